@@ -1,0 +1,194 @@
+//! The words of the domain: what flows over the bus, free of any wire format.
+//!
+//! A decoder turns the bytes of one message into an [`Event`]; the engine reads nothing else.
+//! Text borrows from the message wherever it can, so decoding an event allocates nothing.
+
+mod money;
+mod time;
+
+use std::borrow::Cow;
+
+pub use money::{Currency, MAX_MINOR_UNITS, Money, MoneyError, decimal_text};
+pub use time::{DAY, HOUR, MINUTE, SECOND, Time, TimeError, wall_clock};
+
+/// The largest number of customer attributes ("dimensions") that can be tracked.
+pub const MAX_DIMENSIONS: usize = 4;
+
+/// The longest customer id in bytes; longer ones are rejected by every decoder.
+pub const MAX_CUSTOMER_ID_BYTES: usize = 255;
+
+/// Something that happened to a customer at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event<'a> {
+    /// The customer id, never empty and at most [`MAX_CUSTOMER_ID_BYTES`] long.
+    pub customer: Cow<'a, str>,
+    /// When it happened, as the producer says (event time).
+    pub time: Time,
+    /// What happened.
+    pub kind: Kind<'a>,
+}
+
+/// What happened, and the id under which a second copy of it is recognised.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind<'a> {
+    /// A completed purchase.
+    Order {
+        /// Order id; without one every copy counts.
+        id: Option<Cow<'a, str>>,
+        /// What was paid; zero is valid.
+        amount: Money,
+        /// Customer attributes, by the position of their dimension in the configuration.
+        attributes: Attributes<'a>,
+        /// The customer who referred this one.
+        referred_by: Option<Cow<'a, str>>,
+    },
+    /// Money given back; several partial refunds of one order are possible.
+    Refund {
+        /// Refund id; without one every copy counts.
+        id: Option<Cow<'a, str>>,
+        /// What was given back.
+        amount: Money,
+    },
+    /// An order undone; the order still counts as an order.
+    Cancel {
+        /// Id of the cancelled order; a second cancellation of it is a duplicate.
+        order: Option<Cow<'a, str>>,
+        /// What remains to be returned.
+        amount: Money,
+    },
+    /// A visit.
+    Session {
+        /// Session id; without one every copy counts.
+        id: Option<Cow<'a, str>>,
+    },
+    /// News of a customer's profile.
+    Customer {
+        /// Customer attributes, by the position of their dimension in the configuration.
+        attributes: Attributes<'a>,
+        /// The customer who referred this one.
+        referred_by: Option<Cow<'a, str>>,
+    },
+    /// An opinion that a customer gave.
+    Feedback {
+        /// Its kind, such as `complaint`.
+        kind: Cow<'a, str>,
+        /// Its score in whatever unit the sender uses.
+        score: Option<f64>,
+    },
+    /// Money spent on a customer.
+    Cost {
+        /// What it was spent for.
+        kind: CostKind,
+        /// How much was spent.
+        amount: Money,
+    },
+}
+
+/// What a cost was spent for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CostKind {
+    /// To win the customer.
+    Acquisition,
+    /// To keep the customer.
+    Retention,
+}
+
+impl Kind<'_> {
+    /// The name of the type, as in the native format and in `retentiond_events_total{type}`.
+    #[must_use]
+    pub fn event_type(&self) -> EventType {
+        match self {
+            Kind::Order { .. } => EventType::Order,
+            Kind::Refund { .. } => EventType::Refund,
+            Kind::Cancel { .. } => EventType::Cancel,
+            Kind::Session { .. } => EventType::Session,
+            Kind::Customer { .. } => EventType::Customer,
+            Kind::Feedback { .. } => EventType::Feedback,
+            Kind::Cost { .. } => EventType::Cost,
+        }
+    }
+
+    /// The id that identifies this event among those of its customer and type.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Kind::Order { id, .. } | Kind::Refund { id, .. } | Kind::Session { id } => id.as_deref(),
+            Kind::Cancel { order, .. } => order.as_deref(),
+            Kind::Customer { .. } | Kind::Feedback { .. } | Kind::Cost { .. } => None,
+        }
+    }
+}
+
+/// The type of a message: every value that the label `type` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum EventType {
+    /// [`Kind::Order`]
+    Order,
+    /// [`Kind::Refund`]
+    Refund,
+    /// [`Kind::Cancel`]
+    Cancel,
+    /// [`Kind::Session`]
+    Session,
+    /// [`Kind::Customer`]
+    Customer,
+    /// [`Kind::Feedback`]
+    Feedback,
+    /// [`Kind::Cost`]
+    Cost,
+    /// The wish to forget a customer.
+    Erase,
+    /// A type that this version does not know; counted and passed over.
+    Unknown,
+}
+
+impl EventType {
+    /// Every type, in the order of its number.
+    pub const ALL: [EventType; 9] = [
+        EventType::Order,
+        EventType::Refund,
+        EventType::Cancel,
+        EventType::Session,
+        EventType::Customer,
+        EventType::Feedback,
+        EventType::Cost,
+        EventType::Erase,
+        EventType::Unknown,
+    ];
+
+    /// The name in the native format and in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            EventType::Order => "order",
+            EventType::Refund => "refund",
+            EventType::Cancel => "cancel",
+            EventType::Session => "session",
+            EventType::Customer => "customer",
+            EventType::Feedback => "feedback",
+            EventType::Cost => "cost",
+            EventType::Erase => "erase",
+            EventType::Unknown => "unknown",
+        }
+    }
+}
+
+/// The values of the configured dimensions that one event names, by dimension.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attributes<'a>([Option<Cow<'a, str>>; MAX_DIMENSIONS]);
+
+impl<'a> Attributes<'a> {
+    /// Sets the value of a dimension; one beyond [`MAX_DIMENSIONS`] is ignored.
+    pub fn set(&mut self, dimension: usize, value: Cow<'a, str>) {
+        if let Some(slot) = self.0.get_mut(dimension) {
+            *slot = Some(value);
+        }
+    }
+
+    /// The value of a dimension, if the event names one.
+    #[must_use]
+    pub fn get(&self, dimension: usize) -> Option<&str> {
+        self.0.get(dimension)?.as_deref()
+    }
+}

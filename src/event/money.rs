@@ -1,0 +1,237 @@
+//! Amounts in whole minor units of an ISO 4217 currency; no float ever holds money.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The largest amount of one event in minor units: a hundred thousand million euros.
+///
+/// Nearly a million such events fit into one 64-bit sum.
+pub const MAX_MINOR_UNITS: i64 = 10_000_000_000_000;
+
+/// An ISO 4217 currency that has minor units (so no metals and no testing codes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency(iso_currency::Currency);
+
+impl Currency {
+    /// From the three-letter code in capitals.
+    ///
+    /// # Errors
+    /// [`MoneyError::UnknownCurrency`].
+    pub fn from_code(code: &str) -> Result<Currency, MoneyError> {
+        iso_currency::Currency::from_code(code)
+            .filter(|currency| currency.exponent().is_some())
+            .map(Currency)
+            .ok_or(MoneyError::UnknownCurrency)
+    }
+
+    /// The three-letter code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        self.0.code()
+    }
+
+    /// How many decimals an amount in this currency has: 2 for EUR, 0 for JPY, 3 for KWD.
+    #[must_use]
+    pub fn exponent(self) -> u32 {
+        self.0.exponent().map_or(0, u32::from)
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// An amount of one currency, in minor units; never negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Money {
+    /// Minor units: cents of EUR, yen of JPY.
+    pub minor: i64,
+    /// The currency.
+    pub currency: Currency,
+}
+
+/// Why a text is no amount.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not a decimal number.
+    #[error("not a decimal number such as \"72.12\"")]
+    Syntax,
+    /// Below zero.
+    #[error("negative; money that goes back is a refund event")]
+    Negative,
+    /// More than [`MAX_MINOR_UNITS`].
+    #[error("absurdly large (more than {MAX_MINOR_UNITS} minor units)")]
+    TooLarge,
+    /// More decimals than the currency has.
+    #[error("has more decimals than the currency")]
+    ExcessDecimals,
+    /// Not a three-letter ISO 4217 code of money in circulation.
+    #[error("not a three-letter ISO 4217 currency code in capitals")]
+    UnknownCurrency,
+}
+
+impl Money {
+    /// From decimal text in major units, such as `72.12`, exactly.
+    ///
+    /// Zeros beyond the currency's decimals are accepted, other digits there are refused.
+    ///
+    /// # Errors
+    /// See [`MoneyError`].
+    pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
+        let exponent = currency.exponent();
+        let minor = match plain_minor_units(text, exponent) {
+            Some(minor) => minor,
+            None => decimal_minor_units(text, exponent)?,
+        };
+        if minor > MAX_MINOR_UNITS { Err(MoneyError::TooLarge) } else { Ok(Money { minor, currency }) }
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", decimal_text(i128::from(self.minor), self.currency), self.currency)
+    }
+}
+
+/// The usual spelling, digits with exactly the currency's decimals, without a detour.
+fn plain_minor_units(text: &str, exponent: u32) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let decimals = exponent as usize;
+    let point = bytes.len().checked_sub(decimals + 1)?;
+    if decimals == 0 || point == 0 || bytes[point] != b'.' || bytes.len() > 17 {
+        return None;
+    }
+    let mut minor = 0_i64;
+    for (i, byte) in bytes.iter().enumerate() {
+        if i != point {
+            minor = minor * 10 + i64::from(byte.is_ascii_digit().then(|| byte - b'0')?);
+        }
+    }
+    Some(minor)
+}
+
+/// Every other spelling: no point, fewer or superfluous decimals, an exponent.
+fn decimal_minor_units(text: &str, exponent: u32) -> Result<i64, MoneyError> {
+    use rust_decimal::Decimal;
+    if text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) {
+        return Err(MoneyError::Syntax);
+    }
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    if !unsigned.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(MoneyError::Syntax);
+    }
+    let whole_digits = unsigned.trim_start_matches('0').bytes().take_while(u8::is_ascii_digit).count();
+    if whole_digits > 20 {
+        return Err(MoneyError::TooLarge);
+    }
+    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
+    let value = parsed.map_err(|e| match e {
+        rust_decimal::Error::ExceedsMaximumPossibleValue => MoneyError::TooLarge,
+        rust_decimal::Error::Underflow | rust_decimal::Error::ScaleExceedsMaximumPrecision(_) => {
+            MoneyError::ExcessDecimals
+        }
+        _ => MoneyError::Syntax,
+    })?;
+    if value.is_sign_negative() && !value.is_zero() {
+        return Err(MoneyError::Negative);
+    }
+    let scaled = value.checked_mul(Decimal::from(10_i64.pow(exponent))).ok_or(MoneyError::TooLarge)?;
+    if !scaled.fract().is_zero() {
+        return Err(MoneyError::ExcessDecimals);
+    }
+    i64::try_from(scaled.trunc().mantissa() / 10_i128.pow(scaled.trunc().scale())).map_err(|_| MoneyError::TooLarge)
+}
+
+impl FromStr for Currency {
+    type Err = MoneyError;
+    fn from_str(code: &str) -> Result<Currency, MoneyError> {
+        Currency::from_code(code)
+    }
+}
+
+/// Minor units as a decimal string in major units: 7212 of EUR is `72.12`.
+#[must_use]
+pub fn decimal_text(minor: i128, currency: Currency) -> String {
+    let exponent = currency.exponent() as usize;
+    let digits = format!("{:0width$}", minor.unsigned_abs(), width = exponent + 1);
+    let (major, fraction) = digits.split_at(digits.len() - exponent);
+    let sign = if minor < 0 { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{major}") } else { format!("{sign}{major}.{fraction}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minor(text: &str, code: &str) -> Result<i64, MoneyError> {
+        Money::parse(text, Currency::from_code(code)?).map(|money| money.minor)
+    }
+
+    #[test]
+    fn reads_amounts_of_every_exponent() {
+        for (text, code, expected) in [
+            ("72.12", "EUR", 7212),
+            ("0.00", "EUR", 0),
+            ("0", "EUR", 0),
+            ("-0.00", "EUR", 0),
+            ("72", "EUR", 7200),
+            ("72.1", "EUR", 7210),
+            ("72.1200", "EUR", 7212),
+            ("0072.12", "EUR", 7212),
+            ("1.5e2", "EUR", 15000),
+            ("7212", "JPY", 7212),
+            ("7212.0", "JPY", 7212),
+            ("1.234", "KWD", 1234),
+            ("1.2345", "CLF", 12345),
+            ("100000000000.00", "EUR", MAX_MINOR_UNITS),
+        ] {
+            assert_eq!(minor(text, code), Ok(expected), "{text} {code}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_amount() {
+        use MoneyError::*;
+        for (text, code, expected) in [
+            ("", "EUR", Syntax),
+            ("abc", "EUR", Syntax),
+            ("1,50", "EUR", Syntax),
+            ("1_000", "EUR", Syntax),
+            (" 1.00", "EUR", Syntax),
+            (".50", "EUR", Syntax),
+            ("+1.00", "EUR", Syntax),
+            ("NaN", "EUR", Syntax),
+            ("1.00.00", "EUR", Syntax),
+            ("-1.00", "EUR", Negative),
+            ("-1", "JPY", Negative),
+            ("1.001", "EUR", ExcessDecimals),
+            ("1.5", "JPY", ExcessDecimals),
+            ("1e-3", "EUR", ExcessDecimals),
+            ("100000000000.01", "EUR", TooLarge),
+            ("1e27", "EUR", TooLarge),
+            ("99999999999999999999999999999999999999", "EUR", TooLarge),
+            ("1.00", "eur", UnknownCurrency),
+            ("1.00", "EURO", UnknownCurrency),
+            ("1.00", "XAU", UnknownCurrency),
+        ] {
+            assert_eq!(minor(text, code), Err(expected), "{text} {code}");
+        }
+    }
+
+    #[test]
+    fn prints_minor_units_as_decimals() -> Result<(), MoneyError> {
+        for (units, code, text) in [
+            (7212, "EUR", "72.12"),
+            (5, "EUR", "0.05"),
+            (-5, "EUR", "-0.05"),
+            (0, "EUR", "0.00"),
+            (7212, "JPY", "7212"),
+            (1234, "KWD", "1.234"),
+        ] {
+            assert_eq!(decimal_text(units, Currency::from_code(code)?), text);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! Event time: whole milliseconds since 1970-01-01T00:00:00Z, without leap seconds.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimeParser;
+
+/// One second in milliseconds.
+pub const SECOND: i64 = 1_000;
+/// One minute in milliseconds.
+pub const MINUTE: i64 = 60 * SECOND;
+/// One hour in milliseconds.
+pub const HOUR: i64 = 60 * MINUTE;
+/// One day of 24 hours in milliseconds.
+pub const DAY: i64 = 24 * HOUR;
+
+static PARSER: DateTimeParser = DateTimeParser::new();
+
+/// An instant in whole milliseconds since the Unix epoch, between [`Time::MIN`] and [`Time::MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(i64);
+
+/// Why a text or a number is no [`Time`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// The text is not RFC 3339 with an offset.
+    #[error("not an RFC 3339 time with an offset (such as 2026-01-02T03:04:05Z) nor epoch milliseconds")]
+    Syntax,
+    /// Before 1970 or after 2199: a unit mistaken, or nonsense.
+    #[error("outside the years 1970 to 2199 (epoch times are in milliseconds)")]
+    Range,
+}
+
+impl Time {
+    /// 1970-01-01T00:00:00Z.
+    pub const MIN: Time = Time(0);
+    /// 2199-12-31T23:59:59.999Z.
+    pub const MAX: Time = Time(7_258_118_399_999);
+
+    /// From milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`TimeError::Range`] outside [`Time::MIN`] to [`Time::MAX`].
+    pub const fn from_millis(millis: i64) -> Result<Time, TimeError> {
+        if millis < Time::MIN.0 || millis > Time::MAX.0 { Err(TimeError::Range) } else { Ok(Time(millis)) }
+    }
+
+    /// From milliseconds since the epoch, moved to the nearest bound when outside.
+    #[must_use]
+    pub fn clamped(millis: i64) -> Time {
+        Time(millis.clamp(Time::MIN.0, Time::MAX.0))
+    }
+
+    /// From RFC 3339 text with an offset; digits beyond the millisecond are cut off.
+    ///
+    /// # Errors
+    /// [`TimeError::Syntax`] or [`TimeError::Range`].
+    pub fn parse(text: &str) -> Result<Time, TimeError> {
+        let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
+        // as_millisecond cuts towards zero; below zero the range check refuses anyway.
+        Time::from_millis(stamp.as_millisecond())
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// Seconds since the epoch, for metrics.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "epoch milliseconds are far below 2^53")]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e3
+    }
+
+    /// Moved by a signed number of milliseconds, staying within the bounds.
+    #[must_use]
+    pub fn plus(self, millis: i64) -> Time {
+        Time::clamped(self.0.saturating_add(millis))
+    }
+}
+
+impl fmt::Display for Time {
+    /// RFC 3339 in UTC with milliseconds: `2026-01-02T03:04:05.678Z`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::from_millisecond(self.0) {
+            Ok(stamp) => write!(f, "{stamp:.3}"),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The time of this machine. The only reading of the wall clock that may become an event time;
+/// the shell calls it and hands the answer on, the engine never does.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn wall_clock() -> Time {
+    Time::clamped(Timestamp::now().as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_rfc_3339_and_cuts_below_the_millisecond() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2026-01-02T03:04:05.678Z", 1_767_323_045_678),
+            ("2026-01-02T03:04:05.678999Z", 1_767_323_045_678),
+            ("2026-01-02T05:04:05.678+02:00", 1_767_323_045_678),
+            ("2026-01-02t03:04:05z", 1_767_323_045_000),
+        ] {
+            assert_eq!(Time::parse(text).map(Time::millis), Ok(millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_instant() {
+        for text in ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05", "2026-13-02T03:04:05Z", "1767323045678"] {
+            assert_eq!(Time::parse(text), Err(TimeError::Syntax), "{text}");
+        }
+        for text in ["1960-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z"] {
+            assert_eq!(Time::parse(text), Err(TimeError::Range), "{text}");
+        }
+    }
+
+    #[test]
+    fn prints_milliseconds_in_utc() {
+        assert_eq!(Time::clamped(1_767_323_045_678).to_string(), "2026-01-02T03:04:05.678Z");
+        assert_eq!(Time::MIN.to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Time::MAX.to_string(), "2199-12-31T23:59:59.999Z");
+    }
+}

@@ -1,0 +1,2 @@
+//! retentiond
+pub mod event;
