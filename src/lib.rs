@@ -1,2 +1,4 @@
 //! retentiond
+pub mod engine;
 pub mod event;
+pub mod source;

@@ -1,0 +1,108 @@
+//! Windows as ranges of panes: where an instant lies, when an order leaves the window, where the window opened.
+//!
+//! Rolling and calendar windows differ in nothing but the three questions answered here; all arithmetic beyond is shared.
+
+use super::zone::{Day, Unit, Zone};
+use crate::event::{MINUTE, Time};
+
+/// The number of a pane of some axis.
+pub type Pane = i32;
+
+/// An instant in the units that every axis is derived from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Event time.
+    pub time: Time,
+    /// Whole minutes since the epoch; every resolution is a multiple of a minute.
+    pub minute: i32,
+    /// The civil date in the configured zone.
+    pub day: Day,
+}
+
+impl Moment {
+    /// Looks an instant up in a zone.
+    #[must_use]
+    pub fn new(time: Time, zone: &Zone) -> Moment {
+        // 2199 is minute 120,968,639.
+        let minute = i32::try_from(time.millis() / MINUTE).unwrap_or(i32::MAX);
+        Moment { time, minute, day: zone.day(time) }
+    }
+}
+
+/// How one window divides time into panes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// The last `period` panes of `minutes` each.
+    Rolling {
+        /// Minutes in a pane.
+        minutes: i32,
+        /// Panes in the window.
+        period: Pane,
+    },
+    /// The civil days from the beginning of a calendar period.
+    Calendar(Unit),
+}
+
+impl Axis {
+    /// The pane that holds a moment.
+    #[inline]
+    #[must_use]
+    pub fn pane(self, moment: Moment) -> Pane {
+        match self {
+            Axis::Rolling { minutes, .. } => moment.minute.div_euclid(minutes),
+            Axis::Calendar(_) => moment.day,
+        }
+    }
+
+    /// The first pane at which an event of `pane` no longer lies in the window.
+    #[inline]
+    #[must_use]
+    pub fn leaves(self, pane: Pane) -> Pane {
+        match self {
+            Axis::Rolling { period, .. } => pane + period,
+            Axis::Calendar(unit) => unit.next_period(pane),
+        }
+    }
+
+    /// The last pane before the window that ends with pane `p`: the window is (`opens(p)`, `p`].
+    #[must_use]
+    pub fn opens(self, p: Pane) -> Pane {
+        match self {
+            Axis::Rolling { period, .. } => p - period,
+            Axis::Calendar(unit) => unit.first_day(p) - 1,
+        }
+    }
+
+    /// The first instant of a pane.
+    #[must_use]
+    pub fn first_instant(self, pane: Pane, zone: &Zone) -> Time {
+        match self {
+            Axis::Rolling { minutes, .. } => Time::clamped(i64::from(pane) * i64::from(minutes) * MINUTE),
+            Axis::Calendar(_) => zone.first_instant(pane),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pane_is_the_floor_of_time_over_resolution() {
+        let axis = Axis::Rolling { minutes: 15, period: 672 };
+        for millis in [0, 899_999, 900_000, 1_767_323_045_678] {
+            let moment = Moment::new(Time::clamped(millis), &Zone::utc());
+            assert_eq!(i64::from(axis.pane(moment)), millis / 900_000);
+        }
+        assert_eq!(axis.first_instant(2, &Zone::utc()).millis(), 1_800_000);
+        assert_eq!((axis.leaves(10), axis.opens(682)), (682, 10));
+    }
+
+    #[test]
+    fn a_calendar_window_opens_before_its_first_day_and_is_left_with_its_last() {
+        let axis = Axis::Calendar(Unit::Month);
+        let first_of_march_1970 = 59;
+        assert_eq!(axis.opens(first_of_march_1970 + 30), first_of_march_1970 - 1);
+        assert_eq!(axis.leaves(first_of_march_1970), first_of_march_1970 + 31);
+    }
+}

@@ -1,0 +1,142 @@
+//! Event time of one partition: watermarks, lateness and horizons. Time moves with events and with nothing else.
+
+use crate::event::Time;
+
+/// What kind of predecessors an event needs to be put in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Orders and all that is booked without predecessors.
+    Orders = 0,
+    /// Sessions.
+    Sessions = 1,
+}
+
+/// One source topic as seen by one partition.
+#[derive(Debug, Clone, Copy)]
+struct Topic {
+    /// Largest accepted event time.
+    watermark: Option<Time>,
+    /// Whether it drives time.
+    drives: bool,
+    /// Whether it has brought events of each class.
+    carries: [bool; 2],
+}
+
+/// The watermarks of one partition's topics.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    topics: Vec<Topic>,
+    allowed_lateness: i64,
+}
+
+impl Clock {
+    /// Nothing seen yet. `drives` says of each topic whether it drives time.
+    #[must_use]
+    pub fn new(drives: &[bool], allowed_lateness: i64) -> Clock {
+        let topics = drives.iter().map(|&drives| Topic { watermark: None, drives, carries: [false; 2] }).collect();
+        Clock { topics, allowed_lateness }
+    }
+
+    /// Whether an event lies more than the allowed lateness behind the watermark of its own topic.
+    #[inline]
+    #[must_use]
+    pub fn is_too_late(&self, topic: usize, time: Time) -> bool {
+        self.topics[topic].watermark.is_some_and(|mark| time < mark.plus(-self.allowed_lateness))
+    }
+
+    /// Notes an accepted event.
+    #[inline]
+    pub fn accept(&mut self, topic: usize, class: Class, time: Time) {
+        let topic = &mut self.topics[topic];
+        topic.carries[class as usize] = true;
+        topic.watermark = topic.watermark.max(Some(time));
+    }
+
+    /// Raises the watermark of a topic that is caught up and silent; never lowers it, never starts it.
+    pub fn raise(&mut self, topic: usize, to: Time) {
+        if let Some(mark) = &mut self.topics[topic].watermark {
+            *mark = (*mark).max(to);
+        }
+    }
+
+    /// The watermark of one topic.
+    #[must_use]
+    pub fn topic_watermark(&self, topic: usize) -> Option<Time> {
+        self.topics[topic].watermark
+    }
+
+    /// The watermark of the partition: the smallest of its clock-driving topics that ever had an event.
+    #[must_use]
+    pub fn watermark(&self) -> Option<Time> {
+        self.topics.iter().filter(|topic| topic.drives).filter_map(|topic| topic.watermark).min()
+    }
+
+    /// The horizon: from here on everything is exact in any order.
+    #[must_use]
+    pub fn horizon(&self) -> Option<Time> {
+        Some(self.watermark()?.plus(-self.allowed_lateness))
+    }
+
+    /// Before this no event of the class is accepted any more from a topic that has brought some, so older
+    /// predecessors than the two (for sessions: one) before it need not be kept.
+    #[inline]
+    #[must_use]
+    pub fn floor(&self, class: Class) -> Time {
+        let carrying = self.topics.iter().filter(|topic| topic.carries[class as usize]);
+        let low = carrying.filter_map(|topic| topic.watermark).min();
+        low.map_or(Time::MIN, |low| low.plus(-self.allowed_lateness))
+    }
+
+    /// The time of a class: the smallest watermark of the topics that carry it, `time` before there is any.
+    #[inline]
+    #[must_use]
+    pub fn of_class(&self, class: Class, time: Time) -> Time {
+        let carrying = self.topics.iter().filter(|topic| topic.carries[class as usize]);
+        carrying.filter_map(|topic| topic.watermark).min().unwrap_or(time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Time {
+        Time::clamped(millis)
+    }
+
+    #[test]
+    fn lateness_is_measured_against_the_topic_of_the_event() {
+        let mut clock = Clock::new(&[true, true], 100);
+        clock.accept(0, Class::Orders, at(1_000));
+        assert!(!clock.is_too_late(0, at(900)));
+        assert!(clock.is_too_late(0, at(899)));
+        assert!(!clock.is_too_late(1, at(5)));
+    }
+
+    #[test]
+    fn a_partition_is_as_late_as_its_latest_driving_topic() {
+        let mut clock = Clock::new(&[true, true, false], 100);
+        assert_eq!(clock.watermark(), None);
+        clock.accept(2, Class::Sessions, at(10));
+        assert_eq!(clock.watermark(), None);
+        clock.accept(0, Class::Orders, at(1_000));
+        assert_eq!((clock.watermark(), clock.horizon()), (Some(at(1_000)), Some(at(900))));
+        clock.accept(1, Class::Orders, at(700));
+        assert_eq!(clock.watermark(), Some(at(700)));
+        clock.accept(1, Class::Orders, at(600));
+        assert_eq!(clock.watermark(), Some(at(700)), "a watermark never goes back");
+        clock.raise(1, at(950));
+        assert_eq!(clock.watermark(), Some(at(950)));
+    }
+
+    #[test]
+    fn a_class_is_as_late_as_the_topics_that_carry_it() {
+        let mut clock = Clock::new(&[true, false], 100);
+        clock.accept(0, Class::Orders, at(1_000));
+        clock.accept(1, Class::Sessions, at(300));
+        assert_eq!(clock.floor(Class::Orders), at(900));
+        assert_eq!(clock.floor(Class::Sessions), at(200));
+        clock.raise(0, at(2_000));
+        assert_eq!(clock.floor(Class::Orders), at(1_900));
+    }
+}

@@ -1,0 +1,344 @@
+//! The customer table: a flat index of 32-bit slots over a slab of records.
+//!
+//! An index of slots costs 5 to 10 bytes a customer, and growing it moves no record; a hash map of fat values would
+//! copy every record while it doubles, and keep an eighth to a half of itself empty.
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::record::{KeyTag, Record};
+
+/// Where a customer's record is; stays the same until the customer is erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u32);
+
+/// A customer id as the table looks it up.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    text: &'a str,
+    /// The inline bytes; for a long id its place in the arena is filled in when it is stored.
+    bytes: [u8; 16],
+    tag: KeyTag,
+    hash: u64,
+}
+
+impl<'a> Key<'a> {
+    /// Encodes and hashes an id.
+    #[must_use]
+    pub fn new(text: &'a str) -> Key<'a> {
+        let mut bytes = [0; 16];
+        let tag = if text.len() <= KeyTag::INLINE {
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            KeyTag::inline(text.len())
+        } else if let Some(uuid) = parse_uuid(text) {
+            bytes = uuid;
+            KeyTag::UUID
+        } else {
+            KeyTag::ARENA
+        };
+        let hash = if tag == KeyTag::ARENA { xxh3_64(text.as_bytes()) } else { hash_inline(&bytes, tag) };
+        Key { text, bytes, tag, hash }
+    }
+
+    /// A hash of the id that is the same on every machine and in every version.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+fn hash_inline(bytes: &[u8; 16], tag: KeyTag) -> u64 {
+    xxh3_64_with_seed(bytes, u64::from(tag.number()))
+}
+
+/// The 16 bytes of a UUID in its canonical lower-case spelling, so that the text can be told from the bytes.
+fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 16];
+    let mut nibbles = 0;
+    for (i, &byte) in text.iter().enumerate() {
+        let nibble = match byte {
+            b'-' if matches!(i, 8 | 13 | 18 | 23) => continue,
+            _ if matches!(i, 8 | 13 | 18 | 23) => return None,
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        bytes[nibbles / 2] |= nibble << (4 * (1 - nibbles % 2));
+        nibbles += 1;
+    }
+    Some(bytes)
+}
+
+fn uuid_text(bytes: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+        }
+    }
+    text
+}
+
+/// Records per chunk of the slab.
+const CHUNK: usize = 4096;
+
+/// All customers of one partition.
+#[derive(Debug, Default)]
+pub struct Customers {
+    index: HashTable<u32>,
+    slab: Vec<Vec<Record>>,
+    free: Vec<u32>,
+    arena: Arena,
+}
+
+impl Customers {
+    /// How many customers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Finds a customer.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, key: &Key<'_>) -> Option<Slot> {
+        let is_it = |&slot: &u32| holds(&self.slab, &self.arena, slot, key);
+        self.index.find(key.hash, is_it).copied().map(Slot)
+    }
+
+    /// Finds a customer or adds a new record.
+    #[inline]
+    pub fn find_or_insert(&mut self, key: &Key<'_>) -> Slot {
+        match self.find(key) {
+            Some(slot) => slot,
+            None => self.insert(key),
+        }
+    }
+
+    fn insert(&mut self, key: &Key<'_>) -> Slot {
+        let bytes = if key.tag == KeyTag::ARENA { self.arena.store(key.text, key.hash) } else { key.bytes };
+        let record = Record::new(bytes, key.tag);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                *record_mut(&mut self.slab, slot) = record;
+                slot
+            }
+            None => self.push(record),
+        };
+        let (slab, arena) = (&self.slab, &self.arena);
+        self.index.insert_unique(key.hash, slot, |&slot| hash_of(slab, arena, slot));
+        Slot(slot)
+    }
+
+    fn push(&mut self, record: Record) -> u32 {
+        if self.slab.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.slab.push(Vec::with_capacity(CHUNK));
+        }
+        let chunks = self.slab.len();
+        let chunk = &mut self.slab[chunks - 1];
+        chunk.push(record);
+        // 2^32 records are 340 GB: memory ends before the slots do.
+        ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
+    }
+
+    /// Removes a customer: record and id are gone from memory, the slot will serve another.
+    pub fn remove(&mut self, key: &Key<'_>) -> Option<Slot> {
+        let (slab, arena) = (&self.slab, &self.arena);
+        let entry = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)).ok()?;
+        let (slot, _) = entry.remove();
+        let record = record_mut(&mut self.slab, slot);
+        if record.tag == KeyTag::ARENA {
+            self.arena.wipe(&record.key);
+        }
+        *record = Record::new([0; 16], KeyTag::FREE);
+        self.free.push(slot);
+        if self.arena.is_mostly_wiped() {
+            self.compact_arena();
+        }
+        Some(Slot(slot))
+    }
+
+    fn compact_arena(&mut self) {
+        let mut compact = Arena::default();
+        for record in self.slab.iter_mut().flatten().filter(|record| record.tag == KeyTag::ARENA) {
+            record.key = compact.store(self.arena.text(&record.key), Arena::hash(&record.key));
+        }
+        self.arena = compact;
+    }
+
+    /// The record of a customer.
+    #[inline]
+    #[must_use]
+    pub fn record(&self, slot: Slot) -> &Record {
+        record(&self.slab, slot.0)
+    }
+
+    /// The record of a customer, to change.
+    #[inline]
+    pub fn record_mut(&mut self, slot: Slot) -> &mut Record {
+        record_mut(&mut self.slab, slot.0)
+    }
+
+    /// The id of a customer.
+    #[must_use]
+    pub fn id(&self, slot: Slot) -> String {
+        let record = self.record(slot);
+        match record.tag.inline_len() {
+            Some(len) => String::from_utf8_lossy(&record.key[..len]).into_owned(),
+            None if record.tag == KeyTag::UUID => uuid_text(&record.key),
+            None => self.arena.text(&record.key).to_owned(),
+        }
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.index.allocation_size()
+            + self.slab.len() * CHUNK * size_of::<Record>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.arena.text.capacity()
+    }
+}
+
+#[inline]
+fn record(slab: &[Vec<Record>], slot: u32) -> &Record {
+    &slab[slot as usize / CHUNK][slot as usize % CHUNK]
+}
+
+#[inline]
+fn record_mut(slab: &mut [Vec<Record>], slot: u32) -> &mut Record {
+    &mut slab[slot as usize / CHUNK][slot as usize % CHUNK]
+}
+
+#[inline]
+fn holds(slab: &[Vec<Record>], arena: &Arena, slot: u32, key: &Key<'_>) -> bool {
+    let record = record(slab, slot);
+    record.tag == key.tag
+        && if key.tag == KeyTag::ARENA {
+            Arena::hash(&record.key) == key.hash & Arena::HASH_BITS && arena.text(&record.key) == key.text
+        } else {
+            record.key == key.bytes
+        }
+}
+
+fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
+    let record = record(slab, slot);
+    if record.tag == KeyTag::ARENA { xxh3_64(arena.text(&record.key).as_bytes()) } else { hash_inline(&record.key, record.tag) }
+}
+
+/// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).
+#[derive(Debug, Default)]
+struct Arena {
+    text: String,
+    wiped: usize,
+}
+
+impl Arena {
+    const HASH_BITS: u64 = 0xFFFF_FFFF;
+
+    fn store(&mut self, text: &str, hash: u64) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..6].copy_from_slice(&(self.text.len() as u64).to_le_bytes()[..6]);
+        key[6..8].copy_from_slice(&(text.len() as u16).to_le_bytes());
+        key[8..12].copy_from_slice(&(hash as u32).to_le_bytes());
+        self.text.push_str(text);
+        key
+    }
+
+    fn range(key: &[u8; 16]) -> std::ops::Range<usize> {
+        let [a, b, c, d, e, f, len_low, len_high, ..] = *key;
+        let start = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) as usize;
+        start..start + usize::from(u16::from_le_bytes([len_low, len_high]))
+    }
+
+    fn hash(key: &[u8; 16]) -> u64 {
+        u64::from(u32::from_le_bytes([key[8], key[9], key[10], key[11]]))
+    }
+
+    fn text(&self, key: &[u8; 16]) -> &str {
+        self.text.get(Self::range(key)).unwrap_or_default()
+    }
+
+    fn wipe(&mut self, key: &[u8; 16]) {
+        let range = Self::range(key);
+        self.wiped += range.len();
+        self.text.replace_range(range.clone(), &"\0".repeat(range.len()));
+    }
+
+    fn is_mostly_wiped(&self) -> bool {
+        self.wiped > 4096 && self.wiped * 2 > self.text.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-c]{1,2}",
+            "[0-9]{1,17}",
+            "[a-zé]{15,40}",
+            (0..9_u8).prop_map(|n| format!("0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f{n}")),
+            (0..9_u8).prop_map(|n| format!("0A1B2C3D-4E5F-6071-8293-A4B5C6D7E8F{n}")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map(ops in prop::collection::vec((id(), 0..4_u8), 1..300)) {
+            let mut table = Customers::default();
+            let mut model = HashMap::<String, u32>::new();
+            for (n, (id, op)) in ops.iter().enumerate() {
+                let key = Key::new(id);
+                if *op == 0 {
+                    prop_assert_eq!(table.remove(&key).is_some(), model.remove(id).is_some());
+                    prop_assert_eq!(table.find(&key), None);
+                } else {
+                    let slot = table.find_or_insert(&key);
+                    table.record_mut(slot).sessions = n as u32;
+                    model.insert(id.clone(), n as u32);
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for (id, n) in &model {
+                let slot = table.find(&Key::new(id)).unwrap();
+                prop_assert_eq!(table.record(slot).sessions, *n);
+                prop_assert_eq!(&table.id(slot), id);
+            }
+        }
+    }
+
+    #[test]
+    fn an_erased_id_is_gone_from_memory_and_its_room_is_used_again() {
+        let mut table = Customers::default();
+        let long = |n: usize| format!("a-customer-id-that-is-too-long-{n:06}");
+        for n in 0..1_000 {
+            table.find_or_insert(&Key::new(&long(n)));
+        }
+        let full = table.bytes();
+        for n in 0..1_000 {
+            table.remove(&Key::new(&long(n)));
+        }
+        assert!(!table.arena.text.contains("a-customer"));
+        for n in 1_000..2_000 {
+            table.find_or_insert(&Key::new(&long(n)));
+        }
+        assert!(table.bytes() <= full + full / 4);
+        assert_eq!(table.id(table.find(&Key::new(&long(1_234))).unwrap()), long(1_234));
+    }
+}

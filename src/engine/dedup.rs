@@ -1,0 +1,185 @@
+//! Recognising second copies: exact 64-bit fingerprints, forgotten a fixed span of event time after they were seen.
+//!
+//! Never a Bloom filter: it would take a real order for a copy. A fingerprint is tagged with the time bucket in which it
+//! was seen. The tables are sharded, so that growing and sweeping never touch more than a small part at once.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::event::{DAY, EventType, Time};
+
+const SHARDS: usize = 64;
+
+/// How many buckets one byte can tell apart without mistaking an expired one for a fresh one.
+const MAX_LIVE_BUCKETS: i64 = 120;
+
+/// A remembered fingerprint and the low byte of its bucket's number; 9 bytes.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed)]
+struct Seen {
+    fingerprint: u64,
+    bucket: u8,
+}
+
+/// The fingerprints of the events of one class, such as sessions.
+#[derive(Debug)]
+pub struct Dedup {
+    shards: Vec<HashTable<Seen>>,
+    /// Width of a bucket in milliseconds: a day, or more when ids are remembered very long.
+    width: i64,
+    /// How many buckets an id lives after the one in which it was seen.
+    life: i64,
+    /// The newest bucket seen so far.
+    current: i64,
+    /// The next shard to sweep; [`SHARDS`] when all are swept.
+    sweep: usize,
+}
+
+/// The identity of an event among all events: customer, type and id.
+#[must_use]
+pub fn fingerprint(customer_hash: u64, kind: EventType, id: &str) -> u64 {
+    xxh3_64_with_seed(id.as_bytes(), customer_hash ^ (kind as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+impl Dedup {
+    /// Remembers ids for at least `remember` milliseconds of event time.
+    #[must_use]
+    pub fn new(remember: i64) -> Dedup {
+        let width = (remember / MAX_LIVE_BUCKETS + 1).max(DAY);
+        let life = remember.div_euclid(width) + i64::from(remember.rem_euclid(width) > 0);
+        let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
+        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS }
+    }
+
+    /// Remembers a fingerprint; `true` when it was remembered already. `clock` is the class's time: it moves the
+    /// buckets on, and never back.
+    #[inline]
+    pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time) -> bool {
+        let bucket = clock.millis() / self.width;
+        if bucket > self.current {
+            self.advance(bucket);
+        }
+        if self.sweep < SHARDS {
+            self.sweep_one();
+        }
+        let (current, life) = (self.current, self.life);
+        let tag = current as u8;
+        let shard = &mut self.shards[(fingerprint >> 58) as usize];
+        match shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint) {
+            Entry::Occupied(mut entry) => {
+                // A copy does not prolong the memory of the first; what should be forgotten is, swept or not.
+                let expired = age(current, entry.get().bucket) > life;
+                if expired {
+                    entry.get_mut().bucket = tag;
+                }
+                !expired
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Seen { fingerprint, bucket: tag });
+                false
+            }
+        }
+    }
+
+    fn advance(&mut self, bucket: i64) {
+        if self.current != i64::MIN && bucket - self.current > 255 - MAX_LIVE_BUCKETS {
+            // Everything is long expired, and the byte would run around.
+            self.shards.iter_mut().for_each(HashTable::clear);
+        }
+        while self.sweep < SHARDS {
+            self.sweep_one();
+        }
+        self.current = bucket;
+        self.sweep = 0;
+    }
+
+    fn sweep_one(&mut self) {
+        let (current, life) = (self.current, self.life);
+        let shard = &mut self.shards[self.sweep];
+        shard.retain(|seen| age(current, seen.bucket) <= life);
+        if shard.capacity() > 4 * shard.len() + 64 {
+            shard.shrink_to(2 * shard.len(), |seen| seen.fingerprint);
+        }
+        self.sweep += 1;
+    }
+
+    /// How many fingerprints are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(HashTable::len).sum()
+    }
+
+    /// Whether none is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(HashTable::allocation_size).sum()
+    }
+}
+
+/// How many buckets ago a tag was current.
+fn age(current: i64, tag: u8) -> i64 {
+    i64::from((current as u8).wrapping_sub(tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_remembered_for_its_span_and_then_forgotten() {
+        let mut dedup = Dedup::new(7 * DAY);
+        let on = |day: i64| Time::clamped(day * DAY);
+        assert!(!dedup.is_duplicate(42, on(100)));
+        assert!(dedup.is_duplicate(42, on(100)));
+        assert!(dedup.is_duplicate(42, on(107)));
+        assert!(!dedup.is_duplicate(42, on(108)));
+        assert!(dedup.is_duplicate(42, on(115)));
+        assert!(!dedup.is_duplicate(42, on(9_000)));
+    }
+
+    #[test]
+    fn type_customer_and_id_all_count() {
+        let all = [
+            fingerprint(1, EventType::Order, "a"),
+            fingerprint(1, EventType::Order, "b"),
+            fingerprint(1, EventType::Refund, "a"),
+            fingerprint(2, EventType::Order, "a"),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|other| other != one));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_map_of_last_days(
+            events in prop::collection::vec((0..40_u64, 0..3_i64), 1..2_000),
+            life in 1..10_i64,
+        ) {
+            let mut dedup = Dedup::new(life * DAY);
+            let mut model = HashMap::<u64, i64>::new();
+            let mut day = 20_000;
+            for (id, step) in events {
+                day += if step == 2 { 1 } else { 0 };
+                let fingerprint = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let expected = model.get(&id).is_some_and(|seen| day - seen <= life);
+                if !expected {
+                    model.insert(id, day);
+                }
+                prop_assert_eq!(dedup.is_duplicate(fingerprint, Time::clamped(day * DAY)), expected);
+            }
+            prop_assert!(dedup.len() <= 40);
+        }
+    }
+}

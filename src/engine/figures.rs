@@ -1,0 +1,166 @@
+//! The parts of a window, which add up over partitions, and the figures that follow from their sums.
+
+use std::ops::AddAssign;
+
+/// Everything of one window that is a sum over customers or events. Parts of several partitions add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// S: customers active at the pane before the window opened.
+    pub start: i64,
+    /// E: customers active at the window's end.
+    pub end: i64,
+    /// N: customers whose first order ever lies in the window.
+    pub new: i64,
+    /// L: customers active at the start and not at the end.
+    pub lost: i64,
+    /// Customers with an order in the window.
+    pub ordering: i64,
+    /// Customers with two or more orders in the window.
+    pub repeat: i64,
+    /// Customers with an order in the window and two or more orders ever.
+    pub returning: i64,
+    /// Customers with a session in the window.
+    pub visiting: i64,
+    /// Orders in the window.
+    pub orders: i64,
+    /// Sessions in the window.
+    pub sessions: i64,
+    /// Customers with two or more orders up to the window's end.
+    pub repeaters: i64,
+    /// The sum of the gaps between successive orders up to the window's end, in milliseconds.
+    pub gap_millis: i128,
+    /// Money by the number of the currency (in the answers of one engine: that engine's numbers).
+    pub money: Vec<MoneyParts>,
+}
+
+/// The money of one currency in a window, in minor units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MoneyParts {
+    /// Orders paid in this currency.
+    pub orders: i64,
+    /// What they brought.
+    pub revenue: i128,
+    /// What went back by refunds.
+    pub refunds: i128,
+    /// What went back by cancellations.
+    pub cancellations: i128,
+}
+
+impl MoneyParts {
+    /// The difference of two running sums.
+    #[must_use]
+    pub fn minus(&self, other: &MoneyParts) -> MoneyParts {
+        MoneyParts {
+            orders: self.orders - other.orders,
+            revenue: self.revenue - other.revenue,
+            refunds: self.refunds - other.refunds,
+            cancellations: self.cancellations - other.cancellations,
+        }
+    }
+
+    /// Revenue less refunds and cancellations.
+    #[must_use]
+    pub fn net(&self) -> i128 {
+        self.revenue - self.refunds - self.cancellations
+    }
+}
+
+impl AddAssign<&MoneyParts> for MoneyParts {
+    fn add_assign(&mut self, other: &MoneyParts) {
+        self.orders += other.orders;
+        self.revenue += other.revenue;
+        self.refunds += other.refunds;
+        self.cancellations += other.cancellations;
+    }
+}
+
+impl AddAssign<&Parts> for Parts {
+    fn add_assign(&mut self, other: &Parts) {
+        self.start += other.start;
+        self.end += other.end;
+        self.new += other.new;
+        self.lost += other.lost;
+        self.ordering += other.ordering;
+        self.repeat += other.repeat;
+        self.returning += other.returning;
+        self.visiting += other.visiting;
+        self.orders += other.orders;
+        self.sessions += other.sessions;
+        self.repeaters += other.repeaters;
+        self.gap_millis += other.gap_millis;
+        if self.money.len() < other.money.len() {
+            self.money.resize(other.money.len(), MoneyParts::default());
+        }
+        for (mine, theirs) in self.money.iter_mut().zip(&other.money) {
+            *mine += theirs;
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn ratio(numerator: i64, denominator: i64) -> Option<f64> {
+    (denominator != 0).then(|| numerator as f64 / denominator as f64)
+}
+
+impl Parts {
+    /// S - L.
+    #[must_use]
+    pub fn retained(&self) -> i64 {
+        self.start - self.lost
+    }
+
+    /// E - N - retained: came back after having been inactive at the start.
+    #[must_use]
+    pub fn reactivated(&self) -> i64 {
+        self.end - self.new - self.retained()
+    }
+
+    /// L / S (attrition).
+    #[must_use]
+    pub fn churn_ratio(&self) -> Option<f64> {
+        ratio(self.lost, self.start)
+    }
+
+    /// retained / S.
+    #[must_use]
+    pub fn retention_ratio(&self) -> Option<f64> {
+        ratio(self.retained(), self.start)
+    }
+
+    /// (E - N) / S: the classic customer retention rate, which counts win-backs as kept and may exceed 1.
+    #[must_use]
+    pub fn crr_ratio(&self) -> Option<f64> {
+        ratio(self.end - self.new, self.start)
+    }
+
+    /// repeat / ordering.
+    #[must_use]
+    pub fn repeat_ratio(&self) -> Option<f64> {
+        ratio(self.repeat, self.ordering)
+    }
+
+    /// returning / ordering: the shop platforms' returning customer rate.
+    #[must_use]
+    pub fn returning_ratio(&self) -> Option<f64> {
+        ratio(self.returning, self.ordering)
+    }
+
+    /// ordering / visiting; may exceed 1.
+    #[must_use]
+    pub fn conversion_ratio(&self) -> Option<f64> {
+        ratio(self.ordering, self.visiting)
+    }
+
+    /// Orders per ordering customer.
+    #[must_use]
+    pub fn purchase_frequency(&self) -> Option<f64> {
+        ratio(self.orders, self.ordering)
+    }
+
+    /// The mean time between a customer's first and last order, over the customers with two or more, in seconds.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a mean for display")]
+    pub fn lifespan_seconds(&self) -> Option<f64> {
+        (self.repeaters != 0).then(|| self.gap_millis as f64 / 1e3 / self.repeaters as f64)
+    }
+}

@@ -1,0 +1,237 @@
+//! Difference arrays over panes: a figure's value at pane p is the sum of all cells up to p.
+//!
+//! An order adds to a handful of cells, nothing is scanned when time passes, and the array holds the whole history and
+//! the future. Cells older than the kept history are folded into one sum.
+
+use super::axis::Pane;
+
+/// One pane's differences.
+pub trait Cell: Copy + Default {
+    /// The type that prefix sums are held in.
+    type Sum: Copy + Default;
+    /// Adds this cell to a prefix sum.
+    fn add_to(&self, sum: &mut Self::Sum);
+}
+
+/// Which of the two remembered prefixes a question may use: a window asks at its end and before its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// The pane at which a window ends.
+    End = 0,
+    /// The pane before a window opens.
+    Opening = 1,
+}
+
+/// A prefix sum, remembered so that the next question need not begin at the oldest cell.
+#[derive(Debug, Clone, Copy)]
+struct Memo<S> {
+    upto: Pane,
+    sum: S,
+}
+
+/// Cells by pane with their prefix sums.
+#[derive(Debug, Clone)]
+pub struct Prefix<C: Cell> {
+    /// Cells of the panes from `base` on.
+    cells: Vec<C>,
+    base: Pane,
+    /// What was folded away: the sum of all cells before `limit`.
+    folded: C::Sum,
+    /// Changes to panes before `limit`, not yet in `folded`.
+    early: C,
+    /// Panes before this are folded; the array never grows down beyond it.
+    limit: Pane,
+    memos: [Option<Memo<C::Sum>>; 2],
+    /// The newest pane of any memo, `Pane::MIN` without one: what an ordinary write is compared with.
+    remembered: Pane,
+}
+
+impl<C: Cell> Default for Prefix<C> {
+    fn default() -> Self {
+        Prefix {
+            cells: Vec::new(),
+            base: 0,
+            folded: C::Sum::default(),
+            early: C::default(),
+            limit: Pane::MIN,
+            memos: [None; 2],
+            remembered: Pane::MIN,
+        }
+    }
+}
+
+impl<C: Cell> Prefix<C> {
+    /// The cell of a pane, for adding to it.
+    #[inline]
+    pub fn cell(&mut self, pane: Pane) -> &mut C {
+        if pane <= self.remembered {
+            self.forget_from(pane);
+        }
+        let index = i64::from(pane) - i64::from(self.base);
+        match usize::try_from(index) {
+            Ok(index) if index < self.cells.len() => &mut self.cells[index],
+            _ => self.outlying_cell(pane),
+        }
+    }
+
+    #[cold]
+    fn outlying_cell(&mut self, pane: Pane) -> &mut C {
+        if pane < self.limit {
+            return &mut self.early;
+        }
+        if self.cells.is_empty() {
+            self.base = pane;
+        }
+        if pane < self.base {
+            // Grown by half of what is there, so that a run of older and older panes costs little.
+            let slack = Pane::try_from(self.cells.len() / 2).unwrap_or(0);
+            let base = pane.saturating_sub(slack).max(self.limit);
+            let missing = self.base.abs_diff(base) as usize;
+            self.cells.splice(0..0, std::iter::repeat_n(C::default(), missing));
+            self.base = base;
+        }
+        let index = pane.abs_diff(self.base) as usize;
+        if index >= self.cells.len() {
+            self.cells.resize(index + 1, C::default());
+        }
+        &mut self.cells[index]
+    }
+
+    #[cold]
+    fn forget_from(&mut self, pane: Pane) {
+        for memo in &mut self.memos {
+            memo.take_if(|memo| memo.upto >= pane);
+        }
+        self.remembered = self.memos.iter().flatten().map(|memo| memo.upto).max().unwrap_or(Pane::MIN);
+    }
+
+    /// The sum of all cells up to and with pane `p`; `p` is not before the folded panes.
+    #[must_use]
+    pub fn upto(&self, p: Pane) -> C::Sum {
+        self.sum_after(None, p)
+    }
+
+    /// As [`Prefix::upto`], beginning where the last question at the same edge ended. What lies at or before `settled`
+    /// is expected not to change any more, so the sum up to there is remembered.
+    pub fn upto_from_memo(&mut self, edge: Edge, p: Pane, settled: Pane) -> C::Sum {
+        let usable = |memo: &Memo<C::Sum>| memo.upto <= p;
+        let mut start = self.memos[edge as usize].filter(usable);
+        let keep = p.min(settled);
+        if keep >= self.limit && start.is_none_or(|memo| memo.upto < keep) {
+            start = Some(Memo { upto: keep, sum: self.sum_after(start, keep) });
+            self.memos[edge as usize] = start;
+            self.remembered = self.remembered.max(keep);
+        }
+        self.sum_after(start, p)
+    }
+
+    fn sum_after(&self, memo: Option<Memo<C::Sum>>, p: Pane) -> C::Sum {
+        let (mut sum, from) = match memo {
+            Some(memo) => (memo.sum, memo.upto.saturating_add(1)),
+            None => {
+                let mut sum = self.folded;
+                self.early.add_to(&mut sum);
+                (sum, self.base)
+            }
+        };
+        let index = |pane: Pane| (i64::from(pane) - i64::from(self.base)).clamp(0, self.cells.len() as i64) as usize;
+        let (from, to) = (index(from), index(p.saturating_add(1)));
+        for cell in self.cells.get(from..to).unwrap_or_default() {
+            cell.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// Folds all panes before `limit` into one sum; questions and changes at or after it stay exact.
+    pub fn fold_before(&mut self, limit: Pane) {
+        if limit <= self.limit {
+            return;
+        }
+        self.early.add_to(&mut self.folded);
+        self.early = C::default();
+        let gone = (i64::from(limit) - i64::from(self.base)).clamp(0, self.cells.len() as i64) as usize;
+        for cell in self.cells.drain(..gone) {
+            cell.add_to(&mut self.folded);
+        }
+        self.base = self.base.max(limit);
+        self.limit = limit;
+        self.memos = [None; 2];
+        self.remembered = Pane::MIN;
+    }
+
+    /// The oldest pane that can be asked about.
+    #[must_use]
+    pub fn oldest(&self) -> Pane {
+        self.limit.saturating_sub(1)
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.cells.capacity() * size_of::<C>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, Default)]
+    struct One(i32);
+
+    impl Cell for One {
+        type Sum = i64;
+        fn add_to(&self, sum: &mut i64) {
+            *sum += i64::from(self.0);
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Add(Pane, i32),
+        Ask(Edge, Pane, Pane),
+        Fold(Pane),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            6 => (-40..200_i32, -3..4_i32).prop_map(|(pane, by)| Op::Add(pane, by)),
+            4 => (any::<bool>(), -40..220_i32, -40..220_i32).prop_map(|(end, p, settled)| {
+                Op::Ask(if end { Edge::End } else { Edge::Opening }, p, settled)
+            }),
+            1 => (-40..100_i32).prop_map(Op::Fold),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn sums_equal_a_plain_map(ops in prop::collection::vec(op(), 1..80)) {
+            let mut prefix = Prefix::<One>::default();
+            let mut model = BTreeMap::<Pane, i64>::new();
+            let mut limit = Pane::MIN;
+            for op in ops {
+                match op {
+                    Op::Add(pane, by) => {
+                        prefix.cell(pane).0 += by;
+                        *model.entry(pane).or_default() += i64::from(by);
+                    }
+                    Op::Ask(edge, p, settled) if p >= limit.saturating_sub(1) => {
+                        let expected: i64 = model.range(..=p).map(|(_, by)| by).sum();
+                        prop_assert_eq!(prefix.upto(p), expected);
+                        prop_assert_eq!(prefix.upto_from_memo(edge, p, settled), expected);
+                    }
+                    Op::Ask(..) => {}
+                    Op::Fold(at) => {
+                        prefix.fold_before(at);
+                        limit = limit.max(at);
+                    }
+                }
+            }
+        }
+    }
+}

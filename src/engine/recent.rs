@@ -1,0 +1,217 @@
+//! The recent past that does not fit into a record, so that late events find their neighbours.
+//!
+//! Of every customer the engine knows each order at or after the floor (before which none is accepted any more) and the
+//! two newest before it; of sessions one before it. The record holds the newest; the rest is here, and most customers
+//! have no rest.
+
+use hashbrown::HashMap;
+
+use super::customers::Slot;
+use super::record::Record;
+use crate::event::Time;
+
+type Hasher = foldhash::fast::FixedState;
+
+/// Orders and session minutes older than the ones in the records, ascending, by customer.
+#[derive(Debug, Default)]
+pub struct Recent {
+    orders: HashMap<Slot, Vec<Time>, Hasher>,
+    sessions: HashMap<Slot, Vec<i32>, Hasher>,
+    sweep_orders_at: usize,
+    sweep_sessions_at: usize,
+}
+
+/// Where an order belongs among the orders of its customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderPlace {
+    /// How many orders are newer.
+    pub place: usize,
+    /// The second order after.
+    pub z: Option<Time>,
+    /// The order after.
+    pub s: Option<Time>,
+    /// The order before.
+    pub y: Option<Time>,
+    /// The second order before.
+    pub x: Option<Time>,
+}
+
+/// Where a session belongs among those of its customer that lie in different minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPlace {
+    /// There is one in the same minute.
+    Same,
+    /// Between these two.
+    Between {
+        /// Minute of the session before.
+        before: Option<i32>,
+        /// Minute of the session after.
+        after: Option<i32>,
+    },
+}
+
+const SMALLEST_SWEEP: usize = 1024;
+
+impl Recent {
+    /// Finds the place of an order at `time`: behind all that are not later. `None` when the orders before it are no
+    /// longer known, which takes an event from before the floor: a topic that begins long after the others did.
+    #[inline]
+    #[must_use]
+    pub fn place_order(&self, slot: Slot, record: &Record, time: Time, floor: Time) -> Option<OrderPlace> {
+        if record.newest(0).is_none_or(|last| last <= time) {
+            return Some(OrderPlace { place: 0, z: None, s: None, y: record.newest(0), x: record.newest(1) });
+        }
+        if time < floor && record.orders as usize > Record::NEWEST {
+            return None;
+        }
+        self.place_late_order(slot, record, time)
+    }
+
+    #[cold]
+    fn place_late_order(&self, slot: Slot, record: &Record, time: Time) -> Option<OrderPlace> {
+        let older = self.orders.get(&slot).map_or(&[][..], Vec::as_slice);
+        let known = (record.orders as usize).min(Record::NEWEST) + older.len();
+        let nth = |index: usize| match index.checked_sub(Record::NEWEST) {
+            None => record.newest(index),
+            Some(rest) => older.len().checked_sub(rest + 1).map(|i| older[i]),
+        };
+        let place = (0..known).find(|&index| nth(index).is_some_and(|order| order <= time)).unwrap_or(known);
+        let all_known = known == record.orders as usize;
+        if !all_known && place + 2 > known {
+            return None;
+        }
+        let before = |back: usize| place.checked_sub(back).and_then(nth);
+        Some(OrderPlace { place, z: before(2), s: before(1), y: nth(place), x: nth(place + 1) })
+    }
+
+    /// Puts an order at its place in the record, and what the record can no longer hold here, if it is still needed.
+    #[inline]
+    pub fn insert_order(&mut self, slot: Slot, record: &mut Record, place: usize, time: Time, floor: Time) {
+        let Some(displaced) = record.insert_order(place, time) else { return };
+        // Two orders before the floor in the record: nothing older can become a neighbour any more.
+        if record.newest(1).is_some_and(|second| second >= floor) {
+            let older = self.orders.entry(slot).or_default();
+            let at = older.partition_point(|&order| order <= displaced);
+            older.insert(at, displaced);
+        }
+    }
+
+    /// Finds the place of a session in that minute. `None` when the session before it is no longer known.
+    #[inline]
+    #[must_use]
+    pub fn place_session(&self, slot: Slot, record: &Record, minute: i32, floor: Time) -> Option<SessionPlace> {
+        let Some(last) = record.last_session().map(minute_of) else {
+            return Some(SessionPlace::Between { before: None, after: None });
+        };
+        if minute > last {
+            return Some(SessionPlace::Between { before: Some(last), after: None });
+        }
+        if minute == last {
+            return Some(SessionPlace::Same);
+        }
+        if minute < minute_of(floor) && record.sessions_forgotten() {
+            return None;
+        }
+        let older = self.sessions.get(&slot).map_or(&[][..], Vec::as_slice);
+        let mut after = last;
+        for known in record.session_before().into_iter().chain(older.iter().rev().copied()) {
+            if minute == known {
+                return Some(SessionPlace::Same);
+            }
+            if minute > known {
+                return Some(SessionPlace::Between { before: Some(known), after: Some(after) });
+            }
+            after = known;
+        }
+        (!record.sessions_forgotten()).then_some(SessionPlace::Between { before: None, after: Some(after) })
+    }
+
+    /// Puts a session of a new minute in its place.
+    #[inline]
+    pub fn insert_session(&mut self, slot: Slot, record: &mut Record, time: Time, floor: Time) {
+        let minute = minute_of(time);
+        let last = record.last_session();
+        if last.is_none_or(|last| time > last) {
+            record.set_last_session(time);
+        }
+        let newly_before = match last.map(minute_of) {
+            None => return,
+            Some(last) if minute > last => last,
+            Some(_) => minute,
+        };
+        let displaced = match record.session_before() {
+            Some(before) if before > newly_before => Some(newly_before),
+            _ => record.set_session_before(newly_before),
+        };
+        let Some(displaced) = displaced else { return };
+        if record.session_before().is_some_and(|before| before >= minute_of(floor)) {
+            let older = self.sessions.entry(slot).or_default();
+            let at = older.partition_point(|&minute| minute < displaced);
+            older.insert(at, displaced);
+        } else {
+            record.forget_sessions();
+        }
+    }
+
+    /// Forgets a customer.
+    pub fn remove(&mut self, slot: Slot) {
+        self.orders.remove(&slot);
+        self.sessions.remove(&slot);
+    }
+
+    /// Forgets what has become too old to be a neighbour, once enough has gathered to be worth a walk: each entry is
+    /// walked over a constant number of times.
+    #[inline]
+    pub fn sweep<'a>(&mut self, record: impl Fn(Slot) -> &'a Record, orders_floor: Time, sessions_floor: Time) -> Vec<Slot> {
+        if self.orders.len() >= self.sweep_orders_at.max(SMALLEST_SWEEP) {
+            self.orders.retain(|&slot, older| keep_orders(record(slot), older, orders_floor));
+            self.sweep_orders_at = 2 * self.orders.len();
+            self.orders.shrink_to(self.sweep_orders_at);
+        }
+        if self.sessions.len() < self.sweep_sessions_at.max(SMALLEST_SWEEP) {
+            return Vec::new();
+        }
+        let mut forgotten = Vec::new();
+        let floor = minute_of(sessions_floor);
+        self.sessions.retain(|&slot, older| {
+            let before = older.len();
+            let kept = keep_sessions(record(slot), older, floor);
+            if older.len() < before {
+                forgotten.push(slot);
+            }
+            kept
+        });
+        self.sweep_sessions_at = 2 * self.sessions.len();
+        self.sessions.shrink_to(self.sweep_sessions_at);
+        forgotten
+    }
+
+    /// Bytes of memory held, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let vectors: usize = self.orders.values().map(|times| times.capacity() * size_of::<Time>()).sum::<usize>()
+            + self.sessions.values().map(|minutes| minutes.capacity() * size_of::<i32>()).sum::<usize>();
+        self.orders.allocation_size() + self.sessions.allocation_size() + vectors
+    }
+}
+
+/// Drops the orders of a side entry that have two known orders between them and the floor. `false`: none is left.
+fn keep_orders(record: &Record, older: &mut Vec<Time>, floor: Time) -> bool {
+    let old_in_record = (0..Record::NEWEST).filter_map(|i| record.newest(i)).filter(|&order| order < floor).count();
+    let old_here = older.partition_point(|&order| order < floor);
+    let needed = 2_usize.saturating_sub(old_in_record);
+    older.drain(..old_here.saturating_sub(needed));
+    !older.is_empty()
+}
+
+/// The same for sessions, of which one before the floor is enough.
+fn keep_sessions(record: &Record, older: &mut Vec<i32>, floor: i32) -> bool {
+    let known_old = record.session_before().is_some_and(|before| before < floor);
+    let old_here = older.partition_point(|&minute| minute < floor);
+    older.drain(..old_here.saturating_sub(usize::from(!known_old)));
+    !older.is_empty()
+}
+
+fn minute_of(time: Time) -> i32 {
+    i32::try_from(time.millis() / crate::event::MINUTE).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,187 @@
+//! What is kept per customer: 80 bytes, key included.
+
+use crate::event::Time;
+
+/// A time in 48 bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Time48([u16; 3]);
+
+impl Time48 {
+    #[inline]
+    fn pack(time: Time) -> Time48 {
+        let millis = time.millis().cast_unsigned();
+        Time48([millis as u16, (millis >> 16) as u16, (millis >> 32) as u16])
+    }
+
+    #[inline]
+    fn unpack(self) -> Time {
+        let [low, middle, high] = self.0.map(i64::from);
+        Time::clamped(low | middle << 16 | high << 32)
+    }
+}
+
+/// How the 16 key bytes of a record are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyTag(u8);
+
+impl KeyTag {
+    /// Longest id that is held inline as it is.
+    pub const INLINE: usize = 16;
+    /// Sixteen bytes that spell a UUID in lower case.
+    pub const UUID: KeyTag = KeyTag(17);
+    /// A place in the arena.
+    pub const ARENA: KeyTag = KeyTag(18);
+    /// A free slot.
+    pub const FREE: KeyTag = KeyTag(u8::MAX);
+
+    /// An inline id of `len` bytes, at most [`KeyTag::INLINE`].
+    #[must_use]
+    pub fn inline(len: usize) -> KeyTag {
+        debug_assert!(len <= Self::INLINE);
+        KeyTag(len as u8)
+    }
+
+    /// The length of an inline id; `None` for the other kinds.
+    #[must_use]
+    pub fn inline_len(self) -> Option<usize> {
+        (usize::from(self.0) <= Self::INLINE).then_some(usize::from(self.0))
+    }
+
+    /// The number that goes into a hash.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// One customer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Record {
+    /// The id, or where it is; see `tag`.
+    pub key: [u8; 16],
+    /// How to read `key`.
+    pub tag: KeyTag,
+    flags: u8,
+    first: Time48,
+    /// The newest orders, newest first.
+    newest: [Time48; 3],
+    last_session: Time48,
+    /// How many orders count.
+    pub orders: u32,
+    /// How many sessions count.
+    pub sessions: u32,
+    /// Minute of the session before the last one that lay in an earlier minute.
+    session_before: i32,
+}
+
+const SESSION_BEFORE: u8 = 1;
+const SESSIONS_FORGOTTEN: u8 = 2;
+
+impl Record {
+    /// How many of the newest orders the record itself holds.
+    pub const NEWEST: usize = 3;
+
+    /// The record of someone about whom nothing is known but the id.
+    #[must_use]
+    pub fn new(key: [u8; 16], tag: KeyTag) -> Record {
+        Record { key, tag, ..Record::default() }
+    }
+
+    /// The time of the `index`-th newest order, counted from 0; `None` when there is none or it is not held here.
+    #[inline]
+    #[must_use]
+    pub fn newest(&self, index: usize) -> Option<Time> {
+        (index < self.orders as usize).then(|| self.newest.get(index).map(|time| time.unpack())).flatten()
+    }
+
+    /// The time of the first order.
+    #[must_use]
+    pub fn first(&self) -> Option<Time> {
+        (self.orders > 0).then(|| self.first.unpack())
+    }
+
+    /// Puts an order at a place among the newest, which may be just behind them, and counts it.
+    /// Returns the order that the record can no longer hold.
+    #[inline]
+    pub fn insert_order(&mut self, place: usize, time: Time) -> Option<Time> {
+        if self.orders == 0 || time < self.first.unpack() {
+            self.first = Time48::pack(time);
+        }
+        let full = self.orders as usize >= Self::NEWEST;
+        self.orders += 1;
+        if place >= Self::NEWEST {
+            return Some(time);
+        }
+        let displaced = full.then(|| self.newest[Self::NEWEST - 1].unpack());
+        self.newest.copy_within(place..Self::NEWEST - 1, place + 1);
+        self.newest[place] = Time48::pack(time);
+        displaced
+    }
+
+    /// The time of the newest session.
+    #[must_use]
+    pub fn last_session(&self) -> Option<Time> {
+        (self.sessions > 0).then(|| self.last_session.unpack())
+    }
+
+    /// Sets the time of the newest session.
+    pub fn set_last_session(&mut self, time: Time) {
+        self.last_session = Time48::pack(time);
+    }
+
+    /// The minute of the newest session that lies in an earlier minute than the last one.
+    #[must_use]
+    pub fn session_before(&self) -> Option<i32> {
+        (self.flags & SESSION_BEFORE != 0).then_some(self.session_before)
+    }
+
+    /// Sets that minute; returns the one that stood there.
+    pub fn set_session_before(&mut self, minute: i32) -> Option<i32> {
+        let displaced = self.session_before();
+        self.flags |= SESSION_BEFORE;
+        self.session_before = minute;
+        displaced
+    }
+
+    /// Whether older sessions than the ones known here and in the side table have been forgotten.
+    #[must_use]
+    pub fn sessions_forgotten(&self) -> bool {
+        self.flags & SESSIONS_FORGOTTEN != 0
+    }
+
+    /// Notes that older sessions have been forgotten.
+    pub fn forget_sessions(&mut self) {
+        self.flags |= SESSIONS_FORGOTTEN;
+    }
+}
+
+const _: () = assert!(size_of::<Record>() <= 80, "a customer must fit into 100 bytes, table included");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Time {
+        Time::clamped(millis)
+    }
+
+    #[test]
+    fn times_survive_packing() {
+        for millis in [0, 1, 65_535, 65_536, 1_767_323_045_678, Time::MAX.millis()] {
+            assert_eq!(Time48::pack(at(millis)).unpack(), at(millis));
+        }
+    }
+
+    #[test]
+    fn orders_move_down_and_out() {
+        let mut record = Record::new([0; 16], KeyTag::inline(3));
+        assert_eq!(record.first(), None);
+        assert_eq!(record.insert_order(0, at(30)), None);
+        assert_eq!(record.insert_order(0, at(50)), None);
+        assert_eq!(record.insert_order(1, at(40)), None);
+        assert_eq!((0..4).map(|i| record.newest(i)).collect::<Vec<_>>(), [Some(at(50)), Some(at(40)), Some(at(30)), None]);
+        assert_eq!(record.insert_order(1, at(45)), Some(at(30)));
+        assert_eq!(record.insert_order(3, at(20)), Some(at(20)));
+        assert_eq!((record.first(), record.orders), (Some(at(20)), 5));
+    }
+}

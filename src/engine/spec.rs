@@ -1,0 +1,106 @@
+//! What an engine is to compute: windows, zone and time rules, the same for every partition.
+
+use super::axis::{Axis, Moment, Pane};
+use super::zone::{Unit, Zone};
+use crate::event::{MINUTE, Time};
+
+/// A rolling window in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollingSpec {
+    /// The name in the label `window`.
+    pub name: String,
+    /// P.
+    pub period: i64,
+    /// A, at least P.
+    pub active_for: i64,
+    /// r: whole minutes that divide P and A.
+    pub resolution: i64,
+}
+
+/// A calendar window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CalendarSpec {
+    /// Month, quarter or year.
+    pub unit: Unit,
+    /// A in civil days.
+    pub active_for_days: i32,
+}
+
+/// What an engine is to compute.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Rolling windows.
+    pub rolling: Vec<RollingSpec>,
+    /// Calendar windows.
+    pub calendar: Vec<CalendarSpec>,
+    /// The zone of civil days.
+    pub zone: Zone,
+    /// How far behind the watermark of its topic an event may lie, in milliseconds.
+    pub allowed_lateness: i64,
+    /// How long an id is remembered, in milliseconds of event time.
+    pub dedup_for: i64,
+    /// How far back the arrays of rolling windows reach, in milliseconds; `None`: to the beginning.
+    pub history: Option<i64>,
+    /// Of each source topic, whether it drives time.
+    pub topics: Vec<bool>,
+}
+
+/// A window of a [`Spec`], rolling or calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WindowId {
+    /// By its place in [`Spec::rolling`].
+    Rolling(usize),
+    /// By its place in [`Spec::calendar`].
+    Calendar(usize),
+}
+
+impl Spec {
+    /// The name of a window in metrics and answers.
+    #[must_use]
+    pub fn name(&self, window: WindowId) -> &str {
+        match window {
+            WindowId::Rolling(i) => &self.rolling[i].name,
+            WindowId::Calendar(i) => self.calendar[i].unit.name(),
+        }
+    }
+
+    /// How a window divides time.
+    #[must_use]
+    pub fn axis(&self, window: WindowId) -> Axis {
+        match window {
+            WindowId::Rolling(i) => {
+                let spec = &self.rolling[i];
+                Axis::Rolling { minutes: panes(spec.resolution, MINUTE), period: panes(spec.period, spec.resolution) }
+            }
+            WindowId::Calendar(i) => Axis::Calendar(self.calendar[i].unit),
+        }
+    }
+
+    /// A of a window in its panes.
+    #[must_use]
+    pub fn active_for(&self, window: WindowId) -> Pane {
+        match window {
+            WindowId::Rolling(i) => panes(self.rolling[i].active_for, self.rolling[i].resolution),
+            WindowId::Calendar(i) => self.calendar[i].active_for_days,
+        }
+    }
+
+    /// The pane of a window that holds an instant.
+    #[must_use]
+    pub fn pane(&self, window: WindowId, time: Time) -> Pane {
+        self.axis(window).pane(Moment::new(time, &self.zone))
+    }
+
+    /// Whether a window that ends with pane `p` is complete: the data begin no later than the first instant of pane
+    /// `opens(p) - A + 1` (for a rolling window p - P - A + 1).
+    #[must_use]
+    pub fn is_complete(&self, window: WindowId, p: Pane, data_begin: Option<Time>) -> bool {
+        let axis = self.axis(window);
+        let needed = axis.first_instant(axis.opens(p) - self.active_for(window) + 1, &self.zone);
+        data_begin.is_some_and(|begin| begin <= needed)
+    }
+}
+
+fn panes(span: i64, of: i64) -> i32 {
+    i32::try_from(span / of.max(1)).unwrap_or(i32::MAX / 8).max(1)
+}

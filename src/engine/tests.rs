@@ -1,0 +1,312 @@
+//! Every figure against brute force over all events, by the words of the definitions and without their arithmetic.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+
+use super::spec::{CalendarSpec, RollingSpec, Spec, WindowId};
+use super::zone::{Unit, Zone};
+use super::*;
+use crate::event::{Attributes, DAY, HOUR, MINUTE};
+
+const LATENESS: i64 = 2 * DAY;
+const ORIGIN: i64 = 15_000 * DAY;
+
+fn spec(zone: &str) -> Spec {
+    let rolling = |name: &str, period: i64, active_for: i64, resolution: i64| RollingSpec {
+        name: name.into(),
+        period,
+        active_for,
+        resolution,
+    };
+    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days };
+    Spec {
+        rolling: vec![
+            rolling("equal", 3 * DAY, 3 * DAY, HOUR),
+            rolling("longer", 2 * DAY, 5 * DAY, 12 * HOUR),
+            rolling("coarse", 8 * DAY, 12 * DAY, DAY),
+            rolling("fine", 30 * MINUTE, 50 * MINUTE, 5 * MINUTE),
+        ],
+        calendar: vec![calendar(Unit::Month, 31), calendar(Unit::Quarter, 95), calendar(Unit::Year, 400)],
+        zone: Zone::new(&TimeZone::get(zone).unwrap()),
+        allowed_lateness: LATENESS,
+        // For ever: how ids are forgotten is tested with the fingerprints.
+        dedup_for: 10_000 * DAY,
+        history: None,
+        topics: vec![true, false],
+    }
+}
+
+/// An event of the model.
+#[derive(Debug, Clone, PartialEq)]
+enum Fact {
+    Order(u8, i64),
+    Refund(u8, i64),
+    Cancel(u8, i64),
+    Session(u8),
+}
+
+#[derive(Debug, Clone)]
+struct Sent {
+    customer: u8,
+    time: Time,
+    fact: Fact,
+    id: Option<u32>,
+}
+
+const CURRENCIES: [&str; 2] = ["EUR", "JPY"];
+
+fn money(currency: u8, minor: i64) -> Money {
+    Money { minor, currency: Currency::from_code(CURRENCIES[usize::from(currency)]).unwrap() }
+}
+
+fn event(sent: &Sent) -> Event<'static> {
+    let id = sent.id.map(|id| Cow::Owned(id.to_string()));
+    let kind = match sent.fact {
+        Fact::Order(currency, minor) => Kind::Order {
+            id,
+            amount: money(currency, minor),
+            attributes: Attributes::default(),
+            referred_by: None,
+        },
+        Fact::Refund(currency, minor) => Kind::Refund { id, amount: money(currency, minor) },
+        Fact::Cancel(currency, minor) => Kind::Cancel { order: id, amount: money(currency, minor) },
+        Fact::Session(_) => Kind::Session { id },
+    };
+    Event { customer: Cow::Owned(format!("c{}", sent.customer)), time: sent.time, kind }
+}
+
+fn topic(sent: &Sent) -> usize {
+    usize::from(matches!(sent.fact, Fact::Session(_)))
+}
+
+/// What an analyst has: the accepted events.
+#[derive(Default)]
+struct Model {
+    accepted: Vec<Sent>,
+    seen: BTreeSet<(u8, u8, u32)>,
+    watermarks: [Option<Time>; 2],
+}
+
+impl Model {
+    fn send(&mut self, sent: &Sent) -> Outcome {
+        let mark = &mut self.watermarks[topic(sent)];
+        if mark.is_some_and(|mark| sent.time.millis() < mark.millis() - LATENESS) {
+            return Outcome::TooLate;
+        }
+        let kind = match sent.fact {
+            Fact::Order(..) => 0,
+            Fact::Refund(..) => 1,
+            Fact::Cancel(..) => 2,
+            Fact::Session(_) => 3,
+        };
+        if sent.id.is_some_and(|id| !self.seen.insert((sent.customer, kind, id))) {
+            return Outcome::Duplicate;
+        }
+        *mark = (*mark).max(Some(sent.time));
+        self.accepted.push(sent.clone());
+        Outcome::Applied
+    }
+
+    /// The panes of each customer's events of one sort.
+    fn panes(&self, spec: &Spec, window: WindowId, wanted: impl Fn(&Fact) -> bool) -> BTreeMap<u8, Vec<Pane>> {
+        let mut panes = BTreeMap::<u8, Vec<Pane>>::new();
+        for sent in self.accepted.iter().filter(|sent| wanted(&sent.fact)) {
+            panes.entry(sent.customer).or_default().push(spec.pane(window, sent.time));
+        }
+        panes
+    }
+
+    fn figures(&self, spec: &Spec, window: WindowId, p: Pane) -> WindowParts {
+        let orders = self.panes(spec, window, |fact| matches!(fact, Fact::Order(..)));
+        let sessions = self.panes(spec, window, |fact| matches!(fact, Fact::Session(_)));
+        let (a, open) = (spec.active_for(window), spec.axis(window).opens(p));
+        let count = |wanted: &dyn Fn(&[Pane]) -> bool| orders.values().filter(|panes| wanted(panes)).count() as i64;
+        let within = |panes: &[Pane], after: Pane, upto: Pane| panes.iter().filter(|&&o| after < o && o <= upto).count();
+        let active = |panes: &[Pane], at: Pane| within(panes, at - a, at) > 0;
+        let total = |panes: &BTreeMap<u8, Vec<Pane>>| panes.values().map(|o| within(o, open, p)).sum::<usize>() as i64;
+        let parts = Parts {
+            start: count(&|o| active(o, open)),
+            end: count(&|o| active(o, p)),
+            new: count(&|o| o.iter().min().is_some_and(|&first| open < first && first <= p)),
+            lost: count(&|o| active(o, open) && !active(o, p)),
+            ordering: count(&|o| within(o, open, p) >= 1),
+            repeat: count(&|o| within(o, open, p) >= 2),
+            returning: count(&|o| within(o, open, p) >= 1 && within(o, Pane::MIN, p) >= 2),
+            visiting: sessions.values().filter(|o| within(o, open, p) > 0).count() as i64,
+            orders: total(&orders),
+            sessions: total(&sessions),
+            repeaters: count(&|o| within(o, Pane::MIN, p) >= 2),
+            gap_millis: self.gaps(spec, window, p),
+            money: Vec::new(),
+        };
+        WindowParts { parts, money: self.money(spec, window, open, p) }
+    }
+
+    /// The sum of last less first order time over the customers, of orders in panes up to `p`.
+    fn gaps(&self, spec: &Spec, window: WindowId, p: Pane) -> i128 {
+        let mut times = BTreeMap::<u8, Vec<i64>>::new();
+        for sent in self.accepted.iter().filter(|sent| matches!(sent.fact, Fact::Order(..))) {
+            if spec.pane(window, sent.time) <= p {
+                times.entry(sent.customer).or_default().push(sent.time.millis());
+            }
+        }
+        times.values().map(|t| i128::from(t.iter().max().unwrap() - t.iter().min().unwrap())).sum()
+    }
+
+    fn money(&self, spec: &Spec, window: WindowId, open: Pane, p: Pane) -> BTreeMap<Currency, MoneyParts> {
+        let mut money = BTreeMap::<Currency, MoneyParts>::new();
+        for sent in &self.accepted {
+            let pane = spec.pane(window, sent.time);
+            let counts = open < pane && pane <= p;
+            let (Fact::Order(currency, minor) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) = sent.fact
+            else {
+                continue;
+            };
+            let till = money.entry(self::money(currency, minor).currency).or_default();
+            match sent.fact {
+                _ if !counts => {}
+                Fact::Order(..) => {
+                    till.orders += 1;
+                    till.revenue += i128::from(minor);
+                }
+                Fact::Refund(..) => till.refunds += i128::from(minor),
+                _ => till.cancellations += i128::from(minor),
+            }
+        }
+        money
+    }
+}
+
+fn sent() -> impl Strategy<Value = (Sent, i64)> {
+    let fact = prop_oneof![
+        6 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Order(currency, minor)),
+        1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Refund(currency, minor)),
+        1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Cancel(currency, minor)),
+        4 => Just(Fact::Session(0)),
+    ];
+    // Steps from nothing to weeks, so that every figure lapses now and then; lateness from none to too much.
+    let step = prop_oneof![3 => Just(0_i64), 4 => 0..HOUR, 4 => 0..2 * DAY, 1 => 0..40 * DAY];
+    let late = prop_oneof![5 => Just(0_i64), 2 => 0..HOUR, 2 => 0..LATENESS, 1 => LATENESS..LATENESS + DAY];
+    // Few ids among many events: about a third are second copies.
+    let id = prop::option::weighted(0.8, 0..25_u32);
+    (0..3_u8, fact, id, step, late).prop_map(|(customer, fact, id, step, late)| {
+        // For now the step; `history` turns steps into times.
+        (Sent { customer, time: Time::clamped(late), fact, id }, step)
+    })
+}
+
+/// Events in log order, out of order in time, with second copies.
+fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
+    prop::collection::vec(sent(), 1..len).prop_map(|steps| {
+        let mut now = ORIGIN;
+        let turn = |(mut sent, step): (Sent, i64)| {
+            now += step;
+            sent.time = Time::clamped(now - sent.time.millis());
+            sent
+        };
+        steps.into_iter().map(turn).collect()
+    })
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let cases = std::env::var("RETENTIOND_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default);
+    ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(cases) }
+}
+
+/// Panes worth asking about: around everything that happened, and some of the quiet between and after.
+fn panes_to_ask(spec: &Spec, window: WindowId, model: &Model) -> BTreeSet<Pane> {
+    let a = spec.active_for(window);
+    let axis = spec.axis(window);
+    let mut panes = BTreeSet::new();
+    for sent in &model.accepted {
+        let pane = spec.pane(window, sent.time);
+        for edge in [pane, axis.leaves(pane), pane + a, axis.leaves(pane + a)] {
+            panes.extend([edge - 1, edge, edge + 1]);
+        }
+    }
+    panes
+}
+
+fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<(), TestCaseError> {
+    for window in window_ids(spec) {
+        for p in panes_to_ask(spec, window, model) {
+            let mut sum = WindowParts::default();
+            for engine in engines.iter_mut() {
+                sum += &engine.figures_of_pane(window, p).expect("nothing was folded");
+            }
+            let expected = model.figures(spec, window, p);
+            prop_assert_eq!(&sum, &expected, "{:?} at pane {}", window, p);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(3_000))]
+    #[test]
+    fn figures_equal_brute_force(history in history(40), zone in 0..4_usize, parts in 1..4_usize) {
+        let zone = ["UTC", "Europe/Oslo", "America/New_York", "Pacific/Apia"][zone];
+        let spec = Arc::new(spec(zone));
+        let mut engines: Vec<_> = (0..parts).map(|_| Engine::new(Arc::clone(&spec))).collect();
+        let mut models: Vec<_> = (0..parts).map(|_| Model::default()).collect();
+        for sent in &history {
+            let part = usize::from(sent.customer) % parts;
+            prop_assert_eq!(engines[part].apply(topic(sent), &event(sent)), models[part].send(sent), "{:?}", sent);
+        }
+        let mut all = Model::default();
+        all.accepted = models.into_iter().flat_map(|model| model.accepted).collect();
+        assert_equal(&spec, &mut engines, &all)?;
+    }
+}
+
+#[test]
+fn an_erased_customer_is_lost_in_due_time_and_a_new_one_afterwards() {
+    let spec = Arc::new(spec("UTC"));
+    let mut engine = Engine::new(Arc::clone(&spec));
+    let order = |id: u32, day: i64| Sent {
+        customer: 1,
+        time: Time::clamped(ORIGIN + day * DAY),
+        fact: Fact::Order(0, 100),
+        id: Some(id),
+    };
+    assert_eq!(engine.apply(0, &event(&order(1, 0))), Outcome::Applied);
+    assert!(engine.erase("c1"));
+    assert!(!engine.erase("c1"));
+    assert_eq!(engine.tracked_customers(), 0);
+    assert_eq!(engine.apply(0, &event(&order(1, 0))), Outcome::Duplicate);
+    assert_eq!(engine.tracked_customers(), 0, "a redelivered order brings nobody back");
+    assert_eq!(engine.apply(0, &event(&order(2, 1))), Outcome::Applied);
+    let at = |day: i64| Time::clamped(ORIGIN + day * DAY);
+    let figures = engine.figures(WindowId::Rolling(0), at(1)).unwrap().parts;
+    assert_eq!((figures.new, figures.end, figures.orders), (2, 2, 2));
+    let later = engine.figures(WindowId::Rolling(0), at(4)).unwrap().parts;
+    assert_eq!((later.start, later.lost), (2, 2));
+}
+
+#[test]
+fn folded_history_changes_no_figure_that_can_still_be_asked_for() {
+    let mut folded_spec = spec("UTC");
+    folded_spec.history = Some(40 * DAY);
+    let (folding, keeping) = (Arc::new(folded_spec), Arc::new(spec("UTC")));
+    let (mut folded, mut kept) = (Engine::new(Arc::clone(&folding)), Engine::new(Arc::clone(&keeping)));
+    for n in 0..3_000_i64 {
+        let time = Time::clamped(ORIGIN + n * 3 * HOUR - (n * 7_919) % DAY);
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n), id: None };
+        for engine in [&mut folded, &mut kept] {
+            assert_eq!(engine.apply(0, &event(&sent)), Outcome::Applied);
+        }
+        if n % 50 == 0 {
+            for window in window_ids(&folding) {
+                let figures = folded.figures(window, time);
+                assert!(figures.is_some());
+                assert_eq!(figures, kept.figures(window, time), "{window:?} {time}");
+            }
+        }
+    }
+    assert!(folded.state_bytes() < kept.state_bytes() / 2);
+    assert_eq!(folded.figures(WindowId::Rolling(0), Time::clamped(ORIGIN + 50 * DAY)), None);
+}

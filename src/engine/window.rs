@@ -1,0 +1,290 @@
+//! One window of one scope: what each order, session and refund adds to the difference arrays, and the sums at a pane.
+//!
+//! Every figure is the number of customers whose interval covers pane p (or a running count). A customer's intervals
+//! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
+//! back what its successors had booked and booking them anew.
+
+use super::axis::{Axis, Moment, Pane};
+use super::figures::{MoneyParts, Parts};
+use super::prefix::{Cell, Edge, Prefix};
+
+/// One pane's differences of a window.
+#[derive(Debug, Clone, Copy, Default)]
+struct People {
+    active: i32,
+    ordering: i32,
+    repeat: i32,
+    returning: i32,
+    lost: i32,
+    visiting: i32,
+    /// First orders.
+    new: i32,
+    /// Second orders.
+    second: i32,
+    orders: i32,
+    sessions: i32,
+    /// Milliseconds between orders of this pane and their predecessors.
+    gap_millis: i64,
+}
+
+/// Prefix sums of [`People`].
+#[derive(Debug, Clone, Copy, Default)]
+struct PeopleSum {
+    active: i64,
+    ordering: i64,
+    repeat: i64,
+    returning: i64,
+    lost: i64,
+    visiting: i64,
+    new: i64,
+    second: i64,
+    orders: i64,
+    sessions: i64,
+    gap_millis: i64,
+}
+
+impl Cell for People {
+    type Sum = PeopleSum;
+    #[inline]
+    fn add_to(&self, sum: &mut PeopleSum) {
+        sum.active += i64::from(self.active);
+        sum.ordering += i64::from(self.ordering);
+        sum.repeat += i64::from(self.repeat);
+        sum.returning += i64::from(self.returning);
+        sum.lost += i64::from(self.lost);
+        sum.visiting += i64::from(self.visiting);
+        sum.new += i64::from(self.new);
+        sum.second += i64::from(self.second);
+        sum.orders += i64::from(self.orders);
+        sum.sessions += i64::from(self.sessions);
+        sum.gap_millis += self.gap_millis;
+    }
+}
+
+/// One pane's money of one currency, in minor units.
+#[derive(Debug, Clone, Copy, Default)]
+struct Till {
+    orders: i64,
+    revenue: i64,
+    refunds: i64,
+    cancellations: i64,
+}
+
+impl Cell for Till {
+    type Sum = MoneyParts;
+    #[inline]
+    fn add_to(&self, sum: &mut MoneyParts) {
+        sum.orders += self.orders;
+        sum.revenue += i128::from(self.revenue);
+        sum.refunds += i128::from(self.refunds);
+        sum.cancellations += i128::from(self.cancellations);
+    }
+}
+
+/// Money that moves, by what moved it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// A customer paid an order.
+    Order,
+    /// Money went back for a part of an order.
+    Refund,
+    /// Money went back because an order was undone.
+    Cancellation,
+}
+
+/// An order among the orders of its customer: its time and those of its two predecessors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderTerm {
+    /// The order two before, if there is one.
+    pub x: Option<Moment>,
+    /// The order before, if there is one.
+    pub y: Option<Moment>,
+    /// The order itself.
+    pub s: Moment,
+}
+
+/// Whether something is booked or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// Book it.
+    Add = 1,
+    /// Take it back.
+    Remove = -1,
+}
+
+/// The arrays of one window of one scope.
+#[derive(Debug, Clone)]
+pub struct Window {
+    axis: Axis,
+    /// A: how many panes a customer stays active after an order.
+    active_for: Pane,
+    people: Prefix<People>,
+    /// By the number that the engine gave the currency.
+    tills: Vec<Prefix<Till>>,
+}
+
+impl Window {
+    /// Empty arrays.
+    #[must_use]
+    pub fn new(axis: Axis, active_for: Pane) -> Window {
+        Window { axis, active_for, people: Prefix::default(), tills: Vec::new() }
+    }
+
+    /// Books an order, or takes it back: everything but its money.
+    ///
+    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
+    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
+    /// [y+A, min(leaves(y+A), next order)).
+    #[inline]
+    pub fn order(&mut self, term: &OrderTerm, sign: Sign) {
+        let by = sign as i32;
+        let axis = self.axis;
+        let s = axis.pane(term.s);
+        let leaves = axis.leaves(s);
+        let lapses = s + self.active_for;
+        {
+            let cell = self.people.cell(lapses);
+            cell.active -= by;
+            cell.lost += by;
+        }
+        self.people.cell(axis.leaves(lapses)).lost -= by;
+        let Some(y_moment) = term.y else {
+            self.people.cell(leaves).ordering -= by;
+            let cell = self.people.cell(s);
+            cell.active += by;
+            cell.ordering += by;
+            cell.new += by;
+            cell.orders += by;
+            return;
+        };
+        let y = axis.pane(y_moment);
+        let (y_leaves, y_lapses) = (axis.leaves(y), y + self.active_for);
+        self.interrupt_silence(s, y_lapses, by);
+        self.people.cell(s.max(y_leaves)).ordering += by;
+        let repeat_from = term.x.map_or(s, |x| s.max(axis.leaves(axis.pane(x))));
+        if repeat_from < y_leaves {
+            self.people.cell(repeat_from).repeat += by;
+            self.people.cell(y_leaves).repeat -= by;
+        }
+        let returning_from = if term.x.is_some() { s.max(y_leaves) } else { s };
+        self.people.cell(returning_from).returning += by;
+        {
+            let cell = self.people.cell(leaves);
+            cell.ordering -= by;
+            cell.returning -= by;
+        }
+        let cell = self.people.cell(s);
+        cell.orders += by;
+        cell.second += if term.x.is_none() { by } else { 0 };
+        cell.gap_millis += i64::from(by) * (term.s.time.millis() - y_moment.time.millis());
+    }
+
+    /// The order `s` ends the silence that followed y: active again, and no longer lost.
+    #[inline]
+    fn interrupt_silence(&mut self, s: Pane, y_lapses: Pane, by: i32) {
+        let resumes = s.max(y_lapses);
+        let unlost = self.axis.leaves(y_lapses);
+        let cell = self.people.cell(resumes);
+        cell.active += by;
+        if s < unlost {
+            cell.lost -= by;
+            self.people.cell(unlost).lost += by;
+        }
+    }
+
+    /// Books that a customer visits, `before` being the visit before, or takes it back.
+    #[inline]
+    pub fn visit(&mut self, before: Option<Moment>, at: Moment, sign: Sign) {
+        let by = sign as i32;
+        let pane = self.axis.pane(at);
+        let leaves = self.axis.leaves(pane);
+        let from = before.map_or(pane, |before| pane.max(self.axis.leaves(self.axis.pane(before))));
+        if from < leaves {
+            self.people.cell(from).visiting += by;
+            self.people.cell(leaves).visiting -= by;
+        }
+    }
+
+    /// Counts a session.
+    #[inline]
+    pub fn session(&mut self, at: Moment) {
+        self.people.cell(self.axis.pane(at)).sessions += 1;
+    }
+
+    /// Books money of the currency with that number.
+    #[inline]
+    pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment) {
+        if self.tills.len() <= currency {
+            self.tills.resize_with(currency + 1, Prefix::default);
+        }
+        let cell = self.tills[currency].cell(self.axis.pane(at));
+        match flow {
+            Flow::Order => {
+                cell.orders += 1;
+                cell.revenue += minor;
+            }
+            Flow::Refund => cell.refunds += minor,
+            Flow::Cancellation => cell.cancellations += minor,
+        }
+    }
+
+    /// The additive parts of the window that ends with pane `p`; `None` when the arrays no longer reach back that far.
+    /// `settled`: the newest pane that is expected not to change any more.
+    pub fn parts(&mut self, p: Pane, settled: Pane) -> Option<Parts> {
+        let opening = self.axis.opens(p);
+        if opening < self.people.oldest() {
+            return None;
+        }
+        let end = self.people.upto_from_memo(Edge::End, p, settled);
+        let open = self.people.upto_from_memo(Edge::Opening, opening, settled);
+        let tills = self.tills.iter_mut().map(|till| {
+            let end = till.upto_from_memo(Edge::End, p, settled);
+            let open = till.upto_from_memo(Edge::Opening, opening, settled);
+            end.minus(&open)
+        });
+        Some(parts(&end, &open, tills.collect()))
+    }
+
+    /// As [`Window::parts`] for any pane, remembering nothing.
+    #[must_use]
+    pub fn parts_at(&self, p: Pane) -> Option<Parts> {
+        let opening = self.axis.opens(p);
+        if opening < self.people.oldest() {
+            return None;
+        }
+        let tills = self.tills.iter().map(|till| till.upto(p).minus(&till.upto(opening)));
+        Some(parts(&self.people.upto(p), &self.people.upto(opening), tills.collect()))
+    }
+
+    /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
+    pub fn fold_before(&mut self, limit: Pane) {
+        self.people.fold_before(limit);
+        for till in &mut self.tills {
+            till.fold_before(limit);
+        }
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.people.bytes() + self.tills.iter().map(Prefix::bytes).sum::<usize>()
+    }
+}
+
+fn parts(end: &PeopleSum, open: &PeopleSum, money: Vec<MoneyParts>) -> Parts {
+    Parts {
+        start: open.active,
+        end: end.active,
+        new: end.new - open.new,
+        lost: end.lost,
+        ordering: end.ordering,
+        repeat: end.repeat,
+        returning: end.returning,
+        visiting: end.visiting,
+        orders: end.orders - open.orders,
+        sessions: end.sessions - open.sessions,
+        repeaters: end.second,
+        gap_millis: i128::from(end.gap_millis),
+        money,
+    }
+}
