@@ -233,7 +233,11 @@ fn holds(slab: &[Vec<Record>], arena: &Arena, slot: u32, key: &Key<'_>) -> bool 
 
 fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
     let record = record(slab, slot);
-    if record.tag == KeyTag::ARENA { xxh3_64(arena.text(&record.key).as_bytes()) } else { hash_inline(&record.key, record.tag) }
+    if record.tag == KeyTag::ARENA {
+        xxh3_64(arena.text(&record.key).as_bytes())
+    } else {
+        hash_inline(&record.key, record.tag)
+    }
 }
 
 /// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).

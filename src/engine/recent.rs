@@ -162,7 +162,12 @@ impl Recent {
     /// Forgets what has become too old to be a neighbour, once enough has gathered to be worth a walk: each entry is
     /// walked over a constant number of times.
     #[inline]
-    pub fn sweep<'a>(&mut self, record: impl Fn(Slot) -> &'a Record, orders_floor: Time, sessions_floor: Time) -> Vec<Slot> {
+    pub fn sweep<'a>(
+        &mut self,
+        record: impl Fn(Slot) -> &'a Record,
+        orders_floor: Time,
+        sessions_floor: Time,
+    ) -> Vec<Slot> {
         if self.orders.len() >= self.sweep_orders_at.max(SMALLEST_SWEEP) {
             self.orders.retain(|&slot, older| keep_orders(record(slot), older, orders_floor));
             self.sweep_orders_at = 2 * self.orders.len();

@@ -179,7 +179,10 @@ mod tests {
         assert_eq!(record.insert_order(0, at(30)), None);
         assert_eq!(record.insert_order(0, at(50)), None);
         assert_eq!(record.insert_order(1, at(40)), None);
-        assert_eq!((0..4).map(|i| record.newest(i)).collect::<Vec<_>>(), [Some(at(50)), Some(at(40)), Some(at(30)), None]);
+        assert_eq!(
+            (0..4).map(|i| record.newest(i)).collect::<Vec<_>>(),
+            [Some(at(50)), Some(at(40)), Some(at(30)), None]
+        );
         assert_eq!(record.insert_order(1, at(45)), Some(at(30)));
         assert_eq!(record.insert_order(3, at(20)), Some(at(20)));
         assert_eq!((record.first(), record.orders), (Some(at(20)), 5));

@@ -66,12 +66,9 @@ fn money(currency: u8, minor: i64) -> Money {
 fn event(sent: &Sent) -> Event<'static> {
     let id = sent.id.map(|id| Cow::Owned(id.to_string()));
     let kind = match sent.fact {
-        Fact::Order(currency, minor) => Kind::Order {
-            id,
-            amount: money(currency, minor),
-            attributes: Attributes::default(),
-            referred_by: None,
-        },
+        Fact::Order(currency, minor) => {
+            Kind::Order { id, amount: money(currency, minor), attributes: Attributes::default(), referred_by: None }
+        }
         Fact::Refund(currency, minor) => Kind::Refund { id, amount: money(currency, minor) },
         Fact::Cancel(currency, minor) => Kind::Cancel { order: id, amount: money(currency, minor) },
         Fact::Session(_) => Kind::Session { id },
@@ -125,7 +122,8 @@ impl Model {
         let sessions = self.panes(spec, window, |fact| matches!(fact, Fact::Session(_)));
         let (a, open) = (spec.active_for(window), spec.axis(window).opens(p));
         let count = |wanted: &dyn Fn(&[Pane]) -> bool| orders.values().filter(|panes| wanted(panes)).count() as i64;
-        let within = |panes: &[Pane], after: Pane, upto: Pane| panes.iter().filter(|&&o| after < o && o <= upto).count();
+        let within =
+            |panes: &[Pane], after: Pane, upto: Pane| panes.iter().filter(|&&o| after < o && o <= upto).count();
         let active = |panes: &[Pane], at: Pane| within(panes, at - a, at) > 0;
         let total = |panes: &BTreeMap<u8, Vec<Pane>>| panes.values().map(|o| within(o, open, p)).sum::<usize>() as i64;
         let parts = Parts {
@@ -162,7 +160,8 @@ impl Model {
         for sent in &self.accepted {
             let pane = spec.pane(window, sent.time);
             let counts = open < pane && pane <= p;
-            let (Fact::Order(currency, minor) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) = sent.fact
+            let (Fact::Order(currency, minor) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
+                sent.fact
             else {
                 continue;
             };

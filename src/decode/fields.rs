@@ -1,0 +1,180 @@
+//! Fields of a message in the words that every format shares, and the events they make up.
+
+use std::borrow::Cow;
+
+use super::{Decoded, Reason, Rejection};
+use crate::event::{
+    Attributes, CostKind, Currency, Event, EventType, Kind, MAX_CUSTOMER_ID_BYTES, Money, MoneyError, Time,
+};
+
+/// A field's value as it stands in the message.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Value<'a> {
+    /// Not there, or null.
+    #[default]
+    Absent,
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A number, spelled as in the message.
+    Number(&'a str),
+    /// Something else, in words.
+    Other(&'static str),
+}
+
+/// All fields that any event type knows.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    pub event_type: Value<'a>,
+    pub customer_id: Value<'a>,
+    pub time: Value<'a>,
+    pub order_id: Value<'a>,
+    pub refund_id: Value<'a>,
+    pub session_id: Value<'a>,
+    pub amount: Value<'a>,
+    pub currency: Value<'a>,
+    pub referred_by: Value<'a>,
+    pub kind: Value<'a>,
+    pub score: Value<'a>,
+    pub attributes: Attributes<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// The event that the fields make up.
+    pub fn into_decoded(mut self) -> Result<Decoded<'a>, Rejection> {
+        let name = required_text("type", std::mem::take(&mut self.event_type))?;
+        let Some(event_type) = EventType::ALL.into_iter().find(|known| known.name() == name) else {
+            return Ok(Decoded::Unknown);
+        };
+        match event_type {
+            EventType::Unknown => Ok(Decoded::Unknown),
+            EventType::Erase => Ok(Decoded::Erase(customer(self.customer_id)?)),
+            _ => self.into_event(event_type).map(Decoded::Event),
+        }
+    }
+
+    /// The event of a known type that happened at a time.
+    pub fn into_event(self, event_type: EventType) -> Result<Event<'a>, Rejection> {
+        let customer = customer(self.customer_id)?;
+        let time = time(self.time)?;
+        let kind = match event_type {
+            EventType::Order => Kind::Order {
+                id: id("order_id", self.order_id)?,
+                amount: money(self.amount, self.currency)?,
+                attributes: self.attributes,
+                referred_by: id("referred_by", self.referred_by)?,
+            },
+            EventType::Refund => {
+                Kind::Refund { id: id("refund_id", self.refund_id)?, amount: money(self.amount, self.currency)? }
+            }
+            EventType::Cancel => {
+                Kind::Cancel { order: id("order_id", self.order_id)?, amount: money(self.amount, self.currency)? }
+            }
+            EventType::Session => Kind::Session { id: id("session_id", self.session_id)? },
+            EventType::Feedback => {
+                Kind::Feedback { kind: required_text("kind", self.kind)?, score: score(self.score)? }
+            }
+            EventType::Cost => Kind::Cost { kind: cost_kind(self.kind)?, amount: money(self.amount, self.currency)? },
+            EventType::Customer | EventType::Erase | EventType::Unknown => {
+                Kind::Customer { attributes: self.attributes, referred_by: id("referred_by", self.referred_by)? }
+            }
+        };
+        Ok(Event { customer, time, kind })
+    }
+}
+
+fn missing(field: &str) -> Rejection {
+    Rejection::new(Reason::MissingField, format!("{field} is missing"))
+}
+
+fn wrong_type(field: &str, expected: &str, found: &str) -> Rejection {
+    Rejection::new(Reason::WrongType, format!("{field} must be {expected}, not {found}"))
+}
+
+fn required_text<'a>(field: &str, value: Value<'a>) -> Result<Cow<'a, str>, Rejection> {
+    match value {
+        Value::Text(text) => Ok(text),
+        Value::Absent => Err(missing(field)),
+        Value::Number(_) => Err(wrong_type(field, "a string", "a number")),
+        Value::Other(found) => Err(wrong_type(field, "a string", found)),
+    }
+}
+
+/// An optional id; an empty one is none.
+fn id<'a>(field: &str, value: Value<'a>) -> Result<Option<Cow<'a, str>>, Rejection> {
+    match value {
+        Value::Absent => Ok(None),
+        value => required_text(field, value).map(|id| Some(id).filter(|id| !id.is_empty())),
+    }
+}
+
+/// A customer id: text of 1 to [`MAX_CUSTOMER_ID_BYTES`] bytes.
+pub(super) fn customer(value: Value<'_>) -> Result<Cow<'_, str>, Rejection> {
+    let id = required_text("customer_id", value)?;
+    match id.len() {
+        0 => Err(Rejection::new(Reason::InvalidId, "customer_id is empty")),
+        1..=MAX_CUSTOMER_ID_BYTES => Ok(id),
+        len => Err(Rejection::new(
+            Reason::InvalidId,
+            format!("customer_id has {len} bytes; at most {MAX_CUSTOMER_ID_BYTES} are accepted"),
+        )),
+    }
+}
+
+fn time(value: Value<'_>) -> Result<Time, Rejection> {
+    let epoch = |digits: &str| digits.parse::<i64>().ok().map(Time::from_millis);
+    let (parsed, text) = match &value {
+        Value::Absent => return Err(missing("time")),
+        Value::Other(found) => return Err(wrong_type("time", "RFC 3339 text or epoch milliseconds", found)),
+        Value::Number(digits) => (epoch(digits), *digits),
+        Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => (epoch(text), text.as_ref()),
+        Value::Text(text) => (Some(Time::parse(text)), text.as_ref()),
+    };
+    parsed
+        .unwrap_or(Err(crate::event::TimeError::Syntax))
+        .map_err(|error| Rejection::new(Reason::InvalidTime, format!("time {:?} is {error}", excerpt(text))))
+}
+
+fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rejection> {
+    let code = required_text("currency", currency)?;
+    let currency = Currency::from_code(&code).map_err(|error| {
+        Rejection::new(Reason::UnknownCurrency, format!("currency {:?} is {error}", excerpt(&code)))
+    })?;
+    let text = match &amount {
+        Value::Absent => return Err(missing("amount")),
+        Value::Other(found) => return Err(wrong_type("amount", "a decimal string or a number", found)),
+        Value::Number(digits) => digits,
+        Value::Text(text) => text.as_ref(),
+    };
+    Money::parse(text, currency).map_err(|error| {
+        let verb = if error == MoneyError::ExcessDecimals { "" } else { "is " };
+        Rejection::new(Reason::InvalidAmount, format!("amount {:?} {verb}{error} ({currency})", excerpt(text)))
+    })
+}
+
+fn score(value: Value<'_>) -> Result<Option<f64>, Rejection> {
+    match value {
+        Value::Absent => Ok(None),
+        Value::Number(digits) => Ok(digits.parse().ok().filter(|score: &f64| score.is_finite())),
+        Value::Text(_) => Err(wrong_type("score", "a number", "text")),
+        Value::Other(found) => Err(wrong_type("score", "a number", found)),
+    }
+}
+
+fn cost_kind(value: Value<'_>) -> Result<CostKind, Rejection> {
+    match required_text("kind", value)?.as_ref() {
+        "acquisition" => Ok(CostKind::Acquisition),
+        "retention" => Ok(CostKind::Retention),
+        other => Err(Rejection::new(
+            Reason::InvalidValue,
+            format!("kind of a cost is {:?}; it must be acquisition or retention", excerpt(other)),
+        )),
+    }
+}
+
+/// At most 40 characters of what was found, so that a message of megabytes makes no log line of megabytes.
+pub(super) fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}

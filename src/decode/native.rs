@@ -1,0 +1,219 @@
+//! The native format: one JSON object a message, read in one pass and without a tree.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::fields::{Fields, Value, customer};
+use super::{Decoded, Reason, Rejection};
+use crate::event::Attributes;
+
+/// Decodes a message; a null value under a customer's key is the wish to forget that customer.
+pub(super) fn decode<'a>(
+    key: Option<&'a [u8]>,
+    payload: Option<&'a [u8]>,
+    dimensions: &[String],
+) -> Result<Decoded<'a>, Rejection> {
+    match payload {
+        None => tombstone(key),
+        Some([]) => Err(Rejection::new(Reason::EmptyMessage, "the value has no bytes; a JSON object is expected")),
+        Some(bytes) => object(bytes, dimensions)?.into_decoded(),
+    }
+}
+
+fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
+    let Some(key) = key else {
+        return Err(Rejection::new(Reason::InvalidId, "a null value without a key names no customer to erase"));
+    };
+    let id = std::str::from_utf8(key).map_err(|_| {
+        Rejection::new(Reason::NotUtf8, "the key of a null value is not UTF-8, so it names no customer")
+    })?;
+    customer(Value::Text(Cow::Borrowed(id))).map(Decoded::Erase)
+}
+
+fn object<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Fields<'a>, Rejection> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let read = ObjectSeed { dimensions }.deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
+    match read {
+        Ok(Some(fields)) => Ok(fields),
+        Ok(None) => Err(Rejection::new(Reason::NotAnObject, "a JSON object is expected")),
+        Err(error) if std::str::from_utf8(bytes).is_err() => {
+            Err(Rejection::new(Reason::NotUtf8, format!("not UTF-8 near column {}", error.column())))
+        }
+        Err(error) => Err(Rejection::new(Reason::InvalidJson, error.to_string())),
+    }
+}
+
+/// Reads an object's fields; `None` for any other JSON value.
+struct ObjectSeed<'d> {
+    dimensions: &'d [String],
+}
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
+    type Value = Option<Fields<'de>>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// What a visitor answers to every JSON value that it does not expect.
+macro_rules! otherwise {
+    ($($answer:expr)?) => { otherwise!(@ $($answer)?, "a boolean", "a number", "a list"); };
+    (@ $answer:expr, $bool:literal, $number:literal, $list:literal) => {
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> { Ok($answer($bool)) }
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> { Ok($answer($number)) }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> { Ok($answer($number)) }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> { Ok($answer($number)) }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok($answer($list))
+        }
+    };
+}
+
+impl<'de> Visitor<'de> for ObjectSeed<'_> {
+    type Value = Option<Fields<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key_seed(TextSeed)? {
+            let Value::Text(name) = name else { continue };
+            match name.as_ref() {
+                "type" => fields.event_type = map.next_value_seed(TextSeed)?,
+                "customer_id" => fields.customer_id = map.next_value_seed(TextSeed)?,
+                "time" => fields.time = scalar(map.next_value()?),
+                "order_id" => fields.order_id = map.next_value_seed(TextSeed)?,
+                "refund_id" => fields.refund_id = map.next_value_seed(TextSeed)?,
+                "session_id" => fields.session_id = map.next_value_seed(TextSeed)?,
+                "amount" => fields.amount = scalar(map.next_value()?),
+                "currency" => fields.currency = map.next_value_seed(TextSeed)?,
+                "referred_by" => fields.referred_by = map.next_value_seed(TextSeed)?,
+                "kind" => fields.kind = map.next_value_seed(TextSeed)?,
+                "score" => fields.score = scalar(map.next_value()?),
+                "attributes" if !self.dimensions.is_empty() => {
+                    fields.attributes = map.next_value_seed(AttributesSeed { dimensions: self.dimensions })?;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Some(fields))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    otherwise!(|_: &str| None);
+}
+
+/// Reads text; says what else stands there.
+struct TextSeed;
+
+impl<'de> DeserializeSeed<'de> for TextSeed {
+    type Value = Value<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TextSeed {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Value::Absent)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value::Other("an object"))
+    }
+    otherwise!(Value::Other);
+}
+
+/// Reads the attributes of the configured dimensions and passes over the rest.
+struct AttributesSeed<'d> {
+    dimensions: &'d [String],
+}
+
+impl<'de> DeserializeSeed<'de> for AttributesSeed<'_> {
+    type Value = Attributes<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AttributesSeed<'_> {
+    type Value = Attributes<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of attributes")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut attributes = Attributes::default();
+        while let Some(name) = map.next_key_seed(TextSeed)? {
+            let Value::Text(name) = name else { continue };
+            match self.dimensions.iter().position(|dimension| *dimension == name) {
+                Some(dimension) => match scalar(map.next_value()?) {
+                    Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
+                    Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
+                    _ => {}
+                },
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(attributes)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Attributes::default())
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Attributes::default())
+    }
+    otherwise!(|_: &str| Attributes::default());
+}
+
+/// A value that may be text or a number; numbers keep their spelling, so that no float ever holds an amount.
+fn scalar(raw: &RawValue) -> Value<'_> {
+    let json = raw.get();
+    match json.as_bytes().first() {
+        Some(b'"') => text(json),
+        Some(b'-' | b'0'..=b'9') => Value::Number(json),
+        Some(b'n') => Value::Absent,
+        Some(b't' | b'f') => Value::Other("a boolean"),
+        Some(b'[') => Value::Other("a list"),
+        _ => Value::Other("an object"),
+    }
+}
+
+fn text(json: &str) -> Value<'_> {
+    let inner = &json[1..json.len() - 1];
+    if !inner.contains('\\') {
+        return Value::Text(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(json)
+        .map_or(Value::Other("text with a broken escape"), |text: String| Value::Text(text.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use super::*;
+use crate::decode::{Decoder, Format};
+use crate::event::{CostKind, EventType, Kind, Time};
+
+const NOW: &str = "2026-06-01T00:00:00Z";
+
+fn decoder() -> Decoder {
+    Decoder::new(Format::Native, vec!["channel".into(), "country".into()])
+}
+
+fn decode(json: &str) -> Result<Decoded<'_>, Rejection> {
+    decoder().decode(Some(b"key"), Some(json.as_bytes()), Time::parse(NOW).unwrap())
+}
+
+fn kind(json: &str) -> Kind<'_> {
+    match decode(json) {
+        Ok(Decoded::Event(event)) => event.kind,
+        other => panic!("{json}: {other:?}"),
+    }
+}
+
+const ORDER: &str = r#"{"type":"order","order_id":"o-1","customer_id":"c-1","time":"2026-01-02T03:04:05.678Z","amount":"72.12","currency":"EUR","attributes":{"channel":"web","country":"NO"}}"#;
+
+#[test]
+fn reads_the_examples_of_the_documentation() {
+    let Ok(Decoded::Event(order)) = decode(ORDER) else { panic!("an order") };
+    assert_eq!((order.customer.as_ref(), order.time.millis()), ("c-1", 1_767_323_045_678));
+    let Kind::Order { id, amount, attributes, referred_by } = order.kind else { panic!("an order") };
+    assert_eq!((id.as_deref(), amount.minor, amount.currency.code()), (Some("o-1"), 7212, "EUR"));
+    assert_eq!((attributes.get(0), attributes.get(1), attributes.get(2)), (Some("web"), Some("NO"), None));
+    assert_eq!(referred_by, None);
+
+    let refund = kind(
+        r#"{"type":"refund","order_id":"o-1","refund_id":"r-1","customer_id":"c-1","time":1767323045678,"amount":20,"currency":"EUR"}"#,
+    );
+    assert_eq!((refund.event_type(), refund.id()), (EventType::Refund, Some("r-1")));
+    assert!(matches!(refund, Kind::Refund { amount, .. } if amount.minor == 2000));
+
+    let cancel =
+        kind(r#"{"type":"cancel","order_id":"o-1","customer_id":"c-1","time":1,"amount":72.12,"currency":"EUR"}"#);
+    assert_eq!((cancel.event_type(), cancel.id()), (EventType::Cancel, Some("o-1")));
+
+    let session = kind(r#"{"type":"session","session_id":"s-1","customer_id":"c-1","time":1}"#);
+    assert_eq!((session.event_type(), session.id()), (EventType::Session, Some("s-1")));
+
+    let customer =
+        kind(r#"{"type":"customer","customer_id":"c-1","time":1,"referred_by":"c-0","attributes":{"channel":"ads"}}"#);
+    assert!(
+        matches!(&customer, Kind::Customer { referred_by, attributes } if referred_by.as_deref() == Some("c-0") && attributes.get(0) == Some("ads"))
+    );
+
+    let feedback = kind(r#"{"type":"feedback","customer_id":"c-1","time":1,"kind":"complaint","score":-1}"#);
+    assert!(matches!(&feedback, Kind::Feedback { kind, score } if kind == "complaint" && *score == Some(-1.0)));
+
+    let cost =
+        kind(r#"{"type":"cost","time":1,"customer_id":"c-1","kind":"retention","amount":"1.20","currency":"EUR"}"#);
+    assert!(matches!(cost, Kind::Cost { kind: CostKind::Retention, amount } if amount.minor == 120));
+
+    assert_eq!(decode(r#"{"type":"erase","customer_id":"c-1"}"#), Ok(Decoded::Erase("c-1".into())));
+}
+
+#[test]
+fn a_null_value_erases_the_customer_of_the_key() {
+    let decoder = decoder();
+    assert_eq!(decoder.decode(Some(b"c-1"), None, Time::MAX), Ok(Decoded::Erase("c-1".into())));
+    let megabyte = vec![b'k'; 1 << 20];
+    for (key, reason) in [
+        (None, Reason::InvalidId),
+        (Some(&b""[..]), Reason::InvalidId),
+        (Some(&b"\xff"[..]), Reason::NotUtf8),
+        (Some(&megabyte[..]), Reason::InvalidId),
+    ] {
+        assert_eq!(decoder.decode(key, None, Time::MAX).unwrap_err().reason, reason);
+    }
+}
+
+#[test]
+fn borrows_from_the_message_unless_there_are_escapes() {
+    let Ok(Decoded::Event(plain)) = decode(ORDER) else { panic!("an order") };
+    assert!(matches!(plain.customer, Cow::Borrowed(_)));
+    let Ok(Decoded::Event(escaped)) =
+        decode(r#"{"type":"session","customer_id":"c\u002d1","time":"2026-01-02T03:04:05\u005a"}"#)
+    else {
+        panic!("a session")
+    };
+    assert_eq!((escaped.customer.as_ref(), escaped.time.millis()), ("c-1", 1_767_323_045_000));
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_unknown_types_counted() {
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let json = format!(
+        r#"{{"deep":{deep},"type":"session","customer_id":"c","time":1,"attributes":{{"channel":{{"a":[1]}},"x":{{}}}}}}"#
+    );
+    assert!(matches!(decode(&json), Ok(Decoded::Event(_))));
+    assert_eq!(decode(r#"{"type":"wishlist","anything":[1,{"a":2}]}"#), Ok(Decoded::Unknown));
+    assert_eq!(decode(r#"{"type":"unknown"}"#), Ok(Decoded::Unknown));
+}
+
+#[test]
+fn numbers_keep_their_digits() {
+    assert!(matches!(
+        kind(r#"{"type":"order","customer_id":"c","time":1,"amount":99999999999.99,"currency":"EUR"}"#),
+        Kind::Order { amount, .. } if amount.minor == 9_999_999_999_999
+    ));
+}
+
+/// An order with one field put in the place of the one it has.
+fn with(field: &str, value: &str) -> String {
+    let mut fields: Vec<(&str, &str)> = vec![
+        ("type", r#""order""#),
+        ("order_id", r#""o""#),
+        ("customer_id", r#""c""#),
+        ("time", r#""2026-01-02T03:04:05Z""#),
+        ("amount", r#""1.00""#),
+        ("currency", r#""EUR""#),
+    ];
+    fields.retain(|(name, _)| *name != field);
+    fields.push((field, value));
+    let body: Vec<_> = fields.iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
+    format!("{{{}}}", body.join(","))
+}
+
+#[test]
+fn every_mistake_has_a_reason_that_names_it() {
+    let long = format!("\"{}\"", "x".repeat(300));
+    let table: [(&str, &str, &str); 33] = [
+        ("type", "null", "missing_field: type is missing"),
+        ("type", "7", "wrong_type: type must be a string, not a number"),
+        ("customer_id", "null", "missing_field: customer_id is missing"),
+        ("customer_id", "17", "wrong_type: customer_id must be a string, not a number"),
+        ("customer_id", "[]", "wrong_type: customer_id must be a string, not a list"),
+        ("customer_id", "{\"a\":[]}", "wrong_type: customer_id must be a string, not an object"),
+        ("customer_id", "true", "wrong_type: customer_id must be a string, not a boolean"),
+        ("customer_id", "\"\"", "invalid_id: customer_id is empty"),
+        ("customer_id", &long, "invalid_id: customer_id has 300 bytes"),
+        ("order_id", "17", "wrong_type: order_id must be a string, not a number"),
+        ("time", "null", "missing_field: time is missing"),
+        ("time", "{}", "wrong_type: time must be RFC 3339 text or epoch milliseconds, not an object"),
+        ("time", "\"yesterday\"", "invalid_time: time \"yesterday\" is not an RFC 3339 time"),
+        ("time", "\"2026-01-02\"", "invalid_time: time \"2026-01-02\" is not an RFC 3339 time"),
+        ("time", "\"\"", "invalid_time: time \"\" is not an RFC 3339 time"),
+        ("time", "1.5", "invalid_time: time \"1.5\" is not an RFC 3339 time"),
+        ("time", "-1", "invalid_time: time \"-1\" is outside the years 1970 to 2199"),
+        ("time", "\"1960-05-05T00:00:00Z\"", "invalid_time: time \"1960-05-05T00:00:00Z\" is outside the years"),
+        ("time", "\"9999-05-05T00:00:00Z\"", "invalid_time: time \"9999-05-05T00:00:00Z\" is outside the years"),
+        ("time", "\"2026-06-01T00:00:00.001Z\"", "in_the_future: time 2026-06-01T00:00:00.001Z is ahead of the clock"),
+        ("amount", "null", "missing_field: amount is missing"),
+        ("amount", "[1]", "wrong_type: amount must be a decimal string or a number, not a list"),
+        ("amount", "\"much\"", "invalid_amount: amount \"much\" is not a decimal number"),
+        ("amount", "-1", "invalid_amount: amount \"-1\" is negative"),
+        ("amount", "1.001", "invalid_amount: amount \"1.001\" has more decimals than the currency (EUR)"),
+        ("amount", "1e99", "invalid_amount: amount \"1e99\""),
+        ("amount", "999999999999999", "invalid_amount: amount \"999999999999999\" is absurdly large"),
+        ("currency", "null", "missing_field: currency is missing"),
+        ("currency", "978", "wrong_type: currency must be a string, not a number"),
+        (
+            "currency",
+            "\"eur\"",
+            "unknown_currency: currency \"eur\" is not a three-letter ISO 4217 currency code in capitals",
+        ),
+        ("currency", "\"XXX\"", "unknown_currency: currency \"XXX\""),
+        ("currency", &long, "unknown_currency: currency \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...\""),
+        ("referred_by", "5", "wrong_type: referred_by must be a string, not a number"),
+    ];
+    for (field, value, expected) in table {
+        let json = with(field, value);
+        match decode(&json) {
+            Err(rejection) => assert!(rejection.to_string().starts_with(expected), "{json}: {rejection}"),
+            Ok(decoded) => panic!("{json}: {decoded:?}"),
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_json_object_are_told_apart() {
+    let long = "x".repeat(10 << 20);
+    for (bytes, reason) in [
+        (&b""[..], Reason::EmptyMessage),
+        (b" ", Reason::InvalidJson),
+        (b"{", Reason::InvalidJson),
+        (b"{\"type\":\"order\"", Reason::InvalidJson),
+        (b"{\"type\":\"order\"} {}", Reason::InvalidJson),
+        (long.as_bytes(), Reason::InvalidJson),
+        (b"{\"type\":\"\xff\"}", Reason::NotUtf8),
+        (b"\xff\xfe", Reason::NotUtf8),
+        (b"[]", Reason::NotAnObject),
+        (b"[[[1]]]", Reason::NotAnObject),
+        (b"\"order\"", Reason::NotAnObject),
+        (b"17", Reason::NotAnObject),
+        (b"null", Reason::NotAnObject),
+        (b"true", Reason::NotAnObject),
+        (b"{}", Reason::MissingField),
+    ] {
+        let rejection = decoder().decode(None, Some(bytes), Time::MAX).unwrap_err();
+        assert_eq!(rejection.reason, reason, "{rejection}");
+        assert!(rejection.detail.len() < 200, "{rejection}");
+    }
+}
