@@ -12,6 +12,7 @@ pub mod figures;
 pub mod prefix;
 mod recent;
 mod record;
+pub mod snapshot;
 pub mod spec;
 pub mod window;
 pub mod zone;
@@ -284,6 +285,12 @@ impl Engine {
             WindowId::Rolling(i) => i,
             WindowId::Calendar(i) => self.spec.rolling.len() + i,
         }
+    }
+
+    /// What is computed.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// Raises the watermark of a topic that is caught up and silent.

@@ -2,7 +2,7 @@
 
 use super::axis::{Axis, Moment, Pane};
 use super::zone::{Unit, Zone};
-use crate::event::{MINUTE, Time};
+use crate::event::{DAY, MINUTE, Time};
 
 /// A rolling window in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,15 @@ impl Spec {
         match window {
             WindowId::Rolling(i) => panes(self.rolling[i].active_for, self.rolling[i].resolution),
             WindowId::Calendar(i) => self.calendar[i].active_for_days,
+        }
+    }
+
+    /// A of a window in milliseconds (a civil day counted as 24 hours).
+    #[must_use]
+    pub fn active_for_millis(&self, window: WindowId) -> i64 {
+        match window {
+            WindowId::Rolling(i) => self.rolling[i].active_for,
+            WindowId::Calendar(i) => i64::from(self.calendar[i].active_for_days) * DAY,
         }
     }
 

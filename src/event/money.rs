@@ -43,6 +43,12 @@ impl fmt::Display for Currency {
     }
 }
 
+impl serde::Serialize for Currency {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
 /// An amount of one currency, in minor units; never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {

@@ -1,0 +1,260 @@
+//! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
+
+use std::collections::BTreeMap;
+
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+use crate::engine::WindowParts;
+use crate::engine::axis::Pane;
+use crate::engine::figures::MoneyParts;
+use crate::engine::snapshot::{Period, Snapshot, last_pane};
+use crate::engine::spec::{Spec, WindowId};
+use crate::engine::zone;
+use crate::event::{Currency, Time, decimal_text};
+
+/// What is known about the data as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Background {
+    /// From when on the data are there.
+    pub data_begin: Option<Time>,
+    /// Whether they reach back to the very first order of the business.
+    pub history_whole: bool,
+    /// The reference window of the lifetime value, by its place among the rolling windows.
+    pub clv_window: Option<usize>,
+}
+
+/// All windows at one instant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The instant; `null` before the first event.
+    pub as_of: Option<Time>,
+    /// Rolling windows.
+    pub windows: Vec<WindowSummary>,
+    /// Calendar periods, oldest first within each window.
+    pub calendar: Vec<WindowSummary>,
+}
+
+/// One window. Ratios with a zero denominator are null.
+#[derive(Debug, Clone, Serialize)]
+pub struct WindowSummary {
+    /// Its name.
+    pub window: String,
+    /// First day of a calendar period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Last day of a calendar period, also while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Whether the calendar period is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed: Option<bool>,
+    /// P of a rolling window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub period_seconds: Option<i64>,
+    /// A.
+    pub active_for_seconds: i64,
+    /// The counts and ratios.
+    #[serde(flatten)]
+    pub people: People,
+    /// Whether the data reach back far enough for churn to mean something.
+    pub complete: bool,
+    /// Whether they also reach back to the very first order.
+    pub new_complete: bool,
+    /// Money by currency.
+    pub currencies: BTreeMap<Currency, MoneySummary>,
+}
+
+/// The counts and ratios of a window.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
+pub struct People {
+    pub start_customers: i64,
+    pub end_customers: i64,
+    pub new_customers: i64,
+    pub lost_customers: i64,
+    pub retained_customers: i64,
+    pub reactivated_customers: i64,
+    pub ordering_customers: i64,
+    pub repeat_customers: i64,
+    pub returning_customers: i64,
+    pub visiting_customers: i64,
+    pub orders: i64,
+    pub sessions: i64,
+    pub churn_ratio: Option<f64>,
+    pub retention_ratio: Option<f64>,
+    pub crr_ratio: Option<f64>,
+    pub repeat_ratio: Option<f64>,
+    pub returning_ratio: Option<f64>,
+    pub conversion_ratio: Option<f64>,
+    pub purchase_frequency: Option<f64>,
+    pub lifespan_seconds: Option<f64>,
+}
+
+/// The money of one currency in a window: decimal strings in major units.
+#[derive(Debug, Clone, Serialize)]
+pub struct MoneySummary {
+    /// Orders paid in this currency.
+    pub orders: i64,
+    /// What they brought.
+    pub revenue: String,
+    /// What went back by refunds.
+    pub refunds: String,
+    /// What went back by cancellations.
+    pub cancellations: String,
+    /// Revenue per order.
+    pub average_order_value: Option<String>,
+    /// Revenue less refunds and cancellations, per order.
+    pub net_average_order_value: Option<String>,
+    /// Net revenue per ordering customer, times lifespan over P; only of the reference window, once it is complete.
+    pub clv: Option<String>,
+}
+
+impl Summary {
+    /// What is shown before there was any event.
+    #[must_use]
+    pub fn before_any_event() -> Summary {
+        Summary { as_of: None, windows: Vec::new(), calendar: Vec::new() }
+    }
+
+    /// Reads the figures off a snapshot of all engines.
+    #[must_use]
+    pub fn new(spec: &Spec, snapshot: &Snapshot, background: &Background) -> Summary {
+        let rolling = snapshot.rolling.iter().enumerate();
+        let windows =
+            rolling.filter_map(|(i, parts)| Some(rolling_summary(spec, i, parts.as_ref()?, snapshot.at, background)));
+        let periods = snapshot.periods.iter().map(|period| period_summary(spec, period, snapshot.at, background));
+        Summary { as_of: Some(snapshot.at), windows: windows.collect(), calendar: periods.collect() }
+    }
+}
+
+fn rolling_summary(spec: &Spec, i: usize, figures: &WindowParts, at: Time, background: &Background) -> WindowSummary {
+    let id = WindowId::Rolling(i);
+    let mut summary = window_summary(spec, id, spec.pane(id, at), figures, background);
+    summary.period_seconds = Some(spec.rolling[i].period / 1000);
+    summary
+}
+
+fn period_summary(spec: &Spec, period: &Period, at: Time, background: &Background) -> WindowSummary {
+    let id = WindowId::Calendar(period.window);
+    let mut summary = window_summary(spec, id, last_pane(spec, period, at), &period.figures, background);
+    summary.from = Some(zone::date(period.from).to_string());
+    summary.to = Some(zone::date(period.to).to_string());
+    summary.closed = Some(period.closed);
+    summary
+}
+
+fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, background: &Background) -> WindowSummary {
+    let complete = spec.is_complete(id, p, background.data_begin);
+    let reference = match id {
+        WindowId::Rolling(i) if complete && background.clv_window == Some(i) => Some(spec.rolling[i].period),
+        _ => None,
+    };
+    let money =
+        |(&currency, money): (&Currency, &MoneyParts)| (currency, money_summary(currency, money, figures, reference));
+    WindowSummary {
+        window: spec.name(id).to_owned(),
+        from: None,
+        to: None,
+        closed: None,
+        period_seconds: None,
+        active_for_seconds: spec.active_for_millis(id) / 1000,
+        people: people(figures),
+        complete,
+        new_complete: complete && background.history_whole,
+        currencies: figures.money.iter().map(money).collect(),
+    }
+}
+
+fn people(figures: &WindowParts) -> People {
+    let parts = &figures.parts;
+    People {
+        start_customers: parts.start,
+        end_customers: parts.end,
+        new_customers: parts.new,
+        lost_customers: parts.lost,
+        retained_customers: parts.retained(),
+        reactivated_customers: parts.reactivated(),
+        ordering_customers: parts.ordering,
+        repeat_customers: parts.repeat,
+        returning_customers: parts.returning,
+        visiting_customers: parts.visiting,
+        orders: parts.orders,
+        sessions: parts.sessions,
+        churn_ratio: parts.churn_ratio(),
+        retention_ratio: parts.retention_ratio(),
+        crr_ratio: parts.crr_ratio(),
+        repeat_ratio: parts.repeat_ratio(),
+        returning_ratio: parts.returning_ratio(),
+        conversion_ratio: parts.conversion_ratio(),
+        purchase_frequency: parts.purchase_frequency(),
+        lifespan_seconds: parts.lifespan_seconds(),
+    }
+}
+
+fn money_summary(
+    currency: Currency,
+    money: &MoneyParts,
+    figures: &WindowParts,
+    reference: Option<i64>,
+) -> MoneySummary {
+    let average = |minor: i128| ratio(decimal(minor, currency)?, Decimal::from(money.orders));
+    let print = |value: Option<Decimal>| value.map(|value| amount_text(value, currency));
+    MoneySummary {
+        orders: money.orders,
+        revenue: decimal_text(money.revenue, currency),
+        refunds: decimal_text(money.refunds, currency),
+        cancellations: decimal_text(money.cancellations, currency),
+        average_order_value: print(average(money.revenue)),
+        net_average_order_value: print(average(money.net())),
+        clv: print(reference.and_then(|period| lifetime_value(currency, money, figures, period))),
+    }
+}
+
+/// (net revenue / ordering customers) x (lifespan / P): the simple historical lifetime value, with the mean observed
+/// lifespan in the place of 1 / churn (Gupta and Lehmann, "Managing Customers as Investments", 2005, chapter 2).
+#[must_use]
+pub fn lifetime_value(currency: Currency, money: &MoneyParts, figures: &WindowParts, period: i64) -> Option<Decimal> {
+    let parts = &figures.parts;
+    let per_customer = ratio(decimal(money.net(), currency)?, Decimal::from(parts.ordering))?;
+    let lifespan = ratio(Decimal::try_from_i128_with_scale(parts.gap_millis, 0).ok()?, Decimal::from(parts.repeaters))?;
+    per_customer.checked_mul(ratio(lifespan, Decimal::from(period))?)
+}
+
+fn decimal(minor: i128, currency: Currency) -> Option<Decimal> {
+    Decimal::try_from_i128_with_scale(minor, currency.exponent()).ok()
+}
+
+fn ratio(numerator: Decimal, denominator: Decimal) -> Option<Decimal> {
+    numerator.checked_div(denominator)
+}
+
+/// At most ten decimals, at least those of the currency.
+fn amount_text(value: Decimal, currency: Currency) -> String {
+    let mut value = value.round_dp(10).normalize();
+    if value.scale() < currency.exponent() {
+        value.rescale(currency.exponent());
+    }
+    value.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_have_as_many_decimals_as_they_need() {
+        let eur = Currency::from_code("EUR").unwrap();
+        let jpy = Currency::from_code("JPY").unwrap();
+        for (minor, by, currency, text) in [
+            (1000, 3, eur, Some("3.3333333333")),
+            (1000, 4, eur, Some("2.50")),
+            (1000, 0, eur, None),
+            (1001, 2, jpy, Some("500.5")),
+            (1000, 2, jpy, Some("500")),
+        ] {
+            let value = ratio(decimal(minor, currency).unwrap(), Decimal::from(by));
+            assert_eq!(value.map(|value| amount_text(value, currency)).as_deref(), text);
+        }
+    }
+}
