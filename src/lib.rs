@@ -3,4 +3,6 @@ pub mod decode;
 pub mod engine;
 pub mod event;
 pub mod output;
+pub mod replay;
 pub mod source;
+pub mod worker;

@@ -3,6 +3,8 @@
 //! A [`LogClient`] is one member of a consumer group over several topics. It hands out record batches grouped by
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
+pub mod files;
+
 use std::time::Duration;
 
 /// A source topic, by its position in the configuration.
