@@ -1,5 +1,7 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
+pub mod pool;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,0 +1,257 @@
+//! The worker threads: each owns every n-th partition, takes batches from a bounded queue, and answers questions
+//! between them. A scrape asks all workers the same question and adds the answers up.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use super::{Blueprint, Rejected, Worker, WorkerStatus};
+use crate::engine::snapshot::{Periods, Snapshot};
+use crate::event::Time;
+use crate::source::{Partition, RecordBatch, TopicPartition};
+
+/// How many batches wait for a worker at most; then the poll loop waits.
+const QUEUED_BATCHES: usize = 16;
+
+/// What a worker is to do, in this order.
+enum Work<B> {
+    Start(Partition),
+    Stop(Partition),
+    Records {
+        at: TopicPartition,
+        batch: B,
+        latest: Time,
+    },
+    End {
+        at: TopicPartition,
+        offset: i64,
+    },
+    /// Answer once everything before is done.
+    Barrier(SyncSender<()>),
+    Ask(Question),
+}
+
+/// What a worker is asked.
+enum Question {
+    Status(SyncSender<WorkerStatus>),
+    Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
+}
+
+/// A batch that a worker has applied, or the end of a topic-partition that it has reached.
+pub struct Applied<B> {
+    /// Which topic-partition.
+    pub at: TopicPartition,
+    /// The offset behind the last applied record.
+    pub next: i64,
+    /// Whether nothing lay behind it.
+    pub end: bool,
+    /// The records that entered no figure, with the batch that holds them.
+    pub rejected: Option<(B, Vec<Rejected>)>,
+}
+
+/// The worker threads.
+pub struct Pool<B> {
+    queues: Vec<SyncSender<Work<B>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// All workers are gone: the daemon is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the workers have stopped")]
+pub struct Stopped;
+
+impl<B: RecordBatch> Pool<B> {
+    /// Starts `threads` workers, at least one; what they apply is reported to `applied`.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(blueprint: &Arc<Blueprint>, threads: usize, applied: &Sender<Applied<B>>) -> std::io::Result<Pool<B>> {
+        let mut pool = Pool { queues: Vec::new(), threads: Vec::new() };
+        for i in 0..threads.max(1) {
+            let (queue, work) = sync_channel(QUEUED_BATCHES);
+            let (worker, applied) = (Worker::new(Arc::clone(blueprint)), applied.clone());
+            let thread = std::thread::Builder::new().name(format!("worker-{i}"));
+            pool.threads.push(thread.spawn(move || run(worker, &work, &applied))?);
+            pool.queues.push(queue);
+        }
+        Ok(pool)
+    }
+
+    fn queue(&self, partition: Partition) -> &SyncSender<Work<B>> {
+        &self.queues[partition.0.unsigned_abs() as usize % self.queues.len()]
+    }
+
+    /// Hands a partition to its worker, with an empty engine.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn start_partition(&self, partition: Partition) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Start(partition)).map_err(|_| Stopped)
+    }
+
+    /// Takes a partition from its worker, behind everything queued.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn stop_partition(&self, partition: Partition) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Stop(partition)).map_err(|_| Stopped)
+    }
+
+    /// Queues a batch; waits while the queue is full. Events after `latest` are refused.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn records(&self, at: TopicPartition, batch: B, latest: Time) -> Result<(), Stopped> {
+        self.queue(at.partition).send(Work::Records { at, batch, latest }).map_err(|_| Stopped)
+    }
+
+    /// Queues the news that a topic-partition ended before `offset`.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn end(&self, at: TopicPartition, offset: i64) -> Result<(), Stopped> {
+        self.queue(at.partition).send(Work::End { at, offset }).map_err(|_| Stopped)
+    }
+
+    /// Waits until everything queued so far is applied and reported.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn wait_until_applied(&self) -> Result<(), Stopped> {
+        let answers: Vec<_> = self.queues.iter().map(|queue| ask(queue, Work::Barrier)).collect::<Result<_, _>>()?;
+        answers.iter().try_for_each(|answer| answer.recv().map_err(|_| Stopped))
+    }
+
+    /// A handle for asking questions.
+    #[must_use]
+    pub fn workers(&self) -> Workers {
+        let asks = self.queues.iter().map(|queue| {
+            let queue = queue.clone();
+            let ask: Ask = Arc::new(move |question| queue.send(Work::Ask(question)).map_err(|_| Stopped));
+            ask
+        });
+        Workers(asks.collect())
+    }
+
+    /// Waits for the threads to end, which they do once no handle to their queues is left.
+    ///
+    /// # Errors
+    /// When a worker panicked.
+    pub fn join(self) -> Result<(), Stopped> {
+        drop(self.queues);
+        self.threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Stopped))
+    }
+}
+
+fn ask<B, T>(
+    queue: &SyncSender<Work<B>>,
+    question: impl FnOnce(SyncSender<T>) -> Work<B>,
+) -> Result<Receiver<T>, Stopped> {
+    let (reply, answer) = sync_channel(1);
+    queue.send(question(reply)).map_err(|_| Stopped)?;
+    Ok(answer)
+}
+
+fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &mpsc::Sender<Applied<B>>) {
+    let mut rejected = Vec::new();
+    // Whoever asked may be gone when the answer is ready, which is no reason to stop.
+    for work in work {
+        match work {
+            Work::Start(partition) => worker.start(partition),
+            Work::Stop(partition) => worker.stop(partition),
+            Work::Records { at, batch, latest } => {
+                if let Some(next) = worker.apply(at, &batch, latest, &mut rejected) {
+                    let rejected = std::mem::take(&mut rejected);
+                    let rejected = (!rejected.is_empty()).then_some((batch, rejected));
+                    _ = applied.send(Applied { at, next, end: false, rejected });
+                }
+            }
+            Work::End { at, offset } => {
+                _ = applied.send(Applied { at, next: offset, end: true, rejected: None });
+            }
+            Work::Barrier(reply) => _ = reply.send(()),
+            Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
+            Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
+        }
+    }
+}
+
+type Ask = Arc<dyn Fn(Question) -> Result<(), Stopped> + Send + Sync>;
+
+/// A handle for asking the workers; every method waits for all answers, so call it where waiting is allowed.
+#[derive(Clone)]
+pub struct Workers(Vec<Ask>);
+
+/// Which calendar periods an overview is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The open one and the one before.
+    OpenAndPrevious,
+    /// All since the first order.
+    All,
+}
+
+/// The state of all workers, and their figures at one instant.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    /// Partitions and counts of all workers.
+    pub status: WorkerStatus,
+    /// The figures at the smallest watermark of the partitions; `None` before the first event.
+    pub snapshot: Option<Snapshot>,
+}
+
+impl Overview {
+    /// "Now" of this replica: the smallest watermark over its partitions that hold events.
+    #[must_use]
+    pub fn now(&self) -> Option<Time> {
+        self.status.partitions.iter().filter_map(|partition| partition.watermark).min()
+    }
+
+    /// From when on the data are there: the latest first event over the partitions that hold any.
+    #[must_use]
+    pub fn data_begin(&self) -> Option<Time> {
+        self.status.partitions.iter().filter_map(|partition| partition.first_event).max()
+    }
+}
+
+impl Workers {
+    /// The state of all workers and the figures of all their partitions, evaluated at the same pane of each window.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn overview(&self, wanted: Wanted) -> Result<Overview, Stopped> {
+        let mut status = WorkerStatus::default();
+        for answer in self.ask_all(Question::Status)? {
+            status.partitions.extend(answer.partitions);
+            status.tally.add(&answer.tally);
+        }
+        let mut overview = Overview { status, snapshot: None };
+        if let Some(now) = overview.now() {
+            let first_order = overview.status.partitions.iter().filter_map(|partition| partition.first_order).min();
+            let periods = match wanted {
+                Wanted::OpenAndPrevious => Periods::OpenAndPrevious,
+                Wanted::All => Periods::Since(first_order.unwrap_or(now)),
+            };
+            overview.snapshot = self.snapshot(now, periods)?;
+        }
+        Ok(overview)
+    }
+
+    fn snapshot(&self, at: Time, periods: Periods) -> Result<Option<Snapshot>, Stopped> {
+        let answers = self.ask_all(|reply| Question::Snapshot { at, periods, reply })?;
+        Ok(answers.into_iter().reduce(|mut sum, more| {
+            sum.merge(&more);
+            sum
+        }))
+    }
+
+    fn ask_all<T>(&self, question: impl Fn(SyncSender<T>) -> Question) -> Result<Vec<T>, Stopped> {
+        let mut answers = Vec::with_capacity(self.0.len());
+        for ask in &self.0 {
+            let (reply, answer) = sync_channel(1);
+            ask(question(reply))?;
+            answers.push(answer);
+        }
+        answers.into_iter().map(|answer| answer.recv().map_err(|_| Stopped)).collect()
+    }
+}
