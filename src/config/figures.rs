@@ -1,0 +1,302 @@
+//! `[customers]`, `[[windows]]`, `[[calendar]]`, `[time]` and `[clv]`: what is computed over which spans.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+use super::millis::Millis;
+use super::value::{Zone, choice, instant};
+use crate::event::{DAY, HOUR, MINUTE, Time};
+
+/// `[customers]`: who counts as what, and how late or early their events may be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Customers {
+    /// Attributes by which the figures are split.
+    pub dimensions: Dimensions,
+    /// How long an order keeps a customer active, for stage and status.
+    pub active_for: Millis,
+    /// A customer is at risk when silent for this many times the own mean gap between orders.
+    pub at_risk_cadence: f64,
+    /// No customer is at risk when silent for less than this.
+    pub at_risk_min: Millis,
+    /// Orders that make an active customer loyal.
+    pub loyal_orders: u32,
+    /// How far an event may lie behind the watermark of its partition.
+    pub allowed_lateness: Millis,
+    /// How long duplicates are recognised.
+    pub dedup_for: Millis,
+    /// How far an event may lie ahead of the wall clock.
+    pub max_future: Millis,
+}
+
+impl Default for Customers {
+    fn default() -> Customers {
+        Customers {
+            dimensions: Dimensions::default(),
+            active_for: Millis::days(90),
+            at_risk_cadence: 2.0,
+            at_risk_min: Millis::days(7),
+            loyal_orders: 5,
+            allowed_lateness: Millis::days(1),
+            dedup_for: Millis::days(7),
+            max_future: Millis::clamped(10 * MINUTE),
+        }
+    }
+}
+
+/// A customer attribute by which the figures are split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dimension {
+    /// Name of the attribute in the events.
+    pub name: String,
+    /// The values that are kept, the rest being "other"; when empty the first 50 found are kept.
+    pub values: Vec<String>,
+}
+
+/// The dimensions in their order, which is their position in [`crate::event::Attributes`].
+///
+/// Written as a list of names, `["channel"]`, or with values, `{ channel = ["web", "app"], country = [] }`;
+/// the latter is in alphabetical order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dimensions(pub Vec<Dimension>);
+
+impl Serialize for Dimensions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.iter().all(|dimension| dimension.values.is_empty()) {
+            return serializer.collect_seq(self.0.iter().map(|dimension| &dimension.name));
+        }
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for dimension in &self.0 {
+            map.serialize_entry(&dimension.name, &dimension.values)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Dimensions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dimensions, D::Error> {
+        deserializer.deserialize_any(DimensionsVisitor)
+    }
+}
+
+struct DimensionsVisitor;
+
+impl<'de> Visitor<'de> for DimensionsVisitor {
+    type Value = Dimensions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list such as [\"channel\"] or a table such as { channel = [\"web\", \"app\"] }")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Dimensions, A::Error> {
+        let mut found = Vec::new();
+        while let Some(name) = list.next_element()? {
+            found.push(Dimension { name, values: Vec::new() });
+        }
+        Ok(Dimensions(found))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Dimensions, A::Error> {
+        let mut found = BTreeMap::new();
+        while let Some((name, values)) = map.next_entry()? {
+            found.insert(name, values);
+        }
+        Ok(Dimensions(found.into_iter().map(|(name, values)| Dimension { name, values }).collect()))
+    }
+}
+
+/// A rolling window with its defaults filled in; all lengths in milliseconds, whole multiples of `resolution`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "WindowTable")]
+pub struct WindowSettings {
+    /// Value of the label `window`.
+    pub name: String,
+    /// P: the length of the window, in milliseconds.
+    pub period: i64,
+    /// A: how long an order keeps a customer active, in milliseconds; at least P.
+    pub active_for: i64,
+    /// r: the length of one pane, in milliseconds, whole minutes.
+    pub resolution: i64,
+}
+
+/// `[[windows]]` as written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WindowTable {
+    pub(super) name: String,
+    pub(super) period: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) active_for: Option<Millis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resolution: Option<Millis>,
+}
+
+impl WindowTable {
+    fn days(days: u16) -> WindowTable {
+        WindowTable { name: format!("{days}d"), period: Some(Millis::days(days)), ..WindowTable::default() }
+    }
+
+    /// The windows of a configuration that names none.
+    pub(super) fn usual() -> Vec<WindowTable> {
+        [7, 30, 90, 365].map(WindowTable::days).into()
+    }
+
+    /// With defaults filled in; `customers` is `customers.active_for`.
+    pub(super) fn settings(&self, customers: Millis) -> WindowSettings {
+        let period = self.period.unwrap_or(Millis::ZERO);
+        let active_for = self.active_for.unwrap_or(period.max(customers));
+        let resolution = self.resolution.unwrap_or_else(|| default_resolution(period));
+        WindowSettings {
+            name: self.name.clone(),
+            period: period.get(),
+            active_for: active_for.get(),
+            resolution: resolution.get(),
+        }
+    }
+}
+
+impl From<WindowSettings> for WindowTable {
+    fn from(window: WindowSettings) -> WindowTable {
+        WindowTable {
+            name: window.name,
+            period: Some(Millis::clamped(window.period)),
+            active_for: Some(Millis::clamped(window.active_for)),
+            resolution: Some(Millis::clamped(window.resolution)),
+        }
+    }
+}
+
+/// Resolutions that are chosen by default, in milliseconds.
+pub(super) const RESOLUTIONS: [i64; 7] = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 12 * HOUR, DAY];
+
+/// The largest of [`RESOLUTIONS`] that is at most a 360th of the period; the smallest if none is.
+fn default_resolution(period: Millis) -> Millis {
+    let fitting = RESOLUTIONS.iter().rfind(|resolution| **resolution <= period.get() / 360);
+    Millis::clamped(*fitting.unwrap_or(&MINUTE))
+}
+
+choice! {
+    /// The unit of a calendar window.
+    Unit {
+        /// A calendar month.
+        Month = "month",
+        /// Three calendar months from January, April, July or October.
+        Quarter = "quarter",
+        /// A calendar year.
+        Year = "year",
+    }
+}
+
+impl Unit {
+    /// The days of the longest such period, which `active_for` must reach.
+    #[must_use]
+    pub const fn longest_days(self) -> u16 {
+        match self {
+            Unit::Month => 31,
+            Unit::Quarter => 92,
+            Unit::Year => 366,
+        }
+    }
+
+    /// `active_for` in days when it is not configured.
+    #[must_use]
+    pub const fn default_active_days(self) -> u16 {
+        match self {
+            Unit::Month => 90,
+            Unit::Quarter => 180,
+            Unit::Year => 366,
+        }
+    }
+}
+
+/// A calendar window with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "CalendarTable")]
+pub struct CalendarSettings {
+    /// Value of the label `window`; the name of the unit.
+    pub name: String,
+    /// Month, quarter or year.
+    pub unit: Unit,
+    /// A: how many civil days an order keeps a customer active.
+    pub active_for_days: u32,
+}
+
+/// `[[calendar]]` as written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CalendarTable {
+    pub(super) name: Option<Unit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) active_for: Option<Millis>,
+}
+
+impl CalendarTable {
+    /// The calendar windows of a configuration that names none.
+    pub(super) fn usual() -> Vec<CalendarTable> {
+        Unit::ALL.iter().map(|unit| CalendarTable { name: Some(*unit), active_for: None }).collect()
+    }
+
+    /// With defaults filled in; nothing without a unit.
+    pub(super) fn settings(&self) -> Option<CalendarSettings> {
+        let unit = self.name?;
+        let active_for = self.active_for.unwrap_or(Millis::days(unit.default_active_days()));
+        let active_for_days = u32::try_from(active_for.get() / DAY).ok()?;
+        Some(CalendarSettings { name: unit.name().to_owned(), unit, active_for_days })
+    }
+}
+
+impl From<CalendarSettings> for CalendarTable {
+    fn from(calendar: CalendarSettings) -> CalendarTable {
+        let active_for = Millis::clamped(i64::from(calendar.active_for_days) * DAY);
+        CalendarTable { name: Some(calendar.unit), active_for: Some(active_for) }
+    }
+}
+
+/// `[time]`: how time moves and how far back the figures reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeSettings {
+    /// Zone of the calendar windows and cohorts.
+    pub zone: Zone,
+    /// How long a caught-up partition is silent before it stops holding time back.
+    pub idle_after: Millis,
+    /// How far back the series reach.
+    pub history: Millis,
+    /// When the data are known to begin; found from the events when absent.
+    #[serde(deserialize_with = "instant", skip_serializing_if = "Option::is_none")]
+    pub data_begin: Option<Time>,
+    /// Whether the data hold every order ever made, so that new customers are truly new.
+    pub history_whole: bool,
+}
+
+impl Default for TimeSettings {
+    fn default() -> TimeSettings {
+        TimeSettings {
+            zone: Zone::utc(),
+            idle_after: Millis::clamped(10 * MINUTE),
+            history: Millis::days(1100),
+            data_begin: None,
+            history_whole: false,
+        }
+    }
+}
+
+/// `[clv]`: customer lifetime value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Clv {
+    /// Name of the rolling window it is computed over. Without a configured one it is `365d` where that window
+    /// exists, else none, and there is no lifetime value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+}
+
+impl Default for Clv {
+    fn default() -> Clv {
+        Clv { window: Some("365d".to_owned()) }
+    }
+}

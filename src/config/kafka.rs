@@ -1,0 +1,173 @@
+//! `[kafka]`, `[sources.*]` and `[dead_letters]`: where events come from.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::options::ClientOptions;
+use super::value::{choice, parse_instant};
+use crate::event::Time;
+
+/// `[kafka]`: the cluster and this replica's place in the consumer group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port`, several separated by commas.
+    pub brokers: String,
+    /// Consumer group; also the first half of the transactional id.
+    pub group_id: String,
+    /// Where the very first start begins; later starts go on at the committed offsets.
+    pub start: Start,
+    /// Static member name and second half of the transactional id; the host name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// Whether offsets, alerts and state move in one transaction.
+    pub delivery: Delivery,
+    /// How the group is coordinated.
+    pub protocol: Protocol,
+    /// How the producers of the events choose the partition of a key; used by `bootstrap`.
+    pub partitioner: Partitioner,
+    /// What to do while a source topic does not exist.
+    pub missing_topics: MissingTopics,
+    /// Any librdkafka option that retentiond does not set itself.
+    pub options: ClientOptions,
+}
+
+impl Default for Kafka {
+    fn default() -> Kafka {
+        Kafka {
+            brokers: "localhost:9092".to_owned(),
+            group_id: "retentiond".to_owned(),
+            start: Start::Earliest,
+            instance_id: None,
+            delivery: Delivery::ExactlyOnce,
+            protocol: Protocol::Classic,
+            partitioner: Partitioner::Murmur2,
+            missing_topics: MissingTopics::Wait,
+            options: ClientOptions::default(),
+        }
+    }
+}
+
+/// Where the very first start begins in every source topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record that the broker still has.
+    Earliest,
+    /// Behind the newest record.
+    Latest,
+    /// At the first record of this time or later, by record timestamps.
+    At(Time),
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Start::Earliest => f.write_str("earliest"),
+            Start::Latest => f.write_str("latest"),
+            Start::At(time) => time.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Start {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Start {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Start, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "earliest" => Ok(Start::Earliest),
+            "latest" => Ok(Start::Latest),
+            instant => parse_instant(instant).map(Start::At).map_err(|_| {
+                serde::de::Error::custom(format!(
+                    "{text:?} is no place to start; write \"earliest\", \"latest\" or a time such as \
+                     \"2026-01-02T03:04:05Z\""
+                ))
+            }),
+        }
+    }
+}
+
+choice! {
+    /// What a crash may do to alerts and dead letters.
+    Delivery {
+        /// Offsets, alerts and dead letters in one transaction with the name of the state.
+        ExactlyOnce = "exactly_once",
+        /// Plain commits; a crash may repeat an alert, under the same id.
+        AtLeastOnce = "at_least_once",
+    }
+}
+
+choice! {
+    /// How the consumer group is coordinated.
+    Protocol {
+        /// By its members, with static membership.
+        Classic = "classic",
+        /// By the broker (KIP-848), with dynamic membership.
+        Consumer = "consumer",
+    }
+}
+
+choice! {
+    /// How producers choose the partition of a key.
+    Partitioner {
+        /// As the Java client does.
+        Murmur2 = "murmur2",
+        /// As librdkafka does by default.
+        Crc32 = "crc32",
+    }
+}
+
+choice! {
+    /// What to do while a source topic does not exist.
+    MissingTopics {
+        /// Wait until it is created.
+        Wait = "wait",
+        /// End with an error.
+        Exit = "exit",
+    }
+}
+
+choice! {
+    /// What the messages of a source look like.
+    Format {
+        /// The project's own JSON.
+        Native = "native",
+    }
+}
+
+/// `[sources.NAME]`: a topic of events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// Topic; the name of the source when absent.
+    pub topic: String,
+    /// What its messages look like.
+    pub format: Format,
+    /// Whether its events drive time.
+    pub clock: bool,
+}
+
+impl Default for Source {
+    fn default() -> Source {
+        Source { topic: String::new(), format: Format::Native, clock: true }
+    }
+}
+
+/// `[dead_letters]`: where messages go that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetters {
+    /// Topic.
+    pub topic: String,
+}
+
+impl Default for DeadLetters {
+    fn default() -> DeadLetters {
+        DeadLetters { topic: "retention-dead-letters".to_owned() }
+    }
+}

@@ -1,0 +1,335 @@
+//! From text and environment variables to tables: defaults, then the file, then the environment.
+//!
+//! Reading goes on after a mistake: the value that is wrong is noted, taken out, and the rest is read again,
+//! until what is left is sound. So every mistake is named at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use figment::error::{Actual, Kind};
+use figment::value::{Dict, Value};
+use serde::{Deserialize, Serialize};
+
+use super::alerts::{Alerts, RuleTable};
+use super::error::{Problems, is_index, key_of, nearest};
+use super::figures::{CalendarTable, Clv, Customers, TimeSettings, WindowTable};
+use super::kafka::{DeadLetters, Kafka, Source};
+use super::options::option_of_variable;
+use super::service::{Checkpoint, Http};
+
+/// What begins the names of environment variables that are settings.
+const PREFIX: &str = "RETENTIOND__";
+
+/// The configuration as written, each table still without what follows from other tables.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tables {
+    pub(super) kafka: Kafka,
+    pub(super) sources: BTreeMap<String, Source>,
+    pub(super) customers: Customers,
+    pub(super) windows: Vec<WindowTable>,
+    pub(super) calendar: Vec<CalendarTable>,
+    pub(super) time: TimeSettings,
+    pub(super) clv: Clv,
+    pub(super) inactivity: Vec<RuleTable>,
+    pub(super) alerts: Alerts,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) http: Http,
+}
+
+impl Default for Tables {
+    fn default() -> Tables {
+        let orders = Source { topic: "orders".to_owned(), ..Source::default() };
+        Tables {
+            kafka: Kafka::default(),
+            sources: BTreeMap::from([("orders".to_owned(), orders)]),
+            customers: Customers::default(),
+            windows: WindowTable::usual(),
+            calendar: CalendarTable::usual(),
+            time: TimeSettings::default(),
+            clv: Clv::default(),
+            inactivity: Vec::new(),
+            alerts: Alerts::default(),
+            dead_letters: DeadLetters::default(),
+            checkpoint: Checkpoint::default(),
+            http: Http::default(),
+        }
+    }
+}
+
+/// The keys that were written, as opposed to defaulted.
+#[derive(Debug, Default)]
+pub(super) struct Given(BTreeSet<String>);
+
+impl Given {
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains(key)
+    }
+
+    fn collect(&mut self, path: &mut Vec<String>, value: &Value) {
+        if !path.is_empty() {
+            self.0.insert(key_of(path));
+        }
+        for (segment, child) in value.as_dict().into_iter().flatten() {
+            path.push(segment.clone());
+            self.collect(path, child);
+            path.pop();
+        }
+    }
+}
+
+/// Reads everything; what is wrong goes to `problems`, its place is taken by the default.
+///
+/// `file` is the name of the file, for messages, and its text.
+pub(super) fn read(
+    file: Option<(&str, &str)>,
+    environment: impl Iterator<Item = (String, String)>,
+    problems: &mut Problems,
+) -> (Tables, Given) {
+    let mut tree = file.map_or_else(Dict::new, |(name, text)| parse(name, text, problems));
+    tree.values_mut().for_each(plain_datetimes);
+    if let Some(Value::Dict(_, kafka)) = tree.get_mut("kafka")
+        && let Some(Value::Dict(_, options)) = kafka.get_mut("options")
+    {
+        *options = flattened(options);
+    }
+    let mut tree = Value::from(tree);
+    let variables = overlay(&mut tree, environment, problems);
+    let mut given = Given::default();
+    given.collect(&mut Vec::new(), &tree);
+    (extract(tree, variables, problems), given)
+}
+
+/// Reads TOML; a message holds neither the line nor a value of it, which may be a secret.
+fn parse(name: &str, text: &str, problems: &mut Problems) -> Dict {
+    toml::from_str(text).unwrap_or_else(|error: toml::de::Error| {
+        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let message = error.message().lines().collect::<Vec<_>>().join(", ");
+        problems.add(name, format!("is no TOML at line {line}, column {column}: {message}"));
+        Dict::new()
+    })
+}
+
+/// TOML writes instants without quotes too; here they are text either way.
+fn plain_datetimes(value: &mut Value) {
+    let plain = match value {
+        Value::Dict(_, dict) => {
+            dict.values_mut().for_each(plain_datetimes);
+            dict.get("$__toml_private_datetime").cloned()
+        }
+        Value::Array(_, list) => {
+            list.iter_mut().for_each(plain_datetimes);
+            None
+        }
+        _ => None,
+    };
+    if let Some(text) = plain {
+        *value = text;
+    }
+}
+
+/// `security.protocol = "SSL"` without quotes is a table in a table to TOML, yet one option is meant.
+fn flattened(options: &Dict) -> Dict {
+    let mut flat = Dict::new();
+    for (key, value) in options {
+        match value {
+            Value::Dict(_, nested) => {
+                flat.extend(flattened(nested).into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)));
+            }
+            _ => drop(flat.insert(key.clone(), value.clone())),
+        }
+    }
+    flat
+}
+
+/// Lays the environment over the file; answers the paths that it set.
+fn overlay(
+    tree: &mut Value,
+    environment: impl Iterator<Item = (String, String)>,
+    problems: &mut Problems,
+) -> BTreeSet<Vec<String>> {
+    let settings = environment.filter_map(|(name, text)| Some((name.strip_prefix(PREFIX)?.to_lowercase(), name, text)));
+    let settings: BTreeMap<String, (String, String)> = settings.map(|(key, name, text)| (key, (name, text))).collect();
+    let mut paths = BTreeSet::new();
+    for (key, (name, text)) in settings {
+        let segments: Vec<&str> = key.split("__").collect();
+        for table in ["sources", "windows", "calendar"] {
+            if segments.first() == Some(&table) {
+                set_default(tree, table);
+            }
+        }
+        let mut path = Vec::new();
+        match set(tree, &segments, &mut path, &text) {
+            Ok(()) => {
+                problems.set_by(key_of(&path), name);
+                paths.insert(path);
+            }
+            Err(what) => problems.add(name, what),
+        }
+    }
+    paths
+}
+
+/// Writes the default of a table that the file does not mention, for a variable to change a part of.
+fn set_default(tree: &mut Value, table: &str) {
+    if let Value::Dict(_, root) = tree
+        && !root.contains_key(table)
+        && let Ok(Value::Dict(_, mut defaults)) = Value::serialize(Tables::default())
+        && let Some(value) = defaults.remove(table)
+    {
+        root.insert(table.to_owned(), value);
+    }
+}
+
+/// Sets one value; `path` becomes the path to it in the spelling of the file.
+fn set(tree: &mut Value, segments: &[&str], path: &mut Vec<String>, text: &str) -> Result<(), String> {
+    let [segment, rest @ ..] = segments else {
+        *tree = Value::from(text);
+        return Ok(());
+    };
+    if segment.is_empty() {
+        return Err(format!("names no setting; write {PREFIX}SECTION__KEY"));
+    }
+    if let Value::Array(_, list) = tree {
+        let index: usize = segment
+            .parse()
+            .map_err(|_| format!("needs a position in the list {}; write its number, 0 for the first", key_of(path)))?;
+        if index > list.len() {
+            return Err(format!("is number {index} of the list {}, which has {}", key_of(path), list.len()));
+        }
+        if index == list.len() {
+            list.push(Value::from(Dict::new()));
+        }
+        path.push(index.to_string());
+        return set(&mut list[index], rest, path, text);
+    }
+    if tree.as_dict().is_none() {
+        *tree = Value::from(Dict::new());
+    }
+    let Value::Dict(_, dict) = tree else { return Ok(()) };
+    let known = dict.keys().find(|key| key.to_lowercase().replace(['-', '.'], "_") == *segment).cloned();
+    let is_option = path.iter().map(String::as_str).eq(["kafka", "options"]);
+    let key = known.unwrap_or_else(|| if is_option { option_of_variable(segment) } else { (*segment).to_owned() });
+    path.push(key.clone());
+    let empty = if path.len() == 1 && ["windows", "calendar", "inactivity"].contains(segment) {
+        Value::from(Vec::<Value>::new())
+    } else {
+        Value::from(Dict::new())
+    };
+    set(dict.entry(key).or_insert(empty), rest, path, text)
+}
+
+/// Reads the tables, leaving out one wrong value after the other.
+fn extract(mut tree: Value, mut variables: BTreeSet<Vec<String>>, problems: &mut Problems) -> Tables {
+    loop {
+        let error = match tree.deserialize::<Tables>() {
+            Ok(tables) => return tables,
+            Err(error) => error,
+        };
+        // A variable is text; where another type is wanted, it is read as TOML would.
+        if matches!(error.kind, Kind::InvalidType(Actual::Str(_), _))
+            && variables.remove(&error.path)
+            && let Some(value) = find(&mut tree, &error.path)
+            && let Some(typed) = value.as_str().and_then(typed)
+        {
+            *value = typed;
+            continue;
+        }
+        problems.add(key_of(&error.path), explain(&error.path, &error.kind));
+        if !take_out(&mut tree, &error.path) {
+            return Tables::default();
+        }
+    }
+}
+
+fn typed(text: &str) -> Option<Value> {
+    toml::from_str::<Dict>(&format!("value = {text}")).ok()?.remove("value")
+}
+
+fn find<'a>(tree: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
+    path.iter().try_fold(tree, |value, segment| match value {
+        Value::Dict(_, dict) => dict.get_mut(segment),
+        Value::Array(_, list) => list.get_mut(segment.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// Removes a wrong value; a table in a list is emptied instead, so that the others keep their positions,
+/// and of a list of plain values nothing is kept. Answers whether anything was removed.
+fn take_out(tree: &mut Value, path: &[String]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
+    let Some(parent) = find(tree, parents) else { return false };
+    match parent {
+        Value::Dict(_, dict) => dict.remove(last).is_some(),
+        Value::Array(_, list) if parents.len() == 1 && is_index(last) => {
+            let Some(element) = last.parse::<usize>().ok().and_then(|i| list.get_mut(i)) else { return false };
+            let emptied = !element.as_dict().is_some_and(Dict::is_empty);
+            *element = Value::from(Dict::new());
+            emptied
+        }
+        _ => take_out(tree, parents),
+    }
+}
+
+/// What is wrong with a value, and the remedy.
+fn explain(path: &[String], kind: &Kind) -> String {
+    match kind {
+        Kind::Message(what) => what.clone(),
+        Kind::UnknownField(name, known) => unknown_key(path, name, known),
+        Kind::InvalidType(actual, expected) => {
+            format!("{} is of the wrong type; write {}", shown(actual), wanted(expected))
+        }
+        Kind::InvalidValue(actual, expected) => {
+            format!("{} is out of range; write {}", shown(actual), wanted(expected))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn unknown_key(path: &[String], name: &str, known: &[&str]) -> String {
+    if let Some(near) = nearest(name, known.iter().copied()) {
+        return format!("is no setting; did you mean {near:?}?");
+    }
+    let parent = path.split_last().map_or_else(String::new, |(_, parents)| key_of(parents));
+    match (parent.as_str(), name) {
+        ("", "webhook") => "is no setting; write [alerts.webhook]".to_owned(),
+        ("kafka", _) => {
+            format!(
+                "is no setting; librdkafka options belong in [kafka.options], the keys here are {}",
+                known.join(", ")
+            )
+        }
+        ("", _) => format!("is no section; the sections are {}", known.join(", ")),
+        _ => format!("is no setting; the keys here are {}", known.join(", ")),
+    }
+}
+
+fn shown(actual: &Actual) -> String {
+    match actual {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Unsigned(value) => value.to_string(),
+        Actual::Signed(value) => value.to_string(),
+        Actual::Float(value) => value.to_string(),
+        Actual::Char(value) => format!("{value:?}"),
+        Actual::Str(value) => format!("{value:?}"),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a table".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "true or false, without quotes",
+        "u32" | "u64" | "u16" => "a whole number, at least 0 and without quotes",
+        "f64" => "a number, without quotes",
+        "a string" => "text in quotes",
+        "a duration" => "a duration such as \"30d\"",
+        "a sequence" => "a list, as in [[windows]] or [\"a\", \"b\"]",
+        "a map" => "a table, as in [sources.orders]",
+        other if other.starts_with("struct ") => "a table with keys, as in [kafka]",
+        other => other,
+    }
+}

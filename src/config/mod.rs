@@ -1,0 +1,143 @@
+//! Typed settings: defaults, then the TOML file, then environment variables `RETENTIOND__SECTION__KEY`.
+//!
+//! [`Settings::load`] either answers settings that are sound in themselves and with each other, or every mistake
+//! at once. `deploy/retentiond.toml` shows every key with its default.
+//!
+//! Environment variables name the path to a value, with `__` between its parts and `_` for `.` and `-`:
+//! `RETENTIOND__SOURCES__ORDERS__TOPIC`, `RETENTIOND__WINDOWS__0__PERIOD`,
+//! `RETENTIOND__KAFKA__OPTIONS__SASL_PASSWORD_FILE` (the option `sasl.password`, from a file).
+
+mod alerts;
+mod check;
+mod error;
+mod figures;
+mod kafka;
+mod load;
+mod millis;
+mod options;
+mod service;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use alerts::{Alerts, Filter, InactivityRule, Silence, Stage, Webhook};
+pub use error::{ConfigError, ConfigErrors};
+pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
+pub use kafka::{DeadLetters, Delivery, Format, Kafka, MissingTopics, Partitioner, Protocol, Source, Start};
+pub use millis::Millis;
+pub use options::{ClientOptions, Secret};
+pub use service::{Checkpoint, Http};
+pub use value::Zone;
+
+use error::{Problems, key_of};
+use load::{Given, Tables};
+
+/// The effective configuration: every default filled in, every check passed. Neither `Debug` nor
+/// [`Settings::to_redacted_toml`] shows a secret.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// The cluster and this replica's place in the consumer group.
+    pub kafka: Kafka,
+    /// Topics of events by the name of the source; at least one drives time. `orders` alone when none is configured.
+    pub sources: BTreeMap<String, Source>,
+    /// Who counts as what.
+    pub customers: Customers,
+    /// Rolling windows in the order of the file.
+    pub windows: Vec<WindowSettings>,
+    /// Calendar windows in the order of the file.
+    pub calendar: Vec<CalendarSettings>,
+    /// How time moves and how far back the figures reach.
+    pub time: TimeSettings,
+    /// Customer lifetime value.
+    pub clv: Clv,
+    /// Rules that say when a customer counts as silent.
+    pub inactivity: Vec<InactivityRule>,
+    /// What happens when a customer falls silent.
+    pub alerts: Alerts,
+    /// Where messages go that cannot be used.
+    pub dead_letters: DeadLetters,
+    /// Where state is kept.
+    pub checkpoint: Checkpoint,
+    /// Where figures are served.
+    pub http: Http,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        check::settings(Tables::default(), &Given::default())
+    }
+}
+
+impl Settings {
+    /// Reads the file, if any, and the environment, and every file that holds a secret.
+    ///
+    /// # Errors
+    /// Every mistake, in the file, in the environment and between settings.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Settings, ConfigErrors> {
+        let mut problems = Problems::default();
+        let mut settings = read(file, environment, &mut problems);
+        settings.read_secrets(&mut problems);
+        problems.unless_any(settings)
+    }
+
+    /// Like [`Settings::load`], but opens no file that holds a secret: for verbs that talk to nobody, such as
+    /// `replay` and `config`.
+    ///
+    /// # Errors
+    /// Every mistake, in the file, in the environment and between settings.
+    pub fn load_without_secrets(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Settings, ConfigErrors> {
+        let mut problems = Problems::default();
+        let settings = read(file, environment, &mut problems);
+        problems.unless_any(settings)
+    }
+
+    /// The configuration as TOML that can be loaded again, save that secrets are `***`. Optional keys that are not
+    /// set do not appear.
+    #[must_use]
+    pub fn to_redacted_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be printed: {error}\n"))
+    }
+
+    fn read_secrets(&mut self, problems: &mut Problems) {
+        for (option, why) in self.kafka.options.read_secrets() {
+            problems.add(key_of(&["kafka", "options", &option]), why);
+        }
+        if let Some(path) = &self.http.token_file {
+            self.http.token = secret("http.token_file", path, problems);
+        }
+        if let Some(hook) = &mut self.alerts.webhook
+            && !problems.is_wrong("alerts.webhook.secret_file")
+        {
+            hook.secret = secret("alerts.webhook.secret_file", &hook.secret_file, problems);
+        }
+    }
+}
+
+fn secret(key: &str, path: &Path, problems: &mut Problems) -> Option<Secret> {
+    Secret::read(path).map_err(|why| problems.add(key, why)).ok()
+}
+
+fn read(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>, problems: &mut Problems) -> Settings {
+    let name = file.map(|path| path.display().to_string()).unwrap_or_default();
+    let text = file.and_then(|path| match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            problems.add(&name, format!("cannot be read ({error}); check the path and its permissions"));
+            None
+        }
+    });
+    let (tables, given) = load::read(text.as_deref().map(|text| (name.as_str(), text)), environment, problems);
+    check::check(&tables, &given, problems);
+    check::settings(tables, &given)
+}

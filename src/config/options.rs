@@ -1,0 +1,214 @@
+//! Options for librdkafka, and how secrets among them are kept from being seen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// What is shown in place of a secret.
+pub(super) const REDACTED: &str = "***";
+
+/// Added to the name of a secret option, names the file that holds the secret.
+const FILE_SUFFIX: &str = "_file";
+
+/// Options that retentiond sets itself, each with what to do instead.
+const MANAGED: [(&str, &str); 16] = [
+    ("bootstrap.servers", "write kafka.brokers instead"),
+    ("metadata.broker.list", "write kafka.brokers instead"),
+    ("group.id", "write kafka.group_id instead"),
+    ("group.instance.id", "write kafka.instance_id instead"),
+    ("group.protocol", "write kafka.protocol instead"),
+    ("group.remote.assignor", "remove it: the assignor is always \"range\", and kafka.protocol chooses who runs it"),
+    ("partition.assignment.strategy", "remove it: it is always \"range\", so that all events of a customer meet"),
+    ("auto.offset.reset", "write kafka.start instead"),
+    ("enable.auto.commit", "remove it: offsets are committed with the state, every checkpoint.interval"),
+    ("auto.commit.enable", "remove it: offsets are committed with the state, every checkpoint.interval"),
+    ("auto.commit.interval.ms", "write checkpoint.interval instead"),
+    ("enable.auto.offset.store", "remove it: offsets are committed with the state, every checkpoint.interval"),
+    ("isolation.level", "remove it: only committed events are read"),
+    ("enable.partition.eof", "remove it: retentiond needs no end-of-partition events"),
+    ("transactional.id", "remove it: it is kafka.group_id and kafka.instance_id joined"),
+    ("enable.idempotence", "write kafka.delivery instead"),
+];
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text from being shown.
+    #[must_use]
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The text itself; hand it to nothing that prints.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The content of a file without the line end behind it.
+    pub(super) fn read(path: &Path) -> Result<Secret, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("cannot read {path:?} ({error}); the file must hold the secret and be readable for this user")
+        })?;
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(format!("{path:?} is empty; write the secret into it"));
+        }
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+/// Whether the value of a librdkafka option must not be seen.
+pub(super) fn is_secret(option: &str) -> bool {
+    option == "sasl.oauthbearer.config"
+        || ["password", "passphrase", "secret", "token", "key.pem"].iter().any(|part| option.contains(part))
+}
+
+/// The secret option whose file the key `sasl.password_file` names.
+fn secret_of_file(key: &str) -> Option<&str> {
+    key.strip_suffix(FILE_SUFFIX).filter(|option| is_secret(option))
+}
+
+/// The option that an environment variable means: `SASL_PASSWORD_FILE`, in lower case, is `sasl.password_file`.
+pub(super) fn option_of_variable(segment: &str) -> String {
+    let dotted = segment.replace('_', ".");
+    match dotted.strip_suffix(".file").filter(|option| is_secret(option)) {
+        Some(option) => format!("{option}{FILE_SUFFIX}"),
+        None => dotted,
+    }
+}
+
+/// What librdkafka is told beyond what retentiond sets itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// As configured, `*_file` keys included.
+    given: BTreeMap<String, String>,
+    /// Secrets that came from files, by the name of their option.
+    read: BTreeMap<String, Secret>,
+}
+
+impl ClientOptions {
+    /// Names and values for librdkafka, secrets in clear.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let given = self.given.iter().filter(|(key, _)| secret_of_file(key).is_none());
+        let given = given.map(|(key, value)| (key.as_str(), value.as_str()));
+        given.chain(self.read.iter().map(|(key, secret)| (key.as_str(), secret.reveal())))
+    }
+
+    /// The value of an option for librdkafka, in clear.
+    #[must_use]
+    pub fn get(&self, option: &str) -> Option<&str> {
+        self.given.get(option).map(String::as_str).or_else(|| self.read.get(option).map(Secret::reveal))
+    }
+
+    /// Every key that is wrong, with what is wrong about it.
+    pub(super) fn mistakes(&self) -> Vec<(&str, String)> {
+        let mut found = Vec::new();
+        for (key, value) in &self.given {
+            if let Some((_, remedy)) = MANAGED.iter().find(|(managed, _)| managed == key) {
+                found.push((key.as_str(), format!("is set by retentiond; {remedy}")));
+            } else if secret_of_file(key).is_some_and(|option| self.given.contains_key(option)) {
+                found.push((key, "is set beside the secret itself; keep one of the two".to_owned()));
+            } else if is_secret(key) && value == REDACTED {
+                found.push((key, format!("is {REDACTED:?}, which stands for a secret in print; write the secret")));
+            }
+        }
+        found
+    }
+
+    /// Reads the files that `*_file` keys name; answers the keys whose file cannot be used, with the reason.
+    pub(super) fn read_secrets(&mut self) -> Vec<(String, String)> {
+        let mut failed = Vec::new();
+        for (key, path) in &self.given {
+            let Some(option) = secret_of_file(key) else { continue };
+            match Secret::read(Path::new(path)) {
+                Ok(secret) => drop(self.read.insert(option.to_owned(), secret)),
+                Err(why) => failed.push((key.clone(), why)),
+            }
+        }
+        failed
+    }
+
+    fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.given.iter().map(|(key, value)| {
+            let hidden = is_secret(key) && secret_of_file(key).is_none();
+            (key.as_str(), if hidden { REDACTED } else { value.as_str() })
+        })
+    }
+}
+
+impl FromIterator<(String, String)> for ClientOptions {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(options: I) -> ClientOptions {
+        ClientOptions { given: options.into_iter().collect(), read: BTreeMap::new() }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.shown()).finish()
+    }
+}
+
+impl Serialize for ClientOptions {
+    /// With secrets redacted.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.shown())
+    }
+}
+
+impl<'de> Deserialize<'de> for ClientOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ClientOptions, D::Error> {
+        let values = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|(key, value)| (key, value.0)).collect())
+    }
+}
+
+/// A value that librdkafka reads as text, however it is written in TOML.
+struct Scalar(String);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar(text.to_owned()))
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Scalar, E> {
+        Ok(Scalar(value.to_string()))
+    }
+}

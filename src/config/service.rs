@@ -1,0 +1,48 @@
+//! `[checkpoint]` and `[http]`: where state is kept and figures are served.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::millis::Millis;
+use super::options::Secret;
+use super::value::address;
+use crate::event::SECOND;
+
+/// `[checkpoint]`: where state is kept, and how often it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoint {
+    /// A directory, `file:///path`, or a bucket, `s3://`, `gs://` or `az://`.
+    pub url: String,
+    /// Time between two checkpoints, and so between two commits.
+    pub interval: Millis,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Checkpoint {
+        Checkpoint { url: "file:///var/lib/retentiond".to_owned(), interval: Millis::clamped(10 * SECOND) }
+    }
+}
+
+/// `[http]`: metrics, API and page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    #[serde(deserialize_with = "address")]
+    pub listen: SocketAddr,
+    /// File with the bearer token for the API of single customers, which is closed without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The content of `token_file`; none where secrets were not asked for.
+    #[serde(skip)]
+    pub token: Option<Secret>,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9736)), token_file: None, token: None }
+    }
+}
