@@ -1,4 +1,5 @@
 //! retentiond
+pub mod app;
 pub mod config;
 pub mod decode;
 pub mod engine;

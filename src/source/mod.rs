@@ -4,6 +4,7 @@
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
 pub mod files;
+pub mod status;
 
 use std::time::Duration;
 

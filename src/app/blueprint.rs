@@ -1,0 +1,72 @@
+//! From settings to what the engines compute and how messages are read.
+
+use std::sync::Arc;
+
+use crate::config::{self, Settings};
+use crate::decode::{Decoder, Format};
+use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
+use crate::engine::zone::{Unit, Zone};
+use crate::event::Time;
+use crate::output::summary::Background;
+use crate::worker::Blueprint;
+
+/// What the workers of the daemon need to know.
+#[must_use]
+pub fn blueprint(settings: &Settings) -> Blueprint {
+    let decoders = settings.sources.values().map(|source| decoder(settings, source.format)).collect();
+    Blueprint { spec: Arc::new(spec(settings)), decoders }
+}
+
+/// A decoder of one format that keeps the configured dimensions.
+#[must_use]
+pub fn decoder(settings: &Settings, format: config::Format) -> Decoder {
+    let format = match format {
+        config::Format::Native => Format::Native,
+    };
+    Decoder::new(format, settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect())
+}
+
+/// What the engines compute.
+#[must_use]
+pub fn spec(settings: &Settings) -> Spec {
+    let rolling = settings.windows.iter().map(|window| RollingSpec {
+        name: window.name.clone(),
+        period: window.period,
+        active_for: window.active_for,
+        resolution: window.resolution,
+    });
+    let calendar = settings.calendar.iter().map(|window| CalendarSpec {
+        unit: match window.unit {
+            config::Unit::Month => Unit::Month,
+            config::Unit::Quarter => Unit::Quarter,
+            config::Unit::Year => Unit::Year,
+        },
+        active_for_days: i32::try_from(window.active_for_days).unwrap_or(i32::MAX / 8),
+    });
+    Spec {
+        rolling: rolling.collect(),
+        calendar: calendar.collect(),
+        zone: Zone::new(settings.time.zone.rules()),
+        allowed_lateness: settings.customers.allowed_lateness.get(),
+        dedup_for: settings.customers.dedup_for.get(),
+        history: Some(settings.time.history.get()),
+        topics: settings.sources.values().map(|source| source.clock).collect(),
+    }
+}
+
+/// The spec for files: one topic, sorted, with its whole history at hand.
+#[must_use]
+pub fn replay_spec(settings: &Settings) -> Spec {
+    Spec { history: None, topics: vec![true], ..spec(settings) }
+}
+
+/// What is known about the data as a whole, `first_event` being when they begin unless the settings know better.
+#[must_use]
+pub fn background(settings: &Settings, first_event: Option<Time>) -> Background {
+    let clv_window = settings.clv.window.as_ref();
+    Background {
+        data_begin: settings.time.data_begin.or(first_event),
+        history_whole: settings.time.history_whole,
+        clv_window: clv_window.and_then(|name| settings.windows.iter().position(|window| window.name == *name)),
+    }
+}

@@ -1,0 +1,3 @@
+//! Wiring and ordered shutdown.
+
+pub mod blueprint;

@@ -1,0 +1,65 @@
+//! What the poll loop tells the world about itself: published as a whole, read without a lock.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{Partition, TopicPartition};
+
+/// How far a topic-partition is applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The offset behind the last applied record; `None` before the first.
+    pub applied: Option<i64>,
+    /// The end of the topic-partition as last seen; `None` before the first fetch.
+    pub end: Option<i64>,
+    /// When nothing lay behind the applied records the last time.
+    pub last_at_end: Option<Instant>,
+}
+
+impl Position {
+    /// Records behind the last applied one; `None` until the end is known.
+    #[must_use]
+    pub fn lag(&self) -> Option<i64> {
+        Some((self.end? - self.applied?).max(0))
+    }
+}
+
+/// The state of the source.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// Partitions of each source topic, by its place in the configuration; `None` while the topic is missing or the
+    /// broker has not answered.
+    pub partition_counts: Vec<Option<u32>>,
+    /// Whether the group has handed out an assignment, maybe an empty one.
+    pub joined: bool,
+    /// The partitions of which every source topic's is assigned to us.
+    pub owned: Vec<Partition>,
+    /// How far each owned topic-partition is applied.
+    pub positions: BTreeMap<TopicPartition, Position>,
+    /// Rebalances since the start.
+    pub rebalances: u64,
+    /// What is wrong at the moment, such as an unreachable broker.
+    pub trouble: Option<String>,
+    /// The last time that the poll loop went round.
+    pub last_poll: Option<Instant>,
+}
+
+impl SourceStatus {
+    /// Whether every owned topic-partition has been applied to its end since it was assigned. True of an empty
+    /// assignment, false before there is one.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.joined && self.positions.values().all(|position| position.last_at_end.is_some())
+    }
+
+    /// Seconds since the topic-partition that is furthest behind was last applied to its end; 0 for one that is there
+    /// now, `None` for one that never was.
+    #[must_use]
+    pub fn lag_seconds(&self, now: Instant) -> Option<f64> {
+        let behind = self.positions.values().map(|position| match position.lag() {
+            Some(0) => Some(0.0),
+            _ => position.last_at_end.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        });
+        behind.reduce(|a, b| Some(a?.max(b?))).unwrap_or(self.joined.then_some(0.0))
+    }
+}

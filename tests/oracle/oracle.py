@@ -1,0 +1,954 @@
+#!/usr/bin/env python3
+"""Every figure of the design's section 2 as plain SQL over raw events.
+
+    python oracle.py --events FILE... [--config CONFIG.json] [--as-of TIME ...]
+                     [--parts windows,calendar,cohorts,stages,segments]
+
+Prints a JSON array, one object per instant, in the shape of `replay --format json`.
+
+The figures are recomputed from all events for every instant: no state, no increments, no
+intervals. Python reads the files (times, amounts, civil days); SQL decides what counts.
+"""
+
+import argparse
+import calendar as gregorian
+import csv
+import gzip
+import json
+import math
+import re
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+PARTS = ("windows", "calendar", "cohorts", "stages", "segments")
+DEFAULT_PARTS = ("windows", "calendar")
+
+# Names of segment values that no event carries.
+UNKNOWN_VALUE = "unknown"  # the earliest order has no such attribute, or there is no order yet
+OTHER_VALUE = "other"  # not among the configured values of the dimension
+
+
+# --------------------------------------------------------------------------------------
+# Configuration
+# --------------------------------------------------------------------------------------
+
+RESOLUTIONS_MS = [
+    MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, 3 * HOUR_MS, 12 * HOUR_MS, DAY_MS,
+]
+CALENDAR_ACTIVE_DAYS = {"month": 90, "quarter": 180, "year": 366}
+CALENDAR_LONGEST_DAYS = {"month": 31, "quarter": 92, "year": 366}
+
+
+@dataclass(frozen=True)
+class Window:
+    name: str
+    period_ms: int
+    active_for_ms: int
+    resolution_ms: int
+
+
+@dataclass(frozen=True)
+class CalendarWindow:
+    name: str  # month | quarter | year
+    active_for_days: int
+
+
+@dataclass(frozen=True)
+class Config:
+    windows: list[Window]
+    calendar: list[CalendarWindow]
+    zone: ZoneInfo
+    history_whole: bool
+    data_begin: int | None  # epoch milliseconds; None: the first event's time
+    active_for_ms: int
+    at_risk_cadence: float
+    at_risk_min_ms: int
+    loyal_orders: int
+    dimensions: dict[str, list[str] | None]  # None: every value found
+    clv_window: str
+
+
+def read_config(raw: dict) -> Config:
+    known = {
+        "windows", "calendar", "zone", "history_whole", "data_begin", "active_for_ms",
+        "at_risk_cadence", "at_risk_min_ms", "loyal_orders", "dimensions", "clv_window",
+    }
+    if unknown := set(raw) - known:
+        raise ValueError(f"unknown configuration keys: {sorted(unknown)}")
+    active_for_ms = raw.get("active_for_ms", 90 * DAY_MS)
+    windows = raw.get("windows") or [
+        {"name": f"{days}d", "period_ms": days * DAY_MS} for days in (7, 30, 90, 365)
+    ]
+    calendar = raw.get("calendar") or [{"name": name} for name in CALENDAR_ACTIVE_DAYS]
+    dimensions = raw.get("dimensions", ["channel"])
+    if isinstance(dimensions, list):
+        dimensions = dict.fromkeys(dimensions)
+    return Config(
+        windows=[rolling_window(w, active_for_ms) for w in windows],
+        calendar=[calendar_window(c) for c in calendar],
+        zone=ZoneInfo(raw.get("zone", "UTC")),
+        history_whole=raw.get("history_whole", False),
+        data_begin=raw.get("data_begin"),
+        active_for_ms=active_for_ms,
+        at_risk_cadence=raw.get("at_risk_cadence", 2.0),
+        at_risk_min_ms=raw.get("at_risk_min_ms", 7 * DAY_MS),
+        loyal_orders=raw.get("loyal_orders", 5),
+        dimensions=dimensions,
+        clv_window=raw.get("clv_window", "365d"),
+    )
+
+
+def rolling_window(raw: dict, active_for_ms: int) -> Window:
+    period = raw["period_ms"]
+    active_for = raw.get("active_for_ms") or max(period, active_for_ms)
+    fitting = [r for r in RESOLUTIONS_MS if r * 360 <= period]
+    resolution = raw.get("resolution_ms") or (fitting[-1] if fitting else MINUTE_MS)
+    if active_for < period:
+        raise ValueError(f"window {raw['name']}: active_for is shorter than the period")
+    if period % resolution or active_for % resolution:
+        raise ValueError(f"window {raw['name']}: not in whole multiples of the resolution")
+    return Window(raw["name"], period, active_for, resolution)
+
+
+def calendar_window(raw: dict) -> CalendarWindow:
+    name = raw["name"]
+    days = raw.get("active_for_days") or CALENDAR_ACTIVE_DAYS[name]
+    if days < CALENDAR_LONGEST_DAYS[name]:
+        raise ValueError(f"calendar {name}: active_for is shorter than the longest {name}")
+    return CalendarWindow(name, days)
+
+
+# --------------------------------------------------------------------------------------
+# Time, civil days, money
+# --------------------------------------------------------------------------------------
+
+RFC_3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))"
+)
+EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+
+def parse_time(value) -> int:
+    """RFC 3339 or epoch milliseconds -> whole epoch milliseconds, rounded down."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        raise ValueError("time")
+    if not isinstance(value, str):
+        return math.floor(value)
+    if re.fullmatch(r"-?\d+", value):
+        return int(value)
+    match = RFC_3339.fullmatch(value)
+    if not match:
+        raise ValueError("time")
+    day, clock, fraction, sign, hours, minutes = match.groups()
+    seconds = gregorian.timegm(datetime.fromisoformat(f"{day}T{clock}").timetuple())
+    if sign:
+        offset = int(hours) * 3600 + int(minutes) * 60
+        seconds += offset if sign == "-" else -offset
+    return seconds * 1000 + int((fraction or "0")[:3].ljust(3, "0"))
+
+
+def format_time(ms: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds")[:-6] + "Z"
+
+
+def civil_day(ms: int, zone: ZoneInfo) -> int:
+    """The number of the civil day in the zone; 1970-01-01 is day 0."""
+    return datetime.fromtimestamp(ms // 1000, zone).date().toordinal() - EPOCH_DAY
+
+
+def day_of(day: date) -> int:
+    return day.toordinal() - EPOCH_DAY
+
+
+def date_of(day: int) -> date:
+    return date.fromordinal(day + EPOCH_DAY)
+
+
+def first_instant(day: int, zone: ZoneInfo) -> int:
+    """The first instant of a civil day; of a skipped day: of the day that follows it."""
+    midnight = datetime.combine(date_of(day), datetime.min.time(), zone)
+    instant = round(midnight.timestamp()) * 1000
+    if civil_day(instant - 1, zone) < day:
+        return instant
+    # Midnight falls into a gap that began before it: find where the clock jumped.
+    before, after = instant - 2 * DAY_MS, instant
+    while after - before > 1:
+        middle = (before + after) // 2
+        if civil_day(middle, zone) < day:
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+# ISO 4217: digits after the decimal point, where they are not two.
+EXPONENTS = {
+    **dict.fromkeys(
+        "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
+    ),
+    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
+    **dict.fromkeys("CLF UYW".split(), 4),
+}
+
+
+def exponent_of(currency: str) -> int:
+    return EXPONENTS.get(currency, 2)
+
+
+def parse_amount(value, currency: str) -> int:
+    """Major units (decimal string or number) -> minor units. No float is involved."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
+        raise ValueError("amount")
+    if isinstance(value, str) and not re.fullmatch(r"-?\d+(\.\d+)?", value):
+        raise ValueError("amount")
+    amount = Decimal(value)
+    if amount < 0:
+        raise ValueError("negative amount")
+    if -amount.as_tuple().exponent > exponent_of(currency):
+        raise ValueError("excess decimals")
+    if amount >= 10**15:  # far above any order, and sums still fit
+        raise ValueError("amount")
+    return int(amount.scaleb(exponent_of(currency)))
+
+
+def money(minor: int, currency: str) -> str:
+    return f"{Decimal(minor).scaleb(-exponent_of(currency)):f}"
+
+
+def decimal_string(value: Fraction, digits: int = 12) -> str:
+    return f"{Decimal(round(value * 10**digits)).scaleb(-digits):f}"
+
+
+def ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+# --------------------------------------------------------------------------------------
+# Events: files -> table `raw_events` -> table `events` (accepted, no duplicates)
+# --------------------------------------------------------------------------------------
+
+EVENT_ID_FIELD = {
+    "order": "order_id",
+    "refund": "refund_id",
+    "cancel": "order_id",
+    "session": "session_id",
+    "customer": None,
+    "feedback": None,
+    "cost": None,
+    "erase": None,
+}
+
+
+def open_text(path: Path):
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open("rt", encoding="utf-8", newline="")
+
+
+def read_records(path: Path):
+    """Yields the native event objects of one file; None for a line that is not one."""
+    with open_text(path) as text:
+        if ".csv" in path.suffixes[-2:]:
+            named = {"order_id", "customer_id", "time", "amount", "currency"}
+            for row in csv.DictReader(text):
+                attributes = {key: row[key] for key in row if key and key not in named}
+                yield {**row, "type": "order", "attributes": attributes}
+        else:
+            for line in text:
+                if line.strip():
+                    try:
+                        record = json.loads(line, parse_float=Decimal)
+                    except json.JSONDecodeError:
+                        record = None
+                    yield record if isinstance(record, dict) else None
+
+
+def identifier(value) -> str | None:
+    if value is None or value == "" or isinstance(value, (bool, dict, list)):
+        return None
+    return str(value)
+
+
+def read_event(record: dict, zone: ZoneInfo) -> dict:
+    """One record as a row of `raw_events`; raises ValueError with the reason to reject it."""
+    kind = record.get("type")
+    if kind not in EVENT_ID_FIELD:
+        raise ValueError("unknown type")
+    customer = identifier(record.get("customer_id"))
+    if customer is None and kind != "cost":
+        raise ValueError("customer_id")
+    event = {
+        "type": kind,
+        "customer_id": customer,
+        "event_id": identifier(record.get(EVENT_ID_FIELD[kind])) if EVENT_ID_FIELD[kind] else None,
+        "time_ms": None,
+        "civil_day": None,
+        "currency": None,
+        "amount": None,
+        "attributes": record.get("attributes") or {},
+    }
+    if kind == "erase":
+        return event
+    event["time_ms"] = parse_time(record.get("time"))
+    try:
+        event["civil_day"] = civil_day(event["time_ms"], zone)
+    except (OverflowError, OSError):
+        raise ValueError("time") from None
+    if kind in ("order", "refund", "cancel", "cost"):
+        currency = record.get("currency")
+        if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
+            raise ValueError("currency")
+        event["currency"] = currency
+        event["amount"] = parse_amount(record.get("amount"), currency)
+    return event
+
+
+RAW_COLUMNS = {
+    "file_order": "BIGINT",
+    "type": "VARCHAR",
+    "customer_id": "VARCHAR",
+    "event_id": "VARCHAR",
+    "time_ms": "BIGINT",
+    "civil_day": "BIGINT",
+    "currency": "VARCHAR",
+    "amount": "BIGINT",  # minor units
+}
+ATTRIBUTE_COLUMNS = {"file_order": "BIGINT", "dimension": "VARCHAR", "value": "VARCHAR"}
+
+
+def insert(db, table: str, columns: dict[str, str], rows: list[tuple], chunk: int = 100_000):
+    unnested = ", ".join(f"unnest(?::{kind}[])" for kind in columns.values())
+    for start in range(0, len(rows), chunk):
+        lists = [list(column) for column in zip(*rows[start : start + chunk])]
+        db.execute(f"INSERT INTO {table} SELECT {unnested}", lists)
+
+
+def create(db, table: str, columns: dict[str, str]):
+    fields = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    db.execute(f"CREATE OR REPLACE TEMP TABLE {table} ({fields})")
+
+
+# Who is who, and which copies count:
+# - a customer is an id plus the number of erases before the event in file order;
+# - of events with the same (customer, type, id) the first in file order counts;
+#   an event without an id always counts.
+ACCEPTED_EVENTS = """
+CREATE OR REPLACE TEMP TABLE events AS
+WITH lives AS (
+    SELECT *,
+           count(*) FILTER (type = 'erase')
+               OVER (PARTITION BY customer_id ORDER BY file_order) AS erases_before
+    FROM raw_events
+),
+copies AS (
+    SELECT *,
+           row_number() OVER (PARTITION BY customer_id, erases_before, type, event_id
+                              ORDER BY file_order) AS copy
+    FROM lives
+    WHERE type <> 'erase'
+)
+SELECT file_order, type, time_ms, civil_day, currency, amount,
+       CASE WHEN customer_id IS NOT NULL
+            THEN dense_rank() OVER (ORDER BY customer_id, erases_before) END AS customer
+FROM copies
+WHERE event_id IS NULL OR copy = 1
+"""
+
+
+def load(db, paths: list[Path], config: Config) -> Counter:
+    """Fills `events` and `order_attributes`; returns the reasons of rejected records."""
+    rejected = Counter()
+    rows, attributes = [], []
+    records = (record for path in paths for record in read_records(path))
+    for file_order, record in enumerate(records):
+        try:
+            if record is None:
+                raise ValueError("not a JSON object")
+            event = read_event(record, config.zone)
+        except ValueError as error:
+            rejected[str(error)] += 1
+            continue
+        rows.append((file_order, *(event[name] for name in list(RAW_COLUMNS)[1:])))
+        if event["type"] == "order" and isinstance(event["attributes"], dict):
+            for dimension in config.dimensions:
+                value = identifier(event["attributes"].get(dimension))
+                if value is not None:
+                    attributes.append((file_order, dimension, value))
+    create(db, "raw_events", RAW_COLUMNS)
+    create(db, "order_attributes", ATTRIBUTE_COLUMNS)
+    insert(db, "raw_events", RAW_COLUMNS, rows)
+    insert(db, "order_attributes", ATTRIBUTE_COLUMNS, attributes)
+    db.execute(ACCEPTED_EVENTS)
+    return rejected
+
+
+# --------------------------------------------------------------------------------------
+# Windows: one span = one window at one instant
+# --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Span:
+    """The window (start, end] in panes; customers are active for `active_for` panes."""
+
+    start: int  # p - P; for a calendar period the day before its first
+    end: int  # p
+    active_for: int  # A
+
+
+SPAN_COLUMNS = {"span": "INTEGER", "s": "BIGINT", "p": "BIGINT", "a": "BIGINT"}
+
+
+def pane_sql(resolution_ms: int) -> str:
+    return f"floor(time_ms / {resolution_ms})::BIGINT"
+
+
+CIVIL_DAY_PANE = "civil_day"
+
+# `facts`: the events of windows with their pane, and the customer's segment value.
+FACTS = """
+CREATE OR REPLACE TEMP TABLE facts AS
+SELECT {pane} AS pane, type, customer, time_ms, currency, amount,
+       NULL::VARCHAR AS segment, NULL::BIGINT AS first_order_pane
+FROM events
+WHERE type IN ('order', 'refund', 'cancel', 'session')
+"""
+
+# The segment comes from the earliest order; of orders at the same time, the first in the file.
+SEGMENT_FACTS = """
+CREATE OR REPLACE TEMP TABLE facts AS
+WITH earliest_orders AS (
+    SELECT DISTINCT ON (customer) customer, file_order, {pane} AS first_order_pane
+    FROM events
+    WHERE type = 'order'
+    ORDER BY customer, time_ms, file_order
+),
+segments AS (
+    SELECT e.customer, e.first_order_pane,
+           CASE WHEN o.value IS NULL THEN $unknown
+                WHEN $listed AND NOT list_contains($values::VARCHAR[], o.value) THEN $other
+                ELSE o.value END AS segment
+    FROM earliest_orders e
+    LEFT JOIN order_attributes o ON o.file_order = e.file_order AND o.dimension = $dimension
+)
+SELECT {pane} AS pane, type, customer, time_ms, currency, amount, segment, first_order_pane
+FROM events LEFT JOIN segments USING (customer)
+WHERE type IN ('order', 'refund', 'cancel', 'session')
+"""
+
+# What counts as of a span: events in panes <= p. A customer without an order by then has no
+# segment yet.
+COUNTED = f"""
+counted AS (
+    SELECT span, s, p, a, f.*,
+           CASE WHEN first_order_pane <= p THEN segment ELSE '{UNKNOWN_VALUE}' END AS segment_then
+    FROM facts f JOIN spans ON f.pane <= spans.p
+)
+"""
+
+CUSTOMER_FIGURES = f"""
+WITH {COUNTED},
+customers AS (
+    SELECT span, segment_then, customer,
+           bool_or(pane > s - a AND pane <= s)  AS active_at_start,
+           bool_or(pane > p - a)                AS active_at_end,
+           min(pane) > s                        AS is_new,
+           count(*) FILTER (pane > s)           AS orders_within,
+           count(*)                             AS orders_ever,
+           max(time_ms) - min(time_ms)          AS first_to_last_ms  -- the sum of the gaps
+    FROM counted
+    WHERE type = 'order'
+    GROUP BY span, s, p, a, segment_then, customer
+),
+by_orders AS (
+    SELECT span, segment_then,
+           count(*) FILTER (active_at_start)                           AS start_customers,
+           count(*) FILTER (active_at_end)                             AS end_customers,
+           count(*) FILTER (is_new)                                    AS new_customers,
+           count(*) FILTER (active_at_start AND NOT active_at_end)     AS lost_customers,
+           count(*) FILTER (active_at_start AND active_at_end)         AS retained_customers,
+           count(*) FILTER (active_at_end AND NOT active_at_start
+                            AND NOT is_new)                            AS reactivated_customers,
+           count(*) FILTER (orders_within >= 1)                        AS ordering_customers,
+           count(*) FILTER (orders_within >= 2)                        AS repeat_customers,
+           count(*) FILTER (orders_within >= 1 AND orders_ever >= 2)   AS returning_customers,
+           sum(orders_within)                                          AS orders,
+           sum(first_to_last_ms) FILTER (orders_ever >= 2)             AS gaps_ms,
+           count(*) FILTER (orders_ever >= 2)                          AS gap_customers
+    FROM customers
+    GROUP BY span, segment_then
+),
+by_sessions AS (
+    SELECT span, segment_then,
+           count(DISTINCT customer) AS visiting_customers,
+           count(*)                 AS sessions
+    FROM counted
+    WHERE type = 'session' AND pane > s
+    GROUP BY span, segment_then
+)
+SELECT * FROM by_orders FULL JOIN by_sessions USING (span, segment_then)
+"""
+
+CURRENCY_FIGURES = f"""
+WITH {COUNTED}
+SELECT span, segment_then, currency,
+       count(*) FILTER (type = 'order')                     AS orders,
+       coalesce(sum(amount) FILTER (type = 'order'), 0)     AS revenue,
+       coalesce(sum(amount) FILTER (type = 'refund'), 0)    AS refunds,
+       coalesce(sum(amount) FILTER (type = 'cancel'), 0)    AS cancellations
+FROM counted
+WHERE type IN ('order', 'refund', 'cancel') AND pane > s
+GROUP BY span, segment_then, currency
+ORDER BY currency
+"""
+
+COUNTS = (
+    "start_customers", "end_customers", "new_customers", "lost_customers", "retained_customers",
+    "reactivated_customers", "ordering_customers", "repeat_customers", "returning_customers",
+    "visiting_customers", "orders", "sessions",
+)
+
+
+def query(db, sql: str, parameters=None) -> list[dict]:
+    cursor = db.execute(sql, parameters)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+
+def span_figures(db, spans: list[Span], at_once: int = 64) -> dict[Span, dict[str, dict]]:
+    """Per span and segment ('unknown' alone, if `facts` has no segments) the sums of `facts`."""
+    figures = {span: {} for span in spans}
+    distinct = list(figures)
+    for start in range(0, len(distinct), at_once):
+        chunk = distinct[start : start + at_once]
+        create(db, "spans", SPAN_COLUMNS)
+        rows = [(i, span.start, span.end, span.active_for) for i, span in enumerate(chunk)]
+        insert(db, "spans", SPAN_COLUMNS, rows)
+
+        def sums(row):
+            segments = figures[chunk[row["span"]]]
+            return segments.setdefault(row["segment_then"], no_figures())
+
+        for row in query(db, CUSTOMER_FIGURES):
+            sums(row).update({name: row[name] or 0 for name in NO_FIGURES})
+        for row in query(db, CURRENCY_FIGURES):
+            sums(row)["currencies"][row["currency"]] = row
+    return figures
+
+
+NO_FIGURES = dict.fromkeys((*COUNTS, "gaps_ms", "gap_customers"), 0)
+
+
+def no_figures() -> dict:
+    return {**NO_FIGURES, "currencies": {}}
+
+
+def window_json(figures: dict, complete: bool, new_complete: bool, clv_period_ms: int | None):
+    """Ratios and averages from the sums of one span."""
+    f = figures
+    lifespan_ms = Fraction(int(f["gaps_ms"]), f["gap_customers"]) if f["gap_customers"] else None
+    currencies = {}
+    for currency, sums in f["currencies"].items():
+        orders, gross = sums["orders"], int(sums["revenue"])
+        net = gross - int(sums["refunds"]) - int(sums["cancellations"])
+        unit = 10 ** exponent_of(currency)
+        clv = None
+        if clv_period_ms and complete and f["ordering_customers"] and lifespan_ms is not None:
+            clv = Fraction(net, unit * f["ordering_customers"]) * lifespan_ms / clv_period_ms
+        currencies[currency] = {
+            "orders": orders,
+            "revenue": money(gross, currency),
+            "refunds": money(int(sums["refunds"]), currency),
+            "cancellations": money(int(sums["cancellations"]), currency),
+            "average_order_value": decimal_string(Fraction(gross, unit * orders)) if orders else None,
+            "net_average_order_value": decimal_string(Fraction(net, unit * orders)) if orders else None,
+            "clv": None if clv is None else decimal_string(clv),
+        }
+    start, ordering = f["start_customers"], f["ordering_customers"]
+    return {
+        **{name: int(f[name]) for name in COUNTS},
+        "churn_ratio": ratio(f["lost_customers"], start),
+        "retention_ratio": ratio(f["retained_customers"], start),
+        "crr_ratio": ratio(f["end_customers"] - f["new_customers"], start),
+        "repeat_ratio": ratio(f["repeat_customers"], ordering),
+        "returning_ratio": ratio(f["returning_customers"], ordering),
+        "purchase_frequency": ratio(int(f["orders"]), ordering),
+        "conversion_ratio": ratio(ordering, f["visiting_customers"]),
+        "complete": complete,
+        "new_complete": new_complete,
+        "lifespan_seconds": None if lifespan_ms is None else float(lifespan_ms / 1000),
+        "currencies": currencies,
+    }
+
+
+def parts_json(figures: dict) -> dict:
+    """Of a segment only the sums are compared."""
+    return {
+        **{name: int(figures[name]) for name in COUNTS},
+        "currencies": {
+            currency: {
+                "orders": sums["orders"],
+                "revenue": money(int(sums["revenue"]), currency),
+                "refunds": money(int(sums["refunds"]), currency),
+                "cancellations": money(int(sums["cancellations"]), currency),
+            }
+            for currency, sums in figures["currencies"].items()
+        },
+    }
+
+
+# Rolling windows ----------------------------------------------------------------------
+
+
+def rolling_span(window: Window, as_of: int) -> Span:
+    p = as_of // window.resolution_ms
+    period = window.period_ms // window.resolution_ms
+    return Span(p - period, p, window.active_for_ms // window.resolution_ms)
+
+
+def windows_part(db, config: Config, as_ofs: list[int], begin: int | None) -> list[list[dict]]:
+    results = [[] for _ in as_ofs]
+    for window in config.windows:
+        db.execute(FACTS.format(pane=pane_sql(window.resolution_ms)))
+        spans = [rolling_span(window, as_of) for as_of in as_ofs]
+        figures = span_figures(db, spans)
+        clv_period_ms = window.period_ms if window.name == config.clv_window else None
+        for result, span in zip(results, spans):
+            needed_from = (span.start - span.active_for + 1) * window.resolution_ms
+            complete = begin is not None and begin <= needed_from
+            sums = figures[span].get(UNKNOWN_VALUE, no_figures())
+            result.append({
+                "window": window.name,
+                "period_seconds": window.period_ms // 1000,
+                "active_for_seconds": window.active_for_ms // 1000,
+                **window_json(sums, complete, complete and config.history_whole, clv_period_ms),
+            })
+    return results
+
+
+# Calendar windows ---------------------------------------------------------------------
+
+
+def period_of(name: str, day: date) -> tuple[date, date]:
+    """First and last day of the month, quarter or year that holds the day."""
+    months = {"month": 1, "quarter": 3, "year": 12}[name]
+    first_month = (day.month - 1) // months * months + 1
+    last_month = first_month + months - 1
+    last_day = gregorian.monthrange(day.year, last_month)[1]
+    return date(day.year, first_month, 1), date(day.year, last_month, last_day)
+
+
+def periods(name: str, first_order_day: int | None, today: int) -> list[tuple[date, date]]:
+    """From the first order's period to today's, empty ones included."""
+    result = []
+    day = first_order_day
+    while day is not None and day <= today:
+        first, last = period_of(name, date_of(day))
+        result.append((first, last))
+        day = day_of(last) + 1
+    return result
+
+
+@dataclass(frozen=True)
+class CalendarSpan:
+    first: date
+    last: date
+    closed: bool
+    span: Span
+
+
+def calendar_spans(db, window: CalendarWindow, zone: ZoneInfo, as_of: int) -> list[CalendarSpan]:
+    today = civil_day(as_of, zone)
+    sql = "SELECT min(civil_day) FROM events WHERE type = 'order'"
+    first_order_day = db.execute(sql).fetchone()[0]
+    return [
+        CalendarSpan(
+            first,
+            last,
+            closed=today > day_of(last),
+            span=Span(day_of(first) - 1, min(day_of(last), today), window.active_for_days),
+        )
+        for first, last in periods(window.name, first_order_day, today)
+    ]
+
+
+def calendar_json(window: CalendarWindow, period: CalendarSpan) -> dict:
+    return {
+        "window": window.name,
+        "from": period.first.isoformat(),
+        "to": period.last.isoformat(),
+        "closed": period.closed,
+    }
+
+
+def calendar_part(db, config: Config, as_ofs: list[int], begin: int | None) -> list[list[dict]]:
+    results = [[] for _ in as_ofs]
+    db.execute(FACTS.format(pane=CIVIL_DAY_PANE))
+    for window in config.calendar:
+        lists = [calendar_spans(db, window, config.zone, as_of) for as_of in as_ofs]
+        figures = span_figures(db, [period.span for spans in lists for period in spans])
+        for result, spans in zip(results, lists):
+            for period in spans:
+                needed_day = period.span.start - period.span.active_for + 1
+                needed_from = first_instant(needed_day, config.zone)
+                complete = begin is not None and begin <= needed_from
+                sums = figures[period.span].get(UNKNOWN_VALUE, no_figures())
+                result.append({
+                    **calendar_json(window, period),
+                    "active_for_seconds": window.active_for_days * DAY_MS // 1000,
+                    **window_json(sums, complete, complete and config.history_whole, None),
+                })
+    return results
+
+
+# Segments -----------------------------------------------------------------------------
+
+
+def segment_facts(db, pane: str, dimension: str, values: list[str] | None):
+    parameters = {
+        "dimension": dimension,
+        "listed": values is not None,
+        "values": values or [],
+        "unknown": UNKNOWN_VALUE,
+        "other": OTHER_VALUE,
+    }
+    db.execute(SEGMENT_FACTS.format(pane=pane), parameters)
+
+
+def segments_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    results = [[] for _ in as_ofs]
+
+    def add(result, dimension, head, by_value):
+        for value, sums in sorted(by_value.items()):
+            segment = {"dimension": dimension, "value": value}
+            result.append({**head, **segment, **parts_json(sums)})
+
+    for dimension, values in config.dimensions.items():
+        for window in config.windows:
+            segment_facts(db, pane_sql(window.resolution_ms), dimension, values)
+            spans = [rolling_span(window, as_of) for as_of in as_ofs]
+            figures = span_figures(db, spans)
+            for result, span in zip(results, spans):
+                add(result, dimension, {"window": window.name}, figures[span])
+        segment_facts(db, CIVIL_DAY_PANE, dimension, values)
+        for window in config.calendar:
+            lists = [calendar_spans(db, window, config.zone, as_of) for as_of in as_ofs]
+            figures = span_figures(db, [period.span for spans in lists for period in spans])
+            for result, spans in zip(results, lists):
+                for period in spans:
+                    add(result, dimension, calendar_json(window, period), figures[period.span])
+    return results
+
+
+# --------------------------------------------------------------------------------------
+# Cohorts
+# --------------------------------------------------------------------------------------
+
+# Months are numbered year * 12 + month - 1.
+COHORTS = """
+WITH orders AS (
+    SELECT customer, currency, amount, civil_day,
+           DATE '1970-01-01' + civil_day::INTEGER AS day,
+           year(day) * 12 + month(day) - 1 AS month
+    FROM events
+    WHERE type = 'order' AND civil_day <= $today
+),
+members AS (
+    SELECT customer, min(month) AS cohort FROM orders GROUP BY customer
+),
+sizes AS (
+    SELECT cohort, count(*) AS customers FROM members GROUP BY cohort
+),
+cells AS (  -- every age from 0 to this month's
+    SELECT cohort, customers, unnest(range($this_month - cohort + 1)) AS age FROM sizes
+),
+cell_orders AS (
+    SELECT cohort, month - cohort AS age, customer, currency, amount
+    FROM orders JOIN members USING (customer)
+)
+SELECT cohort, age, customers, currency,
+       count(DISTINCT customer) AS ordering_customers,
+       count(customer)          AS orders,
+       sum(amount)              AS revenue
+FROM cells LEFT JOIN cell_orders USING (cohort, age)
+GROUP BY GROUPING SETS ((cohort, age, customers), (cohort, age, customers, currency))
+ORDER BY cohort, age, grouping(currency) DESC, currency
+"""
+
+
+def cohorts_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    return [cohorts_at(db, civil_day(as_of, config.zone)) for as_of in as_ofs]
+
+
+def cohorts_at(db, today: int) -> list[dict]:
+    this_month = date_of(today).year * 12 + date_of(today).month - 1
+    cells: dict[tuple[int, int], dict] = {}
+    for row in query(db, COHORTS, {"today": today, "this_month": this_month}):
+        key = (row["cohort"], row["age"])
+        if key not in cells:  # the first row of a cell is its total
+            year, month = divmod(row["cohort"], 12)
+            cells[key] = {
+                "cohort": f"{year:04}-{month + 1:02}",
+                "age_months": row["age"],
+                "customers": row["customers"],
+                "ordering_customers": row["ordering_customers"],
+                "orders": row["orders"],
+                "currencies": {},
+            }
+        elif row["currency"] is not None:
+            revenue = money(int(row["revenue"]), row["currency"])
+            cells[key]["currencies"][row["currency"]] = {"revenue": revenue}
+    return list(cells.values())
+
+
+# --------------------------------------------------------------------------------------
+# Stages
+# --------------------------------------------------------------------------------------
+
+# Panes of one hour. A customer is lapsed with no order in (p-A, p], and at risk with no order
+# in (p-X, p], X being the at-risk age rounded up to whole hours.
+STAGES = """
+WITH seen AS (
+    SELECT customer, type, time_ms, floor(time_ms / $hour)::BIGINT AS pane
+    FROM events
+    WHERE customer IS NOT NULL AND pane <= $p
+),
+customers AS (
+    SELECT customer,
+           count(*)     FILTER (type = 'order') AS orders,
+           min(time_ms) FILTER (type = 'order') AS first_ms,
+           max(time_ms) FILTER (type = 'order') AS last_ms,
+           max(pane)    FILTER (type = 'order') AS last_pane
+    FROM seen
+    GROUP BY customer
+),
+ages AS (
+    SELECT *,
+           CASE WHEN orders < 3 THEN 0.5 * $active_for
+                ELSE least(greatest($cadence * (last_ms - first_ms) / (orders - 1), $at_risk_min),
+                           0.75 * $active_for)
+           END AS at_risk_ms
+    FROM customers
+),
+statuses AS (
+    SELECT orders,
+           CASE WHEN orders = 0                                      THEN 'none'
+                WHEN last_pane <= $p - $active_for // $hour          THEN 'lapsed'
+                WHEN last_pane <= $p - ceil(at_risk_ms / $hour)      THEN 'at_risk'
+                ELSE 'active'
+           END AS status
+    FROM ages
+)
+SELECT CASE WHEN orders = 0 THEN 'prospect'
+            WHEN orders = 1 THEN 'new'
+            WHEN orders >= $loyal_orders AND status <> 'lapsed' THEN 'loyal'
+            ELSE 'repeat'
+       END AS stage,
+       status,
+       count(*) AS customers
+FROM statuses
+GROUP BY stage, status
+ORDER BY stage, status
+"""
+
+
+def stages_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    if config.active_for_ms % HOUR_MS:
+        raise ValueError("active_for_ms: not in whole hours")
+    return [
+        query(db, STAGES, {
+            "hour": HOUR_MS,
+            "p": as_of // HOUR_MS,
+            "active_for": config.active_for_ms,
+            "cadence": float(config.at_risk_cadence),
+            "at_risk_min": config.at_risk_min_ms,
+            "loyal_orders": config.loyal_orders,
+        })
+        for as_of in as_ofs
+    ]
+
+
+# --------------------------------------------------------------------------------------
+# All together
+# --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def database():
+    db = duckdb.connect(":memory:")
+    db.execute("SET preserve_insertion_order = true")
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+def evaluate(
+    paths: list[Path],
+    raw_config: dict | None = None,
+    as_ofs: list[int] | None = None,
+    parts: tuple[str, ...] = DEFAULT_PARTS,
+) -> tuple[list[dict], Counter]:
+    """One object per instant (epoch milliseconds; default: the last event), and the rejects."""
+    config = read_config(raw_config or {})
+    with database() as db:
+        rejected = load(db, [Path(path) for path in paths], config)
+        first, last = db.execute("SELECT min(time_ms), max(time_ms) FROM events").fetchone()
+        if not as_ofs:
+            if last is None:
+                raise ValueError("no events and no --as-of")
+            as_ofs = [last]
+        begin = first if config.data_begin is None else config.data_begin
+        evaluators = {
+            "windows": lambda: windows_part(db, config, as_ofs, begin),
+            "calendar": lambda: calendar_part(db, config, as_ofs, begin),
+            "cohorts": lambda: cohorts_part(db, config, as_ofs),
+            "stages": lambda: stages_part(db, config, as_ofs),
+            "segments": lambda: segments_part(db, config, as_ofs),
+        }
+        results = {part: evaluators[part]() for part in PARTS if part in parts}
+    objects = [
+        {"as_of": format_time(as_of), **{part: results[part][i] for part in results}}
+        for i, as_of in enumerate(as_ofs)
+    ]
+    return objects, rejected
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--events", nargs="+", type=Path, required=True, metavar="FILE",
+                        help="NDJSON or CSV (.csv), optionally .gz")
+    parser.add_argument("--config", type=Path, metavar="CONFIG.json")
+    parser.add_argument("--as-of", action="append", type=parse_time, metavar="TIME",
+                        help="RFC 3339 or epoch milliseconds; repeatable (default: the last event)")
+    parser.add_argument("--parts", default=",".join(DEFAULT_PARTS),
+                        help=f"of {','.join(PARTS)} (default: %(default)s)")
+    arguments = parser.parse_args()
+    parts = tuple(arguments.parts.split(","))
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"unknown parts: {sorted(unknown)}")
+    raw_config = json.loads(arguments.config.read_text()) if arguments.config else {}
+    results, rejected = evaluate(arguments.events, raw_config, arguments.as_of, parts)
+    for reason, count in sorted(rejected.items()):
+        print(f"rejected {count}: {reason}", file=sys.stderr)
+    json.dump(results, sys.stdout, indent=1)
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
