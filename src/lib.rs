@@ -1,5 +1,6 @@
 //! retentiond
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod engine;

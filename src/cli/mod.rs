@@ -1,0 +1,106 @@
+//! The verbs, one file each.
+
+mod config;
+mod replay;
+mod table;
+mod validate;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigErrors, Settings};
+use crate::source::SourceError;
+
+/// Exact churn, retention and lifetime figures from a stream of orders.
+#[derive(Debug, Parser)]
+#[command(name = "retentiond", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to log, such as `debug` or `info,kafka=debug` [default: info].
+    #[arg(long, global = true, env = "RETENTIOND_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Compute the figures of event files, without Kafka.
+    Replay(replay::Replay),
+    /// Check a configuration: exit 0, or 78 with every mistake named.
+    Validate(validate::Validate),
+    /// Print the effective configuration, secrets redacted.
+    Config(config::Config),
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Whatever keeps the verb from doing its work; see [`exit_code`].
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Replay(replay) => replay.run(),
+        Verb::Validate(validate) => validate.run(),
+        Verb::Config(config) => config.run(),
+    }
+}
+
+/// `--config FILE`.
+#[derive(Debug, clap::Args)]
+pub struct ConfigFile {
+    /// The configuration (TOML); defaults and environment variables alone when absent.
+    #[arg(long = "config", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The settings of a verb that talks to nobody: no file that holds a secret is opened.
+    fn load_without_secrets(&self) -> Result<Settings, ConfigErrors> {
+        Settings::load_without_secrets(self.path(), std::env::vars())
+    }
+}
+
+/// 78 (`EX_CONFIG`) when the configuration or the cluster has to be changed, 75 (`EX_TEMPFAIL`) when another instance
+/// took over, 1 otherwise.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<SourceError>() {
+        Some(SourceError::Configuration(_)) => 78,
+        Some(SourceError::Fenced(_)) => 75,
+        Some(SourceError::Unavailable(_)) => 1,
+        None if error.is::<ConfigErrors>() => 78,
+        None => 1,
+    }
+}
+
+/// Prints what went wrong to standard error.
+#[expect(clippy::print_stderr, reason = "the last words of the program")]
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("retentiond: {error:#}");
+}
+
+/// Text on a terminal, JSON otherwise, to standard error.
+pub fn start_logging(filter: Option<&str>) {
+    let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or("info"));
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if terminal {
+        log.with_target(false).init();
+    } else {
+        log.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    }
+}
+
+/// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    _ = writeln!(out, "{}", text.trim_end_matches('\n'));
+}
