@@ -7,5 +7,6 @@ pub mod engine;
 pub mod event;
 pub mod output;
 pub mod replay;
+pub mod shop;
 pub mod source;
 pub mod worker;

@@ -1,0 +1,70 @@
+//! From what happened to what reaches the bus: latency, late arrivals and second copies.
+
+use super::Published;
+use super::chance::Chance;
+use super::fact::{Fact, What};
+use super::queue::Queue;
+use super::settings::ShopSettings;
+use crate::event::{HOUR, MINUTE, Time};
+
+/// Facts on their way to the bus, by the time they reach it.
+#[derive(Debug, Clone)]
+pub(super) struct Outbox {
+    queue: Queue<Fact>,
+    duplicates: f64,
+    late: f64,
+    too_late: f64,
+}
+
+impl Outbox {
+    pub fn new(settings: &ShopSettings) -> Outbox {
+        Outbox {
+            queue: Queue::new(),
+            duplicates: settings.duplicates,
+            late: settings.late.max(0.0),
+            too_late: settings.too_late.max(0.0),
+        }
+    }
+
+    /// Sends a fact, at the time it happens or some time after.
+    pub fn send(&mut self, chance: &mut Chance, fact: Fact) {
+        // A copy or a delay of an erasure would erase what came after it.
+        let erase = matches!(fact.what, What::Erase { .. });
+        let delay = if erase { 0 } else { self.delay(chance) };
+        let at = fact.time.plus(chance.within(20..1_500) + delay);
+        self.queue.push(at, fact);
+        if fact.what.has_id() && chance.happens(self.duplicates) {
+            self.queue.push(at.plus(chance.within(MINUTE..30 * MINUTE)), fact);
+        }
+    }
+
+    fn delay(&self, chance: &mut Chance) -> i64 {
+        let draw = chance.unit();
+        if draw < self.too_late {
+            chance.within(25 * HOUR..72 * HOUR)
+        } else if draw >= self.too_late + self.late {
+            0
+        } else if chance.happens(1.0 / 30.0) {
+            chance.within(6 * HOUR..20 * HOUR)
+        } else {
+            // Squared, so that most are late by minutes and few by hours.
+            let draw = chance.within(0..600);
+            2 * MINUTE + (draw * draw / 1_000) * MINUTE
+        }
+    }
+
+    /// When the next message reaches the bus.
+    pub fn next_at(&self) -> Option<Time> {
+        self.queue.next_at()
+    }
+
+    /// The next message.
+    pub fn receive(&mut self) -> Option<Published> {
+        self.queue.pop().map(|(at, _, fact)| fact.publish(at))
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
