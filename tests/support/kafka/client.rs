@@ -170,18 +170,12 @@ impl Broker {
     /// As [`Broker::publish`], with all that a message can carry, and a partitioner by librdkafka's name
     /// (`consistent_random` is crc32).
     pub fn publish_messages(&self, topic: &str, partitioner: &str, messages: impl IntoIterator<Item = Message>) -> u64 {
-        let mut settings = config(&self.brokers());
-        settings
-            .set("partitioner", partitioner)
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .set("batch.num.messages", "100000")
-            .set("message.max.bytes", LARGEST_MESSAGE);
-        let producer: BaseProducer<Deliveries> =
-            settings.create_with_context(Deliveries::default()).expect("a producer");
-        let sent = messages.into_iter().map(|message| send(&producer, topic, &message)).count() as u64;
-        producer.flush(TRANSFER).unwrap_or_else(|error| panic!("publishing to {topic} did not end: {error}"));
-        producer.context().assert_all(topic, sent);
+        let mut kept = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
+        let publisher = kept.take().filter(|publisher| publisher.partitioner == partitioner);
+        let publisher = publisher.unwrap_or_else(|| Publisher::new(&self.brokers(), partitioner));
+        let sent = publisher.publish(topic, messages);
+        // After a panic there is nothing to keep: the next call begins anew.
+        *kept = Some(publisher);
         sent
     }
 
@@ -258,6 +252,7 @@ impl Broker {
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10")
+            .set("fetch.queue.backoff.ms", "5")
             .set("fetch.message.max.bytes", LARGEST_MESSAGE)
             .create()
             .expect("a consumer")
@@ -280,26 +275,58 @@ fn partitions(reader: &BaseConsumer, topic: &str) -> Vec<i32> {
     partitions
 }
 
-fn send(producer: &BaseProducer<Deliveries>, topic: &str, message: &Message) {
-    let mut record = BaseRecord::<[u8], [u8]>::to(topic);
-    record.partition = message.partition;
-    record.key = message.key.as_deref();
-    record.payload = message.payload.as_deref();
-    record.timestamp = message.timestamp;
-    if !message.headers.is_empty() {
-        let headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        record.headers = Some(
-            message
-                .headers
-                .iter()
-                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
-        );
+/// An idempotent producer, so that a retry neither repeats nor reorders. It takes half a second to get its id, which is
+/// why a broker keeps the last one.
+pub struct Publisher {
+    partitioner: String,
+    producer: BaseProducer<Deliveries>,
+}
+
+impl Publisher {
+    fn new(brokers: &str, partitioner: &str) -> Publisher {
+        let producer = config(brokers)
+            .set("partitioner", partitioner)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("batch.num.messages", "100000")
+            .set("message.max.bytes", LARGEST_MESSAGE)
+            .create_with_context(Deliveries::default())
+            .expect("a producer");
+        Publisher { partitioner: partitioner.to_owned(), producer }
     }
-    while let Err((error, refused)) = producer.send(record) {
-        let full = error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
-        assert!(full, "cannot publish to {topic}: {error}");
-        producer.poll(Duration::from_millis(50));
-        record = refused;
+
+    fn publish(&self, topic: &str, messages: impl IntoIterator<Item = Message>) -> u64 {
+        let delivered_before = self.producer.context().delivered.load(Ordering::Relaxed);
+        let sent = messages.into_iter().map(|message| self.send(topic, &message)).count() as u64;
+        self.producer.flush(TRANSFER).unwrap_or_else(|error| panic!("publishing to {topic} did not end: {error}"));
+        let deliveries = self.producer.context();
+        let delivered = deliveries.delivered.load(Ordering::Relaxed) - delivered_before;
+        let failure = deliveries.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(delivered == sent, "{delivered} of {sent} messages reached {topic}; first failure: {failure:?}");
+        sent
+    }
+
+    fn send(&self, topic: &str, message: &Message) {
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic);
+        record.partition = message.partition;
+        record.key = message.key.as_deref();
+        record.payload = message.payload.as_deref();
+        record.timestamp = message.timestamp;
+        if !message.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(message.headers.len());
+            record.headers = Some(
+                message
+                    .headers
+                    .iter()
+                    .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+            );
+        }
+        while let Err((error, refused)) = self.producer.send(record) {
+            let full = error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+            assert!(full, "cannot publish to {topic}: {error}");
+            self.producer.poll(Duration::from_millis(50));
+            record = refused;
+        }
     }
 }
 
@@ -308,14 +335,6 @@ fn send(producer: &BaseProducer<Deliveries>, topic: &str, message: &Message) {
 struct Deliveries {
     delivered: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
-}
-
-impl Deliveries {
-    fn assert_all(&self, topic: &str, sent: u64) {
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        let delivered = self.delivered.load(Ordering::Relaxed);
-        assert!(delivered == sent, "{delivered} of {sent} messages reached {topic}; first failure: {failure:?}");
-    }
 }
 
 impl ClientContext for Deliveries {}

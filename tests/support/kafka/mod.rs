@@ -15,13 +15,14 @@ mod libs;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use tempfile::TempDir;
 
+use client::Publisher;
 pub use client::{Committed, MURMUR2, Message, Record};
 
 use super::process::{Process, Signal};
@@ -48,6 +49,7 @@ const JVM: [&str; 6] = [
 /// A broker that ends with this value; its address and data survive [`Broker::kill`] and [`Broker::restart`].
 pub struct Broker {
     admin: AdminClient<DefaultClientContext>,
+    publisher: Mutex<Option<Publisher>>,
     process: Process,
     libs: &'static Path,
     port: u16,
@@ -103,7 +105,7 @@ impl Broker {
         let cluster_id = format(libs, dir.path())?;
         let process = launch(libs, dir.path());
         let admin = client::admin(port);
-        let mut broker = Broker { admin, process, libs, port, cluster_id, dir };
+        let mut broker = Broker { admin, publisher: Mutex::new(None), process, libs, port, cluster_id, dir };
         broker.await_ready()?;
         Ok(broker)
     }
@@ -120,6 +122,8 @@ impl Broker {
 
     /// Ends the broker in good order (SIGTERM).
     pub fn stop(&mut self) {
+        // One that stands still would not hear it.
+        self.resume();
         self.process.signal(Signal::Terminate);
         let ended = self.process.wait_exit(STOP_DEADLINE);
         assert!(ended.is_some(), "the broker did not stop within {STOP_DEADLINE:?}:\n{}", self.log_tail());
@@ -160,7 +164,9 @@ impl Broker {
             let client = self.admin.inner();
             let metadata = client.fetch_metadata(None, Duration::from_millis(250)).ok()?;
             let ours = || client.fetch_cluster_id(Duration::from_millis(250)).as_ref() == Some(&self.cluster_id);
-            (!metadata.brokers().is_empty() && ours()).then_some(Ok(()))
+            let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            let led = partitions.all(|partition| partition.leader() >= 0);
+            (!metadata.brokers().is_empty() && led && ours()).then_some(Ok(()))
         });
         ready
             .unwrap_or_else(|| Err(format!("it did not answer within {:?}", begun.elapsed())))
