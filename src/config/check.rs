@@ -1,16 +1,17 @@
 //! What the tables must satisfy together, and the settings that follow from them.
 //!
-//! Tests of each message are in `tests.rs`.
+//! Tests of each message are in `check_tests.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Settings;
 use super::alerts::{RuleTable, Webhook};
 use super::error::{Problems, key_of, nearest};
-use super::figures::{RESOLUTIONS, WindowTable};
+use super::figures::{CalendarTable, RESOLUTIONS, WindowTable};
 use super::kafka::Protocol;
 use super::load::{Given, Tables};
 use super::millis::Millis;
+use super::options::REDACTED;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
 /// What a Kafka topic, and an instance id, may be called.
@@ -59,7 +60,7 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
         sources,
         customers,
         windows,
-        calendar: tables.calendar.iter().filter_map(|calendar| calendar.settings()).collect(),
+        calendar: tables.calendar.iter().filter_map(CalendarTable::settings).collect(),
         time: tables.time,
         clv,
         inactivity: tables.inactivity.iter().filter_map(RuleTable::rule).collect(),
@@ -126,9 +127,9 @@ fn topics(tables: &Tables, problems: &mut Problems) {
         }
     }
     if tables.sources.is_empty() {
-        problems.add("sources", "is empty; write at least [sources.orders], or leave it out");
+        problems.add_between(&["sources"], "is empty; write at least [sources.orders], or leave it out");
     } else if !tables.sources.values().any(|source| source.clock) {
-        problems.add("sources", "hold none that drives time; write clock = true for at least one");
+        problems.add_between(&["sources"], "hold none that drives time; write clock = true for at least one");
     }
 }
 
@@ -240,23 +241,20 @@ fn spans(i: usize, window: &WindowTable, period: Millis, customers: Millis, prob
         return problems.add_between(&[resolution_key, period_key], what);
     }
     let divides = |step: i64| period.get() % step == 0 && active_for.get() % step == 0;
-    if divides(resolution.get()) {
-        return;
-    }
-    let (field, key, length) = if period.get() % resolution.get() == 0 {
-        ("active_for", active_key, active_for)
-    } else {
-        ("period", period_key, period)
-    };
     let origin = if window.resolution.is_some() { "" } else { " that follows from the period" };
-    let remedy = match RESOLUTIONS.iter().rfind(|step| **step <= resolution.get() && divides(**step)) {
-        Some(step) => format!("write resolution = \"{}\"", Millis::clamped(*step)),
-        None => format!("write \"{}\"", rounded_up(length.get(), resolution.get())),
-    };
-    problems.add_between(
-        &[key, period_key, active_key, resolution_key, "customers.active_for"],
-        format!("{field} \"{length}\" is no whole multiple of the resolution \"{resolution}\"{origin}; {remedy}"),
-    );
+    for (key, length) in [(period_key, period), (active_key, active_for)] {
+        if length.get() % resolution.get() == 0 {
+            continue;
+        }
+        let remedy = match RESOLUTIONS.iter().rfind(|step| **step <= resolution.get() && divides(**step)) {
+            Some(step) => format!("write resolution = \"{}\"", Millis::clamped(*step)),
+            None => format!("write \"{}\"", rounded_up(length.get(), resolution.get())),
+        };
+        problems.add_between(
+            &[key, period_key, resolution_key, "customers.active_for"],
+            format!("\"{length}\" is no whole multiple of the resolution \"{resolution}\"{origin}; {remedy}"),
+        );
+    }
 }
 
 /// The smallest multiple of `step` that is at least as long.
@@ -451,6 +449,9 @@ fn webhook(hook: &Webhook, problems: &mut Problems) {
         problems.add("alerts.webhook.url", "is missing; write such as \"https://hooks.example.com/retention\"");
     } else if authority.is_empty() {
         problems.add("alerts.webhook.url", "is no web address; write such as \"https://hooks.example.com/retention\"");
+    } else if hook.url.contains(REDACTED) {
+        problems
+            .add("alerts.webhook.url", format!("holds {REDACTED:?}, which stands for a key in print; write the key"));
     } else if authority.contains('@') {
         problems.add("alerts.webhook.url", "holds a user or password; remove it, alerts are signed with secret_file");
     }

@@ -72,10 +72,12 @@ impl Problems {
         self.found.push(ConfigError { key, what: what.into(), variable });
     }
 
-    /// Adds a mistake between several keys at the first of them, unless one of them is wrong by itself.
+    /// Adds a mistake between several keys at the first of them, unless a mistake was found at, above or below
+    /// any of them.
     pub(super) fn add_between(&mut self, keys: &[&str], what: impl Into<String>) {
-        if let [first, others @ ..] = keys
-            && !others.iter().any(|key| self.is_wrong(key))
+        let below = |key: &str| self.found.iter().any(|error| within(&error.key, key));
+        if let Some(first) = keys.first()
+            && !keys.iter().any(|key| self.is_wrong(key) || below(key))
         {
             self.add(*first, what);
         }
@@ -172,6 +174,7 @@ mod tests {
         problems.add("windows[1].period", "is missing");
         problems.add("windows[10].period", "is missing");
         problems.add_between(&["time.history", "windows[1].period"], "is too short");
+        problems.add_between(&["clv.window", "windows"], "is no window");
         let keys: Vec<String> = problems.found.into_iter().map(|error| error.key).collect();
         assert_eq!(keys, ["windows[1]", "windows[10].period"]);
     }

@@ -19,6 +19,12 @@ use super::service::{Checkpoint, Http};
 /// What begins the names of environment variables that are settings.
 const PREFIX: &str = "RETENTIOND__";
 
+/// Sections that are lists of tables.
+const LISTS: [&str; 3] = ["windows", "calendar", "inactivity"];
+
+/// Sections that are tables of keys.
+const TABLES: [&str; 8] = ["kafka", "customers", "time", "clv", "alerts", "dead_letters", "checkpoint", "http"];
+
 /// The configuration as written, each table still without what follows from other tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -97,7 +103,28 @@ pub(super) fn read(
     let variables = overlay(&mut tree, environment, problems);
     let mut given = Given::default();
     given.collect(&mut Vec::new(), &tree);
+    refuse_lists(&mut tree, problems);
     (extract(tree, variables, problems), given)
+}
+
+/// Refuses lists where tables belong; serde would take the elements for the values of the keys in their order.
+fn refuse_lists(tree: &mut Value, problems: &mut Problems) {
+    let mut tables: Vec<Vec<String>> = TABLES.iter().map(|name| vec![(*name).to_owned()]).collect();
+    tables.push(vec!["alerts".to_owned(), "webhook".to_owned()]);
+    for (name, value) in tree.as_dict().into_iter().flatten() {
+        let inner: Vec<String> = match value {
+            Value::Dict(_, sources) if name == "sources" => sources.keys().cloned().collect(),
+            Value::Array(_, list) if LISTS.contains(&name.as_str()) => (0..list.len()).map(|i| i.to_string()).collect(),
+            _ => continue,
+        };
+        tables.extend(inner.into_iter().map(|segment| vec![name.clone(), segment]));
+    }
+    for path in tables {
+        if find(tree, &path).is_some_and(|value| matches!(value, Value::Array(..))) {
+            problems.add(key_of(&path), explain(&path, &Kind::InvalidType(Actual::Seq, "struct ".to_owned())));
+            take_out(tree, &path);
+        }
+    }
 }
 
 /// Reads TOML; a message holds neither the line nor a value of it, which may be a secret.
@@ -213,7 +240,7 @@ fn set(tree: &mut Value, segments: &[&str], path: &mut Vec<String>, text: &str) 
     let is_option = path.iter().map(String::as_str).eq(["kafka", "options"]);
     let key = known.unwrap_or_else(|| if is_option { option_of_variable(segment) } else { (*segment).to_owned() });
     path.push(key.clone());
-    let empty = if path.len() == 1 && ["windows", "calendar", "inactivity"].contains(segment) {
+    let empty = if path.len() == 1 && LISTS.contains(segment) {
         Value::from(Vec::<Value>::new())
     } else {
         Value::from(Dict::new())
@@ -263,8 +290,8 @@ fn take_out(tree: &mut Value, path: &[String]) -> bool {
     let Some(parent) = find(tree, parents) else { return false };
     match parent {
         Value::Dict(_, dict) => dict.remove(last).is_some(),
-        Value::Array(_, list) if parents.len() == 1 && is_index(last) => {
-            let Some(element) = last.parse::<usize>().ok().and_then(|i| list.get_mut(i)) else { return false };
+        Value::Array(_, elements) if parents.len() == 1 && is_index(last) => {
+            let Some(element) = last.parse::<usize>().ok().and_then(|i| elements.get_mut(i)) else { return false };
             let emptied = !element.as_dict().is_some_and(Dict::is_empty);
             *element = Value::from(Dict::new());
             emptied

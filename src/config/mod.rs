@@ -9,10 +9,14 @@
 
 mod alerts;
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod error;
 mod figures;
 mod kafka;
 mod load;
+#[cfg(test)]
+mod load_tests;
 mod millis;
 mod options;
 mod service;
