@@ -10,3 +10,4 @@ pub mod replay;
 pub mod shop;
 pub mod source;
 pub mod worker;
+pub mod source;

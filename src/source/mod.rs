@@ -3,10 +3,14 @@
 //! A [`LogClient`] is one member of a consumer group over several topics. It hands out record batches grouped by
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
+mod co_partitioning;
 pub mod files;
+pub mod kafka;
 pub mod status;
 
 use std::time::Duration;
+
+pub use self::co_partitioning::{CoPartitioning, check_co_partitioning};
 
 /// A source topic, by its position in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

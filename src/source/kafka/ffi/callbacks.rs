@@ -1,0 +1,140 @@
+//! What librdkafka calls: everything is noted down here and handed out by the poll, or logged.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{mem, ptr};
+
+use rdkafka::bindings as rd;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
+
+use super::{Failure, entries_of, fatal_of, text_of};
+
+/// Something that a callback noted down.
+#[derive(Debug)]
+pub(in super::super) enum Notice {
+    Assigned(Vec<(String, i32)>),
+    Revoked(Vec<(String, i32)>),
+    Lost(Vec<(String, i32)>),
+    Error(Failure),
+    Fatal(Failure),
+}
+
+/// What the callbacks see: the opaque pointer of the client.
+#[derive(Debug, Default)]
+pub(super) struct Callbacks {
+    notices: Mutex<Vec<Notice>>,
+    /// Rebalances are answered by the callback itself from now on, since nobody polls any more.
+    closing: AtomicBool,
+}
+
+impl Callbacks {
+    /// What was noted down since the last call.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on nobody polls, so the rebalance callback answers by itself.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+}
+
+/// Sets all callbacks; the opaque pointer of the configuration must be a [`Callbacks`].
+///
+/// # Safety
+/// `conf` is a live configuration, and its opaque pointer stays valid until its client is destroyed.
+pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t) {
+    // SAFETY: a live configuration and functions of the right signatures.
+    unsafe {
+        rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
+        rd::rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
+        rd::rd_kafka_conf_set_error_cb(conf, Some(on_error));
+        rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
+    }
+}
+
+/// Notes something down and ends the wait of the poll.
+///
+/// # Safety
+/// Called from a callback of the live client `rk` with its opaque pointer.
+unsafe fn note(rk: *mut rd::rd_kafka_t, opaque: *mut c_void, notice: Notice) {
+    // SAFETY: the opaque pointer is that of `Handle::new`, freed only after the client.
+    let callbacks = unsafe { &*opaque.cast::<Callbacks>() };
+    callbacks.notices.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
+    // SAFETY: a live client; null without a group, otherwise a reference that we give back.
+    unsafe {
+        let queue = rd::rd_kafka_queue_get_consumer(rk);
+        if !queue.is_null() {
+            rd::rd_kafka_queue_yield(queue);
+            rd::rd_kafka_queue_destroy(queue);
+        }
+    }
+}
+
+unsafe extern "C" fn on_rebalance(
+    rk: *mut rd::rd_kafka_t,
+    code: RDKafkaRespErr,
+    list: *mut rd::rd_kafka_topic_partition_list_t,
+    opaque: *mut c_void,
+) {
+    // SAFETY: librdkafka calls with a live client, its opaque pointer, and a list that lives during the call.
+    unsafe {
+        if (*opaque.cast::<Callbacks>()).closing.load(Ordering::Acquire) {
+            // While closing librdkafka takes this as the answer under every protocol.
+            rd::rd_kafka_assign(rk, ptr::null());
+            return;
+        }
+        let partitions = entries_of(list).map(|entry| (entry.topic.to_owned(), entry.partition)).collect();
+        let notice = match Code::from(code) {
+            Code::AssignPartitions => Notice::Assigned(partitions),
+            Code::RevokePartitions if rd::rd_kafka_assignment_lost(rk) == 0 => Notice::Revoked(partitions),
+            _ => Notice::Lost(partitions),
+        };
+        note(rk, opaque, notice);
+    }
+}
+
+unsafe extern "C" fn on_error(rk: *mut rd::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
+    let code = RDKafkaRespErr::try_from(code).map_or(Code::Unknown, Code::from);
+    // SAFETY: librdkafka calls with a live client, its opaque pointer, and a terminated text.
+    unsafe {
+        let failure = Failure { code, text: text_of(reason) };
+        let notice = match fatal_of(rk) {
+            Some(fatal) if code == Code::Fatal => Notice::Fatal(fatal),
+            _ => Notice::Error(failure),
+        };
+        note(rk, opaque, notice);
+    }
+}
+
+unsafe extern "C" fn on_commit(
+    _: *mut rd::rd_kafka_t,
+    code: RDKafkaRespErr,
+    list: *mut rd::rd_kafka_topic_partition_list_t,
+    _: *mut c_void,
+) {
+    let code = Code::from(code);
+    if !matches!(code, Code::NoError | Code::NoOffset) {
+        tracing::warn!(target: "kafka", error = %code, "offsets not committed; the next commit mends it");
+        return;
+    }
+    // SAFETY: librdkafka calls with a list that lives during the call, or null.
+    for entry in unsafe { entries_of(list) }.filter(|entry| entry.code != Code::NoError) {
+        tracing::warn!(
+            target: "kafka", topic = entry.topic, partition = entry.partition, offset = entry.offset,
+            error = %entry.code, "offset not committed; the next commit mends it"
+        );
+    }
+}
+
+unsafe extern "C" fn on_log(_: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {
+    // SAFETY: librdkafka calls with terminated texts.
+    let (facility, text) = unsafe { (text_of(facility), text_of(text)) };
+    match level {
+        ..=3 => tracing::error!(target: "kafka", facility, "{text}"),
+        4 => tracing::warn!(target: "kafka", facility, "{text}"),
+        5 | 6 => tracing::info!(target: "kafka", facility, "{text}"),
+        _ => tracing::debug!(target: "kafka", facility, "{text}"),
+    }
+}

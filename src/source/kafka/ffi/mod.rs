@@ -1,0 +1,416 @@
+//! The only unsafe code of the program (this directory): librdkafka behind safe types that free what they own, in the
+//! right order.
+//!
+//! [`Handle`] is the client and must outlive everything that librdkafka hands out, so queues and batches hold an
+//! `Arc` of it. librdkafka calls back on the thread that serves a queue (rebalances, errors, commit results) and, for
+//! logs, on any thread; callbacks only note down what happened, in [`Callbacks`], and the poll hands it out.
+//!
+//! Two traps of `rd_kafka_consume_batch_queue` (librdkafka 2.12) shape this file:
+//! it waits for the whole timeout unless the buffer fills, and after `rd_kafka_yield` in a callback it drops the next
+//! message. So callbacks wake the queue with `rd_kafka_queue_yield` instead, and [`super::KafkaClient`] waits for one
+//! message at most and then takes what else is there.
+#![allow(unsafe_code)]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+mod callbacks;
+mod queue;
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use std::{mem, ptr, slice, thread};
+
+use rdkafka::bindings as rd;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
+
+use self::callbacks::Callbacks;
+pub(super) use self::callbacks::Notice;
+pub use self::queue::KafkaBatch;
+pub(super) use self::queue::{Queue, Run};
+
+const ERROR_TEXT_BYTES: usize = 512;
+
+/// A timeout for librdkafka, rounded up; never negative, which would mean for ever.
+fn timeout(wait: Duration) -> c_int {
+    c_int::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX)
+}
+
+/// The text of a C string that lives at least as long as the caller's borrow; empty for null.
+///
+/// # Safety
+/// `text` is null or points to a terminated string that nobody changes meanwhile.
+unsafe fn text_of(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and the caller vouches for the rest.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+fn result_of(code: RDKafkaRespErr) -> Result<(), Failure> {
+    match Code::from(code) {
+        Code::NoError => Ok(()),
+        code => Err(Failure { code, text: code.to_string() }),
+    }
+}
+
+/// What librdkafka answered instead of success.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub code: Code,
+    pub text: String,
+}
+
+/// A configuration under construction.
+pub(super) struct Conf(*mut rd::rd_kafka_conf_t);
+
+impl Conf {
+    pub fn new() -> Conf {
+        // SAFETY: no arguments; it ends the process rather than return null.
+        Conf(unsafe { rd::rd_kafka_conf_new() })
+    }
+
+    /// Sets an option; the error says what is wrong with its name or value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
+            return Err("contains a zero byte".to_owned());
+        };
+        let mut text = [0; ERROR_TEXT_BYTES];
+        // SAFETY: a live configuration, terminated strings, and a buffer of the stated size.
+        let answer = unsafe {
+            rd::rd_kafka_conf_set(self.0, name.as_ptr(), value.as_ptr(), text.as_mut_ptr(), ERROR_TEXT_BYTES)
+        };
+        if answer == rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {
+            return Ok(());
+        }
+        // SAFETY: librdkafka terminates what it writes into the buffer.
+        Err(unsafe { text_of(text.as_ptr()) })
+    }
+}
+
+impl Drop for Conf {
+    fn drop(&mut self) {
+        // SAFETY: still ours, since `Handle::new` forgets the value when librdkafka takes the pointer.
+        unsafe { rd::rd_kafka_conf_destroy(self.0) }
+    }
+}
+
+/// A list of topic-partitions with offsets.
+pub(super) struct List(*mut rd::rd_kafka_topic_partition_list_t);
+
+/// One line of a [`List`].
+pub(super) struct Entry<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub offset: i64,
+    pub metadata: Option<&'a [u8]>,
+    pub code: Code,
+}
+
+impl List {
+    pub fn with_capacity(capacity: usize) -> List {
+        // SAFETY: it ends the process rather than return null.
+        List(unsafe { rd::rd_kafka_topic_partition_list_new(c_int::try_from(capacity).unwrap_or(0)) })
+    }
+
+    pub fn add(&mut self, topic: &CStr, partition: i32, offset: i64) {
+        // SAFETY: a live list and a terminated string, which is copied; the new element is valid until the next `add`.
+        unsafe { (*rd::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition)).offset = offset }
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        // SAFETY: a live list, borrowed for as long as the entries are.
+        unsafe { entries_of(self.0) }
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: ours, and not used afterwards.
+        unsafe { rd::rd_kafka_topic_partition_list_destroy(self.0) }
+    }
+}
+
+/// The lines of a list.
+///
+/// # Safety
+/// `list` is null or lives, unchanged, for `'a`.
+unsafe fn entries_of<'a>(list: *const rd::rd_kafka_topic_partition_list_t) -> impl Iterator<Item = Entry<'a>> {
+    let elements: &'a [rd::rd_kafka_topic_partition_t] = if list.is_null() {
+        &[]
+    } else {
+        // SAFETY: `elems` points to `cnt` elements; it may be null only when there are none.
+        unsafe {
+            match usize::try_from((*list).cnt) {
+                Ok(count) if count > 0 => slice::from_raw_parts((*list).elems, count),
+                _ => &[],
+            }
+        }
+    };
+    elements.iter().map(|element| Entry {
+        // SAFETY: the topic is a terminated string that lives as long as the list.
+        topic: unsafe { CStr::from_ptr(element.topic) }.to_str().unwrap_or_default(),
+        partition: element.partition,
+        offset: element.offset,
+        // SAFETY: the metadata belongs to the list and has the stated size.
+        metadata: (!element.metadata.is_null())
+            .then(|| unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) }),
+        code: Code::from(element.err),
+    })
+}
+
+/// A client of the cluster. Freed on a thread of its own, because that may wait for brokers.
+#[derive(Debug)]
+pub(super) struct Handle {
+    rk: *mut rd::rd_kafka_t,
+    callbacks: *mut Callbacks,
+}
+
+// SAFETY: `rd_kafka_t` may be used from any thread at once, and `Callbacks` is `Sync`.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    /// A consumer client with our callbacks; it talks to nobody yet.
+    pub fn new(conf: Conf) -> Result<Arc<Handle>, String> {
+        let callbacks = Box::into_raw(Box::<Callbacks>::default());
+        let mut text = [0; ERROR_TEXT_BYTES];
+        // SAFETY: a live configuration, functions of the right signatures, and an opaque pointer that is freed only
+        // after `rd_kafka_destroy` returned, so no callback sees it dangle.
+        let rk = unsafe {
+            rd::rd_kafka_conf_set_opaque(conf.0, callbacks.cast());
+            callbacks::install(conf.0);
+            rd::rd_kafka_new(rd::rd_kafka_type_t::RD_KAFKA_CONSUMER, conf.0, text.as_mut_ptr(), ERROR_TEXT_BYTES)
+        };
+        if rk.is_null() {
+            // SAFETY: made by `Box::into_raw` above and used by nobody, since there is no client.
+            drop(unsafe { Box::from_raw(callbacks) });
+            // SAFETY: librdkafka terminates what it writes into the buffer.
+            return Err(unsafe { text_of(text.as_ptr()) });
+        }
+        mem::forget(conf); // now librdkafka's
+        Ok(Arc::new(Handle { rk, callbacks }))
+    }
+
+    fn callbacks(&self) -> &Callbacks {
+        // SAFETY: lives as long as the client, which lives as long as `self`.
+        unsafe { &*self.callbacks }
+    }
+
+    /// What the callbacks noted down since the last call.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.callbacks().take_notices()
+    }
+
+    /// The fatal error that the client raised, if any.
+    pub fn fatal(&self) -> Option<Failure> {
+        // SAFETY: a live client.
+        unsafe { fatal_of(self.rk) }
+    }
+
+    /// Joins the group and returns the queue on which everything arrives.
+    pub fn subscribe(self: &Arc<Handle>, topics: &List) -> Result<Queue, Failure> {
+        // SAFETY: a live client and a live list, which is copied.
+        unsafe {
+            result_of(rd::rd_kafka_poll_set_consumer(self.rk))?;
+            result_of(rd::rd_kafka_subscribe(self.rk, topics.0))?;
+        }
+        // SAFETY: a live client that is in a group; otherwise `rd_kafka_poll_set_consumer` had failed.
+        Ok(unsafe { Queue::from_raw(rd::rd_kafka_queue_get_consumer(self.rk), Arc::clone(self)) })
+    }
+
+    fn new_queue(self: &Arc<Handle>) -> Queue {
+        // SAFETY: a live client.
+        unsafe { Queue::from_raw(rd::rd_kafka_queue_new(self.rk), Arc::clone(self)) }
+    }
+
+    /// Reads exactly these from now on; nothing when `None`.
+    pub fn assign(&self, list: Option<&List>) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list or null; the list is copied.
+        result_of(unsafe { rd::rd_kafka_assign(self.rk, list.map_or(ptr::null(), |list| list.0)) })
+    }
+
+    pub fn incremental_assign(&self, list: &List) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list, which is copied; the error is freed by `take_error`.
+        unsafe { take_error(rd::rd_kafka_incremental_assign(self.rk, list.0)) }
+    }
+
+    pub fn incremental_unassign(&self, list: &List) -> Result<(), Failure> {
+        // SAFETY: as above.
+        unsafe { take_error(rd::rd_kafka_incremental_unassign(self.rk, list.0)) }
+    }
+
+    /// Sends a commit; a failure is logged by the callback when the answer comes.
+    pub fn commit(&self, list: &List) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list, which is copied.
+        result_of(unsafe { rd::rd_kafka_commit(self.rk, list.0, 1) })
+    }
+
+    /// Commits and waits for the answer, the first refusal of a partition included; `None` when none came in time.
+    pub fn commit_and_wait(self: &Arc<Handle>, list: &List, wait: Duration) -> Option<Result<(), Failure>> {
+        let answers = self.new_queue();
+        // SAFETY: a live client, a live list (copied) and a live queue; without a callback the answer is an event.
+        let sent = unsafe { rd::rd_kafka_commit_queue(self.rk, list.0, answers.raw(), None, ptr::null_mut()) };
+        if let Err(failure) = result_of(sent) {
+            return Some(Err(failure));
+        }
+        // SAFETY: a live queue.
+        let event = unsafe { rd::rd_kafka_queue_poll(answers.raw(), timeout(wait)) };
+        if event.is_null() {
+            return None;
+        }
+        // SAFETY: a live event of ours; the list belongs to it and is read before it is destroyed.
+        unsafe {
+            let refused = entries_of(rd::rd_kafka_event_topic_partition_list(event))
+                .find(|entry| entry.code != Code::NoError)
+                .map(|entry| Failure {
+                    code: entry.code,
+                    text: format!("{} [{}]: {}", entry.topic, entry.partition, entry.code),
+                });
+            let answer = result_of(rd::rd_kafka_event_error(event)).and(refused.map_or(Ok(()), Err));
+            rd::rd_kafka_event_destroy(event);
+            Some(answer)
+        }
+    }
+
+    /// Fills in the committed offsets and their metadata, without those of unfinished transactions.
+    pub fn committed(&self, list: &mut List, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list that nobody else uses.
+        result_of(unsafe { rd::rd_kafka_committed(self.rk, list.0, timeout(wait)) })
+    }
+
+    /// Replaces each offset, an epoch millisecond, by that of the first record at or after it.
+    pub fn offsets_for_times(&self, list: &mut List, wait: Duration) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list that nobody else uses.
+        result_of(unsafe { rd::rd_kafka_offsets_for_times(self.rk, list.0, timeout(wait)) })
+    }
+
+    /// The end of a partition as last fetched.
+    pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: a live client, a terminated string, and two places to write to.
+        let answer = unsafe {
+            rd::rd_kafka_get_watermark_offsets(self.rk, topic.as_ptr(), partition, &raw mut low, &raw mut high)
+        };
+        (Code::from(answer) == Code::NoError && high >= 0).then_some(high)
+    }
+
+    /// How many partitions a topic has; the error may be that it does not exist.
+    pub fn partition_count(&self, topic: &CStr, wait: Duration) -> Result<u32, Failure> {
+        let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
+        // SAFETY: a live client and a terminated string; the topic is ours until it is destroyed, and the answer is
+        // written only on success.
+        let answer = unsafe {
+            let handle = rd::rd_kafka_topic_new(self.rk, topic.as_ptr(), ptr::null_mut());
+            if handle.is_null() {
+                let code = Code::from(rd::rd_kafka_last_error());
+                return Err(Failure { code, text: code.to_string() });
+            }
+            let answer = rd::rd_kafka_metadata(self.rk, 0, handle, &raw mut metadata, timeout(wait));
+            rd::rd_kafka_topic_destroy(handle);
+            answer
+        };
+        result_of(answer)?;
+        // SAFETY: on success the answer is ours, and it holds `topic_cnt` topics at `topics`.
+        unsafe {
+            let count = if (*metadata).topic_cnt == 1 {
+                let found = &*(*metadata).topics;
+                result_of(found.err).map(|()| u32::try_from(found.partition_cnt).unwrap_or(0))
+            } else {
+                Err(Failure { code: Code::UnknownTopic, text: Code::UnknownTopic.to_string() })
+            };
+            rd::rd_kafka_metadata_destroy(metadata);
+            count
+        }
+    }
+
+    /// Serves the callbacks of a client that has not joined a group.
+    pub fn serve_callbacks(&self) {
+        // SAFETY: a live client.
+        unsafe { rd::rd_kafka_poll(self.rk, 0) };
+    }
+
+    /// Begins to leave the group; what happens from now on arrives on the returned queue, until [`Handle::closed`].
+    pub fn begin_close(self: &Arc<Handle>) -> Result<Queue, Failure> {
+        self.callbacks().close();
+        // Not the consumer queue: librdkafka would forward that to itself and recurse without end.
+        let queue = self.new_queue();
+        // SAFETY: a live client and a live queue; the error is freed by `take_error`.
+        unsafe { take_error(rd::rd_kafka_consumer_close_queue(self.rk, queue.raw())) }?;
+        // Answers a rebalance that was handed out and not answered; otherwise closing would wait for that.
+        self.assign(None)?;
+        Ok(queue)
+    }
+
+    pub fn closed(&self) -> bool {
+        // SAFETY: a live client.
+        unsafe { rd::rd_kafka_consumer_closed(self.rk) != 0 }
+    }
+
+    /// Frees the client and waits for that, but not longer than `wait`; whether it is done.
+    pub fn destroy(self, wait: Duration) -> bool {
+        let done = self.start_destroying();
+        mem::forget(self); // the pointers belong to the thread now
+        matches!(done.recv_timeout(wait), Err(mpsc::RecvTimeoutError::Disconnected))
+    }
+
+    /// Frees the client on another thread; the channel closes when that is done.
+    fn start_destroying(&self) -> mpsc::Receiver<()> {
+        struct Pointers(*mut rd::rd_kafka_t, *mut Callbacks);
+        // SAFETY: only moved to the one thread that uses them.
+        unsafe impl Send for Pointers {}
+        let pointers = Pointers(self.rk, self.callbacks);
+        let (sender, done) = mpsc::channel();
+        let destroy = move || {
+            let Pointers(rk, callbacks) = { pointers };
+            // SAFETY: the last owner gave these away, so no queue, message or callback is left that uses them after
+            // `rd_kafka_destroy_flags`. The flag says that nobody is there to answer rebalances.
+            unsafe {
+                rd::rd_kafka_destroy_flags(rk, rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+                drop(Box::from_raw(callbacks));
+            }
+            drop(sender);
+        };
+        if let Err(error) = thread::Builder::new().name("kafka-destroy".to_owned()).spawn(destroy) {
+            tracing::warn!(target: "kafka", %error, "no thread to free the Kafka client; its memory stays in use");
+        }
+        done
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.start_destroying());
+    }
+}
+
+/// # Safety
+/// `error` is null or ours.
+unsafe fn take_error(error: *mut rd::rd_kafka_error_t) -> Result<(), Failure> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a live error of ours; its text is copied before it is destroyed.
+    unsafe {
+        let failure = Failure {
+            code: Code::from(rd::rd_kafka_error_code(error)),
+            text: text_of(rd::rd_kafka_error_string(error)),
+        };
+        rd::rd_kafka_error_destroy(error);
+        Err(failure)
+    }
+}
+
+/// # Safety
+/// `rk` is a live client.
+unsafe fn fatal_of(rk: *mut rd::rd_kafka_t) -> Option<Failure> {
+    let mut text = [0; ERROR_TEXT_BYTES];
+    // SAFETY: a live client and a buffer of the stated size, which librdkafka terminates.
+    unsafe {
+        match Code::from(rd::rd_kafka_fatal_error(rk, text.as_mut_ptr(), ERROR_TEXT_BYTES)) {
+            Code::NoError => None,
+            code => Some(Failure { code, text: text_of(text.as_ptr()) }),
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A member of a Kafka consumer group that takes messages in bulk and copies none.
+//!
+//! It drives librdkafka's client directly, because the batch call costs half of what single polls cost. The rebalance
+//! callback runs inside that call; it only notes the event down, [`KafkaClient::poll`] hands it out, and the caller
+//! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
+
+mod errors;
+mod ffi;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings as rd;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+pub use self::ffi::KafkaBatch;
+use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
+pub use self::settings::{GroupProtocol, KafkaSettings, managed_option};
+use self::topics::TopicCache;
+use super::{LogClient, Partition, Polled, RebalanceProtocol, SourceError, Start, TopicPartition};
+
+/// How many messages one poll hands out at most.
+const POLL_RECORDS_MAX: usize = 1_000;
+/// How long a question to the brokers may keep the poll thread, far below any session timeout.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How often closing looks whether it is done.
+const CLOSE_STEP: Duration = Duration::from_millis(20);
+
+/// A member of a consumer group; see the module.
+#[derive(Debug)]
+pub struct KafkaClient {
+    handle: Arc<Handle>,
+    queue: Queue,
+    topics: TopicCache,
+    protocol: RebalanceProtocol,
+}
+
+/// What the group committed for a topic-partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to read.
+    pub offset: i64,
+    /// The text stored beside it; not necessarily ours, nor UTF-8.
+    pub metadata: Vec<u8>,
+}
+
+impl KafkaClient {
+    /// Joins the group in the background; the first poll that brings [`Polled::Assigned`] tells that it has.
+    ///
+    /// # Errors
+    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    pub fn join(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
+        let handle = Handle::new(settings.configuration(true)?)
+            .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
+        let topics = TopicCache::new(&settings.topics)?;
+        let mut list = List::with_capacity(topics.names().len());
+        for name in topics.names() {
+            list.add(name, -1, i64::from(rd::RD_KAFKA_OFFSET_INVALID));
+        }
+        let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
+        Ok(KafkaClient { handle, queue, topics, protocol: settings.rebalance_protocol() })
+    }
+
+    /// What the group committed for each, in the same order; `None` where there is nothing. Waits for `wait` at most.
+    ///
+    /// Offsets of unfinished transactions are waited for, not passed over.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer.
+    pub fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError> {
+        if of.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "cannot read the committed offsets";
+        let mut list = self.list(of.iter().map(|at| (*at, i64::from(rd::RD_KAFKA_OFFSET_INVALID))));
+        self.handle.committed(&mut list, wait).map_err(|failure| errors::failed(doing, &failure))?;
+        list.entries()
+            .map(|entry| match entry.code {
+                Code::NoError if entry.offset >= 0 => {
+                    let metadata = entry.metadata.unwrap_or_default().to_vec();
+                    Ok(Some(Committed { offset: entry.offset, metadata }))
+                }
+                Code::NoError => Ok(None),
+                code => Err(errors::failed(doing, &Failure { code, text: code.to_string() })),
+            })
+            .collect()
+    }
+
+    fn list(&self, entries: impl ExactSizeIterator<Item = (TopicPartition, i64)>) -> List {
+        let mut list = List::with_capacity(entries.len());
+        for (at, offset) in entries {
+            list.add(self.topics.name(at.topic), at.partition.0, offset);
+        }
+        list
+    }
+
+    /// The list to assign, with every [`Start::At`] looked up.
+    fn list_with_starts(&self, partitions: &[(TopicPartition, Start)]) -> Result<List, SourceError> {
+        let asked: Vec<_> = partitions.iter().filter(|(_, start)| matches!(start, Start::At(_))).copied().collect();
+        let mut found = Vec::with_capacity(asked.len());
+        if !asked.is_empty() {
+            let doing = "cannot look up offsets by time";
+            let time = |start| if let Start::At(millis) = start { millis } else { 0 };
+            let mut list = self.list(asked.iter().map(|(at, start)| (*at, time(*start))));
+            self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
+            for (entry, (at, _)) in list.entries().zip(&asked) {
+                if entry.code != Code::NoError {
+                    let text = format!("{}: {}", self.topics.describe(*at), entry.code);
+                    return Err(errors::failed(doing, &Failure { code: entry.code, text }));
+                }
+                found.push(entry.offset); // RD_KAFKA_OFFSET_END when no record is that young
+            }
+        }
+        let mut found = found.into_iter();
+        Ok(self.list(partitions.iter().map(|(at, start)| {
+            let offset = match start {
+                Start::Earliest => i64::from(rd::RD_KAFKA_OFFSET_BEGINNING),
+                Start::Latest => i64::from(rd::RD_KAFKA_OFFSET_END),
+                Start::At(_) => found.next().unwrap_or(i64::from(rd::RD_KAFKA_OFFSET_END)),
+                Start::Offset(offset) => *offset,
+            };
+            (*at, offset)
+        })))
+    }
+
+    fn known(&self, partitions: Vec<(String, i32)>) -> Vec<TopicPartition> {
+        let known = |(topic, partition): (String, i32)| {
+            let topic = self.topics.index(topic.as_bytes())?;
+            Some(TopicPartition { topic, partition: Partition(partition) })
+        };
+        partitions.into_iter().filter_map(known).collect()
+    }
+
+    fn notices(&self, out: &mut Vec<Polled<KafkaBatch>>) {
+        for notice in self.handle.take_notices() {
+            out.push(match notice {
+                Notice::Assigned(partitions) => Polled::Assigned(self.known(partitions)),
+                Notice::Revoked(partitions) => Polled::Revoked(self.known(partitions)),
+                Notice::Lost(partitions) => Polled::Lost(self.known(partitions)),
+                Notice::Error(failure) => errors::reported(None, -1, &failure),
+                Notice::Fatal(failure) => errors::fatal(&failure),
+            });
+        }
+    }
+}
+
+/// Puts runs of messages together, one batch per topic-partition where the order allows it.
+///
+/// An end closes the batch before it, so that the records and ends of a topic-partition stay in log order.
+fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
+    for run in runs {
+        match run {
+            Run::Records(at, batch) => {
+                let last = out.iter_mut().rev().find(|polled| concerns(polled, at));
+                if let Some(Polled::Records(_, earlier)) = last {
+                    earlier.append(batch);
+                } else {
+                    out.push(Polled::Records(at, batch));
+                }
+            }
+            Run::End(at, offset) => out.push(Polled::End { at, offset }),
+            Run::Problem { topic, partition, offset, failure } => {
+                let place = topic.map(|topic| format!("topic {topic:?} partition {partition}"));
+                out.push(errors::reported(place.as_deref(), offset, &failure));
+            }
+        }
+    }
+}
+
+fn concerns(polled: &Polled<KafkaBatch>, place: TopicPartition) -> bool {
+    match polled {
+        Polled::Records(at, _) | Polled::End { at, .. } => *at == place,
+        _ => false,
+    }
+}
+
+impl LogClient for KafkaClient {
+    type Batch = KafkaBatch;
+
+    /// Rebalances and troubles come after the records, since those were fetched before.
+    fn poll(&mut self, wait: Duration) -> Vec<Polled<KafkaBatch>> {
+        let mut runs = Vec::new();
+        let mut out = Vec::new();
+        self.queue.fetch(Duration::ZERO, POLL_RECORDS_MAX, &mut self.topics, &mut runs);
+        self.notices(&mut out);
+        if runs.is_empty() && out.is_empty() {
+            // One message ends the wait; a larger batch would be waited for until it is full.
+            self.queue.fetch(wait, 1, &mut self.topics, &mut runs);
+            if !runs.is_empty() {
+                self.queue.fetch(Duration::ZERO, POLL_RECORDS_MAX - 1, &mut self.topics, &mut runs);
+            }
+            self.notices(&mut out);
+        }
+        let notices = std::mem::take(&mut out);
+        gather(runs, &mut out);
+        out.extend(notices);
+        out
+    }
+
+    fn protocol(&self) -> RebalanceProtocol {
+        self.protocol
+    }
+
+    fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
+        let list = self.list_with_starts(partitions)?;
+        self.topics.forget_addresses();
+        self.handle.assign(Some(&list)).map_err(|failure| errors::failed("cannot assign partitions", &failure))
+    }
+
+    fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
+        let list = self.list_with_starts(partitions)?;
+        self.topics.forget_addresses();
+        self.handle.incremental_assign(&list).map_err(|failure| errors::failed("cannot assign partitions", &failure))
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.topics.forget_addresses();
+        match self.protocol {
+            RebalanceProtocol::Eager => self.handle.assign(None),
+            RebalanceProtocol::Incremental => {
+                let list = self.list(partitions.iter().map(|at| (*at, i64::from(rd::RD_KAFKA_OFFSET_INVALID))));
+                self.handle.incremental_unassign(&list)
+            }
+        }
+        .map_err(|failure| errors::failed("cannot give up partitions", &failure))
+    }
+
+    fn commit(&mut self, next: &[(TopicPartition, i64)]) {
+        if next.is_empty() {
+            return; // librdkafka would commit its own idea of every position
+        }
+        if let Err(failure) = self.handle.commit(&self.list(next.iter().copied())) {
+            tracing::warn!(target: "kafka", error = %failure.text, "offsets not committed; the next commit mends it");
+        }
+    }
+
+    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
+        if next.is_empty() {
+            return Ok(());
+        }
+        let doing = "cannot commit offsets";
+        match self.handle.commit_and_wait(&self.list(next.iter().copied()), ANSWER_WAIT) {
+            Some(answer) => answer.map_err(|failure| errors::failed(doing, &failure)),
+            None => Err(SourceError::Unavailable(format!("{doing}: no answer within {} s", ANSWER_WAIT.as_secs()))),
+        }
+    }
+
+    fn end_offset(&self, of: TopicPartition) -> Option<i64> {
+        self.handle.high_watermark(self.topics.name(of.topic), of.partition.0)
+    }
+
+    /// A static member stays a member of the group, so that a restart within the session timeout moves nothing.
+    ///
+    /// Batches that are still held keep the client's memory alive, not its membership.
+    fn close(self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        let KafkaClient { handle, queue, mut topics, .. } = self;
+        if handle.fatal().is_none() {
+            match handle.begin_close() {
+                Ok(mut closing) => {
+                    while !handle.closed() && Instant::now() < deadline {
+                        let step = CLOSE_STEP.min(deadline.saturating_duration_since(Instant::now()));
+                        closing.fetch(step, POLL_RECORDS_MAX, &mut topics, &mut Vec::new());
+                    }
+                }
+                Err(failure) => {
+                    tracing::warn!(target: "kafka", error = %failure.text, "cannot leave the group in order");
+                }
+            }
+            if !handle.closed() {
+                tracing::warn!(target: "kafka", "did not leave the group in time; it notices by the session timeout");
+            }
+        }
+        drop(queue);
+        if let Some(last) = Arc::into_inner(handle) {
+            last.destroy(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// How many partitions each topic of the settings has, in the same order; `None` where a topic does not exist.
+///
+/// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
+///
+/// # Errors
+/// [`SourceError::Unavailable`] when no broker answers, [`SourceError::Configuration`] when one refuses.
+pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<Option<u32>>, SourceError> {
+    let deadline = Instant::now() + wait;
+    let handle = Handle::new(settings.configuration(false)?)
+        .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
+    let topics = TopicCache::new(&settings.topics)?;
+    let mut counts = Vec::with_capacity(topics.names().len());
+    for name in topics.names() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        counts.push(match handle.partition_count(name, remaining) {
+            Ok(0) => None, // just being created
+            Ok(count) => Some(count),
+            Err(failure) => match failure.code {
+                Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable => None,
+                Code::TopicAuthorizationFailed | Code::InvalidTopic => {
+                    let name = name.to_string_lossy();
+                    return Err(SourceError::Configuration(format!("topic {name:?}: {}", failure.text)));
+                }
+                _ => return Err(unreachable_broker(&handle, &settings.brokers, &failure)),
+            },
+        });
+    }
+    Ok(counts)
+}
+
+/// Names the reason that the connection gave, if any, since the answer alone says only "timed out".
+fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
+    handle.serve_callbacks();
+    let reasons = handle.take_notices().into_iter().filter_map(|notice| match notice {
+        Notice::Error(reason) if reason.code != Code::AllBrokersDown => Some(reason.text),
+        _ => None,
+    });
+    let reason = reasons.last().unwrap_or_else(|| failure.text.clone());
+    SourceError::Unavailable(format!("no answer from the brokers at {brokers}: {reason}"))
+}
