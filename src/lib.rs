@@ -10,4 +10,3 @@ pub mod replay;
 pub mod shop;
 pub mod source;
 pub mod worker;
-pub mod source;
