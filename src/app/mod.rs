@@ -1,3 +1,4 @@
 //! Wiring and ordered shutdown.
 
 pub mod blueprint;
+mod dispatch;

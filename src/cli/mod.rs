@@ -2,6 +2,7 @@
 
 mod config;
 mod replay;
+mod simulate;
 mod table;
 mod validate;
 
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigErrors, Settings};
+use crate::event::Time;
 use crate::source::SourceError;
 
 /// Exact churn, retention and lifetime figures from a stream of orders.
@@ -30,6 +32,8 @@ pub struct Cli {
 enum Verb {
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
+    /// Publish a simulated shop's orders and sessions to Kafka.
+    Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
     Validate(validate::Validate),
     /// Print the effective configuration, secrets redacted.
@@ -43,6 +47,7 @@ enum Verb {
 pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Replay(replay) => replay.run(),
+        Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
     }
@@ -98,9 +103,31 @@ pub fn start_logging(filter: Option<&str>) {
     }
 }
 
+/// Reads RFC 3339 or epoch milliseconds.
+fn parse_time(text: &str) -> Result<Time, String> {
+    let time = match text.parse::<i64>() {
+        Ok(millis) => Time::from_millis(millis),
+        Err(_) => Time::parse(text),
+    };
+    time.map_err(|error| error.to_string())
+}
+
 /// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.
 fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     _ = writeln!(out, "{}", text.trim_end_matches('\n'));
+}
+
+/// Ends when the program is asked to stop: SIGTERM or Ctrl-C.
+async fn stop_requested() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // A process that cannot listen for signals is stopped by them, which is what was asked for.
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }

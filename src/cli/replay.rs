@@ -30,7 +30,7 @@ pub struct Replay {
     #[command(flatten)]
     config: ConfigFile,
     /// The instant at which the figures are read, RFC 3339 or epoch milliseconds [default: the last event].
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     as_of: Option<Time>,
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -43,14 +43,6 @@ enum Output {
     Table,
     /// One JSON object.
     Json,
-}
-
-fn parse_time(text: &str) -> Result<Time, String> {
-    let time = match text.parse::<i64>() {
-        Ok(millis) => Time::from_millis(millis),
-        Err(_) => Time::parse(text),
-    };
-    time.map_err(|error| error.to_string())
 }
 
 impl Replay {

@@ -1,3 +1,5 @@
 //! What leaves the daemon: the summary (JSON and table) and the metrics.
 
+pub mod dead_letters;
+pub mod publisher;
 pub mod summary;

@@ -1,0 +1,119 @@
+//! `retentiond simulate`: a shop's orders and sessions into Kafka.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tracing::info;
+
+use crate::event::{DAY, Time, wall_clock};
+use crate::output::publisher::{Publisher, create_topics};
+use crate::shop::{Shop, ShopSettings};
+
+/// How often the pace is checked.
+const STEP: Duration = Duration::from_millis(20);
+/// How often progress is told.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Publish realistic orders and sessions: customers with their own pace who leave some day, late and doubled messages,
+/// refunds, complaints, referrals. Equal arguments make equal messages.
+#[derive(Debug, clap::Args)]
+pub struct Simulate {
+    /// The cluster, `host:port`, several separated by commas.
+    #[arg(long, value_name = "B", default_value = "localhost:9092")]
+    brokers: String,
+    /// Messages a second; as fast as the brokers take them when 0.
+    #[arg(long, value_name = "R", default_value_t = 1000.0)]
+    rate: f64,
+    /// Customers in the beginning; a fortieth as many are won every day.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    customers: u64,
+    /// The seed of every random draw.
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+    /// Days of shop time to simulate; the last one ends now.
+    #[arg(long, value_name = "D", default_value_t = 400)]
+    days: u16,
+    /// When the shop opens, RFC 3339 [default: so that it ends now].
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
+    start: Option<Time>,
+    /// The topic for orders and everything but sessions.
+    #[arg(long, default_value = "orders")]
+    orders: String,
+    /// The topic for sessions.
+    #[arg(long, default_value = "sessions")]
+    sessions: String,
+    /// Create the topics with that many partitions if they do not exist.
+    #[arg(long, value_name = "N")]
+    partitions: Option<i32>,
+    /// A librdkafka option, such as security.protocol=ssl; may be given several times.
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_option)]
+    options: Vec<(String, String)>,
+}
+
+fn parse_option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Simulate {
+    pub(super) fn run(self) -> Result<()> {
+        if !self.rate.is_finite() || self.rate < 0.0 {
+            bail!("--rate is {}; write 0 or more messages a second", self.rate);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        if let Some(partitions) = self.partitions {
+            let options = self.options.iter().cloned();
+            runtime.block_on(create_topics(&self.brokers, &[&self.orders, &self.sessions], partitions, options))?;
+        }
+        let stop = stop_signal(&runtime);
+        let start = self.start.unwrap_or_else(|| wall_clock().plus(-i64::from(self.days) * DAY));
+        let end = start.plus(i64::from(self.days) * DAY);
+        let shop = Shop::new(ShopSettings {
+            seed: self.seed,
+            start,
+            initial_customers: self.customers,
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            customers_per_day: self.customers as f64 / 40.0,
+            ..ShopSettings::default()
+        });
+        let publisher = Publisher::new(&self.brokers, &self.orders, &self.sessions, self.options.iter().cloned())?;
+        let sent = self.publish(shop, end, &publisher, &stop)?;
+        publisher.flush().with_context(|| format!("{sent} message(s) were queued"))?;
+        info!(messages = sent, shop_time = %end, "the simulation is over");
+        Ok(())
+    }
+
+    fn publish(&self, shop: Shop, end: Time, publisher: &Publisher, stop: &mpsc::Receiver<()>) -> Result<u64> {
+        let began = Instant::now();
+        let (mut sent, mut reported) = (0_u64, began);
+        for message in shop.take_while(|message| message.emitted_at < end) {
+            publisher.publish(&message)?;
+            sent += 1;
+            if sent.is_multiple_of(256) && reported.elapsed() > REPORT_EVERY {
+                info!(messages = sent, shop_time = %message.emitted_at, "publishing");
+                reported = Instant::now();
+            }
+            // Behind the pace there is no wait, so a slow broker is caught up with.
+            while self.rate > 0.0 && sent as f64 > began.elapsed().as_secs_f64() * self.rate {
+                if stop.recv_timeout(STEP).is_ok() {
+                    return Ok(sent);
+                }
+            }
+            if self.rate == 0.0 && stop.try_recv().is_ok() {
+                return Ok(sent);
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// Says so once the program is asked to stop.
+fn stop_signal(runtime: &tokio::runtime::Runtime) -> mpsc::Receiver<()> {
+    let (tell, told) = mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        super::stop_requested().await;
+        _ = tell.send(());
+    });
+    told
+}
