@@ -116,6 +116,9 @@ impl<C: LogClient> Dispatcher<C> {
         let polled = self.client.poll(POLL_WAIT);
         let latest = wall_clock().plus(self.rules.max_future);
         for polled in polled {
+            if !matches!(polled, Polled::Trouble(_) | Polled::Lost(_) | Polled::Fatal(_)) {
+                self.well_again();
+            }
             match polled {
                 Polled::Records(at, batch) => self.hand_out(at, batch, latest)?,
                 Polled::End { at, offset } => self.pool.end(at, offset).map_err(gone)?,
@@ -154,6 +157,10 @@ impl<C: LogClient> Dispatcher<C> {
             warn!("{text}");
             self.status.send_modify(|status| status.trouble = Some(text));
         }
+    }
+
+    fn well_again(&self) {
+        self.status.send_if_modified(|status| status.trouble.take().is_some());
     }
 
     /// Takes a step of the rebalance protocol and does what it commands.
@@ -315,9 +322,6 @@ impl<C: LogClient> Dispatcher<C> {
             status.owned = self.group.owned().iter().copied().collect();
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
-            if status.positions.values().any(|position| position.end.is_some()) {
-                status.trouble = status.trouble.take().filter(|_| !status.has_caught_up());
-            }
         });
         if was_behind && self.status.borrow().has_caught_up() {
             info!("caught up with every owned partition");

@@ -6,6 +6,8 @@
 mod co_partitioning;
 pub mod files;
 pub mod kafka;
+pub mod memory;
+pub mod rebalance;
 pub mod status;
 
 use std::time::Duration;

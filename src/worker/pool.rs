@@ -29,6 +29,8 @@ enum Work<B> {
     /// Answer once everything before is done.
     Barrier(SyncSender<()>),
     Ask(Question),
+    /// End the thread; handles for asking may outlive it.
+    Quit,
 }
 
 /// What a worker is asked.
@@ -133,12 +135,15 @@ impl<B: RecordBatch> Pool<B> {
         Workers(asks.collect())
     }
 
-    /// Waits for the threads to end, which they do once no handle to their queues is left.
+    /// Lets the workers finish what is queued, then waits for the threads to end.
     ///
     /// # Errors
     /// When a worker panicked.
     pub fn join(self) -> Result<(), Stopped> {
-        drop(self.queues);
+        for queue in self.queues {
+            // A worker that panicked takes nothing any more; joining it tells.
+            _ = queue.send(Work::Quit);
+        }
         self.threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Stopped))
     }
 }
@@ -169,6 +174,7 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &m
             Work::End { at, offset } => {
                 _ = applied.send(Applied { at, next: offset, end: true, rejected: None });
             }
+            Work::Quit => return,
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),

@@ -107,32 +107,35 @@ impl KafkaClient {
             let time = |start| if let Start::At(millis) = start { millis } else { 0 };
             let mut list = self.list(asked.iter().map(|(at, start)| (*at, time(*start))));
             self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
-            for (entry, (at, _)) in list.entries().zip(&asked) {
+            for entry in list.entries() {
                 if entry.code != Code::NoError {
-                    let text = format!("{}: {}", self.topics.describe(*at), entry.code);
+                    let text = format!("topic {:?} partition {}: {}", entry.topic, entry.partition, entry.code);
                     return Err(errors::failed(doing, &Failure { code: entry.code, text }));
                 }
-                found.push(entry.offset); // RD_KAFKA_OFFSET_END when no record is that young
+                // RD_KAFKA_OFFSET_END when no record is that young.
+                found.extend(self.known_one(entry.topic, entry.partition).map(|at| (at, entry.offset)));
             }
         }
-        let mut found = found.into_iter();
+        let end = i64::from(rd::RD_KAFKA_OFFSET_END);
+        let found_for = |wanted: TopicPartition| found.iter().find(|(at, _)| *at == wanted).map(|(_, offset)| *offset);
         Ok(self.list(partitions.iter().map(|(at, start)| {
             let offset = match start {
                 Start::Earliest => i64::from(rd::RD_KAFKA_OFFSET_BEGINNING),
-                Start::Latest => i64::from(rd::RD_KAFKA_OFFSET_END),
-                Start::At(_) => found.next().unwrap_or(i64::from(rd::RD_KAFKA_OFFSET_END)),
+                Start::Latest => end,
+                Start::At(_) => found_for(*at).unwrap_or(end),
                 Start::Offset(offset) => *offset,
             };
             (*at, offset)
         })))
     }
 
+    fn known_one(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        let topic = self.topics.index(topic.as_bytes())?;
+        Some(TopicPartition { topic, partition: Partition(partition) })
+    }
+
     fn known(&self, partitions: Vec<(String, i32)>) -> Vec<TopicPartition> {
-        let known = |(topic, partition): (String, i32)| {
-            let topic = self.topics.index(topic.as_bytes())?;
-            Some(TopicPartition { topic, partition: Partition(partition) })
-        };
-        partitions.into_iter().filter_map(known).collect()
+        partitions.iter().filter_map(|(topic, partition)| self.known_one(topic, *partition)).collect()
     }
 
     fn notices(&self, out: &mut Vec<Polled<KafkaBatch>>) {

@@ -1,1 +1,303 @@
+//! The client against librdkafka's in-process cluster: real sockets, real group protocol, no broker to install.
 
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::*;
+use crate::source::{RecordBatch, TopicIndex};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_millis(50);
+const TOPICS: [&str; 2] = ["orders", "sessions"];
+
+/// An in-process cluster; the producer owns it.
+struct Cluster(BaseProducer);
+
+impl Cluster {
+    fn brokers(&self) -> String {
+        self.0.client().mock_cluster().unwrap().bootstrap_servers()
+    }
+}
+
+fn cluster(partitions: i32) -> Cluster {
+    let mut config = ClientConfig::new();
+    config.set("test.mock.num.brokers", "1").set("message.max.bytes", "4000000").set("linger.ms", "5");
+    let owner: BaseProducer = config.create().unwrap();
+    ffi::without_rebalance_delay(owner.client());
+    for topic in TOPICS {
+        owner.client().mock_cluster().unwrap().create_topic(topic, partitions, 1).unwrap();
+    }
+    Cluster(owner)
+}
+
+fn settings(cluster: &Cluster, group: &str) -> KafkaSettings {
+    // The in-process coordinator waits for a second less than the session timeout in every rebalance.
+    let options = [("heartbeat.interval.ms", "100"), ("session.timeout.ms", "2000")];
+    KafkaSettings {
+        brokers: cluster.brokers(),
+        group_id: group.to_owned(),
+        instance_id: None,
+        protocol: GroupProtocol::Classic,
+        topics: TOPICS.map(str::to_owned).to_vec(),
+        options: options.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    }
+}
+
+fn at(topic: u16, partition: i32) -> TopicPartition {
+    TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
+}
+
+/// A client, what it was given, and what it has seen.
+struct Member {
+    client: KafkaClient,
+    start: Start,
+    assigned: Vec<TopicPartition>,
+    revocations: usize,
+    records: BTreeMap<TopicPartition, Vec<(i64, Option<Vec<u8>>, Option<Vec<u8>>)>>,
+    ends: BTreeMap<TopicPartition, i64>,
+    troubles: Vec<String>,
+    fatal: Option<SourceError>,
+}
+
+impl Member {
+    fn join(settings: &KafkaSettings, start: Start) -> Member {
+        Member {
+            client: KafkaClient::join(settings).unwrap(),
+            start,
+            assigned: Vec::new(),
+            revocations: 0,
+            records: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            troubles: Vec::new(),
+            fatal: None,
+        }
+    }
+
+    fn step(&mut self) {
+        for polled in self.client.poll(STEP) {
+            match polled {
+                Polled::Records(at, batch) => {
+                    assert!(!batch.is_empty());
+                    let seen = self.records.entry(at).or_default();
+                    seen.extend((0..batch.len()).map(|i| {
+                        let record = batch.get(i);
+                        (record.offset, record.key.map(<[u8]>::to_vec), record.payload.map(<[u8]>::to_vec))
+                    }));
+                }
+                Polled::End { at, offset } => drop(self.ends.insert(at, offset)),
+                Polled::Assigned(partitions) => {
+                    let starts: Vec<_> = partitions.iter().map(|at| (*at, self.start)).collect();
+                    self.client.assign(&starts).unwrap();
+                    self.assigned = partitions;
+                }
+                Polled::Revoked(partitions) | Polled::Lost(partitions) => {
+                    self.client.unassign(&partitions).unwrap();
+                    self.assigned.clear();
+                    self.revocations += 1;
+                }
+                Polled::Trouble(text) => self.troubles.push(text),
+                Polled::Fatal(error) => self.fatal = Some(error),
+            }
+        }
+    }
+
+    fn seen(&self) -> usize {
+        self.records.values().map(Vec::len).sum()
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not happen within {DEADLINE:?}");
+    }
+}
+
+fn produce_numbers(cluster: &Cluster, count: usize, partitions: usize) {
+    for i in 0..count {
+        let text = i.to_string();
+        let partition = i32::try_from(i / TOPICS.len() % partitions).unwrap();
+        let record = BaseRecord::to(TOPICS[i % TOPICS.len()]).partition(partition).key(&text).payload(&text);
+        cluster.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    cluster.0.flush(DEADLINE).unwrap();
+}
+
+#[test]
+fn every_record_arrives_once_and_in_order_and_commits_can_be_read_back() {
+    let (count, partitions) = (10_000, 4);
+    let cluster = cluster(4);
+    produce_numbers(&cluster, count, partitions);
+    let mut member = Member::join(&settings(&cluster, "order"), Start::Earliest);
+    until("reading everything", || {
+        member.step();
+        member.seen() == count && member.ends.len() == TOPICS.len() * partitions
+    });
+    assert_eq!((member.fatal.as_ref(), member.assigned.len()), (None, 8));
+    for (place, records) in &member.records {
+        let first = usize::from(place.topic.0) + usize::try_from(place.partition.0).unwrap() * TOPICS.len();
+        for (i, (offset, key, payload)) in records.iter().enumerate() {
+            let text = (first + i * TOPICS.len() * partitions).to_string().into_bytes();
+            assert_eq!(
+                (*offset, key.as_ref(), payload.as_ref()),
+                (i64::try_from(i).unwrap(), Some(&text), Some(&text))
+            );
+        }
+        let end = i64::try_from(records.len()).unwrap();
+        assert_eq!((member.ends[place], member.client.end_offset(*place)), (end, Some(end)));
+    }
+
+    let client = &mut member.client;
+    let places = [at(0, 0), at(1, 3), at(0, 1)];
+    client.commit_and_wait(&[(at(0, 0), 17), (at(1, 3), 1_250)]).unwrap();
+    let offsets = |client: &KafkaClient| -> Vec<Option<i64>> {
+        let committed = client.committed(&places, DEADLINE).unwrap();
+        committed.into_iter().map(|known| known.map(|known| known.offset)).collect()
+    };
+    assert_eq!(offsets(client), [Some(17), Some(1_250), None], "only what was given is committed");
+    client.commit(&[(at(0, 1), 3)]);
+    until("the commit", || offsets(client)[2] == Some(3));
+    member.client.close(DEADLINE);
+}
+
+#[test]
+fn absent_empty_and_large_keys_and_values_come_through() {
+    let cluster = cluster(1);
+    let large = vec![7_u8; 2_000_000];
+    let to = || BaseRecord::<[u8], [u8]>::to("orders").partition(0);
+    for record in [to(), to().key(b"k"), to().payload(b"v"), to().key(b"").payload(b""), to().key(b"l").payload(&large)]
+    {
+        cluster.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    cluster.0.flush(DEADLINE).unwrap();
+    let mut member = Member::join(&settings(&cluster, "shapes"), Start::Earliest);
+    until("reading", || {
+        member.step();
+        member.seen() == 5
+    });
+    let some = |bytes: &[u8]| Some(bytes.to_vec());
+    let expected =
+        [(None, None), (some(b"k"), None), (None, some(b"v")), (some(b""), some(b"")), (some(b"l"), some(&large))];
+    let seen: Vec<_> =
+        member.records[&at(0, 0)].iter().map(|(_, key, payload)| (key.clone(), payload.clone())).collect();
+    assert!(seen == expected);
+    member.client.close(DEADLINE);
+}
+
+#[test]
+fn a_second_member_takes_half_of_every_topic_and_gives_it_back_when_it_leaves() {
+    let cluster = cluster(4);
+    let settings = settings(&cluster, "rebalance");
+    let mut first = Member::join(&settings, Start::Earliest);
+    until("the first assignment", || {
+        first.step();
+        first.assigned.len() == 8
+    });
+    let mut second = Member::join(&settings, Start::Earliest);
+    until("sharing", || {
+        first.step();
+        second.step();
+        first.assigned.len() == 4 && second.assigned.len() == 4
+    });
+    assert!(first.revocations >= 1);
+    for member in [&first, &second] {
+        for partition in 0..4 {
+            let owned = (0..2).filter(|topic| member.assigned.contains(&at(*topic, partition))).count();
+            assert_ne!(owned, 1, "range assigns partition {partition} of both topics to one member");
+        }
+    }
+    second.client.close(DEADLINE);
+    until("taking over", || {
+        first.step();
+        first.assigned.len() == 8
+    });
+    first.client.close(DEADLINE);
+}
+
+#[test]
+fn closing_is_bounded_though_a_rebalance_is_unanswered_and_a_batch_outlives_the_client() {
+    let cluster = cluster(1);
+    produce_numbers(&cluster, 10, 1);
+    let mut member = Member::join(&settings(&cluster, "close"), Start::Earliest);
+    let mut kept = None;
+    until("a batch", || {
+        for polled in member.client.poll(STEP) {
+            match polled {
+                Polled::Records(_, batch) => kept = Some(batch),
+                Polled::Assigned(all) => {
+                    let starts: Vec<_> = all.iter().map(|at| (*at, Start::Earliest)).collect();
+                    member.client.assign(&starts).unwrap();
+                }
+                _ => {}
+            }
+        }
+        kept.is_some()
+    });
+    let began = Instant::now();
+    member.client.close(DEADLINE);
+    let batch = kept.unwrap();
+    assert_eq!(batch.get(0).key.map(<[u8]>::is_empty), Some(false), "still readable");
+    std::thread::spawn(move || drop(batch)).join().unwrap();
+
+    let mut unanswered = KafkaClient::join(&settings(&cluster, "close-2")).unwrap();
+    until("an assignment", || unanswered.poll(STEP).iter().any(|polled| matches!(polled, Polled::Assigned(_))));
+    unanswered.close(DEADLINE);
+    assert!(began.elapsed() < DEADLINE, "closing waited for an answer that nobody gives");
+}
+
+#[test]
+fn a_start_younger_than_every_record_is_the_end() {
+    let cluster = cluster(1);
+    produce_numbers(&cluster, 10, 1);
+    let mut member = Member::join(&settings(&cluster, "by-time"), Start::At(4_000_000_000_000));
+    until("the end", || {
+        member.step();
+        member.ends.len() == 2
+    });
+    assert_eq!((member.ends[&at(0, 0)], member.ends[&at(1, 0)], member.seen()), (5, 5, 0));
+    member.client.close(DEADLINE);
+}
+
+#[test]
+fn an_offset_that_is_gone_is_fatal_and_named() {
+    let cluster = cluster(1);
+    let mut member = Member::join(&settings(&cluster, "gone"), Start::Offset(1_000));
+    until("the refusal", || {
+        member.step();
+        member.fatal.is_some()
+    });
+    let Some(SourceError::Configuration(text)) = &member.fatal else { panic!("{:?}", member.fatal) };
+    assert!(text.contains("partition 0") && text.contains("retentiond bootstrap"), "{text}");
+    member.client.close(DEADLINE);
+}
+
+#[test]
+fn counts_partitions_and_tells_missing_topics_from_an_unreachable_broker() {
+    let cluster = cluster(3);
+    let mut settings = settings(&cluster, "counts");
+    settings.topics.push("not-there".to_owned());
+    assert_eq!(partition_counts(&settings, DEADLINE), Ok(vec![Some(3), Some(3), None]));
+    settings.brokers = "127.0.0.1:1".to_owned();
+    let Err(SourceError::Unavailable(text)) = partition_counts(&settings, Duration::from_millis(500)) else {
+        panic!("not unavailable")
+    };
+    assert!(text.contains("127.0.0.1:1"), "{text}");
+}
+
+#[test]
+fn an_unreachable_broker_is_trouble_and_closing_is_bounded() {
+    let cluster = cluster(1);
+    let mut settings = settings(&cluster, "nobody");
+    settings.brokers = "127.0.0.1:1".to_owned();
+    let mut member = Member::join(&settings, Start::Earliest);
+    until("trouble", || {
+        member.step();
+        !member.troubles.is_empty()
+    });
+    assert_eq!(member.fatal, None);
+    let began = Instant::now();
+    member.client.close(Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}

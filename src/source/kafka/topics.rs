@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::source::{SourceError, TopicIndex, TopicPartition};
+use crate::source::{SourceError, TopicIndex};
 
 /// The subscribed topics, and librdkafka's addresses of them as far as seen.
 ///
@@ -30,11 +30,6 @@ impl TopicCache {
     /// The name of a topic.
     pub fn name(&self, topic: TopicIndex) -> &CStr {
         &self.names[usize::from(topic.0)]
-    }
-
-    /// The name of the topic and the partition, for a message to people.
-    pub fn describe(&self, at: TopicPartition) -> String {
-        format!("topic {:?} partition {}", self.name(at.topic).to_string_lossy(), at.partition.0)
     }
 
     /// The index of a topic by name.

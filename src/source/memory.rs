@@ -1,0 +1,475 @@
+//! A broker and a consumer group in memory, for tests that need rebalances on demand.
+//!
+//! It keeps what the real ones promise and the engine relies on: a rebalance waits for the answers of the members, a
+//! member that was thrown out learns of it as [`Polled::Lost`] and can commit nothing, and no records come while an
+//! event is unanswered. Partitions go to members by range, topic by topic. Nothing here sleeps or reads a clock but the
+//! wait of [`LogClient::poll`], which ends as soon as something happens.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{
+    LogClient, Partition, Polled, RebalanceProtocol, Record, RecordBatch, SourceError, Start, TopicIndex,
+    TopicPartition,
+};
+
+/// A member of the group, by the order of joining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId(u32);
+
+/// Topics, their records, and one consumer group; clones share them.
+#[derive(Debug, Clone)]
+pub struct MemoryBroker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    group: Mutex<Group>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Group {
+    protocol: RebalanceProtocol,
+    logs: BTreeMap<TopicPartition, Vec<Arc<Stored>>>,
+    members: BTreeMap<MemberId, Member>,
+    committed: BTreeMap<TopicPartition, i64>,
+    joined: u32,
+    batch_max: usize,
+    /// Under the eager protocol: everything must be given back before anything is handed out.
+    rebalancing: bool,
+}
+
+#[derive(Debug)]
+struct Stored {
+    time: i64,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    /// Thrown out, and not back before it answered.
+    lost: bool,
+    /// What the group gave it and it has not given back.
+    held: BTreeSet<TopicPartition>,
+    /// What it was asked to give back.
+    revoking: BTreeSet<TopicPartition>,
+    /// Where it reads, and the end that it was last told of.
+    reading: BTreeMap<TopicPartition, Position>,
+    events: VecDeque<Polled<MemoryBatch>>,
+    /// The rebalance event that it has to answer.
+    unanswered: Option<Question>,
+    /// Whether the group has told it what it gets since it joined.
+    welcomed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Assigned,
+    Revoked,
+    Lost,
+}
+
+#[derive(Debug)]
+struct Position {
+    next: i64,
+    end_told: Option<i64>,
+}
+
+/// Records of one topic-partition.
+#[derive(Debug)]
+pub struct MemoryBatch {
+    first: i64,
+    records: Vec<Arc<Stored>>,
+}
+
+impl RecordBatch for MemoryBatch {
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn get(&self, index: usize) -> Record<'_> {
+        let stored = &self.records[index];
+        Record { offset: self.first + offset_of(index), key: stored.key.as_deref(), payload: stored.payload.as_deref() }
+    }
+}
+
+fn offset_of(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}
+
+fn index_of(offset: i64) -> usize {
+    usize::try_from(offset).unwrap_or(0)
+}
+
+impl MemoryBroker {
+    /// A broker with a topic for each entry, which tells its number of partitions.
+    #[must_use]
+    pub fn new(protocol: RebalanceProtocol, partitions: &[u32]) -> MemoryBroker {
+        let mut logs = BTreeMap::new();
+        for (topic, count) in (0_u16..).zip(partitions) {
+            for partition in (0_i32..).take(usize::try_from(*count).unwrap_or(0)) {
+                let at = TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) };
+                logs.insert(at, Vec::new());
+            }
+        }
+        let group = Group {
+            protocol,
+            logs,
+            members: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            joined: 0,
+            batch_max: usize::MAX,
+            rebalancing: false,
+        };
+        MemoryBroker(Arc::new(Shared { group: Mutex::new(group), changed: Condvar::new() }))
+    }
+
+    /// Adds a record and returns its offset; `None` when there is no such partition. `time` is its log time.
+    pub fn append(&self, at: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>, time: i64) -> Option<i64> {
+        self.change(|group| {
+            let log = group.logs.get_mut(&at)?;
+            let stored = Stored { time, key: key.map(<[u8]>::to_vec), payload: payload.map(<[u8]>::to_vec) };
+            log.push(Arc::new(stored));
+            Some(offset_of(log.len() - 1))
+        })
+    }
+
+    /// A new member of the group, which makes it rebalance.
+    #[must_use]
+    pub fn join(&self) -> MemoryClient {
+        let (id, protocol) = self.change(|group| {
+            let id = MemberId(group.joined);
+            group.joined += 1;
+            group.members.insert(id, Member::default());
+            group.rebalance();
+            (id, group.protocol)
+        });
+        MemoryClient { broker: self.clone(), id, protocol }
+    }
+
+    /// Throws a member out, as if its session had timed out: what it had goes to the others at once, it is told
+    /// [`Polled::Lost`], and it joins again when it has answered that.
+    pub fn kick(&self, id: MemberId) {
+        self.change(|group| {
+            let Some(member) = group.members.get_mut(&id).filter(|member| !member.lost) else { return };
+            let held = std::mem::take(&mut member.held);
+            member.revoking.clear();
+            member.lost = true;
+            member.welcomed = false;
+            // What it was told before and has not seen is overtaken by this.
+            member.events.retain(|event| matches!(event, Polled::Trouble(_) | Polled::Fatal(_)));
+            member.ask(Question::Lost, Polled::Lost(held.into_iter().collect()));
+            group.rebalance();
+        });
+    }
+
+    /// Removes a member that will never come back, as if its process had died and its session timed out.
+    pub fn bury(&self, id: MemberId) {
+        self.change(|group| {
+            if group.members.remove(&id).is_some() {
+                group.rebalance();
+            }
+        });
+    }
+
+    /// Lets the next poll of a member bring [`Polled::Trouble`].
+    pub fn trouble(&self, id: MemberId, text: &str) {
+        self.tell(id, Polled::Trouble(text.to_owned()));
+    }
+
+    /// Lets the next poll of a member bring [`Polled::Fatal`].
+    pub fn fatal(&self, id: MemberId, error: SourceError) {
+        self.tell(id, Polled::Fatal(error));
+    }
+
+    fn tell(&self, id: MemberId, event: Polled<MemoryBatch>) {
+        self.change(|group| {
+            if let Some(member) = group.members.get_mut(&id) {
+                member.events.push_back(event);
+            }
+        });
+    }
+
+    /// How many records a batch holds at most from now on; at least one.
+    pub fn limit_batches(&self, records: usize) {
+        self.change(|group| group.batch_max = records.max(1));
+    }
+
+    /// The next offset to read that the group committed.
+    #[must_use]
+    pub fn committed(&self, at: TopicPartition) -> Option<i64> {
+        self.lock().committed.get(&at).copied()
+    }
+
+    /// What a member holds, as the group sees it.
+    #[must_use]
+    pub fn held(&self, id: MemberId) -> BTreeSet<TopicPartition> {
+        self.lock().members.get(&id).map(|member| member.held.clone()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Group> {
+        self.0.group.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Group) -> T) -> T {
+        let mut group = self.lock();
+        let answer = change(&mut group);
+        group.hand_out();
+        drop(group);
+        self.0.changed.notify_all();
+        answer
+    }
+}
+
+impl Member {
+    fn ask(&mut self, question: Question, event: Polled<MemoryBatch>) {
+        self.unanswered = Some(question);
+        self.events.push_back(event);
+    }
+}
+
+impl Group {
+    fn rebalance(&mut self) {
+        self.rebalancing = true;
+    }
+
+    /// Who should have what: each topic is cut into ranges, the first members getting one more where it does not
+    /// divide.
+    fn target(&self) -> BTreeMap<TopicPartition, MemberId> {
+        let members: Vec<MemberId> =
+            self.members.iter().filter(|(_, member)| !member.lost).map(|(id, _)| *id).collect();
+        let mut by_topic: BTreeMap<TopicIndex, Vec<TopicPartition>> = BTreeMap::new();
+        for at in self.logs.keys() {
+            by_topic.entry(at.topic).or_default().push(*at);
+        }
+        let mut target = BTreeMap::new();
+        for partitions in by_topic.values() {
+            let mut rest = partitions.as_slice();
+            for (i, id) in members.iter().enumerate() {
+                let (range, later) = rest.split_at(rest.len().div_ceil(members.len() - i));
+                target.extend(range.iter().map(|at| (*at, *id)));
+                rest = later;
+            }
+        }
+        target
+    }
+
+    /// Moves partitions as far as the members' answers allow.
+    fn hand_out(&mut self) {
+        match self.protocol {
+            RebalanceProtocol::Eager if self.rebalancing => self.hand_out_everything(),
+            RebalanceProtocol::Eager => {}
+            RebalanceProtocol::Incremental => self.hand_out_changes(),
+        }
+    }
+
+    fn hand_out_everything(&mut self) {
+        let mut all_back = true;
+        for member in self.members.values_mut().filter(|member| !member.lost) {
+            if member.unanswered.is_none() && !member.held.is_empty() {
+                member.revoking = member.held.clone();
+                member.ask(Question::Revoked, Polled::Revoked(member.held.iter().copied().collect()));
+            }
+            all_back &= member.unanswered.is_none() && member.held.is_empty();
+        }
+        if !all_back {
+            return;
+        }
+        self.rebalancing = false;
+        let target = self.target();
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| !member.lost) {
+            member.held = target.iter().filter(|(_, owner)| *owner == id).map(|(at, _)| *at).collect();
+            member.welcomed = true;
+            member.ask(Question::Assigned, Polled::Assigned(member.held.iter().copied().collect()));
+        }
+    }
+
+    fn hand_out_changes(&mut self) {
+        let target = self.target();
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.unanswered.is_none()) {
+            let surplus: BTreeSet<_> = member.held.iter().filter(|at| target.get(at) != Some(id)).copied().collect();
+            if !surplus.is_empty() {
+                let event = Polled::Revoked(surplus.iter().copied().collect());
+                member.revoking = surplus;
+                member.ask(Question::Revoked, event);
+            }
+        }
+        let taken: BTreeSet<_> = self.members.values().flat_map(|member| member.held.iter().copied()).collect();
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.unanswered.is_none()) {
+            let free = |(at, owner): &(&TopicPartition, &MemberId)| *owner == id && !taken.contains(at);
+            let given: Vec<_> = target.iter().filter(free).map(|(at, _)| *at).collect();
+            if !given.is_empty() || !member.welcomed {
+                member.welcomed = true;
+                member.held.extend(&given);
+                member.ask(Question::Assigned, Polled::Assigned(given));
+            }
+        }
+    }
+
+    fn poll(&mut self, id: MemberId) -> Vec<Polled<MemoryBatch>> {
+        let Some(member) = self.members.get_mut(&id) else { return Vec::new() };
+        let mut out: Vec<_> = member.events.drain(..).collect();
+        if member.unanswered.is_some() {
+            return out; // as librdkafka does, no records until the answer
+        }
+        for (at, position) in &mut member.reading {
+            let log = &self.logs[at];
+            let rest = log.get(index_of(position.next)..).unwrap_or_default();
+            let records: Vec<_> = rest.iter().take(self.batch_max).cloned().collect();
+            if !records.is_empty() {
+                let first = position.next;
+                position.next += offset_of(records.len());
+                out.push(Polled::Records(*at, MemoryBatch { first, records }));
+            }
+            if position.next == offset_of(log.len()) && position.end_told != Some(position.next) {
+                position.end_told = Some(position.next);
+                out.push(Polled::End { at: *at, offset: position.next });
+            }
+        }
+        out
+    }
+
+    fn position(&self, at: TopicPartition, start: Start) -> Result<Position, SourceError> {
+        let log = &self.logs[&at];
+        let end = offset_of(log.len());
+        let next = match start {
+            Start::Earliest => 0,
+            Start::Latest => end,
+            Start::At(time) => log.iter().position(|stored| stored.time >= time).map_or(end, offset_of),
+            Start::Offset(offset) if (0..=end).contains(&offset) => offset,
+            Start::Offset(offset) => {
+                let text = format!("{at:?}: there is no offset {offset}, the log ends at {end}");
+                return Err(SourceError::Configuration(text));
+            }
+        };
+        Ok(Position { next, end_told: None })
+    }
+
+    /// Whether the answer fits the question, as far as a client can get it wrong.
+    fn read(&mut self, id: MemberId, partitions: &[(TopicPartition, Start)], all: bool) -> Result<(), SourceError> {
+        let wrong = |text: String| Err(SourceError::Configuration(text));
+        let mut positions = BTreeMap::new();
+        for (at, start) in partitions {
+            match self.members.get(&id) {
+                Some(member) if !member.held.contains(at) => return wrong(format!("{at:?} is not ours to read")),
+                Some(member) if !all && member.reading.contains_key(at) => {
+                    return wrong(format!("{at:?} is read already"));
+                }
+                _ => positions.insert(*at, self.position(*at, *start)?),
+            };
+        }
+        let Some(member) = self.members.get_mut(&id) else { return Err(gone()) };
+        if all {
+            member.reading.clear();
+        }
+        member.reading.extend(positions);
+        if member.unanswered == Some(Question::Assigned) {
+            member.unanswered = None;
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, id: MemberId, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        let eager = self.protocol == RebalanceProtocol::Eager;
+        let Some(member) = self.members.get_mut(&id) else { return Err(gone()) };
+        if let Some(at) = partitions.iter().find(|at| !eager && !member.reading.contains_key(at)) {
+            return Err(SourceError::Configuration(format!("{at:?} is not read")));
+        }
+        member.reading.retain(|at, _| !eager && !partitions.contains(at));
+        match member.unanswered {
+            Some(Question::Revoked) => {
+                let revoking = std::mem::take(&mut member.revoking);
+                member.held.retain(|at| !revoking.contains(at));
+                member.unanswered = None;
+            }
+            Some(Question::Lost) => {
+                member.lost = false;
+                member.unanswered = None;
+                self.rebalance();
+            }
+            Some(Question::Assigned) | None => {}
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, id: MemberId, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
+        match self.members.get(&id) {
+            Some(member) if !member.lost => {
+                self.committed.extend(next.iter().copied());
+                Ok(())
+            }
+            _ => Err(gone()),
+        }
+    }
+}
+
+fn gone() -> SourceError {
+    SourceError::Unavailable("cannot commit: the group does not know this member any more".to_owned())
+}
+
+/// A member of the group of a [`MemoryBroker`]; dropping it without [`LogClient::close`] is a crash.
+#[derive(Debug)]
+pub struct MemoryClient {
+    broker: MemoryBroker,
+    id: MemberId,
+    protocol: RebalanceProtocol,
+}
+
+impl MemoryClient {
+    /// By which name the broker knows it.
+    #[must_use]
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+}
+
+impl LogClient for MemoryClient {
+    type Batch = MemoryBatch;
+
+    fn poll(&mut self, wait: Duration) -> Vec<Polled<MemoryBatch>> {
+        let mut out = Vec::new();
+        let nothing = |group: &mut Group| {
+            out = group.poll(self.id);
+            out.is_empty()
+        };
+        drop(self.broker.0.changed.wait_timeout_while(self.broker.lock(), wait, nothing));
+        out
+    }
+
+    fn protocol(&self) -> RebalanceProtocol {
+        self.protocol
+    }
+
+    fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
+        self.broker.change(|group| group.read(self.id, partitions, true))
+    }
+
+    fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
+        self.broker.change(|group| group.read(self.id, partitions, false))
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.broker.change(|group| group.give_back(self.id, partitions))
+    }
+
+    fn commit(&mut self, next: &[(TopicPartition, i64)]) {
+        drop(self.commit_and_wait(next));
+    }
+
+    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
+        self.broker.change(|group| group.commit(self.id, next))
+    }
+
+    fn end_offset(&self, of: TopicPartition) -> Option<i64> {
+        self.broker.lock().logs.get(&of).map(|log| offset_of(log.len()))
+    }
+
+    fn close(self, _wait: Duration) {
+        self.broker.bury(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! What to do when the group hands partitions out or takes them away: a pure step from state and event to commands.
+//!
+//! Partition p is *owned* only while p of **every** source topic is assigned, since one engine needs them all. Only
+//! owned partitions are read: what is assigned without its siblings waits for them, so no record arrives without an
+//! engine. The order of the commands is the safety argument:
+//!
+//! - giving up: stop the engine, commit what it did, and only then let the client (and with it the next owner) go on;
+//! - lost: stop the engine and commit nothing, for the next owner may be at work already;
+//! - taking over: start the engine, which finds out where to go on, and only then read.
+//!
+//! Every [`Event::Assigned`] is answered by one [`Command::Assign`] or [`Command::IncrementalAssign`], every
+//! [`Event::Revoked`] and [`Event::Lost`] by one [`Command::Unassign`], even when there is nothing in it: the group
+//! waits for the answer.
+
+use std::collections::BTreeSet;
+
+use super::{Partition, RebalanceProtocol, TopicIndex, TopicPartition};
+
+/// What this member was given, and what it works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    protocol: RebalanceProtocol,
+    /// How many source topics there are.
+    topics: u16,
+    /// What the group gave us.
+    assigned: BTreeSet<TopicPartition>,
+    /// The partitions with an engine; exactly their topic-partitions are read.
+    owned: BTreeSet<Partition>,
+    /// Whether the member is leaving, so that it takes on nothing more.
+    closing: bool,
+}
+
+/// What happens to this member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The group gives these: everything under the eager protocol, what is added under the incremental one.
+    Assigned(Vec<TopicPartition>),
+    /// The group takes these away, and waits for the answer; under the eager protocol everything.
+    Revoked(Vec<TopicPartition>),
+    /// These were taken away already; under the eager protocol everything.
+    Lost(Vec<TopicPartition>),
+    /// The member leaves.
+    Closing,
+}
+
+/// What to do, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Stop the engines of these partitions, wait for them, and abandon every cut that holds one of them.
+    Stop(Vec<Partition>),
+    /// Commit what the stopped engines of these partitions did, and wait for the answer.
+    Commit(Vec<Partition>),
+    /// Make engines for these partitions, which tell where to begin reading.
+    Start(Vec<Partition>),
+    /// [`super::LogClient::assign`] with exactly these, in order; kept ones go on at the position of their engine.
+    Assign(Vec<TopicPartition>),
+    /// [`super::LogClient::incremental_assign`] with these, in order.
+    IncrementalAssign(Vec<TopicPartition>),
+    /// [`super::LogClient::unassign`] with these, in order.
+    Unassign(Vec<TopicPartition>),
+    /// [`super::LogClient::close`].
+    Close,
+}
+
+impl State {
+    /// A member that has been given nothing yet, of a group that reads this many topics (at least one).
+    #[must_use]
+    pub fn new(protocol: RebalanceProtocol, topics: u16) -> State {
+        debug_assert!(topics > 0);
+        State { protocol, topics, assigned: BTreeSet::new(), owned: BTreeSet::new(), closing: false }
+    }
+
+    /// The partitions with an engine.
+    #[must_use]
+    pub fn owned(&self) -> &BTreeSet<Partition> {
+        &self.owned
+    }
+
+    /// What the group gave us, with or without its siblings.
+    #[must_use]
+    pub fn assigned(&self) -> &BTreeSet<TopicPartition> {
+        &self.assigned
+    }
+
+    /// Partitions of which every topic's one is assigned.
+    fn complete(&self) -> BTreeSet<Partition> {
+        let all_topics =
+            |partition: &Partition| siblings(*partition, self.topics).all(|sibling| self.assigned.contains(&sibling));
+        self.assigned.iter().map(|at| at.partition).filter(all_topics).collect()
+    }
+
+    fn topic_partitions(&self, partitions: &BTreeSet<Partition>) -> Vec<TopicPartition> {
+        let mut all: Vec<_> = partitions.iter().flat_map(|partition| siblings(*partition, self.topics)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+fn siblings(partition: Partition, topics: u16) -> impl Iterator<Item = TopicPartition> {
+    (0..topics).map(move |topic| TopicPartition { topic: TopicIndex(topic), partition })
+}
+
+/// The state after an event, and what to do about it.
+#[must_use]
+pub fn step(state: &State, event: Event) -> (State, Vec<Command>) {
+    let mut next = state.clone();
+    let commands = match event {
+        Event::Assigned(given) => assigned(state, &mut next, given),
+        Event::Revoked(taken) => taken_away(state, &mut next, &taken, Fate::Revoked),
+        Event::Lost(taken) => taken_away(state, &mut next, &taken, Fate::Lost),
+        Event::Closing => closing(state, &mut next),
+    };
+    (next, commands)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Revoked,
+    Lost,
+}
+
+fn assigned(state: &State, next: &mut State, given: Vec<TopicPartition>) -> Vec<Command> {
+    if state.protocol == RebalanceProtocol::Eager {
+        next.assigned.clear();
+    }
+    next.assigned.extend(given);
+    next.owned = if state.closing { BTreeSet::new() } else { next.complete() };
+    let stopped: BTreeSet<Partition> = state.owned.difference(&next.owned).copied().collect();
+    let started: BTreeSet<Partition> = next.owned.difference(&state.owned).copied().collect();
+    let mut commands = give_up(&stopped, Fate::Revoked);
+    if !started.is_empty() {
+        commands.push(Command::Start(started.iter().copied().collect()));
+    }
+    commands.push(match state.protocol {
+        RebalanceProtocol::Eager => Command::Assign(next.topic_partitions(&next.owned)),
+        RebalanceProtocol::Incremental => Command::IncrementalAssign(next.topic_partitions(&started)),
+    });
+    commands
+}
+
+fn taken_away(state: &State, next: &mut State, taken: &[TopicPartition], fate: Fate) -> Vec<Command> {
+    match state.protocol {
+        RebalanceProtocol::Eager => next.assigned.clear(),
+        RebalanceProtocol::Incremental => next.assigned.retain(|at| !taken.contains(at)),
+    }
+    next.owned = if state.closing { BTreeSet::new() } else { next.complete() };
+    let stopped: BTreeSet<Partition> = state.owned.difference(&next.owned).copied().collect();
+    let mut commands = give_up(&stopped, fate);
+    commands.push(Command::Unassign(state.topic_partitions(&stopped)));
+    commands
+}
+
+fn closing(state: &State, next: &mut State) -> Vec<Command> {
+    next.closing = true;
+    next.owned.clear();
+    let mut commands = give_up(&state.owned, Fate::Revoked);
+    if !state.owned.is_empty() {
+        commands.push(Command::Unassign(state.topic_partitions(&state.owned)));
+    }
+    if !state.closing {
+        commands.push(Command::Close);
+    }
+    commands
+}
+
+/// Stops engines, and commits what they did unless someone else may be at it already.
+fn give_up(stopped: &BTreeSet<Partition>, fate: Fate) -> Vec<Command> {
+    let partitions: Vec<Partition> = stopped.iter().copied().collect();
+    match fate {
+        _ if partitions.is_empty() => Vec::new(),
+        Fate::Revoked => vec![Command::Stop(partitions.clone()), Command::Commit(partitions)],
+        Fate::Lost => vec![Command::Stop(partitions)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::RebalanceProtocol::{Eager, Incremental};
+    use super::*;
+
+    const TOPICS: u16 = 2;
+
+    fn at(topic: u16, partition: i32) -> TopicPartition {
+        TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
+    }
+
+    /// Both topics' partitions.
+    fn both(partitions: &[i32]) -> Vec<TopicPartition> {
+        let mut all: Vec<_> = (0..TOPICS).flat_map(|t| partitions.iter().map(move |p| at(t, *p))).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn numbers(partitions: &[i32]) -> Vec<Partition> {
+        partitions.iter().copied().map(Partition).collect()
+    }
+
+    fn after(protocol: RebalanceProtocol, events: &[Event]) -> State {
+        events.iter().fold(State::new(protocol, TOPICS), |state, event| step(&state, event.clone()).0)
+    }
+
+    fn commands(protocol: RebalanceProtocol, before: &[Event], event: Event) -> Vec<Command> {
+        step(&after(protocol, before), event).1
+    }
+
+    fn owning(partitions: &[i32]) -> Vec<Event> {
+        vec![Event::Assigned(both(partitions))]
+    }
+
+    #[test]
+    fn empty_state_every_event() {
+        for protocol in [Eager, Incremental] {
+            let answer = match protocol {
+                Eager => Command::Assign(both(&[0, 1])),
+                Incremental => Command::IncrementalAssign(both(&[0, 1])),
+            };
+            let start = Command::Start(numbers(&[0, 1]));
+            assert_eq!(commands(protocol, &[], Event::Assigned(both(&[0, 1]))), [start, answer]);
+            assert_eq!(commands(protocol, &[], Event::Revoked(vec![])), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &[], Event::Lost(vec![])), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &[], Event::Closing), [Command::Close]);
+        }
+    }
+
+    #[test]
+    fn owning_state_every_event_eager() {
+        let before = owning(&[0, 1]);
+        let (stop, commit) = (Command::Stop(numbers(&[0, 1])), Command::Commit(numbers(&[0, 1])));
+        let unassign = Command::Unassign(both(&[0, 1]));
+        let taken = || both(&[0, 1]);
+        assert_eq!(
+            commands(Eager, &before, Event::Revoked(taken())),
+            [stop.clone(), commit.clone(), unassign.clone()],
+            "stop, commit, and only then let go"
+        );
+        assert_eq!(commands(Eager, &before, Event::Lost(taken())), [stop.clone(), unassign.clone()], "no commit");
+        assert_eq!(commands(Eager, &before, Event::Closing), [stop, commit, unassign, Command::Close]);
+        assert_eq!(
+            commands(Eager, &before, Event::Assigned(both(&[1, 2]))),
+            [
+                Command::Stop(numbers(&[0])),
+                Command::Commit(numbers(&[0])),
+                Command::Start(numbers(&[2])),
+                Command::Assign(both(&[1, 2])),
+            ],
+            "an assignment names everything, and what is kept is neither stopped nor started"
+        );
+    }
+
+    #[test]
+    fn owning_state_every_event_incremental() {
+        let before = owning(&[0, 1]);
+        assert_eq!(
+            commands(Incremental, &before, Event::Assigned(both(&[2]))),
+            [Command::Start(numbers(&[2])), Command::IncrementalAssign(both(&[2]))]
+        );
+        let (stop, commit, unassign) =
+            (Command::Stop(numbers(&[1])), Command::Commit(numbers(&[1])), Command::Unassign(both(&[1])));
+        assert_eq!(
+            commands(Incremental, &before, Event::Revoked(both(&[1]))),
+            [stop.clone(), commit, unassign.clone()]
+        );
+        assert_eq!(commands(Incremental, &before, Event::Lost(both(&[1]))), [stop, unassign]);
+        let all = numbers(&[0, 1]);
+        assert_eq!(
+            commands(Incremental, &before, Event::Closing),
+            [Command::Stop(all.clone()), Command::Commit(all), Command::Unassign(both(&[0, 1])), Command::Close]
+        );
+    }
+
+    #[test]
+    fn partly_assigned_state_every_event() {
+        for protocol in [Eager, Incremental] {
+            let before = [Event::Assigned(vec![at(0, 0)])];
+            assert!(after(protocol, &before).owned().is_empty(), "the sibling is missing");
+            assert_eq!(commands(protocol, &before, Event::Revoked(vec![at(0, 0)])), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &before, Event::Lost(vec![at(0, 0)])), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &before, Event::Closing), [Command::Close]);
+        }
+        let before = [Event::Assigned(vec![at(0, 0)])];
+        assert_eq!(
+            commands(Incremental, &before, Event::Assigned(vec![at(1, 0)])),
+            [Command::Start(numbers(&[0])), Command::IncrementalAssign(both(&[0]))],
+            "the sibling comes, and both are read"
+        );
+        assert_eq!(commands(Eager, &before, Event::Assigned(vec![at(1, 0)])), [Command::Assign(vec![])]);
+    }
+
+    #[test]
+    fn a_partition_without_its_sibling_is_given_up_whole() {
+        let before = owning(&[0, 1]);
+        assert_eq!(
+            commands(Incremental, &before, Event::Revoked(vec![at(1, 0)])),
+            [Command::Stop(numbers(&[0])), Command::Commit(numbers(&[0])), Command::Unassign(both(&[0]))]
+        );
+        let state = after(Incremental, &[before[0].clone(), Event::Revoked(vec![at(1, 0)])]);
+        assert_eq!(state.owned().iter().copied().collect::<Vec<_>>(), numbers(&[1]));
+        assert!(state.assigned().contains(&at(0, 0)), "still assigned, and waiting for its sibling");
+        assert_eq!(step(&state, Event::Revoked(vec![at(0, 0)])).1, [Command::Unassign(vec![])]);
+    }
+
+    #[test]
+    fn closing_state_every_event() {
+        for protocol in [Eager, Incremental] {
+            let before = [owning(&[0]), vec![Event::Closing]].concat();
+            let nothing = match protocol {
+                Eager => Command::Assign(vec![]),
+                Incremental => Command::IncrementalAssign(vec![]),
+            };
+            assert_eq!(commands(protocol, &before, Event::Assigned(both(&[0, 1]))), [nothing], "takes on no more");
+            assert_eq!(commands(protocol, &before, Event::Revoked(both(&[0]))), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &before, Event::Lost(both(&[0]))), [Command::Unassign(vec![])]);
+            assert_eq!(commands(protocol, &before, Event::Closing), [], "closes once");
+        }
+    }
+
+    fn topic_partitions() -> impl Strategy<Value = Vec<TopicPartition>> {
+        prop::collection::vec((0..TOPICS, 0..4_i32).prop_map(|(topic, partition)| at(topic, partition)), 0..8)
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            4 => topic_partitions().prop_map(Event::Assigned),
+            3 => topic_partitions().prop_map(Event::Revoked),
+            2 => topic_partitions().prop_map(Event::Lost),
+            1 => Just(Event::Closing),
+        ];
+        prop::collection::vec(event, 0..24)
+    }
+
+    /// What the engines and the client would be after the commands; panics where the order is unsafe.
+    #[derive(Default)]
+    struct World {
+        running: BTreeSet<Partition>,
+        /// Stopped, in this step, and not committed yet.
+        stopped: BTreeSet<Partition>,
+        read: BTreeSet<TopicPartition>,
+    }
+
+    impl World {
+        fn apply(&mut self, event: &Event, commands: &[Command]) {
+            self.stopped.clear();
+            for command in commands {
+                match command {
+                    Command::Stop(all) => {
+                        for partition in all {
+                            assert!(self.running.remove(partition), "{partition:?} stopped, but was not running");
+                            self.stopped.insert(*partition);
+                        }
+                    }
+                    Command::Commit(all) => {
+                        assert!(!matches!(event, Event::Lost(_)), "committed what was lost");
+                        for partition in all {
+                            assert!(self.stopped.contains(partition), "{partition:?} committed, but not just stopped");
+                        }
+                    }
+                    Command::Start(all) => {
+                        for partition in all {
+                            assert!(self.running.insert(*partition), "{partition:?} started twice");
+                        }
+                    }
+                    Command::Assign(all) => {
+                        let before = std::mem::replace(&mut self.read, all.iter().copied().collect());
+                        self.nobody_works_on(before.difference(&self.read));
+                    }
+                    Command::IncrementalAssign(all) => {
+                        for place in all {
+                            assert!(self.read.insert(*place), "librdkafka refuses to assign {place:?} twice");
+                        }
+                    }
+                    Command::Unassign(all) => {
+                        for place in all {
+                            assert!(self.read.remove(place), "librdkafka refuses to unassign {place:?} when it is not");
+                        }
+                        self.nobody_works_on(all.iter());
+                    }
+                    Command::Close => assert!(self.running.is_empty() && self.read.is_empty()),
+                }
+            }
+        }
+
+        fn nobody_works_on<'a>(&self, places: impl Iterator<Item = &'a TopicPartition>) {
+            for place in places {
+                assert!(!self.running.contains(&place.partition), "{place:?} given up under a running engine");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_sequence_of_events_keeps_the_rules(eager in any::<bool>(), events in events()) {
+            let mut state = State::new(if eager { Eager } else { Incremental }, TOPICS);
+            let mut world = World::default();
+            for event in events {
+                let (next, commands) = step(&state, event.clone());
+                world.apply(&event, &commands);
+                let answers = commands.iter().filter(|command| match event {
+                    Event::Assigned(_) => matches!(command, Command::Assign(_) | Command::IncrementalAssign(_)),
+                    Event::Revoked(_) | Event::Lost(_) => matches!(command, Command::Unassign(_)),
+                    Event::Closing => false,
+                });
+                prop_assert_eq!(answers.count(), usize::from(event != Event::Closing), "one answer to the group");
+                state = next;
+                let complete = if state.closing { BTreeSet::new() } else { state.complete() };
+                prop_assert_eq!(&state.owned, &complete);
+                prop_assert_eq!(&world.running, &state.owned);
+                let read: Vec<_> = world.read.iter().copied().collect();
+                prop_assert_eq!(read, state.topic_partitions(&state.owned), "read exactly what has an engine");
+            }
+        }
+    }
+}
