@@ -1,7 +1,9 @@
 //! The verbs, one file each.
 
 mod config;
+mod demo;
 mod replay;
+mod run;
 mod simulate;
 mod table;
 mod validate;
@@ -30,6 +32,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Try it: embedded Kafka, a simulated shop in fast time, the daemon and its page on 127.0.0.1:9736.
+    Demo(demo::Demo),
+    /// Run the daemon.
+    Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
     /// Publish a simulated shop's orders and sessions to Kafka.
@@ -46,6 +52,8 @@ enum Verb {
 /// Whatever keeps the verb from doing its work; see [`exit_code`].
 pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
+        Verb::Demo(demo) => demo.run(),
+        Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
@@ -117,6 +125,10 @@ fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     _ = writeln!(out, "{}", text.trim_end_matches('\n'));
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// Ends when the program is asked to stop: SIGTERM or Ctrl-C.

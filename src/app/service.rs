@@ -1,0 +1,257 @@
+//! The daemon: HTTP first, then the source, which waits for its brokers and topics as long as it takes.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::blueprint;
+use super::dispatch::{Dispatcher, Rules};
+use crate::config::{self, Settings};
+use crate::http;
+use crate::output::dead_letters::DeadLetters;
+use crate::output::publisher::create_topics;
+use crate::source::kafka::{GroupProtocol, KafkaBatch, KafkaClient, KafkaSettings, partition_counts};
+use crate::source::status::SourceStatus;
+use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
+use crate::worker::pool::{Applied, Pool, Workers};
+
+/// How long one question for the partition counts may take.
+const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// How long to wait before brokers or topics that were not there are asked for again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long the poll loop may take to stop.
+const STOP_BUDGET: Duration = Duration::from_secs(20);
+
+/// A running daemon.
+pub struct Daemon {
+    address: SocketAddr,
+    workers: Workers,
+    status: watch::Receiver<SourceStatus>,
+    stop_http: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+    stop_source: mpsc::Sender<()>,
+    source_ended: oneshot::Receiver<Result<(), SourceError>>,
+}
+
+impl Daemon {
+    /// Starts everything; the source waits in the background for its brokers and topics.
+    ///
+    /// # Errors
+    /// When the address is taken, or the operating system refuses a thread.
+    pub async fn start(settings: Settings) -> Result<Daemon> {
+        let listener = http::bind(settings.http.listen).await?;
+        let address = listener.local_addr()?;
+        let blueprint = Arc::new(blueprint::blueprint(&settings));
+        let (reports, applied) = mpsc::channel();
+        let pool = Pool::start(&blueprint, worker_threads(), &reports)?;
+        let workers = pool.workers();
+        let (tell_status, status) = watch::channel(SourceStatus::default());
+        let service = http::Service {
+            workers: workers.clone(),
+            source: status.clone(),
+            spec: Arc::clone(&blueprint.spec),
+            topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
+            background: blueprint::background(&settings, None),
+        };
+        let (stop_http, http_stops) = oneshot::channel::<()>();
+        let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
+        info!(%address, "serving figures and metrics");
+        let (stop_source, source_stops) = mpsc::channel::<()>();
+        let (tell, source_ended) = oneshot::channel();
+        let source = Source { settings, status: tell_status, source_stops };
+        std::thread::Builder::new().name("source".into()).spawn(move || {
+            _ = tell.send(source.run(pool, applied));
+        })?;
+        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle for asking for figures.
+    #[must_use]
+    pub fn workers(&self) -> Workers {
+        self.workers.clone()
+    }
+
+    /// How the source is doing.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.status.clone()
+    }
+
+    /// Runs until `shutdown` ends or something fails for good, then stops everything in order: the source applies and
+    /// commits what it has read and leaves the group, then HTTP ends.
+    ///
+    /// # Errors
+    /// When the configuration does not fit the cluster, or when the source cannot go on.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let ended = tokio::select! {
+            ended = &mut self.source_ended => Some(ended),
+            () = shutdown => {
+                info!("stopping: applying and committing what was read");
+                drop(self.stop_source);
+                tokio::time::timeout(STOP_BUDGET, &mut self.source_ended).await.ok()
+            }
+        };
+        drop(self.stop_http);
+        self.server.await.context("the HTTP server ended before its time")?.context("the HTTP server failed")?;
+        match ended {
+            Some(ended) => ended.context("the source thread ended before its time")??,
+            None => warn!("the source did not stop in {} s; leaving without it", STOP_BUDGET.as_secs()),
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// One core polls and decompresses, the others work.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_sub(1).max(1)
+}
+
+/// What the source thread owns.
+struct Source {
+    settings: Settings,
+    status: watch::Sender<SourceStatus>,
+    source_stops: Receiver<()>,
+}
+
+impl Source {
+    fn run(
+        self,
+        pool: Pool<KafkaBatch>,
+        applied: Receiver<Applied<KafkaBatch>>,
+    ) -> Result<(), SourceError> {
+        let kafka = kafka_settings(&self.settings);
+        let Some(partitions) = self.wait_for_topics(&kafka)? else {
+            return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
+        };
+        let dead_letters = self.dead_letters(partitions);
+        info!(topics = ?kafka.topics, partitions, group = %kafka.group_id, "joining the group");
+        let client = KafkaClient::join(&kafka)?;
+        let rules = Rules {
+            topics: kafka.topics.clone(),
+            start: start(self.settings.kafka.start),
+            max_future: self.settings.customers.max_future.get(),
+            commit_every: self.settings.checkpoint.interval.to_std(),
+        };
+        Dispatcher::new(client, pool, applied, dead_letters, rules, self.status).run(&self.source_stops)
+    }
+
+    /// Waits until every source topic exists, with equal partition counts; `None` when asked to stop meanwhile.
+    fn wait_for_topics(&self, kafka: &KafkaSettings) -> Result<Option<u32>, SourceError> {
+        loop {
+            match partition_counts(kafka, METADATA_WAIT) {
+                Ok(counts) => {
+                    self.status.send_modify(|status| status.partition_counts.clone_from(&counts));
+                    let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
+                    match check_co_partitioning(&named)? {
+                        CoPartitioning::Equal(partitions) => {
+                            self.status.send_modify(|status| status.trouble = None);
+                            return Ok(Some(partitions));
+                        }
+                        CoPartitioning::Missing(missing) => self.missing(&missing)?,
+                    }
+                }
+                Err(SourceError::Unavailable(why)) => self.trouble(why),
+                Err(error) => return Err(error),
+            }
+            if !matches!(self.source_stops.recv_timeout(RETRY_AFTER), Err(RecvTimeoutError::Timeout)) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn missing(&self, topics: &[String]) -> Result<(), SourceError> {
+        let names = topics.join(", ");
+        match self.settings.kafka.missing_topics {
+            config::MissingTopics::Wait => {
+                self.trouble(format!("waiting for topic(s) that do not exist: {names}"));
+                Ok(())
+            }
+            config::MissingTopics::Exit => Err(SourceError::Configuration(format!(
+                "topic(s) that do not exist: {names}; create them, or set kafka.missing_topics = \"wait\""
+            ))),
+        }
+    }
+
+    fn trouble(&self, text: String) {
+        if self.status.borrow().trouble.as_deref() != Some(&text) {
+            warn!("{text}; trying again");
+        }
+        self.status.send_modify(|status| {
+            status.trouble = Some(text);
+            status.last_poll = Some(Instant::now());
+        });
+    }
+
+    /// Creates the dead-letter topic where it is missing and allowed; without one, rejected messages hold commits up.
+    fn dead_letters(&self, partitions: u32) -> Option<DeadLetters> {
+        let topic = &self.settings.dead_letters.topic;
+        let brokers = &self.settings.kafka.brokers;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let created = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+            let partitions = i32::try_from(partitions).unwrap_or(1);
+            Ok(runtime.block_on(create_topics(brokers, &[topic], partitions, producer_options(&self.settings)))?)
+        });
+        if let Err(error) = created {
+            warn!("the dead-letter topic {topic:?} could not be created: {error}");
+        }
+        DeadLetters::new(brokers, topic, producer_options(&self.settings))
+            .inspect_err(|error| warn!("dead letters are dropped: {error}"))
+            .ok()
+    }
+}
+
+/// What the consumer needs to know.
+fn kafka_settings(settings: &Settings) -> KafkaSettings {
+    let protocol = match settings.kafka.protocol {
+        config::Protocol::Classic => GroupProtocol::Classic,
+        config::Protocol::Consumer => GroupProtocol::Consumer,
+    };
+    let instance_id = match protocol {
+        GroupProtocol::Classic => settings.kafka.instance_id.clone().or_else(host_name),
+        GroupProtocol::Consumer => None,
+    };
+    KafkaSettings {
+        brokers: settings.kafka.brokers.clone(),
+        group_id: settings.kafka.group_id.clone(),
+        instance_id,
+        protocol,
+        topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
+        options: settings.kafka.options.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+/// The options that say how to reach the brokers, which a producer shares; those of fetching mean nothing to it.
+fn producer_options(settings: &Settings) -> impl Iterator<Item = (String, String)> {
+    const SHARED: [&str; 6] = ["security.", "sasl.", "ssl.", "socket.", "broker.address", "debug"];
+    let shared = |(name, _): &(&str, &str)| SHARED.iter().any(|prefix| name.starts_with(prefix));
+    settings.kafka.options.iter().filter(shared).map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
+fn start(start: config::Start) -> Start {
+    match start {
+        config::Start::Earliest => Start::Earliest,
+        config::Start::Latest => Start::Latest,
+        config::Start::At(time) => Start::At(time.millis()),
+    }
+}
+
+/// The name of this machine, which a StatefulSet keeps over restarts.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}

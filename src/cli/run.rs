@@ -1,0 +1,28 @@
+//! `retentiond run`: the daemon.
+
+use anyhow::Result;
+
+use super::ConfigFile;
+use crate::app::Daemon;
+use crate::config::Settings;
+
+/// Read orders and sessions from Kafka and serve figures and metrics, until SIGTERM or Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<()> {
+        let settings = Settings::load(self.config.path(), std::env::vars())?;
+        let runtime = super::runtime()?;
+        let outcome = runtime.block_on(async {
+            let daemon = Daemon::start(settings).await?;
+            daemon.run_until(super::stop_requested()).await
+        });
+        // A librdkafka call that hangs must not keep the process from ending.
+        runtime.shutdown_background();
+        outcome
+    }
+}
