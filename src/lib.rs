@@ -1,10 +1,33 @@
-//! retentiond
+//! Exact churn, retention and lifetime figures from a stream of orders and sessions.
+//!
+//! The way of a record, and the modules in its order:
+//!
+//! ```text
+//! source  -> decode ->  worker -> engine (pure) -> output
+//! Kafka      Event or   one       windows, time,   metrics, summary,
+//! or files   Rejection  thread    customers        dead letters
+//!                                     |
+//!                                     +-> http: /metrics, API, page
+//! ```
+//!
+//! - [`event`]: the words of the domain, free of any format.
+//! - [`source`]: where records come from; the only module with `unsafe` (librdkafka's batch call).
+//! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
+//! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
+//! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
+//! - [`output`]: metric names ([`output::metrics`]), the summary, dead letters.
+//! - [`http`]: routes and page.
+//! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.
+//! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
+//! - [`cli`]: one file per verb. [`config`]: typed settings.
+
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod engine;
 pub mod event;
+pub mod http;
 pub mod output;
 pub mod replay;
 pub mod shop;

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -60,6 +60,7 @@ impl Daemon {
             spec: Arc::clone(&blueprint.spec),
             topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
             background: blueprint::background(&settings, None),
+            has_token: settings.http.token.is_some(),
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
@@ -129,16 +130,12 @@ struct Source {
 }
 
 impl Source {
-    fn run(
-        self,
-        pool: Pool<KafkaBatch>,
-        applied: Receiver<Applied<KafkaBatch>>,
-    ) -> Result<(), SourceError> {
+    fn run(self, pool: Pool<KafkaBatch>, applied: Receiver<Applied<KafkaBatch>>) -> Result<(), SourceError> {
         let kafka = kafka_settings(&self.settings);
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
-        let dead_letters = self.dead_letters(partitions);
+        let dead_letters = self.dead_letters(&kafka, partitions);
         info!(topics = ?kafka.topics, partitions, group = %kafka.group_id, "joining the group");
         let client = KafkaClient::join(&kafka)?;
         let rules = Rules {
@@ -197,21 +194,27 @@ impl Source {
         });
     }
 
-    /// Creates the dead-letter topic where it is missing and allowed; without one, rejected messages hold commits up.
-    fn dead_letters(&self, partitions: u32) -> Option<DeadLetters> {
+    /// A producer of dead letters, and their topic where it is missing and may be created. Without the topic rejected
+    /// messages hold commits up.
+    fn dead_letters(&self, kafka: &KafkaSettings, partitions: u32) -> Option<DeadLetters> {
         let topic = &self.settings.dead_letters.topic;
-        let brokers = &self.settings.kafka.brokers;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let created = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-            let partitions = i32::try_from(partitions).unwrap_or(1);
-            Ok(runtime.block_on(create_topics(brokers, &[topic], partitions, producer_options(&self.settings)))?)
-        });
-        if let Err(error) = created {
+        let lookup = KafkaSettings { topics: vec![topic.clone()], ..kafka.clone() };
+        let exists = partition_counts(&lookup, METADATA_WAIT).is_ok_and(|counts| counts != [None]);
+        if !exists && let Err(error) = self.create_topic(topic, partitions) {
             warn!("the dead-letter topic {topic:?} could not be created: {error}");
         }
-        DeadLetters::new(brokers, topic, producer_options(&self.settings))
+        DeadLetters::new(&kafka.brokers, topic, producer_options(&self.settings))
             .inspect_err(|error| warn!("dead letters are dropped: {error}"))
             .ok()
+    }
+
+    fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let partitions = i32::try_from(partitions)?;
+        let brokers = &self.settings.kafka.brokers;
+        runtime.block_on(create_topics(brokers, &[topic], partitions, producer_options(&self.settings)))?;
+        info!(topic, partitions, "created the dead-letter topic");
+        Ok(())
     }
 }
 

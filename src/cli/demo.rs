@@ -205,9 +205,8 @@ fn line(at: Time, week: &WindowParts, month: &WindowParts) -> String {
     let percent = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{:.1} %", 100.0 * ratio));
     // Currencies are never added together: the largest till is shown.
     let revenue = week.money.iter().max_by_key(|(_, money)| money.orders);
-    let revenue = revenue.map_or_else(String::new, |(&currency, money)| {
-        format!("{} {currency}", decimal_text(money.revenue, currency))
-    });
+    let revenue = revenue
+        .map_or_else(String::new, |(&currency, money)| format!("{} {currency}", decimal_text(money.revenue, currency)));
     format!(
         "{}  {:>8}  {:>6}  {:>6}  {:>8}  {:>9}  {:>10}  {:>9}  {:>14}",
         zone::date(zone::Zone::utc().day(at)),

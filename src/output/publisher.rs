@@ -110,7 +110,8 @@ pub async fn create_topics(
     }
     let creating = PublishError::when("create the topics");
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(&creating)?;
-    let wanted: Vec<_> = topics.iter().map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))).collect();
+    let wanted: Vec<_> =
+        topics.iter().map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))).collect();
     let limits = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
     for result in admin.create_topics(&wanted, &limits).await.map_err(&creating)? {
         match result {

@@ -1,0 +1,166 @@
+//! Whether the daemon is alive and whether it is ready, and if not, why.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::source::TopicPartition;
+use crate::source::status::SourceStatus;
+
+/// The poll loop goes round several times a second; after this long it hangs.
+const POLL_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many topic-partitions are named that have yet to catch up.
+const NAMED: usize = 5;
+
+/// Whether the poll loop is alive. A broker that does not answer keeps it turning, and is no reason to restart. A loop
+/// that never went round is measured from `started`.
+///
+/// # Errors
+/// Since when it hangs.
+pub fn alive(source: &SourceStatus, started: Instant, now: Instant) -> Result<(), String> {
+    let silent = now.saturating_duration_since(source.last_poll.unwrap_or(started));
+    if silent <= POLL_WITHIN {
+        return Ok(());
+    }
+    let what = if source.last_poll.is_some() { "has not gone round for" } else { "has not started within" };
+    Err(format!("the poll loop {what} {} s; restart this process", silent.as_secs()))
+}
+
+/// The answer of `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether the figures are those of the whole assignment.
+    pub ready: bool,
+    /// What is missing, if anything.
+    pub reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// Ready once the group has handed out an assignment, maybe an empty one, every topic is there, and all that is
+    /// owned has been applied to its end since. `running`: whether the poll loop still publishes.
+    #[must_use]
+    pub fn new(source: &SourceStatus, topics: &[String], running: bool) -> Readiness {
+        let mut reasons = Vec::new();
+        if !running {
+            reasons.push("shutting down".to_owned());
+        }
+        if !source.joined {
+            let trouble = source.trouble.as_deref().unwrap_or("waiting for the consumer group");
+            reasons.push(format!("not joined: {trouble}"));
+        }
+        let counts = source.partition_counts.iter().copied().chain(std::iter::repeat(None));
+        for (topic, _) in topics.iter().zip(counts).filter(|(_, count)| count.is_none()) {
+            reasons.push(format!("topic {topic} is missing, or the broker has not told its partitions yet"));
+        }
+        reasons.extend(behind(source, topics));
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
+
+/// The topic-partitions that were never at their end, those furthest behind first.
+fn behind(source: &SourceStatus, topics: &[String]) -> Vec<String> {
+    let positions = source.positions.iter().filter(|(_, position)| position.last_at_end.is_none());
+    let mut behind: Vec<(Option<i64>, &TopicPartition)> =
+        positions.map(|(at, position)| (position.lag(), at)).collect();
+    behind.sort_by_key(|&(lag, at)| (std::cmp::Reverse(lag.unwrap_or(i64::MAX)), at));
+    let mut reasons: Vec<String> = behind
+        .iter()
+        .take(NAMED)
+        .map(|&(lag, at)| {
+            let topic = topics.get(usize::from(at.topic.0)).map_or("?", String::as_str);
+            let partition = at.partition.0;
+            match lag {
+                Some(lag) => format!("catching up: {topic}/{partition} is {lag} behind"),
+                None => format!("catching up: {topic}/{partition} has not been read yet"),
+            }
+        })
+        .collect();
+    if behind.len() > NAMED {
+        reasons.push(format!("catching up: {} more topic-partitions are behind", behind.len() - NAMED));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::status::Position;
+    use crate::source::{Partition, TopicIndex};
+
+    fn positions(list: &[(i32, Option<i64>, Option<i64>, bool)]) -> SourceStatus {
+        let positions = list.iter().map(|&(partition, applied, end, at_end)| {
+            let at = TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
+            (at, Position { applied, end, last_at_end: at_end.then(Instant::now) })
+        });
+        SourceStatus {
+            joined: true,
+            partition_counts: vec![Some(8)],
+            positions: positions.collect(),
+            ..SourceStatus::default()
+        }
+    }
+
+    fn reasons(source: &SourceStatus) -> Vec<String> {
+        let readiness = Readiness::new(source, &["orders".to_owned()], true);
+        assert_eq!(readiness.ready, readiness.reasons.is_empty());
+        readiness.reasons
+    }
+
+    #[test]
+    fn a_poll_loop_that_hangs_is_not_alive() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let never = SourceStatus::default();
+        assert_eq!(alive(&never, start, at(30)), Ok(()));
+        assert!(alive(&never, start, at(31)).unwrap_err().contains("has not started within 31 s"));
+        let polled = SourceStatus { last_poll: Some(at(100)), trouble: Some("broker down".into()), ..never };
+        assert_eq!(alive(&polled, start, at(130)), Ok(()));
+        assert!(alive(&polled, start, at(131)).unwrap_err().contains("has not gone round for 31 s"));
+    }
+
+    #[test]
+    fn an_empty_assignment_is_ready() {
+        assert_eq!(reasons(&positions(&[])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_once_at_its_end_is_ready() {
+        assert_eq!(reasons(&positions(&[(0, Some(5), Some(900), true)])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_why_it_has_not_joined_and_which_topic_is_missing() {
+        let mut source = SourceStatus::default();
+        assert_eq!(
+            reasons(&source),
+            [
+                "not joined: waiting for the consumer group",
+                "topic orders is missing, or the broker has not told its partitions yet"
+            ]
+        );
+        source.trouble = Some("127.0.0.1:9092 refuses connections".into());
+        source.partition_counts = vec![Some(3)];
+        assert_eq!(reasons(&source), ["not joined: 127.0.0.1:9092 refuses connections"]);
+    }
+
+    #[test]
+    fn names_those_furthest_behind() {
+        let source =
+            positions(&[(3, Some(5), Some(12_350), false), (4, None, Some(7), false), (5, Some(1), None, true)]);
+        assert_eq!(
+            reasons(&source),
+            ["catching up: orders/4 has not been read yet", "catching up: orders/3 is 12345 behind"]
+        );
+        let many: Vec<_> = (0..8).map(|partition| (partition, Some(0), Some(10), false)).collect();
+        let reasons = reasons(&positions(&many));
+        assert_eq!(reasons.len(), NAMED + 1);
+        assert_eq!(reasons[NAMED], "catching up: 3 more topic-partitions are behind");
+    }
+
+    #[test]
+    fn is_not_ready_once_the_poll_loop_has_ended() {
+        let readiness = Readiness::new(&positions(&[]), &["orders".to_owned()], false);
+        assert_eq!((readiness.ready, readiness.reasons), (false, vec!["shutting down".to_owned()]));
+    }
+}

@@ -1,0 +1,208 @@
+//! What each path answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::{Mutex, watch};
+
+use super::Service;
+use super::definitions::Definitions;
+use super::health::{self, Readiness};
+use crate::engine::spec::Spec;
+use crate::output::metrics::{self, Scrape};
+use crate::output::summary::{Background, Summary};
+use crate::source::status::SourceStatus;
+use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
+
+/// The paths that the hint of a 404 names.
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/definitions";
+
+/// The page brings everything it needs and may ask nobody but us.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+
+/// What the handlers share.
+pub(super) struct Shared {
+    /// The engines, asked one question at a time; none once the server has stopped.
+    workers: Arc<Mutex<Option<Workers>>>,
+    source: watch::Receiver<SourceStatus>,
+    spec: Arc<Spec>,
+    topics: Vec<String>,
+    background: Background,
+    has_token: bool,
+    started: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(service: Service) -> Shared {
+        Shared {
+            workers: Arc::new(Mutex::new(Some(service.workers))),
+            source: service.source,
+            spec: service.spec,
+            topics: service.topics,
+            background: service.background,
+            has_token: service.has_token,
+            started: Instant::now(),
+        }
+    }
+
+    /// Drops the handle to the workers, once nobody asks them any more.
+    pub(super) async fn let_workers_go(&self) {
+        self.workers.lock().await.take();
+    }
+
+    /// Asks the workers. A scrape costs each of them a pause, so whoever comes in between waits for their turn.
+    async fn overview(&self, wanted: Wanted) -> Result<Overview, Failure> {
+        let workers = Arc::clone(&self.workers).lock_owned().await;
+        // The lock goes along: a client that hangs up must not let the next one in while the workers still answer.
+        let answer = tokio::task::spawn_blocking(move || workers.as_ref().ok_or(Stopped)?.overview(wanted));
+        // The task fails only by a panic of its own or when the runtime stops.
+        Ok(answer.await.unwrap_or(Err(Stopped))?)
+    }
+
+    fn background(&self, overview: &Overview) -> Background {
+        Background { data_begin: self.background.data_begin.or(overview.data_begin()), ..self.background }
+    }
+}
+
+/// Why a question has no answer.
+struct Failure {
+    status: StatusCode,
+    error: String,
+    hint: Option<String>,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            hint: Option<String>,
+        }
+        (self.status, Json(Body { error: self.error, hint: self.hint })).into_response()
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Failure {
+        Failure {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            error: stopped.to_string(),
+            hint: Some("this process is shutting down".to_owned()),
+        }
+    }
+}
+
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
+    let mut router = Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/summary", get(summary))
+        .route("/api/v1/definitions", get(definitions));
+    if !shared.has_token {
+        router = router.route("/api/v1/customers/{id}", get(closed)).route("/api/v1/at-risk", get(closed));
+    }
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(shared))
+}
+
+async fn page() -> impl IntoResponse {
+    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html")))
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
+    let overview = shared.overview(Wanted::OpenAndPrevious).await?;
+    let source = shared.source.borrow().clone();
+    let text = metrics::encode(&Scrape {
+        spec: &shared.spec,
+        topics: &shared.topics,
+        overview: &overview,
+        source: &source,
+        background: &shared.background(&overview),
+        now: Instant::now(),
+    });
+    match text {
+        Ok(text) => Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text)),
+        Err(error) => Err(Failure {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            error: format!("cannot encode the metrics: {error}"),
+            hint: Some("this is a bug of retentiond; please report it".to_owned()),
+        }),
+    }
+}
+
+async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    match health::alive(&shared.source.borrow(), shared.started, Instant::now()) {
+        Ok(()) => (StatusCode::OK, "ok".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Readiness>) {
+    let running = shared.source.has_changed().is_ok();
+    let readiness = Readiness::new(&shared.source.borrow(), &shared.topics, running);
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
+}
+
+/// The summary of `replay`, and how much of the whole it covers.
+#[derive(Serialize)]
+struct ReplicaSummary {
+    #[serde(flatten)]
+    summary: Summary,
+    /// Partitions that this replica owns.
+    partitions_assigned: usize,
+    /// Partitions that there are; `null` until every topic's are known.
+    partitions_total: Option<u32>,
+}
+
+async fn summary(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
+    let overview = shared.overview(Wanted::All).await?;
+    let background = shared.background(&overview);
+    let summary = overview.snapshot.as_ref().map(|snapshot| Summary::new(&shared.spec, snapshot, &background));
+    let source = shared.source.borrow();
+    let answer = ReplicaSummary {
+        summary: summary.unwrap_or_else(Summary::before_any_event),
+        partitions_assigned: source.owned.len(),
+        // Source topics have equally many, or the daemon refuses to work.
+        partitions_total: source.partition_counts.iter().copied().reduce(|a, b| Some(a?.max(b?))).flatten(),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
+}
+
+async fn definitions(State(shared): State<Arc<Shared>>) -> Response {
+    Json(Definitions::new(&shared.spec)).into_response()
+}
+
+async fn closed() -> Failure {
+    Failure {
+        status: StatusCode::FORBIDDEN,
+        error: "the API of single customers is closed, for no token is configured".to_owned(),
+        hint: Some("set http.token_file".to_owned()),
+    }
+}
+
+async fn not_found(uri: Uri) -> Failure {
+    Failure {
+        status: StatusCode::NOT_FOUND,
+        error: format!("nothing is at {}", uri.path()),
+        hint: Some(format!("there are {PATHS}")),
+    }
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Failure {
+    Failure {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        error: format!("{} does not take {method}", uri.path()),
+        hint: Some("use GET".to_owned()),
+    }
+}

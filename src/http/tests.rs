@@ -1,0 +1,275 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::event::Time;
+use crate::output::metrics::fixture::{self, Lines};
+use crate::source::status::Position;
+use crate::source::{Partition, TopicIndex, TopicPartition};
+use crate::worker::pool::Pool;
+
+/// The fixture's shop behind a real port.
+struct Server {
+    runtime: Runtime,
+    address: SocketAddr,
+    source: watch::Sender<SourceStatus>,
+    pool: Pool<Lines>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+fn start() -> Server {
+    start_with(false)
+}
+
+fn start_with(has_token: bool) -> Server {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let blueprint = fixture::blueprint();
+    let (applied, _) = mpsc::channel();
+    let pool = Pool::start(&blueprint, 2, &applied).unwrap();
+    let (source, seen) = watch::channel(SourceStatus {
+        joined: true,
+        partition_counts: vec![Some(2), Some(2)],
+        owned: vec![Partition(0), Partition(1)],
+        last_poll: Some(Instant::now()),
+        ..SourceStatus::default()
+    });
+    let service = Service {
+        workers: pool.workers(),
+        source: seen,
+        spec: Arc::clone(&blueprint.spec),
+        topics: fixture::topics(),
+        background: Background::default(),
+        has_token,
+    };
+    let listener = runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let served = runtime.spawn(serve(listener, service, async move { _ = stopped.await }));
+    Server { runtime, address, source, pool, stop, served }
+}
+
+struct Answer {
+    status: u16,
+    content_type: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert_eq!(self.content_type, "application/json");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Server {
+    fn fill(&self) {
+        for partition in [0, 1] {
+            self.pool.start_partition(Partition(partition)).unwrap();
+        }
+        self.pool.records(fixture::ORDERS, fixture::orders(), Time::MAX).unwrap();
+        self.pool.records(fixture::SESSIONS, fixture::sessions(), Time::MAX).unwrap();
+    }
+
+    fn send(&self, method: &str, path: &str) -> Answer {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+        let request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let mut answer = agent.run(request.body(()).unwrap()).unwrap();
+        let content_type = answer.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        Answer {
+            status: answer.status().as_u16(),
+            content_type: content_type.unwrap_or_default(),
+            body: answer.body_mut().read_to_string().unwrap(),
+        }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.send("GET", path)
+    }
+
+    /// Stops the server and then the workers.
+    fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.runtime.block_on(self.served).unwrap().unwrap();
+        self.pool.join().unwrap();
+    }
+}
+
+#[test]
+fn metrics_are_in_the_text_format() {
+    let server = start();
+    let empty = server.get("/metrics");
+    assert_eq!((empty.status, empty.content_type.as_str()), (200, "text/plain; version=0.0.4"));
+    assert!(empty.body.contains("\nretentiond_caught_up 1\n") && !empty.body.contains("retentiond_window_"));
+    server.fill();
+    let filled = server.get("/metrics").body;
+    for line in [
+        "retentiond_window_churn_ratio{window=\"30d\"} 0.5",
+        "retentiond_window_complete{window=\"30d\"} 1",
+        "retentiond_history_start_timestamp_seconds 1766188800",
+        "retentiond_events_duplicate_total 1",
+    ] {
+        assert!(filled.lines().any(|found| found == line), "{line} in\n{filled}");
+    }
+    server.stop();
+}
+
+#[test]
+fn the_summary_says_how_much_of_the_whole_it_covers() {
+    let server = start();
+    let empty = json!({"as_of": null, "windows": [], "calendar": [], "partitions_assigned": 2, "partitions_total": 2});
+    assert_eq!(server.get("/api/v1/summary").json(), empty);
+    server.fill();
+    server.source.send_modify(|source| source.partition_counts[1] = None);
+    let summary = server.get("/api/v1/summary").json();
+    assert_eq!(summary["as_of"], "2026-05-02T12:00:00.000Z");
+    assert_eq!(summary["partitions_total"], Value::Null);
+    assert_eq!(summary["windows"][0]["window"], "30d");
+    assert_eq!(summary["windows"][0]["lost_customers"], 1);
+    assert_eq!(summary["windows"][0]["currencies"]["EUR"]["revenue"], "40.50");
+    let calendar = summary["calendar"].as_array().unwrap();
+    let months: Vec<&str> = calendar
+        .iter()
+        .filter(|period| period["window"] == "month")
+        .map(|period| period["from"].as_str().unwrap())
+        .collect();
+    assert_eq!(months, ["2025-12-01", "2026-01-01", "2026-02-01", "2026-03-01", "2026-04-01", "2026-05-01"]);
+}
+
+#[test]
+fn definitions_name_windows_and_figures() {
+    let definitions = start().get("/api/v1/definitions").json();
+    assert_eq!(
+        definitions["windows"][0],
+        json!({"window": "30d", "kind": "rolling", "period_seconds": 2_592_000, "active_for_seconds": 7_776_000,
+            "resolution_seconds": 3600})
+    );
+    assert_eq!(
+        definitions["windows"][2],
+        json!({"window": "month", "kind": "calendar", "active_for_seconds": 7_776_000, "zone": "UTC"})
+    );
+    let figures = definitions["figures"].as_array().unwrap();
+    let churn = figures.iter().find(|figure| figure["figure"] == "churn_ratio").unwrap();
+    assert!(churn["formula"].as_str().unwrap().contains("L / S"));
+    assert_eq!(churn["metric"], "retentiond_window_churn_ratio");
+}
+
+#[test]
+fn health_follows_the_poll_loop() {
+    let server = start();
+    let alive = server.get("/healthz");
+    assert_eq!((alive.status, alive.body.as_str()), (200, "ok"));
+    server.source.send_modify(|source| {
+        source.joined = false;
+        source.trouble = Some("no broker answers".into());
+    });
+    assert_eq!(server.get("/healthz").status, 200, "a broker outage is no reason to restart");
+    server.source.send_modify(|source| source.last_poll = Instant::now().checked_sub(Duration::from_secs(40)));
+    let hung = server.get("/healthz");
+    assert_eq!(hung.status, 503);
+    assert!(hung.body.contains("has not gone round for 4"), "{}", hung.body);
+}
+
+#[test]
+fn readiness_names_what_is_missing() {
+    let mut server = start();
+    let ready = server.get("/readyz");
+    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": []})));
+    server.source.send_modify(|source| {
+        source.joined = false;
+        source.trouble = Some("no broker answers".into());
+    });
+    let unready = server.get("/readyz");
+    assert_eq!(unready.status, 503);
+    assert_eq!(unready.json(), json!({"ready": false, "reasons": ["not joined: no broker answers"]}));
+    let at = TopicPartition { topic: TopicIndex(0), partition: Partition(1) };
+    server.source.send_modify(|source| {
+        source.joined = true;
+        source.positions.insert(at, Position { applied: Some(5), end: Some(12_350), last_at_end: None });
+    });
+    assert_eq!(server.get("/readyz").json()["reasons"], json!(["catching up: orders/1 is 12345 behind"]));
+    server.source.send_modify(|source| source.positions.clear());
+    assert_eq!(server.get("/readyz").status, 200);
+    let (other, _) = watch::channel(SourceStatus::default());
+    drop(std::mem::replace(&mut server.source, other));
+    assert_eq!(server.get("/readyz").json()["reasons"], json!(["shutting down"]), "the poll loop has ended");
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere() {
+    let page = start().get("/");
+    assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
+    assert!(page.body.contains("/api/v1/summary") && page.body.contains("prefers-color-scheme"));
+    assert!(!page.body.contains("http://") && !page.body.contains("https://"));
+}
+
+#[test]
+fn refusals_are_json_with_a_hint() {
+    let server = start();
+    for (method, path, status, error) in [
+        ("GET", "/api/v1/customers/c-1", 403, "no token"),
+        ("GET", "/api/v1/at-risk?limit=5", 403, "no token"),
+        ("GET", "/api/v2/summary", 404, "nothing is at /api/v2/summary"),
+        ("POST", "/metrics", 405, "/metrics does not take POST"),
+    ] {
+        let answer = server.send(method, path);
+        assert_eq!(answer.status, status, "{path}");
+        let body = answer.json();
+        assert!(body["error"].as_str().unwrap().contains(error), "{body}");
+        assert!(!body["hint"].as_str().unwrap().is_empty());
+    }
+    assert_eq!(start_with(true).get("/api/v1/at-risk").status, 404, "not served yet");
+}
+
+#[test]
+fn a_taken_port_is_named_with_a_remedy() {
+    let server = start();
+    let error = server.runtime.block_on(bind(server.address)).unwrap_err().to_string();
+    assert_eq!(error, format!("{} is in use; set http.listen or stop the other process", server.address));
+    let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+    let error = server.runtime.block_on(bind(foreign)).unwrap_err().to_string();
+    assert_eq!(error, "192.0.2.1:0 is no address of this machine; set http.listen");
+}
+
+#[test]
+fn a_question_to_workers_that_have_stopped_is_unavailable() {
+    let server = start();
+    let shared = Arc::new(routes::Shared::new(Service {
+        workers: server.pool.workers(),
+        source: server.source.subscribe(),
+        spec: Arc::clone(&fixture::blueprint().spec),
+        topics: fixture::topics(),
+        background: Background::default(),
+        has_token: false,
+    }));
+    server.runtime.block_on(shared.let_workers_go());
+    let listener = server.runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    let address = listener.local_addr().unwrap();
+    server.runtime.spawn(axum::serve(listener, routes::router(&shared)).into_future());
+    let server = Server { address, ..server };
+    for path in ["/metrics", "/api/v1/summary"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.json()["error"].as_str()), (503, Some("the workers have stopped")));
+    }
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn an_open_connection_keeps_no_worker_alive() {
+    let server = start();
+    let mut held = TcpStream::connect(server.address).unwrap();
+    held.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut first = [0];
+    held.read_exact(&mut first).unwrap();
+    // And one that never finishes its request.
+    let mut slow = TcpStream::connect(server.address).unwrap();
+    slow.write_all(b"GET /metr").unwrap();
+    server.stop();
+}

@@ -1,0 +1,388 @@
+//! The one place that names metrics: each with its meaning, its labels and where its values come from.
+//!
+//! [`encode`] reads every definition off a [`Scrape`]; a metric cannot be shown without standing here. No label ever
+//! holds a customer id.
+
+#[cfg(test)]
+pub(crate) mod fixture;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+
+use crate::engine::figures::{MoneyParts, Parts};
+use crate::event::Currency;
+
+use read::{Samples, WindowView};
+pub use read::{Scrape, is_caught_up};
+
+/// What a metric's values do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They go up and down.
+    Gauge,
+    /// They only grow while the process lives.
+    Counter,
+}
+
+/// The definition of one metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// The whole name.
+    pub name: &'static str,
+    /// Meaning and, where it is no count, unit.
+    pub help: &'static str,
+    /// Gauge or counter.
+    pub kind: Kind,
+    values: Values,
+}
+
+/// Where the values come from.
+#[derive(Debug)]
+enum Values {
+    /// A count of each window.
+    Count(fn(&Parts) -> i64),
+    /// A ratio of each window; absent where its denominator is zero.
+    Ratio(fn(&Parts) -> Option<f64>),
+    /// Whether something holds for a window.
+    Flag(fn(&WindowView<'_>) -> bool),
+    /// A figure of each window and currency.
+    Money(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
+    /// Anything else.
+    Other { labels: &'static [&'static str], read: fn(&Scrape<'_>, &mut Samples) },
+}
+
+impl Metric {
+    /// The names of the labels, in the order of their values.
+    #[must_use]
+    pub fn labels(&self) -> &'static [&'static str] {
+        match self.values {
+            Values::Count(_) | Values::Ratio(_) | Values::Flag(_) => &["window"],
+            Values::Money(_) => &["window", "currency"],
+            Values::Other { labels, .. } => labels,
+        }
+    }
+
+    /// The figure that it shows, if it is one of a window: the name without `retentiond_window_`.
+    #[must_use]
+    pub fn figure(&self) -> Option<&'static str> {
+        self.name.strip_prefix("retentiond_window_")
+    }
+}
+
+/// Every metric that there is.
+pub fn definitions() -> impl Iterator<Item = &'static Metric> {
+    WINDOW.iter().chain(OPERATION)
+}
+
+/// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.
+///
+/// # Errors
+/// When the encoder refuses what it is given, which would be a mistake in this file.
+pub fn encode(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
+    let windows = scrape.windows();
+    let families = definitions().map(|metric| family(metric, scrape, &windows));
+    let families: Vec<MetricFamily> = families.filter(|family| !family.get_metric().is_empty()).collect();
+    TextEncoder::new().encode_to_string(&families)
+}
+
+/// The values of one metric. Built without [`prometheus::GaugeVec`], which finds label values by a hash of their plain
+/// concatenation, so that partition 11 of `orders` would be partition 1 of `orders1`.
+fn family(metric: &Metric, scrape: &Scrape<'_>, windows: &[WindowView<'_>]) -> MetricFamily {
+    let mut samples = Samples::default();
+    if let Values::Other { read, .. } = metric.values {
+        read(scrape, &mut samples);
+    }
+    for window in windows {
+        window.read(&metric.values, &mut samples);
+    }
+    let mut family = MetricFamily::default();
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(match metric.kind {
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Counter => MetricType::COUNTER,
+    });
+    let values = samples.0.into_iter().map(|(labels, value)| sample(metric, labels, value));
+    family.set_metric(values.collect());
+    family
+}
+
+fn sample(metric: &Metric, labels: Vec<String>, value: f64) -> proto::Metric {
+    let labels = metric.labels().iter().zip(labels).map(|(&name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value);
+        pair
+    });
+    let mut sample = proto::Metric::from_label(labels.collect());
+    match metric.kind {
+        Kind::Gauge => {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            sample.set_gauge(gauge);
+        }
+        Kind::Counter => {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            sample.set_counter(counter);
+        }
+    }
+    sample
+}
+
+const fn window(name: &'static str, help: &'static str, values: Values) -> Metric {
+    Metric { name, help, kind: Kind::Gauge, values }
+}
+
+const fn gauge(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Scrape<'_>, &mut Samples),
+) -> Metric {
+    Metric { name, help, kind: Kind::Gauge, values: Values::Other { labels, read } }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    read: fn(&Scrape<'_>, &mut Samples),
+) -> Metric {
+    Metric { name, help, kind: Kind::Counter, values: Values::Other { labels, read } }
+}
+
+/// The figures of the windows, label `window`: rolling windows by name; `month`, `quarter` and `year` for the open
+/// calendar period, `month_previous` and so on for the last closed one.
+static WINDOW: &[Metric] = &[
+    window(
+        "retentiond_window_start_customers",
+        "S = active(p-P), for a calendar window active(from-1): customers with an order in the active_for before the \
+         window opened.",
+        Values::Count(|parts| parts.start),
+    ),
+    window(
+        "retentiond_window_end_customers",
+        "E = active(p): customers with an order in the active_for up to the window's end, panes (p-A, p].",
+        Values::Count(|parts| parts.end),
+    ),
+    window(
+        "retentiond_window_new_customers",
+        "N: customers whose first order ever lies in the window, panes (p-P, p].",
+        Values::Count(|parts| parts.new),
+    ),
+    window(
+        "retentiond_window_lost_customers",
+        "L: customers active at the start of the window and not active at its end.",
+        Values::Count(|parts| parts.lost),
+    ),
+    window(
+        "retentiond_window_retained_customers",
+        "Retained = S - L: customers active at the start of the window and at its end.",
+        Values::Count(Parts::retained),
+    ),
+    window(
+        "retentiond_window_reactivated_customers",
+        "Reactivated = E - N - retained: customers who came back after having been inactive at the start.",
+        Values::Count(Parts::reactivated),
+    ),
+    window(
+        "retentiond_window_ordering_customers",
+        "Ordering: customers with at least 1 order in the window, panes (p-P, p].",
+        Values::Count(|parts| parts.ordering),
+    ),
+    window(
+        "retentiond_window_repeat_customers",
+        "Repeat: customers with at least 2 orders in the window, panes (p-P, p].",
+        Values::Count(|parts| parts.repeat),
+    ),
+    window(
+        "retentiond_window_returning_customers",
+        "Returning: ordering customers with at least 2 orders in panes <= p, the shop platforms' definition.",
+        Values::Count(|parts| parts.returning),
+    ),
+    window(
+        "retentiond_window_visiting_customers",
+        "Visiting: customers with a session in the window, panes (p-P, p].",
+        Values::Count(|parts| parts.visiting),
+    ),
+    window(
+        "retentiond_window_orders",
+        "Orders in the window, cancelled ones included.",
+        Values::Count(|parts| parts.orders),
+    ),
+    window("retentiond_window_sessions", "Sessions in the window.", Values::Count(|parts| parts.sessions)),
+    window(
+        "retentiond_window_churn_ratio",
+        "L / S (attrition), of this replica: the share of the customers at the start who are lost.",
+        Values::Ratio(Parts::churn_ratio),
+    ),
+    window(
+        "retentiond_window_retention_ratio",
+        "Retained / S, of this replica: the share of the customers at the start who are still active.",
+        Values::Ratio(Parts::retention_ratio),
+    ),
+    window(
+        "retentiond_window_crr_ratio",
+        "(E - N) / S, of this replica: the classic customer retention rate, which counts win-backs as kept and may \
+         exceed 1.",
+        Values::Ratio(Parts::crr_ratio),
+    ),
+    window("retentiond_window_repeat_ratio", "Repeat / ordering, of this replica.", Values::Ratio(Parts::repeat_ratio)),
+    window(
+        "retentiond_window_returning_ratio",
+        "Returning / ordering, of this replica.",
+        Values::Ratio(Parts::returning_ratio),
+    ),
+    window(
+        "retentiond_window_conversion_ratio",
+        "Ordering / visiting, of this replica; may exceed 1.",
+        Values::Ratio(Parts::conversion_ratio),
+    ),
+    window(
+        "retentiond_window_purchase_frequency",
+        "Orders / ordering customers, of this replica.",
+        Values::Ratio(Parts::purchase_frequency),
+    ),
+    window(
+        "retentiond_window_complete",
+        "1 when the data begin no later than the first instant of pane p-P-A+1; before that churn means nothing.",
+        Values::Flag(|window| window.complete),
+    ),
+    window(
+        "retentiond_window_new_complete",
+        "1 when the window is complete and the data hold the whole history; before that new, reactivated, returning \
+         and crr mean nothing.",
+        Values::Flag(|window| window.new_complete),
+    ),
+    window(
+        "retentiond_window_currency_orders",
+        "Orders of the currency in the window.",
+        Values::Money(|_, _, money| Some(read::count(money.orders))),
+    ),
+    window(
+        "retentiond_window_revenue",
+        "What the orders of the currency in the window brought, in major units.",
+        Values::Money(|_, currency, money| Some(read::major(money.revenue, currency))),
+    ),
+    window(
+        "retentiond_window_refunds",
+        "What went back by refunds in the window, in major units; booked when it happens.",
+        Values::Money(|_, currency, money| Some(read::major(money.refunds, currency))),
+    ),
+    window(
+        "retentiond_window_cancellations",
+        "What went back by cancellations in the window, in major units; booked when it happens.",
+        Values::Money(|_, currency, money| Some(read::major(money.cancellations, currency))),
+    ),
+    window(
+        "retentiond_window_average_order_value",
+        "Revenue / orders of the currency, in major units, of this replica.",
+        Values::Money(|_, currency, money| read::average(money.revenue, money, currency)),
+    ),
+    window(
+        "retentiond_window_net_average_order_value",
+        "(Revenue - refunds - cancellations) / orders of the currency, in major units, of this replica.",
+        Values::Money(|_, currency, money| read::average(money.net(), money, currency)),
+    ),
+    window(
+        "retentiond_window_clv",
+        "Customer lifetime value, of this replica: (net revenue of the currency / ordering customers) x (lifespan / \
+         P), in major units; only of the reference window, once it is complete.",
+        Values::Money(|window, currency, money| window.lifetime_value(currency, money)),
+    ),
+];
+
+/// What is known of the daemon itself.
+static OPERATION: &[Metric] = &[
+    gauge(
+        "retentiond_as_of_timestamp_seconds",
+        &[],
+        "The instant at which all windows are evaluated, event time: the smallest watermark over the partitions that \
+         hold events.",
+        read::as_of,
+    ),
+    gauge(
+        "retentiond_last_event_timestamp_seconds",
+        &["topic"],
+        "The largest watermark of the topic over the partitions of this replica: its latest accepted event, event time.",
+        read::last_event,
+    ),
+    gauge(
+        "retentiond_history_start_timestamp_seconds",
+        &[],
+        "When the data begin, event time: as configured, or the latest first event over the non-empty partitions.",
+        read::history_start,
+    ),
+    gauge(
+        "retentiond_caught_up",
+        &[],
+        "1 when this replica has joined its group and each of its topic-partitions is applied to the end, or was \
+         within the last 10 seconds.",
+        read::caught_up,
+    ),
+    counter(
+        "retentiond_events_total",
+        &["topic", "type"],
+        "Messages decoded, duplicates and late ones included, rejected ones not.",
+        read::events,
+    ),
+    counter(
+        "retentiond_events_rejected_total",
+        &["topic", "reason"],
+        "Messages that could not be decoded or lie in the future; late ones are retentiond_events_late_total.",
+        read::rejected,
+    ),
+    counter(
+        "retentiond_events_duplicate_total",
+        &[],
+        "Events of which a copy had counted before.",
+        |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.duplicates)),
+    ),
+    counter(
+        "retentiond_events_late_total",
+        &[],
+        "Events further behind the watermark of their topic-partition than customers.allowed_lateness; they enter no \
+         figure.",
+        |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.late)),
+    ),
+    gauge(
+        "retentiond_lag_events",
+        &["topic", "partition"],
+        "Records of the topic-partition that are not applied yet.",
+        read::lag_events,
+    ),
+    gauge(
+        "retentiond_lag_seconds",
+        &[],
+        "Seconds since the topic-partition that is furthest behind was last applied to its end; absent while one never \
+         was.",
+        read::lag_seconds,
+    ),
+    gauge("retentiond_tracked_customers", &[], "Customers with a record on this replica.", read::tracked_customers),
+    gauge("retentiond_state_bytes", &[], "Memory that the state of this replica holds, in bytes.", read::state_bytes),
+    gauge(
+        "retentiond_partitions_assigned",
+        &[],
+        "Partitions of which every source topic's is assigned to this replica.",
+        |scrape, samples| samples.add([], read::size(scrape.source.owned.len())),
+    ),
+    gauge(
+        "retentiond_source_partitions",
+        &["topic"],
+        "Partitions that the topic has; absent while it is missing or the broker has not answered.",
+        read::source_partitions,
+    ),
+    counter(
+        "retentiond_rebalances_total",
+        &[],
+        "Rebalances of the consumer group that this replica took part in.",
+        |scrape, samples| samples.add([], read::total(scrape.source.rebalances)),
+    ),
+    gauge("retentiond_build_info", &["version"], "Always 1; the label names the version.", |_, samples| {
+        samples.add([env!("CARGO_PKG_VERSION")], 1.0);
+    }),
+];

@@ -1,0 +1,107 @@
+//! A little shop for tests of what is shown: one worker, two topics, a few orders.
+
+use std::sync::Arc;
+
+use crate::decode::{Decoder, Format};
+use crate::engine::snapshot::Periods;
+use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
+use crate::engine::zone::{Unit, Zone};
+use crate::event::{DAY, HOUR, Time};
+use crate::source::{Partition, Record, RecordBatch, TopicIndex, TopicPartition};
+use crate::worker::pool::Overview;
+use crate::worker::{Blueprint, Worker};
+
+/// Messages without keys.
+pub(crate) struct Lines(pub Vec<String>);
+
+impl RecordBatch for Lines {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, index: usize) -> Record<'_> {
+        Record { offset: i64::try_from(index).unwrap(), key: None, payload: Some(self.0[index].as_bytes()) }
+    }
+}
+
+pub(crate) const ORDERS: TopicPartition = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
+pub(crate) const SESSIONS: TopicPartition = TopicPartition { topic: TopicIndex(1), partition: Partition(0) };
+
+pub(crate) fn topics() -> Vec<String> {
+    vec!["orders".to_owned(), "sessions".to_owned()]
+}
+
+/// A 30-day and a 365-day window, months and years, a day of lateness.
+pub(crate) fn blueprint() -> Arc<Blueprint> {
+    let rolling = |days: i64, resolution| RollingSpec {
+        name: format!("{days}d"),
+        period: days * DAY,
+        active_for: days.max(90) * DAY,
+        resolution,
+    };
+    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days };
+    let spec = Spec {
+        rolling: vec![rolling(30, HOUR), rolling(365, DAY)],
+        calendar: vec![calendar(Unit::Month, 90), calendar(Unit::Year, 366)],
+        zone: Zone::utc(),
+        allowed_lateness: DAY,
+        dedup_for: 7 * DAY,
+        history: None,
+        topics: vec![true, false],
+    };
+    let decoder = || Decoder::new(Format::Native, Vec::new());
+    Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
+}
+
+pub(crate) fn order(id: u32, customer: &str, time: &str, amount: &str, currency: &str) -> String {
+    format!(
+        r#"{{"type":"order","order_id":"o{id}","customer_id":"{customer}","time":"{time}","amount":"{amount}","currency":"{currency}"}}"#
+    )
+}
+
+/// Anna stays, Bert is lost in April, Cora is new in May; one copy, one late order, one message that is no JSON.
+pub(crate) fn orders() -> Lines {
+    Lines(vec![
+        order(1, "anna", "2025-12-20T00:00:00Z", "10.00", "EUR"),
+        order(2, "bert", "2026-01-20T00:00:00Z", "20.00", "EUR"),
+        order(3, "anna", "2026-03-15T00:00:00Z", "30.00", "EUR"),
+        order(4, "anna", "2026-04-25T00:00:00Z", "40.50", "EUR"),
+        order(5, "cora", "2026-05-01T00:00:00Z", "900", "JPY"),
+        order(5, "cora", "2026-05-01T00:00:00Z", "900", "JPY"),
+        order(6, "bert", "2026-02-01T00:00:00Z", "1.00", "EUR"),
+        "no JSON".to_owned(),
+        order(7, "cora", "2026-05-02T12:00:00Z", "600", "JPY"),
+    ])
+}
+
+pub(crate) fn sessions() -> Lines {
+    let session = |id: u32, customer: &str| {
+        format!(r#"{{"type":"session","session_id":"s{id}","customer_id":"{customer}","time":"2026-05-02T00:00:00Z"}}"#)
+    };
+    Lines(vec![session(1, "anna"), session(2, "anna"), session(3, "dora")])
+}
+
+/// The shop, with everything applied.
+pub(crate) struct Shop {
+    pub spec: Arc<Spec>,
+    worker: Worker,
+}
+
+impl Shop {
+    pub(crate) fn new() -> Shop {
+        let blueprint = blueprint();
+        let mut worker = Worker::new(Arc::clone(&blueprint));
+        let mut rejected = Vec::new();
+        worker.start(Partition(0));
+        worker.start(Partition(1));
+        worker.apply(ORDERS, &orders(), Time::MAX, &mut rejected);
+        worker.apply(SESSIONS, &sessions(), Time::MAX, &mut rejected);
+        Shop { spec: Arc::clone(&blueprint.spec), worker }
+    }
+
+    pub(crate) fn overview(&mut self) -> Overview {
+        let mut overview = Overview { status: self.worker.status(), snapshot: None };
+        overview.snapshot = overview.now().map(|now| self.worker.snapshot(now, Periods::OpenAndPrevious));
+        overview
+    }
+}

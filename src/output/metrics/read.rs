@@ -1,0 +1,250 @@
+//! What a scrape knows, and how the values of the metrics are read off it.
+
+use std::time::{Duration, Instant};
+
+use rust_decimal::prelude::ToPrimitive;
+
+use super::Values;
+use crate::decode::Reason;
+use crate::engine::WindowParts;
+use crate::engine::axis::Pane;
+use crate::engine::figures::MoneyParts;
+use crate::engine::snapshot::{Period, last_pane};
+use crate::engine::spec::{Spec, WindowId};
+use crate::event::{Currency, EventType};
+use crate::output::summary::{self, Background};
+use crate::source::status::SourceStatus;
+use crate::worker::pool::Overview;
+
+/// How long ago a topic-partition that is read without a pause may have been applied to its end.
+const AT_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// Everything that one answer to `/metrics` is read off.
+#[derive(Debug)]
+pub struct Scrape<'a> {
+    /// What the engines compute.
+    pub spec: &'a Spec,
+    /// The source topics, by their place in the configuration.
+    pub topics: &'a [String],
+    /// What the workers answered.
+    pub overview: &'a Overview,
+    /// What the poll loop says.
+    pub source: &'a SourceStatus,
+    /// What is known about the data as a whole.
+    pub background: &'a Background,
+    /// The instant of the scrape.
+    pub now: Instant,
+}
+
+/// The values of one metric, each behind the values of its labels.
+#[derive(Debug, Default)]
+pub(super) struct Samples(pub Vec<(Vec<String>, f64)>);
+
+impl Samples {
+    pub(super) fn add<const N: usize>(&mut self, labels: [&str; N], value: f64) {
+        self.0.push((labels.map(str::to_owned).into(), value));
+    }
+}
+
+/// One value of the label `window`, with its figures.
+#[derive(Debug)]
+pub(super) struct WindowView<'a> {
+    name: String,
+    figures: &'a WindowParts,
+    pub(super) complete: bool,
+    pub(super) new_complete: bool,
+    /// P in milliseconds, of the reference window of the lifetime value.
+    reference: Option<i64>,
+}
+
+impl Scrape<'_> {
+    /// The windows that can be told: all but those whose history is no longer kept.
+    pub(super) fn windows(&self) -> Vec<WindowView<'_>> {
+        let Some(snapshot) = &self.overview.snapshot else { return Vec::new() };
+        let mut windows = Vec::new();
+        for (i, figures) in snapshot.rolling.iter().enumerate() {
+            let Some(figures) = figures else { continue };
+            let id = WindowId::Rolling(i);
+            let mut window = self.window(id, self.spec.name(id).to_owned(), self.spec.pane(id, snapshot.at), figures);
+            window.reference = (self.background.clv_window == Some(i)).then_some(self.spec.rolling[i].period);
+            windows.push(window);
+        }
+        for i in 0..self.spec.calendar.len() {
+            let id = WindowId::Calendar(i);
+            let unit = self.spec.name(id);
+            let of_unit = || snapshot.periods.iter().filter(|period| period.window == i);
+            let open = of_unit().rfind(|period| !period.closed).map(|period| (period, unit.to_owned()));
+            let closed = of_unit().rfind(|period| period.closed && self.has_orders_by(period));
+            let closed = closed.map(|period| (period, format!("{unit}_previous")));
+            for (period, name) in [open, closed].into_iter().flatten() {
+                windows.push(self.window(id, name, last_pane(self.spec, period, snapshot.at), &period.figures));
+            }
+        }
+        windows
+    }
+
+    fn window<'a>(&self, id: WindowId, name: String, p: Pane, figures: &'a WindowParts) -> WindowView<'a> {
+        let complete = self.spec.is_complete(id, p, self.background.data_begin);
+        let new_complete = complete && self.background.history_whole;
+        WindowView { name, figures, complete, new_complete, reference: None }
+    }
+
+    /// Whether the period is that of the first order or a later one; periods before it do not exist.
+    fn has_orders_by(&self, period: &Period) -> bool {
+        let partitions = self.overview.status.partitions.iter();
+        let first_order = partitions.filter_map(|partition| partition.first_order).min();
+        first_order.is_some_and(|first| self.spec.zone.day(first) <= period.to)
+    }
+}
+
+impl WindowView<'_> {
+    /// Adds the values that this window has, if any.
+    pub(super) fn read(&self, values: &Values, samples: &mut Samples) {
+        let value = match values {
+            Values::Count(read) => Some(count(read(&self.figures.parts))),
+            Values::Ratio(read) => read(&self.figures.parts),
+            Values::Flag(read) => Some(flag(read(self))),
+            Values::Money(read) => {
+                for (&currency, money) in &self.figures.money {
+                    if let Some(value) = read(self, currency, money) {
+                        samples.add([&self.name, currency.code()], value);
+                    }
+                }
+                None
+            }
+            Values::Other { .. } => None,
+        };
+        if let Some(value) = value {
+            samples.add([&self.name], value);
+        }
+    }
+
+    /// Of the reference window, once it is complete.
+    pub(super) fn lifetime_value(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
+        let period = self.reference.filter(|_| self.complete)?;
+        summary::lifetime_value(currency, money, self.figures, period)?.to_f64()
+    }
+}
+
+/// Whether the replica has joined its group and all it owns is applied to the end, give or take what is in flight.
+#[must_use]
+pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
+    let recently = |at: Instant| now.saturating_duration_since(at) <= AT_END_WITHIN;
+    source.joined
+        && source
+            .positions
+            .values()
+            .all(|position| position.lag() == Some(0) || position.last_at_end.is_some_and(recently))
+}
+
+pub(super) fn as_of(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(snapshot) = &scrape.overview.snapshot {
+        samples.add([], snapshot.at.seconds());
+    }
+}
+
+pub(super) fn last_event(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for (i, topic) in scrape.topics.iter().enumerate() {
+        let partitions = scrape.overview.status.partitions.iter();
+        let marks = partitions.filter_map(|partition| *partition.topic_watermarks.get(i)?);
+        if let Some(last) = marks.max() {
+            samples.add([topic], last.seconds());
+        }
+    }
+}
+
+pub(super) fn history_start(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(begin) = scrape.background.data_begin {
+        samples.add([], begin.seconds());
+    }
+}
+
+pub(super) fn caught_up(scrape: &Scrape<'_>, samples: &mut Samples) {
+    samples.add([], flag(is_caught_up(scrape.source, scrape.now)));
+}
+
+/// Every type of every topic, also at zero, so that the first one is an increase.
+pub(super) fn events(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let counts = &scrape.overview.status.tally.events;
+    for (i, topic) in scrape.topics.iter().enumerate() {
+        for kind in EventType::ALL {
+            let seen = counts.get(i).map_or(0, |of_topic| of_topic[kind as usize]);
+            samples.add([topic, kind.name()], total(seen));
+        }
+    }
+}
+
+/// Every reason of every topic, also at zero, so that the first one is an increase. Not [`Reason::TooLate`]: late
+/// events are decoded, and counted as such and as late.
+pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let counts = &scrape.overview.status.tally.rejected;
+    for (i, topic) in scrape.topics.iter().enumerate() {
+        for reason in Reason::ALL.into_iter().filter(|&reason| reason != Reason::TooLate) {
+            let seen = counts.get(i).map_or(0, |of_topic| of_topic[reason as usize]);
+            samples.add([topic, reason.label()], total(seen));
+        }
+    }
+}
+
+pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for (at, position) in &scrape.source.positions {
+        if let (Some(topic), Some(lag)) = (scrape.topics.get(usize::from(at.topic.0)), position.lag()) {
+            samples.add([topic, &at.partition.0.to_string()], count(lag));
+        }
+    }
+}
+
+pub(super) fn lag_seconds(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(lag) = scrape.source.lag_seconds(scrape.now) {
+        samples.add([], lag);
+    }
+}
+
+pub(super) fn tracked_customers(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let partitions = scrape.overview.status.partitions.iter();
+    samples.add([], size(partitions.map(|partition| partition.tracked_customers).sum()));
+}
+
+pub(super) fn state_bytes(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let partitions = scrape.overview.status.partitions.iter();
+    samples.add([], size(partitions.map(|partition| partition.state_bytes).sum()));
+}
+
+pub(super) fn source_partitions(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for (topic, partitions) in scrape.topics.iter().zip(&scrape.source.partition_counts) {
+        if let &Some(partitions) = partitions {
+            samples.add([topic], f64::from(partitions));
+        }
+    }
+}
+
+fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn count(count: i64) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn total(count: u64) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+pub(super) fn size(size: usize) -> f64 {
+    size as f64
+}
+
+/// Major units of an amount in minor units; the only place where money becomes a float, for Prometheus knows no other
+/// number.
+#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted")]
+pub(super) fn major(minor: i128, currency: Currency) -> f64 {
+    minor as f64 / 10_f64.powi(currency.exponent().cast_signed())
+}
+
+/// Major units per order; none without orders.
+pub(super) fn average(minor: i128, money: &MoneyParts, currency: Currency) -> Option<f64> {
+    (money.orders != 0).then(|| major(minor, currency) / count(money.orders))
+}

@@ -1,0 +1,266 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::fixture::{Shop, topics};
+use super::*;
+use crate::event::Time;
+use crate::output::summary::Background;
+use crate::source::status::{Position, SourceStatus};
+use crate::source::{Partition, TopicIndex, TopicPartition};
+use crate::worker::WorkerStatus;
+use crate::worker::pool::Overview;
+
+/// What stands in section 10 of the design and has a source of values by now.
+const PROMISED: &str = "start_customers end_customers new_customers lost_customers retained_customers \
+    reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
+    complete new_complete revenue refunds cancellations currency_orders churn_ratio retention_ratio crr_ratio \
+    repeat_ratio returning_ratio conversion_ratio purchase_frequency average_order_value net_average_order_value clv";
+const PROMISED_OF_OPERATION: &str = "as_of_timestamp_seconds last_event_timestamp_seconds \
+    history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
+    events_late_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
+    rebalances_total build_info";
+
+fn source() -> SourceStatus {
+    let position = |topic, partition, position| {
+        (TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }, position)
+    };
+    let now = Instant::now();
+    SourceStatus {
+        partition_counts: vec![Some(2), None],
+        joined: true,
+        owned: vec![Partition(0), Partition(1)],
+        positions: BTreeMap::from([
+            position(0, 0, Position { applied: Some(9), end: Some(12), last_at_end: Some(now) }),
+            position(0, 11, Position { applied: Some(4), end: Some(4), last_at_end: Some(now) }),
+            position(1, 1, Position { applied: None, end: None, last_at_end: Some(now) }),
+        ]),
+        rebalances: 3,
+        ..SourceStatus::default()
+    }
+}
+
+fn known() -> Background {
+    Background {
+        data_begin: Some(Time::parse("2024-01-01T00:00:00Z").unwrap()),
+        history_whole: true,
+        clv_window: Some(1),
+    }
+}
+
+fn encode_shop(overview: &Overview, background: &Background) -> BTreeMap<String, f64> {
+    encode_with(overview, &source(), background, &topics())
+}
+
+fn encode_with(
+    overview: &Overview,
+    source: &SourceStatus,
+    background: &Background,
+    topics: &[String],
+) -> BTreeMap<String, f64> {
+    let spec = &fixture::blueprint().spec;
+    parse(&encode(&Scrape { spec, topics, overview, source, background, now: Instant::now() }).unwrap())
+}
+
+/// Series and values of the text format; every line must be what the format allows, and every series unique.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let mut series = BTreeMap::new();
+    let mut typed = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            assert!(help.split_once(' ').is_some_and(|(_, help)| help.ends_with('.') || help.contains(". ")), "{line}");
+        } else if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            assert!(["gauge", "counter"].contains(&kind), "{line}");
+            assert!(typed.insert(name.to_owned()), "{line} twice");
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let family = name.split('{').next().unwrap();
+            assert!(typed.contains(family), "{line} before its type");
+            assert!(name.len() == family.len() || name.ends_with("\"}"), "{line}");
+            assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{line} twice");
+        }
+    }
+    series
+}
+
+#[track_caller]
+fn assert_values(series: &BTreeMap<String, f64>, expected: &[(&str, f64)]) {
+    for &(name, value) in expected {
+        assert_eq!(series.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn defines_what_the_design_promises() {
+    let defined: Vec<&str> = definitions().map(|metric| metric.name).collect();
+    let windows = PROMISED.split_whitespace().map(|name| format!("retentiond_window_{name}"));
+    let operation = PROMISED_OF_OPERATION.split_whitespace().map(|name| format!("retentiond_{name}"));
+    let promised: BTreeSet<String> = windows.chain(operation).collect();
+    assert_eq!(defined.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>(), promised);
+    assert_eq!(defined.len(), promised.len(), "one name, one definition");
+    for metric in definitions() {
+        assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+        assert!(metric.labels().iter().all(|label| !label.contains("customer")), "{}", metric.name);
+    }
+}
+
+#[test]
+fn every_metric_has_a_value_once_there_are_orders() {
+    let series = encode_shop(&Shop::new().overview(), &known());
+    let shown: BTreeSet<&str> = series.keys().map(|name| name.split('{').next().unwrap()).collect();
+    assert_eq!(shown, definitions().map(|metric| metric.name).collect());
+    assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
+}
+
+#[test]
+fn figures_of_the_windows() {
+    let series = encode_shop(&Shop::new().overview(), &known());
+    for (figure, value) in [
+        ("start_customers", 2.0),
+        ("end_customers", 2.0),
+        ("new_customers", 1.0),
+        ("lost_customers", 1.0),
+        ("retained_customers", 1.0),
+        ("reactivated_customers", 0.0),
+        ("ordering_customers", 2.0),
+        ("repeat_customers", 1.0),
+        ("returning_customers", 2.0),
+        ("visiting_customers", 2.0),
+        ("orders", 3.0),
+        ("sessions", 3.0),
+        ("churn_ratio", 0.5),
+        ("retention_ratio", 0.5),
+        ("crr_ratio", 0.5),
+        ("repeat_ratio", 0.5),
+        ("returning_ratio", 1.0),
+        ("conversion_ratio", 1.0),
+        ("purchase_frequency", 1.5),
+        ("complete", 1.0),
+        ("new_complete", 1.0),
+    ] {
+        assert_values(&series, &[(&format!("retentiond_window_{figure}{{window=\"30d\"}}"), value)]);
+    }
+    assert_values(
+        &series,
+        &[
+            ("retentiond_window_orders{window=\"month\"}", 2.0),
+            ("retentiond_window_orders{window=\"month_previous\"}", 1.0),
+            ("retentiond_window_orders{window=\"year\"}", 5.0),
+            ("retentiond_window_orders{window=\"year_previous\"}", 1.0),
+            ("retentiond_window_revenue{window=\"30d\",currency=\"EUR\"}", 40.5),
+            ("retentiond_window_revenue{window=\"30d\",currency=\"JPY\"}", 1500.0),
+            ("retentiond_window_revenue{window=\"month\",currency=\"EUR\"}", 0.0),
+            ("retentiond_window_currency_orders{window=\"30d\",currency=\"JPY\"}", 2.0),
+            ("retentiond_window_average_order_value{window=\"30d\",currency=\"JPY\"}", 750.0),
+        ],
+    );
+    // (10 + 20 + 30 + 40.50) / 3 ordering customers x ((126 + 1.5) / 2 days) / 365 days.
+    let clv = series["retentiond_window_clv{window=\"365d\",currency=\"EUR\"}"];
+    assert!((clv - 100.5 / 3.0 * 63.75 / 365.0).abs() < 1e-9, "{clv}");
+    assert!(!series.contains_key("retentiond_window_clv{window=\"30d\",currency=\"EUR\"}"));
+}
+
+#[test]
+fn ratios_without_a_denominator_and_windows_without_history_are_absent() {
+    let mut overview = Shop::new().overview();
+    overview.snapshot.as_mut().unwrap().rolling[0] = None;
+    let series = encode_shop(&overview, &Background { data_begin: None, ..known() });
+    assert!(series.keys().all(|name| !name.contains("window=\"30d\"")));
+    assert!(!series.contains_key("retentiond_window_average_order_value{window=\"month\",currency=\"EUR\"}"));
+    // Nobody was active before 2025.
+    assert!(!series.contains_key("retentiond_window_churn_ratio{window=\"year_previous\"}"));
+    assert!(!series.keys().any(|name| name.starts_with("retentiond_window_clv")), "the window is incomplete");
+    assert_values(
+        &series,
+        &[
+            ("retentiond_window_complete{window=\"365d\"}", 0.0),
+            ("retentiond_window_new_complete{window=\"365d\"}", 0.0),
+        ],
+    );
+}
+
+#[test]
+fn periods_before_the_first_order_are_absent() {
+    let mut overview = Shop::new().overview();
+    overview.status.partitions[0].first_order = Some(Time::parse("2026-04-30T23:00:00Z").unwrap());
+    let series = encode_shop(&overview, &known());
+    assert!(series.contains_key("retentiond_window_orders{window=\"month_previous\"}"));
+    assert!(!series.contains_key("retentiond_window_orders{window=\"year_previous\"}"));
+}
+
+#[test]
+fn counters_and_the_state_of_the_source() {
+    let series = encode_shop(&Shop::new().overview(), &known());
+    assert_values(
+        &series,
+        &[
+            ("retentiond_as_of_timestamp_seconds", 1_777_723_200.0),
+            ("retentiond_last_event_timestamp_seconds{topic=\"orders\"}", 1_777_723_200.0),
+            ("retentiond_last_event_timestamp_seconds{topic=\"sessions\"}", 1_777_680_000.0),
+            ("retentiond_history_start_timestamp_seconds", 1_704_067_200.0),
+            ("retentiond_events_total{topic=\"orders\",type=\"order\"}", 8.0),
+            ("retentiond_events_total{topic=\"orders\",type=\"session\"}", 0.0),
+            ("retentiond_events_total{topic=\"sessions\",type=\"session\"}", 3.0),
+            ("retentiond_events_rejected_total{topic=\"orders\",reason=\"invalid_json\"}", 1.0),
+            ("retentiond_events_rejected_total{topic=\"sessions\",reason=\"invalid_json\"}", 0.0),
+            ("retentiond_events_duplicate_total", 1.0),
+            ("retentiond_events_late_total", 1.0),
+            ("retentiond_lag_events{topic=\"orders\",partition=\"0\"}", 3.0),
+            ("retentiond_tracked_customers", 4.0),
+            ("retentiond_partitions_assigned", 2.0),
+            ("retentiond_source_partitions{topic=\"orders\"}", 2.0),
+            ("retentiond_rebalances_total", 3.0),
+            ("retentiond_caught_up", 1.0),
+            (concat!("retentiond_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
+        ],
+    );
+    assert!(series["retentiond_state_bytes"] > 0.0);
+    assert!(!series.contains_key("retentiond_source_partitions{topic=\"sessions\"}"), "unknown");
+    assert!(!series.contains_key("retentiond_lag_events{topic=\"sessions\",partition=\"1\"}"), "unknown");
+    assert!(!series.keys().any(|name| name.contains("too_late")), "late events are not rejected ones");
+}
+
+#[test]
+fn label_values_that_look_alike_in_a_row_stay_apart() {
+    let mut source = source();
+    let other = TopicPartition { topic: TopicIndex(1), partition: Partition(1) };
+    source.positions.insert(other, Position { applied: Some(1), end: Some(8), last_at_end: None });
+    let topics = ["orders".to_owned(), "orders1".to_owned()];
+    assert_values(
+        &encode_with(&Shop::new().overview(), &source, &known(), &topics),
+        &[
+            ("retentiond_lag_events{topic=\"orders\",partition=\"11\"}", 0.0),
+            ("retentiond_lag_events{topic=\"orders1\",partition=\"1\"}", 7.0),
+        ],
+    );
+}
+
+#[test]
+fn before_any_event_only_the_daemon_itself_is_shown() {
+    let overview = Overview { status: WorkerStatus::default(), snapshot: None };
+    let series = encode_shop(&overview, &Background::default());
+    assert!(!series.keys().any(|name| name.starts_with("retentiond_window_") || name.contains("timestamp")));
+    assert_values(
+        &series,
+        &[
+            ("retentiond_events_total{topic=\"sessions\",type=\"unknown\"}", 0.0),
+            ("retentiond_events_rejected_total{topic=\"orders\",reason=\"in_the_future\"}", 0.0),
+            ("retentiond_tracked_customers", 0.0),
+        ],
+    );
+}
+
+#[test]
+fn is_caught_up_while_it_was_at_the_end_a_moment_ago() {
+    let now = Instant::now();
+    let mut source = source();
+    assert!(is_caught_up(&source, now));
+    assert!(is_caught_up(&source, now + Duration::from_secs(9)));
+    assert!(!is_caught_up(&source, now + Duration::from_secs(11)), "lags by 3");
+    for position in source.positions.values_mut() {
+        (position.applied, position.end) = (Some(12), Some(12));
+    }
+    assert!(is_caught_up(&source, now + Duration::from_secs(11)));
+    source.joined = false;
+    assert!(!is_caught_up(&source, now));
+}
