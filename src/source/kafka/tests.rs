@@ -89,12 +89,15 @@ impl Member {
                 Polled::End { at, offset } => drop(self.ends.insert(at, offset)),
                 Polled::Assigned(partitions) => {
                     let starts: Vec<_> = partitions.iter().map(|at| (*at, self.start)).collect();
-                    self.client.assign(&starts).unwrap();
-                    self.assigned = partitions;
+                    match self.client.protocol() {
+                        RebalanceProtocol::Eager => self.client.assign(&starts).unwrap(),
+                        RebalanceProtocol::Incremental => self.client.incremental_assign(&starts).unwrap(),
+                    }
+                    self.assigned.extend(partitions);
                 }
                 Polled::Revoked(partitions) | Polled::Lost(partitions) => {
                     self.client.unassign(&partitions).unwrap();
-                    self.assigned.clear();
+                    self.assigned.retain(|at| !partitions.contains(at));
                     self.revocations += 1;
                 }
                 Polled::Trouble(text) => self.troubles.push(text),
@@ -214,6 +217,53 @@ fn a_second_member_takes_half_of_every_topic_and_gives_it_back_when_it_leaves() 
         first.assigned.len() == 8
     });
     first.client.close(DEADLINE);
+}
+
+#[test]
+fn the_broker_s_protocol_moves_only_what_changes() {
+    let cluster = cluster(4);
+    produce_numbers(&cluster, 80, 4);
+    let mut settings = settings(&cluster, "incremental");
+    settings.protocol = GroupProtocol::Consumer;
+    settings.options.clear();
+    let mut first = Member::join(&settings, Start::Earliest);
+    until("reading everything", || {
+        first.step();
+        first.assigned.len() == 8 && first.seen() == 80
+    });
+    let mut second = Member::join(&settings, Start::Earliest);
+    until("sharing", || {
+        first.step();
+        second.step();
+        first.assigned.len() == 4 && second.seen() == 40
+    });
+    assert_eq!(first.seen(), 80, "what was kept is not read again");
+    second.client.close(DEADLINE);
+    first.client.close(DEADLINE);
+}
+
+#[test]
+fn a_long_wait_ends_with_the_first_rebalance_and_the_first_record() {
+    let (cluster, long, soon) = (cluster(1), Duration::from_secs(20), Duration::from_secs(10));
+    let mut client = KafkaClient::join(&settings(&cluster, "wait")).unwrap();
+    let began = Instant::now();
+    let polled = client.poll(long);
+    let [Polled::Assigned(all)] = &polled[..] else { panic!("{polled:?}") };
+    assert!(began.elapsed() < soon, "a rebalance ends the wait");
+    let starts: Vec<_> = all.iter().map(|at| (*at, Start::Earliest)).collect();
+    client.assign(&starts).unwrap();
+    let mut ends = 0;
+    until("both ends", || {
+        ends += client.poll(STEP).len();
+        ends == 2
+    });
+    let record = BaseRecord::<[u8], [u8]>::to("orders").partition(0).payload(b"v");
+    cluster.0.send(record).map_err(|(error, _)| error).unwrap(); // leaves in the background
+    let began = Instant::now();
+    let polled = client.poll(long);
+    assert!(matches!(polled[0], Polled::Records(..)), "{polled:?}");
+    assert!(began.elapsed() < soon, "a record ends the wait, not a full batch");
+    client.close(DEADLINE);
 }
 
 #[test]

@@ -415,7 +415,7 @@ unsafe fn fatal_of(rk: *mut rd::rd_kafka_t) -> Option<Failure> {
     }
 }
 
-/// Lets groups of an in-process cluster form at once instead of after three seconds.
+/// Lets groups of an in-process cluster form and change at once instead of after seconds.
 #[cfg(test)]
 pub(super) fn without_rebalance_delay<C: rdkafka::client::ClientContext>(owner: &rdkafka::client::Client<C>) {
     // SAFETY: a live client, made with `test.mock.num.brokers`, that owns the cluster.
@@ -423,5 +423,6 @@ pub(super) fn without_rebalance_delay<C: rdkafka::client::ClientContext>(owner: 
         let cluster = rd::rd_kafka_handle_mock_cluster(owner.native_ptr());
         assert!(!cluster.is_null(), "the client owns no in-process cluster");
         rd::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0);
+        rd::rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster, 100);
     }
 }
