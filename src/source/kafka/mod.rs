@@ -318,10 +318,10 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
 /// Names the reason that the connection gave, if any, since the answer alone says only "timed out".
 fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
     handle.serve_callbacks();
-    let reasons = handle.take_notices().into_iter().filter_map(|notice| match notice {
+    let mut reasons = handle.take_notices().into_iter().filter_map(|notice| match notice {
         Notice::Error(reason) if reason.code != Code::AllBrokersDown => Some(reason.text),
         _ => None,
     });
-    let reason = reasons.last().unwrap_or_else(|| failure.text.clone());
+    let reason = reasons.next_back().unwrap_or_else(|| failure.text.clone());
     SourceError::Unavailable(format!("no answer from the brokers at {brokers}: {reason}"))
 }

@@ -49,13 +49,16 @@ fn at(topic: u16, partition: i32) -> TopicPartition {
     TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
 }
 
+/// Offset, key and payload.
+type OwnedRecord = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A client, what it was given, and what it has seen.
 struct Member {
     client: KafkaClient,
     start: Start,
     assigned: Vec<TopicPartition>,
     revocations: usize,
-    records: BTreeMap<TopicPartition, Vec<(i64, Option<Vec<u8>>, Option<Vec<u8>>)>>,
+    records: BTreeMap<TopicPartition, Vec<OwnedRecord>>,
     ends: BTreeMap<TopicPartition, i64>,
     troubles: Vec<String>,
     fatal: Option<SourceError>,
