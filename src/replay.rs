@@ -301,6 +301,7 @@ fn place_number(place: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::decode::Format;
+    use crate::engine::lifecycle::LifecycleSpec;
     use crate::engine::spec::{RollingSpec, WindowId};
     use crate::engine::zone::Zone;
     use crate::event::DAY;
@@ -314,6 +315,13 @@ mod tests {
             dedup_for: DAY,
             history: None,
             topics: vec![true],
+            dimensions: Vec::new(),
+            lifecycle: LifecycleSpec {
+                active_for: 90 * DAY,
+                at_risk_cadence: 2.0,
+                at_risk_min: 7 * DAY,
+                loyal_orders: 5,
+            },
         })
     }
 

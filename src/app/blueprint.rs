@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::config::{self, Settings};
 use crate::decode::{Decoder, Format};
+use crate::engine::lifecycle::LifecycleSpec;
+use crate::engine::segments::DimensionSpec;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::Time;
@@ -43,6 +45,12 @@ pub fn spec(settings: &Settings) -> Spec {
         },
         active_for_days: i32::try_from(window.active_for_days).unwrap_or(i32::MAX / 8),
     });
+    let dimensions = settings
+        .customers
+        .dimensions
+        .0
+        .iter()
+        .map(|dimension| DimensionSpec { name: dimension.name.clone(), values: dimension.values.clone() });
     Spec {
         rolling: rolling.collect(),
         calendar: calendar.collect(),
@@ -51,6 +59,13 @@ pub fn spec(settings: &Settings) -> Spec {
         dedup_for: settings.customers.dedup_for.get(),
         history: Some(settings.time.history.get()),
         topics: settings.sources.values().map(|source| source.clock).collect(),
+        dimensions: dimensions.collect(),
+        lifecycle: LifecycleSpec {
+            active_for: settings.customers.active_for.get(),
+            at_risk_cadence: settings.customers.at_risk_cadence,
+            at_risk_min: settings.customers.at_risk_min.get(),
+            loyal_orders: settings.customers.loyal_orders,
+        },
     }
 }
 

@@ -2,16 +2,22 @@
 //!
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
+//! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
 //! - [`customers`], `record` and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
 
 pub mod axis;
+mod booking;
 pub mod clock;
+pub mod cohorts;
 pub mod customers;
 pub mod dedup;
 pub mod figures;
+mod journal;
+pub mod lifecycle;
 pub mod prefix;
 mod recent;
 mod record;
+pub mod segments;
 pub mod snapshot;
 pub mod spec;
 pub mod window;
@@ -25,14 +31,18 @@ use std::sync::Arc;
 
 use axis::{Moment, Pane};
 use clock::{Class, Clock};
-use customers::{Customers, Key, Slot};
+use cohorts::{CohortParts, Cohorts};
+use customers::{Customers, Key};
 use dedup::Dedup;
 use figures::{MoneyParts, Parts};
+use journal::Journal;
+use lifecycle::{Lifecycle, LifecycleParts};
 use recent::{OrderPlace, Recent, SessionPlace};
+use segments::Segments;
 use spec::{Spec, WindowId};
-use window::{Flow, OrderTerm, Sign, Window};
+use window::{Flow, Window};
 
-use crate::event::{Currency, Event, HOUR, Kind, Money, Time};
+use crate::event::{Currency, Event, HOUR, Kind, Time};
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +81,12 @@ pub struct Engine {
     customers: Customers,
     recent: Recent,
     dedup: [Dedup; 2],
+    journal: Journal,
     /// Rolling windows, then calendar windows.
     windows: Vec<Window>,
+    segments: Segments,
+    lifecycle: Lifecycle,
+    cohorts: Cohorts,
     currencies: Vec<Currency>,
     first_event: Option<Time>,
     first_order: Option<Time>,
@@ -90,6 +104,10 @@ impl Engine {
             recent: Recent::default(),
             dedup: [Dedup::new(spec.dedup_for), Dedup::new(spec.dedup_for)],
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
+            journal: Journal::default(),
+            segments: Segments::new(&spec),
+            lifecycle: Lifecycle::new(spec.lifecycle.clone()),
+            cohorts: Cohorts::default(),
             currencies: Vec::new(),
             first_event: None,
             first_order: None,
@@ -126,10 +144,14 @@ impl Engine {
         }
         self.fold_history();
         let slot = self.customers.find_or_insert(&key);
+        self.book_sight(slot, at);
         match &event.kind {
-            Kind::Order { amount, .. } => self.book_order(slot, place.order, at, *amount),
-            Kind::Refund { amount, .. } => self.book_money(Flow::Refund, *amount, at),
-            Kind::Cancel { amount, .. } => self.book_money(Flow::Cancellation, *amount, at),
+            Kind::Order { amount, attributes, .. } => {
+                let profile = self.segments.profile(attributes);
+                self.book_order(slot, place.order, at, *amount, profile);
+            }
+            Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at),
+            Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at),
             Kind::Session { .. } => self.book_session(slot, place.session, at),
             Kind::Customer { .. } | Kind::Feedback { .. } | Kind::Cost { .. } => {}
         }
@@ -142,6 +164,7 @@ impl Engine {
         match self.customers.remove(&Key::new(customer)) {
             Some(slot) => {
                 self.recent.remove(slot);
+                self.journal.remove(slot);
                 true
             }
             None => false,
@@ -172,85 +195,6 @@ impl Engine {
         Ok(place)
     }
 
-    fn book_order(&mut self, slot: Slot, place: OrderPlace, at: Moment, amount: Money) {
-        let zone = &self.spec.zone;
-        let moment = |time: Option<Time>| time.map(|time| Moment::new(time, zone));
-        let OrderPlace { place: index, z, s, y, x } = place;
-        let (z, s, y, x) = (moment(z), moment(s), moment(y), moment(x));
-        let currency = self.currency_number(amount.currency);
-        for window in &mut self.windows {
-            window.order(&OrderTerm { x, y, s: at }, Sign::Add);
-            if let Some(s) = s {
-                window.order(&OrderTerm { x, y, s }, Sign::Remove);
-                window.order(&OrderTerm { x: y, y: Some(at), s }, Sign::Add);
-                if let Some(z) = z {
-                    window.order(&OrderTerm { x: y, y: Some(s), s: z }, Sign::Remove);
-                    window.order(&OrderTerm { x: Some(at), y: Some(s), s: z }, Sign::Add);
-                }
-            }
-            window.money(Flow::Order, currency, amount.minor, at);
-        }
-        let floor = self.clock.floor(Class::Orders);
-        self.recent.insert_order(slot, self.customers.record_mut(slot), index, at.time, floor);
-        if self.first_order.is_none_or(|first| at.time < first) {
-            self.first_order = Some(at.time);
-        }
-        self.sweep_recent();
-    }
-
-    fn book_session(&mut self, slot: Slot, place: SessionPlace, at: Moment) {
-        let zone = &self.spec.zone;
-        let moment = |minute: Option<i32>| {
-            minute.map(|minute| Moment::new(Time::clamped(i64::from(minute) * crate::event::MINUTE), zone))
-        };
-        for window in &mut self.windows {
-            window.session(at);
-        }
-        if let SessionPlace::Between { before, after } = place {
-            let (before, after) = (moment(before), moment(after));
-            for window in &mut self.windows {
-                window.visit(before, at, Sign::Add);
-                if let Some(after) = after {
-                    window.visit(before, after, Sign::Remove);
-                    window.visit(Some(at), after, Sign::Add);
-                }
-            }
-            let floor = self.clock.floor(Class::Sessions);
-            self.recent.insert_session(slot, self.customers.record_mut(slot), at.time, floor);
-            self.sweep_recent();
-        }
-        let record = self.customers.record_mut(slot);
-        if record.last_session().is_none_or(|last| at.time > last) {
-            record.set_last_session(at.time);
-        }
-        record.sessions += 1;
-    }
-
-    fn book_money(&mut self, flow: Flow, amount: Money, at: Moment) {
-        let currency = self.currency_number(amount.currency);
-        for window in &mut self.windows {
-            window.money(flow, currency, amount.minor, at);
-        }
-    }
-
-    fn currency_number(&mut self, currency: Currency) -> usize {
-        match self.currencies.iter().position(|&known| known == currency) {
-            Some(number) => number,
-            None => {
-                self.currencies.push(currency);
-                self.currencies.len() - 1
-            }
-        }
-    }
-
-    fn sweep_recent(&mut self) {
-        let floors = (self.clock.floor(Class::Orders), self.clock.floor(Class::Sessions));
-        let customers = &self.customers;
-        for slot in self.recent.sweep(|slot| customers.record(slot), floors.0, floors.1) {
-            self.customers.record_mut(slot).forget_sessions();
-        }
-    }
-
     /// Folds what lies further back than the kept history, every so often.
     fn fold_history(&mut self) {
         let (Some(history), Some(horizon)) = (self.spec.history, self.clock.horizon()) else { return };
@@ -262,6 +206,15 @@ impl Engine {
         for (i, window) in self.windows.iter_mut().enumerate().take(self.spec.rolling.len()) {
             window.fold_before(self.spec.pane(WindowId::Rolling(i), limit));
         }
+        self.lifecycle.fold_before(limit);
+        let spec = &self.spec;
+        // Segments reach back as far as their figures need, and half as much again for a replica that lags behind.
+        let needed = |id: WindowId| {
+            let p = spec.pane(id, horizon);
+            let window = p - spec.axis(id).opens(p) + 1;
+            p - window - window / 2 - 2
+        };
+        self.segments.fold_before(needed, spec);
     }
 
     /// The additive figures of a window that ends with the pane that holds `at`. `None` when the kept history does not
@@ -275,9 +228,8 @@ impl Engine {
     pub fn figures_of_pane(&mut self, window: WindowId, p: Pane) -> Option<WindowParts> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
-        let mut parts = self.windows[index].parts(p, settled)?;
-        let money = std::mem::take(&mut parts.money);
-        Some(WindowParts { parts, money: self.currencies.iter().copied().zip(money).collect() })
+        let parts = self.windows[index].parts(p, settled)?;
+        Some(named(&self.currencies, parts))
     }
 
     fn index(&self, window: WindowId) -> usize {
@@ -285,6 +237,40 @@ impl Engine {
             WindowId::Rolling(i) => i,
             WindowId::Calendar(i) => self.spec.rolling.len() + i,
         }
+    }
+
+    /// The additive figures of a window for every value of every dimension, by dimension and value.
+    pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
+        let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
+        let index = self.index(window);
+        let currencies = &self.currencies;
+        let figures = |(dimension, name, window): (usize, &str, &mut Window)| {
+            let figures = window.parts(p, settled).map(|parts| named(currencies, parts));
+            (dimension, name.to_owned(), figures)
+        };
+        self.segments.windows(index).map(figures).collect()
+    }
+
+    /// Customers by stage and status at an instant, and the passages before the horizon.
+    #[must_use]
+    pub fn lifecycle(&self, at: Time) -> LifecycleParts {
+        let horizon = self.clock.horizon().unwrap_or(Time::MIN).min(at);
+        self.lifecycle.parts(at, horizon)
+    }
+
+    /// The cohort triangle as of an instant, by cohort month and month, both counted from January of year 0.
+    #[must_use]
+    pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
+        let named = |(months, parts): ((i32, i32), CohortParts)| {
+            let revenue = self.currencies.iter().copied().zip(parts.revenue).filter(|(_, revenue)| *revenue != 0);
+            (months, CohortFigures { ordering: parts.ordering, orders: parts.orders, revenue: revenue.collect() })
+        };
+        self.cohorts.parts(self.spec.zone.day(at)).into_iter().map(named).collect()
+    }
+
+    /// Of each dimension, whether more values were found than are kept.
+    pub fn segments_overflowed(&self) -> impl Iterator<Item = bool> {
+        self.segments.overflowed()
     }
 
     /// What is computed.
@@ -327,7 +313,35 @@ impl Engine {
     pub fn state_bytes(&self) -> usize {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
-        self.customers.bytes() + self.recent.bytes() + windows + dedup
+        let small = self.recent.bytes() + self.journal.bytes() + self.lifecycle.bytes() + self.cohorts.bytes();
+        self.customers.bytes() + windows + self.segments.bytes() + dedup + small
+    }
+}
+
+/// The parts of a window with the names of the currencies in the place of their numbers.
+fn named(currencies: &[Currency], mut parts: Parts) -> WindowParts {
+    let money = std::mem::take(&mut parts.money);
+    WindowParts { parts, money: currencies.iter().copied().zip(money).collect() }
+}
+
+/// One cell of the cohort triangle. Adds up over partitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CohortFigures {
+    /// Customers of the cohort with an order in the month.
+    pub ordering: i64,
+    /// Their orders in the month.
+    pub orders: i64,
+    /// What these brought, in minor units.
+    pub revenue: BTreeMap<Currency, i128>,
+}
+
+impl std::ops::AddAssign<&CohortFigures> for CohortFigures {
+    fn add_assign(&mut self, other: &CohortFigures) {
+        self.ordering += other.ordering;
+        self.orders += other.orders;
+        for (&currency, revenue) in &other.revenue {
+            *self.revenue.entry(currency).or_default() += revenue;
+        }
     }
 }
 

@@ -84,6 +84,24 @@ impl Recent {
         Some(OrderPlace { place, z: before(2), s: before(1), y: nth(place), x: nth(place + 1) })
     }
 
+    /// The `count` newest orders, oldest first; all of them must be known.
+    #[must_use]
+    pub fn newest_orders(&self, slot: Slot, record: &Record, count: usize) -> Vec<Time> {
+        let older = self.orders.get(&slot).map_or(&[][..], Vec::as_slice);
+        let in_record = (0..Record::NEWEST).filter_map(|index| record.newest(index));
+        let mut orders: Vec<_> = in_record.chain(older.iter().rev().copied()).take(count).collect();
+        orders.reverse();
+        orders
+    }
+
+    /// Minutes of the known sessions, oldest first.
+    #[must_use]
+    pub fn known_sessions(&self, slot: Slot, record: &Record) -> Vec<i32> {
+        let older = self.sessions.get(&slot).map_or(&[][..], Vec::as_slice);
+        let in_record = record.session_before().into_iter().chain(record.last_session().map(minute_of));
+        older.iter().copied().chain(in_record).collect()
+    }
+
     /// Puts an order at its place in the record, and what the record can no longer hold here, if it is still needed.
     #[inline]
     pub fn insert_order(&mut self, slot: Slot, record: &mut Record, place: usize, time: Time, floor: Time) {

@@ -1,5 +1,6 @@
 //! What is kept per customer: 80 bytes, key included.
 
+use super::segments::Profile;
 use crate::event::Time;
 
 /// A time in 48 bits.
@@ -66,6 +67,9 @@ pub struct Record {
     /// The newest orders, newest first.
     newest: [Time48; 3],
     last_session: Time48,
+    seen: Time48,
+    /// The value of each dimension that the customer belongs to.
+    pub profile: Profile,
     /// How many orders count.
     pub orders: u32,
     /// How many sessions count.
@@ -74,6 +78,7 @@ pub struct Record {
     session_before: i32,
 }
 
+const SEEN: u8 = 4;
 const SESSION_BEFORE: u8 = 1;
 const SESSIONS_FORGOTTEN: u8 = 2;
 
@@ -116,6 +121,18 @@ impl Record {
         self.newest.copy_within(place..Self::NEWEST - 1, place + 1);
         self.newest[place] = Time48::pack(time);
         displaced
+    }
+
+    /// The time of the first event.
+    #[must_use]
+    pub fn seen(&self) -> Option<Time> {
+        (self.flags & SEEN != 0).then(|| self.seen.unpack())
+    }
+
+    /// Sets the time of the first event.
+    pub fn set_seen(&mut self, time: Time) {
+        self.flags |= SEEN;
+        self.seen = Time48::pack(time);
     }
 
     /// The time of the newest session.

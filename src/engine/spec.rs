@@ -1,6 +1,8 @@
 //! What an engine is to compute: windows, zone and time rules, the same for every partition.
 
 use super::axis::{Axis, Moment, Pane};
+use super::lifecycle::LifecycleSpec;
+use super::segments::DimensionSpec;
 use super::zone::{Unit, Zone};
 use crate::event::{DAY, MINUTE, Time};
 
@@ -43,6 +45,10 @@ pub struct Spec {
     pub history: Option<i64>,
     /// Of each source topic, whether it drives time.
     pub topics: Vec<bool>,
+    /// Dimensions by whose values every window is kept once more; at most [`crate::event::MAX_DIMENSIONS`].
+    pub dimensions: Vec<DimensionSpec>,
+    /// What makes a customer at risk, lapsed or loyal.
+    pub lifecycle: LifecycleSpec,
 }
 
 /// A window of a [`Spec`], rolling or calendar.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
+use super::lifecycle::{LifecycleSpec, Transition};
+use super::segments::DimensionSpec;
 use super::spec::{CalendarSpec, RollingSpec, Spec, WindowId};
 use super::zone::{Unit, Zone};
 use super::*;
-use crate::event::{Attributes, DAY, HOUR, MINUTE};
+use crate::event::{Attributes, DAY, HOUR, MINUTE, Money};
 
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
@@ -37,13 +39,15 @@ fn spec(zone: &str) -> Spec {
         dedup_for: 10_000 * DAY,
         history: None,
         topics: vec![true, false],
+        dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into(), "app".into()] }],
+        lifecycle: LifecycleSpec { active_for: 10 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
     }
 }
 
 /// An event of the model.
 #[derive(Debug, Clone, PartialEq)]
 enum Fact {
-    Order(u8, i64),
+    Order(u8, i64, Option<&'static str>),
     Refund(u8, i64),
     Cancel(u8, i64),
     Session(u8),
@@ -66,8 +70,12 @@ fn money(currency: u8, minor: i64) -> Money {
 fn event(sent: &Sent) -> Event<'static> {
     let id = sent.id.map(|id| Cow::Owned(id.to_string()));
     let kind = match sent.fact {
-        Fact::Order(currency, minor) => {
-            Kind::Order { id, amount: money(currency, minor), attributes: Attributes::default(), referred_by: None }
+        Fact::Order(currency, minor, channel) => {
+            let mut attributes = Attributes::default();
+            if let Some(channel) = channel {
+                attributes.set(0, Cow::Borrowed(channel));
+            }
+            Kind::Order { id, amount: money(currency, minor), attributes, referred_by: None }
         }
         Fact::Refund(currency, minor) => Kind::Refund { id, amount: money(currency, minor) },
         Fact::Cancel(currency, minor) => Kind::Cancel { order: id, amount: money(currency, minor) },
@@ -81,7 +89,7 @@ fn topic(sent: &Sent) -> usize {
 }
 
 /// What an analyst has: the accepted events.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Model {
     accepted: Vec<Sent>,
     seen: BTreeSet<(u8, u8, u32)>,
@@ -160,7 +168,7 @@ impl Model {
         for sent in &self.accepted {
             let pane = spec.pane(window, sent.time);
             let counts = open < pane && pane <= p;
-            let (Fact::Order(currency, minor) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
+            let (Fact::Order(currency, minor, _) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
                 sent.fact
             else {
                 continue;
@@ -182,7 +190,8 @@ impl Model {
 
 fn sent() -> impl Strategy<Value = (Sent, i64)> {
     let fact = prop_oneof![
-        6 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Order(currency, minor)),
+        6 => (0..2_u8, 0..10_000_i64, prop::option::of(prop::sample::select(vec!["web", "app", "fax"])))
+            .prop_map(|(currency, minor, channel)| Fact::Order(currency, minor, channel)),
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Refund(currency, minor)),
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Cancel(currency, minor)),
         4 => Just(Fact::Session(0)),
@@ -244,6 +253,9 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
     Ok(())
 }
 
+mod further;
+use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
+
 proptest! {
     #![proptest_config(cases(3_000))]
     #[test]
@@ -259,6 +271,9 @@ proptest! {
         let accepted = models.into_iter().flat_map(|model| model.accepted).collect();
         let all = Model { accepted, ..Model::default() };
         assert_equal(&spec, &mut engines, &all)?;
+        assert_segments_equal(&spec, &mut engines, &all)?;
+        assert_lifecycle_equal(&spec, &engines, &all)?;
+        assert_cohorts_equal(&spec, &engines, &all)?;
     }
 }
 
@@ -269,7 +284,7 @@ fn an_erased_customer_is_lost_in_due_time_and_a_new_one_afterwards() {
     let order = |id: u32, day: i64| Sent {
         customer: 1,
         time: Time::clamped(ORIGIN + day * DAY),
-        fact: Fact::Order(0, 100),
+        fact: Fact::Order(0, 100, None),
         id: Some(id),
     };
     assert_eq!(engine.apply(0, &event(&order(1, 0))), Outcome::Applied);
@@ -294,7 +309,7 @@ fn folded_history_changes_no_figure_that_can_still_be_asked_for() {
     let (mut folded, mut kept) = (Engine::new(Arc::clone(&folding)), Engine::new(Arc::clone(&keeping)));
     for n in 0..3_000_i64 {
         let time = Time::clamped(ORIGIN + n * 3 * HOUR - (n * 7_919) % DAY);
-        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n), id: None };
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n, None), id: None };
         for engine in [&mut folded, &mut kept] {
             assert_eq!(engine.apply(0, &event(&sent)), Outcome::Applied);
         }

@@ -103,6 +103,20 @@ pub struct OrderTerm {
     pub s: Moment,
 }
 
+/// A stretch of time: from `since` on, and before `until`. Open where absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Its first moment.
+    pub since: Option<Moment>,
+    /// The first moment behind it.
+    pub until: Option<Moment>,
+}
+
+impl Span {
+    /// All time.
+    pub const ALWAYS: Span = Span { since: None, until: None };
+}
+
 /// Whether something is booked or taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -192,39 +206,54 @@ impl Window {
         }
     }
 
-    /// Books that a customer visits, `before` being the visit before, or takes it back.
+    /// Books that a customer visits, `before` being the visit before, or takes it back; only as far as it lies within
+    /// `span`.
     #[inline]
-    pub fn visit(&mut self, before: Option<Moment>, at: Moment, sign: Sign) {
-        let by = sign as i32;
+    pub fn visit(&mut self, before: Option<Moment>, at: Moment, span: Span, sign: Sign) {
         let pane = self.axis.pane(at);
         let leaves = self.axis.leaves(pane);
         let from = before.map_or(pane, |before| pane.max(self.axis.leaves(self.axis.pane(before))));
-        if from < leaves {
+        self.visiting(from, leaves, span, sign);
+    }
+
+    /// As [`Window::visit`], for all that one visit and those before it leave of `span`.
+    pub fn visits_until(&mut self, last: Moment, span: Span, sign: Sign) {
+        let leaves = self.axis.leaves(self.axis.pane(last));
+        self.visiting(Pane::MIN, leaves, span, sign);
+    }
+
+    #[inline]
+    fn visiting(&mut self, from: Pane, until: Pane, span: Span, sign: Sign) {
+        let by = sign as i32;
+        let from = span.since.map_or(from, |since| from.max(self.axis.pane(since)));
+        let until = span.until.map_or(until, |end| until.min(self.axis.pane(end)));
+        if from < until {
             self.people.cell(from).visiting += by;
-            self.people.cell(leaves).visiting -= by;
+            self.people.cell(until).visiting -= by;
         }
     }
 
-    /// Counts a session.
+    /// Counts a session, or takes it back.
     #[inline]
-    pub fn session(&mut self, at: Moment) {
-        self.people.cell(self.axis.pane(at)).sessions += 1;
+    pub fn session(&mut self, at: Moment, sign: Sign) {
+        self.people.cell(self.axis.pane(at)).sessions += sign as i32;
     }
 
-    /// Books money of the currency with that number.
+    /// Books money of the currency with that number, or takes it back.
     #[inline]
-    pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment) {
+    pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        let by = sign as i64;
         if self.tills.len() <= currency {
             self.tills.resize_with(currency + 1, Prefix::default);
         }
         let cell = self.tills[currency].cell(self.axis.pane(at));
         match flow {
             Flow::Order => {
-                cell.orders += 1;
-                cell.revenue += minor;
+                cell.orders += by;
+                cell.revenue += by * minor;
             }
-            Flow::Refund => cell.refunds += minor,
-            Flow::Cancellation => cell.cancellations += minor,
+            Flow::Refund => cell.refunds += by * minor,
+            Flow::Cancellation => cell.cancellations += by * minor,
         }
     }
 

@@ -159,7 +159,8 @@ fn civil(day: Day) -> (i32, i32) {
 }
 
 /// The day number of the first of a month that is counted from January of year 0 (same source, `days_from_civil`).
-fn first_of_month(months: i32) -> Day {
+#[must_use]
+pub fn first_of_month(months: i32) -> Day {
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

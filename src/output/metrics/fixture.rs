@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::decode::{Decoder, Format};
+use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::snapshot::Periods;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
@@ -48,6 +49,8 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         dedup_for: 7 * DAY,
         history: None,
         topics: vec![true, false],
+        dimensions: Vec::new(),
+        lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })

@@ -1,0 +1,326 @@
+//! What an accepted event changes: windows, segments, cohorts, stages, and the customer's record.
+//!
+//! Everything a customer did is booked under the segments and the cohort of the earliest order. When an order comes in
+//! that is earlier still, all of it is taken back and booked anew; that it is all known is what [`super::journal`] and
+//! [`super::recent`] are for.
+
+use super::Engine;
+use super::axis::Moment;
+use super::clock::Class;
+use super::customers::Slot;
+use super::journal::{Booked, Entry};
+use super::lifecycle::LifeTerm;
+use super::recent::{OrderPlace, SessionPlace};
+use super::record::Record;
+use super::segments::{NO_PROFILE, Profile};
+use super::window::{Flow, OrderTerm, Sign, Span};
+use crate::event::{Currency, MINUTE, Money, Time};
+
+/// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Belonging {
+    first: Option<Moment>,
+    profile: Profile,
+}
+
+impl Belonging {
+    const NOBODY: Belonging = Belonging { first: None, profile: NO_PROFILE };
+
+    fn at(&self, time: Time) -> Profile {
+        if self.first.is_some_and(|first| time >= first.time) { self.profile } else { NO_PROFILE }
+    }
+}
+
+impl Engine {
+    fn moment(&self, time: Time) -> Moment {
+        Moment::new(time, &self.spec.zone)
+    }
+
+    fn belonging(&self, slot: Slot) -> Belonging {
+        let record = self.customers.record(slot);
+        Belonging { first: record.first().map(|first| self.moment(first)), profile: record.profile }
+    }
+
+    /// Notes that a customer was there: someone seen before the first order is a prospect until then.
+    pub(super) fn book_sight(&mut self, slot: Slot, at: Moment) {
+        let record = self.customers.record_mut(slot);
+        let seen = record.seen();
+        if seen.is_none_or(|seen| at.time < seen) {
+            record.set_seen(at.time);
+            self.lifecycle.prospect(at.time, seen, Sign::Add);
+        }
+    }
+
+    pub(super) fn book_order(&mut self, slot: Slot, place: OrderPlace, at: Moment, amount: Money, profile: Profile) {
+        let currency = self.currency_number(amount.currency);
+        let count = self.customers.record(slot).orders as usize;
+        let is_first = place.place == count;
+        let before = self.belonging(slot);
+        if is_first {
+            self.move_everything(slot, before, Belonging { first: Some(at), profile }, at);
+        }
+        self.book_windows(&place, at);
+        for window in &mut self.windows {
+            window.money(Flow::Order, currency, amount.minor, at, Sign::Add);
+        }
+        self.book_stages(slot, &place, at);
+        let now = Belonging { first: if is_first { Some(at) } else { before.first }, ..self.belonging(slot) };
+        self.book_belonging_order(now, &place, at, currency, amount.minor);
+        let floor = self.clock.floor(Class::Orders);
+        self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
+        self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));
+        if self.first_order.is_none_or(|first| at.time < first) {
+            self.first_order = Some(at.time);
+        }
+        self.sweep();
+    }
+
+    /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms.
+    fn book_windows(&mut self, place: &OrderPlace, at: Moment) {
+        for (term, sign) in order_terms(place, at, |time| Moment::new(time, &self.spec.zone)).into_iter().flatten() {
+            for window in &mut self.windows {
+                window.order(&term, sign);
+            }
+        }
+    }
+
+    fn book_belonging_order(&mut self, now: Belonging, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
+        let Some(first) = now.first else { return };
+        for (term, sign) in order_terms(place, at, |time| Moment::new(time, &self.spec.zone)).into_iter().flatten() {
+            self.segments.order(now.profile, &term, sign);
+            self.cohorts.order(first, term.y, term.s, sign);
+        }
+        self.segments.money(now.profile, Flow::Order, currency, minor, at, Sign::Add);
+        self.cohorts.money(first, currency, minor, at, Sign::Add);
+    }
+
+    /// Stage and status depend on rank and first order, so everything from the order before on is booked anew.
+    fn book_stages(&mut self, slot: Slot, place: &OrderPlace, at: Moment) {
+        let record = self.customers.record(slot);
+        let first_before = record.first();
+        let rank = record.orders - u32::try_from(place.place).unwrap_or(u32::MAX) + 1;
+        let newer = match place.place {
+            0 => Vec::new(),
+            newer => self.recent.newest_orders(slot, record, newer),
+        };
+        let first = first_before.map_or(at.time, |first| first.min(at.time));
+        if let Some(first_before) = first_before {
+            self.book_stage_run(first_before, place, rank - 1, &newer, Sign::Remove);
+            if place.y.is_none() {
+                self.lifecycle.prospect(first_before, None, Sign::Add);
+            }
+        }
+        if place.y.is_none() {
+            self.lifecycle.prospect(at.time, None, Sign::Remove);
+        }
+        let mut later = Vec::with_capacity(newer.len() + 1);
+        later.push(at.time);
+        later.extend(newer);
+        self.book_stage_run(first, place, rank - 1, &later, Sign::Add);
+    }
+
+    /// Books the order before `later`, which has rank `rank_before`, and `later` itself.
+    fn book_stage_run(&mut self, first: Time, place: &OrderPlace, rank_before: u32, later: &[Time], sign: Sign) {
+        if let Some(y) = place.y {
+            let term = LifeTerm { first, before: place.x, order: y, rank: rank_before, after: later.first().copied() };
+            self.lifecycle.order(&term, sign);
+        }
+        let mut before = place.y;
+        for (i, &order) in later.iter().enumerate() {
+            let rank = rank_before + 1 + u32::try_from(i).unwrap_or(u32::MAX);
+            let term = LifeTerm { first, before, order, rank, after: later.get(i + 1).copied() };
+            self.lifecycle.order(&term, sign);
+            before = Some(order);
+        }
+    }
+
+    pub(super) fn book_session(&mut self, slot: Slot, place: SessionPlace, at: Moment) {
+        let belonging = self.belonging(slot);
+        for window in &mut self.windows {
+            window.session(at, Sign::Add);
+        }
+        self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Add));
+        if let SessionPlace::Between { before, after } = place {
+            let moment = |minute: i32| Moment::new(minute_start(minute), &self.spec.zone);
+            let (before, after) = (before.map(moment), after.map(moment));
+            self.book_visit(belonging, before, at, Sign::Add);
+            if let Some(after) = after {
+                self.book_visit(belonging, before, after, Sign::Remove);
+                self.book_visit(belonging, Some(at), after, Sign::Add);
+            }
+            let floor = self.session_floor();
+            self.recent.insert_session(slot, self.customers.record_mut(slot), at.time, floor);
+        }
+        let record = self.customers.record_mut(slot);
+        if record.last_session().is_none_or(|last| at.time > last) {
+            record.set_last_session(at.time);
+        }
+        record.sessions += 1;
+        if !self.segments.is_empty() {
+            self.note(slot, at.time, Booked::Session);
+        }
+        self.sweep();
+    }
+
+    fn book_visit(&mut self, belonging: Belonging, before: Option<Moment>, at: Moment, sign: Sign) {
+        for window in &mut self.windows {
+            window.visit(before, at, Span::ALWAYS, sign);
+        }
+        if self.segments.is_empty() {
+            return;
+        }
+        let nobodys = Span { since: None, until: belonging.first };
+        self.segments.each(NO_PROFILE, |window| window.visit(before, at, nobodys, sign));
+        if belonging.first.is_some() {
+            let own = Span { since: belonging.first, until: None };
+            self.segments.each(belonging.profile, |window| window.visit(before, at, own, sign));
+        }
+    }
+
+    /// Books money that goes back.
+    pub(super) fn book_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+        let currency = self.currency_number(amount.currency);
+        for window in &mut self.windows {
+            window.money(flow, currency, amount.minor, at, Sign::Add);
+        }
+        let profile = self.belonging(slot).at(at.time);
+        self.segments.money(profile, flow, currency, amount.minor, at, Sign::Add);
+        if !self.segments.is_empty() {
+            self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
+            self.sweep();
+        }
+    }
+
+    /// The customer turns out to belong elsewhere, from the earlier first order `at` on: takes back what is booked
+    /// under the old segments and cohort, and books it under the new ones.
+    fn move_everything(&mut self, slot: Slot, old: Belonging, new: Belonging, at: Moment) {
+        self.customers.record_mut(slot).profile = new.profile;
+        if old == Belonging::NOBODY && self.segments.is_empty() {
+            return;
+        }
+        let record = self.customers.record(slot);
+        let orders = self.recent.newest_orders(slot, record, record.orders as usize);
+        let sessions = self.recent.known_sessions(slot, record);
+        let entries = self.journal.of(slot).to_vec();
+        for (belonging, sign) in [(old, Sign::Remove), (new, Sign::Add)] {
+            self.book_orders_of(belonging, &orders, sign);
+            self.book_visits_of(belonging, &sessions, sign);
+            for entry in &entries {
+                self.book_entry(belonging, entry, at, sign);
+            }
+        }
+    }
+
+    fn book_orders_of(&mut self, belonging: Belonging, orders: &[Time], sign: Sign) {
+        let Some(first) = belonging.first else { return };
+        let moments: Vec<_> = orders.iter().map(|&order| self.moment(order)).collect();
+        for (i, &s) in moments.iter().enumerate() {
+            let before = |back: usize| i.checked_sub(back).map(|i| moments[i]);
+            let term = OrderTerm { x: before(2), y: before(1), s };
+            self.segments.order(belonging.profile, &term, sign);
+            self.cohorts.order(first, term.y, s, sign);
+        }
+    }
+
+    /// What visits leave of the time from the first order on belongs to the profile, not to nobody.
+    fn book_visits_of(&mut self, belonging: Belonging, sessions: &[i32], sign: Sign) {
+        let Some(first) = belonging.first else { return };
+        let own = Span { since: Some(first), until: None };
+        let back = if sign == Sign::Add { Sign::Remove } else { Sign::Add };
+        let split = sessions.partition_point(|&minute| minute <= first.minute);
+        let moments: Vec<_> = sessions.iter().map(|&minute| self.moment(minute_start(minute))).collect();
+        let (earlier, later) = moments.split_at(split);
+        for (profile, sign) in [(belonging.profile, sign), (NO_PROFILE, back)] {
+            self.segments.each(profile, |window| {
+                if let Some(&last) = earlier.last() {
+                    window.visits_until(last, own, sign);
+                }
+                let mut before = earlier.last().copied();
+                for &at in later {
+                    window.visit(before, at, own, sign);
+                    before = Some(at);
+                }
+            });
+        }
+    }
+
+    /// Sessions and money that lie at or after the earlier first order change hands; so does every order's revenue.
+    fn book_entry(&mut self, belonging: Belonging, entry: &Entry, since: Moment, sign: Sign) {
+        if entry.time < since.time {
+            return;
+        }
+        let at = self.moment(entry.time);
+        let profile = belonging.at(entry.time);
+        match entry.what {
+            Booked::Session => self.segments.each(profile, |window| window.session(at, sign)),
+            Booked::Money(flow, currency, minor) => {
+                let currency = usize::from(currency);
+                self.segments.money(profile, flow, currency, minor, at, sign);
+                if let (Flow::Order, Some(first)) = (flow, belonging.first) {
+                    self.cohorts.money(first, currency, minor, at, sign);
+                }
+            }
+        }
+    }
+
+    /// Keeps an entry of a customer who may still turn out to have ordered earlier.
+    fn note(&mut self, slot: Slot, time: Time, what: Booked) {
+        let floor = self.clock.floor(Class::Orders);
+        let young = self.customers.record(slot).first().is_none_or(|first| first >= floor);
+        if young && time >= floor {
+            self.journal.add(slot, Entry { time, what });
+        }
+    }
+
+    fn currency_number(&mut self, currency: Currency) -> usize {
+        match self.currencies.iter().position(|&known| known == currency) {
+            Some(number) => number,
+            None => {
+                self.currencies.push(currency);
+                self.currencies.len() - 1
+            }
+        }
+    }
+
+    /// Sessions are kept as long as an earlier first order may still come in and claim them for its segments.
+    fn session_floor(&self) -> Time {
+        let sessions = self.clock.floor(Class::Sessions);
+        let orders = self.clock.floor(Class::Orders);
+        if self.segments.is_empty() || orders == Time::MIN { sessions } else { sessions.min(orders) }
+    }
+
+    fn sweep(&mut self) {
+        let floors = (self.clock.floor(Class::Orders), self.session_floor());
+        let customers = &self.customers;
+        self.journal.sweep(|slot| customers.record(slot).first(), floors.0);
+        for slot in self.recent.sweep(|slot| customers.record(slot), floors.0, floors.1) {
+            self.customers.record_mut(slot).forget_sessions();
+        }
+    }
+}
+
+/// What booking an order between its neighbours adds and takes back.
+fn order_terms(place: &OrderPlace, at: Moment, moment: impl Fn(Time) -> Moment) -> [Option<(OrderTerm, Sign)>; 5] {
+    let [z, s, y, x] = [place.z, place.s, place.y, place.x].map(|time| time.map(&moment));
+    let mut terms = [Some((OrderTerm { x, y, s: at }, Sign::Add)), None, None, None, None];
+    if let Some(s) = s {
+        terms[1] = Some((OrderTerm { x, y, s }, Sign::Remove));
+        terms[2] = Some((OrderTerm { x: y, y: Some(at), s }, Sign::Add));
+        if let Some(z) = z {
+            terms[3] = Some((OrderTerm { x: y, y: Some(s), s: z }, Sign::Remove));
+            terms[4] = Some((OrderTerm { x: Some(at), y: Some(s), s: z }, Sign::Add));
+        }
+    }
+    terms
+}
+
+/// The number of a currency in one byte; a partition that sees more than 255 of the 180 currencies does not exist.
+fn currency_tag(currency: usize) -> u8 {
+    u8::try_from(currency).unwrap_or(u8::MAX)
+}
+
+fn minute_start(minute: i32) -> Time {
+    Time::clamped(i64::from(minute) * MINUTE)
+}
+
+const _: () = assert!(Record::NEWEST == 3, "windows need two predecessors and one successor in the record");

@@ -1,0 +1,113 @@
+//! The cohort triangle: customers by the calendar month of their first order, and what they did in each month since.
+//!
+//! Each cohort has day-by-day sums, so the triangle can be read off at any instant.
+
+use std::collections::BTreeMap;
+
+use super::axis::Moment;
+use super::prefix::{Cell, Prefix};
+use super::window::Sign;
+use super::zone::{Day, Unit, first_of_month, month_of};
+
+/// One day of one cohort.
+#[derive(Debug, Clone, Copy, Default)]
+struct CohortDay {
+    /// Customers whose first order of the month this is.
+    ordering: i32,
+    orders: i32,
+}
+
+/// One cell of the triangle. Adds up over partitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CohortParts {
+    /// Customers of the cohort with an order in the month.
+    pub ordering: i64,
+    /// Their orders in the month.
+    pub orders: i64,
+    /// What these brought, in minor units, by the number of the currency.
+    pub revenue: Vec<i128>,
+}
+
+impl Cell for CohortDay {
+    type Sum = (i64, i64);
+    fn add_to(&self, sum: &mut (i64, i64)) {
+        sum.0 += i64::from(self.ordering);
+        sum.1 += i64::from(self.orders);
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Revenue(i64);
+
+impl Cell for Revenue {
+    type Sum = i128;
+    fn add_to(&self, sum: &mut i128) {
+        *sum += i128::from(self.0);
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Cohort {
+    days: Prefix<CohortDay>,
+    revenue: Vec<Prefix<Revenue>>,
+}
+
+/// All cohorts of a partition, by the month of the first order (counted from January of year 0).
+#[derive(Debug, Clone, Default)]
+pub struct Cohorts(BTreeMap<i32, Cohort>);
+
+impl Cohorts {
+    /// Books that a customer of the cohort of `first` ordered at `s`, after the order `y`; or takes it back.
+    pub fn order(&mut self, first: Moment, y: Option<Moment>, s: Moment, sign: Sign) {
+        let by = sign as i32;
+        let cell = self.0.entry(month_of(first.day)).or_default().days.cell(s.day);
+        cell.orders += by;
+        if y.is_none_or(|y| month_of(y.day) != month_of(s.day)) {
+            cell.ordering += by;
+        }
+    }
+
+    /// Books what an order of a customer of the cohort of `first` brought, or takes it back.
+    pub fn money(&mut self, first: Moment, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        let revenue = &mut self.0.entry(month_of(first.day)).or_default().revenue;
+        if revenue.len() <= currency {
+            revenue.resize_with(currency + 1, Prefix::default);
+        }
+        revenue[currency].cell(at.day).0 += minor * sign as i64;
+    }
+
+    /// The triangle as of a day: every cell with something in it, by cohort month and month, both counted from January
+    /// of year 0.
+    #[must_use]
+    pub fn parts(&self, today: Day) -> BTreeMap<(i32, i32), CohortParts> {
+        let mut triangle = BTreeMap::new();
+        for (&month, cohort) in &self.0 {
+            let mut from = first_of_month(month);
+            let (mut before, mut revenue_before) = ((0, 0), vec![0; cohort.revenue.len()]);
+            while from <= today {
+                let last = (Unit::Month.next_period(from) - 1).min(today);
+                let upto = cohort.days.upto(last);
+                let revenue: Vec<_> = cohort.revenue.iter().map(|revenue| revenue.upto(last)).collect();
+                let within = |(now, then): (&i128, &i128)| now - then;
+                let parts = CohortParts {
+                    ordering: upto.0 - before.0,
+                    orders: upto.1 - before.1,
+                    revenue: revenue.iter().zip(&revenue_before).map(within).collect(),
+                };
+                if parts.orders != 0 {
+                    triangle.insert((month, month_of(from)), parts);
+                }
+                (before, revenue_before) = (upto, revenue);
+                from = Unit::Month.next_period(from);
+            }
+        }
+        triangle
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let cohort = |cohort: &Cohort| cohort.days.bytes() + cohort.revenue.iter().map(Prefix::bytes).sum::<usize>();
+        self.0.values().map(cohort).sum()
+    }
+}

@@ -1,0 +1,75 @@
+//! What young customers did lately, in full: should an earlier first order still come in, everything they did since
+//! belongs to another segment and cohort, and is booked anew from here.
+//!
+//! A customer is young while the first order lies at or after the floor, or has not come yet; older ones need no entry.
+
+use hashbrown::HashMap;
+
+use super::customers::Slot;
+use super::window::Flow;
+use crate::event::Time;
+
+/// Something that was booked for a customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// When.
+    pub time: Time,
+    /// What.
+    pub what: Booked,
+}
+
+/// What was booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Booked {
+    /// A session.
+    Session,
+    /// Money of the currency with that number, in minor units.
+    Money(Flow, u8, i64),
+}
+
+/// The entries of the young customers.
+#[derive(Debug, Default)]
+pub struct Journal {
+    entries: HashMap<Slot, Vec<Entry>, foldhash::fast::FixedState>,
+    sweep_at: usize,
+}
+
+const SMALLEST_SWEEP: usize = 1024;
+
+impl Journal {
+    /// Adds an entry.
+    pub fn add(&mut self, slot: Slot, entry: Entry) {
+        self.entries.entry(slot).or_default().push(entry);
+    }
+
+    /// The entries of a customer.
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> &[Entry] {
+        self.entries.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
+    /// Forgets a customer.
+    pub fn remove(&mut self, slot: Slot) {
+        self.entries.remove(&slot);
+    }
+
+    /// Forgets what lies before the floor and who is no longer young, once enough has gathered to be worth a walk.
+    pub fn sweep(&mut self, first_order: impl Fn(Slot) -> Option<Time>, floor: Time) {
+        if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
+            return;
+        }
+        self.entries.retain(|&slot, entries| {
+            entries.retain(|entry| entry.time >= floor);
+            !entries.is_empty() && first_order(slot).is_none_or(|first| first >= floor)
+        });
+        self.sweep_at = 2 * self.entries.len();
+        self.entries.shrink_to(self.sweep_at);
+    }
+
+    /// Bytes of memory held, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let entries: usize = self.entries.values().map(Vec::capacity).sum();
+        self.entries.allocation_size() + entries * size_of::<Entry>()
+    }
+}

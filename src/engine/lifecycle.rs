@@ -1,0 +1,285 @@
+//! How many customers are in which stage and status at an instant, and who passed from one to another: difference
+//! arrays over hours, so nothing has to happen when a customer falls silent.
+//!
+//! Between an order and the next a customer is active, then at risk, then lapsed. Where these begin follows from the
+//! order's rank, its time and the first order's, so the boundaries of the future are booked with the order.
+
+use super::axis::Pane;
+use super::prefix::{Cell, Prefix};
+use super::window::Sign;
+use crate::event::{HOUR, Time};
+
+/// How many orders a customer needs before the own pace counts.
+const ORDERS_WITH_PACE: u32 = 3;
+
+/// What makes a customer at risk, lapsed or loyal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LifecycleSpec {
+    /// A customer without an order for that many milliseconds has lapsed.
+    pub active_for: i64,
+    /// At risk after that many times the customer's own mean gap.
+    pub at_risk_cadence: f64,
+    /// At risk no sooner than after that many milliseconds.
+    pub at_risk_min: i64,
+    /// Orders that make a customer loyal.
+    pub loyal_orders: u32,
+}
+
+impl LifecycleSpec {
+    /// After how many hours of silence a customer is at risk: clamp(cadence x (last - first) / (n - 1), min,
+    /// 0.75 x `active_for`), with fewer than three orders 0.5 x `active_for`.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "spans are far below 2^53 ms")]
+    fn at_risk_after(&self, rank: u32, first: Time, last: Time) -> Pane {
+        let active_for = self.active_for as f64;
+        let silence = if rank < ORDERS_WITH_PACE {
+            0.5 * active_for
+        } else {
+            let span = (last.millis() - first.millis()) as f64;
+            (self.at_risk_cadence * span / f64::from(rank - 1)).max(self.at_risk_min as f64).min(0.75 * active_for)
+        };
+        (silence / HOUR as f64).ceil() as Pane
+    }
+
+    fn lapsed_after(&self) -> Pane {
+        hour(self.active_for + HOUR - 1)
+    }
+}
+
+/// The stage of a customer who has ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// One order.
+    New = 0,
+    /// Two or more.
+    Repeat = 1,
+    /// `loyal_orders` or more, and not lapsed.
+    Loyal = 2,
+}
+
+/// The status of a customer who has ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Ordered lately, at the customer's own pace.
+    Active = 0,
+    /// Silent for longer than usual.
+    AtRisk = 1,
+    /// No order within `active_for`.
+    Lapsed = 2,
+}
+
+/// A passage that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "see Transition::names")]
+pub enum Transition {
+    FirstOrder,
+    ToAtRisk,
+    ToLapsed,
+    Recovered,
+    Reactivated,
+    SecondOrder,
+    BecameLoyal,
+    LostLoyalty,
+}
+
+impl Transition {
+    /// Every transition.
+    pub const ALL: [Transition; 8] = [
+        Transition::FirstOrder,
+        Transition::ToAtRisk,
+        Transition::ToLapsed,
+        Transition::Recovered,
+        Transition::Reactivated,
+        Transition::SecondOrder,
+        Transition::BecameLoyal,
+        Transition::LostLoyalty,
+    ];
+
+    /// From where to where: a status, or a stage.
+    #[must_use]
+    pub const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Transition::FirstOrder => ("none", "active"),
+            Transition::ToAtRisk => ("active", "at_risk"),
+            Transition::ToLapsed => ("at_risk", "lapsed"),
+            Transition::Recovered => ("at_risk", "active"),
+            Transition::Reactivated => ("lapsed", "active"),
+            Transition::SecondOrder => ("new", "repeat"),
+            Transition::BecameLoyal => ("repeat", "loyal"),
+            Transition::LostLoyalty => ("loyal", "repeat"),
+        }
+    }
+}
+
+/// One hour's differences, and the passages within it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hour {
+    customers: [[i32; 3]; 3],
+    prospects: i32,
+    transitions: [i32; Transition::ALL.len()],
+}
+
+/// Customers by stage and status at an instant, and passages up to it. Adds up over partitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LifecycleParts {
+    /// By [`Stage`], then [`Status`].
+    pub customers: [[i64; 3]; 3],
+    /// Seen, but without an order.
+    pub prospects: i64,
+    /// Passages so far, by [`Transition`].
+    pub transitions: [i64; Transition::ALL.len()],
+}
+
+impl Cell for Hour {
+    type Sum = LifecycleParts;
+    fn add_to(&self, sum: &mut LifecycleParts) {
+        for (row, more) in sum.customers.iter_mut().zip(&self.customers) {
+            row.iter_mut().zip(more).for_each(|(sum, more)| *sum += i64::from(*more));
+        }
+        sum.prospects += i64::from(self.prospects);
+        sum.transitions.iter_mut().zip(&self.transitions).for_each(|(sum, more)| *sum += i64::from(*more));
+    }
+}
+
+impl std::ops::AddAssign<&LifecycleParts> for LifecycleParts {
+    fn add_assign(&mut self, other: &LifecycleParts) {
+        for (row, more) in self.customers.iter_mut().zip(&other.customers) {
+            row.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+        self.prospects += other.prospects;
+        self.transitions.iter_mut().zip(&other.transitions).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+/// An order among those of its customer, as far as stage and status depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifeTerm {
+    /// The customer's first order.
+    pub first: Time,
+    /// The order before, if there is one.
+    pub before: Option<Time>,
+    /// The order.
+    pub order: Time,
+    /// Its rank: 1 for the first order.
+    pub rank: u32,
+    /// The order after, if there is one.
+    pub after: Option<Time>,
+}
+
+/// The stages and statuses of all customers of a partition.
+#[derive(Debug, Clone)]
+pub struct Lifecycle {
+    spec: LifecycleSpec,
+    hours: Prefix<Hour>,
+}
+
+impl Lifecycle {
+    /// Nobody is there yet.
+    #[must_use]
+    pub fn new(spec: LifecycleSpec) -> Lifecycle {
+        Lifecycle { spec, hours: Prefix::default() }
+    }
+
+    /// Books what an order means for its customer until the next one, or takes it back.
+    pub fn order(&mut self, term: &LifeTerm, sign: Sign) {
+        let by = sign as i32;
+        self.arrive(term, by);
+        let from = pane(term.order);
+        let until = term.after.map_or(Pane::MAX, pane);
+        let at_risk = from + self.spec.at_risk_after(term.rank, term.first, term.order);
+        let lapsed = from + self.spec.lapsed_after();
+        let loyal = term.rank >= self.spec.loyal_orders;
+        let stage = match term.rank {
+            _ if loyal => Stage::Loyal,
+            1 => Stage::New,
+            _ => Stage::Repeat,
+        };
+        let stage_lapsed = if loyal { Stage::Repeat } else { stage };
+        self.stay(stage, Status::Active, from, at_risk.min(until), by);
+        self.stay(stage, Status::AtRisk, at_risk, lapsed.min(until), by);
+        self.stay(stage_lapsed, Status::Lapsed, lapsed, until, by);
+        self.pass(Transition::ToAtRisk, at_risk, until, by);
+        self.pass(Transition::ToLapsed, lapsed, until, by);
+        if loyal {
+            self.pass(Transition::LostLoyalty, lapsed, until, by);
+        }
+    }
+
+    /// The passages at the moment of the order itself.
+    fn arrive(&mut self, term: &LifeTerm, by: i32) {
+        let at = pane(term.order);
+        let Some(before) = term.before else {
+            self.hours.cell(at).transitions[Transition::FirstOrder as usize] += by;
+            return;
+        };
+        let silent_since = pane(before);
+        // Strictly: a boundary in the very pane of the order was never seen.
+        let was_lapsed = at > silent_since + self.spec.lapsed_after();
+        let was_at_risk = at > silent_since + self.spec.at_risk_after(term.rank - 1, term.first, before);
+        let loyal = self.spec.loyal_orders;
+        let cell = self.hours.cell(at);
+        if was_lapsed {
+            cell.transitions[Transition::Reactivated as usize] += by;
+        } else if was_at_risk {
+            cell.transitions[Transition::Recovered as usize] += by;
+        }
+        if term.rank == 2 {
+            cell.transitions[Transition::SecondOrder as usize] += by;
+        }
+        if term.rank == loyal || (term.rank > loyal && was_lapsed) {
+            cell.transitions[Transition::BecameLoyal as usize] += by;
+        }
+    }
+
+    fn stay(&mut self, stage: Stage, status: Status, from: Pane, until: Pane, by: i32) {
+        if from >= until {
+            return;
+        }
+        self.hours.cell(from).customers[stage as usize][status as usize] += by;
+        if until != Pane::MAX {
+            self.hours.cell(until).customers[stage as usize][status as usize] -= by;
+        }
+    }
+
+    fn pass(&mut self, transition: Transition, at: Pane, until: Pane, by: i32) {
+        if at < until {
+            self.hours.cell(at).transitions[transition as usize] += by;
+        }
+    }
+
+    /// A customer without orders was seen for the first time, or somebody seen before turns out to have been there
+    /// since `from`: a prospect during [`from`, `until`).
+    pub fn prospect(&mut self, from: Time, until: Option<Time>, sign: Sign) {
+        let by = sign as i32;
+        self.hours.cell(pane(from)).prospects += by;
+        if let Some(until) = until {
+            self.hours.cell(pane(until)).prospects -= by;
+        }
+    }
+
+    /// Customers by stage and status at `at`. The passages are those before the hour that holds `horizon`, which can
+    /// no longer change.
+    pub fn parts(&self, at: Time, horizon: Time) -> LifecycleParts {
+        let mut parts = self.hours.upto(pane(at));
+        parts.transitions = self.hours.upto(pane(horizon) - 1).transitions;
+        parts
+    }
+
+    /// Folds what lies before `limit` into one sum.
+    pub fn fold_before(&mut self, limit: Time) {
+        self.hours.fold_before(pane(limit));
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.hours.bytes()
+    }
+}
+
+fn pane(time: Time) -> Pane {
+    hour(time.millis())
+}
+
+fn hour(millis: i64) -> Pane {
+    Pane::try_from(millis / HOUR).unwrap_or(Pane::MAX / 4)
+}
