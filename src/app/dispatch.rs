@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::event::wall_clock;
 use crate::output::dead_letters::{DeadLetters, Origin};
+use crate::source::idle::{Silence, raises};
 use crate::source::rebalance::{self, Command, Event};
 use crate::source::status::{Position, SourceStatus};
 use crate::source::{LogClient, Partition, Polled, SourceError, Start, TopicPartition};
@@ -21,6 +22,8 @@ use crate::worker::pool::{Applied, Pool, Stopped};
 const POLL_WAIT: Duration = Duration::from_millis(50);
 /// How often the state is told to those who ask.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How often silent topic-partitions are looked for.
+const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long leaving the group may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -35,6 +38,8 @@ pub struct Rules {
     pub max_future: i64,
     /// How often offsets are committed.
     pub commit_every: Duration,
+    /// After how long a caught-up topic-partition without records no longer holds time up.
+    pub idle_after: Duration,
 }
 
 /// How far one topic-partition is read and applied.
@@ -43,6 +48,8 @@ struct Progress {
     /// The offset behind the last record handed to a worker.
     handed_out: Option<i64>,
     position: Position,
+    /// When a record came the last time, or the partition was taken over.
+    last_record: Option<Instant>,
     /// The offset last committed.
     committed: Option<i64>,
 }
@@ -59,6 +66,7 @@ pub struct Dispatcher<C: LogClient> {
     status: watch::Sender<SourceStatus>,
     last_commit: Instant,
     last_publish: Option<Instant>,
+    last_idle_check: Option<Instant>,
 }
 
 impl<C: LogClient> Dispatcher<C> {
@@ -83,6 +91,7 @@ impl<C: LogClient> Dispatcher<C> {
             status,
             last_commit: Instant::now(),
             last_publish: None,
+            last_idle_check: None,
         }
     }
 
@@ -138,14 +147,42 @@ impl<C: LogClient> Dispatcher<C> {
         }
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
             self.publish();
+            self.raise_idle_watermarks()?;
         }
         Ok(())
+    }
+
+    /// Where a topic-partition is caught up and silent, time goes on with the others of its topic.
+    fn raise_idle_watermarks(&mut self) -> Result<(), SourceError> {
+        let idle_after = self.rules.idle_after;
+        let silent_for = |progress: &Progress| {
+            (progress.position.lag() == Some(0)).then(|| progress.last_record.map(|last| last.elapsed())).flatten()
+        };
+        let is_idle = |progress: &Progress| silent_for(progress).is_some_and(|silent| silent >= idle_after);
+        let due = self.last_idle_check.is_none_or(|last| last.elapsed() >= IDLE_CHECK_EVERY);
+        if !due || !self.progress.values().any(is_idle) {
+            return Ok(());
+        }
+        self.last_idle_check = Some(Instant::now());
+        let status = self.pool.workers().status().map_err(gone)?;
+        let watermark = |at: &TopicPartition| {
+            let partition = status.partitions.iter().find(|partition| partition.partition == at.partition)?;
+            *partition.topic_watermarks.get(usize::from(at.topic.0))?
+        };
+        let silence = |(at, progress): (&TopicPartition, &Progress)| Silence {
+            at: *at,
+            watermark: watermark(at),
+            silent_for: silent_for(progress),
+        };
+        let all: Vec<_> = self.progress.iter().map(silence).collect();
+        raises(&all, idle_after).into_iter().try_for_each(|(at, to)| self.pool.raise(at, to)).map_err(gone)
     }
 
     fn hand_out(&mut self, at: TopicPartition, batch: C::Batch, latest: crate::event::Time) -> Result<(), SourceError> {
         use crate::source::RecordBatch;
         let Some(progress) = self.progress.get_mut(&at) else { return Ok(()) };
         if !batch.is_empty() {
+            progress.last_record = Some(Instant::now());
             progress.handed_out = Some(batch.get(batch.len() - 1).offset + 1);
         }
         self.pool.records(at, batch, latest).map_err(gone)
@@ -213,7 +250,8 @@ impl<C: LogClient> Dispatcher<C> {
             self.pool.start_partition(partition).map_err(gone)?;
             for topic in 0..self.rules.topics.len() {
                 let topic = crate::source::TopicIndex(u16::try_from(topic).unwrap_or(u16::MAX));
-                self.progress.insert(TopicPartition { topic, partition }, Progress::default());
+                let progress = Progress { last_record: Some(Instant::now()), ..Progress::default() };
+                self.progress.insert(TopicPartition { topic, partition }, progress);
             }
         }
         Ok(())

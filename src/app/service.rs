@@ -143,6 +143,7 @@ impl Source {
             start: start(self.settings.kafka.start),
             max_future: self.settings.customers.max_future.get(),
             commit_every: self.settings.checkpoint.interval.to_std(),
+            idle_after: self.settings.time.idle_after.to_std(),
         };
         Dispatcher::new(client, pool, applied, dead_letters, rules, self.status).run(&self.source_stops)
     }

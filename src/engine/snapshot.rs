@@ -1,8 +1,11 @@
 //! The figures of all windows at one instant, as parts that add up over engines that were asked the same question.
 
+use std::collections::BTreeMap;
+
+use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::zone::{Day, Unit};
-use super::{Engine, WindowParts};
+use super::{CohortFigures, Engine, WindowParts, window_ids};
 use crate::event::Time;
 
 /// Which calendar periods are asked for.
@@ -29,6 +32,13 @@ pub struct Period {
     pub figures: WindowParts,
 }
 
+/// A value of a dimension: the place of the dimension, and the value's name.
+pub type SegmentName = (usize, String);
+
+/// The figures of one value of a dimension: of each rolling window, then of the open period of each calendar window.
+/// `None` when some engine no longer reaches back that far.
+pub type SegmentFigures = Vec<Option<WindowParts>>;
+
 /// The figures of all windows at one instant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
@@ -38,6 +48,15 @@ pub struct Snapshot {
     pub rolling: Vec<Option<WindowParts>>,
     /// Calendar periods, oldest first within each window.
     pub periods: Vec<Period>,
+    /// The same by the values of the dimensions.
+    pub segments: BTreeMap<SegmentName, SegmentFigures>,
+    /// Of each dimension, whether some engine found more values than are kept.
+    pub segments_overflowed: Vec<bool>,
+    /// Customers by stage and status, and their passages.
+    pub lifecycle: LifecycleParts,
+    /// The cohort triangle by cohort month and month, both counted from January of year 0; only in answer to
+    /// [`Periods::Since`].
+    pub cohorts: Option<BTreeMap<(i32, i32), CohortFigures>>,
 }
 
 impl Snapshot {
@@ -45,17 +64,22 @@ impl Snapshot {
     #[must_use]
     pub fn empty(spec: &Spec, at: Time, periods: Periods) -> Snapshot {
         let rolling = vec![Some(WindowParts::default()); spec.rolling.len()];
-        let periods = (0..spec.calendar.len()).flat_map(|window| list_periods(spec, window, at, periods)).collect();
-        Snapshot { at, rolling, periods }
+        let listed = (0..spec.calendar.len()).flat_map(|window| list_periods(spec, window, at, periods)).collect();
+        Snapshot {
+            at,
+            rolling,
+            periods: listed,
+            segments: BTreeMap::new(),
+            segments_overflowed: vec![false; spec.dimensions.len()],
+            lifecycle: LifecycleParts::default(),
+            cohorts: matches!(periods, Periods::Since(_)).then(BTreeMap::new),
+        }
     }
 
     /// Adds the figures of one engine.
     pub fn add(&mut self, engine: &mut Engine) {
         for (i, sum) in self.rolling.iter_mut().enumerate() {
-            match (engine.figures(WindowId::Rolling(i), self.at), sum.as_mut()) {
-                (Some(more), Some(so_far)) => *so_far += &more,
-                _ => *sum = None,
-            }
+            add_figures(sum, engine.figures(WindowId::Rolling(i), self.at).as_ref());
         }
         for period in &mut self.periods {
             let p = last_pane(engine.spec(), period, self.at);
@@ -63,19 +87,65 @@ impl Snapshot {
                 period.figures += &more;
             }
         }
+        self.add_segments(engine);
+        self.lifecycle += &engine.lifecycle(self.at);
+        if let Some(cohorts) = &mut self.cohorts {
+            add_cohorts(cohorts, &engine.cohorts(self.at));
+        }
+    }
+
+    fn add_segments(&mut self, engine: &mut Engine) {
+        let windows: Vec<_> = window_ids(engine.spec()).collect();
+        for (place, &window) in windows.iter().enumerate() {
+            let p = engine.spec().pane(window, self.at);
+            for (dimension, value, figures) in engine.segment_figures(window, p) {
+                let nothing = || vec![Some(WindowParts::default()); windows.len()];
+                add_figures(
+                    &mut self.segments.entry((dimension, value)).or_insert_with(nothing)[place],
+                    figures.as_ref(),
+                );
+            }
+        }
+        add_flags(&mut self.segments_overflowed, engine.segments_overflowed());
     }
 
     /// Adds a snapshot that answers the same question for other engines.
     pub fn merge(&mut self, other: &Snapshot) {
         for (sum, more) in self.rolling.iter_mut().zip(&other.rolling) {
-            match (sum.as_mut(), more) {
-                (Some(so_far), Some(more)) => *so_far += more,
-                _ => *sum = None,
-            }
+            add_figures(sum, more.as_ref());
         }
         for (sum, more) in self.periods.iter_mut().zip(&other.periods) {
             sum.figures += &more.figures;
         }
+        for (name, more) in &other.segments {
+            match self.segments.get_mut(name) {
+                Some(sum) => sum.iter_mut().zip(more).for_each(|(sum, more)| add_figures(sum, more.as_ref())),
+                None => _ = self.segments.insert(name.clone(), more.clone()),
+            }
+        }
+        add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
+        self.lifecycle += &other.lifecycle;
+        if let (Some(sum), Some(more)) = (&mut self.cohorts, &other.cohorts) {
+            add_cohorts(sum, more);
+        }
+    }
+}
+
+/// What one does not know, the sum does not know either.
+fn add_figures(sum: &mut Option<WindowParts>, more: Option<&WindowParts>) {
+    match (sum.as_mut(), more) {
+        (Some(so_far), Some(more)) => *so_far += more,
+        _ => *sum = None,
+    }
+}
+
+fn add_flags(sum: &mut [bool], more: impl Iterator<Item = bool>) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum |= more);
+}
+
+fn add_cohorts(sum: &mut BTreeMap<(i32, i32), CohortFigures>, more: &BTreeMap<(i32, i32), CohortFigures>) {
+    for (&months, figures) in more {
+        *sum.entry(months).or_default() += figures;
     }
 }
 

@@ -124,8 +124,9 @@ fn metrics_are_in_the_text_format() {
 #[test]
 fn the_summary_says_how_much_of_the_whole_it_covers() {
     let server = start();
-    let empty = json!({"as_of": null, "windows": [], "calendar": [], "partitions_assigned": 2, "partitions_total": 2});
-    assert_eq!(server.get("/api/v1/summary").json(), empty);
+    let empty = server.get("/api/v1/summary").json();
+    assert_eq!((&empty["as_of"], &empty["windows"], &empty["calendar"]), (&Value::Null, &json!([]), &json!([])));
+    assert_eq!((&empty["partitions_assigned"], &empty["partitions_total"]), (&json!(2), &json!(2)));
     server.fill();
     server.source.send_modify(|source| source.partition_counts[1] = None);
     let summary = server.get("/api/v1/summary").json();

@@ -50,6 +50,10 @@ enum Values {
     Flag(fn(&WindowView<'_>) -> bool),
     /// A figure of each window and currency.
     Money(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
+    /// A count of each window and value of a dimension.
+    SegmentCount(fn(&Parts) -> i64),
+    /// Money of each window, value of a dimension and currency.
+    SegmentMoney(fn(Currency, &MoneyParts) -> f64),
     /// Anything else.
     Other { labels: &'static [&'static str], read: fn(&Scrape<'_>, &mut Samples) },
 }
@@ -61,6 +65,8 @@ impl Metric {
         match self.values {
             Values::Count(_) | Values::Ratio(_) | Values::Flag(_) => &["window"],
             Values::Money(_) => &["window", "currency"],
+            Values::SegmentCount(_) => &["window", "dimension", "value"],
+            Values::SegmentMoney(_) => &["window", "dimension", "value", "currency"],
             Values::Other { labels, .. } => labels,
         }
     }
@@ -74,7 +80,7 @@ impl Metric {
 
 /// Every metric that there is.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
-    WINDOW.iter().chain(OPERATION)
+    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(OPERATION)
 }
 
 /// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.
@@ -98,6 +104,7 @@ fn family(metric: &Metric, scrape: &Scrape<'_>, windows: &[WindowView<'_>]) -> M
     for window in windows {
         window.read(&metric.values, &mut samples);
     }
+    scrape.read_segments(&metric.values, &mut samples);
     let mut family = MetricFamily::default();
     family.set_name(metric.name.to_owned());
     family.set_help(metric.help.to_owned());
@@ -293,6 +300,113 @@ static WINDOW: &[Metric] = &[
         "Customer lifetime value, of this replica: (net revenue of the currency / ordering customers) x (lifespan / \
          P), in major units; only of the reference window, once it is complete.",
         Values::Money(|window, currency, money| window.lifetime_value(currency, money)),
+    ),
+];
+
+/// The same parts by the values of the dimensions: rolling windows and open calendar periods. A customer belongs to the
+/// value of the earliest order, to `none` before there is one.
+static SEGMENT: &[Metric] = &[
+    window(
+        "retentiond_segment_start_customers",
+        "As retentiond_window_start_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.start),
+    ),
+    window(
+        "retentiond_segment_end_customers",
+        "As retentiond_window_end_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.end),
+    ),
+    window(
+        "retentiond_segment_new_customers",
+        "As retentiond_window_new_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.new),
+    ),
+    window(
+        "retentiond_segment_lost_customers",
+        "As retentiond_window_lost_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.lost),
+    ),
+    window(
+        "retentiond_segment_retained_customers",
+        "As retentiond_window_retained_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(Parts::retained),
+    ),
+    window(
+        "retentiond_segment_reactivated_customers",
+        "As retentiond_window_reactivated_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(Parts::reactivated),
+    ),
+    window(
+        "retentiond_segment_ordering_customers",
+        "As retentiond_window_ordering_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.ordering),
+    ),
+    window(
+        "retentiond_segment_repeat_customers",
+        "As retentiond_window_repeat_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.repeat),
+    ),
+    window(
+        "retentiond_segment_returning_customers",
+        "As retentiond_window_returning_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.returning),
+    ),
+    window(
+        "retentiond_segment_visiting_customers",
+        "As retentiond_window_visiting_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.visiting),
+    ),
+    window(
+        "retentiond_segment_orders",
+        "As retentiond_window_orders, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.orders),
+    ),
+    window(
+        "retentiond_segment_sessions",
+        "As retentiond_window_sessions, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.sessions),
+    ),
+    window(
+        "retentiond_segment_revenue",
+        "As retentiond_window_revenue, of the customers of one value of a dimension.",
+        Values::SegmentMoney(|currency, money| read::major(money.revenue, currency)),
+    ),
+    window(
+        "retentiond_segment_refunds",
+        "As retentiond_window_refunds, of the customers of one value of a dimension.",
+        Values::SegmentMoney(|currency, money| read::major(money.refunds, currency)),
+    ),
+    window(
+        "retentiond_segment_cancellations",
+        "As retentiond_window_cancellations, of the customers of one value of a dimension.",
+        Values::SegmentMoney(|currency, money| read::major(money.cancellations, currency)),
+    ),
+    window(
+        "retentiond_segment_currency_orders",
+        "As retentiond_window_currency_orders, of the customers of one value of a dimension.",
+        Values::SegmentMoney(|_, money| read::count(money.orders)),
+    ),
+];
+
+/// Customers as they stand.
+static PEOPLE: &[Metric] = &[
+    gauge(
+        "retentiond_customers",
+        &["stage", "status"],
+        "Customers by stage (prospect, new, repeat, loyal) and status (active, at_risk, lapsed; none of a prospect).",
+        read::customers,
+    ),
+    counter(
+        "retentiond_transitions_total",
+        &["from", "to"],
+        "Passages of customers from one status or stage to another, counted once the horizon has passed them.",
+        read::transitions,
+    ),
+    gauge(
+        "retentiond_dimension_overflowed",
+        &["dimension"],
+        "1 when more values of the dimension were found than are kept; the others are counted as other.",
+        read::overflowed,
     ),
 ];
 

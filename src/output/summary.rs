@@ -1,5 +1,7 @@
 //! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
 
+mod further;
+
 use std::collections::BTreeMap;
 
 use rust_decimal::Decimal;
@@ -12,6 +14,8 @@ use crate::engine::snapshot::{Period, Snapshot, last_pane};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
+
+pub use further::{stages, transitions};
 
 /// What is known about the data as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +37,72 @@ pub struct Summary {
     pub windows: Vec<WindowSummary>,
     /// Calendar periods, oldest first within each window.
     pub calendar: Vec<WindowSummary>,
+    /// Every cell of the cohort triangle up to the month of the instant.
+    pub cohorts: Vec<CohortSummary>,
+    /// Customers by stage and status.
+    pub stages: Vec<StageSummary>,
+    /// Passages from one status or stage to another so far, as far as they can no longer change.
+    pub transitions: Vec<TransitionSummary>,
+    /// Rolling windows and open calendar periods by the values of the dimensions.
+    pub segments: Vec<SegmentSummary>,
+}
+
+/// One cell of the cohort triangle.
+#[derive(Debug, Clone, Serialize)]
+pub struct CohortSummary {
+    /// Month of the first order, such as `2026-01`.
+    pub cohort: String,
+    /// Months since.
+    pub age_months: i32,
+    /// Customers of the cohort.
+    pub customers: i64,
+    /// Those with an order in the month.
+    pub ordering_customers: i64,
+    /// Their orders in the month.
+    pub orders: i64,
+    /// What these brought, by currency.
+    pub currencies: BTreeMap<Currency, CohortMoney>,
+}
+
+/// The money of one currency in a cell of the cohort triangle.
+#[derive(Debug, Clone, Serialize)]
+pub struct CohortMoney {
+    /// A decimal string in major units.
+    pub revenue: String,
+}
+
+/// How many customers are in a stage and status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageSummary {
+    /// prospect, new, repeat or loyal.
+    pub stage: &'static str,
+    /// active, `at_risk` or lapsed; none of a prospect.
+    pub status: &'static str,
+    /// How many there are.
+    pub customers: i64,
+}
+
+/// How often customers passed from one status or stage to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TransitionSummary {
+    /// From where.
+    pub from: &'static str,
+    /// To where.
+    pub to: &'static str,
+    /// How often.
+    pub count: i64,
+}
+
+/// One window of one value of a dimension.
+#[derive(Debug, Clone, Serialize)]
+pub struct SegmentSummary {
+    /// The dimension.
+    pub dimension: String,
+    /// The value.
+    pub value: String,
+    /// Its figures.
+    #[serde(flatten)]
+    pub window: WindowSummary,
 }
 
 /// One window. Ratios with a zero denominator are null.
@@ -114,7 +184,15 @@ impl Summary {
     /// What is shown before there was any event.
     #[must_use]
     pub fn before_any_event() -> Summary {
-        Summary { as_of: None, windows: Vec::new(), calendar: Vec::new() }
+        Summary {
+            as_of: None,
+            windows: Vec::new(),
+            calendar: Vec::new(),
+            cohorts: Vec::new(),
+            stages: Vec::new(),
+            transitions: Vec::new(),
+            segments: Vec::new(),
+        }
     }
 
     /// Reads the figures off a snapshot of all engines.
@@ -124,7 +202,15 @@ impl Summary {
         let windows =
             rolling.filter_map(|(i, parts)| Some(rolling_summary(spec, i, parts.as_ref()?, snapshot.at, background)));
         let periods = snapshot.periods.iter().map(|period| period_summary(spec, period, snapshot.at, background));
-        Summary { as_of: Some(snapshot.at), windows: windows.collect(), calendar: periods.collect() }
+        Summary {
+            as_of: Some(snapshot.at),
+            windows: windows.collect(),
+            calendar: periods.collect(),
+            cohorts: further::cohorts(spec, snapshot),
+            stages: further::stages(&snapshot.lifecycle).collect(),
+            transitions: further::transitions(&snapshot.lifecycle).collect(),
+            segments: further::segments(spec, snapshot, background),
+        }
     }
 }
 

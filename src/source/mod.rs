@@ -5,6 +5,7 @@
 
 mod co_partitioning;
 pub mod files;
+pub mod idle;
 pub mod kafka;
 pub mod memory;
 pub mod rebalance;

@@ -145,6 +145,13 @@ impl Worker {
         next
     }
 
+    /// Raises the watermark of a topic-partition that is caught up and silent.
+    pub fn raise_watermark(&mut self, at: TopicPartition, to: Time) {
+        if let Some(engine) = self.engines.get_mut(&at.partition) {
+            engine.raise_watermark(usize::from(at.topic.0), to);
+        }
+    }
+
     /// What is known of the partitions, and what was counted.
     #[must_use]
     pub fn status(&self) -> WorkerStatus {

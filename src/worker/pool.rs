@@ -26,6 +26,10 @@ enum Work<B> {
         at: TopicPartition,
         offset: i64,
     },
+    Raise {
+        at: TopicPartition,
+        to: Time,
+    },
     /// Answer once everything before is done.
     Barrier(SyncSender<()>),
     Ask(Question),
@@ -115,6 +119,14 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(at.partition).send(Work::End { at, offset }).map_err(|_| Stopped)
     }
 
+    /// Raises the watermark of a topic-partition that is caught up and silent.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn raise(&self, at: TopicPartition, to: Time) -> Result<(), Stopped> {
+        self.queue(at.partition).send(Work::Raise { at, to }).map_err(|_| Stopped)
+    }
+
     /// Waits until everything queued so far is applied and reported.
     ///
     /// # Errors
@@ -174,6 +186,7 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &m
             Work::End { at, offset } => {
                 _ = applied.send(Applied { at, next: offset, end: true, rejected: None });
             }
+            Work::Raise { at, to } => worker.raise_watermark(at, to),
             Work::Quit => return,
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
@@ -226,12 +239,7 @@ impl Workers {
     /// # Errors
     /// When a worker is gone.
     pub fn overview(&self, wanted: Wanted) -> Result<Overview, Stopped> {
-        let mut status = WorkerStatus::default();
-        for answer in self.ask_all(Question::Status)? {
-            status.partitions.extend(answer.partitions);
-            status.tally.add(&answer.tally);
-        }
-        let mut overview = Overview { status, snapshot: None };
+        let mut overview = Overview { status: self.status()?, snapshot: None };
         if let Some(now) = overview.now() {
             let first_order = overview.status.partitions.iter().filter_map(|partition| partition.first_order).min();
             let periods = match wanted {
@@ -241,6 +249,19 @@ impl Workers {
             overview.snapshot = self.snapshot(now, periods)?;
         }
         Ok(overview)
+    }
+
+    /// The state of all workers, without figures.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn status(&self) -> Result<WorkerStatus, Stopped> {
+        let mut status = WorkerStatus::default();
+        for answer in self.ask_all(Question::Status)? {
+            status.partitions.extend(answer.partitions);
+            status.tally.add(&answer.tally);
+        }
+        Ok(status)
     }
 
     fn snapshot(&self, at: Time, periods: Periods) -> Result<Option<Snapshot>, Stopped> {

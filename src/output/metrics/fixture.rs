@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::{Decoder, Format};
 use crate::engine::lifecycle::LifecycleSpec;
+use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::Periods;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
@@ -49,7 +50,7 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         dedup_for: 7 * DAY,
         history: None,
         topics: vec![true, false],
-        dimensions: Vec::new(),
+        dimensions: vec![DimensionSpec { name: "channel".to_owned(), values: Vec::new() }],
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());

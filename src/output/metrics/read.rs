@@ -6,11 +6,11 @@ use rust_decimal::prelude::ToPrimitive;
 
 use super::Values;
 use crate::decode::Reason;
-use crate::engine::WindowParts;
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
 use crate::engine::snapshot::{Period, last_pane};
 use crate::engine::spec::{Spec, WindowId};
+use crate::engine::{WindowParts, window_ids};
 use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
 use crate::source::status::SourceStatus;
@@ -83,6 +83,32 @@ impl Scrape<'_> {
         windows
     }
 
+    /// Adds the values of each value of each dimension, if the metric has such.
+    pub(super) fn read_segments(&self, values: &Values, samples: &mut Samples) {
+        let Some(snapshot) = &self.overview.snapshot else { return };
+        if !matches!(values, Values::SegmentCount(_) | Values::SegmentMoney(_)) {
+            return;
+        }
+        for ((dimension, value), windows) in &snapshot.segments {
+            let Some(dimension) = self.spec.dimensions.get(*dimension) else { continue };
+            for (id, figures) in window_ids(self.spec).zip(windows) {
+                let Some(figures) = figures else { continue };
+                let name = self.spec.name(id);
+                match values {
+                    Values::SegmentCount(read) => {
+                        samples.add([name, &dimension.name, value], count(read(&figures.parts)));
+                    }
+                    Values::SegmentMoney(read) => {
+                        for (&currency, money) in &figures.money {
+                            samples.add([name, &dimension.name, value, currency.code()], read(currency, money));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn window<'a>(&self, id: WindowId, name: String, p: Pane, figures: &'a WindowParts) -> WindowView<'a> {
         let complete = self.spec.is_complete(id, p, self.background.data_begin);
         let new_complete = complete && self.background.history_whole;
@@ -112,7 +138,7 @@ impl WindowView<'_> {
                 }
                 None
             }
-            Values::Other { .. } => None,
+            Values::SegmentCount(_) | Values::SegmentMoney(_) | Values::Other { .. } => None,
         };
         if let Some(value) = value {
             samples.add([&self.name], value);
@@ -135,6 +161,29 @@ pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
             .positions
             .values()
             .all(|position| position.lag() == Some(0) || position.last_at_end.is_some_and(recently))
+}
+
+pub(super) fn customers(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(snapshot) = &scrape.overview.snapshot {
+        for stage in summary::stages(&snapshot.lifecycle) {
+            samples.add([stage.stage, stage.status], count(stage.customers));
+        }
+    }
+}
+
+pub(super) fn transitions(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(snapshot) = &scrape.overview.snapshot {
+        for transition in summary::transitions(&snapshot.lifecycle) {
+            samples.add([transition.from, transition.to], count(transition.count));
+        }
+    }
+}
+
+pub(super) fn overflowed(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let Some(snapshot) = &scrape.overview.snapshot else { return };
+    for (dimension, &overflowed) in scrape.spec.dimensions.iter().zip(&snapshot.segments_overflowed) {
+        samples.add([&dimension.name], flag(overflowed));
+    }
 }
 
 pub(super) fn as_of(scrape: &Scrape<'_>, samples: &mut Samples) {

@@ -15,7 +15,11 @@ const PROMISED: &str = "start_customers end_customers new_customers lost_custome
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
     complete new_complete revenue refunds cancellations currency_orders churn_ratio retention_ratio crr_ratio \
     repeat_ratio returning_ratio conversion_ratio purchase_frequency average_order_value net_average_order_value clv";
-const PROMISED_OF_OPERATION: &str = "as_of_timestamp_seconds last_event_timestamp_seconds \
+const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers lost_customers retained_customers \
+    reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
+    revenue refunds cancellations currency_orders";
+
+const PROMISED_OF_OPERATION: &str = "customers transitions_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
     events_late_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
     rebalances_total build_info";
@@ -95,12 +99,19 @@ fn defines_what_the_design_promises() {
     let defined: Vec<&str> = definitions().map(|metric| metric.name).collect();
     let windows = PROMISED.split_whitespace().map(|name| format!("retentiond_window_{name}"));
     let operation = PROMISED_OF_OPERATION.split_whitespace().map(|name| format!("retentiond_{name}"));
-    let promised: BTreeSet<String> = windows.chain(operation).collect();
+    let segments = PROMISED_OF_SEGMENTS.split_whitespace().map(|name| format!("retentiond_segment_{name}"));
+    let promised: BTreeSet<String> = windows.chain(segments).chain(operation).collect();
     assert_eq!(defined.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>(), promised);
     assert_eq!(defined.len(), promised.len(), "one name, one definition");
     for metric in definitions() {
         assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
         assert!(metric.labels().iter().all(|label| !label.contains("customer")), "{}", metric.name);
+        assert_eq!(
+            metric.labels().contains(&"value"),
+            metric.name.starts_with("retentiond_segment_"),
+            "{}",
+            metric.name
+        );
     }
 }
 
@@ -165,7 +176,8 @@ fn ratios_without_a_denominator_and_windows_without_history_are_absent() {
     let mut overview = Shop::new().overview();
     overview.snapshot.as_mut().unwrap().rolling[0] = None;
     let series = encode_shop(&overview, &Background { data_begin: None, ..known() });
-    assert!(series.keys().all(|name| !name.contains("window=\"30d\"")));
+    let of_windows = |name: &&String| name.starts_with("retentiond_window_");
+    assert!(series.keys().filter(of_windows).all(|name| !name.contains("window=\"30d\"")));
     assert!(!series.contains_key("retentiond_window_average_order_value{window=\"month\",currency=\"EUR\"}"));
     // Nobody was active before 2025.
     assert!(!series.contains_key("retentiond_window_churn_ratio{window=\"year_previous\"}"));
