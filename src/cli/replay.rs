@@ -1,22 +1,25 @@
 //! `retentiond replay`: the same engine over files, without Kafka.
 
 use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tracing::warn;
 
 use super::{ConfigFile, table};
 use crate::app::blueprint;
 use crate::config::{Format, Settings};
-use crate::engine::Engine;
 use crate::engine::snapshot::{Periods, Snapshot};
+use crate::engine::{Engine, window_ids};
 use crate::event::{Time, wall_clock};
-use crate::output::summary::Summary;
+use crate::output::metrics::openmetrics::{self, WindowSeries};
+use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::History;
 use crate::source::files;
 
@@ -35,14 +38,19 @@ pub struct Replay {
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     format: Output,
+    /// Print the figures of every pane since the first order: JSON lines, or OpenMetrics with timestamps.
+    #[arg(long)]
+    series: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// Tables for a person.
     Table,
-    /// One JSON object.
+    /// One JSON object; with --series one a line.
     Json,
+    /// OpenMetrics with timestamps, for `promtool tsdb create-blocks-from openmetrics`.
+    Openmetrics,
 }
 
 impl Replay {
@@ -52,12 +60,30 @@ impl Replay {
         report_rejections(&history);
         ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.lines);
         let mut engine = apply(history, &settings);
-        let summary = summary(&mut engine, &settings, self.as_of);
+        if self.series {
+            return self.print_series(&mut engine, &settings);
+        }
         match self.format {
-            Output::Table => super::print(&table::render(&summary)),
-            Output::Json => super::print(&serde_json::to_string(&summary)?),
+            Output::Table => super::print(&table::render(&summary(&mut engine, &settings, self.as_of))),
+            Output::Json => super::print(&serde_json::to_string(&summary(&mut engine, &settings, self.as_of))?),
+            Output::Openmetrics => {
+                let at = self.as_of.or(engine.clock().watermark()).context("no event")?;
+                print_openmetrics(&mut engine, &settings, at, at)?;
+            }
         }
         Ok(())
+    }
+
+    fn print_series(&self, engine: &mut Engine, settings: &Settings) -> Result<()> {
+        let to = self.as_of.or(engine.clock().watermark()).context("no event")?;
+        let from = engine.first_order().unwrap_or(to);
+        match self.format {
+            Output::Table => {
+                bail!("--series prints every pane, which no table holds; add --format json or openmetrics")
+            }
+            Output::Json => print_json_lines(engine, settings, from, to),
+            Output::Openmetrics => print_openmetrics(engine, settings, from, to),
+        }
     }
 }
 
@@ -102,6 +128,61 @@ fn summary(engine: &mut Engine, settings: &Settings, as_of: Option<Time>) -> Sum
     let mut snapshot = Snapshot::empty(engine.spec(), at, periods);
     snapshot.add(engine);
     Summary::new(engine.spec(), &snapshot, &background)
+}
+
+/// One window of one pane, as a line of JSON.
+#[derive(Serialize)]
+struct PaneLine {
+    /// The first instant of the pane.
+    at: Time,
+    #[serde(flatten)]
+    figures: WindowSummary,
+}
+
+fn print_json_lines(engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
+    let background = blueprint::background(settings, engine.first_event());
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for run in series(engine, from, to) {
+        for (pane, figures) in (run.from..).zip(&run.figures) {
+            let Some(figures) = figures else { continue };
+            let spec = engine.spec();
+            let line = PaneLine {
+                at: spec.first_instant(run.window, pane),
+                figures: pane_summary(spec, run.window, pane, figures, &background),
+            };
+            if unless_closed(writeln!(out, "{}", serde_json::to_string(&line)?))?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+    unless_closed(out.flush())?;
+    Ok(())
+}
+
+fn print_openmetrics(engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
+    let background = blueprint::background(settings, engine.first_event());
+    let series = series(engine, from, to);
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = openmetrics::write(&mut out, engine.spec(), &background, &series).and_then(|()| out.flush());
+    unless_closed(written)?;
+    Ok(())
+}
+
+fn series(engine: &mut Engine, from: Time, to: Time) -> Vec<WindowSeries> {
+    let spec = engine.spec().clone();
+    let run = |window| {
+        let (from, to) = (spec.pane(window, from), spec.pane(window, to));
+        WindowSeries { window, from, figures: engine.series(window, from, to) }
+    };
+    window_ids(&spec).map(run).collect()
+}
+
+/// A reader that has gone away (`| head`) is no error, but nothing more is written.
+fn unless_closed(written: std::io::Result<()>) -> std::io::Result<Option<()>> {
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn report_rejections(history: &History) {

@@ -232,6 +232,15 @@ impl Engine {
         Some(named(&self.currencies, parts))
     }
 
+    /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
+    /// happens if nobody orders again. Each pane after the first costs a constant time.
+    pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
+        let index = self.index(window);
+        let (windows, currencies) = (&mut self.windows, &self.currencies);
+        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, parts));
+        (from..=to).map(figures).collect()
+    }
+
     fn index(&self, window: WindowId) -> usize {
         match window {
             WindowId::Rolling(i) => i,

@@ -100,6 +100,18 @@ impl Spec {
         }
     }
 
+    /// The window with that name.
+    #[must_use]
+    pub fn window(&self, name: &str) -> Option<WindowId> {
+        super::window_ids(self).find(|&id| self.name(id) == name)
+    }
+
+    /// The first instant of a pane of a window.
+    #[must_use]
+    pub fn first_instant(&self, window: WindowId, pane: Pane) -> Time {
+        self.axis(window).first_instant(pane, &self.zone)
+    }
+
     /// The pane of a window that holds an instant.
     #[must_use]
     pub fn pane(&self, window: WindowId, time: Time) -> Pane {

@@ -302,6 +302,29 @@ fn an_erased_customer_is_lost_in_due_time_and_a_new_one_afterwards() {
 }
 
 #[test]
+fn a_series_equals_the_figures_of_its_panes_and_reaches_into_the_future() {
+    let spec = Arc::new(spec("Europe/Oslo"));
+    let (mut engine, mut model) = (Engine::new(Arc::clone(&spec)), Model::default());
+    for n in 0..400_i64 {
+        let time = Time::clamped(ORIGIN + n * 7 * HOUR - (n * 7_919) % DAY);
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n, Some("web")), id: None };
+        assert_eq!(engine.apply(0, &event(&sent)), model.send(&sent));
+    }
+    for window in window_ids(&spec) {
+        let (from, to) = (spec.pane(window, Time::clamped(ORIGIN)), spec.pane(window, Time::clamped(ORIGIN + 200 * DAY)));
+        let step = usize::try_from((to - from) / 50).unwrap().max(1);
+        for ask_twice in 0..2 {
+            let series = engine.series(window, from, to);
+            for (p, figures) in (from..).zip(&series).step_by(step) {
+                assert_eq!(figures.as_ref(), Some(&model.figures(&spec, window, p)), "{window:?} {p} {ask_twice}");
+            }
+        }
+        let last = engine.series(window, to, to);
+        assert_eq!(last[0].as_ref().unwrap().parts.end, model.figures(&spec, window, to).parts.end);
+    }
+}
+
+#[test]
 fn folded_history_changes_no_figure_that_can_still_be_asked_for() {
     let mut folded_spec = spec("UTC");
     folded_spec.history = Some(40 * DAY);

@@ -4,6 +4,7 @@
 mod definitions;
 mod health;
 mod routes;
+mod series;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use super::Service;
 use super::definitions::Definitions;
 use super::health::{self, Readiness};
+use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
 use crate::output::metrics::{self, Scrape};
 use crate::output::summary::{Background, Summary};
@@ -22,7 +24,8 @@ use crate::source::status::SourceStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
-const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/definitions";
+const PATHS: &str =
+    "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/definitions";
 
 /// The page brings everything it needs and may ask nobody but us.
 const PAGE_POLICY: &str =
@@ -59,12 +62,19 @@ impl Shared {
     }
 
     /// Asks the workers. A scrape costs each of them a pause, so whoever comes in between waits for their turn.
-    async fn overview(&self, wanted: Wanted) -> Result<Overview, Failure> {
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Workers) -> Result<T, Stopped> + Send + 'static,
+    ) -> Result<T, Failure> {
         let workers = Arc::clone(&self.workers).lock_owned().await;
         // The lock goes along: a client that hangs up must not let the next one in while the workers still answer.
-        let answer = tokio::task::spawn_blocking(move || workers.as_ref().ok_or(Stopped)?.overview(wanted));
+        let answer = tokio::task::spawn_blocking(move || question(workers.as_ref().ok_or(Stopped)?));
         // The task fails only by a panic of its own or when the runtime stops.
         Ok(answer.await.unwrap_or(Err(Stopped))?)
+    }
+
+    async fn overview(&self, wanted: Wanted) -> Result<Overview, Failure> {
+        self.ask(move |workers| workers.overview(wanted)).await
     }
 
     fn background(&self, overview: &Overview) -> Background {
@@ -108,6 +118,8 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/v1/summary", get(summary))
+        .route("/api/v1/series", get(series))
+        .route("/api/v1/cohorts", get(cohorts))
         .route("/api/v1/definitions", get(definitions));
     if !shared.has_token {
         router = router.route("/api/v1/customers/{id}", get(closed)).route("/api/v1/at-risk", get(closed));
@@ -177,6 +189,36 @@ async fn summary(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
         partitions_total: source.partition_counts.iter().copied().reduce(|a, b| Some(a?.max(b?))).flatten(),
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
+}
+
+/// The cohort triangle of the summary alone.
+async fn cohorts(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
+    let overview = shared.overview(Wanted::All).await?;
+    let background = shared.background(&overview);
+    let summary = overview.snapshot.as_ref().map(|snapshot| Summary::new(&shared.spec, snapshot, &background));
+    let Summary { as_of, cohorts, .. } = summary.unwrap_or_else(Summary::before_any_event);
+    Ok(([(CACHE_CONTROL, "no-store")], Json(serde_json::json!({"as_of": as_of, "cohorts": cohorts}))))
+}
+
+async fn series(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<SeriesQuery>, QueryRejection>,
+) -> Result<impl IntoResponse, Failure> {
+    let Query(query) =
+        query.map_err(|error| bad_question(format!("{}; write ?window=30d&figure=churn_ratio", error.body_text())))?;
+    let status = shared.ask(Workers::status).await?;
+    let now = status.partitions.iter().filter_map(|partition| partition.watermark).min();
+    let now = now.ok_or_else(|| bad_question("there is no event yet".to_owned()))?;
+    let panes = query.panes(&shared.spec, now).map_err(bad_question)?;
+    let parts = shared.ask(move |workers| workers.series(panes.window, panes.from, panes.to)).await?;
+    let first_event = status.partitions.iter().filter_map(|partition| partition.first_event).max();
+    let background = Background { data_begin: shared.background.data_begin.or(first_event), ..shared.background };
+    let answer = query.answer(&shared.spec, &background, panes, &parts).map_err(bad_question)?;
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
+}
+
+fn bad_question(error: String) -> Failure {
+    Failure { status: StatusCode::BAD_REQUEST, error, hint: None }
 }
 
 async fn definitions(State(shared): State<Arc<Shared>>) -> Response {

@@ -274,3 +274,33 @@ fn an_open_connection_keeps_no_worker_alive() {
     slow.write_all(b"GET /metr").unwrap();
     server.stop();
 }
+
+#[test]
+fn a_series_shows_one_figure_over_time() {
+    let server = start();
+    assert_eq!(server.get("/api/v1/series?window=30d&figure=orders").status, 400, "no event yet");
+    server.fill();
+    let path = "/api/v1/series?window=365d&figure=end_customers&from=2026-04-29T00:00:00Z&to=2027-08-01T00:00:00Z";
+    let series = server.get(path).json();
+    let points = series["points"].as_array().unwrap();
+    assert_eq!(points[0], json!(["2026-04-29T00:00:00.000Z", 2]));
+    assert_eq!(points[2], json!(["2026-05-01T00:00:00.000Z", 3]));
+    assert_eq!(points.last().unwrap()[1], 0, "if nobody orders again, everybody lapses");
+    let money = server.get("/api/v1/series?window=month&figure=revenue&currency=EUR&from=2026-04-24T00:00:00Z").json();
+    assert_eq!(money["points"][1], json!(["2026-04-25T00:00:00.000Z", "40.50"]));
+    for (query, mistake) in [
+        ("", "write ?window=30d&figure=churn_ratio"),
+        ("?window=31d&figure=orders", "is not configured; there are 30d, 365d, month, year"),
+        ("?window=30d&figure=luck", "does not exist"),
+        ("?window=30d&figure=orders&from=yesterday", "from is not an RFC 3339 time"),
+        ("?window=30d&figure=orders&from=2026-05-03T00:00:00Z&to=2026-05-01T00:00:00Z", "from lies behind to"),
+        ("?window=30d&figure=orders&from=2000-01-01T00:00:00Z", "at most 11000 are answered"),
+    ] {
+        let answer = server.get(&format!("/api/v1/series{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(mistake), "{query}: {}", answer.json());
+    }
+    let cohorts = server.get("/api/v1/cohorts").json();
+    assert_eq!(cohorts["cohorts"][0]["cohort"], "2025-12");
+    server.stop();
+}

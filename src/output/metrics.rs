@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod openmetrics;
 mod read;
 #[cfg(test)]
 mod tests;

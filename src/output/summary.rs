@@ -214,6 +214,18 @@ impl Summary {
     }
 }
 
+/// One window that ends with pane `p`; of a calendar window, its period up to that day.
+#[must_use]
+pub fn pane_summary(
+    spec: &Spec,
+    window: WindowId,
+    p: Pane,
+    figures: &WindowParts,
+    background: &Background,
+) -> WindowSummary {
+    window_summary(spec, window, p, figures, background)
+}
+
 fn rolling_summary(spec: &Spec, i: usize, figures: &WindowParts, at: Time, background: &Background) -> WindowSummary {
     let id = WindowId::Rolling(i);
     let mut summary = window_summary(spec, id, spec.pane(id, at), figures, background);

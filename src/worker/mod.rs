@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decode::{Decoded, Decoder, Reason, Rejection};
+use crate::engine::axis::Pane;
 use crate::engine::snapshot::{Periods, Snapshot};
-use crate::engine::spec::Spec;
-use crate::engine::{Engine, Outcome};
+use crate::engine::spec::{Spec, WindowId};
+use crate::engine::{Engine, Outcome, WindowParts};
 use crate::event::{EventType, Time};
 use crate::source::{Partition, Record, RecordBatch, TopicPartition};
 
@@ -168,6 +169,16 @@ impl Worker {
         WorkerStatus { partitions: partitions.collect(), tally: self.tally.clone() }
     }
 
+    /// The figures of one window of all partitions for every pane from `from` to `to`, added up.
+    pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
+        let panes = usize::try_from(i64::from(to) - i64::from(from) + 1).unwrap_or(0);
+        let mut sums = vec![Some(WindowParts::default()); panes];
+        for engine in self.engines.values_mut() {
+            add_series(&mut sums, &engine.series(window, from, to));
+        }
+        sums
+    }
+
     /// The figures of all partitions at one instant, added up.
     pub fn snapshot(&mut self, at: Time, periods: Periods) -> Snapshot {
         let mut snapshot = Snapshot::empty(&self.blueprint.spec, at, periods);
@@ -175,6 +186,16 @@ impl Worker {
             snapshot.add(engine);
         }
         snapshot
+    }
+}
+
+/// Adds the figures of others, pane by pane; what one does not know, the sum does not know either.
+pub fn add_series(sums: &mut [Option<WindowParts>], more: &[Option<WindowParts>]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        match (sum.as_mut(), more) {
+            (Some(so_far), Some(more)) => *so_far += more,
+            _ => *sum = None,
+        }
     }
 }
 

@@ -5,8 +5,11 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use super::{Blueprint, Rejected, Worker, WorkerStatus};
+use super::{Blueprint, Rejected, Worker, WorkerStatus, add_series};
+use crate::engine::WindowParts;
+use crate::engine::axis::Pane;
 use crate::engine::snapshot::{Periods, Snapshot};
+use crate::engine::spec::WindowId;
 use crate::event::Time;
 use crate::source::{Partition, RecordBatch, TopicPartition};
 
@@ -41,6 +44,7 @@ enum Work<B> {
 enum Question {
     Status(SyncSender<WorkerStatus>),
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
+    Series { window: WindowId, from: Pane, to: Pane, reply: SyncSender<Vec<Option<WindowParts>>> },
 }
 
 /// A batch that a worker has applied, or the end of a topic-partition that it has reached.
@@ -190,6 +194,7 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &m
             Work::Quit => return,
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
+            Work::Ask(Question::Series { window, from, to, reply }) => _ = reply.send(worker.series(window, from, to)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
     }
@@ -262,6 +267,19 @@ impl Workers {
             status.tally.add(&answer.tally);
         }
         Ok(status)
+    }
+
+    /// The figures of one window of all partitions for every pane from `from` to `to`, both included.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn series(&self, window: WindowId, from: Pane, to: Pane) -> Result<Vec<Option<WindowParts>>, Stopped> {
+        let answers = self.ask_all(|reply| Question::Series { window, from, to, reply })?;
+        let sum = answers.into_iter().reduce(|mut sums, more| {
+            add_series(&mut sums, &more);
+            sums
+        });
+        Ok(sum.unwrap_or_default())
     }
 
     fn snapshot(&self, at: Time, periods: Periods) -> Result<Option<Snapshot>, Stopped> {

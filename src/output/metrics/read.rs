@@ -65,9 +65,8 @@ impl Scrape<'_> {
         for (i, figures) in snapshot.rolling.iter().enumerate() {
             let Some(figures) = figures else { continue };
             let id = WindowId::Rolling(i);
-            let mut window = self.window(id, self.spec.name(id).to_owned(), self.spec.pane(id, snapshot.at), figures);
-            window.reference = (self.background.clv_window == Some(i)).then_some(self.spec.rolling[i].period);
-            windows.push(window);
+            let p = self.spec.pane(id, snapshot.at);
+            windows.push(WindowView::new(self.spec, self.background, id, p, figures));
         }
         for i in 0..self.spec.calendar.len() {
             let id = WindowId::Calendar(i);
@@ -77,7 +76,9 @@ impl Scrape<'_> {
             let closed = of_unit().rfind(|period| period.closed && self.has_orders_by(period));
             let closed = closed.map(|period| (period, format!("{unit}_previous")));
             for (period, name) in [open, closed].into_iter().flatten() {
-                windows.push(self.window(id, name, last_pane(self.spec, period, snapshot.at), &period.figures));
+                let p = last_pane(self.spec, period, snapshot.at);
+                let window = WindowView::new(self.spec, self.background, id, p, &period.figures);
+                windows.push(WindowView { name, ..window });
             }
         }
         windows
@@ -109,12 +110,6 @@ impl Scrape<'_> {
         }
     }
 
-    fn window<'a>(&self, id: WindowId, name: String, p: Pane, figures: &'a WindowParts) -> WindowView<'a> {
-        let complete = self.spec.is_complete(id, p, self.background.data_begin);
-        let new_complete = complete && self.background.history_whole;
-        WindowView { name, figures, complete, new_complete, reference: None }
-    }
-
     /// Whether the period is that of the first order or a later one; periods before it do not exist.
     fn has_orders_by(&self, period: &Period) -> bool {
         let partitions = self.overview.status.partitions.iter();
@@ -123,7 +118,24 @@ impl Scrape<'_> {
     }
 }
 
-impl WindowView<'_> {
+impl<'a> WindowView<'a> {
+    /// The figures of a window that ends with pane `p`, under its own name.
+    pub(super) fn new(
+        spec: &Spec,
+        background: &Background,
+        id: WindowId,
+        p: Pane,
+        figures: &'a WindowParts,
+    ) -> WindowView<'a> {
+        let complete = spec.is_complete(id, p, background.data_begin);
+        let reference = match id {
+            WindowId::Rolling(i) if background.clv_window == Some(i) => Some(spec.rolling[i].period),
+            _ => None,
+        };
+        let new_complete = complete && background.history_whole;
+        WindowView { name: spec.name(id).to_owned(), figures, complete, new_complete, reference }
+    }
+
     /// Adds the values that this window has, if any.
     pub(super) fn read(&self, values: &Values, samples: &mut Samples) {
         let value = match values {
