@@ -4,12 +4,12 @@
 //! customer's later events belong to a new one; only then are the events sorted by time.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use indexmap::IndexSet;
+use hashbrown::{HashMap, HashSet};
 
 use crate::decode::{CsvColumns, CsvHeaderError, Decoded, Decoder, Reason, Rejection};
 use crate::engine::Engine;
@@ -79,16 +79,23 @@ struct Profile {
     referred_by: Option<Box<str>>,
 }
 
+type Hasher = foldhash::fast::FixedState;
+/// Texts by number.
+type Texts = indexmap::IndexSet<Box<str>, Hasher>;
+
+/// The number of the profile that says nothing, which is most orders'.
+const NO_PROFILE: u32 = u32::MAX;
+
 /// All events of some files.
 #[derive(Debug, Default)]
 pub struct History {
     rows: Vec<Row>,
-    customers: IndexSet<Box<str>>,
-    profiles: IndexSet<Profile>,
-    feedback_kinds: IndexSet<Box<str>>,
+    customers: Texts,
+    profiles: indexmap::IndexSet<Profile, Hasher>,
+    feedback_kinds: Texts,
     /// How often each customer was erased so far.
-    erased: HashMap<Box<str>, u32>,
-    seen: HashSet<u64>,
+    erased: HashMap<Box<str>, u32, Hasher>,
+    seen: HashSet<u64, Hasher>,
     /// Lines read.
     pub lines: u64,
     /// Second copies.
@@ -204,6 +211,9 @@ impl History {
     }
 
     fn profile(&mut self, attributes: &Attributes<'_>, referred_by: Option<&str>) -> u32 {
+        if referred_by.is_none() && (0..MAX_DIMENSIONS).all(|dimension| attributes.get(dimension).is_none()) {
+            return NO_PROFILE;
+        }
         let attributes = std::array::from_fn(|dimension| attributes.get(dimension).map(Box::from));
         let (place, _) = self.profiles.insert_full(Profile { attributes, referred_by: referred_by.map(Box::from) });
         place_number(place)
@@ -244,8 +254,7 @@ impl History {
     }
 
     fn event(&self, row: &Row) -> Event<'_> {
-        let text =
-            |set: &'_ IndexSet<Box<str>>, place: u32| set.get_index(place as usize).map_or("", |text| text).to_owned();
+        let text = |set: &'_ Texts, place: u32| set.get_index(place as usize).map_or("", |text| text).to_owned();
         let kind = match row.what {
             What::Order { amount, profile } => {
                 let (attributes, referred_by) = self.attributes(profile);
@@ -287,7 +296,7 @@ fn identity(customer: &str, erased: u32) -> Cow<'_, str> {
     }
 }
 
-fn intern(set: &mut IndexSet<Box<str>>, text: &str) -> u32 {
+fn intern(set: &mut Texts, text: &str) -> u32 {
     let place = set.get_index_of(text).unwrap_or_else(|| set.insert_full(text.into()).0);
     place_number(place)
 }

@@ -311,7 +311,8 @@ fn a_series_equals_the_figures_of_its_panes_and_reaches_into_the_future() {
         assert_eq!(engine.apply(0, &event(&sent)), model.send(&sent));
     }
     for window in window_ids(&spec) {
-        let (from, to) = (spec.pane(window, Time::clamped(ORIGIN)), spec.pane(window, Time::clamped(ORIGIN + 200 * DAY)));
+        let (from, to) =
+            (spec.pane(window, Time::clamped(ORIGIN)), spec.pane(window, Time::clamped(ORIGIN + 200 * DAY)));
         let step = usize::try_from((to - from) / 50).unwrap().max(1);
         for ask_twice in 0..2 {
             let series = engine.series(window, from, to);

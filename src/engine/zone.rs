@@ -1,5 +1,7 @@
 //! Civil days in a time zone, as a table of its offsets, so that no event pays for a time-zone library.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -131,12 +133,29 @@ impl Unit {
     }
 
     /// The first day after the period that holds `day`.
+    #[inline]
     #[must_use]
     pub fn next_period(self, day: Day) -> Day {
+        let table = &NEXT_PERIODS[self as usize];
+        match usize::try_from(day).ok().and_then(|day| table.get(day)) {
+            Some(&next) => next,
+            None => self.find_next_period(day),
+        }
+    }
+
+    fn find_next_period(self, day: Day) -> Day {
         let months = month_of(day);
         first_of_month(months - months.rem_euclid(self.months()) + self.months())
     }
 }
+
+/// How many days the table of [`NEXT_PERIODS`] holds: to the year 2243, where no order's intervals reach.
+const TABLE_DAYS: Day = 100_000;
+
+/// The first day after the period that holds each day, by unit: an order asks for some ten of them.
+static NEXT_PERIODS: LazyLock<[Box<[Day]>; 3]> = LazyLock::new(|| {
+    [Unit::Month, Unit::Quarter, Unit::Year].map(|unit| (0..TABLE_DAYS).map(|day| unit.find_next_period(day)).collect())
+});
 
 /// The month that holds a day, counted from January of year 0.
 #[must_use]
