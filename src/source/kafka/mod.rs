@@ -11,7 +11,8 @@ mod settings;
 mod tests;
 mod topics;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as rd;
@@ -138,6 +139,28 @@ impl KafkaClient {
         partitions.iter().filter_map(|(topic, partition)| self.known_one(topic, *partition)).collect()
     }
 
+    /// Leaves the group and frees the client, as far as the deadline allows.
+    fn leave(self, deadline: Instant) {
+        let remaining = || deadline.saturating_duration_since(Instant::now());
+        let KafkaClient { handle, queue, mut topics, .. } = self;
+        if handle.fatal().is_none() {
+            match handle.begin_close() {
+                Ok(mut closing) => {
+                    while !handle.closed() && !remaining().is_zero() {
+                        closing.fetch(CLOSE_STEP.min(remaining()), POLL_RECORDS_MAX, &mut topics, &mut Vec::new());
+                    }
+                }
+                Err(failure) => {
+                    tracing::warn!(target: "kafka", error = %failure.text, "cannot leave the group in order");
+                }
+            }
+        }
+        drop(queue);
+        if let Some(last) = Arc::into_inner(handle) {
+            last.destroy(remaining());
+        }
+    }
+
     fn notices(&self, out: &mut Vec<Polled<KafkaBatch>>) {
         for notice in self.handle.take_notices() {
             out.push(match notice {
@@ -258,29 +281,20 @@ impl LogClient for KafkaClient {
 
     /// A static member stays a member of the group, so that a restart within the session timeout moves nothing.
     ///
-    /// Batches that are still held keep the client's memory alive, not its membership.
+    /// Batches that are still held keep the client's memory alive, not its membership. Runs on a thread of its own,
+    /// since some calls of librdkafka know no timeout.
     fn close(self, wait: Duration) {
         let deadline = Instant::now() + wait;
-        let KafkaClient { handle, queue, mut topics, .. } = self;
-        if handle.fatal().is_none() {
-            match handle.begin_close() {
-                Ok(mut closing) => {
-                    while !handle.closed() && Instant::now() < deadline {
-                        let step = CLOSE_STEP.min(deadline.saturating_duration_since(Instant::now()));
-                        closing.fetch(step, POLL_RECORDS_MAX, &mut topics, &mut Vec::new());
-                    }
-                }
-                Err(failure) => {
-                    tracing::warn!(target: "kafka", error = %failure.text, "cannot leave the group in order");
-                }
-            }
-            if !handle.closed() {
-                tracing::warn!(target: "kafka", "did not leave the group in time; it notices by the session timeout");
-            }
+        let (done, closed) = mpsc::channel::<()>();
+        let leave = move || {
+            self.leave(deadline);
+            drop(done);
+        };
+        if let Err(error) = thread::Builder::new().name("kafka-close".to_owned()).spawn(leave) {
+            tracing::warn!(target: "kafka", %error, "no thread to leave the group in order");
         }
-        drop(queue);
-        if let Some(last) = Arc::into_inner(handle) {
-            last.destroy(deadline.saturating_duration_since(Instant::now()));
+        if closed.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!(target: "kafka", "did not leave the group in time; it notices by the session timeout");
         }
     }
 }
@@ -318,10 +332,10 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
 /// Names the reason that the connection gave, if any, since the answer alone says only "timed out".
 fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
     handle.serve_callbacks();
-    let mut reasons = handle.take_notices().into_iter().filter_map(|notice| match notice {
+    let mut reasons = handle.take_notices().into_iter().rev().filter_map(|notice| match notice {
         Notice::Error(reason) if reason.code != Code::AllBrokersDown => Some(reason.text),
         _ => None,
     });
-    let reason = reasons.next_back().unwrap_or_else(|| failure.text.clone());
+    let reason = reasons.next().unwrap_or_else(|| failure.text.clone());
     SourceError::Unavailable(format!("no answer from the brokers at {brokers}: {reason}"))
 }

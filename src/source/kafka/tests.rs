@@ -49,8 +49,8 @@ fn at(topic: u16, partition: i32) -> TopicPartition {
     TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
 }
 
-/// Offset, key and payload.
-type OwnedRecord = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
+/// Offset, key and value of a record.
+type Seen = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// A client, what it was given, and what it has seen.
 struct Member {
@@ -58,7 +58,7 @@ struct Member {
     start: Start,
     assigned: Vec<TopicPartition>,
     revocations: usize,
-    records: BTreeMap<TopicPartition, Vec<OwnedRecord>>,
+    records: BTreeMap<TopicPartition, Vec<Seen>>,
     ends: BTreeMap<TopicPartition, i64>,
     troubles: Vec<String>,
     fatal: Option<SourceError>,
@@ -298,6 +298,32 @@ fn closing_is_bounded_though_a_rebalance_is_unanswered_and_a_batch_outlives_the_
     until("an assignment", || unanswered.poll(STEP).iter().any(|polled| matches!(polled, Polled::Assigned(_))));
     unanswered.close(DEADLINE);
     assert!(began.elapsed() < DEADLINE, "closing waited for an answer that nobody gives");
+}
+
+#[test]
+fn closing_is_bounded_though_a_revocation_is_unanswered() {
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let cluster = cluster(2);
+        let mut settings = settings(&cluster, "unanswered");
+        settings.protocol = protocol;
+        if protocol == GroupProtocol::Consumer {
+            settings.options.clear();
+        }
+        let mut first = Member::join(&settings, Start::Earliest);
+        until("the first assignment", || {
+            first.step();
+            first.assigned.len() == 4
+        });
+        let mut second = Member::join(&settings, Start::Earliest);
+        until("a revocation", || {
+            second.step();
+            first.client.poll(STEP).iter().any(|polled| matches!(polled, Polled::Revoked(_)))
+        });
+        let began = Instant::now();
+        first.client.close(DEADLINE);
+        assert!(began.elapsed() < DEADLINE / 2, "{protocol:?}: {:?}", began.elapsed());
+        second.client.close(DEADLINE);
+    }
 }
 
 #[test]

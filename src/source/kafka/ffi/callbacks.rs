@@ -81,8 +81,11 @@ unsafe extern "C" fn on_rebalance(
     // SAFETY: librdkafka calls with a live client, its opaque pointer, and a list that lives during the call.
     unsafe {
         if (*opaque.cast::<Callbacks>()).closing.load(Ordering::Acquire) {
-            // While closing librdkafka takes this as the answer under every protocol.
-            rd::rd_kafka_assign(rk, ptr::null());
+            // While closing librdkafka takes this as the answer under every protocol. After the group handler ended
+            // it would wait for ever.
+            if rd::rd_kafka_consumer_closed(rk) == 0 {
+                rd::rd_kafka_assign(rk, ptr::null());
+            }
             return;
         }
         let partitions = entries_of(list).map(|entry| (entry.topic.to_owned(), entry.partition)).collect();

@@ -332,14 +332,15 @@ impl Handle {
     }
 
     /// Begins to leave the group; what happens from now on arrives on the returned queue, until [`Handle::closed`].
+    ///
+    /// A rebalance that was handed out and not answered needs no answer here: librdkafka asks again while closing, and
+    /// the callback answers. A second answer could arrive after the group handler ended, and would wait for ever.
     pub fn begin_close(self: &Arc<Handle>) -> Result<Queue, Failure> {
         self.callbacks().close();
         // Not the consumer queue: librdkafka would forward that to itself and recurse without end.
         let queue = self.new_queue();
         // SAFETY: a live client and a live queue; the error is freed by `take_error`.
         unsafe { take_error(rd::rd_kafka_consumer_close_queue(self.rk, queue.raw())) }?;
-        // Answers a rebalance that was handed out and not answered; otherwise closing would wait for that.
-        self.assign(None)?;
         Ok(queue)
     }
 
