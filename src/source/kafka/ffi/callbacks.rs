@@ -81,8 +81,8 @@ unsafe extern "C" fn on_rebalance(
     // SAFETY: librdkafka calls with a live client, its opaque pointer, and a list that lives during the call.
     unsafe {
         if (*opaque.cast::<Callbacks>()).closing.load(Ordering::Acquire) {
-            // While closing librdkafka takes this as the answer under every protocol. After the group handler ended
-            // it would wait for ever.
+            // While closing librdkafka takes this as the answer under every protocol. Once the group handler ended it
+            // would wait for ever; that can still happen between the two calls, so closing has its own thread.
             if rd::rd_kafka_consumer_closed(rk) == 0 {
                 rd::rd_kafka_assign(rk, ptr::null());
             }
