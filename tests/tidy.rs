@@ -54,7 +54,7 @@ fn modules_import_only_what_their_layer_allows() {
             _ = writeln!(faults, "{}: the module {module} has no line in LAYERS", file.path);
             continue;
         };
-        for (line, imported) in file.crate_modules() {
+        for (line, imported) in file.names_behind("crate::") {
             if imported != module && !allowed.contains(&imported.as_str()) {
                 _ = writeln!(faults, "{}:{line}: {module} must not know {imported}", file.path);
             }
@@ -69,11 +69,13 @@ fn the_engine_is_pure() {
     let mut faults = String::new();
     for file in sources().filter(|file| file.module() == "engine") {
         for (line, path) in file.paths() {
-            let first = path[0].as_str();
-            let foreign = dependencies.contains(first) && !ENGINE_CRATES.contains(&first);
-            let impure = first == "std" && path.get(1).is_some_and(|second| IMPURE.contains(&second.as_str()));
-            if foreign || impure {
+            if dependencies.contains(&path[0]) && !ENGINE_CRATES.contains(&path[0].as_str()) {
                 _ = writeln!(faults, "{}:{line}: the engine must not use {}", file.path, path.join("::"));
+            }
+        }
+        for (line, name) in file.names_behind("std::") {
+            if IMPURE.contains(&name.as_str()) {
+                _ = writeln!(faults, "{}:{line}: the engine must not use std::{name}", file.path);
             }
         }
     }
@@ -359,12 +361,12 @@ impl Source {
         })
     }
 
-    /// The modules that stand behind `crate::`, with their lines; also in `use crate::{a, b::c}`.
-    fn crate_modules(&self) -> Vec<(usize, String)> {
+    /// What stands behind a prefix such as `crate::`, with its line; also in `use crate::{a, b::c}`.
+    fn names_behind(&self, prefix: &str) -> Vec<(usize, String)> {
         let mut found = Vec::new();
-        for (at, _) in self.code.match_indices("crate::") {
-            let line = self.code[..at].lines().count().max(1);
-            let rest = &self.code[at + "crate::".len()..];
+        for (at, _) in self.code.match_indices(prefix) {
+            let line = self.code[..at].matches('\n').count() + 1;
+            let rest = &self.code[at + prefix.len()..];
             let names: Vec<&str> = match rest.strip_prefix('{') {
                 Some(group) => top_level_names(group),
                 None => words(rest).next().into_iter().collect(),
