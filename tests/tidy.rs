@@ -13,7 +13,7 @@ use retentiond::output::metrics;
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
 const LAYERS: [(&str, &[&str]); 10] = [
     ("event", &[]),
-    ("source", &[]),
+    ("source", &["event"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
     ("config", &["event"]),
