@@ -50,7 +50,7 @@ struct Progress {
     position: Position,
     /// When a record came the last time, or the partition was taken over.
     last_record: Option<Instant>,
-    /// The offset last committed.
+    /// The offset last told to the group; none once a commit has failed, so that the next one tells all.
     committed: Option<i64>,
 }
 
@@ -125,7 +125,7 @@ impl<C: LogClient> Dispatcher<C> {
         let polled = self.client.poll(POLL_WAIT);
         let latest = wall_clock().plus(self.rules.max_future);
         for polled in polled {
-            if !matches!(polled, Polled::Trouble(_) | Polled::Lost(_) | Polled::Fatal(_)) {
+            if !matches!(polled, Polled::Trouble(_) | Polled::Uncommitted | Polled::Lost(_) | Polled::Fatal(_)) {
                 self.well_again();
             }
             match polled {
@@ -137,6 +137,7 @@ impl<C: LogClient> Dispatcher<C> {
                     warn!("the group took partitions away because this member was silent too long");
                     self.step(Event::Lost(taken))?;
                 }
+                Polled::Uncommitted => self.progress.values_mut().for_each(|progress| progress.committed = None),
                 Polled::Trouble(text) => self.trouble(text),
                 Polled::Fatal(error) => return Err(error),
             }
@@ -370,3 +371,6 @@ impl<C: LogClient> Dispatcher<C> {
 fn gone(_: Stopped) -> SourceError {
     SourceError::Unavailable("a worker thread ended before its time; this is a bug".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

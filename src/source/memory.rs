@@ -36,6 +36,8 @@ struct Group {
     committed: BTreeMap<TopicPartition, i64>,
     joined: u32,
     batch_max: usize,
+    /// How many commits to come are refused.
+    refusals: u32,
     /// Under the eager protocol: everything must be given back before anything is handed out.
     rebalancing: bool,
 }
@@ -121,6 +123,7 @@ impl MemoryBroker {
             committed: BTreeMap::new(),
             joined: 0,
             batch_max: usize::MAX,
+            refusals: 0,
             rebalancing: false,
         };
         MemoryBroker(Arc::new(Shared { group: Mutex::new(group), changed: Condvar::new() }))
@@ -195,6 +198,11 @@ impl MemoryBroker {
     /// How many records a batch holds at most from now on; at least one.
     pub fn limit_batches(&self, records: usize) {
         self.change(|group| group.batch_max = records.max(1));
+    }
+
+    /// Refuses that many of the commits to come, as if the coordinator were away.
+    pub fn refuse_commits(&self, commits: u32) {
+        self.change(|group| group.refusals = commits);
     }
 
     /// The next offset to read that the group committed.
@@ -395,6 +403,10 @@ impl Group {
     }
 
     fn commit(&mut self, id: MemberId, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(SourceError::Unavailable("cannot commit: the coordinator is away".to_owned()));
+        }
         match self.members.get(&id) {
             Some(member) if !member.lost => {
                 self.committed.extend(next.iter().copied());
@@ -455,7 +467,9 @@ impl LogClient for MemoryClient {
     }
 
     fn commit(&mut self, next: &[(TopicPartition, i64)]) {
-        drop(self.commit_and_wait(next));
+        if self.commit_and_wait(next).is_err() {
+            self.broker.tell(self.id, Polled::Uncommitted);
+        }
     }
 
     fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {

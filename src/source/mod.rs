@@ -91,6 +91,8 @@ pub enum Polled<B> {
     Revoked(Vec<TopicPartition>),
     /// Taken away already (the session timed out): another member may own them, so nothing may be committed.
     Lost(Vec<TopicPartition>),
+    /// A [`LogClient::commit`] did not get through: what was told may have to be told again.
+    Uncommitted,
     /// Something is wrong and the client keeps trying, such as an unreachable broker.
     Trouble(String),
     /// Something is wrong that trying again cannot mend.
@@ -137,8 +139,8 @@ pub trait LogClient {
     /// When the client refuses.
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
-    /// Commits the next offset to read of each, without waiting for the answer; failures are logged and mended by
-    /// the next commit.
+    /// Commits the next offset to read of each, without waiting for the answer; failures are logged and told as
+    /// [`Polled::Uncommitted`].
     fn commit(&mut self, next: &[(TopicPartition, i64)]);
 
     /// Commits and waits for the answer, for at most a few seconds: before a revocation is answered, and at the end.

@@ -38,6 +38,8 @@ pub struct KafkaClient {
     queue: Queue,
     topics: TopicCache,
     protocol: RebalanceProtocol,
+    /// A commit could not even be sent.
+    uncommitted: bool,
 }
 
 /// What the group committed for a topic-partition.
@@ -63,7 +65,7 @@ impl KafkaClient {
             list.add(name, -1, i64::from(rd::RD_KAFKA_OFFSET_INVALID));
         }
         let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
-        Ok(KafkaClient { handle, queue, topics, protocol: settings.rebalance_protocol() })
+        Ok(KafkaClient { handle, queue, topics, protocol: settings.rebalance_protocol(), uncommitted: false })
     }
 
     /// What the group committed for each, in the same order; `None` where there is nothing. Waits for `wait` at most.
@@ -161,12 +163,16 @@ impl KafkaClient {
         }
     }
 
-    fn notices(&self, out: &mut Vec<Polled<KafkaBatch>>) {
+    fn notices(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
+        if std::mem::take(&mut self.uncommitted) {
+            out.push(Polled::Uncommitted);
+        }
         for notice in self.handle.take_notices() {
             out.push(match notice {
                 Notice::Assigned(partitions) => Polled::Assigned(self.known(partitions)),
                 Notice::Revoked(partitions) => Polled::Revoked(self.known(partitions)),
                 Notice::Lost(partitions) => Polled::Lost(self.known(partitions)),
+                Notice::Uncommitted => Polled::Uncommitted,
                 Notice::Error(failure) => errors::reported(None, -1, &failure),
                 Notice::Fatal(failure) => errors::fatal(&failure),
             });
@@ -261,6 +267,7 @@ impl LogClient for KafkaClient {
         }
         if let Err(failure) = self.handle.commit(&self.list(next.iter().copied())) {
             tracing::warn!(target: "kafka", error = %failure.text, "offsets not committed; the next commit mends it");
+            self.uncommitted = true;
         }
     }
 

@@ -104,6 +104,7 @@ impl Member {
                     self.revocations += 1;
                 }
                 Polled::Trouble(text) => self.troubles.push(text),
+                Polled::Uncommitted => self.troubles.push("uncommitted".to_owned()),
                 Polled::Fatal(error) => self.fatal = Some(error),
             }
         }

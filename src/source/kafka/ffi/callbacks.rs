@@ -16,6 +16,7 @@ pub(in super::super) enum Notice {
     Assigned(Vec<(String, i32)>),
     Revoked(Vec<(String, i32)>),
     Lost(Vec<(String, i32)>),
+    Uncommitted,
     Error(Failure),
     Fatal(Failure),
 }
@@ -112,22 +113,28 @@ unsafe extern "C" fn on_error(rk: *mut rd::rd_kafka_t, code: c_int, reason: *con
 }
 
 unsafe extern "C" fn on_commit(
-    _: *mut rd::rd_kafka_t,
+    rk: *mut rd::rd_kafka_t,
     code: RDKafkaRespErr,
     list: *mut rd::rd_kafka_topic_partition_list_t,
-    _: *mut c_void,
+    opaque: *mut c_void,
 ) {
     let code = Code::from(code);
-    if !matches!(code, Code::NoError | Code::NoOffset) {
+    let mut failed = !matches!(code, Code::NoError | Code::NoOffset);
+    if failed {
         tracing::warn!(target: "kafka", error = %code, "offsets not committed; the next commit mends it");
-        return;
+    } else {
+        // SAFETY: librdkafka calls with a list that lives during the call, or null.
+        for entry in unsafe { entries_of(list) }.filter(|entry| entry.code != Code::NoError) {
+            failed = true;
+            tracing::warn!(
+                target: "kafka", topic = entry.topic, partition = entry.partition, offset = entry.offset,
+                error = %entry.code, "offset not committed; the next commit mends it"
+            );
+        }
     }
-    // SAFETY: librdkafka calls with a list that lives during the call, or null.
-    for entry in unsafe { entries_of(list) }.filter(|entry| entry.code != Code::NoError) {
-        tracing::warn!(
-            target: "kafka", topic = entry.topic, partition = entry.partition, offset = entry.offset,
-            error = %entry.code, "offset not committed; the next commit mends it"
-        );
+    if failed {
+        // SAFETY: librdkafka calls with a live client and its opaque pointer.
+        unsafe { note(rk, opaque, Notice::Uncommitted) }
     }
 }
 
