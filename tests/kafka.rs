@@ -1,5 +1,13 @@
-//! Tests against a real Kafka broker.
+//! Tests against a real Kafka broker: of the rig itself here, of the daemon in `tests/kafka/`.
 
+#[path = "kafka/bad_input.rs"]
+mod bad_input;
+#[path = "kafka/common.rs"]
+mod common;
+#[path = "kafka/figures.rs"]
+mod figures;
+#[path = "kafka/outages.rs"]
+mod outages;
 mod support;
 
 use std::collections::{BTreeMap, HashMap};

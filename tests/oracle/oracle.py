@@ -205,6 +205,9 @@ EXPONENTS = {
 }
 
 
+MAX_MINOR_UNITS = 10**13  # of one event: far above any order, and sums still fit
+
+
 def exponent_of(currency: str) -> int:
     return EXPONENTS.get(currency, 2)
 
@@ -213,16 +216,19 @@ def parse_amount(value, currency: str) -> int:
     """Major units (decimal string or number) -> minor units. No float is involved."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         raise ValueError("amount")
-    if isinstance(value, str) and not re.fullmatch(r"-?\d+(\.\d+)?", value):
+    if isinstance(value, str) and not re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", value):
         raise ValueError("amount")
     amount = Decimal(value)
     if amount < 0:
         raise ValueError("negative amount")
-    if -amount.as_tuple().exponent > exponent_of(currency):
+    if amount and abs(amount.adjusted()) > 20:  # before any arithmetic with it
+        raise ValueError("amount" if amount.adjusted() > 0 else "excess decimals")
+    minor = Fraction(amount) * 10 ** exponent_of(currency)
+    if minor.denominator != 1:  # zeros beyond the currency's decimals do no harm
         raise ValueError("excess decimals")
-    if amount >= 10**15:  # far above any order, and sums still fit
+    if minor > MAX_MINOR_UNITS:
         raise ValueError("amount")
-    return int(amount.scaleb(exponent_of(currency)))
+    return int(minor)
 
 
 def money(minor: int, currency: str) -> str:
@@ -344,7 +350,8 @@ def create(db, table: str, columns: dict[str, str]):
 
 # Who is who, and which copies count:
 # - a customer is an id plus the number of erases before the event in file order;
-# - of events with the same (customer, type, id) the first in file order counts;
+# - of events with the same (customer id, type, id) the first in file order counts, also when an
+#   erase lies between them: an erased customer's order that is delivered again is still a copy;
 #   an event without an id always counts.
 ACCEPTED_EVENTS = """
 CREATE OR REPLACE TEMP TABLE events AS
@@ -356,7 +363,7 @@ WITH lives AS (
 ),
 copies AS (
     SELECT *,
-           row_number() OVER (PARTITION BY customer_id, erases_before, type, event_id
+           row_number() OVER (PARTITION BY customer_id, type, event_id
                               ORDER BY file_order) AS copy
     FROM lives
     WHERE type <> 'erase'
@@ -655,7 +662,7 @@ def period_of(name: str, day: date) -> tuple[date, date]:
 def periods(name: str, first_order_day: int | None, today: int) -> list[tuple[date, date]]:
     """From the first order's period to today's, empty ones included."""
     result = []
-    day = first_order_day
+    day = None if first_order_day is None else day_of(period_of(name, date_of(first_order_day))[0])
     while day is not None and day <= today:
         first, last = period_of(name, date_of(day))
         result.append((first, last))

@@ -172,11 +172,12 @@ def test_calendar():
 
 
 def test_erase_stages_cohorts_segments():
-    """x is erased and comes back as somebody else, even with the same order id."""
+    """x is erased and comes back as somebody else; the old order, sent again, stays a copy."""
     events = [
         order("x", "2024-01-10T00:00:00Z", "1", channel="web"),
         {"type": "erase", "customer_id": "x"},
-        order("x", "2024-03-05T00:00:00Z", "1", channel="ads"),
+        order("x", "2024-01-10T00:00:00Z", "1", channel="web"),
+        order("x", "2024-03-05T00:00:00Z", "2", channel="ads"),
         order("y", "2024-02-20T00:00:00Z", "2", channel="ads"),
         order("y", "2024-01-20T00:00:00Z", "1"),  # the earliest, though later in the file
         order("y", "2024-03-20T00:00:00Z", "3", channel="web"),
@@ -238,7 +239,12 @@ def test_parsing():
     assert parse_time("2026-01-02T04:04:05.6789+01:00") == 1_767_323_045_678
     assert parse_time("1767323045678") == parse_time(1_767_323_045_678) == 1_767_323_045_678
     assert parse_amount("72.12", "EUR") == 7212 and parse_amount("1.234", "KWD") == 1234
-    for amount, currency in [("-1", "EUR"), ("1.234", "EUR"), ("1.5", "JPY"), ("x", "EUR")]:
+    assert parse_amount("1.000", "EUR") == parse_amount("1e0", "EUR") == 100  # the value is kept
+    assert parse_amount("7.0", "JPY") == 7 and parse_amount("100000000000.00", "EUR") == 10**13
+    for amount, currency in [
+        ("-1", "EUR"), ("1.234", "EUR"), ("1.5", "JPY"), ("x", "EUR"), ("1e-3", "EUR"),
+        ("1." + "0" * 40 + "1", "EUR"), ("100000000000.01", "EUR"), ("1e999999999", "EUR"),
+    ]:
         try:
             parse_amount(amount, currency)
         except ValueError:

@@ -7,8 +7,11 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed rig is a failed test")]
 
+pub mod cli;
 pub mod daemon;
+pub mod history;
 pub mod kafka;
+pub mod metrics;
 pub mod oracle;
 pub mod process;
 pub mod skip;
@@ -75,7 +78,7 @@ fn random() -> u64 {
 }
 
 /// The directory for what tests leave behind between runs, inside the target directory.
-fn scratch() -> &'static Path {
+pub fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 

@@ -70,14 +70,17 @@ impl Oracle {
             .unwrap_or_else(|error| panic!("the oracle printed no JSON: {error}\n{}", said(&output)))
     }
 
-    /// Panics with every difference between the oracle's figures and the program's.
-    pub fn compare(&self, oracle: &Value, program: &Value) {
+    /// Panics with every difference between the oracle's figures and the program's; returns how many were compared.
+    pub fn compare(&self, oracle: &Value, program: &Value) -> u64 {
         let dir = tempfile::tempdir_in(scratch()).expect("a directory for the comparison");
         let mut command = Command::new(&self.python);
         command.arg(COMPARE);
         command.arg(write(dir.path(), "oracle.json", oracle)).arg(write(dir.path(), "program.json", program));
         let output = run(&mut command);
         assert!(output.status.success(), "the program's figures differ from SQL's:\n{}", said(&output));
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let compared = stdout.trim().lines().last().and_then(|line| line.split_once(" figures compared"));
+        compared.and_then(|(count, _)| count.parse().ok()).expect("a count of the figures")
     }
 }
 

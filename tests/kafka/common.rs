@@ -1,0 +1,129 @@
+//! A daemon's configuration over topics of its own, and what is expected of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::daemon::{Daemon, Launch};
+use crate::support::kafka::Broker;
+use crate::support::metrics::Metrics;
+use crate::support::{free_port, scratch, unique};
+
+/// How long anything may take that has to happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names that no other test uses, and what is configured with them.
+#[derive(Clone, Debug)]
+pub struct Rig {
+    pub brokers: String,
+    pub orders: String,
+    pub sessions: String,
+    pub dead_letters: String,
+    pub group: String,
+    pub commit_every: &'static str,
+    /// More lines of `[kafka]`.
+    pub kafka: &'static str,
+    /// More tables.
+    pub more: &'static str,
+}
+
+impl Rig {
+    pub fn new(broker: &Broker) -> Rig {
+        Rig {
+            brokers: broker.brokers(),
+            orders: unique("orders"),
+            sessions: unique("sessions"),
+            dead_letters: unique("dead-letters"),
+            group: unique("retentiond"),
+            commit_every: "1s",
+            kafka: "",
+            more: "",
+        }
+    }
+
+    /// Makes the source topics, each with this many partitions.
+    pub fn create_topics(&self, broker: &Broker, partitions: i32) {
+        broker.create_topic(&self.orders, partitions);
+        broker.create_topic(&self.sessions, partitions);
+    }
+
+    /// How a replica with this name is started; on a port of its own, the same each time.
+    pub fn launch(&self, instance: &str) -> Launch {
+        let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, more } = self;
+        let state = scratch().join("state").join(group).join(instance);
+        let config = format!(
+            r#"
+[kafka]
+brokers = "{brokers}"
+group_id = "{group}"
+instance_id = "{instance}"
+delivery = "at_least_once"
+{kafka}
+[kafka.options]
+"session.timeout.ms" = "6000"
+"heartbeat.interval.ms" = "500"
+"reconnect.backoff.max.ms" = "500"
+[sources.orders]
+topic = "{orders}"
+[sources.sessions]
+topic = "{sessions}"
+clock = false
+[dead_letters]
+topic = "{dead_letters}"
+[checkpoint]
+url = "file://{}"
+interval = "{commit_every}"
+{more}
+"#,
+            state.display()
+        );
+        Launch::verb("run").config(config).http_port(free_port())
+    }
+
+    /// Whether everything that lies in the source topics is committed.
+    pub fn all_committed(&self, broker: &Broker) -> bool {
+        [&self.orders, &self.sessions].into_iter().all(|topic| {
+            let committed = broker.committed(&self.group, topic);
+            let committed: BTreeMap<i32, i64> = committed.into_iter().map(|(p, next)| (p, next.offset)).collect();
+            let ends = broker.end_offsets(topic);
+            // A partition that never held a record may be without a commit.
+            ends.iter().all(|(partition, end)| committed.get(partition).unwrap_or(&0) == end)
+        })
+    }
+}
+
+/// `/metrics` as numbers.
+pub fn metrics(daemon: &Daemon) -> Metrics {
+    let (status, text) = daemon.get("/metrics");
+    assert_eq!(status, 200, "{text}");
+    Metrics::parse(&text)
+}
+
+/// `/api/v1/summary`.
+pub fn summary(daemon: &Daemon) -> Value {
+    daemon.get_json("/api/v1/summary")
+}
+
+/// `/readyz`: its status and the reasons it gives.
+pub fn readiness(daemon: &Daemon) -> Option<(u16, String)> {
+    let (status, body) = daemon.try_get("/readyz", &[]).ok()?;
+    let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("/readyz: {error}: {body}"));
+    assert_eq!(body["ready"], status == 200, "{body}");
+    Some((status, body["reasons"].to_string()))
+}
+
+/// Panics unless the summary holds all that `replay` printed, with equal values.
+pub fn assert_equals_replay(summary: &Value, replay: &Value) {
+    for (part, expected) in replay.as_object().expect("replay prints an object") {
+        let found = &summary[part];
+        let (Some(expected), Some(found)) = (expected.as_array(), found.as_array()) else {
+            assert_eq!(found, expected, "{part}");
+            continue;
+        };
+        for (expected, found) in expected.iter().zip(found) {
+            assert_eq!(found, expected, "{part}: the daemon (left) differs from replay (right)");
+        }
+        assert_eq!(found.len(), expected.len(), "{part}");
+    }
+}

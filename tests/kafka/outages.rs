@@ -1,0 +1,152 @@
+//! Clusters that do not fit, are not there yet, or go away.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::common::{PATIENCE, Rig, readiness, summary};
+use crate::support::daemon::Daemon;
+use crate::support::history::{self, Sale};
+use crate::support::kafka::{self, Broker};
+use crate::support::{cli, free_port, scratch, wait_for};
+
+/// How long an error of the configuration may take to show.
+const SOON: Duration = Duration::from_secs(20);
+
+fn first_sales(count: usize) -> Vec<Sale> {
+    let mut sales = history::cdnow_sample();
+    sales.sort_by(|a, b| a.day.cmp(&b.day));
+    sales.truncate(count);
+    sales
+}
+
+fn publish(broker: &Broker, topic: &str, sales: &[Sale]) {
+    broker.publish(topic, sales.iter().map(|sale| (None, Some(sale.customer.as_str()), Some(sale.native()))));
+}
+
+fn is_alive(daemon: &Daemon) -> bool {
+    daemon.try_get("/healthz", &[]).is_ok_and(|(status, _)| status == 200)
+}
+
+/// Waits until the daemon is alive, not ready, and says these words about it.
+fn wait_for_reason(daemon: &mut Daemon, words: &str) {
+    daemon.wait_for(&format!("/readyz to say {words:?}"), PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        (status == 503 && reasons.contains(words)).then_some(())
+    });
+    assert!(is_alive(daemon));
+}
+
+/// Waits until the daemon is ready and its figures are those of `replay` of exactly these sales, near their end: its
+/// slowest partition may have no order on the last days.
+fn wait_for_figures(daemon: &mut Daemon, sales: &[Sale]) {
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let events = history::write(dir.path(), "events.csv", history::csv(sales));
+    let late = sales[sales.len() * 9 / 10].time();
+    let replay = |summary: &Value| cli::replay(&[&events], None, summary["as_of"].as_str());
+    let equal =
+        |summary: &Value| replay(summary).as_object().is_some_and(|all| all.iter().all(|(k, v)| summary[k] == *v));
+    let what = format!("the figures of {} orders", sales.len());
+    daemon.wait_for(&what, PATIENCE, |daemon| {
+        let ready = readiness(daemon).is_some_and(|(status, _)| status == 200);
+        let summary = summary(daemon);
+        (ready && summary["as_of"].as_str()? >= late.as_str() && equal(&summary)).then_some(())
+    });
+}
+
+#[test]
+fn unequal_partition_counts_are_refused() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    broker.create_topic(&rig.orders, 4);
+    broker.create_topic(&rig.sessions, 3);
+    let mut daemon = rig.launch("only").start();
+    assert_eq!(daemon.wait_exit(SOON).code(), Some(78));
+    let said = daemon.stderr();
+    for word in [&rig.orders, &rig.sessions, "has 4", "has 3"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+}
+
+#[test]
+fn a_missing_topic_ends_the_daemon_if_so_configured() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig { kafka: "missing_topics = \"exit\"", ..Rig::new(broker) };
+    broker.create_topic(&rig.orders, 1);
+    let mut daemon = rig.launch("only").start();
+    assert_eq!(daemon.wait_exit(SOON).code(), Some(78));
+    let said = daemon.stderr();
+    assert!(said.contains(&rig.sessions) && said.contains("do not exist"), "{said}");
+    assert!(!said.contains(&format!("exist: {}", rig.orders)), "{said}");
+}
+
+#[test]
+fn a_missing_topic_is_named_and_waited_for() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    broker.create_topic(&rig.orders, 2);
+    let sales = first_sales(500);
+    publish(broker, &rig.orders, &sales);
+    let mut daemon = rig.launch("only").start();
+    wait_for_reason(&mut daemon, &format!("do not exist: {}", rig.sessions));
+    assert!(!readiness(&daemon).unwrap().1.contains(&rig.orders), "only what is missing is named");
+    broker.create_topic(&rig.sessions, 2);
+    wait_for_figures(&mut daemon, &sales);
+}
+
+#[test]
+fn a_port_in_use_is_told_at_once() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let taken = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut daemon = Rig::new(broker).launch("only").http_port(port).start();
+    assert_eq!(daemon.wait_exit(SOON).code(), Some(1));
+    let said = daemon.stderr();
+    assert!(said.contains(&format!("127.0.0.1:{port} is in use; set http.listen")), "{said}");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_waited_for_until_asked_to_stop() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig { brokers: format!("127.0.0.1:{}", free_port()), ..Rig::new(broker) };
+    let mut daemon = rig.launch("only").start();
+    wait_for_reason(&mut daemon, &rig.brokers);
+    assert_eq!(summary(&daemon)["as_of"], Value::Null);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(SOON).code(), Some(0), "{}", daemon.stderr());
+}
+
+#[test]
+fn a_broker_that_comes_and_goes_changes_no_figure() {
+    let Some(mut broker) = kafka::start_or_skip() else { return };
+    let rig = Rig::new(&broker);
+    rig.create_topics(&broker, 4);
+    let sales = first_sales(3000);
+    publish(&broker, &rig.orders, &sales[..1000]);
+    broker.stop();
+
+    let mut daemon = rig.launch("only").start();
+    wait_for_reason(&mut daemon, &rig.brokers);
+    broker.restart();
+    wait_for_figures(&mut daemon, &sales[..1000]);
+
+    // Killed while offsets may be on their way.
+    publish(&broker, &rig.orders, &sales[1000..2000]);
+    daemon.wait_for("news", PATIENCE, |daemon| {
+        (summary(daemon)["as_of"].as_str()? >= sales[1900].time().as_str()).then_some(())
+    });
+    broker.kill();
+    daemon.wait_for("the outage to be noticed", PATIENCE, |daemon| {
+        daemon.stderr().contains("Connection refused").then_some(())
+    });
+    assert!(is_alive(&daemon), "an outage is no reason to restart");
+    broker.restart();
+    wait_for_figures(&mut daemon, &sales[..2000]);
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(&broker).then_some(()));
+    publish(&broker, &rig.orders, &sales[2000..]);
+    wait_for_figures(&mut daemon, &sales);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(SOON).code(), Some(0), "{}", daemon.stderr());
+    assert!(rig.all_committed(&broker));
+}
