@@ -89,7 +89,9 @@ impl CsvColumns {
                 Column::Ignored => {}
             }
         }
-        refuse_future(Decoded::Event(fields.into_event(EventType::Order)?), latest)
+        let decoded = Decoded::Event(fields.into_event(EventType::Order)?);
+        refuse_future(&decoded, latest)?;
+        Ok(decoded)
     }
 }
 

@@ -160,7 +160,8 @@ impl Decoder {
         let decoded = match self.format {
             Format::Native => native::decode(key, payload, &self.dimensions)?,
         };
-        refuse_future(decoded, latest)
+        refuse_future(&decoded, latest)?;
+        Ok(decoded)
     }
 
     /// The names of the dimensions whose attributes are kept.
@@ -170,8 +171,8 @@ impl Decoder {
     }
 }
 
-fn refuse_future(decoded: Decoded<'_>, latest: Time) -> Result<Decoded<'_>, Rejection> {
-    match &decoded {
+fn refuse_future(decoded: &Decoded<'_>, latest: Time) -> Result<(), Rejection> {
+    match decoded {
         Decoded::Event(event) if event.time > latest => Err(Rejection::new(
             Reason::InTheFuture,
             format!(
@@ -179,6 +180,6 @@ fn refuse_future(decoded: Decoded<'_>, latest: Time) -> Result<Decoded<'_>, Reje
                 event.time
             ),
         )),
-        _ => Ok(decoded),
+        _ => Ok(()),
     }
 }

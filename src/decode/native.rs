@@ -20,7 +20,12 @@ pub(super) fn decode<'a>(
     match payload {
         None => tombstone(key),
         Some([]) => Err(Rejection::new(Reason::EmptyMessage, "the value has no bytes; a JSON object is expected")),
-        Some(bytes) => object(bytes, dimensions)?.into_decoded(),
+        Some(bytes) => {
+            // Filled in place, because it is large.
+            let mut fields = Fields::default();
+            object(bytes, dimensions, &mut fields)?;
+            fields.into_decoded()
+        }
     }
 }
 
@@ -34,12 +39,15 @@ fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     customer(Value::Text(Cow::Borrowed(id))).map(Decoded::Erase)
 }
 
-fn object<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Fields<'a>, Rejection> {
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let read = ObjectSeed { dimensions }.deserialize(&mut json).and_then(|fields| json.end().map(|()| fields));
+fn object<'a>(bytes: &'a [u8], dimensions: &[String], fields: &mut Fields<'a>) -> Result<(), Rejection> {
+    // In text that is known to be UTF-8, no string needs a check of its own.
+    let read = match std::str::from_utf8(bytes) {
+        Ok(text) => read(serde_json::Deserializer::from_str(text), dimensions, fields),
+        Err(_) => read(serde_json::Deserializer::from_slice(bytes), dimensions, fields),
+    };
     match read {
-        Ok(Some(fields)) => Ok(fields),
-        Ok(None) => Err(Rejection::new(Reason::NotAnObject, "a JSON object is expected")),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Rejection::new(Reason::NotAnObject, "a JSON object is expected")),
         Err(error) if std::str::from_utf8(bytes).is_err() => {
             Err(Rejection::new(Reason::NotUtf8, format!("not UTF-8 near column {}", error.column())))
         }
@@ -47,13 +55,23 @@ fn object<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Fields<'a>, Reje
     }
 }
 
-/// Reads an object's fields; `None` for any other JSON value.
-struct ObjectSeed<'d> {
-    dimensions: &'d [String],
+fn read<'de, R: serde_json::de::Read<'de>>(
+    mut json: serde_json::Deserializer<R>,
+    dimensions: &[String],
+    fields: &mut Fields<'de>,
+) -> serde_json::Result<bool> {
+    let is_object = ObjectSeed { dimensions, fields }.deserialize(&mut json)?;
+    json.end().map(|()| is_object)
 }
 
-impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
-    type Value = Option<Fields<'de>>;
+/// Reads an object's fields; `false` for any other JSON value.
+struct ObjectSeed<'d, 'f, 'de> {
+    dimensions: &'d [String],
+    fields: &'f mut Fields<'de>,
+}
+
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_, '_, 'de> {
+    type Value = bool;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
     }
@@ -74,47 +92,97 @@ macro_rules! otherwise {
     };
 }
 
-impl<'de> Visitor<'de> for ObjectSeed<'_> {
-    type Value = Option<Fields<'de>>;
+impl<'de> Visitor<'de> for ObjectSeed<'_, '_, 'de> {
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key_seed(TextSeed)? {
-            let Value::Text(name) = name else { continue };
-            match name.as_ref() {
-                "type" => fields.event_type = map.next_value_seed(TextSeed)?,
-                "customer_id" => fields.customer_id = map.next_value_seed(TextSeed)?,
-                "time" => fields.time = scalar(map.next_value()?),
-                "order_id" => fields.order_id = map.next_value_seed(TextSeed)?,
-                "refund_id" => fields.refund_id = map.next_value_seed(TextSeed)?,
-                "session_id" => fields.session_id = map.next_value_seed(TextSeed)?,
-                "amount" => fields.amount = scalar(map.next_value()?),
-                "currency" => fields.currency = map.next_value_seed(TextSeed)?,
-                "referred_by" => fields.referred_by = map.next_value_seed(TextSeed)?,
-                "kind" => fields.kind = map.next_value_seed(TextSeed)?,
-                "score" => fields.score = scalar(map.next_value()?),
-                "attributes" if !self.dimensions.is_empty() => {
+        let fields = self.fields;
+        while let Some(name) = map.next_key_seed(NameSeed)? {
+            match name {
+                Name::Type => fields.event_type = map.next_value_seed(TextSeed)?,
+                Name::CustomerId => fields.customer_id = map.next_value_seed(TextSeed)?,
+                Name::Time => fields.time = scalar(map.next_value()?),
+                Name::OrderId => fields.order_id = map.next_value_seed(TextSeed)?,
+                Name::RefundId => fields.refund_id = map.next_value_seed(TextSeed)?,
+                Name::SessionId => fields.session_id = map.next_value_seed(TextSeed)?,
+                Name::Amount => fields.amount = scalar(map.next_value()?),
+                Name::Currency => fields.currency = map.next_value_seed(TextSeed)?,
+                Name::ReferredBy => fields.referred_by = map.next_value_seed(TextSeed)?,
+                Name::Kind => fields.kind = map.next_value_seed(TextSeed)?,
+                Name::Score => fields.score = scalar(map.next_value()?),
+                Name::Attributes if !self.dimensions.is_empty() => {
                     fields.attributes = map.next_value_seed(AttributesSeed { dimensions: self.dimensions })?;
                 }
-                _ => {
+                Name::Attributes | Name::Unknown => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(Some(fields))
+        Ok(true)
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(false)
     }
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(false)
     }
-    otherwise!(|_: &str| None);
+    otherwise!(|_: &str| false);
+}
+
+/// The name of a field.
+enum Name {
+    Type,
+    CustomerId,
+    Time,
+    OrderId,
+    RefundId,
+    SessionId,
+    Amount,
+    Currency,
+    ReferredBy,
+    Kind,
+    Score,
+    Attributes,
+    Unknown,
+}
+
+struct NameSeed;
+
+impl<'de> DeserializeSeed<'de> for NameSeed {
+    type Value = Name;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        Ok(match name {
+            "type" => Name::Type,
+            "customer_id" => Name::CustomerId,
+            "time" => Name::Time,
+            "order_id" => Name::OrderId,
+            "refund_id" => Name::RefundId,
+            "session_id" => Name::SessionId,
+            "amount" => Name::Amount,
+            "currency" => Name::Currency,
+            "referred_by" => Name::ReferredBy,
+            "kind" => Name::Kind,
+            "score" => Name::Score,
+            "attributes" => Name::Attributes,
+            _ => Name::Unknown,
+        })
+    }
 }
 
 /// Reads text; says what else stands there.

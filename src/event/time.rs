@@ -56,6 +56,9 @@ impl Time {
     /// # Errors
     /// [`TimeError::Syntax`] or [`TimeError::Range`].
     pub fn parse(text: &str) -> Result<Time, TimeError> {
+        if let Some(time) = plain_time(text) {
+            return Ok(time);
+        }
         let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
         // as_millisecond cuts towards zero; below zero the range check refuses anyway.
         Time::from_millis(stamp.as_millisecond())
@@ -79,6 +82,35 @@ impl Time {
     pub fn plus(self, millis: i64) -> Time {
         Time::clamped(self.0.saturating_add(millis))
     }
+}
+
+/// The usual spelling, `2026-01-02T03:04:05Z` with or without three decimals, without a detour; `None` for every other.
+fn plain_time(text: &str) -> Option<Time> {
+    let (whole, rest) = text.as_bytes().split_first_chunk::<19>()?;
+    let millis = match rest {
+        b"Z" => 0,
+        [b'.', a, b, c, b'Z'] => digits(&[*a, *b, *c])?,
+        _ => return None,
+    };
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', i0, i1, b':', s0, s1] = *whole else {
+        return None;
+    };
+    let (year, month, day) = (digits(&[y0, y1, y2, y3])?, digits(&[m0, m1])?, digits(&[d0, d1])?);
+    let (hour, minute, second) = (digits(&[h0, h1])?, digits(&[i0, i1])?, digits(&[s0, s1])?);
+    // No month has fewer days; the few days beyond, leap seconds and nonsense take the detour.
+    let plain = (1970..=2199).contains(&year) && (1..=12).contains(&month) && (1..=28).contains(&day);
+    if !plain || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // J. R. Baum, "Date algorithms" (2017), for years that begin in March: days since 0000-03-01.
+    let (year, month) = if month < 3 { (year - 1, month + 12) } else { (year, month) };
+    let days = day - 1 + (153 * month - 457) / 5 + 365 * year + year / 4 - year / 100 + year / 400;
+    // 1970-01-01 is day 719,468 in that count.
+    Some(Time((days - 719_468) * DAY + hour * HOUR + minute * MINUTE + second * SECOND + millis))
+}
+
+fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
 }
 
 impl fmt::Display for Time {
@@ -125,6 +157,27 @@ mod tests {
             ("2026-01-02t03:04:05z", 1_767_323_045_000),
         ] {
             assert_eq!(Time::parse(text).map(Time::millis), Ok(millis), "{text}");
+        }
+    }
+
+    /// Every day of 230 years in both plain spellings, and what only looks plain, against the library.
+    #[test]
+    fn the_plain_spelling_means_what_the_library_says() {
+        let by_library = |text: &str| {
+            let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
+            Time::from_millis(stamp.as_millisecond())
+        };
+        for year in 1969..=2200 {
+            for (month, day) in (0..=13).flat_map(|month| (0..=32).map(move |day| (month, day))) {
+                for end in ["T00:00:00Z", "T23:59:59.999Z"] {
+                    let text = format!("{year}-{month:02}-{day:02}{end}");
+                    assert_eq!(Time::parse(&text), by_library(&text), "{text}");
+                }
+            }
+        }
+        for end in ["T24:00:00Z", "T23:60:00Z", "T23:59:60Z", "T23:59:61Z", "T1a:00:00Z", "T00:00:00.1Z", "T00:00:00"] {
+            let text = format!("2026-01-02{end}");
+            assert_eq!(Time::parse(&text), by_library(&text), "{text}");
         }
     }
 
