@@ -96,15 +96,13 @@ impl Order {
         );
         _ = write!(
             out,
-            r#""attributes":{{"channel":"{channel}","country":"NO"}},"items":[{{"sku":"SKU-{:05}","qty":{},"price":"{:02}.99"}}]"#,
-            self.bits % 99_999,
-            1 + self.bits % 3,
-            self.bits % 50,
+            r#""attributes":{{"channel":"{channel}","country":"NO"}},"items":[{{"sku":"{}"#,
+            self.bits % 10
         );
-        out.push_str(r#","till":""#);
-        while out.len() < MESSAGE_BYTES - 2 {
+        let rest = format!(r#"","qty":{},"price":"{:02}.99"}}]}}"#, 1 + self.bits % 3, self.bits % 50);
+        while out.len() + rest.len() < MESSAGE_BYTES {
             out.push('7');
         }
-        out.push_str("\"}");
+        out.push_str(&rest);
     }
 }

@@ -282,11 +282,11 @@ impl Engine {
         }
     }
 
-    /// Sessions are kept as long as an earlier first order may still come in and claim them for its segments.
+    /// Sessions are kept as long as an earlier first order may still come in and claim them for its segments; so all
+    /// of them while the partition has had no order at all.
     fn session_floor(&self) -> Time {
         let sessions = self.clock.floor(Class::Sessions);
-        let orders = self.clock.floor(Class::Orders);
-        if self.segments.is_empty() || orders == Time::MIN { sessions } else { sessions.min(orders) }
+        if self.segments.is_empty() { sessions } else { sessions.min(self.clock.floor(Class::Orders)) }
     }
 
     fn sweep(&mut self) {

@@ -11,6 +11,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::decode::{Decoder, Format};
+use crate::engine::lifecycle::LifecycleSpec;
+use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
@@ -209,8 +211,10 @@ fn blueprint() -> Arc<Blueprint> {
         dedup_for: 7 * DAY,
         history: Some(100 * DAY),
         topics: vec![true, false],
+        dimensions: vec![DimensionSpec { name: "channel".into(), values: vec![] }],
+        lifecycle: LifecycleSpec { active_for: 5 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 3 },
     };
-    let decoder = || Decoder::new(Format::Native, vec![]);
+    let decoder = || Decoder::new(Format::Native, vec!["channel".into()]);
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
 }
 
