@@ -197,7 +197,14 @@ impl Broker {
         for partition in partitions(&reader, topic) {
             wanted.add_partition(topic, partition);
         }
-        let found = reader.committed_offsets(wanted, REQUEST).expect("the broker tells what is committed");
+        // A broker that has just started reads its groups first.
+        let found = wait_for("the broker to tell what is committed", REQUEST, || {
+            match reader.committed_offsets(wanted.clone(), REQUEST) {
+                Ok(found) => Some(found),
+                Err(KafkaError::MetadataFetch(code)) if is_starting(code) => None,
+                Err(error) => panic!("the broker does not tell what is committed: {error}"),
+            }
+        });
         let committed = found.elements().into_iter().filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
                 Some((element.partition(), Committed { offset, metadata: element.metadata().to_owned() }))
@@ -265,6 +272,11 @@ fn patient() -> AdminOptions {
 
 fn passes(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+}
+
+fn is_starting(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    matches!(code, CoordinatorLoadInProgress | CoordinatorNotAvailable | NotCoordinator)
 }
 
 fn partitions(reader: &BaseConsumer, topic: &str) -> Vec<i32> {
