@@ -1,4 +1,5 @@
 //! What each verb does without a Kafka of its own to talk to, and what it says when it cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
