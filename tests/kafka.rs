@@ -1,4 +1,5 @@
 //! Tests against a real Kafka broker: of the rig itself here, of the daemon in `tests/kafka/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "kafka/bad_input.rs"]
 mod bad_input;

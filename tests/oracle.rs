@@ -1,4 +1,5 @@
 //! Every figure of `replay` equals SQL's over the same events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
