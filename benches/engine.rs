@@ -1,6 +1,7 @@
 //! What one core does without Kafka, in events a second: `cargo bench --bench engine`.
 //!
 //! - `engine/W windows/N customers/L% late`: [`Engine::apply`] alone, on an engine that has seen 405 days of orders.
+//!
 //! Times are CPU time of the thread, so that a busy machine disturbs them little.
 //!
 //! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it.

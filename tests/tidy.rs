@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("source", &["event"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
-    ("config", &["event"]),
+    ("config", &["event", "source"]),
     ("shop", &["event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),

@@ -57,18 +57,11 @@ fn the_cluster_and_its_options() {
         ("group.id", "write kafka.group_id instead"),
         ("group.instance.id", "write kafka.instance_id instead"),
         ("group.protocol", "write kafka.protocol instead"),
-        ("auto.offset.reset", "write kafka.start instead"),
+        ("auto.offset.reset", "write kafka.start for the first run: a lost position must stop the partition"),
         ("enable.idempotence", "write kafka.delivery instead"),
         ("transactional.id", "remove it: it is kafka.group_id and kafka.instance_id joined"),
-        ("isolation.level", "remove it: only committed events are read"),
-        ("enable.auto.commit", "remove it: offsets are committed with the state, every checkpoint.interval"),
-        ("enable.auto.offset.store", "remove it: offsets are committed with the state, every checkpoint.interval"),
-        ("enable.partition.eof", "remove it: retentiond needs no end-of-partition events"),
-        ("partition.assignment.strategy", "remove it: it is always \"range\", so that all events of a customer meet"),
-        (
-            "group.remote.assignor",
-            "remove it: the assignor is always \"range\", and kafka.protocol chooses who runs it",
-        ),
+        ("isolation.level", "remove it: only committed records count"),
+        ("log.queue", "remove it: retentiond forwards the log itself"),
     ] {
         let expected = format!("kafka.options.\"{option}\": is set by retentiond; {remedy}");
         each(&[(kafka(&format!("options = {{ {option} = \"x\" }}")), &expected)]);

@@ -7,31 +7,22 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::source::kafka::managed_option;
+
 /// What is shown in place of a secret.
 pub(super) const REDACTED: &str = "***";
 
 /// Added to the name of a secret option, names the file that holds the secret.
 const FILE_SUFFIX: &str = "_file";
 
-/// Options that retentiond sets itself, each with what to do instead.
-const MANAGED: [(&str, &str); 16] = [
-    ("bootstrap.servers", "write kafka.brokers instead"),
-    ("metadata.broker.list", "write kafka.brokers instead"),
-    ("group.id", "write kafka.group_id instead"),
-    ("group.instance.id", "write kafka.instance_id instead"),
-    ("group.protocol", "write kafka.protocol instead"),
-    ("group.remote.assignor", "remove it: the assignor is always \"range\", and kafka.protocol chooses who runs it"),
-    ("partition.assignment.strategy", "remove it: it is always \"range\", so that all events of a customer meet"),
-    ("auto.offset.reset", "write kafka.start instead"),
-    ("enable.auto.commit", "remove it: offsets are committed with the state, every checkpoint.interval"),
-    ("auto.commit.enable", "remove it: offsets are committed with the state, every checkpoint.interval"),
-    ("auto.commit.interval.ms", "write checkpoint.interval instead"),
-    ("enable.auto.offset.store", "remove it: offsets are committed with the state, every checkpoint.interval"),
-    ("isolation.level", "remove it: only committed events are read"),
-    ("enable.partition.eof", "remove it: retentiond needs no end-of-partition events"),
-    ("transactional.id", "remove it: it is kafka.group_id and kafka.instance_id joined"),
-    ("enable.idempotence", "write kafka.delivery instead"),
-];
+/// Why an option is not the user's to set: what the consumer manages, and what will belong to the transaction.
+fn managed(option: &str) -> Option<&'static str> {
+    match option {
+        "transactional.id" => Some("remove it: it is kafka.group_id and kafka.instance_id joined"),
+        "enable.idempotence" => Some("write kafka.delivery instead"),
+        _ => managed_option(option),
+    }
+}
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -116,7 +107,7 @@ impl ClientOptions {
     pub(super) fn mistakes(&self) -> Vec<(&str, String)> {
         let mut found = Vec::new();
         for (key, value) in &self.given {
-            if let Some((_, remedy)) = MANAGED.iter().find(|(managed, _)| managed == key) {
+            if let Some(remedy) = managed(key) {
                 found.push((key.as_str(), format!("is set by retentiond; {remedy}")));
             } else if secret_of_file(key).is_some_and(|option| self.given.contains_key(option)) {
                 found.push((key, "is set beside the secret itself; keep one of the two".to_owned()));

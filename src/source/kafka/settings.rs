@@ -77,28 +77,24 @@ const FIXED: [(&str, &str); 7] = [
 #[must_use]
 pub fn managed_option(name: &str) -> Option<&'static str> {
     Some(match name {
-        "bootstrap.servers" | "metadata.broker.list" => "set kafka.brokers instead",
-        "group.id" => "set kafka.group_id instead",
-        "group.instance.id" => "set kafka.instance_id instead",
-        "group.protocol" => "set kafka.protocol instead",
+        "bootstrap.servers" | "metadata.broker.list" => "write kafka.brokers instead",
+        "group.id" => "write kafka.group_id instead",
+        "group.instance.id" => "write kafka.instance_id instead",
+        "group.protocol" => "write kafka.protocol instead",
         "group.remote.assignor" | "partition.assignment.strategy" => {
-            "always range: partition p of every topic must go to the same replica"
+            "remove it: it is always range, so that partition p of every topic goes to the same replica"
         }
         "enable.auto.commit" | "auto.commit.enable" | "auto.commit.interval.ms" => {
-            "offsets are committed with the state they belong to, never by a timer"
+            "remove it: offsets are committed with the state they belong to, never by a timer"
         }
         "enable.auto.offset.store" | "offset.store.method" => {
-            "offsets are committed with the state they belong to, never by reading alone"
+            "remove it: offsets are committed with the state they belong to, never by reading alone"
         }
-        "auto.offset.reset" => {
-            "always error: a lost position must stop the partition; kafka.start is for the first run"
-        }
-        "isolation.level" => "always read_committed: aborted records must not count",
-        "enable.partition.eof" => "always true: it tells when a partition is caught up",
-        "allow.auto.create.topics" => {
-            "always false: a topic created by reading would have the wrong number of partitions"
-        }
-        "log.queue" => "always false: retentiond forwards the log itself",
+        "auto.offset.reset" => "write kafka.start for the first run: a lost position must stop the partition",
+        "isolation.level" => "remove it: only committed records count",
+        "enable.partition.eof" => "remove it: it tells when a partition is caught up",
+        "allow.auto.create.topics" => "remove it: a topic created by reading would have the wrong number of partitions",
+        "log.queue" => "remove it: retentiond forwards the log itself",
         _ => return None,
     })
 }
