@@ -222,7 +222,7 @@ fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
 
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("RETENTIOND_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default);
-    ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(cases) }
+    ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(cases) }
 }
 
 /// Panes worth asking about: around everything that happened, and some of the quiet between and after.
