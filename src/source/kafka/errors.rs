@@ -20,6 +20,7 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
     let place = place.unwrap_or("Kafka");
     match failure.code {
         code if is_fenced(code) => Polled::Fatal(fenced(&text)),
+        Code::Fatal => fatal(failure),
         Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => {
             let from = if offset >= 0 { format!(" from offset {offset}") } else { String::new() };
             Polled::Fatal(SourceError::Configuration(format!(

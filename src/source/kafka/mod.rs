@@ -163,6 +163,16 @@ impl KafkaClient {
         }
     }
 
+    /// A fatal error of a consumer arrives like a message, under a code that hides its own; this tells which it is.
+    fn unwrap_fatal(&self, run: Run) -> Run {
+        match run {
+            Run::Problem { topic, partition, offset, failure } if failure.code == Code::Fatal => {
+                Run::Problem { topic, partition, offset, failure: self.handle.fatal().unwrap_or(failure) }
+            }
+            run => run,
+        }
+    }
+
     fn notices(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
         if std::mem::take(&mut self.uncommitted) {
             out.push(Polled::Uncommitted);
@@ -228,6 +238,7 @@ impl LogClient for KafkaClient {
             self.notices(&mut out);
         }
         let notices = std::mem::take(&mut out);
+        let runs = runs.into_iter().map(|run| self.unwrap_fatal(run)).collect();
         gather(runs, &mut out);
         out.extend(notices);
         out
