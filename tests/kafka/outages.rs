@@ -150,3 +150,16 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
     assert_eq!(daemon.wait_exit(SOON).code(), Some(0), "{}", daemon.stderr());
     assert!(rig.all_committed(&broker));
 }
+
+#[test]
+fn of_two_replicas_with_one_name_the_older_gives_way() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 1);
+    let mut older = rig.launch("twin").start();
+    older.wait_ready(PATIENCE);
+    let mut newer = rig.launch("twin").start();
+    assert_eq!(older.wait_exit(PATIENCE).code(), Some(75), "{}", older.stderr());
+    assert!(older.stderr().contains("kafka.instance_id"), "{}", older.stderr());
+    newer.wait_ready(PATIENCE);
+}
