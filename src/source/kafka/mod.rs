@@ -28,6 +28,8 @@ use super::{LogClient, Partition, Polled, RebalanceProtocol, SourceError, Start,
 const POLL_RECORDS_MAX: usize = 1_000;
 /// How long a question to the brokers may keep the poll thread, far below any session timeout.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long after a lost session an answer may still concern it: `socket.timeout.ms`, when requests are given up.
+const ECHO: Duration = Duration::from_secs(60);
 /// How often closing looks whether it is done.
 const CLOSE_STEP: Duration = Duration::from_millis(20);
 
@@ -40,6 +42,9 @@ pub struct KafkaClient {
     protocol: RebalanceProtocol,
     /// A commit could not even be sent.
     uncommitted: bool,
+    settings: KafkaSettings,
+    /// When the session last timed out, unless that was answered for by [`KafkaClient::rejoin_after_echo`].
+    lost_at: Option<Instant>,
 }
 
 /// What the group committed for a topic-partition.
@@ -65,7 +70,15 @@ impl KafkaClient {
             list.add(name, -1, i64::from(rd::RD_KAFKA_OFFSET_INVALID));
         }
         let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
-        Ok(KafkaClient { handle, queue, topics, protocol: settings.rebalance_protocol(), uncommitted: false })
+        Ok(KafkaClient {
+            handle,
+            queue,
+            topics,
+            protocol: settings.rebalance_protocol(),
+            uncommitted: false,
+            settings: settings.clone(),
+            lost_at: None,
+        })
     }
 
     /// What the group committed for each, in the same order; `None` where there is nothing. Waits for `wait` at most.
@@ -163,6 +176,27 @@ impl KafkaClient {
         }
     }
 
+    /// Joins anew when the one that fenced us is ourselves. A static member whose session timed out joins under a new
+    /// member id; a commit that was on its way during the outage is then answered under the old one, which the broker
+    /// takes for another instance, and librdkafka gives up for good. At most once for each lost session, so that
+    /// a real twin is given way to.
+    fn rejoin_after_echo(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
+        if self.protocol != RebalanceProtocol::Eager || self.lost_at.take().is_none_or(|at| at.elapsed() > ECHO) {
+            return;
+        }
+        match KafkaClient::join(&self.settings) {
+            Ok(fresh) => {
+                std::mem::replace(self, fresh).close(Duration::ZERO);
+                // Under this protocol it is everything that is lost, whatever is named.
+                *out = vec![
+                    Polled::Lost(Vec::new()),
+                    Polled::Trouble("an old request of ours was fenced; joining the group anew".to_owned()),
+                ];
+            }
+            Err(error) => out.push(Polled::Fatal(error)),
+        }
+    }
+
     /// A fatal error of a consumer arrives like a message, under a code that hides its own; this tells which it is.
     fn unwrap_fatal(&self, run: Run) -> Run {
         match run {
@@ -181,7 +215,10 @@ impl KafkaClient {
             out.push(match notice {
                 Notice::Assigned(partitions) => Polled::Assigned(self.known(partitions)),
                 Notice::Revoked(partitions) => Polled::Revoked(self.known(partitions)),
-                Notice::Lost(partitions) => Polled::Lost(self.known(partitions)),
+                Notice::Lost(partitions) => {
+                    self.lost_at = Some(Instant::now());
+                    Polled::Lost(self.known(partitions))
+                }
                 Notice::Uncommitted => Polled::Uncommitted,
                 Notice::Error(failure) => errors::reported(None, -1, &failure),
                 Notice::Fatal(failure) => errors::fatal(&failure),
@@ -241,6 +278,9 @@ impl LogClient for KafkaClient {
         let runs = runs.into_iter().map(|run| self.unwrap_fatal(run)).collect();
         gather(runs, &mut out);
         out.extend(notices);
+        if out.iter().any(|polled| matches!(polled, Polled::Fatal(SourceError::Fenced(_)))) {
+            self.rejoin_after_echo(&mut out);
+        }
         out
     }
 
