@@ -113,9 +113,10 @@ impl Engine {
         if place.y.is_none() {
             self.lifecycle.prospect(at.time, None, Sign::Remove);
         }
-        let mut later = Vec::with_capacity(newer.len() + 1);
-        later.push(at.time);
-        later.extend(newer);
+        if newer.is_empty() {
+            return self.book_stage_run(first, place, rank - 1, &[at.time], Sign::Add);
+        }
+        let later: Vec<_> = std::iter::once(at.time).chain(newer).collect();
         self.book_stage_run(first, place, rank - 1, &later, Sign::Add);
     }
 

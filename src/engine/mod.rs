@@ -260,11 +260,11 @@ impl Engine {
         self.segments.windows(index).map(figures).collect()
     }
 
-    /// Customers by stage and status at an instant, and the passages before the horizon.
+    /// Customers by stage and status at an instant, and the passages that lie more than the allowed lateness before it:
+    /// at the instant of the slowest partition no engine can change those any more, and all count up to the same hour.
     #[must_use]
     pub fn lifecycle(&self, at: Time) -> LifecycleParts {
-        let horizon = self.clock.horizon().unwrap_or(Time::MIN).min(at);
-        self.lifecycle.parts(at, horizon)
+        self.lifecycle.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
     /// The cohort triangle as of an instant, by cohort month and month, both counted from January of year 0.
