@@ -113,11 +113,7 @@ pub fn start_logging(filter: Option<&str>) {
 
 /// Reads RFC 3339 or epoch milliseconds.
 fn parse_time(text: &str) -> Result<Time, String> {
-    let time = match text.parse::<i64>() {
-        Ok(millis) => Time::from_millis(millis),
-        Err(_) => Time::parse(text),
-    };
-    time.map_err(|error| error.to_string())
+    Time::parse_or_millis(text).map_err(|error| error.to_string())
 }
 
 /// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.

@@ -64,6 +64,17 @@ impl Time {
         Time::from_millis(stamp.as_millisecond())
     }
 
+    /// From what a person writes: RFC 3339 text with an offset, or epoch milliseconds.
+    ///
+    /// # Errors
+    /// [`TimeError::Syntax`] or [`TimeError::Range`].
+    pub fn parse_or_millis(text: &str) -> Result<Time, TimeError> {
+        match text.parse::<i64>() {
+            Ok(millis) => Time::from_millis(millis),
+            Err(_) => Time::parse(text),
+        }
+    }
+
     /// Milliseconds since the epoch.
     #[must_use]
     pub const fn millis(self) -> i64 {

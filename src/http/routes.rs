@@ -207,12 +207,11 @@ async fn series(
     let Query(query) =
         query.map_err(|error| bad_question(format!("{}; write ?window=30d&figure=churn_ratio", error.body_text())))?;
     let status = shared.ask(Workers::status).await?;
-    let now = status.partitions.iter().filter_map(|partition| partition.watermark).min();
-    let now = now.ok_or_else(|| bad_question("there is no event yet".to_owned()))?;
+    let now = status.now().ok_or_else(|| bad_question("there is no event yet".to_owned()))?;
     let panes = query.panes(&shared.spec, now).map_err(bad_question)?;
     let parts = shared.ask(move |workers| workers.series(panes.window, panes.from, panes.to)).await?;
-    let first_event = status.partitions.iter().filter_map(|partition| partition.first_event).max();
-    let background = Background { data_begin: shared.background.data_begin.or(first_event), ..shared.background };
+    let background =
+        Background { data_begin: shared.background.data_begin.or(status.data_begin()), ..shared.background };
     let answer = query.answer(&shared.spec, &background, panes, &parts).map_err(bad_question)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
 }

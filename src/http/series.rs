@@ -104,9 +104,5 @@ impl SeriesQuery {
 
 fn instant(name: &str, text: Option<&str>) -> Result<Option<Time>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let time = match text.parse::<i64>() {
-        Ok(millis) => Time::from_millis(millis),
-        Err(_) => Time::parse(text),
-    };
-    time.map(Some).map_err(|error| format!("{name} is {error}"))
+    Time::parse_or_millis(text).map(Some).map_err(|error| format!("{name} is {error}"))
 }

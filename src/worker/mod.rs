@@ -97,6 +97,20 @@ pub struct WorkerStatus {
     pub tally: Tally,
 }
 
+impl WorkerStatus {
+    /// "Now" of this replica: the smallest watermark over its partitions that hold events.
+    #[must_use]
+    pub fn now(&self) -> Option<Time> {
+        self.partitions.iter().filter_map(|partition| partition.watermark).min()
+    }
+
+    /// From when on the data are there: the latest first event over the partitions that hold any.
+    #[must_use]
+    pub fn data_begin(&self) -> Option<Time> {
+        self.partitions.iter().filter_map(|partition| partition.first_event).max()
+    }
+}
+
 /// The engines of the partitions that one thread owns.
 #[derive(Debug)]
 pub struct Worker {

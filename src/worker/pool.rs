@@ -225,16 +225,16 @@ pub struct Overview {
 }
 
 impl Overview {
-    /// "Now" of this replica: the smallest watermark over its partitions that hold events.
+    /// As [`WorkerStatus::now`].
     #[must_use]
     pub fn now(&self) -> Option<Time> {
-        self.status.partitions.iter().filter_map(|partition| partition.watermark).min()
+        self.status.now()
     }
 
-    /// From when on the data are there: the latest first event over the partitions that hold any.
+    /// As [`WorkerStatus::data_begin`].
     #[must_use]
     pub fn data_begin(&self) -> Option<Time> {
-        self.status.partitions.iter().filter_map(|partition| partition.first_event).max()
+        self.status.data_begin()
     }
 }
 
