@@ -4,6 +4,8 @@
 //! that is earlier still, all of it is taken back and booked anew; that it is all known is what [`super::journal`] and
 //! [`super::recent`] are for.
 
+mod extras;
+
 use super::Engine;
 use super::axis::Moment;
 use super::clock::Class;
@@ -11,7 +13,7 @@ use super::customers::Slot;
 use super::journal::{Booked, Entry};
 use super::lifecycle::LifeTerm;
 use super::recent::{OrderPlace, SessionPlace};
-use super::record::Record;
+use super::record::{Mark, Record};
 use super::segments::{NO_PROFILE, Profile};
 use super::window::{Flow, OrderTerm, Sign, Span};
 use crate::event::{Currency, MINUTE, Money, Time};
@@ -51,13 +53,26 @@ impl Engine {
         }
     }
 
-    pub(super) fn book_order(&mut self, slot: Slot, place: OrderPlace, at: Moment, amount: Money, profile: Profile) {
+    /// `referred`: whether the order names who referred the customer.
+    pub(super) fn book_order(
+        &mut self,
+        slot: Slot,
+        place: OrderPlace,
+        at: Moment,
+        amount: Money,
+        profile: Profile,
+        referred: bool,
+    ) {
         let currency = self.currency_number(amount.currency);
         let count = self.customers.record(slot).orders as usize;
         let is_first = place.place == count;
         let before = self.belonging(slot);
         if is_first {
-            self.move_everything(slot, before, Belonging { first: Some(at), profile }, at);
+            let now = Belonging { first: Some(at), profile };
+            self.move_everything(slot, before, now, at);
+            if referred || self.customers.record(slot).is_marked() {
+                self.move_extras(slot, before, now, referred);
+            }
         }
         self.book_windows(&place, at);
         for window in &mut self.windows {
@@ -66,6 +81,9 @@ impl Engine {
         self.book_stages(slot, &place, at);
         let now = Belonging { first: if is_first { Some(at) } else { before.first }, ..self.belonging(slot) };
         self.book_belonging_order(now, &place, at, currency, amount.minor);
+        if self.customers.record(slot).has(Mark::Complained) {
+            self.interrupt_complainers_silence(slot, now.profile, &place, at);
+        }
         let floor = self.clock.floor(Class::Orders);
         self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
         self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));

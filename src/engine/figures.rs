@@ -25,6 +25,14 @@ pub struct Parts {
     pub orders: i64,
     /// Sessions in the window.
     pub sessions: i64,
+    /// New customers who are referred as of the window's end.
+    pub referred: i64,
+    /// Lost customers with a complaint up to the window's end.
+    pub lost_complainers: i64,
+    /// Customers with an order up to the window's end.
+    pub to_date: i64,
+    /// Those of them with a cost up to the window's end; not counted by segment.
+    pub costed: i64,
     /// Customers with two or more orders up to the window's end.
     pub repeaters: i64,
     /// The sum of the gaps between successive orders up to the window's end, in milliseconds.
@@ -44,10 +52,34 @@ pub struct MoneyParts {
     pub refunds: i128,
     /// What went back by cancellations.
     pub cancellations: i128,
+    /// What was spent on customers.
+    pub costs: CostParts,
+}
+
+/// The costs of one currency, in minor units; not counted by segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CostParts {
+    /// Spent in the window to win customers.
+    pub acquisition: i128,
+    /// Spent in the window to keep customers.
+    pub retention: i128,
+    /// Spent up to the window's end, for whatever.
+    pub to_date: i128,
+    /// How many events that was.
+    pub events_to_date: i64,
+}
+
+impl AddAssign<&CostParts> for CostParts {
+    fn add_assign(&mut self, other: &CostParts) {
+        self.acquisition += other.acquisition;
+        self.retention += other.retention;
+        self.to_date += other.to_date;
+        self.events_to_date += other.events_to_date;
+    }
 }
 
 impl MoneyParts {
-    /// The difference of two running sums.
+    /// The difference of two running sums. Costs are no part of those.
     #[must_use]
     pub fn minus(&self, other: &MoneyParts) -> MoneyParts {
         MoneyParts {
@@ -55,6 +87,7 @@ impl MoneyParts {
             revenue: self.revenue - other.revenue,
             refunds: self.refunds - other.refunds,
             cancellations: self.cancellations - other.cancellations,
+            costs: self.costs,
         }
     }
 
@@ -71,6 +104,7 @@ impl AddAssign<&MoneyParts> for MoneyParts {
         self.revenue += other.revenue;
         self.refunds += other.refunds;
         self.cancellations += other.cancellations;
+        self.costs += &other.costs;
     }
 }
 
@@ -86,6 +120,10 @@ impl AddAssign<&Parts> for Parts {
         self.visiting += other.visiting;
         self.orders += other.orders;
         self.sessions += other.sessions;
+        self.referred += other.referred;
+        self.lost_complainers += other.lost_complainers;
+        self.to_date += other.to_date;
+        self.costed += other.costed;
         self.repeaters += other.repeaters;
         self.gap_millis += other.gap_millis;
         if self.money.len() < other.money.len() {
@@ -149,6 +187,24 @@ impl Parts {
     #[must_use]
     pub fn conversion_ratio(&self) -> Option<f64> {
         ratio(self.ordering, self.visiting)
+    }
+
+    /// referred / new.
+    #[must_use]
+    pub fn referral_ratio(&self) -> Option<f64> {
+        ratio(self.referred, self.new)
+    }
+
+    /// The share of the lost customers who had complained.
+    #[must_use]
+    pub fn lost_complainer_ratio(&self) -> Option<f64> {
+        ratio(self.lost_complainers, self.lost)
+    }
+
+    /// The share of all customers with an order for whom costs are known.
+    #[must_use]
+    pub fn cost_coverage_ratio(&self) -> Option<f64> {
+        ratio(self.costed, self.to_date)
     }
 
     /// Orders per ordering customer.

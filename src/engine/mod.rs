@@ -3,7 +3,9 @@
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
-//! - [`customers`], `record` and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
+//!   [`totals`] is what is counted over all time.
+//! - [`customers`], `record`, `recent` and `extras` hold what is known of each customer; [`dedup`] what was seen;
+//!   [`clock`] time.
 
 pub mod axis;
 mod booking;
@@ -11,6 +13,7 @@ pub mod clock;
 pub mod cohorts;
 pub mod customers;
 pub mod dedup;
+mod extras;
 pub mod figures;
 mod journal;
 pub mod lifecycle;
@@ -20,6 +23,7 @@ mod record;
 pub mod segments;
 pub mod snapshot;
 pub mod spec;
+pub mod totals;
 pub mod window;
 pub mod zone;
 
@@ -34,12 +38,14 @@ use clock::{Class, Clock};
 use cohorts::{CohortParts, Cohorts};
 use customers::{Customers, Key};
 use dedup::Dedup;
+use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use journal::Journal;
 use lifecycle::{Lifecycle, LifecycleParts};
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
+use totals::{Totals, TotalsParts};
 use window::{Flow, Window};
 
 use crate::event::{Currency, Event, HOUR, Kind, Time};
@@ -80,6 +86,7 @@ pub struct Engine {
     clock: Clock,
     customers: Customers,
     recent: Recent,
+    extras: Extras,
     dedup: [Dedup; 2],
     journal: Journal,
     /// Rolling windows, then calendar windows.
@@ -87,6 +94,7 @@ pub struct Engine {
     segments: Segments,
     lifecycle: Lifecycle,
     cohorts: Cohorts,
+    totals: Totals,
     currencies: Vec<Currency>,
     first_event: Option<Time>,
     first_order: Option<Time>,
@@ -102,12 +110,14 @@ impl Engine {
             clock: Clock::new(&spec.topics, spec.allowed_lateness),
             customers: Customers::default(),
             recent: Recent::default(),
+            extras: Extras::default(),
             dedup: [Dedup::new(spec.dedup_for), Dedup::new(spec.dedup_for)],
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
             journal: Journal::default(),
             segments: Segments::new(&spec),
             lifecycle: Lifecycle::new(spec.lifecycle.clone()),
             cohorts: Cohorts::default(),
+            totals: Totals::default(),
             currencies: Vec::new(),
             first_event: None,
             first_order: None,
@@ -146,14 +156,20 @@ impl Engine {
         let slot = self.customers.find_or_insert(&key);
         self.book_sight(slot, at);
         match &event.kind {
-            Kind::Order { amount, attributes, .. } => {
+            Kind::Order { amount, attributes, referred_by, .. } => {
                 let profile = self.segments.profile(attributes);
-                self.book_order(slot, place.order, at, *amount, profile);
+                self.book_order(slot, place.order, at, *amount, profile, names_somebody(referred_by.as_deref()));
             }
             Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at),
             Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at),
             Kind::Session { .. } => self.book_session(slot, place.session, at),
-            Kind::Customer { .. } | Kind::Feedback { .. } | Kind::Cost { .. } => {}
+            Kind::Customer { referred_by, .. } => {
+                if names_somebody(referred_by.as_deref()) {
+                    self.book_mention(slot, at);
+                }
+            }
+            Kind::Feedback { kind, .. } => self.book_feedback(slot, kind, at),
+            Kind::Cost { kind, amount } => self.book_cost(slot, *kind, *amount, at),
         }
         Outcome::Applied
     }
@@ -164,6 +180,7 @@ impl Engine {
         match self.customers.remove(&Key::new(customer)) {
             Some(slot) => {
                 self.recent.remove(slot);
+                self.extras.remove(slot);
                 self.journal.remove(slot);
                 true
             }
@@ -190,6 +207,12 @@ impl Engine {
             (Class::Orders, Kind::Order { .. }) => {
                 place.order = self.recent.place_order(slot, record, at.time, floor).ok_or(NeighboursForgotten)?;
             }
+            // Whose silences a complaint changes must be known.
+            (Class::Orders, Kind::Feedback { kind, .. }) if kind == COMPLAINT => {
+                if !self.recent.knows_orders_since(slot, record, at.time, floor) {
+                    return Err(NeighboursForgotten);
+                }
+            }
             (Class::Orders, _) => {}
         }
         Ok(place)
@@ -207,6 +230,7 @@ impl Engine {
             window.fold_before(self.spec.pane(WindowId::Rolling(i), limit));
         }
         self.lifecycle.fold_before(limit);
+        self.totals.fold_before(limit);
         let spec = &self.spec;
         // Segments reach back as far as their figures need, and half as much again for a replica that lags behind.
         let needed = |id: WindowId| {
@@ -267,6 +291,13 @@ impl Engine {
         self.lifecycle.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
+    /// Referrals and feedback as of an instant; referrals up to the same hour as the passages of
+    /// [`Engine::lifecycle`].
+    #[must_use]
+    pub fn totals(&self, at: Time) -> TotalsParts {
+        self.totals.parts(at, at.plus(-self.spec.allowed_lateness))
+    }
+
     /// The cohort triangle as of an instant, by cohort month and month, both counted from January of year 0.
     #[must_use]
     pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
@@ -322,9 +353,15 @@ impl Engine {
     pub fn state_bytes(&self) -> usize {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
-        let small = self.recent.bytes() + self.journal.bytes() + self.lifecycle.bytes() + self.cohorts.bytes();
+        let of_customers = self.recent.bytes() + self.journal.bytes() + self.extras.bytes();
+        let small = of_customers + self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes();
         self.customers.bytes() + windows + self.segments.bytes() + dedup + small
     }
+}
+
+/// Whether a referrer is named; an empty text names nobody.
+fn names_somebody(referred_by: Option<&str>) -> bool {
+    referred_by.is_some_and(|name| !name.is_empty())
 }
 
 /// The parts of a window with the names of the currencies in the place of their numbers.

@@ -84,7 +84,15 @@ impl Recent {
         Some(OrderPlace { place, z: before(2), s: before(1), y: nth(place), x: nth(place + 1) })
     }
 
-    /// The `count` newest orders, oldest first; all of them must be known.
+    /// Whether every order after `time` is known, and the last one before.
+    #[must_use]
+    pub fn knows_orders_since(&self, slot: Slot, record: &Record, time: Time, floor: Time) -> bool {
+        let newest_reach = || (0..Record::NEWEST).any(|index| record.newest(index).is_some_and(|order| order <= time));
+        let older = || self.orders.get(&slot).map_or(0, Vec::len);
+        time >= floor || newest_reach() || record.orders as usize <= Record::NEWEST + older()
+    }
+
+    /// The `count` newest orders, oldest first, as far as they are known.
     #[must_use]
     pub fn newest_orders(&self, slot: Slot, record: &Record, count: usize) -> Vec<Time> {
         let older = self.orders.get(&slot).map_or(&[][..], Vec::as_slice);

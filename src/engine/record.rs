@@ -82,6 +82,21 @@ const SEEN: u8 = 4;
 const SESSION_BEFORE: u8 = 1;
 const SESSIONS_FORGOTTEN: u8 = 2;
 
+/// What few customers are marked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The first order names who referred the customer.
+    Referred = 8,
+    /// So do news of the profile.
+    Mentioned = 16,
+    /// There is a complaint.
+    Complained = 32,
+    /// Money was spent on the customer.
+    Costed = 64,
+}
+
+const MARKS: u8 = Mark::Referred as u8 | Mark::Mentioned as u8 | Mark::Complained as u8 | Mark::Costed as u8;
+
 impl Record {
     /// How many of the newest orders the record itself holds.
     pub const NEWEST: usize = 3;
@@ -158,6 +173,26 @@ impl Record {
         self.flags |= SESSION_BEFORE;
         self.session_before = minute;
         displaced
+    }
+
+    /// Whether there is any mark.
+    #[inline]
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.flags & MARKS != 0
+    }
+
+    /// Whether the customer has a mark.
+    #[inline]
+    #[must_use]
+    pub fn has(&self, mark: Mark) -> bool {
+        self.flags & mark as u8 != 0
+    }
+
+    /// Sets a mark, or takes it away.
+    pub fn set(&mut self, mark: Mark, on: bool) {
+        self.flags &= !(mark as u8);
+        self.flags |= if on { mark as u8 } else { 0 };
     }
 
     /// Whether older sessions than the ones known here and in the side table have been forgotten.

@@ -12,7 +12,7 @@ use super::segments::DimensionSpec;
 use super::spec::{CalendarSpec, RollingSpec, Spec, WindowId};
 use super::zone::{Unit, Zone};
 use super::*;
-use crate::event::{Attributes, DAY, HOUR, MINUTE, Money};
+use crate::event::{Attributes, CostKind, DAY, HOUR, MINUTE, Money};
 
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
@@ -47,10 +47,17 @@ fn spec(zone: &str) -> Spec {
 /// An event of the model.
 #[derive(Debug, Clone, PartialEq)]
 enum Fact {
-    Order(u8, i64, Option<&'static str>),
+    /// Currency, amount, channel and who referred the customer.
+    Order(u8, i64, Option<&'static str>, Option<&'static str>),
     Refund(u8, i64),
     Cancel(u8, i64),
     Session(u8),
+    /// News of the profile: who referred the customer.
+    Profile(Option<&'static str>),
+    Feedback(&'static str),
+    Cost(CostKind, u8, i64),
+    /// The wish to be forgotten, which has no time.
+    Erase,
 }
 
 #[derive(Debug, Clone)]
@@ -70,31 +77,57 @@ fn money(currency: u8, minor: i64) -> Money {
 fn event(sent: &Sent) -> Event<'static> {
     let id = sent.id.map(|id| Cow::Owned(id.to_string()));
     let kind = match sent.fact {
-        Fact::Order(currency, minor, channel) => {
+        Fact::Order(currency, minor, channel, referred_by) => {
             let mut attributes = Attributes::default();
             if let Some(channel) = channel {
                 attributes.set(0, Cow::Borrowed(channel));
             }
-            Kind::Order { id, amount: money(currency, minor), attributes, referred_by: None }
+            Kind::Order { id, amount: money(currency, minor), attributes, referred_by: referred_by.map(Cow::Borrowed) }
         }
         Fact::Refund(currency, minor) => Kind::Refund { id, amount: money(currency, minor) },
         Fact::Cancel(currency, minor) => Kind::Cancel { order: id, amount: money(currency, minor) },
         Fact::Session(_) => Kind::Session { id },
+        Fact::Profile(referred_by) => {
+            Kind::Customer { attributes: Attributes::default(), referred_by: referred_by.map(Cow::Borrowed) }
+        }
+        Fact::Feedback(kind) => Kind::Feedback { kind: Cow::Borrowed(kind), score: None },
+        Fact::Cost(kind, currency, minor) => Kind::Cost { kind, amount: money(currency, minor) },
+        Fact::Erase => unreachable!("the engine has a verb of its own for it"),
     };
-    Event { customer: Cow::Owned(format!("c{}", sent.customer)), time: sent.time, kind }
+    Event { customer: Cow::Owned(id_of(sent)), time: sent.time, kind }
+}
+
+fn id_of(sent: &Sent) -> String {
+    format!("c{}", sent.customer)
+}
+
+/// Sends a fact to the engine and to the model; both must say the same of it.
+fn send(engine: &mut Engine, model: &mut Model, sent: &Sent) -> Result<(), TestCaseError> {
+    if sent.fact == Fact::Erase {
+        engine.erase(&id_of(sent));
+        model.erase(sent.customer);
+    } else {
+        prop_assert_eq!(engine.apply(topic(sent), &event(sent)), model.send(sent), "{:?}", sent);
+    }
+    Ok(())
 }
 
 fn topic(sent: &Sent) -> usize {
     usize::from(matches!(sent.fact, Fact::Session(_)))
 }
 
-/// What an analyst has: the accepted events.
+/// What an analyst has: the accepted events, in log order. Their customers are identities: an id before and after it was
+/// erased are two.
 #[derive(Default, Clone)]
 struct Model {
     accepted: Vec<Sent>,
     seen: BTreeSet<(u8, u8, u32)>,
     watermarks: [Option<Time>; 2],
+    erased: BTreeMap<u8, u8>,
 }
+
+/// How many ids there are.
+const IDS: u8 = 3;
 
 impl Model {
     fn send(&mut self, sent: &Sent) -> Outcome {
@@ -107,13 +140,20 @@ impl Model {
             Fact::Refund(..) => 1,
             Fact::Cancel(..) => 2,
             Fact::Session(_) => 3,
+            // Without an id in the event.
+            Fact::Profile(_) | Fact::Feedback(_) | Fact::Cost(..) | Fact::Erase => u8::MAX,
         };
-        if sent.id.is_some_and(|id| !self.seen.insert((sent.customer, kind, id))) {
+        if kind != u8::MAX && sent.id.is_some_and(|id| !self.seen.insert((sent.customer, kind, id))) {
             return Outcome::Duplicate;
         }
         *mark = (*mark).max(Some(sent.time));
-        self.accepted.push(sent.clone());
+        let erased = self.erased.get(&sent.customer).unwrap_or(&0);
+        self.accepted.push(Sent { customer: sent.customer + IDS * erased, ..sent.clone() });
         Outcome::Applied
+    }
+
+    fn erase(&mut self, customer: u8) {
+        *self.erased.entry(customer).or_default() += 1;
     }
 
     /// The panes of each customer's events of one sort.
@@ -145,6 +185,10 @@ impl Model {
             visiting: sessions.values().filter(|o| within(o, open, p) > 0).count() as i64,
             orders: total(&orders),
             sessions: total(&sessions),
+            referred: self.referred(spec, window, open, p),
+            lost_complainers: self.lost_complainers(spec, window, open, p),
+            to_date: count(&|o| within(o, Pane::MIN, p) >= 1),
+            costed: self.costed(spec, window, p),
             repeaters: count(&|o| within(o, Pane::MIN, p) >= 2),
             gap_millis: self.gaps(spec, window, p),
             money: Vec::new(),
@@ -168,13 +212,16 @@ impl Model {
         for sent in &self.accepted {
             let pane = spec.pane(window, sent.time);
             let counts = open < pane && pane <= p;
-            let (Fact::Order(currency, minor, _) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
-                sent.fact
+            let (Fact::Order(currency, minor, ..)
+            | Fact::Refund(currency, minor)
+            | Fact::Cancel(currency, minor)
+            | Fact::Cost(_, currency, minor)) = sent.fact
             else {
                 continue;
             };
             let till = money.entry(self::money(currency, minor).currency).or_default();
             match sent.fact {
+                Fact::Cost(kind, ..) => add_cost(&mut till.costs, kind, minor, counts, pane <= p),
                 _ if !counts => {}
                 Fact::Order(..) => {
                     till.orders += 1;
@@ -188,20 +235,31 @@ impl Model {
     }
 }
 
+fn referrer() -> impl Strategy<Value = Option<&'static str>> {
+    prop::sample::select(vec![None, None, Some(""), Some("c9")])
+}
+
 fn sent() -> impl Strategy<Value = (Sent, i64)> {
     let fact = prop_oneof![
-        6 => (0..2_u8, 0..10_000_i64, prop::option::of(prop::sample::select(vec!["web", "app", "fax"])))
-            .prop_map(|(currency, minor, channel)| Fact::Order(currency, minor, channel)),
+        8 => (0..2_u8, 0..10_000_i64, prop::option::of(prop::sample::select(vec!["web", "app", "fax"])), referrer())
+            .prop_map(|(currency, minor, channel, referrer)| Fact::Order(currency, minor, channel, referrer)),
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Refund(currency, minor)),
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Cancel(currency, minor)),
         4 => Just(Fact::Session(0)),
+        2 => referrer().prop_map(Fact::Profile),
+        2 => prop::sample::select(vec!["complaint", "complaint", "praise", "Complaint", "other"])
+            .prop_map(Fact::Feedback),
+        2 => (any::<bool>(), 0..2_u8, 0..10_000_i64).prop_map(|(keeps, currency, minor)| {
+            Fact::Cost(if keeps { CostKind::Retention } else { CostKind::Acquisition }, currency, minor)
+        }),
+        1 => Just(Fact::Erase),
     ];
     // Steps from nothing to weeks, so that every figure lapses now and then; lateness from none to too much.
     let step = prop_oneof![3 => Just(0_i64), 4 => 0..HOUR, 4 => 0..2 * DAY, 1 => 0..40 * DAY];
     let late = prop_oneof![5 => Just(0_i64), 2 => 0..HOUR, 2 => 0..LATENESS, 1 => LATENESS..LATENESS + DAY];
-    // Few ids among many events: about a third are second copies.
+    // Few ids among many events, so that some name an id once more for something else.
     let id = prop::option::weighted(0.8, 0..25_u32);
-    (0..3_u8, fact, id, step, late).prop_map(|(customer, fact, id, step, late)| {
+    (0..IDS, fact, id, step, late).prop_map(|(customer, fact, id, step, late)| {
         // For now the step; `history` turns steps into times.
         (Sent { customer, time: Time::clamped(late), fact, id }, step)
     })
@@ -209,14 +267,17 @@ fn sent() -> impl Strategy<Value = (Sent, i64)> {
 
 /// Events in log order, out of order in time, with second copies.
 fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
-    prop::collection::vec(sent(), 1..len).prop_map(|steps| {
+    let again = prop::option::weighted(0.4, any::<prop::sample::Index>());
+    prop::collection::vec((sent(), again), 1..len).prop_map(|steps| {
         let mut now = ORIGIN;
-        let turn = |(mut sent, step): (Sent, i64)| {
+        let mut history = Vec::<Sent>::new();
+        for ((mut sent, step), again) in steps {
             now += step;
             sent.time = Time::clamped(now - sent.time.millis());
-            sent
-        };
-        steps.into_iter().map(turn).collect()
+            let earlier = again.filter(|_| !history.is_empty()).map(|index| index.get(&history).clone());
+            history.push(earlier.filter(|earlier| earlier.fact != Fact::Erase).unwrap_or(sent));
+        }
+        history
     })
 }
 
@@ -254,7 +315,9 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
 }
 
 mod further;
+mod rare;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
+use rare::{add_cost, assert_totals_equal};
 
 proptest! {
     #![proptest_config(cases(3_000))]
@@ -266,7 +329,7 @@ proptest! {
         let mut models: Vec<_> = (0..parts).map(|_| Model::default()).collect();
         for sent in &history {
             let part = usize::from(sent.customer) % parts;
-            prop_assert_eq!(engines[part].apply(topic(sent), &event(sent)), models[part].send(sent), "{:?}", sent);
+            send(&mut engines[part], &mut models[part], sent)?;
         }
         let accepted = models.into_iter().flat_map(|model| model.accepted).collect();
         let all = Model { accepted, ..Model::default() };
@@ -274,6 +337,7 @@ proptest! {
         assert_segments_equal(&spec, &mut engines, &all)?;
         assert_lifecycle_equal(&spec, &engines, &all)?;
         assert_cohorts_equal(&spec, &engines, &all)?;
+        assert_totals_equal(&engines, &all)?;
     }
 }
 
@@ -284,7 +348,7 @@ fn an_erased_customer_is_lost_in_due_time_and_a_new_one_afterwards() {
     let order = |id: u32, day: i64| Sent {
         customer: 1,
         time: Time::clamped(ORIGIN + day * DAY),
-        fact: Fact::Order(0, 100, None),
+        fact: Fact::Order(0, 100, None, None),
         id: Some(id),
     };
     assert_eq!(engine.apply(0, &event(&order(1, 0))), Outcome::Applied);
@@ -307,7 +371,7 @@ fn a_series_equals_the_figures_of_its_panes_and_reaches_into_the_future() {
     let (mut engine, mut model) = (Engine::new(Arc::clone(&spec)), Model::default());
     for n in 0..400_i64 {
         let time = Time::clamped(ORIGIN + n * 7 * HOUR - (n * 7_919) % DAY);
-        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n, Some("web")), id: None };
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact: rare::nth(n), id: None };
         assert_eq!(engine.apply(0, &event(&sent)), model.send(&sent));
     }
     for window in window_ids(&spec) {
@@ -333,7 +397,7 @@ fn folded_history_changes_no_figure_that_can_still_be_asked_for() {
     let (mut folded, mut kept) = (Engine::new(Arc::clone(&folding)), Engine::new(Arc::clone(&keeping)));
     for n in 0..3_000_i64 {
         let time = Time::clamped(ORIGIN + n * 3 * HOUR - (n * 7_919) % DAY);
-        let sent = Sent { customer: (n * n % 7) as u8, time, fact: Fact::Order(0, n, None), id: None };
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact: rare::nth(n), id: None };
         for engine in [&mut folded, &mut kept] {
             assert_eq!(engine.apply(0, &event(&sent)), Outcome::Applied);
         }

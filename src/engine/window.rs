@@ -4,9 +4,14 @@
 //! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
 //! back what its successors had booked and booking them anew.
 
+mod rare;
+
 use super::axis::{Axis, Moment, Pane};
 use super::figures::{MoneyParts, Parts};
 use super::prefix::{Cell, Edge, Prefix};
+use crate::event::CostKind;
+
+use rare::{RareSum, Rarities};
 
 /// One pane's differences of a window.
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,6 +122,17 @@ impl Span {
     pub const ALWAYS: Span = Span { since: None, until: None };
 }
 
+/// The silence between two orders of a customer who complained: what of it counts as lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// The order that it follows.
+    pub y: Moment,
+    /// From when on it counts: the earliest complaint, or later.
+    pub since: Moment,
+    /// The order that ends it, if there is one.
+    pub next: Option<Moment>,
+}
+
 /// Whether something is booked or taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -135,13 +151,14 @@ pub struct Window {
     people: Prefix<People>,
     /// By the number that the engine gave the currency.
     tills: Vec<Prefix<Till>>,
+    rare: Rarities,
 }
 
 impl Window {
     /// Empty arrays.
     #[must_use]
     pub fn new(axis: Axis, active_for: Pane) -> Window {
-        Window { axis, active_for, people: Prefix::default(), tills: Vec::new() }
+        Window { axis, active_for, people: Prefix::default(), tills: Vec::new(), rare: Rarities::default() }
     }
 
     /// Books an order, or takes it back: everything but its money.
@@ -257,6 +274,40 @@ impl Window {
         }
     }
 
+    /// Books that a customer is referred from `since` on, or takes it back: among the new ones in
+    /// [max(first, since), leaves(first)).
+    pub fn referred(&mut self, first: Moment, since: Moment, sign: Sign) {
+        let first = self.axis.pane(first);
+        let (from, until) = (first.max(self.axis.pane(since)), self.axis.leaves(first));
+        if from < until {
+            self.rare.cell(from).referred += sign as i32;
+            self.rare.cell(until).referred -= sign as i32;
+        }
+    }
+
+    /// Books that a customer who complained is lost, or takes it back: in
+    /// [max(y+A, since), min(leaves(y+A), next order)).
+    pub fn lost_complainer(&mut self, silence: &Silence, sign: Sign) {
+        let lapses = self.axis.pane(silence.y) + self.active_for;
+        let from = lapses.max(self.axis.pane(silence.since));
+        let leaves = self.axis.leaves(lapses);
+        let until = silence.next.map_or(leaves, |next| leaves.min(self.axis.pane(next)));
+        if from < until {
+            self.rare.cell(from).lost_complainers += sign as i32;
+            self.rare.cell(until).lost_complainers -= sign as i32;
+        }
+    }
+
+    /// Books that a customer has both an order and a cost from `since` on, or takes it back.
+    pub fn costed(&mut self, since: Moment, sign: Sign) {
+        self.rare.cell(self.axis.pane(since)).costed += sign as i32;
+    }
+
+    /// Books a cost in the currency with that number, or takes it back.
+    pub fn cost(&mut self, kind: CostKind, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        self.rare.cost(kind, currency, minor, self.axis.pane(at), sign);
+    }
+
     /// The additive parts of the window that ends with pane `p`; `None` when the arrays no longer reach back that far.
     /// `settled`: the newest pane that is expected not to change any more.
     pub fn parts(&mut self, p: Pane, settled: Pane) -> Option<Parts> {
@@ -271,7 +322,9 @@ impl Window {
             let open = till.upto_from_memo(Edge::Opening, opening, settled);
             end.minus(&open)
         });
-        Some(parts(&end, &open, tills.collect()))
+        let mut money = tills.collect();
+        self.rare.add_costs(&mut money, opening, p, settled);
+        Some(parts(&end, &open, &self.rare.upto(p, settled), money))
     }
 
     /// As [`Window::parts`] for any pane, remembering nothing.
@@ -282,7 +335,9 @@ impl Window {
             return None;
         }
         let tills = self.tills.iter().map(|till| till.upto(p).minus(&till.upto(opening)));
-        Some(parts(&self.people.upto(p), &self.people.upto(opening), tills.collect()))
+        let mut money = tills.collect();
+        self.rare.add_costs_at(&mut money, opening, p);
+        Some(parts(&self.people.upto(p), &self.people.upto(opening), &self.rare.upto_at(p), money))
     }
 
     /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
@@ -291,16 +346,17 @@ impl Window {
         for till in &mut self.tills {
             till.fold_before(limit);
         }
+        self.rare.fold_before(limit);
     }
 
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.people.bytes() + self.tills.iter().map(Prefix::bytes).sum::<usize>()
+        self.people.bytes() + self.tills.iter().map(Prefix::bytes).sum::<usize>() + self.rare.bytes()
     }
 }
 
-fn parts(end: &PeopleSum, open: &PeopleSum, money: Vec<MoneyParts>) -> Parts {
+fn parts(end: &PeopleSum, open: &PeopleSum, rare: &RareSum, money: Vec<MoneyParts>) -> Parts {
     Parts {
         start: open.active,
         end: end.active,
@@ -312,6 +368,10 @@ fn parts(end: &PeopleSum, open: &PeopleSum, money: Vec<MoneyParts>) -> Parts {
         visiting: end.visiting,
         orders: end.orders - open.orders,
         sessions: end.sessions - open.sessions,
+        referred: rare.referred,
+        lost_complainers: rare.lost_complainers,
+        to_date: end.new,
+        costed: rare.costed,
         repeaters: end.second,
         gap_millis: i128::from(end.gap_millis),
         money,

@@ -54,7 +54,7 @@ enum Values {
     /// A count of each window and value of a dimension.
     SegmentCount(fn(&Parts) -> i64),
     /// Money of each window, value of a dimension and currency.
-    SegmentMoney(fn(Currency, &MoneyParts) -> f64),
+    SegmentMoney(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
     /// Anything else.
     Other { labels: &'static [&'static str], read: fn(&Scrape<'_>, &mut Samples) },
 }
@@ -222,6 +222,26 @@ static WINDOW: &[Metric] = &[
         "Orders in the window, cancelled ones included.",
         Values::Count(|parts| parts.orders),
     ),
+    window(
+        "retentiond_window_referred_customers",
+        "New customers whose first order, or whose profile in panes <= p, names who referred them.",
+        Values::Count(|parts| parts.referred),
+    ),
+    window(
+        "retentiond_window_lost_complainers",
+        "Lost customers with a complaint in panes <= p.",
+        Values::Count(|parts| parts.lost_complainers),
+    ),
+    window(
+        "retentiond_window_customers_to_date",
+        "Customers with an order in panes <= p.",
+        Values::Count(|parts| parts.to_date),
+    ),
+    window(
+        "retentiond_window_costed_customers",
+        "Customers with an order and a cost in panes <= p.",
+        Values::Count(|parts| parts.costed),
+    ),
     window("retentiond_window_sessions", "Sessions in the window.", Values::Count(|parts| parts.sessions)),
     window(
         "retentiond_window_churn_ratio",
@@ -249,6 +269,17 @@ static WINDOW: &[Metric] = &[
         "retentiond_window_conversion_ratio",
         "Ordering / visiting, of this replica; may exceed 1.",
         Values::Ratio(Parts::conversion_ratio),
+    ),
+    window("retentiond_window_referral_ratio", "Referred / N, of this replica.", Values::Ratio(Parts::referral_ratio)),
+    window(
+        "retentiond_window_lost_complainer_ratio",
+        "Lost complainers / L, of this replica.",
+        Values::Ratio(Parts::lost_complainer_ratio),
+    ),
+    window(
+        "retentiond_window_cost_coverage_ratio",
+        "Costed customers / customers to date, of this replica.",
+        Values::Ratio(Parts::cost_coverage_ratio),
     ),
     window(
         "retentiond_window_purchase_frequency",
@@ -287,6 +318,16 @@ static WINDOW: &[Metric] = &[
         Values::Money(|_, currency, money| Some(read::major(money.cancellations, currency))),
     ),
     window(
+        "retentiond_window_acquisition_costs",
+        "What was spent in the window to win customers, in major units.",
+        Values::Money(|_, currency, money| Some(read::major(money.costs.acquisition, currency))),
+    ),
+    window(
+        "retentiond_window_retention_costs",
+        "What was spent in the window to keep customers, in major units.",
+        Values::Money(|_, currency, money| Some(read::major(money.costs.retention, currency))),
+    ),
+    window(
         "retentiond_window_average_order_value",
         "Revenue / orders of the currency, in major units, of this replica.",
         Values::Money(|_, currency, money| read::average(money.revenue, money, currency)),
@@ -301,6 +342,12 @@ static WINDOW: &[Metric] = &[
         "Customer lifetime value, of this replica: (net revenue of the currency / ordering customers) x (lifespan / \
          P), in major units; only of the reference window, once it is complete.",
         Values::Money(|window, currency, money| window.lifetime_value(currency, money)),
+    ),
+    window(
+        "retentiond_window_clv_after_costs",
+        "clv - (costs of the currency in panes <= p / customers to date), of this replica, in major units; where there \
+         are such costs.",
+        Values::Money(|window, currency, money| window.value_after_costs(currency, money)),
     ),
 ];
 
@@ -358,6 +405,16 @@ static SEGMENT: &[Metric] = &[
         Values::SegmentCount(|parts| parts.visiting),
     ),
     window(
+        "retentiond_segment_referred_customers",
+        "As retentiond_window_referred_customers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.referred),
+    ),
+    window(
+        "retentiond_segment_lost_complainers",
+        "As retentiond_window_lost_complainers, of the customers of one value of a dimension.",
+        Values::SegmentCount(|parts| parts.lost_complainers),
+    ),
+    window(
         "retentiond_segment_orders",
         "As retentiond_window_orders, of the customers of one value of a dimension.",
         Values::SegmentCount(|parts| parts.orders),
@@ -370,22 +427,27 @@ static SEGMENT: &[Metric] = &[
     window(
         "retentiond_segment_revenue",
         "As retentiond_window_revenue, of the customers of one value of a dimension.",
-        Values::SegmentMoney(|currency, money| read::major(money.revenue, currency)),
+        Values::SegmentMoney(|_, currency, money| Some(read::major(money.revenue, currency))),
     ),
     window(
         "retentiond_segment_refunds",
         "As retentiond_window_refunds, of the customers of one value of a dimension.",
-        Values::SegmentMoney(|currency, money| read::major(money.refunds, currency)),
+        Values::SegmentMoney(|_, currency, money| Some(read::major(money.refunds, currency))),
     ),
     window(
         "retentiond_segment_cancellations",
         "As retentiond_window_cancellations, of the customers of one value of a dimension.",
-        Values::SegmentMoney(|currency, money| read::major(money.cancellations, currency)),
+        Values::SegmentMoney(|_, currency, money| Some(read::major(money.cancellations, currency))),
     ),
     window(
         "retentiond_segment_currency_orders",
         "As retentiond_window_currency_orders, of the customers of one value of a dimension.",
-        Values::SegmentMoney(|_, money| read::count(money.orders)),
+        Values::SegmentMoney(|_, _, money| Some(read::count(money.orders))),
+    ),
+    window(
+        "retentiond_segment_clv",
+        "As retentiond_window_clv, of the customers of one value of a dimension.",
+        Values::SegmentMoney(|window, currency, money| window.lifetime_value(currency, money)),
     ),
 ];
 
@@ -402,6 +464,18 @@ static PEOPLE: &[Metric] = &[
         &["from", "to"],
         "Passages of customers from one status or stage to another, counted once the horizon has passed them.",
         read::transitions,
+    ),
+    counter(
+        "retentiond_referrals_total",
+        &[],
+        "Customers with an order who are referred, counted once the horizon has passed both.",
+        read::referrals,
+    ),
+    counter(
+        "retentiond_feedback_total",
+        &["kind"],
+        "Feedback accepted; kinds beyond the first 50 found count as other.",
+        read::feedback,
     ),
     gauge(
         "retentiond_dimension_overflowed",

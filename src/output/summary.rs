@@ -15,7 +15,7 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
 
-pub use further::{stages, transitions};
+pub use further::{feedback, stages, transitions};
 
 /// What is known about the data as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +43,10 @@ pub struct Summary {
     pub stages: Vec<StageSummary>,
     /// Passages from one status or stage to another so far, as far as they can no longer change.
     pub transitions: Vec<TransitionSummary>,
+    /// Customers with an order who are referred, as far as it can no longer change.
+    pub referrals: i64,
+    /// Feedback up to the hour of the instant, by kind.
+    pub feedback: Vec<FeedbackSummary>,
     /// Rolling windows and open calendar periods by the values of the dimensions.
     pub segments: Vec<SegmentSummary>,
 }
@@ -93,6 +97,15 @@ pub struct TransitionSummary {
     pub count: i64,
 }
 
+/// How much feedback of a kind there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FeedbackSummary {
+    /// The kind, such as `complaint`.
+    pub kind: String,
+    /// How often.
+    pub count: i64,
+}
+
 /// One window of one value of a dimension.
 #[derive(Debug, Clone, Serialize)]
 pub struct SegmentSummary {
@@ -127,6 +140,9 @@ pub struct WindowSummary {
     /// The counts and ratios.
     #[serde(flatten)]
     pub people: People,
+    /// For how many customers costs are known; not by segment.
+    #[serde(flatten)]
+    pub coverage: Option<Coverage>,
     /// Whether the data reach back far enough for churn to mean something.
     pub complete: bool,
     /// Whether they also reach back to the very first order.
@@ -149,6 +165,8 @@ pub struct People {
     pub repeat_customers: i64,
     pub returning_customers: i64,
     pub visiting_customers: i64,
+    pub referred_customers: i64,
+    pub lost_complainers: i64,
     pub orders: i64,
     pub sessions: i64,
     pub churn_ratio: Option<f64>,
@@ -157,8 +175,19 @@ pub struct People {
     pub repeat_ratio: Option<f64>,
     pub returning_ratio: Option<f64>,
     pub conversion_ratio: Option<f64>,
+    pub referral_ratio: Option<f64>,
+    pub lost_complainer_ratio: Option<f64>,
     pub purchase_frequency: Option<f64>,
     pub lifespan_seconds: Option<f64>,
+}
+
+/// How far costs are known.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
+pub struct Coverage {
+    pub customers_to_date: i64,
+    pub costed_customers: i64,
+    pub cost_coverage_ratio: Option<f64>,
 }
 
 /// The money of one currency in a window: decimal strings in major units.
@@ -178,6 +207,20 @@ pub struct MoneySummary {
     pub net_average_order_value: Option<String>,
     /// Net revenue per ordering customer, times lifespan over P; only of the reference window, once it is complete.
     pub clv: Option<String>,
+    /// What was spent on customers; not by segment.
+    #[serde(flatten)]
+    pub costs: Option<CostSummary>,
+}
+
+/// The costs of one currency in a window: decimal strings in major units.
+#[derive(Debug, Clone, Serialize)]
+pub struct CostSummary {
+    /// Spent to win customers.
+    pub acquisition_costs: String,
+    /// Spent to keep customers.
+    pub retention_costs: String,
+    /// The lifetime value less the costs to date per customer to date; where there are such, and a lifetime value.
+    pub clv_after_costs: Option<String>,
 }
 
 impl Summary {
@@ -191,6 +234,8 @@ impl Summary {
             cohorts: Vec::new(),
             stages: Vec::new(),
             transitions: Vec::new(),
+            referrals: 0,
+            feedback: Vec::new(),
             segments: Vec::new(),
         }
     }
@@ -209,6 +254,8 @@ impl Summary {
             cohorts: further::cohorts(spec, snapshot),
             stages: further::stages(&snapshot.lifecycle).collect(),
             transitions: further::transitions(&snapshot.lifecycle).collect(),
+            referrals: snapshot.totals.referrals,
+            feedback: further::feedback(&snapshot.totals).collect(),
             segments: further::segments(spec, snapshot, background),
         }
     }
@@ -258,6 +305,7 @@ fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, bac
         period_seconds: None,
         active_for_seconds: spec.active_for_millis(id) / 1000,
         people: people(figures),
+        coverage: Some(coverage(figures)),
         complete,
         new_complete: complete && background.history_whole,
         currencies: figures.money.iter().map(money).collect(),
@@ -277,6 +325,8 @@ fn people(figures: &WindowParts) -> People {
         repeat_customers: parts.repeat,
         returning_customers: parts.returning,
         visiting_customers: parts.visiting,
+        referred_customers: parts.referred,
+        lost_complainers: parts.lost_complainers,
         orders: parts.orders,
         sessions: parts.sessions,
         churn_ratio: parts.churn_ratio(),
@@ -285,8 +335,19 @@ fn people(figures: &WindowParts) -> People {
         repeat_ratio: parts.repeat_ratio(),
         returning_ratio: parts.returning_ratio(),
         conversion_ratio: parts.conversion_ratio(),
+        referral_ratio: parts.referral_ratio(),
+        lost_complainer_ratio: parts.lost_complainer_ratio(),
         purchase_frequency: parts.purchase_frequency(),
         lifespan_seconds: parts.lifespan_seconds(),
+    }
+}
+
+fn coverage(figures: &WindowParts) -> Coverage {
+    let parts = &figures.parts;
+    Coverage {
+        customers_to_date: parts.to_date,
+        costed_customers: parts.costed,
+        cost_coverage_ratio: parts.cost_coverage_ratio(),
     }
 }
 
@@ -306,6 +367,11 @@ fn money_summary(
         average_order_value: print(average(money.revenue)),
         net_average_order_value: print(average(money.net())),
         clv: print(reference.and_then(|period| lifetime_value(currency, money, figures, period))),
+        costs: Some(CostSummary {
+            acquisition_costs: decimal_text(money.costs.acquisition, currency),
+            retention_costs: decimal_text(money.costs.retention, currency),
+            clv_after_costs: print(reference.and_then(|period| value_after_costs(currency, money, figures, period))),
+        }),
     }
 }
 
@@ -317,6 +383,22 @@ pub fn lifetime_value(currency: Currency, money: &MoneyParts, figures: &WindowPa
     let per_customer = ratio(decimal(money.net(), currency)?, Decimal::from(parts.ordering))?;
     let lifespan = ratio(Decimal::try_from_i128_with_scale(parts.gap_millis, 0).ok()?, Decimal::from(parts.repeaters))?;
     per_customer.checked_mul(ratio(lifespan, Decimal::from(period))?)
+}
+
+/// The lifetime value less what was spent so far, in that currency, per customer so far; none where nothing is known to
+/// have been spent. Customers without a known cost count as costing nothing: see [`Parts::cost_coverage_ratio`].
+///
+/// [`Parts::cost_coverage_ratio`]: crate::engine::figures::Parts::cost_coverage_ratio
+#[must_use]
+pub fn value_after_costs(
+    currency: Currency,
+    money: &MoneyParts,
+    figures: &WindowParts,
+    period: i64,
+) -> Option<Decimal> {
+    let spent = Some(money.costs).filter(|costs| costs.events_to_date > 0)?.to_date;
+    let per_customer = ratio(decimal(spent, currency)?, Decimal::from(figures.parts.to_date))?;
+    lifetime_value(currency, money, figures, period)?.checked_sub(per_customer)
 }
 
 fn decimal(minor: i128, currency: Currency) -> Option<Decimal> {

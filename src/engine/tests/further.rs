@@ -6,7 +6,7 @@ use super::*;
 fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
     let mut firsts = BTreeMap::<u8, (Time, &'static str)>::new();
     for sent in &model.accepted {
-        if let Fact::Order(_, _, channel) = sent.fact {
+        if let Fact::Order(_, _, channel, _) = sent.fact {
             let channel = match channel {
                 None => "unknown",
                 Some("fax") => "other",
@@ -58,7 +58,13 @@ fn expected_segment(
         Some((first, channel)) if sent.time >= *first => channel,
         _ => "none",
     };
-    let own = model.accepted.iter().filter(|sent| owner(sent) == value).cloned().collect();
+    // A profile and a complaint say something of the customer, whenever they came; costs are not counted by segment.
+    let counts = |sent: &&Sent| match sent.fact {
+        Fact::Profile(_) | Fact::Feedback(_) => firsts.get(&sent.customer).is_some_and(|first| first.1 == value),
+        Fact::Cost(..) => false,
+        _ => owner(sent) == value,
+    };
+    let own = model.accepted.iter().filter(counts).cloned().collect();
     let mut figures = Model { accepted: own, ..Model::default() }.figures(spec, window, p);
     // Who visits counts with all visits, for the value that holds at the pane.
     let belongs = |customer: u8| match firsts.get(&customer) {
@@ -164,7 +170,7 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
         let mut expected = BTreeMap::<(i32, i32), CohortFigures>::new();
         let mut ordered = BTreeSet::new();
         for other in model.accepted.iter().filter(|other| spec.zone.day(other.time) <= today) {
-            let Fact::Order(currency, minor, _) = other.fact else { continue };
+            let Fact::Order(currency, minor, ..) = other.fact else { continue };
             let months = (month(firsts[&other.customer].0), month(other.time));
             let cell = expected.entry(months).or_default();
             cell.orders += 1;

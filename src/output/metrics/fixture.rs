@@ -63,13 +63,21 @@ pub(crate) fn order(id: u32, customer: &str, time: &str, amount: &str, currency:
     )
 }
 
-/// Anna stays, Bert is lost in April, Cora is new in May; one copy, one late order, one message that is no JSON.
+fn event(kind: &str, customer: &str, time: &str, fields: &str) -> String {
+    format!(r#"{{"type":"{kind}","customer_id":"{customer}","time":"{time}",{fields}}}"#)
+}
+
+/// Anna stays, Bert complains and is lost in April, Cora is referred and new in May; a cost in each currency, one copy, one late order, one message that is no JSON.
 pub(crate) fn orders() -> Lines {
     Lines(vec![
         order(1, "anna", "2025-12-20T00:00:00Z", "10.00", "EUR"),
         order(2, "bert", "2026-01-20T00:00:00Z", "20.00", "EUR"),
+        event("feedback", "bert", "2026-01-21T00:00:00Z", r#""kind":"complaint""#),
         order(3, "anna", "2026-03-15T00:00:00Z", "30.00", "EUR"),
         order(4, "anna", "2026-04-25T00:00:00Z", "40.50", "EUR"),
+        event("customer", "cora", "2026-05-01T00:00:00Z", r#""referred_by":"anna""#),
+        event("cost", "cora", "2026-05-01T00:00:00Z", r#""kind":"acquisition","amount":"90","currency":"JPY""#),
+        event("cost", "anna", "2026-05-01T00:00:00Z", r#""kind":"retention","amount":"1.50","currency":"EUR""#),
         order(5, "cora", "2026-05-01T00:00:00Z", "900", "JPY"),
         order(5, "cora", "2026-05-01T00:00:00Z", "900", "JPY"),
         order(6, "bert", "2026-02-01T00:00:00Z", "1.00", "EUR"),

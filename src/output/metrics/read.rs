@@ -94,14 +94,18 @@ impl Scrape<'_> {
             let Some(dimension) = self.spec.dimensions.get(*dimension) else { continue };
             for (id, figures) in window_ids(self.spec).zip(windows) {
                 let Some(figures) = figures else { continue };
-                let name = self.spec.name(id);
+                let p = self.spec.pane(id, snapshot.at);
+                let window = WindowView::new(self.spec, self.background, id, p, figures);
+                let name = &*window.name;
                 match values {
                     Values::SegmentCount(read) => {
                         samples.add([name, &dimension.name, value], count(read(&figures.parts)));
                     }
                     Values::SegmentMoney(read) => {
                         for (&currency, money) in &figures.money {
-                            samples.add([name, &dimension.name, value, currency.code()], read(currency, money));
+                            if let Some(amount) = read(&window, currency, money) {
+                                samples.add([name, &dimension.name, value, currency.code()], amount);
+                            }
                         }
                     }
                     _ => {}
@@ -162,6 +166,12 @@ impl<'a> WindowView<'a> {
         let period = self.reference.filter(|_| self.complete)?;
         summary::lifetime_value(currency, money, self.figures, period)?.to_f64()
     }
+
+    /// Of the reference window, once it is complete, where there are costs.
+    pub(super) fn value_after_costs(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
+        let period = self.reference.filter(|_| self.complete)?;
+        summary::value_after_costs(currency, money, self.figures, period)?.to_f64()
+    }
 }
 
 /// Whether the replica has joined its group and all it owns is applied to the end, give or take what is in flight.
@@ -187,6 +197,21 @@ pub(super) fn transitions(scrape: &Scrape<'_>, samples: &mut Samples) {
     if let Some(snapshot) = &scrape.overview.snapshot {
         for transition in summary::transitions(&snapshot.lifecycle) {
             samples.add([transition.from, transition.to], count(transition.count));
+        }
+    }
+}
+
+pub(super) fn referrals(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(snapshot) = &scrape.overview.snapshot {
+        samples.add([], count(snapshot.totals.referrals));
+    }
+}
+
+/// All that was accepted, also what lies after the instant of the figures: a counter counts what was processed.
+pub(super) fn feedback(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(snapshot) = &scrape.overview.snapshot {
+        for (kind, feedback) in &snapshot.totals.feedback {
+            samples.add([kind], count(feedback.accepted));
         }
     }
 }

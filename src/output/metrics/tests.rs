@@ -14,12 +14,14 @@ use crate::worker::pool::Overview;
 const PROMISED: &str = "start_customers end_customers new_customers lost_customers retained_customers \
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
     complete new_complete revenue refunds cancellations currency_orders churn_ratio retention_ratio crr_ratio \
-    repeat_ratio returning_ratio conversion_ratio purchase_frequency average_order_value net_average_order_value clv";
+    repeat_ratio returning_ratio conversion_ratio purchase_frequency average_order_value net_average_order_value clv \
+    referred_customers referral_ratio lost_complainers lost_complainer_ratio acquisition_costs retention_costs \
+    customers_to_date costed_customers cost_coverage_ratio clv_after_costs";
 const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers lost_customers retained_customers \
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
-    revenue refunds cancellations currency_orders";
+    revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
-const PROMISED_OF_OPERATION: &str = "customers transitions_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
+const PROMISED_OF_OPERATION: &str = "customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
     events_late_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
     rebalances_total build_info";
@@ -146,6 +148,13 @@ fn figures_of_the_windows() {
         ("returning_ratio", 1.0),
         ("conversion_ratio", 1.0),
         ("purchase_frequency", 1.5),
+        ("referred_customers", 1.0),
+        ("referral_ratio", 1.0),
+        ("lost_complainers", 1.0),
+        ("lost_complainer_ratio", 1.0),
+        ("customers_to_date", 3.0),
+        ("costed_customers", 2.0),
+        ("cost_coverage_ratio", 2.0 / 3.0),
         ("complete", 1.0),
         ("new_complete", 1.0),
     ] {
@@ -163,12 +172,22 @@ fn figures_of_the_windows() {
             ("retentiond_window_revenue{window=\"month\",currency=\"EUR\"}", 0.0),
             ("retentiond_window_currency_orders{window=\"30d\",currency=\"JPY\"}", 2.0),
             ("retentiond_window_average_order_value{window=\"30d\",currency=\"JPY\"}", 750.0),
+            ("retentiond_window_acquisition_costs{window=\"30d\",currency=\"JPY\"}", 90.0),
+            ("retentiond_window_retention_costs{window=\"30d\",currency=\"EUR\"}", 1.5),
+            ("retentiond_window_retention_costs{window=\"month_previous\",currency=\"EUR\"}", 0.0),
+            ("retentiond_referrals_total", 1.0),
+            ("retentiond_feedback_total{kind=\"complaint\"}", 1.0),
         ],
     );
     // (10 + 20 + 30 + 40.50) / 3 ordering customers x ((126 + 1.5) / 2 days) / 365 days.
     let clv = series["retentiond_window_clv{window=\"365d\",currency=\"EUR\"}"];
     assert!((clv - 100.5 / 3.0 * 63.75 / 365.0).abs() < 1e-9, "{clv}");
     assert!(!series.contains_key("retentiond_window_clv{window=\"30d\",currency=\"EUR\"}"));
+    // Everybody belongs to the one channel `unknown`.
+    let of_segment = "window=\"365d\",dimension=\"channel\",value=\"unknown\",currency=\"EUR\"";
+    assert_values(&series, &[(&format!("retentiond_segment_clv{{{of_segment}}}"), clv)]);
+    let after_costs = series["retentiond_window_clv_after_costs{window=\"365d\",currency=\"EUR\"}"];
+    assert!((after_costs - (clv - 1.5 / 3.0)).abs() < 1e-9, "{after_costs}");
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Cohorts, stages and segments of a summary.
 
 use super::{
-    Background, CohortMoney, CohortSummary, SegmentSummary, StageSummary, TransitionSummary, WindowSummary,
-    period_summary, rolling_summary,
+    Background, CohortMoney, CohortSummary, FeedbackSummary, SegmentSummary, StageSummary, TransitionSummary,
+    WindowSummary, period_summary, rolling_summary,
 };
 use crate::engine::CohortFigures;
 use crate::engine::lifecycle::{LifecycleParts, Stage, Status, Transition};
 use crate::engine::snapshot::{Period, Snapshot};
 use crate::engine::spec::Spec;
+use crate::engine::totals::TotalsParts;
 use crate::engine::zone::{self, month_of};
 use crate::event::decimal_text;
 
@@ -71,13 +72,19 @@ pub fn transitions(parts: &LifecycleParts) -> impl Iterator<Item = TransitionSum
     })
 }
 
+/// Feedback by kind.
+pub fn feedback(parts: &TotalsParts) -> impl Iterator<Item = FeedbackSummary> {
+    let found = parts.feedback.iter().filter(|(_, feedback)| feedback.count != 0);
+    found.map(|(kind, feedback)| FeedbackSummary { kind: kind.clone(), count: feedback.count })
+}
+
 /// The windows of every value of every dimension.
 pub(super) fn segments(spec: &Spec, snapshot: &Snapshot, background: &Background) -> Vec<SegmentSummary> {
     let mut summaries = Vec::new();
     for ((dimension, value), windows) in &snapshot.segments {
         for (place, figures) in windows.iter().enumerate() {
             let Some(figures) = figures else { continue };
-            let window: WindowSummary = match place.checked_sub(spec.rolling.len()) {
+            let mut window: WindowSummary = match place.checked_sub(spec.rolling.len()) {
                 None => rolling_summary(spec, place, figures, snapshot.at, background),
                 Some(window) => {
                     let open = snapshot.periods.iter().rfind(|period| period.window == window && !period.closed);
@@ -86,6 +93,9 @@ pub(super) fn segments(spec: &Spec, snapshot: &Snapshot, background: &Background
                     period_summary(spec, &period, snapshot.at, background)
                 }
             };
+            // Costs are not booked by segment: nothing is said rather than zero.
+            window.coverage = None;
+            window.currencies.values_mut().for_each(|money| money.costs = None);
             let dimension = spec.dimensions[*dimension].name.clone();
             summaries.push(SegmentSummary { dimension, value: value.clone(), window });
         }

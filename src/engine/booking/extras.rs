@@ -1,0 +1,133 @@
+//! What is booked for the few customers who were referred, complained or cost something.
+//!
+//! Each figure here depends on the first order and on the earliest event of its kind. When either turns out to be
+//! earlier, what stood there is taken back and booked anew.
+
+use super::{Belonging, Engine};
+use crate::engine::axis::Moment;
+use crate::engine::clock::Class;
+use crate::engine::customers::Slot;
+use crate::engine::extras::{COMPLAINT, Rare};
+use crate::engine::recent::OrderPlace;
+use crate::engine::record::Mark;
+use crate::engine::segments::Profile;
+use crate::engine::window::{Sign, Silence};
+use crate::event::{CostKind, Money};
+
+impl Engine {
+    /// A profile names who referred the customer.
+    pub(in crate::engine) fn book_mention(&mut self, slot: Slot, at: Moment) {
+        let belonging = self.belonging(slot);
+        self.at_earliest(slot, Rare::Mention, at, |engine, sign| engine.book_referral(slot, belonging, sign));
+    }
+
+    /// Books feedback; a complaint also for the silences of the customer.
+    pub(in crate::engine) fn book_feedback(&mut self, slot: Slot, kind: &str, at: Moment) {
+        self.totals.feedback(kind, at.time);
+        if kind == COMPLAINT {
+            let belonging = self.belonging(slot);
+            self.at_earliest(slot, Rare::Complaint, at, |engine, sign| {
+                for silence in engine.silences(slot) {
+                    engine.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
+                    engine.segments.each(belonging.profile, |window| window.lost_complainer(&silence, sign));
+                }
+            });
+        }
+    }
+
+    /// Books money that was spent on a customer.
+    pub(in crate::engine) fn book_cost(&mut self, slot: Slot, kind: CostKind, amount: Money, at: Moment) {
+        let currency = self.currency_number(amount.currency);
+        for window in &mut self.windows {
+            window.cost(kind, currency, amount.minor, at, Sign::Add);
+        }
+        let belonging = self.belonging(slot);
+        self.at_earliest(slot, Rare::Cost, at, |engine, sign| engine.book_coverage(slot, belonging, sign));
+    }
+
+    /// Does nothing unless `at` is earlier than every event of the kind so far; if so, takes back what follows from
+    /// the earliest so far and books what follows from this one.
+    fn at_earliest(&mut self, slot: Slot, what: Rare, at: Moment, mut book: impl FnMut(&mut Engine, Sign)) {
+        if self.earliest(slot, what).is_some_and(|earliest| earliest.time <= at.time) {
+            return;
+        }
+        book(self, Sign::Remove);
+        self.extras.note(slot, self.customers.record_mut(slot), what, at.time);
+        book(self, Sign::Add);
+        let customers = &self.customers;
+        self.extras.sweep(|slot| customers.record(slot).first(), self.clock.floor(Class::Orders));
+    }
+
+    fn earliest(&self, slot: Slot, what: Rare) -> Option<Moment> {
+        self.extras.earliest(slot, self.customers.record(slot), what).map(|time| self.moment(time))
+    }
+
+    /// The customer's first order is another one than before, under which `old` was booked. Called before the order
+    /// counts; `referred` says whether it names who referred the customer.
+    pub(super) fn move_extras(&mut self, slot: Slot, old: Belonging, new: Belonging, referred: bool) {
+        self.book_referral(slot, old, Sign::Remove);
+        self.book_coverage(slot, old, Sign::Remove);
+        self.customers.record_mut(slot).set(Mark::Referred, referred);
+        self.book_referral(slot, new, Sign::Add);
+        self.book_coverage(slot, new, Sign::Add);
+        if old.profile != new.profile {
+            for silence in self.silences(slot) {
+                self.segments.each(old.profile, |window| window.lost_complainer(&silence, Sign::Remove));
+                self.segments.each(new.profile, |window| window.lost_complainer(&silence, Sign::Add));
+            }
+        }
+    }
+
+    /// Referred from the first order on, or from the earliest mention where that is later.
+    fn book_referral(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
+        let Some(first) = belonging.first else { return };
+        let by_first_order = self.customers.record(slot).has(Mark::Referred);
+        let mention = if by_first_order { Some(first) } else { self.earliest(slot, Rare::Mention) };
+        let Some(since) = mention.map(|mention| mention.max(first)) else { return };
+        self.windows.iter_mut().for_each(|window| window.referred(first, since, sign));
+        self.segments.each(belonging.profile, |window| window.referred(first, since, sign));
+        self.totals.referral(since.time, sign);
+    }
+
+    /// A customer with a cost from the first order on, or from the earliest cost where that is later.
+    fn book_coverage(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
+        let (Some(first), Some(cost)) = (belonging.first, self.earliest(slot, Rare::Cost)) else { return };
+        self.windows.iter_mut().for_each(|window| window.costed(cost.max(first), sign));
+    }
+
+    /// The silences after the known orders of a complainer. All earlier ones ended before the complaint, so nothing of
+    /// them counts.
+    fn silences(&self, slot: Slot) -> Vec<Silence> {
+        let Some(since) = self.earliest(slot, Rare::Complaint) else { return Vec::new() };
+        let record = self.customers.record(slot);
+        let orders = self.recent.newest_orders(slot, record, record.orders as usize);
+        let mut next = None;
+        let silence = |order| {
+            let y = self.moment(order);
+            let silence = Silence { y, since, next };
+            next = Some(y);
+            silence
+        };
+        orders.into_iter().rev().map(silence).collect()
+    }
+
+    /// A complainer's new order cuts the silence that followed the one before, and begins its own. Called before the
+    /// order counts.
+    pub(super) fn interrupt_complainers_silence(
+        &mut self,
+        slot: Slot,
+        profile: Profile,
+        place: &OrderPlace,
+        at: Moment,
+    ) {
+        let Some(since) = self.earliest(slot, Rare::Complaint) else { return };
+        let next = place.s.map(|s| self.moment(s));
+        let own = Silence { y: at, since, next };
+        let cut = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
+        for (silence, sign) in [(Some(own), Sign::Add), (cut, Sign::Remove)] {
+            let Some(silence) = silence else { continue };
+            self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
+            self.segments.each(profile, |window| window.lost_complainer(&silence, sign));
+        }
+    }
+}

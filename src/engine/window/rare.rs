@@ -1,0 +1,142 @@
+//! The arrays of a window that only what is rare is booked in: referrals, complaints and costs. Where there are none,
+//! they stay empty.
+
+use super::Sign;
+use crate::engine::axis::Pane;
+use crate::engine::figures::{CostParts, MoneyParts};
+use crate::engine::prefix::{Cell, Edge, Prefix};
+use crate::event::CostKind;
+
+/// One pane's differences.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RarePeople {
+    pub referred: i32,
+    pub lost_complainers: i32,
+    pub costed: i32,
+}
+
+/// Prefix sums of [`RarePeople`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RareSum {
+    pub referred: i64,
+    pub lost_complainers: i64,
+    pub costed: i64,
+}
+
+impl Cell for RarePeople {
+    type Sum = RareSum;
+    fn add_to(&self, sum: &mut RareSum) {
+        sum.referred += i64::from(self.referred);
+        sum.lost_complainers += i64::from(self.lost_complainers);
+        sum.costed += i64::from(self.costed);
+    }
+}
+
+/// One pane's costs of one currency, in minor units.
+#[derive(Debug, Clone, Copy, Default)]
+struct Costs {
+    acquisition: i64,
+    retention: i64,
+    events: i64,
+}
+
+/// Prefix sums of [`Costs`].
+#[derive(Debug, Clone, Copy, Default)]
+struct CostSum {
+    acquisition: i128,
+    retention: i128,
+    events: i64,
+}
+
+impl Cell for Costs {
+    type Sum = CostSum;
+    fn add_to(&self, sum: &mut CostSum) {
+        sum.acquisition += i128::from(self.acquisition);
+        sum.retention += i128::from(self.retention);
+        sum.events += self.events;
+    }
+}
+
+/// The arrays.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rarities {
+    people: Prefix<RarePeople>,
+    /// By the number that the engine gave the currency.
+    costs: Vec<Prefix<Costs>>,
+}
+
+impl Rarities {
+    /// The cell of a pane.
+    pub fn cell(&mut self, pane: Pane) -> &mut RarePeople {
+        self.people.cell(pane)
+    }
+
+    /// Books a cost, or takes it back.
+    pub fn cost(&mut self, kind: CostKind, currency: usize, minor: i64, pane: Pane, sign: Sign) {
+        if self.costs.len() <= currency {
+            self.costs.resize_with(currency + 1, Prefix::default);
+        }
+        let by = sign as i64;
+        let cell = self.costs[currency].cell(pane);
+        cell.events += by;
+        match kind {
+            CostKind::Acquisition => cell.acquisition += by * minor,
+            CostKind::Retention => cell.retention += by * minor,
+        }
+    }
+
+    /// The sums up to pane `p`.
+    pub fn upto(&mut self, p: Pane, settled: Pane) -> RareSum {
+        self.people.upto_from_memo(Edge::End, p, settled)
+    }
+
+    /// As [`Rarities::upto`], remembering nothing.
+    pub fn upto_at(&self, p: Pane) -> RareSum {
+        self.people.upto(p)
+    }
+
+    /// Adds the costs of the window (`opening`, `p`] to the money by currency.
+    pub fn add_costs(&mut self, money: &mut Vec<MoneyParts>, opening: Pane, p: Pane, settled: Pane) {
+        let costs = self.costs.iter_mut().map(|costs| {
+            let end = costs.upto_from_memo(Edge::End, p, settled);
+            cost_parts(&end, &costs.upto_from_memo(Edge::Opening, opening, settled))
+        });
+        add_costs(money, costs);
+    }
+
+    /// As [`Rarities::add_costs`], remembering nothing.
+    pub fn add_costs_at(&self, money: &mut Vec<MoneyParts>, opening: Pane, p: Pane) {
+        add_costs(money, self.costs.iter().map(|costs| cost_parts(&costs.upto(p), &costs.upto(opening))));
+    }
+
+    /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
+    pub fn fold_before(&mut self, limit: Pane) {
+        self.people.fold_before(limit);
+        for costs in &mut self.costs {
+            costs.fold_before(limit);
+        }
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        self.people.bytes() + self.costs.iter().map(Prefix::bytes).sum::<usize>()
+    }
+}
+
+fn cost_parts(end: &CostSum, open: &CostSum) -> CostParts {
+    CostParts {
+        acquisition: end.acquisition - open.acquisition,
+        retention: end.retention - open.retention,
+        to_date: end.acquisition + end.retention,
+        events_to_date: end.events,
+    }
+}
+
+fn add_costs(money: &mut Vec<MoneyParts>, costs: impl ExactSizeIterator<Item = CostParts>) {
+    if money.len() < costs.len() {
+        money.resize(costs.len(), MoneyParts::default());
+    }
+    for (money, costs) in money.iter_mut().zip(costs) {
+        money.costs = costs;
+    }
+}
