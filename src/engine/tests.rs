@@ -116,6 +116,17 @@ fn topic(sent: &Sent) -> usize {
     usize::from(matches!(sent.fact, Fact::Session(_)))
 }
 
+/// The type of an event that names an id.
+fn type_of(fact: &Fact) -> Option<u8> {
+    match fact {
+        Fact::Order(..) => Some(0),
+        Fact::Refund(..) => Some(1),
+        Fact::Cancel(..) => Some(2),
+        Fact::Session(_) => Some(3),
+        Fact::Profile(_) | Fact::Feedback(_) | Fact::Cost(..) | Fact::Erase => None,
+    }
+}
+
 /// What an analyst has: the accepted events, in log order. Their customers are identities: an id before and after it was
 /// erased are two.
 #[derive(Default, Clone)]
@@ -135,15 +146,9 @@ impl Model {
         if mark.is_some_and(|mark| sent.time.millis() < mark.millis() - LATENESS) {
             return Outcome::TooLate;
         }
-        let kind = match sent.fact {
-            Fact::Order(..) => 0,
-            Fact::Refund(..) => 1,
-            Fact::Cancel(..) => 2,
-            Fact::Session(_) => 3,
-            // Without an id in the event.
-            Fact::Profile(_) | Fact::Feedback(_) | Fact::Cost(..) | Fact::Erase => u8::MAX,
-        };
-        if kind != u8::MAX && sent.id.is_some_and(|id| !self.seen.insert((sent.customer, kind, id))) {
+        if let (Some(kind), Some(id)) = (type_of(&sent.fact), sent.id)
+            && !self.seen.insert((sent.customer, kind, id))
+        {
             return Outcome::Duplicate;
         }
         *mark = (*mark).max(Some(sent.time));
@@ -255,8 +260,8 @@ fn sent() -> impl Strategy<Value = (Sent, i64)> {
         1 => Just(Fact::Erase),
     ];
     // Steps from nothing to weeks, so that every figure lapses now and then; lateness from none to too much.
-    let step = prop_oneof![3 => Just(0_i64), 4 => 0..HOUR, 4 => 0..2 * DAY, 1 => 0..40 * DAY];
-    let late = prop_oneof![5 => Just(0_i64), 2 => 0..HOUR, 2 => 0..LATENESS, 1 => LATENESS..LATENESS + DAY];
+    let step = prop_oneof![3 => Just(0_i64), 6 => 0..HOUR, 3 => 0..2 * DAY, 1 => 0..40 * DAY];
+    let late = prop_oneof![2 => Just(0_i64), 1 => 0..HOUR, 6 => 0..LATENESS, 1 => LATENESS..LATENESS + DAY];
     // Few ids among many events, so that some name an id once more for something else.
     let id = prop::option::weighted(0.8, 0..25_u32);
     (0..IDS, fact, id, step, late).prop_map(|(customer, fact, id, step, late)| {
@@ -274,8 +279,12 @@ fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
         for ((mut sent, step), again) in steps {
             now += step;
             sent.time = Time::clamped(now - sent.time.millis());
-            let earlier = again.filter(|_| !history.is_empty()).map(|index| index.get(&history).clone());
-            history.push(earlier.filter(|earlier| earlier.fact != Fact::Erase).unwrap_or(sent));
+            let identified = |sent: &&Sent| sent.id.is_some() && type_of(&sent.fact).is_some();
+            let lately: Vec<_> = history.iter().rev().filter(identified).take(3).cloned().collect();
+            history.push(match again {
+                Some(index) if !lately.is_empty() => index.get(&lately).clone(),
+                _ => sent,
+            });
         }
         history
     })
