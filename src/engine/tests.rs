@@ -251,7 +251,7 @@ fn sent() -> impl Strategy<Value = (Sent, i64)> {
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Refund(currency, minor)),
         1 => (0..2_u8, 0..10_000_i64).prop_map(|(currency, minor)| Fact::Cancel(currency, minor)),
         4 => Just(Fact::Session(0)),
-        2 => referrer().prop_map(Fact::Profile),
+        2 => prop::sample::select(vec![None, Some(""), Some("c8"), Some("c9")]).prop_map(Fact::Profile),
         2 => prop::sample::select(vec!["complaint", "complaint", "praise", "Complaint", "other"])
             .prop_map(Fact::Feedback),
         2 => (any::<bool>(), 0..2_u8, 0..10_000_i64).prop_map(|(keeps, currency, minor)| {
