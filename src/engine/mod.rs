@@ -2,18 +2,22 @@
 //!
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
-//! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
-//! - [`customers`], `record` and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
+//! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
+//!   further figures; [`customer`] is what is told of one customer.
+//! - [`customers`], `record`, `recent` and `net_revenue` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
 
 pub mod axis;
 mod booking;
 pub mod clock;
 pub mod cohorts;
+pub mod customer;
 pub mod customers;
 pub mod dedup;
+pub mod distribution;
 pub mod figures;
 mod journal;
 pub mod lifecycle;
+mod net_revenue;
 pub mod prefix;
 mod recent;
 mod record;
@@ -34,9 +38,11 @@ use clock::{Class, Clock};
 use cohorts::{CohortParts, Cohorts};
 use customers::{Customers, Key};
 use dedup::Dedup;
+use distribution::{DistributionParts, Distributions};
 use figures::{MoneyParts, Parts};
 use journal::Journal;
 use lifecycle::{Lifecycle, LifecycleParts};
+use net_revenue::NetRevenue;
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
@@ -87,6 +93,8 @@ pub struct Engine {
     segments: Segments,
     lifecycle: Lifecycle,
     cohorts: Cohorts,
+    distributions: Distributions,
+    net_revenue: NetRevenue,
     currencies: Vec<Currency>,
     first_event: Option<Time>,
     first_order: Option<Time>,
@@ -108,6 +116,8 @@ impl Engine {
             segments: Segments::new(&spec),
             lifecycle: Lifecycle::new(spec.lifecycle.clone()),
             cohorts: Cohorts::default(),
+            distributions: Distributions::default(),
+            net_revenue: NetRevenue::default(),
             currencies: Vec::new(),
             first_event: None,
             first_order: None,
@@ -165,6 +175,7 @@ impl Engine {
             Some(slot) => {
                 self.recent.remove(slot);
                 self.journal.remove(slot);
+                self.net_revenue.remove(slot);
                 true
             }
             None => false,
@@ -198,6 +209,7 @@ impl Engine {
     /// Folds what lies further back than the kept history, every so often.
     fn fold_history(&mut self) {
         let (Some(history), Some(horizon)) = (self.spec.history, self.clock.horizon()) else { return };
+        self.distributions.fold(horizon, self.spec.allowed_lateness);
         let limit = horizon.plus(-history);
         if limit < self.folded_at.plus(history / 8 + HOUR) {
             return;
@@ -267,6 +279,12 @@ impl Engine {
         self.lifecycle.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
+    /// How gaps and order values are spread at an instant; gaps count up to the same hour as passages.
+    #[must_use]
+    pub fn distributions(&self, at: Time) -> DistributionParts {
+        self.distributions.parts(at.plus(-self.spec.allowed_lateness), &self.currencies)
+    }
+
     /// The cohort triangle as of an instant, by cohort month and month, both counted from January of year 0.
     #[must_use]
     pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
@@ -323,7 +341,8 @@ impl Engine {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
         let small = self.recent.bytes() + self.journal.bytes() + self.lifecycle.bytes() + self.cohorts.bytes();
-        self.customers.bytes() + windows + self.segments.bytes() + dedup + small
+        let spread = self.distributions.bytes() + self.net_revenue.bytes();
+        self.customers.bytes() + windows + self.segments.bytes() + dedup + small + spread
     }
 }
 

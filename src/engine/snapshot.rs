@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::distribution::DistributionParts;
 use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::zone::{Day, Unit};
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub segments_overflowed: Vec<bool>,
     /// Customers by stage and status, and their passages.
     pub lifecycle: LifecycleParts,
+    /// How gaps and order values are spread.
+    pub distributions: DistributionParts,
     /// The cohort triangle by cohort month and month, both counted from January of year 0; only in answer to
     /// [`Periods::Since`].
     pub cohorts: Option<BTreeMap<(i32, i32), CohortFigures>>,
@@ -72,6 +75,7 @@ impl Snapshot {
             segments: BTreeMap::new(),
             segments_overflowed: vec![false; spec.dimensions.len()],
             lifecycle: LifecycleParts::default(),
+            distributions: DistributionParts::default(),
             cohorts: matches!(periods, Periods::Since(_)).then(BTreeMap::new),
         }
     }
@@ -89,6 +93,7 @@ impl Snapshot {
         }
         self.add_segments(engine);
         self.lifecycle += &engine.lifecycle(self.at);
+        self.distributions += &engine.distributions(self.at);
         if let Some(cohorts) = &mut self.cohorts {
             add_cohorts(cohorts, &engine.cohorts(self.at));
         }
@@ -125,6 +130,7 @@ impl Snapshot {
         }
         add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
         self.lifecycle += &other.lifecycle;
+        self.distributions += &other.distributions;
         if let (Some(sum), Some(more)) = (&mut self.cohorts, &other.cohorts) {
             add_cohorts(sum, more);
         }

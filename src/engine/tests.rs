@@ -254,7 +254,9 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
 }
 
 mod further;
+mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
+use spread::{assert_customers_equal, assert_distributions_equal};
 
 proptest! {
     #![proptest_config(cases(3_000))]
@@ -274,6 +276,8 @@ proptest! {
         assert_segments_equal(&spec, &mut engines, &all)?;
         assert_lifecycle_equal(&spec, &engines, &all)?;
         assert_cohorts_equal(&spec, &engines, &all)?;
+        assert_distributions_equal(&spec, &engines, &all)?;
+        assert_customers_equal(&spec, &engines, &all)?;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
 
+mod customer;
+mod distributions;
 mod further;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
 
+pub use customer::CustomerSummary;
+pub use distributions::{DistributionSummary, distributions};
 pub use further::{stages, transitions};
 
 /// What is known about the data as a whole.
@@ -43,6 +47,8 @@ pub struct Summary {
     pub stages: Vec<StageSummary>,
     /// Passages from one status or stage to another so far, as far as they can no longer change.
     pub transitions: Vec<TransitionSummary>,
+    /// How gaps and order values are spread.
+    pub distributions: Vec<DistributionSummary>,
     /// Rolling windows and open calendar periods by the values of the dimensions.
     pub segments: Vec<SegmentSummary>,
 }
@@ -191,6 +197,7 @@ impl Summary {
             cohorts: Vec::new(),
             stages: Vec::new(),
             transitions: Vec::new(),
+            distributions: Vec::new(),
             segments: Vec::new(),
         }
     }
@@ -209,6 +216,7 @@ impl Summary {
             cohorts: further::cohorts(spec, snapshot),
             stages: further::stages(&snapshot.lifecycle).collect(),
             transitions: further::transitions(&snapshot.lifecycle).collect(),
+            distributions: distributions(&snapshot.distributions),
             segments: further::segments(spec, snapshot, background),
         }
     }
