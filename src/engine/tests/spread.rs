@@ -16,7 +16,7 @@ fn order_times(model: &Model) -> BTreeMap<u8, Vec<Time>> {
 
 pub(super) fn assert_distributions_equal(spec: &Spec, engines: &[Engine], model: &Model) -> Result<(), TestCaseError> {
     let orders = order_times(model);
-    let instants = model.accepted.iter().step_by(3).map(|sent| sent.time.millis());
+    let instants = model.accepted.iter().step_by(4).map(|sent| sent.time.millis());
     for at in instants.flat_map(|time| [time, time + LATENESS, time + LATENESS + HOUR, time + 100 * DAY]) {
         let at = Time::clamped(at);
         let mut found = DistributionParts::default();
