@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::event::wall_clock;
+use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{DeadLetters, Origin};
 use crate::source::idle::{Silence, raises};
+use crate::source::latency::Latency;
 use crate::source::rebalance::{self, Command, Event};
 use crate::source::status::{Position, SourceStatus};
 use crate::source::{LogClient, Partition, Polled, SourceError, Start, TopicPartition};
@@ -64,6 +65,7 @@ pub struct Dispatcher<C: LogClient> {
     group: rebalance::State,
     progress: BTreeMap<TopicPartition, Progress>,
     status: watch::Sender<SourceStatus>,
+    latency: Latency,
     last_commit: Instant,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
@@ -89,6 +91,7 @@ impl<C: LogClient> Dispatcher<C> {
             rules,
             progress: BTreeMap::new(),
             status,
+            latency: Latency::default(),
             last_commit: Instant::now(),
             last_publish: None,
             last_idle_check: None,
@@ -123,13 +126,14 @@ impl<C: LogClient> Dispatcher<C> {
 
     fn round(&mut self) -> Result<(), SourceError> {
         let polled = self.client.poll(POLL_WAIT);
+        let read = Instant::now();
         let latest = wall_clock().plus(self.rules.max_future);
         for polled in polled {
             if !matches!(polled, Polled::Trouble(_) | Polled::Uncommitted | Polled::Lost(_) | Polled::Fatal(_)) {
                 self.well_again();
             }
             match polled {
-                Polled::Records(at, batch) => self.hand_out(at, batch, latest)?,
+                Polled::Records(at, batch) => self.hand_out(at, batch, latest, read)?,
                 Polled::End { at, offset } => self.pool.end(at, offset).map_err(gone)?,
                 Polled::Assigned(given) => self.step(Event::Assigned(given))?,
                 Polled::Revoked(taken) => self.step(Event::Revoked(taken))?,
@@ -179,14 +183,20 @@ impl<C: LogClient> Dispatcher<C> {
         raises(&all, idle_after).into_iter().try_for_each(|(at, to)| self.pool.raise(at, to)).map_err(gone)
     }
 
-    fn hand_out(&mut self, at: TopicPartition, batch: C::Batch, latest: crate::event::Time) -> Result<(), SourceError> {
+    fn hand_out(
+        &mut self,
+        at: TopicPartition,
+        batch: C::Batch,
+        latest: Time,
+        read: Instant,
+    ) -> Result<(), SourceError> {
         use crate::source::RecordBatch;
         let Some(progress) = self.progress.get_mut(&at) else { return Ok(()) };
         if !batch.is_empty() {
             progress.last_record = Some(Instant::now());
             progress.handed_out = Some(batch.get(batch.len() - 1).offset + 1);
         }
-        self.pool.records(at, batch, latest).map_err(gone)
+        self.pool.records(at, batch, latest, read).map_err(gone)
     }
 
     fn trouble(&mut self, text: String) {
@@ -281,6 +291,7 @@ impl<C: LogClient> Dispatcher<C> {
     fn take_reports(&mut self) {
         let now = Instant::now();
         while let Ok(applied) = self.applied.try_recv() {
+            self.latency.record(applied.took, applied.records);
             if let Some((batch, rejected)) = &applied.rejected {
                 self.bury(applied.at, batch, rejected);
             }
@@ -361,6 +372,7 @@ impl<C: LogClient> Dispatcher<C> {
             status.owned = self.group.owned().iter().copied().collect();
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
+            status.latency.clone_from(&self.latency);
         });
         if was_behind && self.status.borrow().has_caught_up() {
             info!("caught up with every owned partition");

@@ -42,11 +42,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; the source waits in the background for its brokers and topics.
+    /// Starts everything; the source waits in the background for its brokers and topics. `access`: who may ask about
+    /// single customers.
     ///
     /// # Errors
     /// When the address is taken, or the operating system refuses a thread.
-    pub async fn start(settings: Settings) -> Result<Daemon> {
+    pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let blueprint = Arc::new(blueprint::blueprint(&settings));
@@ -60,7 +61,7 @@ impl Daemon {
             spec: Arc::clone(&blueprint.spec),
             topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
             background: blueprint::background(&settings, None),
-            has_token: settings.http.token.is_some(),
+            access,
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));

@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::engine::WindowParts;
 use crate::engine::zone;
 use crate::event::{DAY, Time, decimal_text};
+use crate::http::Access;
 use crate::output::publisher::Publisher;
 use crate::shop::{Crisis, Shop, ShopSettings};
 use crate::source::status::SourceStatus;
@@ -91,7 +92,7 @@ impl Demo {
         let shop_settings = shop(self.seed);
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
-            let daemon = Daemon::start(settings).await?;
+            let daemon = Daemon::start(settings, Access::Everybody).await?;
             let (stop_shop, shop_stops) = mpsc::channel::<()>();
             let publisher = Publisher::new(&brokers, "orders", "sessions", std::iter::empty())?;
             let status = daemon.status();

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use super::ConfigFile;
 use crate::app::Daemon;
-use crate::config::Settings;
+use crate::config::{Secret, Settings};
+use crate::http::Access;
 
 /// Read orders and sessions from Kafka and serve figures and metrics, until SIGTERM or Ctrl-C.
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,8 @@ impl Run {
         let settings = Settings::load(self.config.path(), std::env::vars())?;
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
-            let daemon = Daemon::start(settings).await?;
+            let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));
+            let daemon = Daemon::start(settings, access).await?;
             daemon.run_until(super::stop_requested()).await
         });
         // A librdkafka call that hangs must not keep the process from ending.

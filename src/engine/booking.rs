@@ -75,6 +75,9 @@ impl Engine {
             }
         }
         self.book_windows(&place, at);
+        self.distributions.order(&place, at.time);
+        self.distributions.money(currency, amount.currency, amount.minor);
+        self.book_net_revenue(slot, currency, amount.minor);
         for window in &mut self.windows {
             window.money(Flow::Order, currency, amount.minor, at, Sign::Add);
         }
@@ -202,12 +205,17 @@ impl Engine {
         for window in &mut self.windows {
             window.money(flow, currency, amount.minor, at, Sign::Add);
         }
+        self.book_net_revenue(slot, currency, -amount.minor);
         let profile = self.belonging(slot).at(at.time);
         self.segments.money(profile, flow, currency, amount.minor, at, Sign::Add);
         if !self.segments.is_empty() {
             self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
             self.sweep();
         }
+    }
+
+    fn book_net_revenue(&mut self, slot: Slot, currency: usize, minor: i64) {
+        self.net_revenue.add(slot, self.customers.record_mut(slot), currency_tag(currency), minor);
     }
 
     /// The customer turns out to belong elsewhere, from the earlier first order `at` on: takes back what is booked

@@ -43,6 +43,29 @@ impl LifecycleSpec {
     fn lapsed_after(&self) -> Pane {
         hour(self.active_for + HOUR - 1)
     }
+
+    /// Stage and status at an instant of a customer with `orders` orders from `first` to `last`, in panes of an hour.
+    #[must_use]
+    pub fn standing(&self, orders: u32, first: Time, last: Time, at: Time) -> (Stage, Status) {
+        let silent = pane(at) - pane(last);
+        let status = if silent >= self.lapsed_after() {
+            Status::Lapsed
+        } else if silent >= self.at_risk_after(orders, first, last) {
+            Status::AtRisk
+        } else {
+            Status::Active
+        };
+        (self.stage(orders, status), status)
+    }
+
+    fn stage(&self, orders: u32, status: Status) -> Stage {
+        match orders {
+            _ if orders >= self.loyal_orders && status == Status::Lapsed => Stage::Repeat,
+            _ if orders >= self.loyal_orders => Stage::Loyal,
+            1 => Stage::New,
+            _ => Stage::Repeat,
+        }
+    }
 }
 
 /// The stage of a customer who has ordered.
@@ -56,6 +79,18 @@ pub enum Stage {
     Loyal = 2,
 }
 
+impl Stage {
+    /// The name in labels and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stage::New => "new",
+            Stage::Repeat => "repeat",
+            Stage::Loyal => "loyal",
+        }
+    }
+}
+
 /// The status of a customer who has ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
@@ -65,6 +100,18 @@ pub enum Status {
     AtRisk = 1,
     /// No order within `active_for`.
     Lapsed = 2,
+}
+
+impl Status {
+    /// The name in labels and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Active => "active",
+            Status::AtRisk => "at_risk",
+            Status::Lapsed => "lapsed",
+        }
+    }
 }
 
 /// A passage that is counted.

@@ -2,21 +2,24 @@
 //!
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
-//! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
-//!   [`totals`] is what is counted over all time.
-//! - [`customers`], `record`, `recent` and `extras` hold what is known of each customer; [`dedup`] what was seen;
-//!   [`clock`] time.
+//! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
+//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer.
+//! - [`customers`], `record`, `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
+//!   was seen; [`clock`] time.
 
 pub mod axis;
 mod booking;
 pub mod clock;
 pub mod cohorts;
+pub mod customer;
 pub mod customers;
 pub mod dedup;
+pub mod distribution;
 mod extras;
 pub mod figures;
 mod journal;
 pub mod lifecycle;
+mod net_revenue;
 pub mod prefix;
 mod recent;
 mod record;
@@ -38,10 +41,12 @@ use clock::{Class, Clock};
 use cohorts::{CohortParts, Cohorts};
 use customers::{Customers, Key};
 use dedup::Dedup;
+use distribution::{DistributionParts, Distributions};
 use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use journal::Journal;
 use lifecycle::{Lifecycle, LifecycleParts};
+use net_revenue::NetRevenue;
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
@@ -95,6 +100,8 @@ pub struct Engine {
     lifecycle: Lifecycle,
     cohorts: Cohorts,
     totals: Totals,
+    distributions: Distributions,
+    net_revenue: NetRevenue,
     currencies: Vec<Currency>,
     first_event: Option<Time>,
     first_order: Option<Time>,
@@ -118,6 +125,8 @@ impl Engine {
             lifecycle: Lifecycle::new(spec.lifecycle.clone()),
             cohorts: Cohorts::default(),
             totals: Totals::default(),
+            distributions: Distributions::default(),
+            net_revenue: NetRevenue::default(),
             currencies: Vec::new(),
             first_event: None,
             first_order: None,
@@ -182,6 +191,7 @@ impl Engine {
                 self.recent.remove(slot);
                 self.extras.remove(slot);
                 self.journal.remove(slot);
+                self.net_revenue.remove(slot);
                 true
             }
             None => false,
@@ -221,6 +231,7 @@ impl Engine {
     /// Folds what lies further back than the kept history, every so often.
     fn fold_history(&mut self) {
         let (Some(history), Some(horizon)) = (self.spec.history, self.clock.horizon()) else { return };
+        self.distributions.fold(horizon, self.spec.allowed_lateness);
         let limit = horizon.plus(-history);
         if limit < self.folded_at.plus(history / 8 + HOUR) {
             return;
@@ -298,6 +309,12 @@ impl Engine {
         self.totals.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
+    /// How gaps and order values are spread at an instant; gaps count up to the same hour as passages.
+    #[must_use]
+    pub fn distributions(&self, at: Time) -> DistributionParts {
+        self.distributions.parts(at.plus(-self.spec.allowed_lateness), &self.currencies)
+    }
+
     /// The cohort triangle as of an instant, by cohort month and month, both counted from January of year 0.
     #[must_use]
     pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
@@ -353,9 +370,9 @@ impl Engine {
     pub fn state_bytes(&self) -> usize {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
-        let of_customers = self.recent.bytes() + self.journal.bytes() + self.extras.bytes();
-        let small = of_customers + self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes();
-        self.customers.bytes() + windows + self.segments.bytes() + dedup + small
+        let of_customers = self.recent.bytes() + self.journal.bytes() + self.extras.bytes() + self.net_revenue.bytes();
+        let further = self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes() + self.distributions.bytes();
+        self.customers.bytes() + windows + self.segments.bytes() + dedup + of_customers + further
     }
 }
 

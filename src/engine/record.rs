@@ -76,6 +76,10 @@ pub struct Record {
     pub sessions: u32,
     /// Minute of the session before the last one that lay in an earlier minute.
     session_before: i32,
+    /// One more than the number of the first currency; 0 before there is any.
+    currency: u8,
+    /// Net revenue to date in that currency, in minor units.
+    net_revenue: i64,
 }
 
 const SEEN: u8 = 4;
@@ -136,6 +140,27 @@ impl Record {
         self.newest.copy_within(place..Self::NEWEST - 1, place + 1);
         self.newest[place] = Time48::pack(time);
         displaced
+    }
+
+    /// Adds minor units of the currency with that number. `false`, and nothing is added, when the customer's first
+    /// currency is another one.
+    #[inline]
+    pub fn add_net_revenue(&mut self, currency: u8, minor: i64) -> bool {
+        let tag = currency.saturating_add(1);
+        if self.currency == 0 {
+            self.currency = tag;
+        }
+        let is_first = self.currency == tag;
+        if is_first {
+            self.net_revenue += minor;
+        }
+        is_first
+    }
+
+    /// The number of the first currency, and the net revenue in it; `None` before any money moved.
+    #[must_use]
+    pub fn net_revenue(&self) -> Option<(u8, i64)> {
+        Some((self.currency.checked_sub(1)?, self.net_revenue))
     }
 
     /// The time of the first event.

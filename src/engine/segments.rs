@@ -84,6 +84,12 @@ impl Segments {
         profile
     }
 
+    /// The names of a profile's values, by dimension.
+    pub fn names(&self, profile: Profile) -> impl Iterator<Item = &str> {
+        let dimensions = self.dimensions.iter().zip(profile);
+        dimensions.map(|(dimension, value)| dimension.values[usize::from(value)].0.as_str())
+    }
+
     /// Does something with each window of a profile's values.
     pub fn each(&mut self, profile: Profile, mut book: impl FnMut(&mut Window)) {
         for (dimension, &value) in self.dimensions.iter_mut().zip(&profile) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::distribution::DistributionParts;
 use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::totals::TotalsParts;
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub lifecycle: LifecycleParts,
     /// Referrals and feedback.
     pub totals: TotalsParts,
+    /// How gaps and order values are spread.
+    pub distributions: DistributionParts,
     /// The cohort triangle by cohort month and month, both counted from January of year 0; only in answer to
     /// [`Periods::Since`].
     pub cohorts: Option<BTreeMap<(i32, i32), CohortFigures>>,
@@ -76,6 +79,7 @@ impl Snapshot {
             segments_overflowed: vec![false; spec.dimensions.len()],
             lifecycle: LifecycleParts::default(),
             totals: TotalsParts::default(),
+            distributions: DistributionParts::default(),
             cohorts: matches!(periods, Periods::Since(_)).then(BTreeMap::new),
         }
     }
@@ -94,6 +98,7 @@ impl Snapshot {
         self.add_segments(engine);
         self.lifecycle += &engine.lifecycle(self.at);
         self.totals += &engine.totals(self.at);
+        self.distributions += &engine.distributions(self.at);
         if let Some(cohorts) = &mut self.cohorts {
             add_cohorts(cohorts, &engine.cohorts(self.at));
         }
@@ -131,6 +136,7 @@ impl Snapshot {
         add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
         self.lifecycle += &other.lifecycle;
         self.totals += &other.totals;
+        self.distributions += &other.distributions;
         if let (Some(sum), Some(more)) = (&mut self.cohorts, &other.cohorts) {
             add_cohorts(sum, more);
         }

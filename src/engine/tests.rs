@@ -325,8 +325,10 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
 
 mod further;
 mod rare;
+mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 use rare::{add_cost, assert_totals_equal};
+use spread::{assert_customers_equal, assert_distributions_equal};
 
 proptest! {
     #![proptest_config(cases(3_000))]
@@ -340,13 +342,16 @@ proptest! {
             let part = usize::from(sent.customer) % parts;
             send(&mut engines[part], &mut models[part], sent)?;
         }
+        let erased = models.iter().flat_map(|model| model.erased.clone()).collect();
         let accepted = models.into_iter().flat_map(|model| model.accepted).collect();
-        let all = Model { accepted, ..Model::default() };
+        let all = Model { accepted, erased, ..Model::default() };
         assert_equal(&spec, &mut engines, &all)?;
         assert_segments_equal(&spec, &mut engines, &all)?;
         assert_lifecycle_equal(&spec, &engines, &all)?;
         assert_cohorts_equal(&spec, &engines, &all)?;
         assert_totals_equal(&engines, &all)?;
+        assert_distributions_equal(&spec, &engines, &all)?;
+        assert_customers_equal(&spec, &engines, &all)?;
     }
 }
 

@@ -11,6 +11,9 @@ use crate::output::metrics;
 pub struct Definitions<'a> {
     windows: Vec<WindowDefinition<'a>>,
     figures: Vec<FigureDefinition>,
+    distributions: Vec<FigureDefinition>,
+    /// Of `/api/v1/customers/{id}`.
+    customer: Vec<FigureDefinition>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -49,7 +52,12 @@ impl Definitions<'_> {
     #[must_use]
     pub fn new(spec: &Spec) -> Definitions<'_> {
         let windows = window_ids(spec).map(|id| window(spec, id)).collect();
-        Definitions { windows, figures: figures().collect() }
+        Definitions {
+            windows,
+            figures: figures().collect(),
+            distributions: distributions().collect(),
+            customer: customer().into(),
+        }
     }
 }
 
@@ -83,6 +91,27 @@ fn figures() -> impl Iterator<Item = FigureDefinition> {
                   <= p.",
         metric: None,
     }])
+}
+
+/// The distributions of the summary, in the words of the metrics.
+fn distributions() -> impl Iterator<Item = FigureDefinition> {
+    metrics::definitions().filter_map(|metric| {
+        let per_currency = metric.labels().contains(&"currency");
+        let figure = metric.distribution()?;
+        Some(FigureDefinition { figure, per_currency, formula: metric.help, metric: Some(metric.name) })
+    })
+}
+
+fn customer() -> [FigureDefinition; 2] {
+    let figure = |figure, formula| FigureDefinition { figure, per_currency: true, formula, metric: None };
+    [
+        figure("net_revenue", "Orders - refunds - cancellations to date."),
+        figure(
+            "clv",
+            "Net revenue x (last order - first order) / max(P, now - first order), P of the reference window, now the \
+             watermark of the partition; null with fewer than 2 orders.",
+        ),
+    ]
 }
 
 #[cfg(test)]

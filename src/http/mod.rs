@@ -1,6 +1,8 @@
 //! What people and machines may ask: `/metrics`, health, the API and the page. Holds no state of its own: every answer
 //! is read off the workers and the poll loop at the moment of the question.
 
+mod access;
+mod customers;
 mod definitions;
 mod health;
 mod routes;
@@ -13,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::Access;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -37,8 +40,8 @@ pub struct Service {
     pub topics: Vec<String>,
     /// What the settings say about the data as a whole; without a configured beginning it is found from the events.
     pub background: Background,
-    /// Whether `http.token_file` is configured. Without it the API of single customers is closed.
-    pub has_token: bool,
+    /// Who may ask about single customers.
+    pub access: Access,
 }
 
 /// Why the server cannot listen.

@@ -14,18 +14,21 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use super::Service;
+use super::access::{Access, Refusal};
+use super::customers;
 use super::definitions::Definitions;
 use super::health::{self, Readiness};
 use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
+use crate::event::Time;
 use crate::output::metrics::{self, Scrape};
-use crate::output::summary::{Background, Summary};
+use crate::output::summary::{self, Background, DistributionSummary, Summary};
 use crate::source::status::SourceStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
-const PATHS: &str =
-    "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/definitions";
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
+     /api/v1/customers/{id}, /api/v1/definitions";
 
 /// The page brings everything it needs and may ask nobody but us.
 const PAGE_POLICY: &str =
@@ -36,10 +39,10 @@ pub(super) struct Shared {
     /// The engines, asked one question at a time; none once the server has stopped.
     workers: Arc<Mutex<Option<Workers>>>,
     source: watch::Receiver<SourceStatus>,
-    spec: Arc<Spec>,
+    pub(super) spec: Arc<Spec>,
     topics: Vec<String>,
-    background: Background,
-    has_token: bool,
+    pub(super) background: Background,
+    pub(super) access: Access,
     started: Instant,
 }
 
@@ -51,7 +54,7 @@ impl Shared {
             spec: service.spec,
             topics: service.topics,
             background: service.background,
-            has_token: service.has_token,
+            access: service.access,
             started: Instant::now(),
         }
     }
@@ -62,7 +65,7 @@ impl Shared {
     }
 
     /// Asks the workers. A scrape costs each of them a pause, so whoever comes in between waits for their turn.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Workers) -> Result<T, Stopped> + Send + 'static,
     ) -> Result<T, Failure> {
@@ -83,10 +86,10 @@ impl Shared {
 }
 
 /// Why a question has no answer.
-struct Failure {
-    status: StatusCode,
-    error: String,
-    hint: Option<String>,
+pub(super) struct Failure {
+    pub status: StatusCode,
+    pub error: String,
+    pub hint: Option<String>,
 }
 
 impl IntoResponse for Failure {
@@ -120,9 +123,11 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/api/v1/summary", get(summary))
         .route("/api/v1/series", get(series))
         .route("/api/v1/cohorts", get(cohorts))
-        .route("/api/v1/definitions", get(definitions));
-    if !shared.has_token {
-        router = router.route("/api/v1/customers/{id}", get(closed)).route("/api/v1/at-risk", get(closed));
+        .route("/api/v1/distributions", get(distributions))
+        .route("/api/v1/definitions", get(definitions))
+        .route("/api/v1/customers/{id}", get(customers::customer));
+    if matches!(shared.access, Access::Nobody) {
+        router = router.route("/api/v1/at-risk", get(closed));
     }
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(shared))
 }
@@ -200,6 +205,23 @@ async fn cohorts(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
     Ok(([(CACHE_CONTROL, "no-store")], Json(serde_json::json!({"as_of": as_of, "cohorts": cohorts}))))
 }
 
+/// The distributions of the summary alone.
+async fn distributions(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
+    let overview = shared.overview(Wanted::OpenAndPrevious).await?;
+    let (at, list) = match &overview.snapshot {
+        Some(snapshot) => (Some(snapshot.at), summary::distributions(&snapshot.distributions)),
+        None => (None, Vec::new()),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Distributions { as_of: at, distributions: list })))
+}
+
+/// What `/api/v1/distributions` answers.
+#[derive(Serialize)]
+struct Distributions {
+    as_of: Option<Time>,
+    distributions: Vec<DistributionSummary>,
+}
+
 async fn series(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<SeriesQuery>, QueryRejection>,
@@ -224,12 +246,8 @@ async fn definitions(State(shared): State<Arc<Shared>>) -> Response {
     Json(Definitions::new(&shared.spec)).into_response()
 }
 
-async fn closed() -> Failure {
-    Failure {
-        status: StatusCode::FORBIDDEN,
-        error: "the API of single customers is closed, for no token is configured".to_owned(),
-        hint: Some("set http.token_file".to_owned()),
-    }
+async fn closed() -> Response {
+    Refusal::Closed.into_response()
 }
 
 async fn not_found(uri: Uri) -> Failure {

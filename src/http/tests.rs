@@ -26,10 +26,10 @@ struct Server {
 }
 
 fn start() -> Server {
-    start_with(false)
+    start_with(Access::with_token(None))
 }
 
-fn start_with(has_token: bool) -> Server {
+fn start_with(access: Access) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let blueprint = fixture::blueprint();
     let (applied, _) = mpsc::channel();
@@ -46,8 +46,8 @@ fn start_with(has_token: bool) -> Server {
         source: seen,
         spec: Arc::clone(&blueprint.spec),
         topics: fixture::topics(),
-        background: Background::default(),
-        has_token,
+        background: Background { clv_window: Some(1), ..Background::default() },
+        access,
     };
     let listener = runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     let address = listener.local_addr().unwrap();
@@ -60,6 +60,7 @@ struct Answer {
     status: u16,
     content_type: String,
     body: String,
+    challenge: Option<String>,
 }
 
 impl Answer {
@@ -74,19 +75,30 @@ impl Server {
         for partition in [0, 1] {
             self.pool.start_partition(Partition(partition)).unwrap();
         }
-        self.pool.records(fixture::ORDERS, fixture::orders(), Time::MAX).unwrap();
-        self.pool.records(fixture::SESSIONS, fixture::sessions(), Time::MAX).unwrap();
+        self.pool.records(fixture::ORDERS, fixture::orders(), Time::MAX, Instant::now()).unwrap();
+        self.pool.records(fixture::SESSIONS, fixture::sessions(), Time::MAX, Instant::now()).unwrap();
     }
 
     fn send(&self, method: &str, path: &str) -> Answer {
+        self.send_with(method, path, None)
+    }
+
+    fn get_with(&self, path: &str, authorization: &str) -> Answer {
+        self.send_with("GET", path, Some(authorization))
+    }
+
+    fn send_with(&self, method: &str, path: &str, authorization: Option<&str>) -> Answer {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
         let request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let request = authorization.into_iter().fold(request, |request, value| request.header("Authorization", value));
         let mut answer = agent.run(request.body(()).unwrap()).unwrap();
+        let challenge = answer.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
         let content_type = answer.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
         Answer {
             status: answer.status().as_u16(),
             content_type: content_type.unwrap_or_default(),
             body: answer.body_mut().read_to_string().unwrap(),
+            challenge,
         }
     }
 
@@ -226,7 +238,7 @@ fn refusals_are_json_with_a_hint() {
         assert!(body["error"].as_str().unwrap().contains(error), "{body}");
         assert!(!body["hint"].as_str().unwrap().is_empty());
     }
-    assert_eq!(start_with(true).get("/api/v1/at-risk").status, 404, "not served yet");
+    assert_eq!(start_with(Access::Everybody).get("/api/v1/at-risk").status, 404, "not served yet");
 }
 
 #[test]
@@ -248,7 +260,7 @@ fn a_question_to_workers_that_have_stopped_is_unavailable() {
         spec: Arc::clone(&fixture::blueprint().spec),
         topics: fixture::topics(),
         background: Background::default(),
-        has_token: false,
+        access: Access::with_token(None),
     }));
     server.runtime.block_on(shared.let_workers_go());
     let listener = server.runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
@@ -302,5 +314,93 @@ fn a_series_shows_one_figure_over_time() {
     }
     let cohorts = server.get("/api/v1/cohorts").json();
     assert_eq!(cohorts["cohorts"][0]["cohort"], "2025-12");
+    server.stop();
+}
+
+#[test]
+fn one_customer_is_told_to_whoever_shows_the_token() {
+    let server = start_with(Access::with_token(Some("hunter2")));
+    server.fill();
+    let anna = server.get_with("/api/v1/customers/anna", "Bearer hunter2");
+    // 80.50 x 126 days between her first and last order / 365 days.
+    assert_eq!(
+        (anna.status, anna.json()),
+        (
+            200,
+            json!({"id": "anna", "stage": "repeat", "status": "active", "first_order": "2025-12-20T00:00:00.000Z",
+                "last_order": "2026-04-25T00:00:00.000Z", "orders": 3, "sessions": 2,
+                "last_session": "2026-05-02T00:00:00.000Z", "referred": false, "complained": false, "segments": {"channel": "unknown"},
+                "currencies": {"EUR": {"net_revenue": "80.50", "clv": "27.7890410959"}}})
+        )
+    );
+    let dora = server.get_with("/api/v1/customers/do%72a", "bearer hunter2").json();
+    assert_eq!(
+        (&dora["stage"], &dora["status"], &dora["first_order"]),
+        (&json!("prospect"), &json!("none"), &Value::Null)
+    );
+    assert_eq!((&dora["currencies"], &dora["segments"]["channel"]), (&json!({}), &json!("none")));
+    let bert = server.get_with("/api/v1/customers/bert", "Bearer hunter2").json();
+    assert_eq!(
+        bert["currencies"]["EUR"],
+        json!({"net_revenue": "20.00", "clv": null}),
+        "one order, the other was late"
+    );
+    for (path, authorization, status, challenge, error) in [
+        ("anna", None, 401, Some("Bearer realm=\"retentiond\""), "no token was sent"),
+        ("nobody", None, 401, Some("Bearer realm=\"retentiond\""), "no token was sent"),
+        (
+            "anna",
+            Some("Bearer hunter3"),
+            401,
+            Some("Bearer realm=\"retentiond\", error=\"invalid_token\""),
+            "the token is another one",
+        ),
+        ("Anna", Some("Bearer hunter2"), 404, None, "no customer with that id"),
+        ("%ff", Some("Bearer hunter2"), 400, None, "is not UTF-8"),
+    ] {
+        let answer = server.send_with("GET", &format!("/api/v1/customers/{path}"), authorization);
+        assert_eq!((answer.status, answer.challenge.as_deref()), (status, challenge), "{path} {authorization:?}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(error), "{}", answer.body);
+        assert!(!answer.body.contains(path), "no id is repeated: {}", answer.body);
+    }
+    server.stop();
+}
+
+#[test]
+fn the_demo_tells_everybody() {
+    let server = start_with(Access::Everybody);
+    server.fill();
+    assert_eq!(server.get("/api/v1/customers/cora").json()["currencies"]["JPY"]["net_revenue"], "1500");
+    assert_eq!(server.get("/api/v1/customers/").status, 404);
+    server.stop();
+}
+
+#[test]
+fn distributions_are_those_of_the_summary() {
+    let server = start();
+    assert_eq!(server.get("/api/v1/distributions").json(), json!({"as_of": null, "distributions": []}));
+    server.fill();
+    let found = server.get("/api/v1/distributions").json();
+    assert_eq!(found["as_of"], "2026-05-02T12:00:00.000Z");
+    let list = found["distributions"].as_array().unwrap();
+    let names: Vec<_> = list.iter().map(|one| (one["name"].as_str().unwrap(), one["currency"].as_str())).collect();
+    assert_eq!(
+        names,
+        [
+            ("interpurchase_seconds", None),
+            ("time_to_second_order_seconds", None),
+            ("order_value", Some("EUR")),
+            ("order_value", Some("JPY"))
+        ]
+    );
+    // Anna's 85 and 41 days; Cora's second order is not settled yet.
+    assert_eq!((&list[0]["count"], &list[0]["sum"]), (&json!(2), &json!(126 * 86_400)));
+    assert_eq!((&list[1]["count"], &list[1]["sum"]), (&json!(1), &json!(85 * 86_400)));
+    assert_eq!((&list[2]["count"], &list[2]["sum"]), (&json!(4), &json!("100.50")));
+    let quantiles = list[0]["quantiles"].as_object().unwrap();
+    assert!(quantiles.keys().eq(["0.1", "0.25", "0.5", "0.75", "0.9", "0.95", "0.99"]), "{quantiles:?}");
+    let days = |quantile: &str| quantiles[quantile].as_f64().unwrap() / 86_400.0;
+    assert!((days("0.5") - 41.0).abs() < 0.04 * 41.0 && (days("0.75") - 85.0).abs() < 0.04 * 85.0, "{quantiles:?}");
+    assert_eq!(server.get("/api/v1/summary").json()["distributions"], found["distributions"]);
     server.stop();
 }

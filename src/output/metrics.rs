@@ -3,6 +3,7 @@
 //! [`encode`] reads every definition off a [`Scrape`]; a metric cannot be shown without standing here. No label ever
 //! holds a customer id.
 
+mod distributions;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod openmetrics;
@@ -16,6 +17,7 @@ use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 use crate::engine::figures::{MoneyParts, Parts};
 use crate::event::Currency;
 
+use distributions::{DISTRIBUTIONS, Histogram};
 use read::{Samples, WindowView};
 pub use read::{Scrape, is_caught_up};
 
@@ -26,6 +28,8 @@ pub enum Kind {
     Gauge,
     /// They only grow while the process lives.
     Counter,
+    /// They are counted by their size.
+    Histogram,
 }
 
 /// The definition of one metric.
@@ -35,7 +39,7 @@ pub struct Metric {
     pub name: &'static str,
     /// Meaning and, where it is no count, unit.
     pub help: &'static str,
-    /// Gauge or counter.
+    /// Gauge, counter or histogram.
     pub kind: Kind,
     values: Values,
 }
@@ -55,6 +59,8 @@ enum Values {
     SegmentCount(fn(&Parts) -> i64),
     /// Money of each window, value of a dimension and currency.
     SegmentMoney(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
+    /// Histograms, whatever their labels.
+    Histograms { labels: &'static [&'static str], read: fn(&Scrape<'_>) -> Vec<Histogram> },
     /// Anything else.
     Other { labels: &'static [&'static str], read: fn(&Scrape<'_>, &mut Samples) },
 }
@@ -68,7 +74,7 @@ impl Metric {
             Values::Money(_) => &["window", "currency"],
             Values::SegmentCount(_) => &["window", "dimension", "value"],
             Values::SegmentMoney(_) => &["window", "dimension", "value", "currency"],
-            Values::Other { labels, .. } => labels,
+            Values::Histograms { labels, .. } | Values::Other { labels, .. } => labels,
         }
     }
 
@@ -77,11 +83,18 @@ impl Metric {
     pub fn figure(&self) -> Option<&'static str> {
         self.name.strip_prefix("retentiond_window_")
     }
+
+    /// The distribution of the summary that it shows, if it is one: all histograms but the one of the process itself.
+    #[must_use]
+    pub fn distribution(&self) -> Option<&'static str> {
+        let name = self.name.strip_prefix("retentiond_").filter(|_| self.kind == Kind::Histogram)?;
+        (name != "event_latency_seconds").then_some(name)
+    }
 }
 
 /// Every metric that there is.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
-    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(OPERATION)
+    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(DISTRIBUTIONS).chain(OPERATION)
 }
 
 /// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.
@@ -112,21 +125,37 @@ fn family(metric: &Metric, scrape: &Scrape<'_>, windows: &[WindowView<'_>]) -> M
     family.set_field_type(match metric.kind {
         Kind::Gauge => MetricType::GAUGE,
         Kind::Counter => MetricType::COUNTER,
+        Kind::Histogram => MetricType::HISTOGRAM,
     });
     let values = samples.0.into_iter().map(|(labels, value)| sample(metric, labels, value));
-    family.set_metric(values.collect());
+    let histograms = match metric.values {
+        Values::Histograms { read, .. } => read(scrape),
+        _ => Vec::new(),
+    };
+    let histograms = histograms.into_iter().map(|histogram| {
+        let encoded = histogram.encode();
+        let mut sample = labelled(metric, histogram.labels);
+        sample.set_histogram(encoded);
+        sample
+    });
+    family.set_metric(values.chain(histograms).collect());
     family
 }
 
-fn sample(metric: &Metric, labels: Vec<String>, value: f64) -> proto::Metric {
+fn labelled(metric: &Metric, labels: Vec<String>) -> proto::Metric {
     let labels = metric.labels().iter().zip(labels).map(|(&name, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(name.to_owned());
         pair.set_value(value);
         pair
     });
-    let mut sample = proto::Metric::from_label(labels.collect());
+    proto::Metric::from_label(labels.collect())
+}
+
+fn sample(metric: &Metric, labels: Vec<String>, value: f64) -> proto::Metric {
+    let mut sample = labelled(metric, labels);
     match metric.kind {
+        Kind::Histogram => {}
         Kind::Gauge => {
             let mut gauge = proto::Gauge::default();
             gauge.set_value(value);

@@ -1,5 +1,7 @@
 //! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
 
+mod customer;
+mod distributions;
 mod further;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
 
+pub use customer::CustomerSummary;
+pub use distributions::{DistributionSummary, distributions};
 pub use further::{feedback, stages, transitions};
 
 /// What is known about the data as a whole.
@@ -47,6 +51,8 @@ pub struct Summary {
     pub referrals: i64,
     /// Feedback up to the hour of the instant, by kind.
     pub feedback: Vec<FeedbackSummary>,
+    /// How gaps and order values are spread.
+    pub distributions: Vec<DistributionSummary>,
     /// Rolling windows and open calendar periods by the values of the dimensions.
     pub segments: Vec<SegmentSummary>,
 }
@@ -236,6 +242,7 @@ impl Summary {
             transitions: Vec::new(),
             referrals: 0,
             feedback: Vec::new(),
+            distributions: Vec::new(),
             segments: Vec::new(),
         }
     }
@@ -256,6 +263,7 @@ impl Summary {
             transitions: further::transitions(&snapshot.lifecycle).collect(),
             referrals: snapshot.totals.referrals,
             feedback: further::feedback(&snapshot.totals).collect(),
+            distributions: distributions(&snapshot.distributions),
             segments: further::segments(spec, snapshot, background),
         }
     }

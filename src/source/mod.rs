@@ -7,6 +7,7 @@ mod co_partitioning;
 pub mod files;
 pub mod idle;
 pub mod kafka;
+pub mod latency;
 pub mod memory;
 pub mod rebalance;
 pub mod status;

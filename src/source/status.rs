@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::latency::Latency;
 use super::{Partition, TopicPartition};
 
 /// How far a topic-partition is applied.
@@ -42,6 +43,8 @@ pub struct SourceStatus {
     pub trouble: Option<String>,
     /// The last time that the poll loop went round.
     pub last_poll: Option<Instant>,
+    /// How long records took from the poll that read them until they were applied.
+    pub latency: Latency,
 }
 
 impl SourceStatus {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::decode::{Decoded, Decoder, Reason, Rejection};
 use crate::engine::axis::Pane;
+use crate::engine::customer::CustomerFigures;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{Engine, Outcome, WindowParts};
@@ -191,6 +192,12 @@ impl Worker {
             add_series(&mut sums, &engine.series(window, from, to));
         }
         sums
+    }
+
+    /// What is known of a customer; `None` when none of the partitions has such a one.
+    #[must_use]
+    pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
+        self.engines.values().find_map(|engine| engine.customer(id))
     }
 
     /// The figures of all partitions at one instant, added up.

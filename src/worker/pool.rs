@@ -4,10 +4,12 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::{Blueprint, Rejected, Worker, WorkerStatus, add_series};
 use crate::engine::WindowParts;
 use crate::engine::axis::Pane;
+use crate::engine::customer::CustomerFigures;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::event::Time;
@@ -24,6 +26,7 @@ enum Work<B> {
         at: TopicPartition,
         batch: B,
         latest: Time,
+        read: Instant,
     },
     End {
         at: TopicPartition,
@@ -45,6 +48,7 @@ enum Question {
     Status(SyncSender<WorkerStatus>),
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
     Series { window: WindowId, from: Pane, to: Pane, reply: SyncSender<Vec<Option<WindowParts>>> },
+    Customer { id: Arc<str>, reply: SyncSender<Option<CustomerFigures>> },
 }
 
 /// A batch that a worker has applied, or the end of a topic-partition that it has reached.
@@ -55,6 +59,10 @@ pub struct Applied<B> {
     pub next: i64,
     /// Whether nothing lay behind it.
     pub end: bool,
+    /// How many records were applied.
+    pub records: usize,
+    /// How long that took since they were read.
+    pub took: Duration,
     /// The records that entered no figure, with the batch that holds them.
     pub rejected: Option<(B, Vec<Rejected>)>,
 }
@@ -107,12 +115,12 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Stop(partition)).map_err(|_| Stopped)
     }
 
-    /// Queues a batch; waits while the queue is full. Events after `latest` are refused.
+    /// Queues a batch that was read at an instant; waits while the queue is full. Events after `latest` are refused.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn records(&self, at: TopicPartition, batch: B, latest: Time) -> Result<(), Stopped> {
-        self.queue(at.partition).send(Work::Records { at, batch, latest }).map_err(|_| Stopped)
+    pub fn records(&self, at: TopicPartition, batch: B, latest: Time, read: Instant) -> Result<(), Stopped> {
+        self.queue(at.partition).send(Work::Records { at, batch, latest, read }).map_err(|_| Stopped)
     }
 
     /// Queues the news that a topic-partition ended before `offset`.
@@ -180,21 +188,30 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &m
         match work {
             Work::Start(partition) => worker.start(partition),
             Work::Stop(partition) => worker.stop(partition),
-            Work::Records { at, batch, latest } => {
+            Work::Records { at, batch, latest, read } => {
                 if let Some(next) = worker.apply(at, &batch, latest, &mut rejected) {
+                    let (records, took) = (batch.len(), read.elapsed());
                     let rejected = std::mem::take(&mut rejected);
                     let rejected = (!rejected.is_empty()).then_some((batch, rejected));
-                    _ = applied.send(Applied { at, next, end: false, rejected });
+                    _ = applied.send(Applied { at, next, end: false, records, took, rejected });
                 }
             }
             Work::End { at, offset } => {
-                _ = applied.send(Applied { at, next: offset, end: true, rejected: None });
+                _ = applied.send(Applied {
+                    at,
+                    next: offset,
+                    end: true,
+                    records: 0,
+                    took: Duration::ZERO,
+                    rejected: None,
+                });
             }
             Work::Raise { at, to } => worker.raise_watermark(at, to),
             Work::Quit => return,
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
             Work::Ask(Question::Series { window, from, to, reply }) => _ = reply.send(worker.series(window, from, to)),
+            Work::Ask(Question::Customer { id, reply }) => _ = reply.send(worker.customer(&id)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
     }
@@ -280,6 +297,16 @@ impl Workers {
             sums
         });
         Ok(sum.unwrap_or_default())
+    }
+
+    /// What is known of a customer; `None` when no partition of this replica has such a one.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn customer(&self, id: &str) -> Result<Option<CustomerFigures>, Stopped> {
+        let id: Arc<str> = id.into();
+        let answers = self.ask_all(|reply| Question::Customer { id: Arc::clone(&id), reply })?;
+        Ok(answers.into_iter().flatten().next())
     }
 
     fn snapshot(&self, at: Time, periods: Periods) -> Result<Option<Snapshot>, Stopped> {

@@ -407,3 +407,25 @@ fn a_refused_commit_is_made_up_for_without_news() {
     }
     member.leave();
 }
+
+#[test]
+fn every_applied_record_is_measured_and_told() {
+    let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1, 1]);
+    let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
+    for id in 0..5 {
+        broker.append(at, None, Some(order("c", LAST, id, 100).as_bytes()), 0);
+    }
+    broker.append(at, None, Some(b"broken"), 0);
+    broker.limit_batches(4);
+    let mut member = Member::join(&broker, &blueprint(), 1);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while member.dispatcher.progress.get(&at).and_then(|progress| progress.position.applied) != Some(6) {
+        assert!(Instant::now() < deadline, "the records are never applied");
+        member.round();
+    }
+    member.dispatcher.publish();
+    let told = member.dispatcher.status.borrow().latency.clone();
+    assert_eq!(told.count(), 6);
+    assert!(told.sum() > Duration::ZERO && told.sum() < 6 * Duration::from_secs(20));
+    member.leave();
+}

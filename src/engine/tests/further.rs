@@ -3,7 +3,7 @@
 use super::*;
 
 /// The earliest order of each customer: its time and channel; the first in log order of several at one time.
-fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
+pub(super) fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
     let mut firsts = BTreeMap::<u8, (Time, &'static str)>::new();
     for sent in &model.accepted {
         if let Fact::Order(_, _, channel, _) = sent.fact {
@@ -79,7 +79,7 @@ fn expected_segment(
 }
 
 /// How a customer with these order times stands at an hour: stage and status, `None` without an order so far.
-fn standing(spec: &LifecycleSpec, orders: &[Time], hour: i64) -> Option<(usize, usize)> {
+pub(super) fn standing(spec: &LifecycleSpec, orders: &[Time], hour: i64) -> Option<(usize, usize)> {
     let hour_of = |time: &Time| time.millis() / HOUR;
     let so_far: Vec<_> = orders.iter().filter(|order| hour_of(order) <= hour).collect();
     let (first, last) = (so_far.first()?.millis(), so_far.last()?);

@@ -154,7 +154,9 @@ impl<'a> WindowView<'a> {
                 }
                 None
             }
-            Values::SegmentCount(_) | Values::SegmentMoney(_) | Values::Other { .. } => None,
+            Values::SegmentCount(_) | Values::SegmentMoney(_) | Values::Histograms { .. } | Values::Other { .. } => {
+                None
+            }
         };
         if let Some(value) = value {
             samples.add([&self.name], value);

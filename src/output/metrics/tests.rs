@@ -5,6 +5,7 @@ use super::fixture::{Shop, topics};
 use super::*;
 use crate::event::Time;
 use crate::output::summary::Background;
+use crate::source::latency::Latency;
 use crate::source::status::{Position, SourceStatus};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::WorkerStatus;
@@ -21,7 +22,7 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
     revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
-const PROMISED_OF_OPERATION: &str = "customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
+const PROMISED_OF_OPERATION: &str = "interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
     events_late_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
     rebalances_total build_info";
@@ -31,6 +32,9 @@ fn source() -> SourceStatus {
         (TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }, position)
     };
     let now = Instant::now();
+    let mut latency = Latency::default();
+    latency.record(Duration::from_millis(20), 9);
+    latency.record(Duration::from_secs(90), 1);
     SourceStatus {
         partition_counts: vec![Some(2), None],
         joined: true,
@@ -41,6 +45,7 @@ fn source() -> SourceStatus {
             position(1, 1, Position { applied: None, end: None, last_at_end: Some(now) }),
         ]),
         rebalances: 3,
+        latency,
         ..SourceStatus::default()
     }
 }
@@ -70,23 +75,33 @@ fn encode_with(
 /// Series and values of the text format; every line must be what the format allows, and every series unique.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut series = BTreeMap::new();
-    let mut typed = BTreeSet::new();
+    let (mut typed, mut histograms) = (BTreeSet::new(), BTreeSet::new());
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             assert!(help.split_once(' ').is_some_and(|(_, help)| help.ends_with('.') || help.contains(". ")), "{line}");
         } else if let Some(family) = line.strip_prefix("# TYPE ") {
             let (name, kind) = family.split_once(' ').unwrap();
-            assert!(["gauge", "counter"].contains(&kind), "{line}");
+            assert!(["gauge", "counter", "histogram"].contains(&kind), "{line}");
+            histograms.extend((kind == "histogram").then(|| name.to_owned()));
             assert!(typed.insert(name.to_owned()), "{line} twice");
         } else {
             let (name, value) = line.rsplit_once(' ').unwrap();
-            let family = name.split('{').next().unwrap();
+            let sample = name.split('{').next().unwrap();
+            let family = family_of(sample);
             assert!(typed.contains(family), "{line} before its type");
-            assert!(name.len() == family.len() || name.ends_with("\"}"), "{line}");
+            assert_eq!(histograms.contains(family), sample.len() != family.len(), "{line}");
+            assert!(name.len() == sample.len() || name.ends_with("\"}"), "{line}");
             assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{line} twice");
         }
     }
     series
+}
+
+/// The family of a sample: without what the samples of a histogram are called beyond it.
+fn family_of(sample: &str) -> &str {
+    let ends = ["_bucket", "_sum", "_count"].into_iter();
+    let family = ends.filter_map(|end| sample.strip_suffix(end)).next();
+    family.filter(|family| definitions().any(|metric| metric.name == *family)).unwrap_or(sample)
 }
 
 #[track_caller]
@@ -120,7 +135,7 @@ fn defines_what_the_design_promises() {
 #[test]
 fn every_metric_has_a_value_once_there_are_orders() {
     let series = encode_shop(&Shop::new().overview(), &known());
-    let shown: BTreeSet<&str> = series.keys().map(|name| name.split('{').next().unwrap()).collect();
+    let shown: BTreeSet<&str> = series.keys().map(|name| family_of(name.split('{').next().unwrap())).collect();
     assert_eq!(shown, definitions().map(|metric| metric.name).collect());
     assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
 }
@@ -188,6 +203,42 @@ fn figures_of_the_windows() {
     assert_values(&series, &[(&format!("retentiond_segment_clv{{{of_segment}}}"), clv)]);
     let after_costs = series["retentiond_window_clv_after_costs{window=\"365d\",currency=\"EUR\"}"];
     assert!((after_costs - (clv - 1.5 / 3.0)).abs() < 1e-9, "{after_costs}");
+}
+
+#[test]
+fn histograms_count_up_to_their_bounds() {
+    let mut overview = Shop::new().overview();
+    let series = encode_shop(&overview, &known());
+    // Anna's gaps of 85 and 41 days; Cora's second order is not settled yet.
+    assert_values(
+        &series,
+        &[
+            ("retentiond_interpurchase_seconds_bucket{le=\"2592000\"}", 0.0),
+            ("retentiond_interpurchase_seconds_bucket{le=\"3888000\"}", 1.0),
+            ("retentiond_interpurchase_seconds_bucket{le=\"5184000\"}", 1.0),
+            ("retentiond_interpurchase_seconds_bucket{le=\"7776000\"}", 2.0),
+            ("retentiond_interpurchase_seconds_bucket{le=\"+Inf\"}", 2.0),
+            ("retentiond_interpurchase_seconds_sum", 126.0 * 86_400.0),
+            ("retentiond_interpurchase_seconds_count", 2.0),
+            ("retentiond_time_to_second_order_seconds_count", 1.0),
+            ("retentiond_time_to_second_order_seconds_sum", 85.0 * 86_400.0),
+            ("retentiond_order_value_bucket{currency=\"EUR\",le=\"5\"}", 0.0),
+            ("retentiond_order_value_bucket{currency=\"EUR\",le=\"10\"}", 1.0),
+            ("retentiond_order_value_bucket{currency=\"EUR\",le=\"50\"}", 4.0),
+            ("retentiond_order_value_sum{currency=\"EUR\"}", 100.5),
+            ("retentiond_order_value_bucket{currency=\"JPY\",le=\"500\"}", 0.0),
+            ("retentiond_order_value_bucket{currency=\"JPY\",le=\"1000\"}", 2.0),
+            ("retentiond_order_value_count{currency=\"JPY\"}", 2.0),
+            ("retentiond_event_latency_seconds_bucket{le=\"0.01\"}", 0.0),
+            ("retentiond_event_latency_seconds_bucket{le=\"0.025\"}", 9.0),
+            ("retentiond_event_latency_seconds_bucket{le=\"60\"}", 9.0),
+            ("retentiond_event_latency_seconds_count", 10.0),
+            ("retentiond_event_latency_seconds_sum", 90.18),
+        ],
+    );
+    overview.snapshot.as_mut().unwrap().distributions.interpurchase = None;
+    let series = encode_shop(&overview, &known());
+    assert!(!series.keys().any(|name| name.starts_with("retentiond_interpurchase")), "no longer known");
 }
 
 #[test]

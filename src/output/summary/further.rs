@@ -49,14 +49,14 @@ fn cell(cohort: i32, age_months: i32, customers: i64, figures: &CohortFigures) -
 /// Customers by stage and status; a loyal customer has not lapsed.
 pub fn stages(parts: &LifecycleParts) -> impl Iterator<Item = StageSummary> {
     let prospects = StageSummary { stage: "prospect", status: "none", customers: parts.prospects };
-    let stages = [(Stage::New, "new"), (Stage::Repeat, "repeat"), (Stage::Loyal, "loyal")];
-    let statuses = [(Status::Active, "active"), (Status::AtRisk, "at_risk"), (Status::Lapsed, "lapsed")];
+    let stages = [Stage::New, Stage::Repeat, Stage::Loyal];
+    let statuses = [Status::Active, Status::AtRisk, Status::Lapsed];
     let customers = parts.customers;
-    let buyers = stages.into_iter().flat_map(move |(stage, stage_name)| {
+    let buyers = stages.into_iter().flat_map(move |stage| {
         let exists = move |status: Status| !(stage == Stage::Loyal && status == Status::Lapsed);
-        statuses.into_iter().filter(move |&(status, _)| exists(status)).map(move |(status, status_name)| StageSummary {
-            stage: stage_name,
-            status: status_name,
+        statuses.into_iter().filter(move |&status| exists(status)).map(move |status| StageSummary {
+            stage: stage.name(),
+            status: status.name(),
             customers: customers[stage as usize][status as usize],
         })
     });

@@ -1,0 +1,66 @@
+//! What the engine tells of one customer.
+
+use super::customers::{Key, Slot};
+use super::lifecycle::{Stage, Status};
+use super::record::Mark;
+use super::{Currency, Engine, Time};
+
+/// One customer, by all accepted events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomerFigures {
+    /// The instant at which stage and status are read: the watermark of the partition, the customer's latest event
+    /// while it has none.
+    pub now: Time,
+    /// Stage and status; `None` of a prospect.
+    pub standing: Option<(Stage, Status)>,
+    /// Orders.
+    pub orders: u32,
+    /// The earliest order.
+    pub first_order: Option<Time>,
+    /// The latest order.
+    pub last_order: Option<Time>,
+    /// Sessions.
+    pub sessions: u32,
+    /// The latest session.
+    pub last_session: Option<Time>,
+    /// Whether a profile or the first order names who referred the customer.
+    pub referred: bool,
+    /// Whether there is a complaint.
+    pub complained: bool,
+    /// The value of each dimension, by its place in the configuration.
+    pub segments: Vec<String>,
+    /// Orders less refunds and cancellations in minor units, by currency, in the order in which these were first seen.
+    pub net_revenue: Vec<(Currency, i64)>,
+}
+
+impl Engine {
+    /// What is known of a customer; `None` when there is no record of that id.
+    #[must_use]
+    pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
+        self.customers.find(&Key::new(id)).map(|slot| self.customer_figures(slot))
+    }
+
+    fn customer_figures(&self, slot: Slot) -> CustomerFigures {
+        let record = self.customers.record(slot);
+        let (first_order, last_order) = (record.first(), record.newest(0));
+        let latest = last_order.max(record.last_session()).max(record.seen());
+        let now = self.clock.watermark().or(latest).unwrap_or(Time::MIN);
+        let standing = first_order.zip(last_order);
+        let standing = standing.map(|(first, last)| self.spec.lifecycle.standing(record.orders, first, last, now));
+        let net_revenue = self.net_revenue.of(slot, record);
+        let named = |(number, minor): (u8, i64)| Some((*self.currencies.get(usize::from(number))?, minor));
+        CustomerFigures {
+            now,
+            standing,
+            orders: record.orders,
+            first_order,
+            last_order,
+            sessions: record.sessions,
+            last_session: record.last_session(),
+            referred: record.has(Mark::Referred) || record.has(Mark::Mentioned),
+            complained: record.has(Mark::Complained),
+            segments: self.segments.names(record.profile).map(str::to_owned).collect(),
+            net_revenue: net_revenue.filter_map(named).collect(),
+        }
+    }
+}

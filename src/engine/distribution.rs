@@ -1,0 +1,434 @@
+//! How values are spread: gaps between orders, the time to the second order, what orders bring.
+//!
+//! A [`Distribution`] knows its count, its sum and its counts up to each bound of a scale exactly, and every single value
+//! to one part in 64. Distributions of several engines add up.
+//!
+//! A gap lives in the hour of its later order, so that an order that comes in late takes it back and books anew, and so
+//! that every partition can count up to the same hour.
+
+use std::collections::BTreeMap;
+
+use super::recent::OrderPlace;
+use super::window::Sign;
+use crate::event::{Currency, DAY, HOUR, Time};
+
+/// Ascending inclusive upper bounds, the `le` of a histogram, without infinity; never empty.
+pub type Scale = &'static [i64];
+
+/// The bounds of gaps, in milliseconds.
+pub static GAPS: Scale = &[
+    HOUR,
+    6 * HOUR,
+    12 * HOUR,
+    DAY,
+    2 * DAY,
+    3 * DAY,
+    5 * DAY,
+    7 * DAY,
+    10 * DAY,
+    14 * DAY,
+    21 * DAY,
+    30 * DAY,
+    45 * DAY,
+    60 * DAY,
+    90 * DAY,
+    120 * DAY,
+    180 * DAY,
+    270 * DAY,
+    365 * DAY,
+    540 * DAY,
+    730 * DAY,
+];
+
+/// The bounds of order values in major units.
+const VALUES: [i64; 19] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000,
+];
+
+/// The same in minor units, by how many decimals the currency has.
+static MINOR_VALUES: [[i64; VALUES.len()]; 5] = minor_values();
+
+const fn minor_values() -> [[i64; VALUES.len()]; 5] {
+    let mut all = [VALUES; 5];
+    let mut decimals = 1;
+    while decimals < all.len() {
+        let mut i = 0;
+        while i < VALUES.len() {
+            all[decimals][i] = 10 * all[decimals - 1][i];
+            i += 1;
+        }
+        decimals += 1;
+    }
+    all
+}
+
+/// The bounds of order values, in minor units of a currency.
+#[must_use]
+pub fn order_values(currency: Currency) -> Scale {
+    // No currency has more than four decimals.
+    &MINOR_VALUES[(currency.exponent() as usize).min(MINOR_VALUES.len() - 1)]
+}
+
+/// How many parts a power of two is split into.
+const PARTS: i64 = 32;
+
+/// The number of the log-linear part that holds a value of at least 0: the value itself below 64, and 32 parts for each
+/// power of two from there on.
+#[inline]
+fn part(value: i64) -> usize {
+    let shift = (63 - (value | 1).leading_zeros()).saturating_sub(PARTS.ilog2());
+    (i64::from(shift) * PARTS + (value >> shift)) as usize
+}
+
+/// The middle of a part.
+fn middle(part: usize) -> i64 {
+    let (shift, parts) = ((part as i64 / PARTS - 1).max(0), PARTS);
+    let first = (part as i64 - shift * parts) << shift;
+    first + ((1 << shift) - 1) / 2
+}
+
+/// The bucket of a value: the number of its part and the number of bounds below it. Both grow with the value, so no two
+/// pairs have the same sum, and a part that a bound runs through is two buckets.
+#[inline]
+fn bucket(scale: Scale, value: i64) -> usize {
+    let value = value.max(0);
+    part(value) + scale.partition_point(|&bound| bound < value)
+}
+
+/// A value of a bucket that lies within one part in 64 of all others of the bucket.
+fn typical(scale: Scale, bucket: usize) -> i64 {
+    let range = scale.iter().enumerate().take_while(|&(i, &bound)| part(bound) + i < bucket).count();
+    let above = range.checked_sub(1).map_or(0, |i| scale[i] + 1);
+    middle(bucket - range).clamp(above, scale.get(range).copied().unwrap_or(i64::MAX))
+}
+
+/// Values by bucket of a scale, which whoever adds and reads them has to know. Adds up over partitions.
+#[derive(Debug, Clone, Default)]
+pub struct Distribution {
+    /// How many values there are.
+    pub count: i64,
+    /// Their sum.
+    pub sum: i128,
+    /// How many lie in each bucket.
+    buckets: Vec<i64>,
+}
+
+impl Distribution {
+    /// Adds a value, or takes it back.
+    #[inline]
+    pub fn book(&mut self, scale: Scale, value: i64, sign: Sign) {
+        let by = sign as i64;
+        self.count += by;
+        self.sum += i128::from(by * value);
+        *self.bucket_mut(bucket(scale, value)) += by;
+    }
+
+    fn bucket_mut(&mut self, bucket: usize) -> &mut i64 {
+        if bucket >= self.buckets.len() {
+            self.buckets.resize(bucket + 1, 0);
+        }
+        &mut self.buckets[bucket]
+    }
+
+    /// How many values are at most each bound of the scale.
+    #[must_use]
+    pub fn cumulative(&self, scale: Scale) -> Vec<i64> {
+        let (mut sum, mut from) = (0, 0);
+        let upto = |(i, &bound): (usize, &i64)| {
+            let to = (part(bound) + i + 1).min(self.buckets.len());
+            sum += self.buckets.get(from..to).map_or(0, |buckets| buckets.iter().sum());
+            from = to;
+            sum
+        };
+        scale.iter().enumerate().map(upto).collect()
+    }
+
+    /// Values and how often they occur, ascending: each stands for those within one part in 64 of it.
+    pub fn values(&self, scale: Scale) -> impl Iterator<Item = (i64, i64)> {
+        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count != 0);
+        filled.map(move |(bucket, &count)| (typical(scale, bucket), count))
+    }
+
+    fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<i64>()
+    }
+}
+
+/// The length of the bucket array says nothing.
+impl PartialEq for Distribution {
+    fn eq(&self, other: &Distribution) -> bool {
+        let filled = |of: &Distribution| of.buckets.iter().rposition(|&count| count != 0).map_or(0, |last| last + 1);
+        let (mine, theirs) = (&self.buckets[..filled(self)], &other.buckets[..filled(other)]);
+        (self.count, self.sum) == (other.count, other.sum) && mine == theirs
+    }
+}
+
+impl Eq for Distribution {}
+
+impl std::ops::AddAssign<&Distribution> for Distribution {
+    fn add_assign(&mut self, other: &Distribution) {
+        self.count += other.count;
+        self.sum += other.sum;
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(mine, theirs)| *mine += theirs);
+    }
+}
+
+/// The gaps whose later order lies in one hour.
+#[derive(Debug, Clone, Default)]
+struct Hour {
+    /// Their sum in milliseconds.
+    sum: i64,
+    /// How many lie in each bucket, ascending by bucket, none of them 0.
+    buckets: Vec<(u16, i32)>,
+}
+
+impl Hour {
+    fn book(&mut self, millis: i64, by: i32) {
+        self.sum += i64::from(by) * millis;
+        // 2199 is bucket 1300.
+        let bucket = bucket(GAPS, millis) as u16;
+        match self.buckets.binary_search_by_key(&bucket, |&(bucket, _)| bucket) {
+            Ok(place) => {
+                self.buckets[place].1 += by;
+                if self.buckets[place].1 == 0 {
+                    self.buckets.remove(place);
+                }
+            }
+            Err(place) => self.buckets.insert(place, (bucket, by)),
+        }
+    }
+
+    fn add_to(&self, sum: &mut Distribution) {
+        sum.sum += i128::from(self.sum);
+        for &(bucket, count) in &self.buckets {
+            sum.count += i64::from(count);
+            *sum.bucket_mut(usize::from(bucket)) += i64::from(count);
+        }
+    }
+}
+
+/// Gaps by the hour of their later order; hours that are long settled are folded into one sum.
+#[derive(Debug, Clone, Default)]
+struct Gaps {
+    hours: BTreeMap<i64, Hour>,
+    folded: Distribution,
+}
+
+impl Gaps {
+    /// Books the gap between two orders, or takes it back; hours before `folded_before` are folded.
+    #[inline]
+    fn book(&mut self, earlier: Time, later: Time, folded_before: i64, sign: Sign) {
+        let millis = later.millis() - earlier.millis();
+        let hour = hour(later);
+        if hour < folded_before {
+            return self.folded.book(GAPS, millis, sign);
+        }
+        self.hours.entry(hour).or_default().book(millis, sign as i32);
+    }
+
+    fn before(&self, hour: i64) -> Distribution {
+        let mut sum = self.folded.clone();
+        self.hours.range(..hour).for_each(|(_, hour)| hour.add_to(&mut sum));
+        sum
+    }
+
+    fn fold_before(&mut self, hour: i64) {
+        let kept = self.hours.split_off(&hour);
+        for settled in std::mem::replace(&mut self.hours, kept).values() {
+            settled.add_to(&mut self.folded);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let hour = |hour: &Hour| size_of::<(i64, Hour)>() + hour.buckets.capacity() * size_of::<(u16, i32)>();
+        self.hours.values().map(hour).sum::<usize>() + self.folded.bytes()
+    }
+}
+
+/// How long settled hours are kept apart, beyond twice the lateness: a replica is evaluated at its slowest partition.
+const KEPT_BEHIND_HORIZON: i64 = 8 * DAY;
+/// How many hours have to have settled to be worth folding.
+const FOLDED_AT_ONCE: i64 = 24;
+
+/// The distributions of a partition.
+#[derive(Debug, Clone, Default)]
+pub struct Distributions {
+    interpurchase: Gaps,
+    second_order: Gaps,
+    /// By the number that the engine gave the currency.
+    order_value: Vec<Distribution>,
+    /// Hours before this are folded.
+    folded_before: i64,
+}
+
+impl Distributions {
+    /// Books an order at `at` between its neighbours: it takes the gap between them back and makes two of it. Where it is
+    /// the first or second of its customer, the time to the second order is another one than before.
+    #[inline]
+    pub fn order(&mut self, place: &OrderPlace, at: Time) {
+        let folded = self.folded_before;
+        let &OrderPlace { z, s, y, x, .. } = place;
+        if let Some(y) = y {
+            self.interpurchase.book(y, at, folded, Sign::Add);
+        }
+        if let Some(s) = s {
+            if let Some(y) = y {
+                self.interpurchase.book(y, s, folded, Sign::Remove);
+            }
+            self.interpurchase.book(at, s, folded, Sign::Add);
+        }
+        let (before, after) = match (x, y) {
+            (None, None) => (s.zip(z), s.map(|s| (at, s))),
+            (None, Some(y)) => (s.map(|s| (y, s)), Some((y, at))),
+            (Some(_), _) => (None, None),
+        };
+        if let Some((first, second)) = before {
+            self.second_order.book(first, second, folded, Sign::Remove);
+        }
+        if let Some((first, second)) = after {
+            self.second_order.book(first, second, folded, Sign::Add);
+        }
+    }
+
+    /// Books what an order brought, in minor units of the currency with that number.
+    #[inline]
+    pub fn money(&mut self, number: usize, currency: Currency, minor: i64) {
+        if number >= self.order_value.len() {
+            self.order_value.resize_with(number + 1, Distribution::default);
+        }
+        self.order_value[number].book(order_values(currency), minor, Sign::Add);
+    }
+
+    /// Folds the hours that lie `allowed_lateness` and eight days before the horizon, once a day of them has gathered.
+    #[inline]
+    pub fn fold(&mut self, horizon: Time, allowed_lateness: i64) {
+        let limit = hour(horizon.plus(-allowed_lateness - KEPT_BEHIND_HORIZON));
+        if limit >= self.folded_before + FOLDED_AT_ONCE {
+            self.interpurchase.fold_before(limit);
+            self.second_order.fold_before(limit);
+            self.folded_before = limit;
+        }
+    }
+
+    /// The distributions as they stand at an instant: gaps up to the hour before the one that holds `horizon`.
+    /// `currencies` by their numbers.
+    #[must_use]
+    pub fn parts(&self, horizon: Time, currencies: &[Currency]) -> DistributionParts {
+        let before = hour(horizon);
+        let gaps = |gaps: &Gaps| (before >= self.folded_before).then(|| gaps.before(before));
+        let values = currencies.iter().copied().zip(&self.order_value).filter(|(_, values)| values.count > 0);
+        DistributionParts {
+            interpurchase: gaps(&self.interpurchase),
+            second_order: gaps(&self.second_order),
+            order_value: values.map(|(currency, values)| (currency, values.clone())).collect(),
+        }
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let values: usize = self.order_value.iter().map(Distribution::bytes).sum();
+        self.interpurchase.bytes() + self.second_order.bytes() + values
+    }
+}
+
+fn hour(time: Time) -> i64 {
+    time.millis() / HOUR
+}
+
+/// The distributions at one instant. Adds up over partitions; what one does not know, the sum does not know either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DistributionParts {
+    /// Milliseconds between successive orders of a customer, on the scale [`GAPS`]; `None` when some engine no longer
+    /// reaches back that far.
+    pub interpurchase: Option<Distribution>,
+    /// Milliseconds from the first order of a customer to the second, likewise.
+    pub second_order: Option<Distribution>,
+    /// What orders brought in minor units, each on the scale of its currency ([`order_values`]).
+    pub order_value: BTreeMap<Currency, Distribution>,
+}
+
+/// Nothing happened, and that is known.
+impl Default for DistributionParts {
+    fn default() -> DistributionParts {
+        DistributionParts {
+            interpurchase: Some(Distribution::default()),
+            second_order: Some(Distribution::default()),
+            order_value: BTreeMap::new(),
+        }
+    }
+}
+
+impl std::ops::AddAssign<&DistributionParts> for DistributionParts {
+    fn add_assign(&mut self, other: &DistributionParts) {
+        add_known(&mut self.interpurchase, other.interpurchase.as_ref());
+        add_known(&mut self.second_order, other.second_order.as_ref());
+        for (&currency, values) in &other.order_value {
+            *self.order_value.entry(currency).or_default() += values;
+        }
+    }
+}
+
+fn add_known(sum: &mut Option<Distribution>, more: Option<&Distribution>) {
+    match (sum.as_mut(), more) {
+        (Some(so_far), Some(more)) => *so_far += more,
+        _ => *sum = None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around every bound and every power of two, and what lies between.
+    fn telling_values(scale: Scale) -> Vec<i64> {
+        let powers = (0..42).map(|power| 1_i64 << power);
+        let edges = powers.chain(scale.iter().copied()).flat_map(|edge| [edge - 1, edge, edge + 1, edge + edge / 3]);
+        let mut values: Vec<_> = edges.chain(0..200).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
+    #[test]
+    fn buckets_grow_with_the_value_and_tell_it_to_one_part_in_64() {
+        for scale in [GAPS, order_values(Currency::from_code("EUR").unwrap())] {
+            let mut last = 0;
+            for value in telling_values(scale) {
+                let found = bucket(scale, value);
+                assert!(found >= last && found <= usize::from(u16::MAX), "{value}");
+                last = found;
+                let typical = typical(scale, found);
+                assert_eq!(bucket(scale, typical), found, "{value}: {typical} lies elsewhere");
+                assert!((typical - value).abs() * 64 <= value, "{value}: {typical} is too far away");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_up_to_a_bound_are_exact() {
+        for scale in [GAPS, order_values(Currency::from_code("JPY").unwrap())] {
+            let values = telling_values(scale);
+            let mut distribution = Distribution::default();
+            values.iter().for_each(|&value| distribution.book(scale, value, Sign::Add));
+            distribution.book(scale, 77, Sign::Add);
+            distribution.book(scale, 77, Sign::Remove);
+            let upto = |bound: &i64| values.iter().filter(|&value| value <= bound).count() as i64;
+            assert_eq!(distribution.cumulative(scale), scale.iter().map(upto).collect::<Vec<_>>());
+            assert_eq!(distribution.count, values.len() as i64);
+            assert_eq!(distribution.sum, values.iter().map(|&value| i128::from(value)).sum::<i128>());
+        }
+    }
+
+    #[test]
+    fn bounds_of_order_values_are_those_of_the_major_unit() {
+        for (code, first, last) in [("JPY", 1, 1_000_000), ("EUR", 100, 100_000_000), ("KWD", 1_000, 1_000_000_000)] {
+            let scale = order_values(Currency::from_code(code).unwrap());
+            assert_eq!((scale[0], scale[scale.len() - 1]), (first, last), "{code}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `/api/v1/customers/{id}`: what is known of one customer. The id stands in the question and the answer, nowhere else.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::routes::{Failure, Shared};
+use crate::output::summary::CustomerSummary;
+
+pub(super) async fn customer(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    if let Err(refusal) = shared.access.check(&headers) {
+        return refusal.into_response();
+    }
+    match answer(&shared, id).await {
+        Ok(summary) => ([(CACHE_CONTROL, "no-store")], Json(summary)).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn answer(shared: &Shared, id: Result<Path<String>, PathRejection>) -> Result<CustomerSummary, Failure> {
+    let Path(id) = id.map_err(|_| Failure {
+        status: StatusCode::BAD_REQUEST,
+        error: "the customer id is not UTF-8".to_owned(),
+        hint: Some("encode the bytes of the id with %".to_owned()),
+    })?;
+    let asked = id.clone();
+    let figures = shared.ask(move |workers| workers.customer(&asked)).await?.ok_or_else(|| Failure {
+        status: StatusCode::NOT_FOUND,
+        error: "no customer with that id has a record here".to_owned(),
+        hint: Some("ask the replica that owns the customer's partition; ids are case-sensitive".to_owned()),
+    })?;
+    Ok(CustomerSummary::new(id, &shared.spec, &figures, &shared.background))
+}
