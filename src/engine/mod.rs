@@ -2,7 +2,8 @@
 //!
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
-//! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
+//! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures;
+//!   [`rates`] are what amounts are worth in the reporting currency.
 //! - [`customers`], `record` and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
 
 pub mod axis;
@@ -15,6 +16,7 @@ pub mod figures;
 mod journal;
 pub mod lifecycle;
 pub mod prefix;
+pub mod rates;
 mod recent;
 mod record;
 pub mod segments;
@@ -88,6 +90,8 @@ pub struct Engine {
     lifecycle: Lifecycle,
     cohorts: Cohorts,
     currencies: Vec<Currency>,
+    /// Amounts without a rate, since somebody last asked.
+    unconverted: BTreeMap<Currency, u64>,
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
@@ -109,6 +113,7 @@ impl Engine {
             lifecycle: Lifecycle::new(spec.lifecycle.clone()),
             cohorts: Cohorts::default(),
             currencies: Vec::new(),
+            unconverted: BTreeMap::new(),
             first_event: None,
             first_order: None,
             folded_at: Time::MIN,
@@ -280,6 +285,11 @@ impl Engine {
     /// Of each dimension, whether more values were found than are kept.
     pub fn segments_overflowed(&self) -> impl Iterator<Item = bool> {
         self.segments.overflowed()
+    }
+
+    /// Amounts that had no rate into the reporting currency since this was last asked, by their currency.
+    pub fn take_unconverted(&mut self) -> BTreeMap<Currency, u64> {
+        std::mem::take(&mut self.unconverted)
     }
 
     /// What is computed.

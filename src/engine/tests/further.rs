@@ -3,7 +3,7 @@
 use super::*;
 
 /// The earliest order of each customer: its time and channel; the first in log order of several at one time.
-fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
+pub(super) fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
     let mut firsts = BTreeMap::<u8, (Time, &'static str)>::new();
     for sent in &model.accepted {
         if let Fact::Order(_, _, channel) = sent.fact {
