@@ -181,7 +181,7 @@ fn prometheus_takes_the_history_over() {
     let options = ["--step", "1d", "--segments", "--label", "job=shop"];
     let history = write(dir.path(), "history.om", openmetrics(&csv, &toml, &options));
     let blocks = dir.path().join("data");
-    let import = ["tsdb", "create-blocks-from", "--max-block-duration=21d", "openmetrics"].map(OsStr::new);
+    let import = ["tsdb", "create-blocks-from", "--max-block-duration=504h", "openmetrics"].map(OsStr::new);
     promtool(&[&import[..], &[history.as_os_str(), blocks.as_os_str()]].concat());
     let list = promtool(&["tsdb".as_ref(), "list".as_ref(), blocks.as_os_str()]);
     assert!(list.lines().count() > 20, "18 months in blocks of three weeks at most:\n{list}");
