@@ -331,6 +331,7 @@ mod tests {
                 at_risk_min: 7 * DAY,
                 loyal_orders: 5,
             },
+            rates: None,
         })
     }
 

@@ -1,6 +1,10 @@
 //! What each verb does without a Kafka of its own to talk to, and what it says when it cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "cli/currency.rs"]
+mod currency;
+#[path = "cli/openmetrics.rs"]
+mod openmetrics;
 mod support;
 
 use std::path::Path;
@@ -284,6 +288,10 @@ fn the_demo_shows_a_shop_and_ends() {
         let summary = demo.get_json("/api/v1/summary");
         summary["windows"].as_array()?.iter().find(|window| window["orders"].as_i64() > Some(0)).map(|_| ())
     });
+    let metrics = demo.get("/metrics").1;
+    let has = |series: &str| metrics.lines().any(|line| line.starts_with(series));
+    assert!(has("retentiond_window_revenue{window=\"30d\",currency=\"reporting\"} "), "{metrics}");
+    assert!(has("retentiond_unconverted_total{currency=\"USD\"} 0"), "{metrics}");
     assert_eq!(demo.wait_exit(Duration::from_secs(30)).code(), Some(0), "{}", demo.stderr());
     let said = demo.stdout();
     assert!(said.contains(&format!("http://127.0.0.1:{port}/metrics")), "{said}");

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::config::{self, Settings};
 use crate::decode::{Decoder, Format};
 use crate::engine::lifecycle::LifecycleSpec;
+use crate::engine::rates::{Rate, Rates};
 use crate::engine::segments::DimensionSpec;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
-use crate::engine::zone::{Unit, Zone};
+use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::worker::Blueprint;
@@ -66,7 +67,17 @@ pub fn spec(settings: &Settings) -> Spec {
             at_risk_min: settings.customers.at_risk_min.get(),
             loyal_orders: settings.customers.loyal_orders,
         },
+        rates: rates(settings),
     }
+}
+
+/// What amounts are worth in the reporting currency, if one is configured.
+fn rates(settings: &Settings) -> Option<Rates> {
+    let lines = settings.currency.rates.iter().filter_map(|line| {
+        let rate = Rate::new(line.rate.mantissa(), line.rate.scale())?;
+        Some((zone::number(line.date), line.currency, rate))
+    });
+    settings.currency.reporting.map(|reporting| Rates::new(reporting, lines))
 }
 
 /// The spec for files: one topic, sorted, with its whole history at hand.

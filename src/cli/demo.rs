@@ -77,9 +77,25 @@ name = "365d"
 period = "365d"
 [time]
 history_whole = true
+[currency]
+reporting = "EUR"
 [checkpoint]
 interval = "1s"
 "#;
+
+/// What the money of the shop's customers is worth, for the reporting currency.
+const RATES: &str = "\
+date,currency,rate
+1970-01-01,CHF,1.05
+1970-01-01,DKK,0.134
+1970-01-01,GBP,1.18
+1970-01-01,JPY,0.00625
+1970-01-01,KWD,3.03
+1970-01-01,NOK,0.087
+1970-01-01,PLN,0.233
+1970-01-01,SEK,0.091
+1970-01-01,USD,0.91
+";
 
 impl Demo {
     pub(super) fn run(self) -> Result<()> {
@@ -126,9 +142,11 @@ impl Demo {
 fn settings(brokers: &str, listen: SocketAddr) -> Result<Settings> {
     let directory = std::env::temp_dir().join(format!("retentiond-demo-{}", std::process::id()));
     std::fs::create_dir_all(&directory)?;
-    let file = directory.join("demo.toml");
+    let (file, rates) = (directory.join("demo.toml"), directory.join("rates.csv"));
     std::fs::write(&file, CONFIG)?;
+    std::fs::write(&rates, RATES)?;
     let environment = [
+        ("RETENTIOND__CURRENCY__RATES_FILE".to_owned(), rates.display().to_string()),
         ("RETENTIOND__KAFKA__BROKERS".to_owned(), brokers.to_owned()),
         ("RETENTIOND__HTTP__LISTEN".to_owned(), listen.to_string()),
     ];
@@ -204,10 +222,10 @@ async fn print_figures(workers: Workers) {
 
 fn line(at: Time, week: &WindowParts, month: &WindowParts) -> String {
     let percent = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{:.1} %", 100.0 * ratio));
-    // Currencies are never added together: the largest till is shown.
-    let revenue = week.money.iter().max_by_key(|(_, money)| money.orders);
-    let revenue = revenue
-        .map_or_else(String::new, |(&currency, money)| format!("{} {currency}", decimal_text(money.revenue, currency)));
+    let revenue = week.money.iter().find(|(currency, _)| currency.is_reporting());
+    let revenue = revenue.map_or_else(String::new, |(&currency, money)| {
+        format!("{} {}", decimal_text(money.revenue, currency), currency.iso_code())
+    });
     format!(
         "{}  {:>8}  {:>6}  {:>6}  {:>8}  {:>9}  {:>10}  {:>9}  {:>14}",
         zone::date(zone::Zone::utc().day(at)),

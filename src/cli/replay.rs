@@ -1,5 +1,6 @@
 //! `retentiond replay`: the same engine over files, without Kafka.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use tracing::warn;
 
 use super::{ConfigFile, table};
 use crate::app::blueprint;
-use crate::config::{Format, Settings};
+use crate::config::{Format, Millis, Settings};
+use crate::engine::axis::Pane;
 use crate::engine::snapshot::{Periods, Snapshot};
-use crate::engine::{Engine, window_ids};
-use crate::event::{Time, wall_clock};
+use crate::engine::{Engine, WindowParts, window_ids};
+use crate::event::{HOUR, REPORTING, Time, wall_clock};
 use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::History;
@@ -41,6 +43,38 @@ pub struct Replay {
     /// Print the figures of every pane since the first order: JSON lines, or OpenMetrics with timestamps.
     #[arg(long)]
     series: bool,
+    /// Of each window one pane in so much time, such as "1h"; longer panes are printed each [default: 1h for
+    /// OpenMetrics, every pane for JSON].
+    #[arg(long, requires = "series", value_name = "SPAN", value_parser = parse_step)]
+    step: Option<Millis>,
+    /// Also print the values of every dimension (OpenMetrics only).
+    #[arg(long)]
+    segments: bool,
+    /// A label to add to every sample (OpenMetrics only), such as job=retentiond.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+}
+
+/// What OpenMetrics shows of windows with fine panes, so that years stay small.
+const OPENMETRICS_STEP: Millis = Millis::clamped(HOUR);
+
+fn parse_step(text: &str) -> Result<Millis, String> {
+    match Millis::parse(text)? {
+        Millis::ZERO => Err("write a span such as 15m, 1h or 1d".to_owned()),
+        step => Ok(step),
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !starts_well || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'_') {
+        return Err("the name of a label is letters, digits and \"_\", and no digit comes first".to_owned());
+    }
+    if ["window", "currency", "dimension", "value"].contains(&name) {
+        return Err(format!("the metrics have a label {name} of their own; choose another"));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +94,7 @@ impl Replay {
         report_rejections(&history);
         ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.lines);
         let mut engine = apply(history, &settings);
+        report_unconverted(&mut engine);
         if self.series {
             return self.print_series(&mut engine, &settings);
         }
@@ -68,7 +103,7 @@ impl Replay {
             Output::Json => super::print(&serde_json::to_string(&summary(&mut engine, &settings, self.as_of))?),
             Output::Openmetrics => {
                 let at = self.as_of.or(engine.clock().watermark()).context("no event")?;
-                print_openmetrics(&mut engine, &settings, at, at)?;
+                self.print_openmetrics(&mut engine, &settings, at, at)?;
             }
         }
         Ok(())
@@ -81,9 +116,43 @@ impl Replay {
             Output::Table => {
                 bail!("--series prints every pane, which no table holds; add --format json or openmetrics")
             }
-            Output::Json => print_json_lines(engine, settings, from, to),
-            Output::Openmetrics => print_openmetrics(engine, settings, from, to),
+            Output::Json => self.print_json_lines(engine, settings, from, to),
+            Output::Openmetrics => self.print_openmetrics(engine, settings, from, to),
         }
+    }
+
+    fn print_json_lines(&self, engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
+        let background = blueprint::background(settings, engine.first_event());
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let every_pane = Millis::clamped(1);
+        for run in series(engine, from, to, self.step.unwrap_or(every_pane)) {
+            for (pane, figures) in run.panes {
+                let spec = engine.spec();
+                let line = PaneLine {
+                    at: spec.first_instant(run.window, pane),
+                    figures: pane_summary(spec, run.window, pane, &figures, &background),
+                };
+                if unless_closed(writeln!(out, "{}", serde_json::to_string(&line)?))?.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+        unless_closed(out.flush())?;
+        Ok(())
+    }
+
+    fn print_openmetrics(&self, engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
+        let background = blueprint::background(settings, engine.first_event());
+        let step = self.step.unwrap_or(OPENMETRICS_STEP);
+        let mut series = series(engine, from, to, step);
+        if self.segments {
+            let segments: Vec<_> = series.iter().flat_map(|run| segment_series(engine, run)).collect();
+            series.extend(segments);
+        }
+        let mut out = BufWriter::new(std::io::stdout().lock());
+        let written = openmetrics::write(&mut out, engine.spec(), &background, &series, &self.labels);
+        unless_closed(written.and_then(|()| out.flush()))?;
+        Ok(())
     }
 }
 
@@ -139,42 +208,33 @@ struct PaneLine {
     figures: WindowSummary,
 }
 
-fn print_json_lines(engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
-    let background = blueprint::background(settings, engine.first_event());
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    for run in series(engine, from, to) {
-        for (pane, figures) in (run.from..).zip(&run.figures) {
-            let Some(figures) = figures else { continue };
-            let spec = engine.spec();
-            let line = PaneLine {
-                at: spec.first_instant(run.window, pane),
-                figures: pane_summary(spec, run.window, pane, figures, &background),
-            };
-            if unless_closed(writeln!(out, "{}", serde_json::to_string(&line)?))?.is_none() {
-                return Ok(());
-            }
-        }
-    }
-    unless_closed(out.flush())?;
-    Ok(())
-}
-
-fn print_openmetrics(engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
-    let background = blueprint::background(settings, engine.first_event());
-    let series = series(engine, from, to);
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = openmetrics::write(&mut out, engine.spec(), &background, &series).and_then(|()| out.flush());
-    unless_closed(written)?;
-    Ok(())
-}
-
-fn series(engine: &mut Engine, from: Time, to: Time) -> Vec<WindowSeries> {
+/// The panes from one instant to another that are to be shown, the last one always.
+fn series(engine: &mut Engine, from: Time, to: Time, step: Millis) -> Vec<WindowSeries> {
     let spec = engine.spec().clone();
     let run = |window| {
         let (from, to) = (spec.pane(window, from), spec.pane(window, to));
-        WindowSeries { window, from, figures: engine.series(window, from, to) }
+        let shown = |&(pane, _): &(Pane, _)| pane == to || openmetrics::is_shown(&spec, window, pane, step.get());
+        let panes = (from..).zip(engine.series(window, from, to)).filter(shown);
+        WindowSeries { window, segment: None, panes: panes.filter_map(|(p, figures)| Some((p, figures?))).collect() }
     };
     window_ids(&spec).map(run).collect()
+}
+
+/// The same window and panes by the values of the dimensions.
+fn segment_series(engine: &mut Engine, run: &WindowSeries) -> Vec<WindowSeries> {
+    let mut found = BTreeMap::<(usize, String), Vec<(Pane, WindowParts)>>::new();
+    for &(pane, _) in &run.panes {
+        for (dimension, value, figures) in engine.segment_figures(run.window, pane) {
+            found.entry((dimension, value)).or_default().extend(figures.map(|figures| (pane, figures)));
+        }
+    }
+    let dimensions = &engine.spec().dimensions;
+    let named = |((dimension, value), panes): ((usize, String), _)| WindowSeries {
+        window: run.window,
+        segment: Some((dimensions[dimension].name.clone(), value)),
+        panes,
+    };
+    found.into_iter().map(named).collect()
 }
 
 /// A reader that has gone away (`| head`) is no error, but nothing more is written.
@@ -182,6 +242,15 @@ fn unless_closed(written: std::io::Result<()>) -> std::io::Result<Option<()>> {
     match written {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
         other => other.map(Some),
+    }
+}
+
+fn report_unconverted(engine: &mut Engine) {
+    for (currency, amounts) in engine.take_unconverted() {
+        warn!(
+            "{amounts} amount(s) in {currency} have no rate in currency.rates_file on their day; they are left out of \
+             {REPORTING}"
+        );
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     windows(tables, problems);
     calendar(tables, problems);
     time(tables, given, problems);
+    tables.currency.check(problems);
     inactivity(tables, problems);
     alerts(tables, problems);
     service(tables, problems);
@@ -63,6 +64,7 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
         calendar: tables.calendar.iter().filter_map(CalendarTable::settings).collect(),
         time: tables.time,
         clv,
+        currency: tables.currency,
         inactivity: tables.inactivity.iter().filter_map(RuleTable::rule).collect(),
         alerts,
         dead_letters: tables.dead_letters,

@@ -353,3 +353,42 @@ fn state_and_http() {
         ),
     ]);
 }
+
+#[test]
+fn the_reporting_currency_and_its_rates() {
+    each(&[
+        (
+            "[currency]\nreporting = \"EUR\"".to_owned(),
+            "currency.rates_file: is missing; write the CSV file (date,currency,rate) that says what other currencies are \
+             worth in EUR, or remove currency.reporting",
+        ),
+        (
+            "[currency]\nrates_file = \"rates.csv\"".to_owned(),
+            "currency.reporting: is missing; write the currency that currency.rates_file converts into, such as \"EUR\", \
+             or remove the file",
+        ),
+        (
+            "[currency]\nreporting = \"Euro\"\nrates_file = \"rates.csv\"".to_owned(),
+            "currency.reporting: \"Euro\" is not a three-letter ISO 4217 currency code in capitals; write such as \"EUR\"",
+        ),
+        (
+            "[currency]\nreporting = \"EUR\"\nrates_file = 3".to_owned(),
+            "currency.rates_file: 3 is of the wrong type; write text in quotes",
+        ),
+        (
+            "[currency]\nreporting = \"EUR\"\nrates_file = \"/nowhere/rates.csv\"".to_owned(),
+            "currency.rates_file: cannot read \"/nowhere/rates.csv\" (No such file or directory (os error 2)); write a CSV \
+             file that is readable for this user",
+        ),
+    ]);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let bad = "2026-01-01,USD,0\n".repeat(12);
+    std::io::Write::write_all(&mut file, format!("date,currency,rate\n2026-01-01,CHF,1\n{bad}").as_bytes()).unwrap();
+    let path = file.path().display();
+    let found = mistakes(&format!("[currency]\nreporting = \"EUR\"\nrates_file = \"{path}\""), &[]);
+    assert_eq!(found.len(), 11, "ten of twelve, and how many more: {found:?}");
+    let remedy = "write how many EUR one USD is worth, such as 0.92";
+    assert_eq!(found[0], format!("{path}, line 3: rate \"0\" is not above 0; {remedy}"));
+    assert_eq!(found[9], format!("{path}, line 12: rate \"0\" is not above 0; {remedy}"));
+    assert_eq!(found[10], format!("{path}: has 2 more mistake(s); mend those above first"));
+}

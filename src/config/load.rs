@@ -10,6 +10,7 @@ use figment::value::{Dict, Value};
 use serde::{Deserialize, Serialize};
 
 use super::alerts::{Alerts, RuleTable};
+use super::currency::ReportingCurrency;
 use super::error::{Problems, is_index, key_of, nearest};
 use super::figures::{CalendarTable, Clv, Customers, TimeSettings, WindowTable};
 use super::kafka::{DeadLetters, Kafka, Source};
@@ -23,7 +24,8 @@ const PREFIX: &str = "RETENTIOND__";
 const LISTS: [&str; 3] = ["windows", "calendar", "inactivity"];
 
 /// Sections that are tables of keys.
-const TABLES: [&str; 8] = ["kafka", "customers", "time", "clv", "alerts", "dead_letters", "checkpoint", "http"];
+const TABLES: [&str; 9] =
+    ["kafka", "customers", "time", "clv", "currency", "alerts", "dead_letters", "checkpoint", "http"];
 
 /// The configuration as written, each table still without what follows from other tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +38,7 @@ pub(super) struct Tables {
     pub(super) calendar: Vec<CalendarTable>,
     pub(super) time: TimeSettings,
     pub(super) clv: Clv,
+    pub(super) currency: ReportingCurrency,
     pub(super) inactivity: Vec<RuleTable>,
     pub(super) alerts: Alerts,
     pub(super) dead_letters: DeadLetters,
@@ -54,6 +57,7 @@ impl Default for Tables {
             calendar: CalendarTable::usual(),
             time: TimeSettings::default(),
             clv: Clv::default(),
+            currency: ReportingCurrency::default(),
             inactivity: Vec::new(),
             alerts: Alerts::default(),
             dead_letters: DeadLetters::default(),
@@ -352,7 +356,7 @@ fn wanted(expected: &str) -> &str {
         "a boolean" => "true or false, without quotes",
         "u32" | "u64" | "u16" => "a whole number, at least 0 and without quotes",
         "f64" => "a number, without quotes",
-        "a string" => "text in quotes",
+        "a string" | "path string" => "text in quotes",
         "a duration" => "a duration such as \"30d\"",
         "a sequence" => "a list, as in [[windows]] or [\"a\", \"b\"]",
         "a map" => "a table, as in [sources.orders]",

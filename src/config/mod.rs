@@ -11,6 +11,7 @@ mod alerts;
 mod check;
 #[cfg(test)]
 mod check_tests;
+mod currency;
 mod error;
 mod figures;
 mod kafka;
@@ -30,6 +31,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use alerts::{Alerts, Filter, InactivityRule, Silence, Stage, Webhook};
+pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
 pub use kafka::{DeadLetters, Delivery, Format, Kafka, MissingTopics, Partitioner, Protocol, Source, Start};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub time: TimeSettings,
     /// Customer lifetime value.
     pub clv: Clv,
+    /// The currency that all amounts are shown in once more, and what they are worth in it.
+    pub currency: ReportingCurrency,
     /// Rules that say when a customer counts as silent.
     pub inactivity: Vec<InactivityRule>,
     /// What happens when a customer falls silent.
@@ -92,7 +96,7 @@ impl Settings {
         problems.unless_any(settings)
     }
 
-    /// Like [`Settings::load`], but opens no file that holds a secret: for verbs that talk to nobody, such as
+    /// Like [`Settings::load`], but opens no file that holds a secret (rates are none): for verbs that talk to nobody, such as
     /// `replay` and `config`.
     ///
     /// # Errors
@@ -143,5 +147,7 @@ fn read(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>
     });
     let (tables, given) = load::read(text.as_deref().map(|text| (name.as_str(), text)), environment, problems);
     check::check(&tables, &given, problems);
-    check::settings(tables, &given)
+    let mut settings = check::settings(tables, &given);
+    settings.currency.read_rates(problems);
+    settings
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::*;
-use crate::event::{DAY, HOUR, MINUTE};
+use crate::event::{Currency, DAY, HOUR, MINUTE};
 
 pub(super) fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigErrors> {
     let mut file = tempfile::Builder::new().prefix("retentiond").suffix(".toml").tempfile().unwrap();
@@ -73,6 +73,9 @@ data_begin = "2024-01-01T00:00:00+01:00"
 history_whole = true
 [clv]
 window = "4w"
+[currency]
+reporting = "EUR"
+rates_file = "deploy/rates.csv"
 [[inactivity]]
 name = "lapsing"
 after = "45d"
@@ -174,6 +177,8 @@ fn every_key_is_read() {
     assert_eq!(rhythm.silence, Silence::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) });
     assert_eq!(rhythm.filter.stages, [Stage::Repeat, Stage::Loyal]);
     assert_eq!(away.silence, Silence::NoSessionFor(Millis::days(14)));
+    assert_eq!(settings.currency.reporting.map(Currency::code), Some("EUR"));
+    assert_eq!(settings.currency.rates.len(), 8);
     assert_eq!(settings.alerts.settle, Millis::ZERO);
     assert_eq!(settings.checkpoint.interval.to_std(), std::time::Duration::from_secs(5));
 }

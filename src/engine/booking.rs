@@ -90,6 +90,7 @@ impl Engine {
         let floor = self.clock.floor(Class::Orders);
         self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
         self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));
+        self.book_reporting(slot, Flow::Order, amount, at);
         if self.first_order.is_none_or(|first| at.time < first) {
             self.first_order = Some(at.time);
         }
@@ -208,6 +209,7 @@ impl Engine {
         self.book_net_revenue(slot, currency, -amount.minor);
         let profile = self.belonging(slot).at(at.time);
         self.segments.money(profile, flow, currency, amount.minor, at, Sign::Add);
+        self.book_reporting(slot, flow, amount, at);
         if !self.segments.is_empty() {
             self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
             self.sweep();
@@ -216,6 +218,35 @@ impl Engine {
 
     fn book_net_revenue(&mut self, slot: Slot, currency: usize, minor: i64) {
         self.net_revenue.add(slot, self.customers.record_mut(slot), currency_tag(currency), minor);
+    }
+
+    /// Books an amount once more as what it is worth in the reporting currency, if there is one; called when the event
+    /// itself is booked, so that the customer belongs where it belongs with it.
+    fn book_reporting(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+        let Some((currency, minor)) = self.in_reporting_currency(amount, at) else { return };
+        for window in &mut self.windows {
+            window.money(flow, currency, minor, at, Sign::Add);
+        }
+        let belonging = self.belonging(slot);
+        self.segments.money(belonging.at(at.time), flow, currency, minor, at, Sign::Add);
+        if let (Flow::Order, Some(first)) = (flow, belonging.first) {
+            self.cohorts.money(first, currency, minor, at, Sign::Add);
+        }
+        if flow == Flow::Order || !self.segments.is_empty() {
+            self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), minor));
+        }
+    }
+
+    /// The number of the reporting currency, and what an amount is worth in it; `None` without such a currency, and
+    /// where there is no rate, which is counted.
+    fn in_reporting_currency(&mut self, amount: Money, at: Moment) -> Option<(usize, i64)> {
+        let rates = self.spec.rates.as_ref()?;
+        let Some(minor) = rates.convert(amount, at.day) else {
+            *self.unconverted.entry(amount.currency).or_default() += 1;
+            return None;
+        };
+        let reporting = rates.reporting();
+        Some((self.currency_number(reporting), minor))
     }
 
     /// The customer turns out to belong elsewhere, from the earlier first order `at` on: takes back what is booked

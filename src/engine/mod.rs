@@ -3,7 +3,8 @@
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
-//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer.
+//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer;
+//!   [`rates`] are what amounts are worth in the reporting currency.
 //! - [`customers`], `record`, `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
 
@@ -21,6 +22,7 @@ mod journal;
 pub mod lifecycle;
 mod net_revenue;
 pub mod prefix;
+pub mod rates;
 mod recent;
 mod record;
 pub mod segments;
@@ -103,6 +105,8 @@ pub struct Engine {
     distributions: Distributions,
     net_revenue: NetRevenue,
     currencies: Vec<Currency>,
+    /// Amounts without a rate, since somebody last asked.
+    unconverted: BTreeMap<Currency, u64>,
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
@@ -128,6 +132,7 @@ impl Engine {
             distributions: Distributions::default(),
             net_revenue: NetRevenue::default(),
             currencies: Vec::new(),
+            unconverted: BTreeMap::new(),
             first_event: None,
             first_order: None,
             folded_at: Time::MIN,
@@ -328,6 +333,11 @@ impl Engine {
     /// Of each dimension, whether more values were found than are kept.
     pub fn segments_overflowed(&self) -> impl Iterator<Item = bool> {
         self.segments.overflowed()
+    }
+
+    /// Amounts that had no rate into the reporting currency since this was last asked, by their currency.
+    pub fn take_unconverted(&mut self) -> BTreeMap<Currency, u64> {
+        std::mem::take(&mut self.unconverted)
     }
 
     /// What is computed.

@@ -2,6 +2,7 @@
 
 use super::axis::{Axis, Moment, Pane};
 use super::lifecycle::LifecycleSpec;
+use super::rates::Rates;
 use super::segments::DimensionSpec;
 use super::zone::{Unit, Zone};
 use crate::event::{DAY, MINUTE, Time};
@@ -49,6 +50,8 @@ pub struct Spec {
     pub dimensions: Vec<DimensionSpec>,
     /// What makes a customer at risk, lapsed or loyal.
     pub lifecycle: LifecycleSpec,
+    /// What amounts are worth in the reporting currency; `None`: there is none.
+    pub rates: Option<Rates>,
 }
 
 /// A window of a [`Spec`], rolling or calendar.

@@ -41,6 +41,7 @@ fn spec(zone: &str) -> Spec {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into(), "app".into()] }],
         lifecycle: LifecycleSpec { active_for: 10 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
+        rates: None,
     }
 }
 
@@ -325,6 +326,7 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
 
 mod further;
 mod rare;
+mod reporting;
 mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 use rare::{add_cost, assert_totals_equal};

@@ -8,7 +8,7 @@ mod time;
 
 use std::borrow::Cow;
 
-pub use money::{Currency, MAX_MINOR_UNITS, Money, MoneyError, decimal_text};
+pub use money::{Currency, MAX_MINOR_UNITS, Money, MoneyError, REPORTING, decimal_text};
 pub use time::{DAY, HOUR, MINUTE, SECOND, Time, TimeError, wall_clock};
 
 /// The largest number of customer attributes ("dimensions") that can be tracked.

@@ -8,9 +8,17 @@ use std::str::FromStr;
 /// Nearly a million such events fit into one 64-bit sum.
 pub const MAX_MINOR_UNITS: i64 = 10_000_000_000_000;
 
-/// An ISO 4217 currency that has minor units (so no metals and no testing codes).
+/// The code under which everything is shown once more in the reporting currency.
+pub const REPORTING: &str = "reporting";
+
+/// An ISO 4217 currency that has minor units (so no metals and no testing codes), or the same one as the currency that
+/// all others are converted into, which is kept apart from it: see [`Currency::as_reporting`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Currency(iso_currency::Currency);
+pub struct Currency {
+    // First, so that what was converted stands behind everything that was paid.
+    is_reporting: bool,
+    iso: iso_currency::Currency,
+}
 
 impl Currency {
     /// From the three-letter code in capitals.
@@ -20,20 +28,38 @@ impl Currency {
     pub fn from_code(code: &str) -> Result<Currency, MoneyError> {
         iso_currency::Currency::from_code(code)
             .filter(|currency| currency.exponent().is_some())
-            .map(Currency)
+            .map(|iso| Currency { is_reporting: false, iso })
             .ok_or(MoneyError::UnknownCurrency)
     }
 
-    /// The three-letter code.
+    /// The currency as the one that amounts are converted into: it has the same decimals and is called [`REPORTING`].
+    #[must_use]
+    pub fn as_reporting(self) -> Currency {
+        Currency { is_reporting: true, ..self }
+    }
+
+    /// Whether amounts of this currency were converted into it, as opposed to paid in it.
+    #[must_use]
+    pub fn is_reporting(self) -> bool {
+        self.is_reporting
+    }
+
+    /// The code that is shown: three letters, or [`REPORTING`].
     #[must_use]
     pub fn code(self) -> &'static str {
-        self.0.code()
+        if self.is_reporting { REPORTING } else { self.iso.code() }
+    }
+
+    /// The three-letter code, also of a reporting currency.
+    #[must_use]
+    pub fn iso_code(self) -> &'static str {
+        self.iso.code()
     }
 
     /// How many decimals an amount in this currency has: 2 for EUR, 0 for JPY, 3 for KWD.
     #[must_use]
     pub fn exponent(self) -> u32 {
-        self.0.exponent().map_or(0, u32::from)
+        self.iso.exponent().map_or(0, u32::from)
     }
 }
 
@@ -224,6 +250,20 @@ mod tests {
         ] {
             assert_eq!(minor(text, code), Err(expected), "{text} {code}");
         }
+    }
+
+    #[test]
+    fn a_reporting_currency_is_the_same_money_under_another_name() -> Result<(), MoneyError> {
+        for code in ["EUR", "JPY", "KWD"] {
+            let real = Currency::from_code(code)?;
+            let reporting = real.as_reporting();
+            assert_ne!(real, reporting);
+            assert_eq!((reporting.code(), reporting.to_string().as_str()), (REPORTING, REPORTING));
+            assert_eq!((reporting.iso_code(), reporting.exponent()), (code, real.exponent()));
+            assert_eq!(decimal_text(7212, reporting), decimal_text(7212, real));
+        }
+        assert_eq!(Currency::from_code(REPORTING), Err(MoneyError::UnknownCurrency), "no event is paid in it");
+        Ok(())
     }
 
     #[test]

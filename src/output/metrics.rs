@@ -567,6 +567,12 @@ static OPERATION: &[Metric] = &[
          figure.",
         |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.late)),
     ),
+    counter(
+        "retentiond_unconverted_total",
+        &["currency"],
+        "Amounts that had no rate into the reporting currency on their day; they are left out of the currency reporting.",
+        read::unconverted,
+    ),
     gauge(
         "retentiond_lag_events",
         &["topic", "partition"],

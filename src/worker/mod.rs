@@ -11,7 +11,7 @@ use crate::engine::customer::CustomerFigures;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{Engine, Outcome, WindowParts};
-use crate::event::{EventType, Time};
+use crate::event::{Currency, EventType, Time};
 use crate::source::{Partition, Record, RecordBatch, TopicPartition};
 
 /// What every worker needs to know.
@@ -43,6 +43,8 @@ pub struct Tally {
     pub duplicates: u64,
     /// Events too late to count.
     pub late: u64,
+    /// Amounts that had no rate into the reporting currency.
+    pub unconverted: BTreeMap<Currency, u64>,
 }
 
 impl Tally {
@@ -67,6 +69,13 @@ impl Tally {
         }
         self.duplicates += other.duplicates;
         self.late += other.late;
+        self.add_unconverted(&other.unconverted);
+    }
+
+    fn add_unconverted(&mut self, amounts: &BTreeMap<Currency, u64>) {
+        for (&currency, count) in amounts {
+            *self.unconverted.entry(currency).or_default() += count;
+        }
     }
 }
 
@@ -158,6 +167,8 @@ impl Worker {
                 rejected.push(Rejected { index, rejection });
             }
         }
+        // Counted here, for an engine goes with its partition and a counter must not.
+        self.tally.add_unconverted(&engine.take_unconverted());
         next
     }
 

@@ -213,6 +213,7 @@ fn blueprint() -> Arc<Blueprint> {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec![] }],
         lifecycle: LifecycleSpec { active_for: 5 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 3 },
+        rates: None,
     };
     let decoder = || Decoder::new(Format::Native, vec!["channel".into()]);
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })

@@ -41,6 +41,11 @@ impl Engine {
         for window in &mut self.windows {
             window.cost(kind, currency, amount.minor, at, Sign::Add);
         }
+        if let Some((currency, minor)) = self.in_reporting_currency(amount, at) {
+            for window in &mut self.windows {
+                window.cost(kind, currency, minor, at, Sign::Add);
+            }
+        }
         let belonging = self.belonging(slot);
         self.at_earliest(slot, Rare::Cost, at, |engine, sign| engine.book_coverage(slot, belonging, sign));
     }

@@ -52,6 +52,7 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".to_owned(), values: Vec::new() }],
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
+        rates: None,
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
@@ -101,8 +102,11 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) fn new() -> Shop {
-        let blueprint = blueprint();
-        let mut worker = Worker::new(Arc::clone(&blueprint));
+        Shop::of(&blueprint())
+    }
+
+    pub(crate) fn of(blueprint: &Arc<Blueprint>) -> Shop {
+        let mut worker = Worker::new(Arc::clone(blueprint));
         let mut rejected = Vec::new();
         worker.start(Partition(0));
         worker.start(Partition(1));

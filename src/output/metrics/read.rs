@@ -1,5 +1,6 @@
 //! What a scrape knows, and how the values of the metrics are read off it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rust_decimal::prelude::ToPrimitive;
@@ -8,6 +9,7 @@ use super::Values;
 use crate::decode::Reason;
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
+use crate::engine::rates::Rates;
 use crate::engine::snapshot::{Period, last_pane};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{WindowParts, window_ids};
@@ -96,20 +98,7 @@ impl Scrape<'_> {
                 let Some(figures) = figures else { continue };
                 let p = self.spec.pane(id, snapshot.at);
                 let window = WindowView::new(self.spec, self.background, id, p, figures);
-                let name = &*window.name;
-                match values {
-                    Values::SegmentCount(read) => {
-                        samples.add([name, &dimension.name, value], count(read(&figures.parts)));
-                    }
-                    Values::SegmentMoney(read) => {
-                        for (&currency, money) in &figures.money {
-                            if let Some(amount) = read(&window, currency, money) {
-                                samples.add([name, &dimension.name, value, currency.code()], amount);
-                            }
-                        }
-                    }
-                    _ => {}
-                }
+                read_segment(values, [self.spec.name(id), &dimension.name, value], &window, samples);
             }
         }
     }
@@ -119,6 +108,23 @@ impl Scrape<'_> {
         let partitions = self.overview.status.partitions.iter();
         let first_order = partitions.filter_map(|partition| partition.first_order).min();
         first_order.is_some_and(|first| self.spec.zone.day(first) <= period.to)
+    }
+}
+
+/// Adds the values of one window of one value of a dimension, if the metric has such; `labels` are window, dimension and
+/// value.
+pub(super) fn read_segment(values: &Values, labels: [&str; 3], view: &WindowView<'_>, samples: &mut Samples) {
+    match values {
+        Values::SegmentCount(read) => samples.add(labels, count(read(&view.figures.parts))),
+        Values::SegmentMoney(read) => {
+            let [window, dimension, value] = labels;
+            for (&currency, money) in &view.figures.money {
+                if let Some(amount) = read(view, currency, money) {
+                    samples.add([window, dimension, value, currency.code()], amount);
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -271,6 +277,16 @@ pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
             let seen = counts.get(i).map_or(0, |of_topic| of_topic[reason as usize]);
             samples.add([topic, reason.label()], total(seen));
         }
+    }
+}
+
+/// Every currency that has a rate at some time, also at zero, so that the first one is an increase; others once found.
+pub(super) fn unconverted(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let known = scrape.spec.rates.iter().flat_map(Rates::currencies).map(|currency| (currency, 0));
+    let mut counts: BTreeMap<Currency, u64> = known.collect();
+    counts.extend(&scrape.overview.status.tally.unconverted);
+    for (currency, amounts) in counts {
+        samples.add([currency.code()], total(amounts));
     }
 }
 

@@ -1,8 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fixture::{Shop, topics};
 use super::*;
+use crate::engine::rates::{Rate, Rates};
+use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::source::latency::Latency;
@@ -24,7 +27,7 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
 
 const PROMISED_OF_OPERATION: &str = "interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
-    events_late_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
+    events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partitions_assigned source_partitions \
     rebalances_total build_info";
 
 fn source() -> SourceStatus {
@@ -134,7 +137,10 @@ fn defines_what_the_design_promises() {
 
 #[test]
 fn every_metric_has_a_value_once_there_are_orders() {
-    let series = encode_shop(&Shop::new().overview(), &known());
+    let mut overview = Shop::new().overview();
+    // Where no reporting currency is configured there is none to count.
+    overview.status.tally.unconverted.insert(Currency::from_code("JPY").unwrap(), 1);
+    let series = encode_shop(&overview, &known());
     let shown: BTreeSet<&str> = series.keys().map(|name| family_of(name.split('{').next().unwrap())).collect();
     assert_eq!(shown, definitions().map(|metric| metric.name).collect());
     assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
@@ -313,6 +319,40 @@ fn label_values_that_look_alike_in_a_row_stay_apart() {
         &[
             ("retentiond_lag_events{topic=\"orders\",partition=\"11\"}", 0.0),
             ("retentiond_lag_events{topic=\"orders1\",partition=\"1\"}", 7.0),
+        ],
+    );
+}
+
+#[test]
+fn amounts_without_a_rate_are_counted_and_the_others_shown_converted() {
+    let mut blueprint = Arc::into_inner(fixture::blueprint()).unwrap();
+    let code = |code| Currency::from_code(code).unwrap();
+    let day = |time| blueprint.spec.zone.day(Time::parse(time).unwrap());
+    let second_of_may = (day("2026-05-02T00:00:00Z"), code("JPY"), Rate::new(5, 3).unwrap());
+    let rates = Rates::new(code("EUR"), [second_of_may, (0, code("GBP"), Rate::new(2, 0).unwrap())]);
+    let mut spec = Spec::clone(&blueprint.spec);
+    spec.rates = Some(rates);
+    blueprint.spec = Arc::new(spec);
+    let mut shop = Shop::of(&Arc::new(blueprint));
+    let overview = shop.overview();
+    let (topics, source, background) = (topics(), source(), known());
+    let scrape = Scrape {
+        spec: &shop.spec,
+        topics: &topics,
+        overview: &overview,
+        source: &source,
+        background: &background,
+        now: Instant::now(),
+    };
+    // Of cora's two orders in JPY the first lies a day before the rate; its copy does not count.
+    assert_values(
+        &parse(&encode(&scrape).unwrap()),
+        &[
+            ("retentiond_unconverted_total{currency=\"JPY\"}", 1.0),
+            ("retentiond_unconverted_total{currency=\"GBP\"}", 0.0),
+            ("retentiond_window_currency_orders{window=\"30d\",currency=\"JPY\"}", 2.0),
+            ("retentiond_window_currency_orders{window=\"30d\",currency=\"reporting\"}", 2.0),
+            ("retentiond_window_revenue{window=\"30d\",currency=\"reporting\"}", 43.5),
         ],
     );
 }
