@@ -161,15 +161,20 @@ fn keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-const FIGURES: [&str; 24] = [
+const FIGURES: [&str; 31] = [
     "active_for_seconds",
     "churn_ratio",
     "complete",
     "conversion_ratio",
+    "cost_coverage_ratio",
+    "costed_customers",
     "crr_ratio",
     "currencies",
+    "customers_to_date",
     "end_customers",
     "lifespan_seconds",
+    "lost_complainer_ratio",
+    "lost_complainers",
     "lost_customers",
     "new_complete",
     "new_customers",
@@ -177,6 +182,8 @@ const FIGURES: [&str; 24] = [
     "orders",
     "purchase_frequency",
     "reactivated_customers",
+    "referral_ratio",
+    "referred_customers",
     "repeat_customers",
     "repeat_ratio",
     "retained_customers",
@@ -188,8 +195,18 @@ const FIGURES: [&str; 24] = [
     "visiting_customers",
 ];
 
-const MONEY: [&str; 7] =
-    ["average_order_value", "cancellations", "clv", "net_average_order_value", "orders", "refunds", "revenue"];
+const MONEY: [&str; 10] = [
+    "acquisition_costs",
+    "average_order_value",
+    "cancellations",
+    "clv",
+    "clv_after_costs",
+    "net_average_order_value",
+    "orders",
+    "refunds",
+    "retention_costs",
+    "revenue",
+];
 
 /// The figures' names and some more, in alphabetical order.
 fn figures_and(more: &[&'static str]) -> Vec<&'static str> {
@@ -231,6 +248,15 @@ fn replay_prints_the_figures_of_a_small_history() {
             },
         }),
     );
+    assert_holds(
+        &windows[1],
+        &json!({
+            "referred_customers": 0, "referral_ratio": 0.0, "lost_complainers": 0, "lost_complainer_ratio": null,
+            "customers_to_date": 3, "costed_customers": 0, "cost_coverage_ratio": 0.0,
+            "currencies": {"EUR": {"acquisition_costs": "0.00", "retention_costs": "0.00", "clv_after_costs": null}},
+        }),
+    );
+    assert_eq!((&summary["referrals"], &summary["feedback"]), (&json!(0), &json!([])));
     let calendar = summary["calendar"].as_array().unwrap();
     let periods: Vec<(&Value, &Value)> = calendar.iter().map(|period| (&period["window"], &period["from"])).collect();
     let listed = |window: &str, from: &str| periods.contains(&(&json!(window), &json!(from)));
