@@ -224,14 +224,17 @@ def test_erase_stages_cohorts_segments():
     assert result["cohorts"][0]["currencies"] == {"EUR": {"revenue": "20.00"}}
 
     rolling = {s["value"]: s for s in result["segments"] if s["window"] == "90d"}
-    assert set(rolling) == {"web", "ads", "unknown"}
+    assert set(rolling) == {"web", "ads", "unknown", "none"}
     # the window is (26 January, 25 April]: x first ordered before it, as did y
     expect(rolling["web"], start_customers=1, end_customers=0, lost_customers=1, orders=0)
     expect(rolling["ads"], start_customers=0, end_customers=1, new_customers=1, orders=1)
-    expect(rolling["unknown"], retained_customers=1, orders=2, visiting_customers=1)
+    expect(rolling["unknown"], retained_customers=1, orders=2, visiting_customers=0)
+    expect(rolling["none"], end_customers=0, orders=0, visiting_customers=1, sessions=1)
+    years = [s for s in result["segments"] if s["window"] == "year"]
+    assert {(s["from"], s["closed"]) for s in years} == {("2024-01-01", False)}
     listed = {**config, "dimensions": {"channel": ["web"]}}
     segments = run(events, listed, "2024-04-25T00:00:00Z", parts)["segments"]
-    assert {s["value"] for s in segments} == {"web", "other", "unknown"}
+    assert {s["value"] for s in segments} == {"web", "other", "unknown", "none"}
 
 
 def test_parsing():
