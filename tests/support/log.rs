@@ -82,13 +82,7 @@ pub enum Reach {
 
 /// The summaries, as JSON, of a log applied as it comes, in so many partitions of one topic. Two workers own them by
 /// turns, and their snapshots are merged. No message may be rejected, nor be too late.
-pub fn of_log(
-    log: &[Message],
-    partitions: usize,
-    settings: &Settings,
-    reach: Reach,
-    instants: &[&str],
-) -> Vec<String> {
+pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Reach, instants: &[&str]) -> Vec<String> {
     let mut blueprint = blueprint::blueprint(settings);
     if reach == Reach::Beginning {
         blueprint.spec = Arc::new(Spec { history: None, ..blueprint::spec(settings) });
