@@ -10,7 +10,7 @@ matched by `as_of`. Only what the oracle states is compared:
 - averages (other decimal strings) to 1e-6,
 - quantiles of distributions to 4 %, as they are promised; below 25 seconds to a second, below 0.25 to 0.01.
 Entries that are missing on one side of a sparse list (cohorts, stages, segments, transitions,
-feedback, distributions) count as zero.
+feedback, distributions) count as zero, and so do currencies.
 Prints each difference as `path: oracle != program`; exits 1 if there is any.
 """
 
@@ -124,7 +124,9 @@ def compare_values(result: Comparison, path: str, key: str, oracle, program, ide
             if name in identity:
                 continue  # how the two were matched; not a figure
             here, right = f"{path}.{name}", program.get(name, MISSING)
-            if key == "quantiles":
+            if key == "currencies" and right is MISSING:
+                result.check(here, is_zero(value), value, right)
+            elif key == "quantiles":
                 result.check(here, equal_quantiles(here, value, right), value, right)
             else:
                 compare_values(result, here, name, value, right)

@@ -475,6 +475,8 @@ def test_compare():
     assert differences(lambda p: money(p).update(revenue="1.01")) == 1
     assert differences(lambda p: money(p).update(average_order_value="0.3333")) == 1
     assert differences(lambda p: window(p)["currencies"].update(USD={"revenue": "2.00"})) == 1
+    assert differences(lambda p: window(p)["currencies"].update(USD={"revenue": "0.00"})) == 0
+    assert differences(lambda p: window(p)["currencies"].clear()) == 1
     assert differences(lambda p: p.update(as_of="2024-01-02T00:00:00Z")) == 1
 
     oracle[0]["distributions"] = [{"name": "interpurchase_seconds", "count": 2, "sum": 300.5,
