@@ -1,4 +1,4 @@
-//! Every figure of `replay` equals SQL's over the same events.
+//! Every figure of `replay`, and of the daemon's worker over the same messages as they come, equals SQL's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -6,17 +6,34 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use retentiond::event::{DAY, Time};
-use retentiond::shop::ShopSettings;
+use retentiond::shop::{Buying, ShopSettings};
 use serde_json::{Value, json};
 use support::history::{self, Sale, write};
+use support::log::{self, Message, Reach};
 use support::oracle::{self, Oracle};
 use support::{cli, scratch};
+
+/// What is compared wherever nothing else is said, by the names of the oracle's parts: everything but the distributions,
+/// which say the same at every instant only once all events are in, and have a test of their own.
+const PARTS: [&str; 14] = [
+    "windows",
+    "calendar",
+    "cohorts",
+    "stages",
+    "segments",
+    "transitions",
+    "segment_clv",
+    "referrals",
+    "complainers",
+    "feedback",
+    "costs",
+    "coverage",
+    "clv_after_costs",
+    "reporting",
+];
 
 /// Instants around the 18 months of CDNOW: before its first event, within its first second, at and beside the bounds of
 /// periods, at odd times, at its last event and long after.
@@ -38,95 +55,29 @@ const CDNOW_INSTANTS: [&str; 15] = [
     "2001-05-05T05:05:05Z",
 ];
 
-/// Compares at every instant; returns how many figures were compared.
-fn compare(oracle: &Oracle, events: &Path, toml: Option<&Path>, config: &Value, instants: &[&str]) -> u64 {
-    let expected = oracle.oracle(events, config, instants);
-    let found: Vec<Value> = instants.iter().map(|as_of| cli::replay(&[events], toml, Some(as_of))).collect();
-    oracle.compare(&expected, &Value::Array(found))
-}
+/// From CDNOW's days to those fourteen years later, so that the last of 1997 is the last of 2011.
+const FOURTEEN_YEARS: i64 = 5113;
 
-fn compare_cdnow(sales: &[Sale]) -> u64 {
-    let Some(oracle) = oracle::find_or_skip() else { return u64::MAX };
-    let dir = tempfile::tempdir_in(scratch()).unwrap();
-    let events = write(dir.path(), "cdnow.csv", history::csv(sales));
-    compare(oracle, &events, None, &json!({}), &CDNOW_INSTANTS)
-}
+/// Instants of CDNOW fourteen years later, in Samoa: the days on which summer time ends and begins, the end of the 29th
+/// of December 2011, after which came the 31st, and a 29th of February.
+const SAMOAN_INSTANTS: [&str; 13] = [
+    "2011-01-01T10:59:59.999Z",
+    "2011-01-01T11:00:00Z",
+    "2011-04-02T14:00:00Z",
+    "2011-09-24T13:59:59.999Z",
+    "2011-12-30T09:59:59.999Z",
+    "2011-12-30T10:00:00Z",
+    "2012-01-01T09:59:59.999Z",
+    "2012-02-28T10:00:00Z",
+    "2012-02-29T09:59:59.999Z",
+    "2012-02-29T10:00:00Z",
+    "2012-06-30T09:59:59.999Z",
+    "2012-06-30T23:59:59.999Z",
+    "2015-02-28T03:03:03Z",
+];
 
-#[test]
-fn cdnow_master_equals_sql() {
-    let sales = history::cdnow_master();
-    assert_eq!(sales.len(), 69_659);
-    let compared = compare_cdnow(&sales);
-    assert!(compared > 5_000, "{compared} figures were compared");
-}
-
-#[test]
-fn cdnow_sample_equals_sql() {
-    let sales = history::cdnow_sample();
-    assert_eq!(sales.len(), 6_919);
-    let compared = compare_cdnow(&sales);
-    assert!(compared > 5_000, "{compared} figures were compared");
-}
-
-/// The sample with times of day and order ids, unsorted within each day; three orders in ten are sent a second time
-/// within a day, some of them with another amount, which must not matter.
-fn shuffled_with_duplicates() -> String {
-    let mut chance = ChaCha8Rng::seed_from_u64(7);
-    let mut messages = Vec::new();
-    for (number, sale) in history::cdnow_sample().into_iter().enumerate() {
-        let midnight = Time::parse(&sale.time()).unwrap().millis();
-        let time = Time::clamped(midnight + chance.random_range(0..DAY));
-        let native = |amount: &str| {
-            format!(
-                r#"{{"type":"order","order_id":"o-{number}","customer_id":"{}","time":"{time}","amount":"{amount}","currency":"USD"}}"#,
-                sale.customer
-            )
-        };
-        messages.push((midnight + chance.random_range(0..DAY), native(&sale.dollars)));
-        if chance.random_bool(0.3) {
-            let amount = if chance.random_bool(0.5) { "999.99" } else { &sale.dollars };
-            let first = messages.last().map_or(0, |(at, _)| *at);
-            messages.push((first + chance.random_range(1..DAY), native(amount)));
-        }
-    }
-    messages.shuffle(&mut chance);
-    messages.sort_by_key(|(sent, _)| *sent);
-    messages.into_iter().map(|(_, line)| line + "\n").collect()
-}
-
-#[test]
-fn disorder_and_duplicates_change_nothing() {
-    let Some(oracle) = oracle::find_or_skip() else { return };
-    let dir = tempfile::tempdir_in(scratch()).unwrap();
-    let events = write(dir.path(), "shuffled.ndjson", shuffled_with_duplicates());
-    let compared = compare(oracle, &events, None, &json!({}), &CDNOW_INSTANTS);
-    assert!(compared > 5_000, "{compared} figures were compared");
-    let last = cli::replay(&[&events], None, Some("1998-06-30T23:59:59.999Z"));
-    let year = last["windows"].as_array().unwrap().iter().find(|window| window["window"] == "365d").unwrap();
-    assert!(year["orders"].as_i64().unwrap() < 6_919, "no copy counts");
-}
-
-/// Sixteen months of a small shop with everything that the shop knows, most of it more often than is likely.
-fn shop_history() -> Vec<retentiond::shop::Published> {
-    let start = Time::parse("2023-02-10T00:00:00Z").unwrap();
-    let settings = ShopSettings {
-        seed: 11,
-        start,
-        initial_customers: 400,
-        customers_per_day: 4.0,
-        erasures: 0.2,
-        duplicates: 0.05,
-        late: 0.1,
-        too_late: 0.01,
-        refunds: 0.15,
-        cancellations: 0.1,
-        ..ShopSettings::default()
-    };
-    history::shop(settings, start.plus(490 * DAY))
-}
-
-/// The days on which summer time begins and ends there, where a day has 23 and 25 hours, are among the instants.
-const SHOP_INSTANTS: [&str; 12] = [
+/// The days on which summer time begins and ends in New York, where a day has 23 and 25 hours, are among the instants.
+const SHOP_INSTANTS: [&str; 13] = [
     "2023-02-10T00:00:01Z",
     "2023-02-28T23:59:59.999Z",
     "2023-03-12T06:59:59.999Z",
@@ -138,10 +89,169 @@ const SHOP_INSTANTS: [&str; 12] = [
     "2024-01-01T04:59:59.999Z",
     "2024-01-01T05:00:00Z",
     "2024-05-31T18:18:18.018Z",
+    "2024-06-14T00:00:00Z",
     "2026-01-01T00:00:00Z",
 ];
 
+/// A history, what is configured, and when it is looked at.
+struct Case {
+    dir: tempfile::TempDir,
+    events: PathBuf,
+    log: Vec<Message>,
+    toml: Option<PathBuf>,
+    config: Value,
+    instants: &'static [&'static str],
+}
+
+impl Case {
+    fn new(log: Vec<Message>, setting: Option<(&str, Value)>, instants: &'static [&'static str]) -> Case {
+        let dir = tempfile::tempdir_in(scratch()).unwrap();
+        let events = write(dir.path(), "events.ndjson", history::ndjson(&log));
+        let (toml, config) = setting.map_or((None, json!({})), |(toml, config)| (Some(toml), config));
+        let toml = toml.map(|toml| write(dir.path(), "retentiond.toml", toml));
+        Case { dir, events, log, toml, config, instants }
+    }
+
+    /// Compares what `replay` says; returns how many figures were compared.
+    fn compare_replay(&self, oracle: &Oracle, parts: &[&str]) -> u64 {
+        compare(oracle, &self.events, self.toml.as_deref(), &self.config, parts, self.instants)
+    }
+
+    /// Compares what the worker says that takes the messages as they come.
+    fn compare_log(&self, oracle: &Oracle, parts: &[&str]) -> u64 {
+        let expected = oracle.oracle(&self.events, &self.config, parts, self.instants);
+        let settings = log::settings(self.toml.as_deref());
+        let said = |reach, instants| -> Value {
+            let said = log::of_log(&self.log, 1, &settings, reach, instants);
+            said.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()).collect()
+        };
+        // A daemon keeps less than its whole past: it is asked as of the end of the log and later.
+        let since_the_end = self.instants.len() - 2;
+        let last = Value::Array(expected.as_array().unwrap()[since_the_end..].to_vec());
+        oracle.compare(&last, &said(Reach::Daemon, &self.instants[since_the_end..]))
+            + oracle.compare(&expected, &said(Reach::Beginning, self.instants))
+    }
+
+    fn equals_sql_sorted_and_as_it_comes(&self) {
+        let Some(oracle) = oracle::find_or_skip() else { return };
+        for compared in [self.compare_replay(oracle, &PARTS), self.compare_log(oracle, &PARTS)] {
+            assert!(compared > 5_000, "{compared} figures were compared");
+        }
+    }
+}
+
+/// Compares at every instant; returns how many figures were compared.
+fn compare(
+    oracle: &Oracle,
+    events: &Path,
+    toml: Option<&Path>,
+    config: &Value,
+    parts: &[&str],
+    instants: &[&str],
+) -> u64 {
+    let expected = oracle.oracle(events, config, parts, instants);
+    let found: Vec<Value> = instants.iter().map(|as_of| cli::replay(&[events], toml, Some(as_of))).collect();
+    oracle.compare(&expected, &Value::Array(found))
+}
+
+fn compare_cdnow(sales: &[Sale]) {
+    let Some(oracle) = oracle::find_or_skip() else { return };
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let events = write(dir.path(), "cdnow.csv", history::csv(sales));
+    let config = json!({"dimensions": []});
+    let compared = compare(oracle, &events, None, &config, &PARTS, &CDNOW_INSTANTS);
+    assert!(compared > 5_000, "{compared} figures were compared");
+}
+
+#[test]
+fn cdnow_master_equals_sql() {
+    let sales = history::cdnow_master();
+    assert_eq!(sales.len(), 69_659);
+    compare_cdnow(&sales);
+}
+
+#[test]
+fn cdnow_sample_equals_sql() {
+    let sales = history::cdnow_sample();
+    assert_eq!(sales.len(), 6_919);
+    compare_cdnow(&sales);
+}
+
+const DIMENSIONS_TOML: &str = "
+[customers]
+dimensions = { channel = [\"web\", \"app\"], country = [] }
+active_for = \"60d\"
+loyal_orders = 3
+";
+
+fn dimensions_config() -> Value {
+    json!({"dimensions": {"channel": ["web", "app"], "country": null}, "active_for_ms": 60 * DAY, "loyal_orders": 3})
+}
+
+#[test]
+fn disorder_and_duplicates_change_nothing_in_the_sample() {
+    let log = history::disorder(&history::cdnow_sample(), 0);
+    Case::new(log, Some((DIMENSIONS_TOML, dimensions_config())), &CDNOW_INSTANTS).equals_sql_sorted_and_as_it_comes();
+}
+
+#[test]
+fn disorder_and_duplicates_change_nothing_in_the_master() {
+    let sales = history::cdnow_master();
+    let log = history::disorder(&sales, 0);
+    assert!(log.len() > sales.len() * 5 / 4, "few copies among {} messages", log.len());
+    let case = Case::new(log, Some((DIMENSIONS_TOML, dimensions_config())), &CDNOW_INSTANTS);
+    case.equals_sql_sorted_and_as_it_comes();
+    let last = cli::replay(&[&case.events], case.toml.as_deref(), Some("1998-07-01T23:59:59.999Z"));
+    let year = last["windows"].as_array().unwrap().iter().find(|window| window["window"] == "365d").unwrap();
+    assert!(year["orders"].as_i64().unwrap() < 69_659, "no copy counts");
+}
+
+#[test]
+fn a_day_that_never_was_and_a_leap_day_equal_sql() {
+    let sales = history::cdnow_sample();
+    let log = history::disorder(&sales, FOURTEEN_YEARS);
+    for day in ["2011-12-29T", "2011-12-30T", "2011-12-31T", "2012-02-29T"] {
+        let happened = |message: &Message| message.payload.as_ref().unwrap().contains(&format!("\"time\":\"{day}"));
+        assert!(log.iter().any(happened), "no order on {day}");
+    }
+    let toml = format!("{DIMENSIONS_TOML}\n[time]\nzone = \"Pacific/Apia\"\n");
+    let mut config = dimensions_config();
+    config["zone"] = json!("Pacific/Apia");
+    Case::new(log, Some((&toml, config)), &SAMOAN_INSTANTS).equals_sql_sorted_and_as_it_comes();
+}
+
+/// Sixteen months of a small shop with everything that the shop knows, most of it more often than is likely.
+fn shop_log() -> Vec<Message> {
+    let start = Time::parse("2023-02-10T00:00:00Z").unwrap();
+    let settings = ShopSettings {
+        seed: 11,
+        start,
+        initial_customers: 400,
+        customers_per_day: 4.0,
+        // Often within a day of the order before: then a late one comes after it.
+        buying: Buying { days_between_orders: 8.0, rate_shape: 0.6, ..Buying::default() },
+        referrals: 0.3,
+        complaints: 0.15,
+        win_backs: 0.3,
+        erasures: 0.2,
+        duplicates: 0.05,
+        late: 0.2,
+        too_late: 0.0,
+        refunds: 0.15,
+        cancellations: 0.1,
+        ..ShopSettings::default()
+    };
+    history::shop_log(settings, start.plus(490 * DAY))
+}
+
+/// The panes of the shortest window are not those of its default, a minute: whole histories of a minute's panes, for
+/// every value of a dimension, in seven engines at once, would take 14 GiB.
 const SHOP_TOML: &str = r#"
+[customers]
+dimensions = { channel = ["web", "app"], country = [] }
+active_for = "40d"
+at_risk_cadence = 1.5
+loyal_orders = 4
 [time]
 zone = "America/New_York"
 history_whole = true
@@ -151,6 +261,7 @@ window = "28d"
 name = "6h"
 period = "6h"
 active_for = "3d"
+resolution = "15m"
 [[windows]]
 name = "10d"
 period = "10d"
@@ -178,11 +289,15 @@ active_for = "366d"
 
 fn shop_config() -> Value {
     json!({
+        "dimensions": {"channel": ["web", "app"], "country": null},
+        "active_for_ms": 40 * DAY,
+        "at_risk_cadence": 1.5,
+        "loyal_orders": 4,
         "zone": "America/New_York",
         "history_whole": true,
         "clv_window": "28d",
         "windows": [
-            {"name": "6h", "period_ms": DAY / 4, "active_for_ms": 3 * DAY},
+            {"name": "6h", "period_ms": DAY / 4, "active_for_ms": 3 * DAY, "resolution_ms": DAY / 96},
             {"name": "10d", "period_ms": 10 * DAY, "active_for_ms": 45 * DAY, "resolution_ms": DAY / 24},
             {"name": "28d", "period_ms": 28 * DAY, "active_for_ms": 28 * DAY},
             {"name": "90d", "period_ms": 90 * DAY, "active_for_ms": 200 * DAY, "resolution_ms": DAY},
@@ -195,11 +310,14 @@ fn shop_config() -> Value {
     })
 }
 
+fn shop_case() -> Case {
+    Case::new(shop_log(), Some((SHOP_TOML, shop_config())), &SHOP_INSTANTS)
+}
+
 #[test]
 fn a_shop_in_its_own_zone_and_windows_equals_sql() {
-    let Some(oracle) = oracle::find_or_skip() else { return };
-    let dir = tempfile::tempdir_in(scratch()).unwrap();
-    let text = history::ndjson(&shop_history());
+    let case = shop_case();
+    let text = history::ndjson(&case.log);
     let values = |field: &str| -> BTreeSet<String> {
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter_map(|event| Some(event[field].as_str()?.to_owned())).collect()
@@ -208,11 +326,94 @@ fn a_shop_in_its_own_zone_and_windows_equals_sql() {
     for needed in ["order", "refund", "cancel", "session", "customer", "feedback", "cost", "erase"] {
         assert!(types.contains(needed), "the history has no {needed}: {types:?}");
     }
-    assert!(values("currency").len() >= 4, "few currencies: {:?}", values("currency"));
-    let events = write(dir.path(), "shop.ndjson", &text);
-    let toml = write(dir.path(), "shop.toml", SHOP_TOML);
-    let compared = compare(oracle, &events, Some(&toml), &shop_config(), &SHOP_INSTANTS);
-    assert!(compared > 5_000, "{compared} figures were compared");
+    let currencies = values("currency");
+    assert!(["JPY", "KWD", "EUR"].iter().all(|code| currencies.contains(*code)), "{currencies:?}");
+    case.equals_sql_sorted_and_as_it_comes();
+}
+
+// Figures that came later, each in a test of its own -------------------------------------------------------------------
+
+/// From the last event on: there the distances of the last day before T - `allowed_lateness` settle one by one.
+#[test]
+fn distributions_equal_sql() {
+    const SINCE_THE_END: [&str; 5] = [
+        "2024-06-14T00:00:00Z",
+        "2024-06-14T12:34:56Z",
+        "2024-06-14T23:59:59.999Z",
+        "2024-06-15T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+    ];
+    let Some(oracle) = oracle::find_or_skip() else { return };
+    let case = Case { instants: &SINCE_THE_END, ..shop_case() };
+    for compared in [case.compare_replay(oracle, &["distributions"]), case.compare_log(oracle, &["distributions"])] {
+        assert!(compared > 100, "{compared} figures were compared");
+    }
+}
+
+/// Rates that change within the history, on a leap day, for currencies with none, two and three decimals; none for
+/// some of the currencies, and for one of them not from the beginning.
+#[test]
+fn the_reporting_currency_equals_sql() {
+    let rates = [
+        ("2023-01-01", "USD", "0.9234567"),
+        ("2023-03-12", "USD", "0.93"),
+        ("2024-02-29", "USD", "0.9199999999999999"),
+        ("2023-01-01", "JPY", "0.00625"),
+        ("2023-11-05", "JPY", "0.006149"),
+        ("2023-01-01", "KWD", "3.03"),
+        ("2023-06-15", "NOK", "0.0855"),
+    ];
+    let case = shop_case();
+    let lines: String = rates.iter().map(|(day, currency, rate)| format!("{day},{currency},{rate}\n")).collect();
+    let file = write(case.dir.path(), "rates.csv", format!("date,currency,rate\n{lines}"));
+    let toml = format!("{SHOP_TOML}\n[currency]\nreporting = \"EUR\"\nrates_file = \"{}\"\n", file.display());
+    let toml = write(case.dir.path(), "reporting.toml", toml);
+    let mut config = shop_config();
+    config["reporting"] = json!("EUR");
+    config["rates"] = json!(rates);
+    let Some(oracle) = oracle::find_or_skip() else { return };
+    let case = Case { toml: Some(toml), config, ..case };
+    for compared in [case.compare_replay(oracle, &PARTS), case.compare_log(oracle, &PARTS)] {
+        assert!(compared > 5_000, "{compared} figures were compared");
+    }
+}
+
+// Partitions -----------------------------------------------------------------------------------------------------------
+
+/// However a log is split over partitions, sorted before or applied as it comes: the same figures, to the last digit.
+fn adds_up(case: &Case) {
+    let settings = log::settings(case.toml.as_deref());
+    let sorted = |partitions| log::of_histories(&case.log, partitions, &settings, case.instants);
+    let as_it_comes = |partitions| log::of_log(&case.log, partitions, &settings, Reach::Beginning, case.instants);
+    let whole = sorted(1);
+    assert!(whole.iter().any(|said| said.len() > 10_000), "the summaries say little");
+    for partitions in [1, 2, 7] {
+        let (sorted, as_it_comes) = (sorted(partitions), as_it_comes(partitions));
+        for (place, instant) in case.instants.iter().enumerate() {
+            same(&sorted[place], &whole[place], &format!("{partitions} histories as of {instant}"));
+            same(&as_it_comes[place], &whole[place], &format!("{partitions} partitions as of {instant}"));
+        }
+    }
+}
+
+/// Panics with what differs around the first difference of two texts.
+fn same(said: &str, expected: &str, what: &str) {
+    if let Some(at) = said.bytes().zip(expected.bytes()).position(|(one, other)| one != other) {
+        let around = |text: &str| text[at.saturating_sub(300)..text.len().min(at + 100)].to_owned();
+        panic!("{what} say at byte {at}:\n{}\ninstead of\n{}", around(said), around(expected));
+    }
+    assert_eq!(said.len(), expected.len(), "{what} say more or less");
+}
+
+#[test]
+fn partitions_of_cdnow_add_up() {
+    let log = history::disorder(&history::cdnow_master(), 0);
+    adds_up(&Case::new(log, Some((DIMENSIONS_TOML, json!({}))), &CDNOW_INSTANTS));
+}
+
+#[test]
+fn partitions_of_a_shop_add_up() {
+    adds_up(&shop_case());
 }
 
 #[test]

@@ -91,6 +91,13 @@ impl MoneyParts {
         }
     }
 
+    /// Whether nothing of the currency happened in the window.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let moved = [self.revenue, self.refunds, self.cancellations, self.costs.acquisition, self.costs.retention];
+        self.orders == 0 && moved == [0; 5]
+    }
+
     /// Revenue less refunds and cancellations.
     #[must_use]
     pub fn net(&self) -> i128 {

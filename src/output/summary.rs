@@ -153,7 +153,7 @@ pub struct WindowSummary {
     pub complete: bool,
     /// Whether they also reach back to the very first order.
     pub new_complete: bool,
-    /// Money by currency.
+    /// Money by currency, of those in which something happened.
     pub currencies: BTreeMap<Currency, MoneySummary>,
 }
 
@@ -316,7 +316,7 @@ fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, bac
         coverage: Some(coverage(figures)),
         complete,
         new_complete: complete && background.history_whole,
-        currencies: figures.money.iter().map(money).collect(),
+        currencies: figures.money.iter().filter(|(_, money)| !money.is_nothing()).map(money).collect(),
     }
 }
 

@@ -7,8 +7,10 @@ PROGRAM.json holds an array, one object, or several objects one after the other;
 matched by `as_of`. Only what the oracle states is compared:
 - integers, booleans, texts and amounts (revenue, refunds, cancellations) exactly,
 - other numbers to 1e-9, relative,
-- averages (other decimal strings) to 1e-6.
-Entries that are missing on one side of a sparse list (cohorts, stages, segments) count as zero.
+- averages (other decimal strings) to 1e-6,
+- quantiles of distributions to 4 %, as they are promised; below 25 seconds to a second, below 0.25 to 0.01.
+Entries that are missing on one side of a sparse list (cohorts, stages, segments, transitions,
+feedback, distributions) count as zero, and so do currencies.
 Prints each difference as `path: oracle != program`; exits 1 if there is any.
 """
 
@@ -27,13 +29,19 @@ LIST_KEYS = {
     "cohorts": ("cohort", "age_months"),
     "stages": ("stage", "status"),
     "segments": ("window", "from", "dimension", "value"),
+    "transitions": ("from", "to"),
+    "feedback": ("kind",),
+    "distributions": ("name", "currency"),
 }
-SPARSE = {"cohorts", "stages", "segments"}
+SPARSE = {"cohorts", "stages", "segments", "transitions", "feedback", "distributions"}
+# What an entry says beside its figures.
+NO_FIGURES = {"to", "closed", "period_seconds", "active_for_seconds", "complete", "new_complete"}
 
-EXACT_AMOUNTS = {"revenue", "refunds", "cancellations"}
-AVERAGES = {"average_order_value", "net_average_order_value", "clv"}
+EXACT_AMOUNTS = {"revenue", "refunds", "cancellations", "acquisition_costs", "retention_costs"}
+AVERAGES = {"average_order_value", "net_average_order_value", "clv", "clv_after_costs"}
 
 RELATIVE_TOLERANCE = 1e-9
+QUANTILE_TOLERANCE = 0.04
 AVERAGE_TOLERANCE = Decimal("1e-6")
 MISSING = object()
 
@@ -71,11 +79,11 @@ def decimal(value) -> Decimal | None:
 def equal_leaves(key: str, oracle, program) -> bool:
     if oracle is None or isinstance(oracle, bool):
         return program is oracle
-    if key in EXACT_AMOUNTS or key in AVERAGES:
+    if key in EXACT_AMOUNTS or key in AVERAGES or (key == "sum" and isinstance(oracle, str)):
         ours, theirs = decimal(oracle), decimal(program)
         if ours is None or theirs is None:
             return False
-        if key in EXACT_AMOUNTS:
+        if key not in AVERAGES:
             return ours == theirs
         return abs(ours - theirs) <= max(AVERAGE_TOLERANCE, abs(ours) * Decimal("1e-9"))
     if isinstance(oracle, str):
@@ -87,11 +95,19 @@ def equal_leaves(key: str, oracle, program) -> bool:
     return math.isclose(oracle, program, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-12)
 
 
+def equal_quantiles(path: str, oracle: float, program) -> bool:
+    theirs = decimal(program) if isinstance(program, str) else program
+    if theirs is None or isinstance(theirs, bool) or not isinstance(theirs, (int, float, Decimal)):
+        return False
+    least = 1.0 if "_seconds" in path else 0.01
+    return abs(float(theirs) - oracle) <= max(QUANTILE_TOLERANCE * oracle, least) + 1e-9
+
+
 def is_zero(entry, identity: tuple[str, ...] = ()) -> bool:
     """An entry that says nothing but zero, its identity aside."""
     if isinstance(entry, dict):
         # A cohort's size belongs to the cohort, not to the cell.
-        ignored = {*identity, "to", "closed", *(["customers"] if "cohort" in identity else [])}
+        ignored = {*identity, *NO_FIGURES, *(["customers"] if "cohort" in identity else [])}
         return all(is_zero(value) for key, value in entry.items() if key not in ignored)
     if isinstance(entry, str):
         value = decimal(entry)
@@ -107,7 +123,13 @@ def compare_values(result: Comparison, path: str, key: str, oracle, program, ide
         for name, value in oracle.items():
             if name in identity:
                 continue  # how the two were matched; not a figure
-            compare_values(result, f"{path}.{name}", name, value, program.get(name, MISSING))
+            here, right = f"{path}.{name}", program.get(name, MISSING)
+            if key == "currencies" and right is MISSING:
+                result.check(here, is_zero(value), value, right)
+            elif key == "quantiles":
+                result.check(here, equal_quantiles(here, value, right), value, right)
+            else:
+                compare_values(result, here, name, value, right)
         if key == "currencies":
             for name in program.keys() - oracle.keys():
                 result.check(f"{path}.{name}", is_zero(program[name]), MISSING, program[name])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Every figure of the design's section 2 as plain SQL over raw events.
+"""Every figure of the definitions as plain SQL over raw events.
 
     python oracle.py --events FILE... [--config CONFIG.json] [--as-of TIME ...]
-                     [--parts windows,calendar,cohorts,stages,segments]
+                     [--parts windows,calendar,... | all]
 
 Prints a JSON array, one object per instant, in the shape of `replay --format json`.
 
@@ -20,7 +20,7 @@ import re
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -33,12 +33,34 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
-PARTS = ("windows", "calendar", "cohorts", "stages", "segments")
+# Keys of the printed object.
+LIST_PARTS = (
+    "windows", "calendar", "cohorts", "stages", "segments", "transitions", "referrals", "feedback",
+    "distributions",
+)
+# What they add to every entry of `windows` and `calendar`, and of `segments` where it says so.
+# `referrals` is both a key of its own and such an addition; `reporting` books money once more.
+ADDED_PARTS = (
+    "complainers",  # also in segments
+    "costs",
+    "coverage",
+    "clv_after_costs",
+    "segment_clv",  # in segments alone
+    "reporting",  # also in segments and cohorts
+)
+PARTS = LIST_PARTS + ADDED_PARTS
 DEFAULT_PARTS = ("windows", "calendar")
 
 # Names of segment values that no event carries.
-UNKNOWN_VALUE = "unknown"  # the earliest order has no such attribute, or there is no order yet
+NO_VALUE = "none"  # there is no order yet
+UNKNOWN_VALUE = "unknown"  # the earliest order has no such attribute
 OTHER_VALUE = "other"  # not among the configured values of the dimension
+EVERYBODY = "everybody"  # where nothing is split
+
+# The name under which converted money is booked a second time.
+REPORTING = "reporting"
+# Kinds of feedback that are told apart; the rest is "other".
+FEEDBACK_KINDS = 50
 
 
 # --------------------------------------------------------------------------------------
@@ -79,12 +101,16 @@ class Config:
     loyal_orders: int
     dimensions: dict[str, list[str] | None]  # None: every value found
     clv_window: str
+    allowed_lateness_ms: int
+    reporting: str | None  # the reporting currency
+    rates: list[tuple[int, str, Fraction]]  # civil day, currency, rate
 
 
 def read_config(raw: dict) -> Config:
     known = {
         "windows", "calendar", "zone", "history_whole", "data_begin", "active_for_ms",
         "at_risk_cadence", "at_risk_min_ms", "loyal_orders", "dimensions", "clv_window",
+        "allowed_lateness_ms", "reporting", "rates",
     }
     if unknown := set(raw) - known:
         raise ValueError(f"unknown configuration keys: {sorted(unknown)}")
@@ -108,6 +134,12 @@ def read_config(raw: dict) -> Config:
         loyal_orders=raw.get("loyal_orders", 5),
         dimensions=dimensions,
         clv_window=raw.get("clv_window", "365d"),
+        allowed_lateness_ms=raw.get("allowed_lateness_ms", DAY_MS),
+        reporting=raw.get("reporting"),
+        rates=[
+            (day_of(date.fromisoformat(day)), currency, Fraction(Decimal(rate)))
+            for day, currency, rate in raw.get("rates", [])
+        ],
     )
 
 
@@ -208,8 +240,8 @@ EXPONENTS = {
 MAX_MINOR_UNITS = 10**13  # of one event: far above any order, and sums still fit
 
 
-def exponent_of(currency: str) -> int:
-    return EXPONENTS.get(currency, 2)
+def exponent_of(currency: str, reporting: str | None = None) -> int:
+    return EXPONENTS.get(reporting if currency == REPORTING else currency, 2)
 
 
 def parse_amount(value, currency: str) -> int:
@@ -231,8 +263,14 @@ def parse_amount(value, currency: str) -> int:
     return int(minor)
 
 
-def money(minor: int, currency: str) -> str:
-    return f"{Decimal(minor).scaleb(-exponent_of(currency)):f}"
+def money(minor: int, exponent: int) -> str:
+    return f"{Decimal(minor).scaleb(-exponent):f}"
+
+
+def converted(minor: int, currency: str, rate: Fraction, reporting: str) -> int:
+    """Minor units of the reporting currency, rounded half away from zero; no amount is negative."""
+    exact = Fraction(minor, 10 ** exponent_of(currency)) * rate * 10 ** exponent_of(reporting)
+    return math.floor(exact + Fraction(1, 2))
 
 
 def decimal_string(value: Fraction, digits: int = 12) -> str:
@@ -295,7 +333,7 @@ def read_event(record: dict, zone: ZoneInfo) -> dict:
     if kind not in EVENT_ID_FIELD:
         raise ValueError("unknown type")
     customer = identifier(record.get("customer_id"))
-    if customer is None and kind != "cost":
+    if customer is None:
         raise ValueError("customer_id")
     event = {
         "type": kind,
@@ -305,6 +343,8 @@ def read_event(record: dict, zone: ZoneInfo) -> dict:
         "civil_day": None,
         "currency": None,
         "amount": None,
+        "kind": record.get("kind"),
+        "referred": identifier(record.get("referred_by")) is not None,
         "attributes": record.get("attributes") or {},
     }
     if kind == "erase":
@@ -314,6 +354,10 @@ def read_event(record: dict, zone: ZoneInfo) -> dict:
         event["civil_day"] = civil_day(event["time_ms"], zone)
     except (OverflowError, OSError):
         raise ValueError("time") from None
+    if kind == "cost" and event["kind"] not in ("acquisition", "retention"):
+        raise ValueError("kind of cost")
+    if kind == "feedback" and not isinstance(event["kind"], str):
+        raise ValueError("kind of feedback")
     if kind in ("order", "refund", "cancel", "cost"):
         currency = record.get("currency")
         if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
@@ -332,6 +376,8 @@ RAW_COLUMNS = {
     "civil_day": "BIGINT",
     "currency": "VARCHAR",
     "amount": "BIGINT",  # minor units
+    "kind": "VARCHAR",  # of feedback or of a cost
+    "referred": "BOOLEAN",  # whether the event names who referred the customer
 }
 ATTRIBUTE_COLUMNS = {"file_order": "BIGINT", "dimension": "VARCHAR", "value": "VARCHAR"}
 
@@ -368,16 +414,51 @@ copies AS (
     FROM lives
     WHERE type <> 'erase'
 )
-SELECT file_order, type, time_ms, civil_day, currency, amount,
-       CASE WHEN customer_id IS NOT NULL
-            THEN dense_rank() OVER (ORDER BY customer_id, erases_before) END AS customer
+SELECT file_order, type, time_ms, civil_day, currency, amount, kind, referred,
+       dense_rank() OVER (ORDER BY customer_id, erases_before) AS customer
 FROM copies
 WHERE event_id IS NULL OR copy = 1
 """
 
+# Every amount once in its own currency, and once more in the reporting currency where a rate holds
+# on the event's civil day: the latest line of the currency on or before that day.
+BOOKINGS = """
+CREATE OR REPLACE TEMP TABLE bookings AS
+SELECT file_order, currency, amount FROM events WHERE amount IS NOT NULL
+"""
+CONVERTIBLE = """
+SELECT file_order, currency, amount, line
+FROM events ASOF LEFT JOIN rates
+     ON events.currency = rates.rate_currency AND events.civil_day >= rates.from_day
+WHERE amount IS NOT NULL
+"""
+BOOKING_COLUMNS = {"file_order": "BIGINT", "currency": "VARCHAR", "amount": "BIGINT"}
+RATE_COLUMNS = {"rate_currency": "VARCHAR", "from_day": "BIGINT", "line": "BIGINT"}
 
-def load(db, paths: list[Path], config: Config) -> Counter:
-    """Fills `events` and `order_attributes`; returns the reasons of rejected records."""
+
+def book(db, config: Config, with_reporting: bool):
+    """Fills `bookings`."""
+    db.execute(BOOKINGS)
+    if not (with_reporting and config.reporting):
+        return
+    create(db, "rates", RATE_COLUMNS)
+    lines = [(currency, day, line) for line, (day, currency, _) in enumerate(config.rates)]
+    insert(db, "rates", RATE_COLUMNS, lines)
+    bookings = []
+    for row in query(db, CONVERTIBLE):
+        if row["currency"] == config.reporting:
+            rate = Fraction(1)
+        elif row["line"] is not None:
+            rate = config.rates[row["line"]][2]
+        else:
+            continue
+        amount = converted(row["amount"], row["currency"], rate, config.reporting)
+        bookings.append((row["file_order"], REPORTING, amount))
+    insert(db, "bookings", BOOKING_COLUMNS, bookings)
+
+
+def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter:
+    """Fills `events`, `bookings` and `order_attributes`; returns the reasons of rejected records."""
     rejected = Counter()
     rows, attributes = [], []
     records = (record for path in paths for record in read_records(path))
@@ -400,6 +481,7 @@ def load(db, paths: list[Path], config: Config) -> Counter:
     insert(db, "raw_events", RAW_COLUMNS, rows)
     insert(db, "order_attributes", ATTRIBUTE_COLUMNS, attributes)
     db.execute(ACCEPTED_EVENTS)
+    book(db, config, with_reporting)
     return rejected
 
 
@@ -426,43 +508,47 @@ def pane_sql(resolution_ms: int) -> str:
 
 CIVIL_DAY_PANE = "civil_day"
 
-# `facts`: the events of windows with their pane, and the customer's segment value.
-FACTS = """
+# `facts`: the events with their pane, and the customer's segment value with the customer's first order.
+# Where nothing is split, everybody is in one value from the beginning of time.
+FACTS = f"""
 CREATE OR REPLACE TEMP TABLE facts AS
-SELECT {pane} AS pane, type, customer, time_ms, currency, amount,
-       NULL::VARCHAR AS segment, NULL::BIGINT AS first_order_pane
+SELECT {{pane}} AS pane, events.* EXCLUDE (currency, amount),
+       type = 'order' AND row_number() OVER (PARTITION BY customer, type
+                                             ORDER BY time_ms, file_order) = 1 AS is_first_order,
+       '{EVERYBODY}' AS segment, -(2::BIGINT ** 60)::BIGINT AS first_order_ms, -(2 ** 60)::BIGINT AS first_order_pane
 FROM events
-WHERE type IN ('order', 'refund', 'cancel', 'session')
 """
 
 # The segment comes from the earliest order; of orders at the same time, the first in the file.
 SEGMENT_FACTS = """
 CREATE OR REPLACE TEMP TABLE facts AS
 WITH earliest_orders AS (
-    SELECT DISTINCT ON (customer) customer, file_order, {pane} AS first_order_pane
+    SELECT DISTINCT ON (customer) customer, file_order, time_ms AS first_order_ms, {pane} AS first_order_pane
     FROM events
     WHERE type = 'order'
     ORDER BY customer, time_ms, file_order
 ),
 segments AS (
-    SELECT e.customer, e.first_order_pane,
+    SELECT e.*,
            CASE WHEN o.value IS NULL THEN $unknown
                 WHEN $listed AND NOT list_contains($values::VARCHAR[], o.value) THEN $other
                 ELSE o.value END AS segment
     FROM earliest_orders e
     LEFT JOIN order_attributes o ON o.file_order = e.file_order AND o.dimension = $dimension
 )
-SELECT {pane} AS pane, type, customer, time_ms, currency, amount, segment, first_order_pane
+SELECT {pane} AS pane, events.* EXCLUDE (currency, amount),
+       coalesce(events.file_order = segments.file_order, false) AS is_first_order,
+       segment, first_order_ms, first_order_pane
 FROM events LEFT JOIN segments USING (customer)
-WHERE type IN ('order', 'refund', 'cancel', 'session')
 """
 
-# What counts as of a span: events in panes <= p. A customer without an order by then has no
-# segment yet.
+# What counts as of a span: events in panes <= p. Before the first order the value is "none": a
+# customer is counted for the value that holds at p, what happened for the one that held then.
 COUNTED = f"""
 counted AS (
     SELECT span, s, p, a, f.*,
-           CASE WHEN first_order_pane <= p THEN segment ELSE '{UNKNOWN_VALUE}' END AS segment_then
+           CASE WHEN first_order_pane <= p     THEN segment ELSE '{NO_VALUE}' END AS value_now,
+           CASE WHEN first_order_ms <= time_ms THEN segment ELSE '{NO_VALUE}' END AS value_then
     FROM facts f JOIN spans ON f.pane <= spans.p
 )
 """
@@ -470,19 +556,23 @@ counted AS (
 CUSTOMER_FIGURES = f"""
 WITH {COUNTED},
 customers AS (
-    SELECT span, segment_then, customer,
-           bool_or(pane > s - a AND pane <= s)  AS active_at_start,
-           bool_or(pane > p - a)                AS active_at_end,
-           min(pane) > s                        AS is_new,
-           count(*) FILTER (pane > s)           AS orders_within,
-           count(*)                             AS orders_ever,
-           max(time_ms) - min(time_ms)          AS first_to_last_ms  -- the sum of the gaps
+    SELECT span, value_now AS value, customer,
+           bool_or(type = 'order' AND pane > s - a AND pane <= s)       AS active_at_start,
+           bool_or(type = 'order' AND pane > p - a)                     AS active_at_end,
+           min(pane) FILTER (type = 'order') > s                        AS is_new,
+           count(*)  FILTER (type = 'order' AND pane > s)               AS orders_within,
+           count(*)  FILTER (type = 'order')                            AS orders_ever,
+           max(time_ms) FILTER (type = 'order')
+             - min(time_ms) FILTER (type = 'order')                     AS first_to_last_ms,  -- the sum of the gaps
+           bool_or(referred AND (is_first_order OR type = 'customer'))  AS is_referred,
+           bool_or(type = 'feedback' AND kind = 'complaint')            AS has_complained,
+           bool_or(type = 'cost')                                       AS has_cost
     FROM counted
-    WHERE type = 'order'
-    GROUP BY span, s, p, a, segment_then, customer
+    GROUP BY span, s, p, a, value_now, customer
+    HAVING orders_ever >= 1
 ),
-by_orders AS (
-    SELECT span, segment_then,
+by_customers AS (
+    SELECT span, value,
            count(*) FILTER (active_at_start)                           AS start_customers,
            count(*) FILTER (active_at_end)                             AS end_customers,
            count(*) FILTER (is_new)                                    AS new_customers,
@@ -493,33 +583,47 @@ by_orders AS (
            count(*) FILTER (orders_within >= 1)                        AS ordering_customers,
            count(*) FILTER (orders_within >= 2)                        AS repeat_customers,
            count(*) FILTER (orders_within >= 1 AND orders_ever >= 2)   AS returning_customers,
+           count(*) FILTER (is_new AND is_referred)                    AS referred_customers,
+           count(*) FILTER (active_at_start AND NOT active_at_end
+                            AND has_complained)                        AS lost_complainers,
+           count(*)                                                    AS customers_to_date,
+           count(*) FILTER (has_cost)                                  AS costed_customers,
            sum(orders_within)                                          AS orders,
            sum(first_to_last_ms) FILTER (orders_ever >= 2)             AS gaps_ms,
            count(*) FILTER (orders_ever >= 2)                          AS gap_customers
     FROM customers
-    GROUP BY span, segment_then
+    GROUP BY span, value
 ),
-by_sessions AS (
-    SELECT span, segment_then,
-           count(DISTINCT customer) AS visiting_customers,
-           count(*)                 AS sessions
+by_visits AS (
+    SELECT span, value_now AS value, count(DISTINCT customer) AS visiting_customers
     FROM counted
     WHERE type = 'session' AND pane > s
-    GROUP BY span, segment_then
+    GROUP BY span, value_now
+),
+by_sessions AS (
+    SELECT span, value_then AS value, count(*) AS sessions
+    FROM counted
+    WHERE type = 'session' AND pane > s
+    GROUP BY span, value_then
 )
-SELECT * FROM by_orders FULL JOIN by_sessions USING (span, segment_then)
+SELECT *
+FROM by_customers FULL JOIN by_visits USING (span, value) FULL JOIN by_sessions USING (span, value)
 """
 
 CURRENCY_FIGURES = f"""
 WITH {COUNTED}
-SELECT span, segment_then, currency,
-       count(*) FILTER (type = 'order')                     AS orders,
-       coalesce(sum(amount) FILTER (type = 'order'), 0)     AS revenue,
-       coalesce(sum(amount) FILTER (type = 'refund'), 0)    AS refunds,
-       coalesce(sum(amount) FILTER (type = 'cancel'), 0)    AS cancellations
-FROM counted
-WHERE type IN ('order', 'refund', 'cancel') AND pane > s
-GROUP BY span, segment_then, currency
+SELECT span, value_then AS value, currency,
+       count(*) FILTER (type = 'order' AND pane > s)                               AS orders,
+       coalesce(sum(amount) FILTER (type = 'order'  AND pane > s), 0)              AS revenue,
+       coalesce(sum(amount) FILTER (type = 'refund' AND pane > s), 0)              AS refunds,
+       coalesce(sum(amount) FILTER (type = 'cancel' AND pane > s), 0)              AS cancellations,
+       coalesce(sum(amount) FILTER (kind = 'acquisition' AND type = 'cost' AND pane > s), 0) AS acquisition_costs,
+       coalesce(sum(amount) FILTER (kind = 'retention'   AND type = 'cost' AND pane > s), 0) AS retention_costs,
+       sum(amount) FILTER (type = 'cost')                                          AS costs_to_date,
+       count(*) FILTER (type <> 'cost' AND pane > s)                               AS sales_within
+FROM counted JOIN bookings USING (file_order)
+GROUP BY span, value_then, currency
+HAVING count(*) FILTER (pane > s) >= 1
 ORDER BY currency
 """
 
@@ -537,7 +641,7 @@ def query(db, sql: str, parameters=None) -> list[dict]:
 
 
 def span_figures(db, spans: list[Span], at_once: int = 64) -> dict[Span, dict[str, dict]]:
-    """Per span and segment ('unknown' alone, if `facts` has no segments) the sums of `facts`."""
+    """Per span and value of the dimension ("everybody", if `facts` has none) the sums of `facts`."""
     figures = {span: {} for span in spans}
     distinct = list(figures)
     for start in range(0, len(distinct), at_once):
@@ -547,8 +651,7 @@ def span_figures(db, spans: list[Span], at_once: int = 64) -> dict[Span, dict[st
         insert(db, "spans", SPAN_COLUMNS, rows)
 
         def sums(row):
-            segments = figures[chunk[row["span"]]]
-            return segments.setdefault(row["segment_then"], no_figures())
+            return figures[chunk[row["span"]]].setdefault(row["value"], no_figures())
 
         for row in query(db, CUSTOMER_FIGURES):
             sums(row).update({name: row[name] or 0 for name in NO_FIGURES})
@@ -557,35 +660,36 @@ def span_figures(db, spans: list[Span], at_once: int = 64) -> dict[Span, dict[st
     return figures
 
 
-NO_FIGURES = dict.fromkeys((*COUNTS, "gaps_ms", "gap_customers"), 0)
+ADDED_COUNTS = ("referred_customers", "lost_complainers", "customers_to_date", "costed_customers")
+NO_FIGURES = dict.fromkeys((*COUNTS, *ADDED_COUNTS, "gaps_ms", "gap_customers"), 0)
 
 
 def no_figures() -> dict:
     return {**NO_FIGURES, "currencies": {}}
 
 
-def window_json(figures: dict, complete: bool, new_complete: bool, clv_period_ms: int | None):
+@dataclass(frozen=True)
+class Shown:
+    """What of a window is printed."""
+
+    parts: frozenset[str]
+    reporting: str | None
+    clv_period_ms: int | None = None  # of the reference window
+    split: bool = False  # whether this is one value of a dimension
+
+    def has(self, part: str) -> bool:
+        return part in self.parts
+
+
+def window_json(figures: dict, complete: bool, new_complete: bool, shown: Shown):
     """Ratios and averages from the sums of one span."""
     f = figures
-    lifespan_ms = Fraction(int(f["gaps_ms"]), f["gap_customers"]) if f["gap_customers"] else None
-    currencies = {}
-    for currency, sums in f["currencies"].items():
-        orders, gross = sums["orders"], int(sums["revenue"])
-        net = gross - int(sums["refunds"]) - int(sums["cancellations"])
-        unit = 10 ** exponent_of(currency)
-        clv = None
-        if clv_period_ms and complete and f["ordering_customers"] and lifespan_ms is not None:
-            clv = Fraction(net, unit * f["ordering_customers"]) * lifespan_ms / clv_period_ms
-        currencies[currency] = {
-            "orders": orders,
-            "revenue": money(gross, currency),
-            "refunds": money(int(sums["refunds"]), currency),
-            "cancellations": money(int(sums["cancellations"]), currency),
-            "average_order_value": decimal_string(Fraction(gross, unit * orders)) if orders else None,
-            "net_average_order_value": decimal_string(Fraction(net, unit * orders)) if orders else None,
-            "clv": None if clv is None else decimal_string(clv),
-        }
     start, ordering = f["start_customers"], f["ordering_customers"]
+    lifespan_ms = Fraction(int(f["gaps_ms"]), f["gap_customers"]) if f["gap_customers"] else None
+    value_per_net = None  # clv per unit of net revenue
+    if shown.clv_period_ms and complete and ordering and lifespan_ms is not None:
+        value_per_net = lifespan_ms / ordering / shown.clv_period_ms
+    with_costs = shown.has("costs") and not shown.split
     return {
         **{name: int(f[name]) for name in COUNTS},
         "churn_ratio": ratio(f["lost_customers"], start),
@@ -598,24 +702,54 @@ def window_json(figures: dict, complete: bool, new_complete: bool, clv_period_ms
         "complete": complete,
         "new_complete": new_complete,
         "lifespan_seconds": None if lifespan_ms is None else float(lifespan_ms / 1000),
-        "currencies": currencies,
-    }
-
-
-def parts_json(figures: dict) -> dict:
-    """Of a segment only the sums are compared."""
-    return {
-        **{name: int(figures[name]) for name in COUNTS},
+        **added_json(f, shown),
         "currencies": {
-            currency: {
-                "orders": sums["orders"],
-                "revenue": money(int(sums["revenue"]), currency),
-                "refunds": money(int(sums["refunds"]), currency),
-                "cancellations": money(int(sums["cancellations"]), currency),
-            }
-            for currency, sums in figures["currencies"].items()
+            currency: currency_json(sums, currency, value_per_net, f["customers_to_date"], shown)
+            for currency, sums in f["currencies"].items()
+            if with_costs or sums["sales_within"]
         },
     }
+
+
+def added_json(f: dict, shown: Shown) -> dict:
+    """Referrals, complainers and coverage of one span."""
+    added = {}
+    if shown.has("referrals"):
+        added["referred_customers"] = f["referred_customers"]
+        added["referral_ratio"] = ratio(f["referred_customers"], f["new_customers"])
+    if shown.has("complainers"):
+        added["lost_complainers"] = f["lost_complainers"]
+        added["lost_complainer_ratio"] = ratio(f["lost_complainers"], f["lost_customers"])
+    if shown.has("coverage") and not shown.split:
+        added["customers_to_date"] = f["customers_to_date"]
+        added["costed_customers"] = f["costed_customers"]
+        added["cost_coverage_ratio"] = ratio(f["costed_customers"], f["customers_to_date"])
+    return added
+
+
+def currency_json(sums: dict, currency: str, value_per_net, customers_to_date: int, shown: Shown) -> dict:
+    exponent = exponent_of(currency, shown.reporting)
+    unit = 10**exponent
+    orders, gross = sums["orders"], int(sums["revenue"])
+    net = gross - int(sums["refunds"]) - int(sums["cancellations"])
+    clv = None if value_per_net is None else Fraction(net, unit) * value_per_net
+    amounts = ["revenue", "refunds", "cancellations"]
+    if shown.has("costs") and not shown.split:
+        amounts += ["acquisition_costs", "retention_costs"]
+    result = {
+        "orders": orders,
+        **{name: money(int(sums[name]), exponent) for name in amounts},
+        "average_order_value": decimal_string(Fraction(gross, unit * orders)) if orders else None,
+        "net_average_order_value": decimal_string(Fraction(net, unit * orders)) if orders else None,
+    }
+    if not shown.split or shown.has("segment_clv"):
+        result["clv"] = None if clv is None else decimal_string(clv)
+    if shown.has("clv_after_costs") and not shown.split:
+        after = None
+        if clv is not None and sums["costs_to_date"] is not None:
+            after = clv - Fraction(int(sums["costs_to_date"]), unit * customers_to_date)
+        result["clv_after_costs"] = None if after is None else decimal_string(after)
+    return result
 
 
 # Rolling windows ----------------------------------------------------------------------
@@ -627,23 +761,28 @@ def rolling_span(window: Window, as_of: int) -> Span:
     return Span(p - period, p, window.active_for_ms // window.resolution_ms)
 
 
-def windows_part(db, config: Config, as_ofs: list[int], begin: int | None) -> list[list[dict]]:
+def rolling_json(window: Window, span: Span, sums: dict, config: Config, begin, shown: Shown) -> dict:
+    needed_from = (span.start - span.active_for + 1) * window.resolution_ms
+    complete = begin is not None and begin <= needed_from
+    if window.name == config.clv_window:
+        shown = replace(shown, clv_period_ms=window.period_ms)
+    return {
+        "window": window.name,
+        "period_seconds": window.period_ms // 1000,
+        "active_for_seconds": window.active_for_ms // 1000,
+        **window_json(sums, complete, complete and config.history_whole, shown),
+    }
+
+
+def windows_part(db, config: Config, as_ofs: list[int], begin: int | None, shown: Shown):
     results = [[] for _ in as_ofs]
     for window in config.windows:
         db.execute(FACTS.format(pane=pane_sql(window.resolution_ms)))
         spans = [rolling_span(window, as_of) for as_of in as_ofs]
         figures = span_figures(db, spans)
-        clv_period_ms = window.period_ms if window.name == config.clv_window else None
         for result, span in zip(results, spans):
-            needed_from = (span.start - span.active_for + 1) * window.resolution_ms
-            complete = begin is not None and begin <= needed_from
-            sums = figures[span].get(UNKNOWN_VALUE, no_figures())
-            result.append({
-                "window": window.name,
-                "period_seconds": window.period_ms // 1000,
-                "active_for_seconds": window.active_for_ms // 1000,
-                **window_json(sums, complete, complete and config.history_whole, clv_period_ms),
-            })
+            sums = figures[span].get(EVERYBODY, no_figures())
+            result.append(rolling_json(window, span, sums, config, begin, shown))
     return results
 
 
@@ -693,16 +832,20 @@ def calendar_spans(db, window: CalendarWindow, zone: ZoneInfo, as_of: int) -> li
     ]
 
 
-def calendar_json(window: CalendarWindow, period: CalendarSpan) -> dict:
+def period_json(window: CalendarWindow, period: CalendarSpan, sums: dict, config: Config, begin, shown: Shown):
+    needed_day = period.span.start - period.span.active_for + 1
+    complete = begin is not None and begin <= first_instant(needed_day, config.zone)
     return {
         "window": window.name,
         "from": period.first.isoformat(),
         "to": period.last.isoformat(),
         "closed": period.closed,
+        "active_for_seconds": window.active_for_days * DAY_MS // 1000,
+        **window_json(sums, complete, complete and config.history_whole, shown),
     }
 
 
-def calendar_part(db, config: Config, as_ofs: list[int], begin: int | None) -> list[list[dict]]:
+def calendar_part(db, config: Config, as_ofs: list[int], begin: int | None, shown: Shown):
     results = [[] for _ in as_ofs]
     db.execute(FACTS.format(pane=CIVIL_DAY_PANE))
     for window in config.calendar:
@@ -710,15 +853,8 @@ def calendar_part(db, config: Config, as_ofs: list[int], begin: int | None) -> l
         figures = span_figures(db, [period.span for spans in lists for period in spans])
         for result, spans in zip(results, lists):
             for period in spans:
-                needed_day = period.span.start - period.span.active_for + 1
-                needed_from = first_instant(needed_day, config.zone)
-                complete = begin is not None and begin <= needed_from
-                sums = figures[period.span].get(UNKNOWN_VALUE, no_figures())
-                result.append({
-                    **calendar_json(window, period),
-                    "active_for_seconds": window.active_for_days * DAY_MS // 1000,
-                    **window_json(sums, complete, complete and config.history_whole, None),
-                })
+                sums = figures[period.span].get(EVERYBODY, no_figures())
+                result.append(period_json(window, period, sums, config, begin, shown))
     return results
 
 
@@ -736,28 +872,28 @@ def segment_facts(db, pane: str, dimension: str, values: list[str] | None):
     db.execute(SEGMENT_FACTS.format(pane=pane), parameters)
 
 
-def segments_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+def segments_part(db, config: Config, as_ofs: list[int], begin: int | None, shown: Shown):
+    """Rolling windows, and of each calendar window the period that is open at the instant."""
     results = [[] for _ in as_ofs]
-
-    def add(result, dimension, head, by_value):
-        for value, sums in sorted(by_value.items()):
-            segment = {"dimension": dimension, "value": value}
-            result.append({**head, **segment, **parts_json(sums)})
-
+    shown = replace(shown, split=True)
     for dimension, values in config.dimensions.items():
         for window in config.windows:
             segment_facts(db, pane_sql(window.resolution_ms), dimension, values)
             spans = [rolling_span(window, as_of) for as_of in as_ofs]
             figures = span_figures(db, spans)
             for result, span in zip(results, spans):
-                add(result, dimension, {"window": window.name}, figures[span])
+                for value, sums in sorted(figures[span].items()):
+                    head = {"dimension": dimension, "value": value}
+                    result.append({**head, **rolling_json(window, span, sums, config, begin, shown)})
         segment_facts(db, CIVIL_DAY_PANE, dimension, values)
         for window in config.calendar:
-            lists = [calendar_spans(db, window, config.zone, as_of) for as_of in as_ofs]
+            lists = [calendar_spans(db, window, config.zone, as_of)[-1:] for as_of in as_ofs]
             figures = span_figures(db, [period.span for spans in lists for period in spans])
             for result, spans in zip(results, lists):
                 for period in spans:
-                    add(result, dimension, calendar_json(window, period), figures[period.span])
+                    for value, sums in sorted(figures[period.span].items()):
+                        head = {"dimension": dimension, "value": value}
+                        result.append({**head, **period_json(window, period, sums, config, begin, shown)})
     return results
 
 
@@ -768,7 +904,7 @@ def segments_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
 # Months are numbered year * 12 + month - 1.
 COHORTS = """
 WITH orders AS (
-    SELECT customer, currency, amount, civil_day,
+    SELECT file_order, customer, civil_day,
            DATE '1970-01-01' + civil_day::INTEGER AS day,
            year(day) * 12 + month(day) - 1 AS month
     FROM events
@@ -784,13 +920,13 @@ cells AS (  -- every age from 0 to this month's
     SELECT cohort, customers, unnest(range($this_month - cohort + 1)) AS age FROM sizes
 ),
 cell_orders AS (
-    SELECT cohort, month - cohort AS age, customer, currency, amount
-    FROM orders JOIN members USING (customer)
+    SELECT cohort, month - cohort AS age, file_order, customer, currency, amount
+    FROM orders JOIN members USING (customer) JOIN bookings USING (file_order)
 )
 SELECT cohort, age, customers, currency,
-       count(DISTINCT customer) AS ordering_customers,
-       count(customer)          AS orders,
-       sum(amount)              AS revenue
+       count(DISTINCT customer)   AS ordering_customers,
+       count(DISTINCT file_order) AS orders,
+       sum(amount)                AS revenue
 FROM cells LEFT JOIN cell_orders USING (cohort, age)
 GROUP BY GROUPING SETS ((cohort, age, customers), (cohort, age, customers, currency))
 ORDER BY cohort, age, grouping(currency) DESC, currency
@@ -798,10 +934,10 @@ ORDER BY cohort, age, grouping(currency) DESC, currency
 
 
 def cohorts_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
-    return [cohorts_at(db, civil_day(as_of, config.zone)) for as_of in as_ofs]
+    return [cohorts_at(db, civil_day(as_of, config.zone), config.reporting) for as_of in as_ofs]
 
 
-def cohorts_at(db, today: int) -> list[dict]:
+def cohorts_at(db, today: int, reporting: str | None) -> list[dict]:
     this_month = date_of(today).year * 12 + date_of(today).month - 1
     cells: dict[tuple[int, int], dict] = {}
     for row in query(db, COHORTS, {"today": today, "this_month": this_month}):
@@ -817,7 +953,7 @@ def cohorts_at(db, today: int) -> list[dict]:
                 "currencies": {},
             }
         elif row["currency"] is not None:
-            revenue = money(int(row["revenue"]), row["currency"])
+            revenue = money(int(row["revenue"]), exponent_of(row["currency"], reporting))
             cells[key]["currencies"][row["currency"]] = {"revenue": revenue}
     return list(cells.values())
 
@@ -827,66 +963,228 @@ def cohorts_at(db, today: int) -> list[dict]:
 # --------------------------------------------------------------------------------------
 
 # Panes of one hour. A customer is lapsed with no order in (p-A, p], and at risk with no order
-# in (p-X, p], X being the at-risk age rounded up to whole hours.
-STAGES = """
+# in (p-X, p], X being the at-risk age rounded up to whole hours. `moments` holds who is looked at when.
+STATES = """
+CREATE OR REPLACE TEMP TABLE states AS
 WITH seen AS (
-    SELECT customer, type, time_ms, floor(time_ms / $hour)::BIGINT AS pane
-    FROM events
-    WHERE customer IS NOT NULL AND pane <= $p
+    SELECT customer, p, type, time_ms, pane
+    FROM moments JOIN hourly USING (customer)
+    WHERE pane <= p
 ),
 customers AS (
-    SELECT customer,
+    SELECT customer, p,
            count(*)     FILTER (type = 'order') AS orders,
            min(time_ms) FILTER (type = 'order') AS first_ms,
            max(time_ms) FILTER (type = 'order') AS last_ms,
            max(pane)    FILTER (type = 'order') AS last_pane
     FROM seen
-    GROUP BY customer
+    GROUP BY customer, p
 ),
 ages AS (
     SELECT *,
            CASE WHEN orders < 3 THEN 0.5 * $active_for
                 ELSE least(greatest($cadence * (last_ms - first_ms) / (orders - 1), $at_risk_min),
                            0.75 * $active_for)
-           END AS at_risk_ms
+           END AS at_risk_ms,
+           ceil(at_risk_ms / $hour)::BIGINT AS at_risk_hours
     FROM customers
-),
-statuses AS (
-    SELECT orders,
-           CASE WHEN orders = 0                                      THEN 'none'
-                WHEN last_pane <= $p - $active_for // $hour          THEN 'lapsed'
-                WHEN last_pane <= $p - ceil(at_risk_ms / $hour)      THEN 'at_risk'
-                ELSE 'active'
-           END AS status
-    FROM ages
 )
-SELECT CASE WHEN orders = 0 THEN 'prospect'
+SELECT customer, p, orders, at_risk_hours,
+       CASE WHEN orders = 0                                 THEN 'none'
+            WHEN last_pane <= p - $active_for // $hour      THEN 'lapsed'
+            WHEN last_pane <= p - at_risk_hours             THEN 'at_risk'
+            ELSE 'active'
+       END AS status,
+       CASE WHEN orders = 0 THEN 'prospect'
             WHEN orders = 1 THEN 'new'
             WHEN orders >= $loyal_orders AND status <> 'lapsed' THEN 'loyal'
             ELSE 'repeat'
-       END AS stage,
-       status,
-       count(*) AS customers
-FROM statuses
-GROUP BY stage, status
-ORDER BY stage, status
+       END AS stage
+FROM ages
 """
 
 
-def stages_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+def hourly(db):
+    """The events with their pane of an hour."""
+    pane = pane_sql(HOUR_MS)
+    db.execute(f"CREATE OR REPLACE TEMP TABLE hourly AS SELECT *, {pane} AS pane FROM events")
+
+
+def states(db, config: Config, moments: str, parameters=None):
+    """Fills `states` with who is in which stage and status at the moments that a query selects."""
     if config.active_for_ms % HOUR_MS:
         raise ValueError("active_for_ms: not in whole hours")
-    return [
-        query(db, STAGES, {
-            "hour": HOUR_MS,
-            "p": as_of // HOUR_MS,
-            "active_for": config.active_for_ms,
-            "cadence": float(config.at_risk_cadence),
-            "at_risk_min": config.at_risk_min_ms,
-            "loyal_orders": config.loyal_orders,
-        })
-        for as_of in as_ofs
-    ]
+    db.execute(f"CREATE OR REPLACE TEMP TABLE moments AS {moments}", parameters)
+    db.execute(STATES, {
+        "hour": HOUR_MS,
+        "active_for": config.active_for_ms,
+        "cadence": float(config.at_risk_cadence),
+        "at_risk_min": config.at_risk_min_ms,
+        "loyal_orders": config.loyal_orders,
+    })
+
+
+def stages_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    hourly(db)
+    results = []
+    for as_of in as_ofs:
+        states(db, config, "SELECT DISTINCT customer, $p::BIGINT AS p FROM hourly", {"p": as_of // HOUR_MS})
+        results.append(query(db, """
+            SELECT stage, status, count(*) AS customers
+            FROM states GROUP BY stage, status ORDER BY stage, status
+        """))
+    return results
+
+
+# --------------------------------------------------------------------------------------
+# What has settled: passages, referrals, distances between orders
+# --------------------------------------------------------------------------------------
+
+
+def settled_before(config: Config, as_of: int) -> int:
+    """The hour that holds T - allowed_lateness: what lies before it counts."""
+    return (as_of - config.allowed_lateness_ms) // HOUR_MS
+
+
+# Stage and status can change in the hours with an order, and a fixed time after each of them.
+# In each of these hours both are worked out anew, as are those of the hour before.
+CHANGES = """
+CREATE OR REPLACE TEMP TABLE changes AS
+SELECT DISTINCT customer, unnest([p, p + at_risk_hours, p + $active_for // $hour]) AS p
+FROM states
+"""
+# A first order leads from none to a status; that a prospect has become new says the same and is not
+# told twice. Who climbs several stages within an hour passes each of them.
+PASSAGES = """
+CREATE OR REPLACE TEMP TABLE passages AS
+WITH ladder AS (
+    SELECT unnest(['prospect', 'new', 'repeat', 'loyal']) AS stage, unnest(range(4)) AS step
+),
+pairs AS (
+    SELECT p, coalesce(before.status, 'none') AS status_before, now.status AS status_now,
+           coalesce(before.stage, 'prospect') AS stage_before, now.stage AS stage_now
+    FROM changes
+    JOIN states AS now USING (customer, p)
+    LEFT JOIN states AS before ON before.customer = changes.customer AND before.p = changes.p - 1
+),
+steps AS (
+    SELECT p, lower_step.step AS step, after.step > before.step AS up
+    FROM pairs
+    JOIN ladder AS before ON before.stage = stage_before
+    JOIN ladder AS after ON after.stage = stage_now
+    JOIN ladder AS lower_step ON lower_step.step >= least(before.step, after.step)
+                             AND lower_step.step < greatest(before.step, after.step)
+)
+SELECT p, status_before AS "from", status_now AS "to" FROM pairs WHERE status_before <> status_now
+UNION ALL
+SELECT p, CASE WHEN up THEN low.stage ELSE high.stage END, CASE WHEN up THEN high.stage ELSE low.stage END
+FROM steps JOIN ladder AS low USING (step) JOIN ladder AS high ON high.step = steps.step + 1
+WHERE low.stage <> 'prospect'
+"""
+
+
+def transitions_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    hourly(db)
+    states(db, config, "SELECT DISTINCT customer, pane AS p FROM hourly WHERE type = 'order'")
+    db.execute(CHANGES, {"active_for": config.active_for_ms, "hour": HOUR_MS})
+    states(db, config, "SELECT customer, p FROM changes UNION SELECT customer, p - 1 FROM changes")
+    db.execute(PASSAGES)
+    counted = """
+        SELECT "from", "to", count(*) AS count
+        FROM passages WHERE p < $settled GROUP BY ALL ORDER BY ALL
+    """
+    return [query(db, counted, {"settled": settled_before(config, as_of)}) for as_of in as_ofs]
+
+
+REFERRALS = """
+WITH facts AS (
+    SELECT customer, type, pane, referred,
+           type = 'order' AND row_number() OVER (PARTITION BY customer, type
+                                                 ORDER BY time_ms, file_order) = 1 AS is_first_order
+    FROM hourly
+)
+SELECT customer,
+       min(pane) FILTER (is_first_order)                                  AS first_order,
+       min(pane) FILTER (referred AND (is_first_order OR type = 'customer')) AS first_mention
+FROM facts
+GROUP BY customer
+HAVING greatest(first_order, first_mention) < $settled AND first_order IS NOT NULL AND first_mention IS NOT NULL
+"""
+
+
+def referrals_part(db, config: Config, as_ofs: list[int]) -> list[int]:
+    hourly(db)
+    return [len(query(db, REFERRALS, {"settled": settled_before(config, as_of)})) for as_of in as_ofs]
+
+
+# Kinds beyond the first 50 that were found, in the order of time, are "other".
+FEEDBACK = """
+WITH kinds AS (
+    SELECT kind, row_number() OVER (ORDER BY min((time_ms, file_order))) AS place
+    FROM hourly WHERE type = 'feedback' GROUP BY kind
+)
+SELECT CASE WHEN place <= $kept THEN kind ELSE $other END AS kind, count(*) AS count
+FROM hourly JOIN kinds USING (kind)
+WHERE type = 'feedback' AND pane <= $p
+GROUP BY ALL
+ORDER BY ALL
+"""
+
+
+def feedback_part(db, as_ofs: list[int]) -> list[list[dict]]:
+    hourly(db)
+    fixed = {"kept": FEEDBACK_KINDS, "other": OTHER_VALUE}
+    return [query(db, FEEDBACK, {**fixed, "p": as_of // HOUR_MS}) for as_of in as_ofs]
+
+
+# Distances between successive orders of a customer, in the hour of the later one.
+GAPS = """
+CREATE OR REPLACE TEMP TABLE gaps AS
+SELECT customer, pane, time_ms - lag(time_ms) OVER orders AS gap_ms, row_number() OVER orders AS place
+FROM hourly
+WHERE type = 'order'
+WINDOW orders AS (PARTITION BY customer ORDER BY time_ms, file_order)
+"""
+GAP_VALUES = {
+    "interpurchase_seconds": "SELECT gap_ms FROM gaps WHERE place >= 2 AND pane < $settled ORDER BY 1",
+    "time_to_second_order_seconds": "SELECT gap_ms FROM gaps WHERE place = 2 AND pane < $settled ORDER BY 1",
+}
+ORDER_VALUES = """
+SELECT currency, list(amount ORDER BY amount) AS amounts
+FROM hourly WHERE type = 'order' AND pane <= $p
+GROUP BY currency ORDER BY currency
+"""
+PERCENTS = {"0.1": 10, "0.25": 25, "0.5": 50, "0.75": 75, "0.9": 90, "0.95": 95, "0.99": 99}
+
+
+def quantiles(values: list[int], unit: int) -> dict[str, float]:
+    """Of each q the smallest value such that at least q x count values are no larger."""
+    if not values:
+        return {}
+    return {name: values[-(-percent * len(values) // 100) - 1] / unit for name, percent in PERCENTS.items()}
+
+
+def distributions_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]]:
+    hourly(db)
+    db.execute(GAPS)
+    results = []
+    for as_of in as_ofs:
+        entries = []
+        for name, sql in GAP_VALUES.items():
+            values = [row["gap_ms"] for row in query(db, sql, {"settled": settled_before(config, as_of)})]
+            entries.append({
+                "name": name, "count": len(values), "sum": sum(values) / 1000,
+                "quantiles": quantiles(values, 1000),
+            })
+        for row in query(db, ORDER_VALUES, {"p": as_of // HOUR_MS}):
+            exponent = exponent_of(row["currency"])
+            entries.append({
+                "name": "order_value", "currency": row["currency"], "count": len(row["amounts"]),
+                "sum": money(sum(row["amounts"]), exponent),
+                "quantiles": quantiles(row["amounts"], 10**exponent),
+            })
+        results.append(entries)
+    return results
 
 
 # --------------------------------------------------------------------------------------
@@ -913,21 +1211,26 @@ def evaluate(
     """One object per instant (epoch milliseconds; default: the last event), and the rejects."""
     config = read_config(raw_config or {})
     with database() as db:
-        rejected = load(db, [Path(path) for path in paths], config)
+        rejected = load(db, [Path(path) for path in paths], config, "reporting" in parts)
         first, last = db.execute("SELECT min(time_ms), max(time_ms) FROM events").fetchone()
         if not as_ofs:
             if last is None:
                 raise ValueError("no events and no --as-of")
             as_ofs = [last]
         begin = first if config.data_begin is None else config.data_begin
+        shown = Shown(frozenset(parts), config.reporting)
         evaluators = {
-            "windows": lambda: windows_part(db, config, as_ofs, begin),
-            "calendar": lambda: calendar_part(db, config, as_ofs, begin),
+            "windows": lambda: windows_part(db, config, as_ofs, begin, shown),
+            "calendar": lambda: calendar_part(db, config, as_ofs, begin, shown),
             "cohorts": lambda: cohorts_part(db, config, as_ofs),
             "stages": lambda: stages_part(db, config, as_ofs),
-            "segments": lambda: segments_part(db, config, as_ofs),
+            "segments": lambda: segments_part(db, config, as_ofs, begin, shown),
+            "transitions": lambda: transitions_part(db, config, as_ofs),
+            "referrals": lambda: referrals_part(db, config, as_ofs),
+            "feedback": lambda: feedback_part(db, as_ofs),
+            "distributions": lambda: distributions_part(db, config, as_ofs),
         }
-        results = {part: evaluators[part]() for part in PARTS if part in parts}
+        results = {part: evaluators[part]() for part in LIST_PARTS if part in parts}
     objects = [
         {"as_of": format_time(as_of), **{part: results[part][i] for part in results}}
         for i, as_of in enumerate(as_ofs)
@@ -943,9 +1246,9 @@ def main() -> int:
     parser.add_argument("--as-of", action="append", type=parse_time, metavar="TIME",
                         help="RFC 3339 or epoch milliseconds; repeatable (default: the last event)")
     parser.add_argument("--parts", default=",".join(DEFAULT_PARTS),
-                        help=f"of {','.join(PARTS)} (default: %(default)s)")
+                        help=f"all, or of {','.join(PARTS)} (default: %(default)s)")
     arguments = parser.parse_args()
-    parts = tuple(arguments.parts.split(","))
+    parts = PARTS if arguments.parts == "all" else tuple(arguments.parts.split(","))
     if unknown := set(parts) - set(PARTS):
         parser.error(f"unknown parts: {sorted(unknown)}")
     raw_config = json.loads(arguments.config.read_text()) if arguments.config else {}

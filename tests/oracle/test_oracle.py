@@ -6,25 +6,35 @@ import gzip
 import io
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from cdnow import convert
 from compare import compare
-from oracle import DAY_MS, civil_day, evaluate, first_instant, parse_amount, parse_time, read_config
+from oracle import DAY_MS, HOUR_MS, civil_day, evaluate, first_instant, parse_amount, parse_time, read_config
 
 JANUARY_1 = parse_time("2024-01-01T00:00:00Z")
 NOON = DAY_MS // 2
 
 
+def at(day: int, offset: int = NOON) -> int:
+    return JANUARY_1 + day * DAY_MS + offset
+
+
 def run(events: list[dict], config: dict, as_of: str | int, parts=("windows",)) -> dict:
+    [result] = run_at(events, config, [as_of], parts)
+    return result
+
+
+def run_at(events: list[dict], config: dict, as_ofs: list[str | int], parts) -> list[dict]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "events.ndjson.gz")
         with gzip.open(path, "wt") as file:
             file.writelines(json.dumps(event) + "\n" for event in events)
-        [result], rejected = evaluate([path], config, [parse_time(as_of)], parts)
+        results, rejected = evaluate([path], config, [parse_time(as_of) for as_of in as_ofs], parts)
     assert not rejected, rejected
-    return result
+    return results
 
 
 def expect(found: dict, **expected):
@@ -39,10 +49,6 @@ def order(customer, time, order_id=None, amount="10.00", currency="EUR", **attri
 
 def test_rolling_window():
     """P = 10 days, A = 20 days, p = day 40: start (10, 30], end (20, 40], within (30, 40]."""
-
-    def at(day: int, offset: int = NOON) -> int:
-        return JANUARY_1 + day * DAY_MS + offset
-
     events = [
         order("both", at(15)),
         order("both", at(35), "both-2", "50.00"),
@@ -224,14 +230,197 @@ def test_erase_stages_cohorts_segments():
     assert result["cohorts"][0]["currencies"] == {"EUR": {"revenue": "20.00"}}
 
     rolling = {s["value"]: s for s in result["segments"] if s["window"] == "90d"}
-    assert set(rolling) == {"web", "ads", "unknown"}
+    assert set(rolling) == {"web", "ads", "unknown", "none"}
     # the window is (26 January, 25 April]: x first ordered before it, as did y
     expect(rolling["web"], start_customers=1, end_customers=0, lost_customers=1, orders=0)
     expect(rolling["ads"], start_customers=0, end_customers=1, new_customers=1, orders=1)
-    expect(rolling["unknown"], retained_customers=1, orders=2, visiting_customers=1)
+    expect(rolling["unknown"], retained_customers=1, orders=2, visiting_customers=0)
+    expect(rolling["none"], end_customers=0, orders=0, visiting_customers=1, sessions=1)
+    years = [s for s in result["segments"] if s["window"] == "year"]
+    assert {(s["from"], s["closed"]) for s in years} == {("2024-01-01", False)}
     listed = {**config, "dimensions": {"channel": ["web"]}}
     segments = run(events, listed, "2024-04-25T00:00:00Z", parts)["segments"]
-    assert {s["value"] for s in segments} == {"web", "other", "unknown"}
+    assert {s["value"] for s in segments} == {"web", "other", "unknown", "none"}
+
+
+def event(event_type: str, customer: str, time, **more) -> dict:
+    return {"type": event_type, "customer_id": customer, "time": time, **more}
+
+
+TEN_DAYS = {  # P = 10 days, A = 20 days: as of day 40 start is (10, 30], end (20, 40], within (30, 40]
+    "windows": [{"name": "10d", "period_ms": 10 * DAY_MS, "active_for_ms": 20 * DAY_MS, "resolution_ms": DAY_MS}],
+    "clv_window": "10d",
+    "data_begin": 0,
+}
+
+TOLD = [
+    {**order("told", at(33)), "referred_by": "old"},
+    order("told later", at(32), channel="web"),
+    {**order("told later", at(35)), "referred_by": "old"},  # only the first order's word counts
+    event("customer", "profile", at(20), referred_by="old"),
+    order("profile", at(31)),
+    order("profile after", at(34)),
+    event("customer", "profile after", at(41), referred_by="old"),
+    {**order("empty", at(36)), "referred_by": ""},
+    event("customer", "empty", at(36), referred_by=None),
+    {**order("old", at(5)), "referred_by": "somebody"},
+    order("old", at(12)),
+    event("feedback", "old", at(39), kind="complaint"),
+    order("quiet", at(15)),
+    event("feedback", "quiet", at(20), kind="Complaint"),  # another kind
+    order("late complaint", at(15)),
+    event("feedback", "late complaint", at(41), kind="complaint"),
+    order("kept", at(25)),
+    event("feedback", "kept", at(26), kind="complaint"),  # not lost
+    event("customer", "prospect", at(30), referred_by="old"),  # never orders
+]
+
+
+def test_referrals_and_complainers():
+    parts = ("windows", "referrals", "complainers", "feedback")
+    day_40, day_41, day_42, after = run_at(TOLD, TEN_DAYS, [at(40), at(41), at(42), at(42, 13 * HOUR_MS)], parts)
+    expect(day_40["windows"][0], new_customers=5, referred_customers=2,  # told, profile
+           referral_ratio=2 / 5, lost_customers=3, lost_complainers=1, lost_complainer_ratio=1 / 3)
+    # Profile's first order leaves the window; "profile after" is known to be referred now.
+    expect(day_41["windows"][0], new_customers=4, referred_customers=2, lost_customers=3, lost_complainers=2)
+    assert day_40["referrals"] == day_41["referrals"] == 3  # told, profile, old
+    assert day_42["referrals"] == 3 and after["referrals"] == 4  # the mention of day 41, 12:00, has settled
+    assert day_40["feedback"] == [{"kind": "Complaint", "count": 1}, {"kind": "complaint", "count": 2}]
+    assert day_41["feedback"][1] == {"kind": "complaint", "count": 3}
+
+    [empty] = run([order("a", at(5))], TEN_DAYS, at(40), parts)["windows"]
+    expect(empty, referred_customers=0, referral_ratio=None, lost_complainers=0, lost_complainer_ratio=None)
+    many = [event("feedback", "a", at(1, n), kind=f"k{n:02}") for n in range(52)]
+    kinds = run(many + [event("feedback", "a", at(2), kind="k51")], TEN_DAYS, at(3), ("feedback",))["feedback"]
+    assert len(kinds) == 51 and kinds[-1] == {"kind": "other", "count": 3}
+
+
+def test_costs():
+    costs = [
+        event("cost", "told", at(33), kind="acquisition", amount="4.00", currency="EUR"),
+        event("cost", "old", at(20), kind="retention", amount="1.00", currency="EUR"),  # to date, not within
+        event("cost", "told", at(40, DAY_MS - 1), kind="retention", amount="2.50", currency="EUR"),
+        event("cost", "prospect", at(35), kind="retention", amount=3, currency="USD"),
+        event("cost", "kept", at(41, 0), kind="retention", amount="9.00", currency="EUR"),  # the next pane
+    ]
+    parts = ("windows", "costs", "coverage", "clv_after_costs", "segments", "segment_clv")
+    result = run(TOLD + costs, TEN_DAYS, at(40), parts)
+    [window] = result["windows"]
+    expect(window, customers_to_date=9, costed_customers=2, cost_coverage_ratio=2 / 9, ordering_customers=5,
+           lifespan_seconds=5 * 86_400.0)  # told later 3 days, old 7
+    expect(
+        window["currencies"]["EUR"],
+        acquisition_costs="4.00",
+        retention_costs="2.50",
+        clv="6.000000000000",  # 60 / 5 x 5 / 10
+        clv_after_costs="5.166666666667",  # 6 - 7.50 / 9
+    )
+    expect(window["currencies"]["USD"], orders=0, revenue="0.00", acquisition_costs="0.00", retention_costs="3.00",
+           average_order_value=None, clv="0.000000000000", clv_after_costs="-0.333333333333")
+    values = {s["value"]: s["currencies"]["EUR"]["clv"] for s in result["segments"] if s["window"] == "10d"
+              and s["currencies"]}
+    assert values == {"web": "6.000000000000", "unknown": "7.000000000000"}  # 20 x 3 / 10; 10 x 7 / 10
+    assert all("USD" not in s["currencies"] for s in result["segments"])  # costs are not split
+
+    [window] = run(TOLD, TEN_DAYS, at(40), parts)["windows"]
+    expect(window["currencies"]["EUR"], retention_costs="0.00", clv="6.000000000000", clv_after_costs=None)
+    assert set(window["currencies"]) == {"EUR"}
+    late = run(TOLD + costs, {**TEN_DAYS, "data_begin": at(20)}, at(40), parts)["windows"][0]
+    expect(late["currencies"]["EUR"], clv=None, clv_after_costs=None)
+
+
+# At risk after 5 days, with 3 orders or more after at most 7.5; lapsed after 10; loyal with 3 orders.
+RHYTHM = {"active_for_ms": 10 * DAY_MS, "loyal_orders": 3, "windows": [{"name": "7d", "period_ms": 7 * DAY_MS}]}
+RETURNS = [
+    event("session", "a", at(0, 0)),
+    order("a", at(0)), order("a", at(12)), order("a", at(13), amount="1.00"), order("a", at(24), amount="30.00"),
+    order("b", at(0)), order("b", at(0, NOON + HOUR_MS // 2), amount="20.00"),  # two within one hour
+]
+
+
+def test_transitions():
+    """a is at risk on day 5, lapses on day 10, comes back on day 12, is loyal on day 13, at risk in the
+    middle of day 20, lapses on day 23, comes back on day 24, and so on; b on days 5 and 10."""
+
+    def passages(as_of: int) -> dict:
+        [found] = run_at(RETURNS, RHYTHM, [as_of], ("transitions",))
+        return {(t["from"], t["to"]): t["count"] for t in found["transitions"]}
+
+    before = passages(at(24, 13 * HOUR_MS - 1))
+    assert before == {
+        ("none", "active"): 2, ("active", "at_risk"): 3, ("at_risk", "lapsed"): 2, ("lapsed", "active"): 1,
+        ("new", "repeat"): 2, ("repeat", "loyal"): 1,
+    }
+    # An hour later what happened between 12:00 and 13:00 of day 23 has settled.
+    assert passages(at(24, 13 * HOUR_MS)) == {**before, ("at_risk", "lapsed"): 3, ("loyal", "repeat"): 1}
+    assert passages(at(40)) == {
+        ("none", "active"): 2, ("active", "at_risk"): 4, ("at_risk", "lapsed"): 4, ("lapsed", "active"): 2,
+        ("new", "repeat"): 2, ("repeat", "loyal"): 2, ("loyal", "repeat"): 2,
+    }
+
+    # Who passed in and not out is there: at every sixth hour, with nothing left to settle.
+    hours = [at(0, 0) + hour * HOUR_MS for hour in range(0, 40 * 24, 6)]
+    for found in run_at(RETURNS, {**RHYTHM, "allowed_lateness_ms": -HOUR_MS}, hours, ("stages", "transitions")):
+        balance = Counter({"new": sum(t["count"] for t in found["transitions"] if t["from"] == "none")})
+        for passage in found["transitions"]:
+            balance[passage["from"]] -= passage["count"]
+            balance[passage["to"]] += passage["count"]
+        there = Counter()
+        for stage in found["stages"]:
+            there[stage["stage"]] += stage["customers"]
+            there[stage["status"]] += stage["customers"]
+        for name in ("new", "repeat", "loyal", "active", "at_risk", "lapsed"):
+            assert balance[name] == there[name], (found["as_of"], name, found)
+
+
+def test_distributions():
+    """Gaps of a: 12, 1, 11 days; of b: half an hour."""
+    before, after = run_at(RETURNS, RHYTHM, [at(25, 13 * HOUR_MS - 1), at(25, 13 * HOUR_MS)], ("distributions",))
+    gaps, second, value = before["distributions"]
+    day = 86_400.0
+    expect(gaps, name="interpurchase_seconds", count=3, sum=13 * day + 1800,
+           quantiles={"0.1": 1800, "0.25": 1800, "0.5": day, "0.75": 12 * day, "0.9": 12 * day, "0.95": 12 * day,
+                      "0.99": 12 * day})
+    expect(second, name="time_to_second_order_seconds", count=2, sum=12 * day + 1800)
+    assert second["quantiles"]["0.5"] == 1800 and second["quantiles"]["0.75"] == 12 * day
+    expect(value, name="order_value", currency="EUR", count=6, sum="81.00")  # at once
+    assert (value["quantiles"]["0.1"], value["quantiles"]["0.5"], value["quantiles"]["0.99"]) == (1.0, 10.0, 30.0)
+    expect(after["distributions"][0], count=4, sum=24 * day + 1800)
+    expect(after["distributions"][1], count=2)
+    nobody, *rest = run(RETURNS[:2], RHYTHM, at(40), ("distributions",))["distributions"]
+    expect(nobody, count=0, sum=0, quantiles={})
+
+
+def test_reporting_currency():
+    """Oslo: 23:30 UTC on 1 January is the second day."""
+    rates = [["2024-01-02", "USD", "0.95"], ["2024-01-01", "USD", "0.9"], ["2024-01-01", "JPY", "0.0061"]]
+    config = {"zone": "Europe/Oslo", "reporting": "EUR", "rates": rates}
+    events = [
+        order("a", "2024-01-01T12:00:00Z", amount="10.01", currency="USD", channel="web"),  # 9.009
+        order("a", "2024-01-01T23:30:00Z", amount="1.00", currency="USD"),  # 0.95
+        order("a", "2024-01-05T12:00:00Z", amount="10.00", currency="USD"),  # 9.50
+        order("b", "2024-01-05T12:00:00Z", amount="1.00", currency="EUR"),
+        order("b", "2024-01-05T12:00:00Z", amount="101", currency="JPY"),  # 0.6161
+        order("b", "2024-01-05T12:00:00Z", amount="1.234", currency="KWD"),  # no rate
+        order("b", "2023-12-31T12:00:00Z", amount="5.00", currency="USD"),  # no rate yet
+        event("refund", "a", "2024-01-01T12:00:00Z", amount="0.05", currency="USD"),  # 0.045, half away from 0
+        event("cost", "a", "2024-01-03T12:00:00Z", kind="retention", amount="2.00", currency="USD"),
+    ]
+    parts = ("windows", "reporting", "costs", "cohorts", "segments", "distributions")
+    result = run(events, config, "2024-01-06T00:00:00Z", parts)
+    month = next(window for window in result["windows"] if window["window"] == "30d")
+    expect(month, orders=7)
+    expect(month["currencies"]["reporting"], orders=5, revenue="21.08", refunds="0.05", cancellations="0.00",
+           retention_costs="1.90", average_order_value="4.216000000000")
+    expect(month["currencies"]["USD"], orders=4, revenue="26.01", refunds="0.05")
+    [web] = [s for s in result["segments"] if (s["window"], s["value"]) == ("30d", "web")]
+    expect(web["currencies"]["reporting"], orders=3, revenue="19.46")
+    january = {c["cohort"]: c for c in result["cohorts"] if c["age_months"] == 0}["2024-01"]
+    assert january["orders"] == 3 and january["currencies"]["reporting"]["revenue"] == "19.46"
+    currencies = [d.get("currency") for d in result["distributions"]]
+    assert currencies == [None, None, "EUR", "JPY", "KWD", "USD"]
+    [unconverted] = [w for w in run(events, config, "2024-01-06T00:00:00Z")["windows"] if w["window"] == "30d"]
+    assert "reporting" not in unconverted["currencies"]  # only where it is asked for
 
 
 def test_parsing():
@@ -286,7 +475,29 @@ def test_compare():
     assert differences(lambda p: money(p).update(revenue="1.01")) == 1
     assert differences(lambda p: money(p).update(average_order_value="0.3333")) == 1
     assert differences(lambda p: window(p)["currencies"].update(USD={"revenue": "2.00"})) == 1
+    assert differences(lambda p: window(p)["currencies"].update(USD={"revenue": "0.00"})) == 0
+    assert differences(lambda p: window(p)["currencies"].clear()) == 1
     assert differences(lambda p: p.update(as_of="2024-01-02T00:00:00Z")) == 1
+
+    oracle[0]["distributions"] = [{"name": "interpurchase_seconds", "count": 2, "sum": 300.5,
+                                   "quantiles": {"0.5": 100.0, "0.9": 0.0}},
+                                  {"name": "order_value", "currency": "EUR", "count": 2, "sum": "3.00",
+                                   "quantiles": {"0.5": 1.0}}]
+    oracle[0]["transitions"] = [{"from": "none", "to": "active", "count": 2}]
+    oracle[0]["referrals"] = 7
+    gaps = lambda program: program["distributions"][0]
+    value = lambda program: program["distributions"][1]
+    assert differences(lambda p: gaps(p)["quantiles"].update({"0.5": 103.9, "0.9": 0.4})) == 0
+    assert differences(lambda p: gaps(p)["quantiles"].update({"0.5": 105, "0.9": 1.2})) == 2
+    assert differences(lambda p: gaps(p)["quantiles"].pop("0.5")) == 1
+    assert differences(lambda p: gaps(p).update(sum=300)) == 1
+    assert differences(lambda p: value(p).update(sum="3.0", quantiles={"0.5": "1.03"})) == 0
+    assert differences(lambda p: value(p).update(sum="3.01", quantiles={"0.5": 1.05})) == 2
+    assert differences(lambda p: value(p).update(currency="USD")) == 2
+    assert differences(lambda p: p["transitions"].append({"from": "active", "to": "lapsed", "count": 0})) == 0
+    assert differences(lambda p: p["transitions"].append({"from": "active", "to": "lapsed", "count": 1})) == 1
+    assert differences(lambda p: p.update(referrals=8)) == 1
+    assert differences(lambda p: p.pop("referrals")) == 1
 
 
 def test_cdnow():

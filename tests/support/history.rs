@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use retentiond::event::Time;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use retentiond::event::{DAY, Time};
 use retentiond::shop::{Published, Shop, ShopSettings};
+
+use super::log::Message;
 
 const MASTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/CDNOW_master.txt");
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/CDNOW_sample.txt");
@@ -63,18 +67,56 @@ pub fn csv(sales: &[Sale]) -> String {
     "customer_id,time,amount,currency\n".to_owned() + &sales.iter().map(row).collect::<String>()
 }
 
-/// What a simulated shop puts on the bus before `end`.
-pub fn shop(settings: ShopSettings, end: Time) -> Vec<Published> {
-    Shop::new(settings).take_while(|message| message.emitted_at < end).collect()
+/// The orders as a log, `days` later than they happened: with times of day and order ids, paid in dollars, yen and
+/// dinars, and with attributes. Three in ten arrive up to a day late; three in ten arrive a second time within another
+/// day, some of them with another amount, which must not matter.
+pub fn disorder(sales: &[Sale], days: i64) -> Vec<Message> {
+    let mut chance = ChaCha8Rng::seed_from_u64(7);
+    let mut sent = Vec::new();
+    for (number, sale) in sales.iter().enumerate() {
+        let midnight = Time::parse(&sale.time()).expect("a day").millis();
+        let time = Time::clamped(midnight + days * DAY + chance.random_range(0..DAY));
+        let (amount, currency) = match number % 5 {
+            0 => (sale.dollars.replace('.', ""), "JPY"),
+            1 => (format!("{}{}", sale.dollars, number % 10), "KWD"),
+            _ => (sale.dollars.clone(), "USD"),
+        };
+        let attributes = [
+            r#"{"channel":"web","country":"US"}"#,
+            r#"{"channel":"app","country":"JP"}"#,
+            r#"{"channel":"ads"}"#,
+            r#"{"country":"KW"}"#,
+            "{}",
+        ][chance.random_range(0..5)];
+        let message = |amount: &str| Message {
+            key: sale.customer.clone(),
+            payload: Some(format!(
+                r#"{{"type":"order","order_id":"o-{number}","customer_id":"{}","time":"{time}","amount":"{amount}","currency":"{currency}","attributes":{attributes}}}"#,
+                sale.customer
+            )),
+        };
+        let late = if chance.random_bool(0.3) { chance.random_range(1..DAY) } else { 0 };
+        let at = time.millis() + late;
+        sent.push((at, message(&amount)));
+        if chance.random_bool(0.3) {
+            // Within a day of the event, or it would be too late rather than a copy.
+            let again = chance.random_range(at..time.millis() + DAY);
+            sent.push((again, message(if chance.random_bool(0.5) { "999" } else { &amount })));
+        }
+    }
+    sent.sort_by_key(|(at, _)| *at);
+    sent.into_iter().map(|(_, message)| message).collect()
 }
 
-/// Messages as NDJSON; a file has no tombstones, so an erasure is spelled out.
-pub fn ndjson<'a>(messages: impl IntoIterator<Item = &'a Published>) -> String {
-    let line = |message: &Published| match &message.payload {
-        Some(payload) => format!("{payload}\n"),
-        None => format!("{{\"type\":\"erase\",\"customer_id\":\"{}\"}}\n", message.key),
-    };
-    messages.into_iter().map(line).collect()
+/// What a simulated shop puts on the bus before `end`, in one log.
+pub fn shop_log(settings: ShopSettings, end: Time) -> Vec<Message> {
+    let messages = Shop::new(settings).take_while(|message| message.emitted_at < end);
+    messages.map(|Published { key, payload, .. }| Message { key, payload }).collect()
+}
+
+/// The log as a file.
+pub fn ndjson(log: &[Message]) -> String {
+    log.iter().map(Message::line).collect()
 }
 
 /// Writes a file of the history and returns its path.

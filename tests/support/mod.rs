@@ -11,6 +11,7 @@ pub mod cli;
 pub mod daemon;
 pub mod history;
 pub mod kafka;
+pub mod log;
 pub mod metrics;
 pub mod oracle;
 pub mod process;

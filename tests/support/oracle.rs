@@ -55,12 +55,14 @@ impl Oracle {
         }
     }
 
-    /// The figures of the events (NDJSON or CSV) as of each time: an array, one element per time.
-    pub fn oracle(&self, events: &Path, config: &Value, as_of: &[&str]) -> Value {
+    /// The figures of the events (NDJSON or CSV) as of each time, as far as they belong to the parts (named in
+    /// `tests/oracle/README.md`): an array, one element per time.
+    pub fn oracle(&self, events: &Path, config: &Value, parts: &[&str], as_of: &[&str]) -> Value {
         let dir = tempfile::tempdir_in(scratch()).expect("a directory for the oracle");
         let config = write(dir.path(), "config.json", config);
         let mut command = Command::new(&self.python);
         command.arg(ORACLE).arg("--events").arg(events).arg("--config").arg(config);
+        command.args(["--parts", &parts.join(",")]);
         for time in as_of {
             command.args(["--as-of", time]);
         }

@@ -1,0 +1,145 @@
+//! A log of messages through the worker that the daemon uses, partition by partition and without Kafka, and the same
+//! messages as histories of `replay`: one engine or several, whose figures are added up.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+use retentiond::app::blueprint;
+use retentiond::config::{Format, Settings};
+use retentiond::engine::Engine;
+use retentiond::engine::snapshot::{Periods, Snapshot};
+use retentiond::engine::spec::Spec;
+use retentiond::event::Time;
+use retentiond::output::summary::Summary;
+use retentiond::replay::History;
+use retentiond::source::files::{EventFile, Layout};
+use retentiond::source::{Partition, Record, RecordBatch, TopicIndex, TopicPartition};
+use retentiond::worker::Worker;
+
+/// A message of the log; without a payload it is a tombstone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub key: String,
+    pub payload: Option<String>,
+}
+
+impl Message {
+    /// As a line of a file, which has no tombstones.
+    pub fn line(&self) -> String {
+        match &self.payload {
+            Some(payload) => format!("{payload}\n"),
+            None => format!("{{\"type\":\"erase\",\"customer_id\":\"{}\"}}\n", self.key),
+        }
+    }
+}
+
+/// How many messages are applied at once.
+const BATCH: usize = 500;
+
+struct Batch {
+    first: i64,
+    messages: Vec<Message>,
+}
+
+impl RecordBatch for Batch {
+    fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn get(&self, index: usize) -> Record<'_> {
+        let Message { key, payload } = &self.messages[index];
+        let offset = self.first + i64::try_from(index).expect("a batch is short");
+        Record { offset, key: Some(key.as_bytes()), payload: payload.as_deref().map(str::as_bytes) }
+    }
+}
+
+/// The settings of a file alone, whatever the environment says.
+pub fn settings(toml: Option<&Path>) -> Settings {
+    Settings::load_without_secrets(toml, std::iter::empty()).expect("the configuration is sound")
+}
+
+/// The messages of each of so many partitions, by customer, each in the order of the log.
+fn split(log: &[Message], partitions: usize) -> Vec<Vec<Message>> {
+    let mut parts = vec![Vec::new(); partitions];
+    for message in log {
+        let mut hasher = DefaultHasher::new();
+        message.key.hash(&mut hasher);
+        let place = hasher.finish() % u64::try_from(partitions).expect("few partitions");
+        parts[usize::try_from(place).expect("few partitions")].push(message.clone());
+    }
+    parts
+}
+
+/// How far back an engine's figures reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As far as the settings say; those of segments only as far as now needs.
+    Daemon,
+    /// To the beginning, so that every instant can be asked for in the end.
+    Beginning,
+}
+
+/// The summaries, as JSON, of a log applied as it comes, in so many partitions of one topic. Two workers own them by
+/// turns, and their snapshots are merged. No message may be rejected, nor be too late.
+pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Reach, instants: &[&str]) -> Vec<String> {
+    let mut blueprint = blueprint::blueprint(settings);
+    if reach == Reach::Beginning {
+        blueprint.spec = Arc::new(Spec { history: None, ..blueprint::spec(settings) });
+    }
+    let blueprint = Arc::new(blueprint);
+    let mut workers = [Worker::new(Arc::clone(&blueprint)), Worker::new(Arc::clone(&blueprint))];
+    for (place, messages) in split(log, partitions).into_iter().enumerate() {
+        let worker = &mut workers[place % 2];
+        let partition = Partition(i32::try_from(place).expect("few partitions"));
+        worker.start(partition);
+        let mut rejected = Vec::new();
+        let at = TopicPartition { topic: TopicIndex(0), partition };
+        let mut first = 0;
+        for messages in messages.chunks(BATCH) {
+            let batch = Batch { first, messages: messages.to_vec() };
+            first = worker.apply(at, &batch, Time::MAX, &mut rejected).expect("the partition was started");
+        }
+        assert!(rejected.is_empty(), "{} messages were rejected, the first: {:?}", rejected.len(), rejected[0]);
+    }
+    let statuses: Vec<_> = workers.iter().map(Worker::status).collect();
+    let known = || statuses.iter().flat_map(|status| &status.partitions);
+    let first_order = known().filter_map(|partition| partition.first_order).min();
+    let first_event = known().filter_map(|partition| partition.first_event).min();
+    let background = blueprint::background(settings, first_event);
+    let summary = |instant: &&str| {
+        let at = Time::parse(instant).expect("an instant");
+        let periods = Periods::Since(first_order.unwrap_or(at));
+        let [one, other] = &mut workers;
+        let mut snapshot = one.snapshot(at, periods);
+        snapshot.merge(&other.snapshot(at, periods));
+        serde_json::to_string(&Summary::new(&blueprint.spec, &snapshot, &background)).expect("a summary is JSON")
+    };
+    instants.iter().map(summary).collect()
+}
+
+/// The summaries, as JSON, of the messages as so many histories by customer, each sorted and applied by an engine of
+/// its own; the engines' figures are added up.
+pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants: &[&str]) -> Vec<String> {
+    let spec = Arc::new(blueprint::replay_spec(settings));
+    let decoder = blueprint::decoder(settings, Format::Native);
+    let engine = |messages: Vec<Message>| {
+        let text: String = messages.iter().map(Message::line).collect();
+        let reader = Box::new(std::io::Cursor::new(text.into_bytes()));
+        let file = EventFile { path: "log".into(), layout: Layout::Ndjson, reader };
+        let mut history = History::default();
+        history.read(file, &decoder, Time::MAX).expect("the history can be read");
+        assert!(history.rejected.is_empty(), "lines were rejected: {:?}", history.examples);
+        history.apply(Arc::clone(&spec), |_| {})
+    };
+    let mut engines: Vec<Engine> = split(log, parts).into_iter().map(engine).collect();
+    let first_order = engines.iter().filter_map(Engine::first_order).min();
+    let background = blueprint::background(settings, engines.iter().filter_map(Engine::first_event).min());
+    let summary = |instant: &&str| {
+        let at = Time::parse(instant).expect("an instant");
+        let mut snapshot = Snapshot::empty(&spec, at, Periods::Since(first_order.unwrap_or(at)));
+        engines.iter_mut().for_each(|engine| snapshot.add(engine));
+        serde_json::to_string(&Summary::new(&spec, &snapshot, &background)).expect("a summary is JSON")
+    };
+    instants.iter().map(summary).collect()
+}
