@@ -118,9 +118,8 @@ pub trait GroupHandle: Clone + Send + 'static {
     /// When the broker refuses, or there is no stable answer within `wait`.
     fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError>;
 
-    /// The offset that each start stands for at this moment, in the same order; each topic-partition may stand there
-    /// once. [`Start::Latest`] is the end of what
-    /// is committed: unfinished transactions lie behind it.
+    /// The offset that each start stands for at this moment, in the same order; a topic-partition may be asked for
+    /// once. [`Start::Latest`] is the end of what is committed: unfinished transactions lie behind it.
     ///
     /// # Errors
     /// When a partition does not exist, or the broker does not answer within `wait`.

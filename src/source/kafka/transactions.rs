@@ -43,6 +43,7 @@ pub struct TransactionalProducer {
     /// To the thread that makes the calls.
     calls: mpsc::Sender<Call>,
     names: TopicNames,
+    settings: TransactionSettings,
     timeout: Duration,
     /// When the transaction began.
     begun: Option<Instant>,
@@ -50,6 +51,9 @@ pub struct TransactionalProducer {
     topics: Vec<CString>,
     /// What was produced in this transaction: its topic's place in the list, and its bytes.
     sent: Vec<(usize, usize)>,
+    /// A broker refused records, whose sequence numbers will be missing to it: librdkafka sends the next records with
+    /// the numbers behind them, and tries in vain until the transaction has timed out.
+    has_gap: bool,
     /// Of no further use: what became of a call is unknown, or another instance took over.
     over: bool,
 }
@@ -96,23 +100,18 @@ impl TransactionalProducer {
     /// [`SourceError::Configuration`] when librdkafka refuses the settings, [`SourceError::Unavailable`] when the
     /// operating system refuses a thread.
     pub fn new(settings: &TransactionSettings) -> Result<TransactionalProducer, SourceError> {
-        let handle = Handle::new_producer(settings.configuration()?)
-            .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
         let names = TopicNames::new(&settings.kafka.topics)?;
-        let (calls, received) = mpsc::channel();
-        let of_thread = Arc::clone(&handle);
-        thread::Builder::new()
-            .name("kafka-transactions".to_owned())
-            .spawn(move || make_calls(&of_thread, &received))
-            .map_err(|error| SourceError::Unavailable(format!("no thread for transactions: {error}")))?;
+        let (handle, calls) = open(settings)?;
         Ok(TransactionalProducer {
             handle,
             calls,
             names,
+            settings: settings.clone(),
             timeout: settings.timeout,
             begun: None,
             topics: Vec::new(),
             sent: Vec::new(),
+            has_gap: false,
             over: false,
         })
     }
@@ -136,6 +135,16 @@ impl TransactionalProducer {
             thread::park_timeout(Duration::from_millis(1));
         }
         Arc::into_inner(handle).is_some_and(|last| last.destroy(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// Begins anew under the same transactional id, when no transaction is open.
+    fn renew(&mut self) -> Result<(), TransactionError> {
+        match open(&self.settings) {
+            Ok((handle, calls)) => (self.handle, self.calls) = (handle, calls),
+            Err(error) => return Err(self.noted(TransactionError::Unknown(error.to_string()))),
+        }
+        self.has_gap = false;
+        self.init(self.timeout)
     }
 
     /// What is left of the time of the transaction.
@@ -203,6 +212,7 @@ impl TransactionalProducer {
         if refused.is_empty() {
             return Ok(());
         }
+        self.has_gap |= refused.iter().any(is_reason);
         if let Some(fatal) = self.handle.fatal() {
             let failure = TransactionFailure { failure: fatal, is_fatal: true, needs_abort: false };
             return Err(self.noted(classify(doing, &failure, self.is_overdue())));
@@ -301,8 +311,21 @@ impl Transactions for TransactionalProducer {
         let wait = self.timeout;
         self.transactional(Doing::Abort, wait, move |handle| handle.abort_transaction(wait))?;
         self.begun = None;
-        Ok(())
+        if self.has_gap { self.renew() } else { Ok(()) }
     }
+}
+
+/// A client, and the way to the thread that makes its calls, which ends when that way is dropped.
+fn open(settings: &TransactionSettings) -> Result<(Arc<Handle>, mpsc::Sender<Call>), SourceError> {
+    let handle = Handle::new_producer(settings.configuration()?)
+        .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
+    let (calls, received) = mpsc::channel();
+    let of_thread = Arc::clone(&handle);
+    thread::Builder::new()
+        .name("kafka-transactions".to_owned())
+        .spawn(move || make_calls(&of_thread, &received))
+        .map_err(|error| SourceError::Unavailable(format!("no thread for transactions: {error}")))?;
+    Ok((handle, calls))
 }
 
 /// The thread that may have to be left behind in a call.
@@ -345,6 +368,11 @@ fn classify(doing: Doing, failure: &TransactionFailure, is_overdue: bool) -> Tra
     }
 }
 
+/// Whether a record was refused for itself, and not thrown away with a failed transaction.
+fn is_reason(refused: &Refused) -> bool {
+    !matches!(refused.failure.code, Code::PurgeQueue | Code::PurgeInflight)
+}
+
 /// Which response refused records need. Those that were thrown away with a failed transaction say nothing.
 fn undelivered(refused: &[Refused], sent: &[(usize, usize)], topic: impl Fn(usize) -> String) -> TransactionError {
     let is_large =
@@ -354,8 +382,7 @@ fn undelivered(refused: &[Refused], sent: &[(usize, usize)], topic: impl Fn(usiz
     if let Some(largest) = refused.iter().filter(is_large).max_by_key(bytes) {
         return TransactionError::TooLarge { index: largest.number, text: largest.failure.text.clone() };
     }
-    let is_reason = |refused: &&Refused| !matches!(refused.failure.code, Code::PurgeQueue | Code::PurgeInflight);
-    let Some(first) = refused.iter().find(is_reason) else {
+    let Some(first) = refused.iter().find(|refused| is_reason(refused)) else {
         return TransactionError::Abort("records were thrown away with a failed transaction".to_owned());
     };
     errors::refusal(&first.failure).unwrap_or_else(|| {
