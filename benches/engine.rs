@@ -21,7 +21,7 @@ use retentiond::config::Settings;
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::{Engine, Outcome};
 use retentiond::event::{Attributes, Currency, Event, Kind, Money, Time};
-use retentiond::source::{Partition, Record, RecordBatch, TopicIndex, TopicPartition};
+use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::worker::{Blueprint, Worker};
 
 use support::{MESSAGE_BYTES, Order, Orders};
@@ -161,6 +161,14 @@ impl RecordBatch for Messages {
     fn get(&self, index: usize) -> Record<'_> {
         let offset = self.offset + i64::try_from(index).expect("a small number");
         Record { offset, key: None, payload: Some(self.json[index].as_bytes()) }
+    }
+
+    fn stamp(&self, _index: usize) -> Stamp {
+        Stamp { time: None, leader_epoch: None }
+    }
+
+    fn headers(&self, _index: usize) -> Vec<Header<'_>> {
+        Vec::new()
     }
 }
 

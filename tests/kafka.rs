@@ -10,6 +10,8 @@ mod figures;
 #[path = "kafka/outages.rs"]
 mod outages;
 mod support;
+#[path = "kafka/transactions.rs"]
+mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

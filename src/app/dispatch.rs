@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::event::{Time, wall_clock};
-use crate::output::dead_letters::{DeadLetters, Origin};
+use crate::output::dead_letters::{DeadLetters, Letter, Origin};
 use crate::source::idle::{Silence, raises};
 use crate::source::latency::Latency;
 use crate::source::rebalance::{self, Command, Event};
@@ -305,13 +305,11 @@ impl<C: LogClient> Dispatcher<C> {
     }
 
     fn bury(&self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
-        use crate::source::RecordBatch;
         let Some(dead_letters) = &self.dead_letters else { return };
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
+        let (origin, now) = (Origin { topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
-            let record = batch.get(rejected.index);
-            let origin = Origin { topic, partition: at.partition.0, offset: record.offset };
-            dead_letters.publish(&origin, record.key, record.payload, &rejected.rejection);
+            dead_letters.publish(&Letter::new(&origin, batch, rejected.index, &rejected.rejection, now));
         }
     }
 

@@ -5,13 +5,18 @@
 //! event is unanswered. Partitions go to members by range, topic by topic. Nothing here sleeps or reads a clock but the
 //! wait of [`LogClient::poll`], which ends as soon as something happens.
 
+mod transactions;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use self::transactions::Coordinator;
+pub use self::transactions::{Fault, MemoryHandle, MemoryProducer, Produced};
 use super::{
-    LogClient, Partition, Polled, RebalanceProtocol, Record, RecordBatch, SourceError, Start, TopicIndex,
-    TopicPartition,
+    Committed, Header, LogClient, Partition, Polled, RebalanceProtocol, Record, RecordBatch, SourceError, Stamp, Start,
+    TopicIndex, TopicPartition,
 };
 
 /// A member of the group, by the order of joining.
@@ -33,7 +38,10 @@ struct Group {
     protocol: RebalanceProtocol,
     logs: BTreeMap<TopicPartition, Vec<Arc<Stored>>>,
     members: BTreeMap<MemberId, Member>,
-    committed: BTreeMap<TopicPartition, i64>,
+    committed: BTreeMap<TopicPartition, Committed>,
+    coordinator: Coordinator,
+    /// Grows with every rebalance; a commit must name it.
+    generation: i32,
     joined: u32,
     batch_max: usize,
     /// How many commits to come are refused.
@@ -47,6 +55,7 @@ struct Stored {
     time: i64,
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +68,8 @@ struct Member {
     revoking: BTreeSet<TopicPartition>,
     /// Where it reads, and the end that it was last told of.
     reading: BTreeMap<TopicPartition, Position>,
+    /// Of these nothing is handed out.
+    paused: BTreeSet<TopicPartition>,
     events: VecDeque<Polled<MemoryBatch>>,
     /// The rebalance event that it has to answer.
     unanswered: Option<Question>,
@@ -95,6 +106,15 @@ impl RecordBatch for MemoryBatch {
         let stored = &self.records[index];
         Record { offset: self.first + offset_of(index), key: stored.key.as_deref(), payload: stored.payload.as_deref() }
     }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        Stamp { time: Some(self.records[index].time), leader_epoch: Some(0) }
+    }
+
+    fn headers(&self, index: usize) -> Vec<Header<'_>> {
+        let headers = self.records[index].headers.iter();
+        headers.map(|(name, value)| Header { name: Cow::Borrowed(name), value: value.as_deref() }).collect()
+    }
 }
 
 fn offset_of(index: usize) -> i64 {
@@ -121,6 +141,8 @@ impl MemoryBroker {
             logs,
             members: BTreeMap::new(),
             committed: BTreeMap::new(),
+            coordinator: Coordinator::default(),
+            generation: 0,
             joined: 0,
             batch_max: usize::MAX,
             refusals: 0,
@@ -131,9 +153,23 @@ impl MemoryBroker {
 
     /// Adds a record and returns its offset; `None` when there is no such partition. `time` is its log time.
     pub fn append(&self, at: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>, time: i64) -> Option<i64> {
+        self.append_with_headers(at, key, payload, time, &[])
+    }
+
+    /// As [`MemoryBroker::append`], with headers.
+    pub fn append_with_headers(
+        &self,
+        at: TopicPartition,
+        key: Option<&[u8]>,
+        payload: Option<&[u8]>,
+        time: i64,
+        headers: &[Header<'_>],
+    ) -> Option<i64> {
+        let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+        let headers = headers.iter().map(|header| (header.name.to_string(), bytes(header.value))).collect();
         self.change(|group| {
             let log = group.logs.get_mut(&at)?;
-            let stored = Stored { time, key: key.map(<[u8]>::to_vec), payload: payload.map(<[u8]>::to_vec) };
+            let stored = Stored { time, key: bytes(key), payload: bytes(payload), headers };
             log.push(Arc::new(stored));
             Some(offset_of(log.len() - 1))
         })
@@ -208,7 +244,13 @@ impl MemoryBroker {
     /// The next offset to read that the group committed.
     #[must_use]
     pub fn committed(&self, at: TopicPartition) -> Option<i64> {
-        self.lock().committed.get(&at).copied()
+        self.lock().committed.get(&at).map(|committed| committed.offset)
+    }
+
+    /// What the group committed, with the text beside it.
+    #[must_use]
+    pub fn committed_whole(&self, at: TopicPartition) -> Option<Committed> {
+        self.lock().committed.get(&at).cloned()
     }
 
     /// What a member holds, as the group sees it.
@@ -241,6 +283,9 @@ impl Member {
 impl Group {
     fn rebalance(&mut self) {
         self.rebalancing = true;
+        if self.protocol == RebalanceProtocol::Incremental {
+            self.generation += 1; // the broker needs no answers for it
+        }
     }
 
     /// Who should have what: each topic is cut into ranges, the first members getting one more where it does not
@@ -286,6 +331,7 @@ impl Group {
             return;
         }
         self.rebalancing = false;
+        self.generation += 1;
         let target = self.target();
         for (id, member) in self.members.iter_mut().filter(|(_, member)| !member.lost) {
             member.held = target.iter().filter(|(_, owner)| *owner == id).map(|(at, _)| *at).collect();
@@ -322,7 +368,8 @@ impl Group {
         if member.unanswered.is_some() {
             return out; // as librdkafka does, no records until the answer
         }
-        for (at, position) in &mut member.reading {
+        let paused = &member.paused;
+        for (at, position) in member.reading.iter_mut().filter(|(at, _)| !paused.contains(at)) {
             let log = &self.logs[at];
             let rest = log.get(index_of(position.next)..).unwrap_or_default();
             let records: Vec<_> = rest.iter().take(self.batch_max).cloned().collect();
@@ -371,7 +418,9 @@ impl Group {
         let Some(member) = self.members.get_mut(&id) else { return Err(gone()) };
         if all {
             member.reading.clear();
+            member.paused.clear();
         }
+        member.paused.retain(|at| !positions.contains_key(at));
         member.reading.extend(positions);
         if member.unanswered == Some(Question::Assigned) {
             member.unanswered = None;
@@ -386,6 +435,8 @@ impl Group {
             return Err(SourceError::Configuration(format!("{at:?} is not read")));
         }
         member.reading.retain(|at, _| !eager && !partitions.contains(at));
+        let reading = &member.reading;
+        member.paused.retain(|at| reading.contains_key(at));
         match member.unanswered {
             Some(Question::Revoked) => {
                 let revoking = std::mem::take(&mut member.revoking);
@@ -409,7 +460,8 @@ impl Group {
         }
         match self.members.get(&id) {
             Some(member) if !member.lost => {
-                self.committed.extend(next.iter().copied());
+                let plain = |&(at, offset): &(_, i64)| (at, Committed { offset, metadata: Vec::new() });
+                self.committed.extend(next.iter().map(plain));
                 Ok(())
             }
             _ => Err(gone()),

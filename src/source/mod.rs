@@ -5,16 +5,20 @@
 
 mod co_partitioning;
 pub mod files;
+pub mod group;
 pub mod idle;
 pub mod kafka;
 pub mod latency;
 pub mod memory;
 pub mod rebalance;
 pub mod status;
+pub mod transaction;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 pub use self::co_partitioning::{CoPartitioning, check_co_partitioning};
+pub use self::group::{Committed, GroupClient, GroupHandle, GroupToken};
 
 /// A source topic, by its position in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +48,25 @@ pub struct Record<'a> {
     pub payload: Option<&'a [u8]>,
 }
 
+/// One header of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Its name; names may repeat.
+    pub name: Cow<'a, str>,
+    /// Its value; `None` is something else than no bytes.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What the log says about a record beside its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its log time in epoch milliseconds; `None` in logs of old.
+    pub time: Option<i64>,
+    /// The epoch of the leader that took it, which tells a truncated log from the one that was read; `None` where the
+    /// broker does not say.
+    pub leader_epoch: Option<i32>,
+}
+
 /// Messages of one topic-partition, in log order, as the client handed them out.
 pub trait RecordBatch: Send + 'static {
     /// The number of records, at least one.
@@ -59,6 +82,18 @@ pub trait RecordBatch: Send + 'static {
     /// # Panics
     /// When `index` is not below [`RecordBatch::len`].
     fn get(&self, index: usize) -> Record<'_>;
+
+    /// What the log says about the record at `index`; asked of few, so not part of [`Record`].
+    ///
+    /// # Panics
+    /// As [`RecordBatch::get`].
+    fn stamp(&self, index: usize) -> Stamp;
+
+    /// The headers of the record at `index`, which are looked for only now.
+    ///
+    /// # Panics
+    /// As [`RecordBatch::get`].
+    fn headers(&self, index: usize) -> Vec<Header<'_>>;
 }
 
 /// Where to begin reading a topic-partition.

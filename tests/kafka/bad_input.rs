@@ -7,6 +7,8 @@ use crate::support::kafka::{self, MURMUR2, Message, Record};
 use crate::support::wait_for;
 
 const MEGABYTE: usize = 1 << 20;
+/// When the log says that the messages came.
+const LOG_TIME: i64 = 852_076_800_000;
 
 /// A message of partition 0.
 fn message(key: Option<&[u8]>, payload: Option<&[u8]>) -> Message {
@@ -14,7 +16,8 @@ fn message(key: Option<&[u8]>, payload: Option<&[u8]>) -> Message {
         partition: Some(0),
         key: key.map(<[u8]>::to_vec),
         payload: payload.map(<[u8]>::to_vec),
-        ..Message::default()
+        timestamp: Some(LOG_TIME),
+        headers: vec![("trace".to_owned(), b"\xff".to_vec()), ("trace".to_owned(), Vec::new())],
     }
 }
 
@@ -170,6 +173,9 @@ fn assert_letter(letter: &Record, message: &Message, reason: &str, topic: &str) 
     let found = letter.header("retentiond.error.reason").expect("a reason");
     assert!(found.starts_with(&format!("{reason}: ")), "{found:?} for {reason}");
     assert!(found.len() < 300, "a reason of {} bytes", found.len());
+    assert_eq!(letter.timestamp, Some(LOG_TIME), "{reason}");
+    let theirs = letter.headers[..2].iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()));
+    assert_eq!(theirs.collect::<Vec<_>>(), message.headers, "{reason}");
     assert_eq!(letter.header("retentiond.error.topic").as_deref(), Some(topic));
     assert_eq!(letter.header("retentiond.error.partition").as_deref(), Some("0"));
     let size = message.key.as_ref().map_or(0, Vec::len) + message.payload.as_ref().map_or(0, Vec::len);

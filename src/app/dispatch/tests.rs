@@ -18,7 +18,7 @@ use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
 use crate::source::memory::{MemberId, MemoryBatch, MemoryBroker, MemoryClient};
-use crate::source::{RebalanceProtocol, Record, RecordBatch, TopicIndex};
+use crate::source::{Header, RebalanceProtocol, Record, RecordBatch, Stamp, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
 use crate::worker::{Blueprint, Worker};
 
@@ -57,6 +57,14 @@ impl RecordBatch for WatchedBatch {
             *next = record.offset + 1;
         }
         record
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        self.batch.stamp(index)
+    }
+
+    fn headers(&self, index: usize) -> Vec<Header<'_>> {
+        self.batch.headers(index)
     }
 }
 

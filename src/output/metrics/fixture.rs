@@ -9,7 +9,7 @@ use crate::engine::snapshot::Periods;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
-use crate::source::{Partition, Record, RecordBatch, TopicIndex, TopicPartition};
+use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use crate::worker::pool::Overview;
 use crate::worker::{Blueprint, Worker};
 
@@ -23,6 +23,14 @@ impl RecordBatch for Lines {
 
     fn get(&self, index: usize) -> Record<'_> {
         Record { offset: i64::try_from(index).unwrap(), key: None, payload: Some(self.0[index].as_bytes()) }
+    }
+
+    fn stamp(&self, _index: usize) -> Stamp {
+        Stamp { time: None, leader_epoch: None }
+    }
+
+    fn headers(&self, _index: usize) -> Vec<Header<'_>> {
+        Vec::new()
     }
 }
 

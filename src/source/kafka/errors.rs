@@ -3,6 +3,7 @@
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::ffi::Failure;
+use crate::source::transaction::{FencedBy, TransactionError};
 use crate::source::{Polled, SourceError};
 
 /// What a failure of the whole client comes to.
@@ -61,6 +62,60 @@ pub(super) fn failed(doing: &str, failure: &Failure) -> SourceError {
         return fenced(&failure.text);
     }
     SourceError::Unavailable(format!("{doing}: {}", failure.text))
+}
+
+/// What an answer says about a commit, whichever call it answers; `None` where that depends on the call.
+pub(super) fn refusal(failure: &Failure) -> Option<TransactionError> {
+    let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
+    Some(match failure.code {
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
+            TransactionError::Fenced { by: FencedBy::Producer, text }
+        }
+        Code::FencedInstanceId | Code::UnreleasedInstanceId => {
+            TransactionError::Fenced { by: FencedBy::Instance, text }
+        }
+        Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::RebalanceInProgress
+        | Code::StaleMemberEpoch
+        | Code::FencedMemberEpoch
+        | Code::GroupIdNotFound => TransactionError::Rejoin(text),
+        code => TransactionError::Configuration(format!("{text}. {}", remedy(code)?)),
+    })
+}
+
+/// What a person can do where trying again cannot help.
+fn remedy(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::TopicAuthorizationFailed => "Allow this client to write to the topic",
+        Code::GroupAuthorizationFailed => "Allow this client to read the group kafka.group_id",
+        Code::TransactionalIdAuthorizationFailed => {
+            "Allow this client to write and describe transactional ids that begin with kafka.group_id"
+        }
+        Code::ClusterAuthorizationFailed => "Allow this client idempotent writes",
+        Code::OffsetMetadataTooLarge => "Let the brokers' offset.metadata.max.bytes be at least 256",
+        Code::InvalidTransactionTimeout => "Let the brokers' transaction.max.timeout.ms be at least 10000",
+        Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedForMessageFormat => {
+            "The brokers are too old for delivery = \"exactly_once\", which needs Kafka 2.5"
+        }
+        Code::InvalidGroupId | Code::InvalidArgument | Code::NotConfigured => "Check the section [kafka]",
+        _ => return None,
+    })
+}
+
+/// What a failed commit without a transaction comes to. Where no answer came it may have been made all the same.
+pub(super) fn plain_commit(failure: &Failure) -> TransactionError {
+    refusal(failure).unwrap_or_else(|| {
+        let text = format!("cannot commit offsets: {}", failure.text);
+        match failure.code {
+            Code::BrokerTransportFailure
+            | Code::OperationTimedOut
+            | Code::TimedOutQueue
+            | Code::RequestTimedOut
+            | Code::BrokerDestroy => TransactionError::Unknown(text),
+            _ => TransactionError::Abort(text),
+        }
+    })
 }
 
 fn is_fenced(code: Code) -> bool {

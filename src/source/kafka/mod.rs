@@ -4,13 +4,17 @@
 //! callback runs inside that call; it only notes the event down, [`KafkaClient::poll`] hands it out, and the caller
 //! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
 
+mod admin;
 mod errors;
 mod ffi;
+mod handle;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod transactions;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,11 +22,15 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+pub use self::admin::{GroupState, KafkaAdmin};
 pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
-pub use self::settings::{GroupProtocol, KafkaSettings, managed_option};
-use self::topics::TopicCache;
-use super::{LogClient, Partition, Polled, RebalanceProtocol, SourceError, Start, TopicPartition};
+pub use self::handle::KafkaHandle;
+use self::settings::Role;
+pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
+use self::topics::{TopicCache, TopicNames};
+pub use self::transactions::TransactionalProducer;
+use super::{GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, SourceError, Start, TopicPartition};
 
 /// How many messages one poll hands out at most.
 const POLL_RECORDS_MAX: usize = 1_000;
@@ -30,6 +38,8 @@ const POLL_RECORDS_MAX: usize = 1_000;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long after a lost session an answer may still concern it: `socket.timeout.ms`, when requests are given up.
 const ECHO: Duration = Duration::from_secs(60);
+/// What stands where a list of topic-partitions needs no offset.
+const NO_OFFSET: i64 = rd::RD_KAFKA_OFFSET_INVALID as i64;
 /// How often closing looks whether it is done.
 const CLOSE_STEP: Duration = Duration::from_millis(20);
 
@@ -42,18 +52,11 @@ pub struct KafkaClient {
     protocol: RebalanceProtocol,
     /// A commit could not even be sent.
     uncommitted: bool,
+    /// librdkafka keeps a pause over assignments, so that it has to be ended.
+    paused: BTreeSet<TopicPartition>,
     settings: KafkaSettings,
     /// When the session last timed out, unless that was answered for by [`KafkaClient::rejoin_after_echo`].
     lost_at: Option<Instant>,
-}
-
-/// What the group committed for a topic-partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// The next offset to read.
-    pub offset: i64,
-    /// The text stored beside it; not necessarily ours, nor UTF-8.
-    pub metadata: Vec<u8>,
 }
 
 impl KafkaClient {
@@ -62,12 +65,11 @@ impl KafkaClient {
     /// # Errors
     /// [`SourceError::Configuration`] when librdkafka refuses the settings.
     pub fn join(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
-        let handle = Handle::new(settings.configuration(true)?)
-            .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
-        let topics = TopicCache::new(&settings.topics)?;
-        let mut list = List::with_capacity(topics.names().len());
-        for name in topics.names() {
-            list.add(name, -1, i64::from(rd::RD_KAFKA_OFFSET_INVALID));
+        let handle = open(settings, Role::Member)?;
+        let topics = TopicCache::new(TopicNames::new(&settings.topics)?);
+        let mut list = List::with_capacity(topics.names().all().len());
+        for name in topics.names().all() {
+            list.add(name, -1, NO_OFFSET);
         }
         let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
         Ok(KafkaClient {
@@ -76,42 +78,10 @@ impl KafkaClient {
             topics,
             protocol: settings.rebalance_protocol(),
             uncommitted: false,
+            paused: BTreeSet::new(),
             settings: settings.clone(),
             lost_at: None,
         })
-    }
-
-    /// What the group committed for each, in the same order; `None` where there is nothing. Waits for `wait` at most.
-    ///
-    /// Offsets of unfinished transactions are waited for, not passed over.
-    ///
-    /// # Errors
-    /// When the broker refuses or does not answer.
-    pub fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError> {
-        if of.is_empty() {
-            return Ok(Vec::new());
-        }
-        let doing = "cannot read the committed offsets";
-        let mut list = self.list(of.iter().map(|at| (*at, i64::from(rd::RD_KAFKA_OFFSET_INVALID))));
-        self.handle.committed(&mut list, wait).map_err(|failure| errors::failed(doing, &failure))?;
-        list.entries()
-            .map(|entry| match entry.code {
-                Code::NoError if entry.offset >= 0 => {
-                    let metadata = entry.metadata.unwrap_or_default().to_vec();
-                    Ok(Some(Committed { offset: entry.offset, metadata }))
-                }
-                Code::NoError => Ok(None),
-                code => Err(errors::failed(doing, &Failure { code, text: code.to_string() })),
-            })
-            .collect()
-    }
-
-    fn list(&self, entries: impl ExactSizeIterator<Item = (TopicPartition, i64)>) -> List {
-        let mut list = List::with_capacity(entries.len());
-        for (at, offset) in entries {
-            list.add(self.topics.name(at.topic), at.partition.0, offset);
-        }
-        list
     }
 
     /// The list to assign, with every [`Start::At`] looked up.
@@ -121,7 +91,7 @@ impl KafkaClient {
         if !asked.is_empty() {
             let doing = "cannot look up offsets by time";
             let time = |start| if let Start::At(millis) = start { millis } else { 0 };
-            let mut list = self.list(asked.iter().map(|(at, start)| (*at, time(*start))));
+            let mut list = self.topics.names().list(asked.iter().map(|(at, start)| (*at, time(*start))));
             self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
             for entry in list.entries() {
                 if entry.code != Code::NoError {
@@ -129,12 +99,12 @@ impl KafkaClient {
                     return Err(errors::failed(doing, &Failure { code: entry.code, text }));
                 }
                 // RD_KAFKA_OFFSET_END when no record is that young.
-                found.extend(self.known_one(entry.topic, entry.partition).map(|at| (at, entry.offset)));
+                found.extend(self.topics.names().place(entry.topic, entry.partition).map(|at| (at, entry.offset)));
             }
         }
         let end = i64::from(rd::RD_KAFKA_OFFSET_END);
         let found_for = |wanted: TopicPartition| found.iter().find(|(at, _)| *at == wanted).map(|(_, offset)| *offset);
-        Ok(self.list(partitions.iter().map(|(at, start)| {
+        Ok(self.topics.names().list(partitions.iter().map(|(at, start)| {
             let offset = match start {
                 Start::Earliest => i64::from(rd::RD_KAFKA_OFFSET_BEGINNING),
                 Start::Latest => end,
@@ -145,13 +115,17 @@ impl KafkaClient {
         })))
     }
 
-    fn known_one(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
-        let topic = self.topics.index(topic.as_bytes())?;
-        Some(TopicPartition { topic, partition: Partition(partition) })
+    fn known(&self, partitions: Vec<(String, i32)>) -> Vec<TopicPartition> {
+        partitions.iter().filter_map(|(topic, partition)| self.topics.names().place(topic, *partition)).collect()
     }
 
-    fn known(&self, partitions: Vec<(String, i32)>) -> Vec<TopicPartition> {
-        partitions.iter().filter_map(|(topic, partition)| self.known_one(topic, *partition)).collect()
+    /// Takes the mark of a pause away. It is no error that librdkafka may have forgotten the partition.
+    fn end_pauses(&mut self, ended: impl Fn(&TopicPartition) -> bool) {
+        let over: Vec<_> = self.paused.iter().filter(|at| ended(at)).copied().collect();
+        if !over.is_empty() {
+            _ = self.handle.resume(&self.topics.names().list(over.iter().map(|at| (*at, NO_OFFSET))));
+            self.paused.retain(|at| !over.contains(at));
+        }
     }
 
     /// Leaves the group and frees the client, as far as the deadline allows.
@@ -291,13 +265,19 @@ impl LogClient for KafkaClient {
     fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
         let list = self.list_with_starts(partitions)?;
         self.topics.forget_addresses();
-        self.handle.assign(Some(&list)).map_err(|failure| errors::failed("cannot assign partitions", &failure))
+        self.handle.assign(Some(&list)).map_err(|failure| errors::failed("cannot assign partitions", &failure))?;
+        self.end_pauses(|_| true);
+        Ok(())
     }
 
     fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
         let list = self.list_with_starts(partitions)?;
         self.topics.forget_addresses();
-        self.handle.incremental_assign(&list).map_err(|failure| errors::failed("cannot assign partitions", &failure))
+        self.handle
+            .incremental_assign(&list)
+            .map_err(|failure| errors::failed("cannot assign partitions", &failure))?;
+        self.end_pauses(|at| partitions.iter().any(|(assigned, _)| assigned == at));
+        Ok(())
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
@@ -305,18 +285,21 @@ impl LogClient for KafkaClient {
         match self.protocol {
             RebalanceProtocol::Eager => self.handle.assign(None),
             RebalanceProtocol::Incremental => {
-                let list = self.list(partitions.iter().map(|at| (*at, i64::from(rd::RD_KAFKA_OFFSET_INVALID))));
+                let list = self.topics.names().list(partitions.iter().map(|at| (*at, NO_OFFSET)));
                 self.handle.incremental_unassign(&list)
             }
         }
-        .map_err(|failure| errors::failed("cannot give up partitions", &failure))
+        .map_err(|failure| errors::failed("cannot give up partitions", &failure))?;
+        let eager = self.protocol == RebalanceProtocol::Eager;
+        self.end_pauses(|at| eager || partitions.contains(at));
+        Ok(())
     }
 
     fn commit(&mut self, next: &[(TopicPartition, i64)]) {
         if next.is_empty() {
             return; // librdkafka would commit its own idea of every position
         }
-        if let Err(failure) = self.handle.commit(&self.list(next.iter().copied())) {
+        if let Err(failure) = self.handle.commit(&self.topics.names().list(next.iter().copied())) {
             tracing::warn!(target: "kafka", error = %failure.text, "offsets not committed; the next commit mends it");
             self.uncommitted = true;
         }
@@ -327,14 +310,14 @@ impl LogClient for KafkaClient {
             return Ok(());
         }
         let doing = "cannot commit offsets";
-        match self.handle.commit_and_wait(&self.list(next.iter().copied()), ANSWER_WAIT) {
+        match self.handle.commit_and_wait(&self.topics.names().list(next.iter().copied()), ANSWER_WAIT) {
             Some(answer) => answer.map_err(|failure| errors::failed(doing, &failure)),
             None => Err(SourceError::Unavailable(format!("{doing}: no answer within {} s", ANSWER_WAIT.as_secs()))),
         }
     }
 
     fn end_offset(&self, of: TopicPartition) -> Option<i64> {
-        self.handle.high_watermark(self.topics.name(of.topic), of.partition.0)
+        self.handle.high_watermark(self.topics.names().name(of.topic), of.partition.0)
     }
 
     /// A static member stays a member of the group, so that a restart within the session timeout moves nothing.
@@ -357,6 +340,36 @@ impl LogClient for KafkaClient {
     }
 }
 
+impl GroupClient for KafkaClient {
+    type Handle = KafkaHandle;
+
+    fn group_token(&self) -> Result<GroupToken, SourceError> {
+        self.handle().token()
+    }
+
+    fn handle(&self) -> KafkaHandle {
+        KafkaHandle { handle: Arc::clone(&self.handle), names: self.topics.names().clone() }
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        let list = self.topics.names().list(partitions.iter().map(|at| (*at, NO_OFFSET)));
+        // Noted even on failure, which leaves the others of the list paused.
+        self.paused.extend(partitions);
+        self.handle.pause(&list).map_err(|failure| errors::failed("cannot pause", &failure))
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        let list = self.topics.names().list(partitions.iter().map(|at| (*at, NO_OFFSET)));
+        self.handle.resume(&list).map_err(|failure| errors::failed("cannot resume", &failure))?;
+        self.paused.retain(|at| !partitions.contains(at));
+        Ok(())
+    }
+}
+
+fn open(settings: &KafkaSettings, role: Role) -> Result<Arc<Handle>, SourceError> {
+    Handle::new(settings.configuration(role)?).map_err(|text| SourceError::Configuration(format!("kafka: {text}")))
+}
+
 /// How many partitions each topic of the settings has, in the same order; `None` where a topic does not exist.
 ///
 /// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
@@ -365,11 +378,10 @@ impl LogClient for KafkaClient {
 /// [`SourceError::Unavailable`] when no broker answers, [`SourceError::Configuration`] when one refuses.
 pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<Option<u32>>, SourceError> {
     let deadline = Instant::now() + wait;
-    let handle = Handle::new(settings.configuration(false)?)
-        .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
-    let topics = TopicCache::new(&settings.topics)?;
-    let mut counts = Vec::with_capacity(topics.names().len());
-    for name in topics.names() {
+    let handle = open(settings, Role::Visitor)?;
+    let topics = TopicNames::new(&settings.topics)?;
+    let mut counts = Vec::with_capacity(topics.all().len());
+    for name in topics.all() {
         let remaining = deadline.saturating_duration_since(Instant::now());
         counts.push(match handle.partition_count(name, remaining) {
             Ok(0) => None, // just being created

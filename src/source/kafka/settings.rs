@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::ffi::Conf;
 use crate::source::{RebalanceProtocol, SourceError};
@@ -62,6 +63,83 @@ const DEFAULTS: [(&str, &str); 6] = [
 /// Defaults that only the classic protocol knows; the brokers decide under the other.
 const CLASSIC_DEFAULTS: [(&str, &str); 1] = [("session.timeout.ms", "10000")];
 
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To be a member of the group.
+    Member,
+    /// To ask about the group and commit for it from outside.
+    Outsider,
+    /// To ask about topics alone.
+    Visitor,
+}
+
+/// How long a transaction may take from its begin to its end; then the brokers abort it, and its records and offsets
+/// are read by nobody until then.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a producer of transactions works. The timeouts of messages and requests follow from that of the transaction.
+const TRANSACTIONAL: [(&str, &str); 6] = [
+    ("client.id", "retentiond-transactions"),
+    // Where Java's producer would put a key, so that what is keyed by customer can be joined.
+    ("partitioner", "murmur2_random"),
+    ("linger.ms", "5"),
+    // The bound of what is queued; a full queue makes the caller wait.
+    ("queue.buffering.max.kbytes", "65536"),
+    // A topic that is not there is said to be missing before the transaction times out for it.
+    ("topic.metadata.propagation.max.ms", "3000"),
+    ("log.queue", "false"),
+];
+
+/// The options that say how to reach the brokers, which consumers and producers share. Not `socket.timeout.ms`, which
+/// must not exceed the transaction timeout.
+fn is_shared_option(name: &str) -> bool {
+    const SHARED: [&str; 6] = ["security.", "sasl.", "ssl.", "socket.", "broker.address", "debug"];
+    name != "socket.timeout.ms" && SHARED.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The transactional id of an instance: the same at every start, since a new one would leave the pending transaction of
+/// the last run to its timeout, and readers of its partitions waiting.
+#[must_use]
+pub fn transactional_id(group_id: &str, instance_id: &str) -> String {
+    format!("{group_id}-{instance_id}")
+}
+
+/// What a [`super::TransactionalProducer`] needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionSettings {
+    /// The cluster, and the source topics whose offsets are committed.
+    pub kafka: KafkaSettings,
+    /// See [`transactional_id`].
+    pub transactional_id: String,
+    /// How long a transaction may take from its begin to its end.
+    pub timeout: Duration,
+}
+
+impl TransactionSettings {
+    /// For one instance of a group, with a timeout of 10 s.
+    #[must_use]
+    pub fn new(kafka: &KafkaSettings, instance_id: &str) -> TransactionSettings {
+        let transactional_id = transactional_id(&kafka.group_id, instance_id);
+        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT }
+    }
+
+    pub(super) fn configuration(&self) -> Result<Conf, SourceError> {
+        self.kafka.check_names()?;
+        let mut conf = Conf::new();
+        for (name, value) in self.kafka.options.iter().filter(|(name, _)| is_shared_option(name)) {
+            set(&mut conf, name, value)?;
+        }
+        for (name, value) in TRANSACTIONAL {
+            set(&mut conf, name, value)?;
+        }
+        set(&mut conf, "bootstrap.servers", &self.kafka.brokers)?;
+        set(&mut conf, "transactional.id", &self.transactional_id)?;
+        set(&mut conf, "transaction.timeout.ms", &self.timeout.as_millis().to_string())?;
+        Ok(conf)
+    }
+}
+
 /// Fixed values, for the reasons that [`managed_option`] gives.
 const FIXED: [(&str, &str); 7] = [
     ("enable.auto.commit", "false"),
@@ -105,7 +183,7 @@ impl KafkaSettings {
     /// # Errors
     /// [`SourceError::Configuration`] that names the setting.
     pub fn check(&self) -> Result<(), SourceError> {
-        self.configuration(true).map(drop)
+        self.configuration(Role::Member).map(drop)
     }
 
     /// How the group hands out partitions under the chosen protocol.
@@ -117,12 +195,12 @@ impl KafkaSettings {
         }
     }
 
-    /// The librdkafka configuration; without `member` for a client that only asks questions.
-    pub(super) fn configuration(&self, member: bool) -> Result<Conf, SourceError> {
+    /// The librdkafka configuration of a consumer client.
+    pub(super) fn configuration(&self, role: Role) -> Result<Conf, SourceError> {
         self.check_names()?;
         let mut conf = Conf::new();
         let classic = self.protocol == GroupProtocol::Classic;
-        let defaults = DEFAULTS.iter().chain(CLASSIC_DEFAULTS.iter().filter(|_| classic && member));
+        let defaults = DEFAULTS.iter().chain(CLASSIC_DEFAULTS.iter().filter(|_| classic && role == Role::Member));
         for (name, value) in defaults.filter(|(name, _)| !self.options.contains_key(*name)) {
             set(&mut conf, name, value)?;
         }
@@ -136,8 +214,10 @@ impl KafkaSettings {
             set(&mut conf, name, value)?;
         }
         set(&mut conf, "bootstrap.servers", &self.brokers)?;
-        if member {
+        if role != Role::Visitor {
             set(&mut conf, "group.id", &self.group_id)?;
+        }
+        if role == Role::Member {
             if let Some(instance_id) = &self.instance_id {
                 set(&mut conf, "group.instance.id", instance_id)?;
             }

@@ -6,7 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::*;
-use crate::source::{RecordBatch, TopicIndex};
+use crate::source::transaction::TransactionError;
+use crate::source::{Committed, GroupHandle, Partition, RecordBatch, TopicIndex};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(50);
@@ -160,7 +161,7 @@ fn every_record_arrives_once_and_in_order_and_commits_can_be_read_back() {
     let places = [at(0, 0), at(1, 3), at(0, 1)];
     client.commit_and_wait(&[(at(0, 0), 17), (at(1, 3), 1_250)]).unwrap();
     let offsets = |client: &KafkaClient| -> Vec<Option<i64>> {
-        let committed = client.committed(&places, DEADLINE).unwrap();
+        let committed = client.handle().committed(&places, DEADLINE).unwrap();
         committed.into_iter().map(|known| known.map(|known| known.offset)).collect()
     };
     assert_eq!(offsets(client), [Some(17), Some(1_250), None], "only what was given is committed");
@@ -380,4 +381,123 @@ fn an_unreachable_broker_is_trouble_and_closing_is_bounded() {
     let began = Instant::now();
     member.client.close(Duration::from_secs(2));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_plain_commit_keeps_any_text_and_needs_the_member_of_its_token() {
+    let cluster = cluster(1);
+    let mut member = Member::join(&settings(&cluster, "texts"), Start::Earliest);
+    assert!(member.client.group_token().is_err(), "not joined yet");
+    until("the assignment", || {
+        member.step();
+        member.assigned.len() == 2
+    });
+    let (token, handle) = (member.client.group_token().unwrap(), member.client.handle());
+    assert_eq!((token.group_id(), token.generation() > 0, token.instance_id()), ("texts", true, None));
+    let text = [b"v1;\xff\xfe;".as_slice(), &[b'x'; 240]].concat();
+    let next =
+        [(at(0, 0), Committed { offset: 0, metadata: text }), (at(1, 0), Committed { offset: 7, metadata: vec![] })];
+    handle.commit(&token, &next, DEADLINE).unwrap();
+    let found = handle.committed(&[at(1, 0), at(0, 0)], DEADLINE).unwrap();
+    assert_eq!(found, [Some(next[1].1.clone()), Some(next[0].1.clone())]);
+
+    let stale = GroupToken::new("texts", token.generation() + 1, token.member_id(), None).unwrap();
+    let refused = handle.commit(&stale, &[(at(0, 0), next[1].1.clone())], DEADLINE);
+    assert!(matches!(refused, Err(TransactionError::Rejoin(_))), "{refused:?}");
+    assert_eq!(handle.committed(&[at(0, 0)], DEADLINE).unwrap(), [Some(next[0].1.clone())]);
+    member.client.close(DEADLINE);
+    let late = handle.commit(&token, &next, Duration::from_secs(2));
+    assert!(matches!(late, Err(TransactionError::Rejoin(_))), "{late:?}");
+}
+
+#[test]
+fn nothing_fetched_before_a_pause_slips_through_and_nothing_is_missing_after_it() {
+    let cluster = cluster(1);
+    produce_numbers(&cluster, 2_000, 1);
+    let mut client = KafkaClient::join(&settings(&cluster, "paused")).unwrap();
+    let mut assigned = Vec::new();
+    until("the assignment", || {
+        assigned.extend(client.poll(STEP).into_iter().filter_map(|polled| match polled {
+            Polled::Assigned(all) => Some(all),
+            _ => None,
+        }));
+        !assigned.is_empty()
+    });
+    let count = |client: &mut KafkaClient, wait| -> BTreeMap<TopicPartition, usize> {
+        let mut seen = BTreeMap::new();
+        for polled in client.poll(wait) {
+            match polled {
+                Polled::Records(at, batch) => *seen.entry(at).or_default() += batch.len(),
+                Polled::End { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        seen
+    };
+    // Again and again, since a fetch may or may not be quicker than the pause.
+    for _ in 0..20 {
+        client.assign(&[(at(0, 0), Start::Earliest), (at(1, 0), Start::Earliest)]).unwrap();
+        client.pause(&[at(0, 0)]).unwrap();
+        let mut others = 0;
+        until("the other topic", || {
+            let seen = count(&mut client, STEP);
+            assert_eq!(seen.get(&at(0, 0)), None, "paused");
+            others += seen.get(&at(1, 0)).unwrap_or(&0);
+            others == 1_000
+        });
+    }
+    client.resume(&[at(0, 0)]).unwrap();
+    let mut here = 0;
+    until("the paused topic", || {
+        here += count(&mut client, STEP).get(&at(0, 0)).unwrap_or(&0);
+        here == 1_000
+    });
+    client.pause(&[at(0, 0)]).unwrap();
+    client.unassign(&[]).unwrap();
+    client.assign(&[(at(0, 0), Start::Offset(900))]).unwrap();
+    let mut again = 0;
+    until("the end of the pause by an assignment", || {
+        again += count(&mut client, STEP).get(&at(0, 0)).unwrap_or(&0);
+        again == 100
+    });
+    client.close(DEADLINE);
+}
+
+#[test]
+fn starts_become_numbers_and_records_carry_headers_and_time() {
+    let cluster = cluster(1);
+    for (time, value) in [(1_000, "a"), (2_000, "b"), (3_000, "c")] {
+        use rdkafka::message::{Header, OwnedHeaders};
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "h", value: Some("1") })
+            .insert(Header { key: "h", value: None::<&str> })
+            .insert(Header { key: "", value: Some("") });
+        let record = BaseRecord::<[u8], str>::to("orders").partition(0).payload(value).timestamp(time);
+        cluster.0.send(record.headers(headers)).map_err(|(error, _)| error).unwrap();
+    }
+    cluster.0.flush(DEADLINE).unwrap();
+    let mut client = KafkaClient::join(&settings(&cluster, "starts")).unwrap();
+    for (start, offset) in
+        [(Start::Earliest, 0), (Start::Latest, 3), (Start::At(4_000_000_000_000), 3), (Start::Offset(2), 2)]
+    {
+        let both = [(at(0, 0), start), (at(1, 0), Start::Latest)];
+        assert_eq!(client.handle().offsets(&both, DEADLINE), Ok(vec![offset, 0]), "{start:?}");
+    }
+    let mut kept = None;
+    until("a batch", || {
+        for polled in client.poll(STEP) {
+            match polled {
+                Polled::Records(_, batch) => kept = Some(batch),
+                Polled::Assigned(_) => client.assign(&[(at(0, 0), Start::Earliest)]).unwrap(),
+                _ => {}
+            }
+        }
+        kept.as_ref().is_some_and(|batch| batch.len() == 3)
+    });
+    let batch = kept.unwrap();
+    assert_eq!((batch.stamp(0).time, batch.stamp(2).time), (Some(1_000), Some(3_000)));
+    let headers: Vec<_> = batch.headers(1).into_iter().map(|header| (header.name.into_owned(), header.value)).collect();
+    let expected = [("h", Some(&b"1"[..])), ("h", None), ("", Some(&b""[..]))];
+    assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value)));
+    client.close(DEADLINE);
 }

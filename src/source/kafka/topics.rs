@@ -1,8 +1,61 @@
 //! Which source topic a message belongs to, without comparing names message by message.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
-use crate::source::{SourceError, TopicIndex};
+use super::ffi::List;
+use crate::source::{Committed, Partition, SourceError, TopicIndex, TopicPartition};
+
+/// The names of the source topics, in the order of their [`TopicIndex`]; clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct TopicNames(Arc<[CString]>);
+
+impl TopicNames {
+    pub fn new(names: &[String]) -> Result<TopicNames, SourceError> {
+        let names: Result<_, _> = names.iter().map(|name| CString::new(name.as_str())).collect();
+        let names = names.map_err(|_| SourceError::Configuration("a topic name contains a zero byte".to_owned()))?;
+        Ok(TopicNames(names))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[CString] {
+        &self.0
+    }
+
+    /// The name of a topic.
+    pub fn name(&self, topic: TopicIndex) -> &CStr {
+        &self.0[usize::from(topic.0)]
+    }
+
+    /// The place of a topic by name.
+    pub fn place(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
+        Some(TopicPartition { topic: self.index(topic.as_bytes())?, partition: Partition(partition) })
+    }
+
+    /// The index of a topic by name.
+    pub fn index(&self, name: &[u8]) -> Option<TopicIndex> {
+        let position = self.0.iter().position(|known| known.to_bytes() == name)?;
+        u16::try_from(position).ok().map(TopicIndex)
+    }
+
+    /// A list of topic-partitions with offsets.
+    pub fn list(&self, entries: impl ExactSizeIterator<Item = (TopicPartition, i64)>) -> List {
+        let mut list = List::with_capacity(entries.len());
+        for (at, offset) in entries {
+            list.add(self.name(at.topic), at.partition.0, offset);
+        }
+        list
+    }
+
+    /// A list of topic-partitions with offsets and the texts beside them.
+    pub fn list_with_metadata(&self, next: &[(TopicPartition, Committed)]) -> List {
+        let mut list = List::with_capacity(next.len());
+        for (at, next) in next {
+            list.add_with_metadata(self.name(at.topic), at.partition.0, next.offset, &next.metadata);
+        }
+        list
+    }
+}
 
 /// The subscribed topics, and librdkafka's addresses of them as far as seen.
 ///
@@ -10,32 +63,19 @@ use crate::source::{SourceError, TopicIndex};
 /// be called whenever the assignment changes.
 #[derive(Debug)]
 pub(super) struct TopicCache {
-    names: Vec<CString>,
+    names: TopicNames,
     addresses: Vec<(usize, TopicIndex)>,
 }
 
 impl TopicCache {
-    /// From the topic names, in the order of their [`TopicIndex`].
-    pub fn new(names: &[String]) -> Result<TopicCache, SourceError> {
-        let names: Result<Vec<_>, _> = names.iter().map(|name| CString::new(name.as_str())).collect();
-        let names = names.map_err(|_| SourceError::Configuration("a topic name contains a zero byte".to_owned()))?;
-        Ok(TopicCache { names, addresses: Vec::new() })
+    /// From the topic names.
+    pub fn new(names: TopicNames) -> TopicCache {
+        TopicCache { names, addresses: Vec::new() }
     }
 
-    /// All names, in the order of their index.
-    pub fn names(&self) -> &[CString] {
+    /// The names.
+    pub fn names(&self) -> &TopicNames {
         &self.names
-    }
-
-    /// The name of a topic.
-    pub fn name(&self, topic: TopicIndex) -> &CStr {
-        &self.names[usize::from(topic.0)]
-    }
-
-    /// The index of a topic by name.
-    pub fn index(&self, name: &[u8]) -> Option<TopicIndex> {
-        let position = self.names.iter().position(|known| known.to_bytes() == name)?;
-        u16::try_from(position).ok().map(TopicIndex)
     }
 
     /// The index of the topic at an address, whose name is asked for the first time only.
@@ -43,7 +83,7 @@ impl TopicCache {
         if let Some(&(_, index)) = self.addresses.iter().find(|(known, _)| *known == address) {
             return Some(index);
         }
-        let index = self.index(name().to_bytes())?;
+        let index = self.names.index(name().to_bytes())?;
         self.addresses.push((address, index));
         Some(index)
     }
@@ -60,7 +100,8 @@ mod tests {
 
     #[test]
     fn asks_for_a_name_once_per_address_until_told_to_forget() {
-        let mut topics = TopicCache::new(&["orders".to_owned(), "sessions".to_owned()]).unwrap();
+        let names = TopicNames::new(&["orders".to_owned(), "sessions".to_owned()]).unwrap();
+        let mut topics = TopicCache::new(names);
         assert_eq!(topics.index_of(7, || c"sessions"), Some(TopicIndex(1)));
         assert_eq!(topics.index_of(7, || panic!("known")), Some(TopicIndex(1)));
         assert_eq!(topics.index_of(8, || c"orders"), Some(TopicIndex(0)));
@@ -71,6 +112,6 @@ mod tests {
 
     #[test]
     fn refuses_a_name_that_c_cannot_hold() {
-        assert!(matches!(TopicCache::new(&["a\0b".to_owned()]), Err(SourceError::Configuration(_))));
+        assert!(matches!(TopicNames::new(&["a\0b".to_owned()]), Err(SourceError::Configuration(_))));
     }
 }

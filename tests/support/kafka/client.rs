@@ -133,6 +133,15 @@ impl Broker {
         wait_for("a topic to go", REQUEST, || (self.partitions_with_leader(name) == 0).then_some(()));
     }
 
+    /// Deletes the records of a partition that lie before an offset.
+    pub fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut before = TopicPartitionList::new();
+        before.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
+        let deleted = self.in_runtime(async |admin| admin.delete_records(&before, &patient()).await);
+        let deleted = deleted.expect("the broker answers");
+        assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
     fn partitions_with_leader(&self, topic: &str) -> usize {
         let Ok(metadata) = self.admin.inner().fetch_metadata(None, REQUEST) else { return 0 };
         let topic = metadata.topics().iter().find(|found| found.name() == topic);

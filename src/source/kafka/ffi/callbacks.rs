@@ -21,10 +21,19 @@ pub(in super::super) enum Notice {
     Fatal(Failure),
 }
 
+/// A message that was not delivered: its number, as the producer gave it, and why.
+#[derive(Debug)]
+pub(in super::super) struct Refused {
+    pub number: usize,
+    pub failure: Failure,
+}
+
 /// What the callbacks see: the opaque pointer of the client.
 #[derive(Debug, Default)]
 pub(super) struct Callbacks {
     notices: Mutex<Vec<Notice>>,
+    /// What a producer could not deliver, until it asks.
+    refused: Mutex<Vec<Refused>>,
     /// Rebalances are answered by the callback itself from now on, since nobody polls any more.
     closing: AtomicBool,
 }
@@ -35,21 +44,31 @@ impl Callbacks {
         mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What was not delivered since the last call.
+    pub fn take_refused(&self) -> Vec<Refused> {
+        mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// From now on nobody polls, so the rebalance callback answers by itself.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 }
 
-/// Sets all callbacks; the opaque pointer of the configuration must be a [`Callbacks`].
+/// Sets all callbacks that this kind of client has; the opaque pointer of the configuration must be a [`Callbacks`].
 ///
 /// # Safety
 /// `conf` is a live configuration, and its opaque pointer stays valid until its client is destroyed.
-pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t) {
+pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_type_t) {
     // SAFETY: a live configuration and functions of the right signatures.
     unsafe {
-        rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
-        rd::rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
+        match kind {
+            rd::rd_kafka_type_t::RD_KAFKA_CONSUMER => {
+                rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
+                rd::rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
+            }
+            rd::rd_kafka_type_t::RD_KAFKA_PRODUCER => rd::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery)),
+        }
         rd::rd_kafka_conf_set_error_cb(conf, Some(on_error));
         rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
     }
@@ -136,6 +155,22 @@ unsafe extern "C" fn on_commit(
         // SAFETY: librdkafka calls with a live client and its opaque pointer.
         unsafe { note(rk, opaque, Notice::Uncommitted) }
     }
+}
+
+/// The opaque value of a message is its number, not a pointer.
+unsafe extern "C" fn on_delivery(_: *mut rd::rd_kafka_t, message: *const rd::rd_kafka_message_t, opaque: *mut c_void) {
+    // SAFETY: librdkafka calls with a message that lives during the call and the client's opaque pointer, which is that
+    // of `Handle::open`.
+    let (message, callbacks) = unsafe { (&*message, &*opaque.cast::<Callbacks>()) };
+    let code = Code::from(message.err);
+    if code == Code::NoError {
+        return;
+    }
+    // SAFETY: a message of a delivery report, whose text is terminated or null.
+    let text = unsafe { text_of(rd::rd_kafka_message_produce_errstr(message)) };
+    let text = if text.is_empty() { code.to_string() } else { text };
+    let refused = Refused { number: message._private as usize, failure: Failure { code, text } };
+    callbacks.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
 }
 
 unsafe extern "C" fn on_log(_: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {

@@ -12,19 +12,27 @@
 #![allow(unsafe_code)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+mod admin;
 mod callbacks;
+mod list;
+mod member;
+mod producer;
 mod queue;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use std::{mem, ptr, slice, thread};
+use std::{mem, ptr, thread};
 
 use rdkafka::bindings as rd;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
+pub(super) use self::admin::Member;
 use self::callbacks::Callbacks;
-pub(super) use self::callbacks::Notice;
+pub(super) use self::callbacks::{Notice, Refused};
+use self::list::entries_of;
+pub(super) use self::list::{Entry, List};
+pub(super) use self::producer::{Message, TransactionFailure};
 pub use self::queue::KafkaBatch;
 pub(super) use self::queue::{Queue, Run};
 
@@ -95,70 +103,6 @@ impl Drop for Conf {
     }
 }
 
-/// A list of topic-partitions with offsets.
-pub(super) struct List(*mut rd::rd_kafka_topic_partition_list_t);
-
-/// One line of a [`List`].
-pub(super) struct Entry<'a> {
-    pub topic: &'a str,
-    pub partition: i32,
-    pub offset: i64,
-    pub metadata: Option<&'a [u8]>,
-    pub code: Code,
-}
-
-impl List {
-    pub fn with_capacity(capacity: usize) -> List {
-        // SAFETY: it ends the process rather than return null.
-        List(unsafe { rd::rd_kafka_topic_partition_list_new(c_int::try_from(capacity).unwrap_or(0)) })
-    }
-
-    pub fn add(&mut self, topic: &CStr, partition: i32, offset: i64) {
-        // SAFETY: a live list and a terminated string, which is copied; the new element is valid until the next `add`.
-        unsafe { (*rd::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition)).offset = offset }
-    }
-
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        // SAFETY: a live list, borrowed for as long as the entries are.
-        unsafe { entries_of(self.0) }
-    }
-}
-
-impl Drop for List {
-    fn drop(&mut self) {
-        // SAFETY: ours, and not used afterwards.
-        unsafe { rd::rd_kafka_topic_partition_list_destroy(self.0) }
-    }
-}
-
-/// The lines of a list.
-///
-/// # Safety
-/// `list` is null or lives, unchanged, for `'a`.
-unsafe fn entries_of<'a>(list: *const rd::rd_kafka_topic_partition_list_t) -> impl Iterator<Item = Entry<'a>> {
-    let elements: &'a [rd::rd_kafka_topic_partition_t] = if list.is_null() {
-        &[]
-    } else {
-        // SAFETY: `elems` points to `cnt` elements; it may be null only when there are none.
-        unsafe {
-            match usize::try_from((*list).cnt) {
-                Ok(count) if count > 0 => slice::from_raw_parts((*list).elems, count),
-                _ => &[],
-            }
-        }
-    };
-    elements.iter().map(|element| Entry {
-        // SAFETY: the topic is a terminated string that lives as long as the list.
-        topic: unsafe { CStr::from_ptr(element.topic) }.to_str().unwrap_or_default(),
-        partition: element.partition,
-        offset: element.offset,
-        // SAFETY: the metadata belongs to the list and has the stated size.
-        metadata: (!element.metadata.is_null())
-            .then(|| unsafe { slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size) }),
-        code: Code::from(element.err),
-    })
-}
-
 /// A client of the cluster. Freed on a thread of its own, because that may wait for brokers.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -174,14 +118,23 @@ unsafe impl Sync for Handle {}
 impl Handle {
     /// A consumer client with our callbacks; it talks to nobody yet.
     pub fn new(conf: Conf) -> Result<Arc<Handle>, String> {
+        Handle::open(conf, rd::rd_kafka_type_t::RD_KAFKA_CONSUMER)
+    }
+
+    /// A producer client with our callbacks; it talks to nobody yet.
+    pub fn new_producer(conf: Conf) -> Result<Arc<Handle>, String> {
+        Handle::open(conf, rd::rd_kafka_type_t::RD_KAFKA_PRODUCER)
+    }
+
+    fn open(conf: Conf, kind: rd::rd_kafka_type_t) -> Result<Arc<Handle>, String> {
         let callbacks = Box::into_raw(Box::<Callbacks>::default());
         let mut text = [0; ERROR_TEXT_BYTES];
         // SAFETY: a live configuration, functions of the right signatures, and an opaque pointer that is freed only
         // after `rd_kafka_destroy` returned, so no callback sees it dangle.
         let rk = unsafe {
             rd::rd_kafka_conf_set_opaque(conf.0, callbacks.cast());
-            callbacks::install(conf.0);
-            rd::rd_kafka_new(rd::rd_kafka_type_t::RD_KAFKA_CONSUMER, conf.0, text.as_mut_ptr(), ERROR_TEXT_BYTES)
+            callbacks::install(conf.0, kind);
+            rd::rd_kafka_new(kind, conf.0, text.as_mut_ptr(), ERROR_TEXT_BYTES)
         };
         if rk.is_null() {
             // SAFETY: made by `Box::into_raw` above and used by nobody, since there is no client.

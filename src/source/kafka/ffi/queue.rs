@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::super::topics::TopicCache;
 use super::{Failure, Handle, text_of, timeout};
-use crate::source::{Partition, Record, RecordBatch, TopicPartition};
+use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// A queue of librdkafka.
 #[derive(Debug)]
@@ -163,6 +163,44 @@ impl RecordBatch for KafkaBatch {
             key: bytes(message.key, message.key_len),
             payload: bytes(message.payload, message.len),
         }
+    }
+
+    fn stamp(&self, index: usize) -> Stamp {
+        let message = self.message(index);
+        let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: a live message that was fetched, and a place to write to.
+        let (time, epoch) = unsafe {
+            (rd::rd_kafka_message_timestamp(message, &raw mut kind), rd::rd_kafka_message_leader_epoch(message))
+        };
+        let has_time = kind != rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && time >= 0;
+        Stamp { time: has_time.then_some(time), leader_epoch: (epoch >= 0).then_some(epoch) }
+    }
+
+    fn headers(&self, index: usize) -> Vec<Header<'_>> {
+        let message = self.message(index);
+        let mut list = ptr::null_mut();
+        // SAFETY: a live message, and a place to write to. librdkafka parses the headers at the first call and keeps
+        // them in the message, where they live until the batch drops. That writes to the message behind a shared
+        // reference, but only this thread has one: a batch is not `Sync`.
+        let answer = unsafe { rd::rd_kafka_message_headers(message, &raw mut list) };
+        if Code::from(answer) != Code::NoError || list.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: live headers.
+        let count = unsafe { rd::rd_kafka_header_cnt(list) };
+        let header = |place| {
+            let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: live headers and places to write to. On success the name is terminated, and the value null or
+            // `size` bytes long; both live as long as the headers.
+            unsafe {
+                let answer = rd::rd_kafka_header_get_all(list, place, &raw mut name, &raw mut value, &raw mut size);
+                (Code::from(answer) == Code::NoError).then(|| Header {
+                    name: CStr::from_ptr(name).to_string_lossy(),
+                    value: (!value.is_null()).then(|| slice::from_raw_parts(value.cast::<u8>(), size)),
+                })
+            }
+        };
+        (0..count).map_while(header).collect()
     }
 }
 

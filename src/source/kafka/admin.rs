@@ -1,0 +1,156 @@
+//! What is done to a group from outside while none of its members runs: `bootstrap` and `rewind`.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::time::{Duration, Instant};
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::errors;
+use super::ffi::{Failure, Handle};
+use super::handle::KafkaHandle;
+use super::settings::{KafkaSettings, Role};
+use super::topics::TopicNames;
+use crate::source::{Committed, GroupHandle, SourceError, Start, TopicPartition};
+
+/// The group as its coordinator describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// As Kafka names it: `Stable`, `Empty`, `PreparingRebalance`, ...; `Dead` is a group that does not exist.
+    pub state: String,
+    /// Its members, as people know them: instance id or client id, and host.
+    pub members: Vec<String>,
+}
+
+impl GroupState {
+    /// Whether offsets may be committed from outside.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && matches!(self.state.as_str(), "Empty" | "Dead")
+    }
+}
+
+/// A client that is no member of the group. Every method waits for answers, for at most the time it is given (and a
+/// second more).
+#[derive(Debug, Clone)]
+pub struct KafkaAdmin {
+    client: KafkaHandle,
+    group: CString,
+}
+
+impl KafkaAdmin {
+    /// For the group and the topics of these settings.
+    ///
+    /// # Errors
+    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    pub fn new(settings: &KafkaSettings) -> Result<KafkaAdmin, SourceError> {
+        let wrong = |text: String| SourceError::Configuration(format!("kafka: {text}"));
+        let handle = Handle::new(settings.configuration(Role::Outsider)?).map_err(wrong)?;
+        let group = CString::new(settings.group_id.as_str());
+        let group = group.map_err(|_| wrong("kafka.group_id contains a zero byte".to_owned()))?;
+        Ok(KafkaAdmin { client: KafkaHandle { handle, names: TopicNames::new(&settings.topics)? }, group })
+    }
+
+    /// Who is in the group.
+    ///
+    /// # Errors
+    /// When the coordinator refuses or does not answer.
+    pub fn describe_group(&self, wait: Duration) -> Result<GroupState, SourceError> {
+        let described = self.client.handle.describe_group(&self.group, wait);
+        let described = described.map_err(|failure| errors::failed("cannot describe the group", &failure))?;
+        let member = |member: super::ffi::Member| {
+            format!("{} at {}", member.instance_id.unwrap_or(member.client_id), member.host)
+        };
+        Ok(GroupState { state: described.state, members: described.members.into_iter().map(member).collect() })
+    }
+
+    /// Everything that the group has committed, by topic and partition: also of topics that are no sources any more.
+    ///
+    /// # Errors
+    /// When the coordinator refuses or does not answer, and while a transaction with offsets of the group is pending.
+    pub fn all_committed(&self, wait: Duration) -> Result<BTreeMap<(String, i32), Committed>, SourceError> {
+        let rows = self.client.handle.all_committed(&self.group, wait);
+        let rows = rows.map_err(|failure| errors::failed("cannot list the committed offsets", &failure))?;
+        let committed = rows.into_iter().filter(|(_, _, offset, _)| *offset >= 0);
+        let committed =
+            committed.map(|(topic, partition, offset, metadata)| ((topic, partition), Committed { offset, metadata }));
+        Ok(committed.collect())
+    }
+
+    /// As [`GroupHandle::committed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError> {
+        self.client.committed(of, wait)
+    }
+
+    /// As [`GroupHandle::offsets`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn offsets(&self, of: &[(TopicPartition, Start)], wait: Duration) -> Result<Vec<i64>, SourceError> {
+        self.client.offsets(of, wait)
+    }
+
+    /// Commits for a group that has no members; nobody checks whether these offsets make sense.
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`] when the group has members, also such that join meanwhile: then the coordinator
+    /// refuses. And when the coordinator does not answer.
+    pub fn commit(&self, next: &[(TopicPartition, Committed)], wait: Duration) -> Result<(), SourceError> {
+        if next.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + wait;
+        let state = self.describe_group(wait)?;
+        if !state.is_empty() {
+            return Err(SourceError::Unavailable(format!(
+                "the group {:?} has members ({}; {}). Stop every replica, wait until their sessions have timed out \
+                 (session.timeout.ms), and try again",
+                self.group.to_string_lossy(),
+                state.state,
+                state.members.join(", ")
+            )));
+        }
+        let doing = "cannot commit offsets for the group";
+        let list = self.client.names.list_with_metadata(next);
+        match self.client.handle.commit_and_wait(&list, deadline.saturating_duration_since(Instant::now())) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(failure)) if joined_meanwhile(failure.code) => Err(SourceError::Unavailable(format!(
+                "{doing}: it got members meanwhile ({}). Stop every replica and try again",
+                failure.text
+            ))),
+            Some(Err(failure)) => Err(errors::failed(doing, &failure)),
+            None => Err(SourceError::Unavailable(format!("{doing}: no answer within {wait:?}"))),
+        }
+    }
+
+    /// The id of each source topic, in their order: another one after a topic was deleted and created again. `None`
+    /// where the brokers are too old to have any.
+    ///
+    /// # Errors
+    /// When a topic does not exist, or no broker answers.
+    pub fn topic_ids(&self, wait: Duration) -> Result<Vec<Option<String>>, SourceError> {
+        let doing = "cannot look up the ids of topics";
+        let names: Vec<&CStr> = self.client.names.all().iter().map(CString::as_c_str).collect();
+        let answers = match self.client.handle.topic_ids(&names, wait) {
+            Ok(answers) => answers,
+            Err(failure) if matches!(failure.code, Code::UnsupportedFeature | Code::UnsupportedVersion) => {
+                return Ok(vec![None; names.len()]);
+            }
+            Err(failure) => return Err(errors::failed(doing, &failure)),
+        };
+        let of_topic = |(name, answer): (&&CStr, Result<Option<String>, Failure>)| {
+            answer.map_err(|failure| {
+                SourceError::Unavailable(format!("{doing}: topic {:?}: {}", name.to_string_lossy(), failure.text))
+            })
+        };
+        names.iter().zip(answers).map(of_topic).collect()
+    }
+}
+
+/// What a coordinator says to a commit without a member when there are members.
+fn joined_meanwhile(code: Code) -> bool {
+    matches!(code, Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress | Code::StaleMemberEpoch)
+}

@@ -1,0 +1,243 @@
+//! Questions of administration: a group's members and offsets, and the ids of topics.
+
+use std::ffi::{CStr, c_char};
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::bindings as rd;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::{ERROR_TEXT_BYTES, Failure, Handle, entries_of, result_of, take_error, text_of, timeout};
+
+/// What the coordinator says about a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct GroupDescription {
+    /// As Kafka names it: `Stable`, `Empty`, `Dead`, ...
+    pub state: String,
+    pub members: Vec<Member>,
+}
+
+/// A member of a described group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Member {
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub host: String,
+}
+
+/// A topic-partition and what is committed for it.
+pub(in super::super) type CommittedRow = (String, i32, i64, Vec<u8>);
+
+/// An answer, freed when dropped; everything in it belongs to it.
+struct Event(*mut rd::rd_kafka_event_t);
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: ours, and not used afterwards.
+        unsafe { rd::rd_kafka_event_destroy(self.0) }
+    }
+}
+
+struct Options(*mut rd::rd_kafka_AdminOptions_t);
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: ours, and not used afterwards.
+        unsafe { rd::rd_kafka_AdminOptions_destroy(self.0) }
+    }
+}
+
+impl Handle {
+    /// Sends a request and waits for its answer.
+    fn ask(
+        self: &Arc<Handle>,
+        kind: rd::rd_kafka_admin_op_t,
+        wait: Duration,
+        stable: bool,
+        send: impl FnOnce(*mut rd::rd_kafka_t, *const rd::rd_kafka_AdminOptions_t, *mut rd::rd_kafka_queue_t),
+    ) -> Result<Event, Failure> {
+        let answers = self.new_queue();
+        let mut text = [0; ERROR_TEXT_BYTES];
+        // SAFETY: a live client; it ends the process rather than return null for a kind that it knows.
+        let options = Options(unsafe { rd::rd_kafka_AdminOptions_new(self.rk, kind) });
+        // SAFETY: live options, and a buffer of the stated size; the error is freed by `take_error`.
+        unsafe {
+            let limit = timeout(wait.max(Duration::from_millis(1)));
+            result_of(rd::rd_kafka_AdminOptions_set_request_timeout(
+                options.0,
+                limit,
+                text.as_mut_ptr(),
+                ERROR_TEXT_BYTES,
+            ))?;
+            if stable {
+                take_error(rd::rd_kafka_AdminOptions_set_require_stable_offsets(options.0, 1))?;
+            }
+        }
+        send(self.rk, options.0, answers.raw());
+        // librdkafka answers by itself when the time is over, so a little more than that is enough.
+        // SAFETY: a live queue.
+        let event = unsafe { rd::rd_kafka_queue_poll(answers.raw(), timeout(wait + Duration::from_secs(1))) };
+        if event.is_null() {
+            return Err(Failure { code: Code::OperationTimedOut, text: format!("no answer within {wait:?}") });
+        }
+        let event = Event(event);
+        // SAFETY: a live event, whose text is terminated and copied.
+        unsafe {
+            match Code::from(rd::rd_kafka_event_error(event.0)) {
+                Code::NoError => Ok(event),
+                code => Err(Failure { code, text: text_of(rd::rd_kafka_event_error_string(event.0)) }),
+            }
+        }
+    }
+
+    /// Who is in a group. A group that does not exist is without members.
+    pub fn describe_group(self: &Arc<Handle>, group: &CStr, wait: Duration) -> Result<GroupDescription, Failure> {
+        let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let mut groups = [group.as_ptr()];
+        let event = self.ask(kind, wait, false, |rk, options, queue| {
+            // SAFETY: a live client, one terminated name that is copied, live options and a live queue.
+            unsafe { rd::rd_kafka_DescribeConsumerGroups(rk, groups.as_mut_ptr(), 1, options, queue) }
+        })?;
+        // SAFETY: a live event of this kind; what is read belongs to it, and texts are copied.
+        unsafe {
+            let result = rd::rd_kafka_event_DescribeConsumerGroups_result(event.0);
+            let mut count = 0;
+            let all = rd::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+            let Some(&description) = array(all, count).first() else {
+                return Err(Failure { code: Code::Unknown, text: "the answer holds no group".to_owned() });
+            };
+            match error_of(rd::rd_kafka_ConsumerGroupDescription_error(description)) {
+                Err(failure) if failure.code == Code::GroupIdNotFound => {
+                    return Ok(GroupDescription { state: "Dead".to_owned(), members: Vec::new() });
+                }
+                outcome => outcome?,
+            }
+            let state = rd::rd_kafka_ConsumerGroupDescription_state(description);
+            let members = rd::rd_kafka_ConsumerGroupDescription_member_count(description);
+            let member = |place| {
+                let member = rd::rd_kafka_ConsumerGroupDescription_member(description, place);
+                let instance = rd::rd_kafka_MemberDescription_group_instance_id(member);
+                Member {
+                    instance_id: (!instance.is_null()).then(|| text_of(instance)),
+                    client_id: text_of(rd::rd_kafka_MemberDescription_client_id(member)),
+                    host: text_of(rd::rd_kafka_MemberDescription_host(member)),
+                }
+            };
+            Ok(GroupDescription {
+                state: text_of(rd::rd_kafka_consumer_group_state_name(state)),
+                members: (0..members).map(member).collect(),
+            })
+        }
+    }
+
+    /// Everything that a group has committed; an unfinished transaction with offsets is an error until it ends.
+    pub fn all_committed(self: &Arc<Handle>, group: &CStr, wait: Duration) -> Result<Vec<CommittedRow>, Failure> {
+        let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+        let event = self.ask(kind, wait, true, |rk, options, queue| {
+            // SAFETY: a live client, a terminated name, null for every partition, live options and a live queue; the
+            // request is ours, and copied by the call.
+            unsafe {
+                let mut request = rd::rd_kafka_ListConsumerGroupOffsets_new(group.as_ptr(), ptr::null());
+                rd::rd_kafka_ListConsumerGroupOffsets(rk, &raw mut request, 1, options, queue);
+                rd::rd_kafka_ListConsumerGroupOffsets_destroy(request);
+            }
+        })?;
+        // SAFETY: a live event of this kind; what is read belongs to it, and is copied.
+        unsafe {
+            let result = rd::rd_kafka_event_ListConsumerGroupOffsets_result(event.0);
+            let mut count = 0;
+            let all = rd::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+            let Some(&found) = array(all, count).first() else { return Ok(Vec::new()) };
+            error_of(rd::rd_kafka_group_result_error(found))?;
+            let mut rows = Vec::new();
+            for entry in entries_of(rd::rd_kafka_group_result_partitions(found)) {
+                if entry.code != Code::NoError {
+                    let text = format!("{} [{}]: {}", entry.topic, entry.partition, entry.code);
+                    return Err(Failure { code: entry.code, text });
+                }
+                let metadata = entry.metadata.unwrap_or_default().to_vec();
+                rows.push((entry.topic.to_owned(), entry.partition, entry.offset, metadata));
+            }
+            Ok(rows)
+        }
+    }
+
+    /// The id of each topic, in the order asked; `None` where the broker is too old to have any.
+    pub fn topic_ids(
+        self: &Arc<Handle>,
+        topics: &[&CStr],
+        wait: Duration,
+    ) -> Result<Vec<Result<Option<String>, Failure>>, Failure> {
+        let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+        let mut names: Vec<*const c_char> = topics.iter().map(|name| name.as_ptr()).collect();
+        let event = self.ask(kind, wait, false, |rk, options, queue| {
+            // SAFETY: a live client, terminated names that are copied, live options and a live queue; the collection
+            // is ours, and copied by the call.
+            unsafe {
+                let collection = rd::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+                rd::rd_kafka_DescribeTopics(rk, collection, options, queue);
+                rd::rd_kafka_TopicCollection_destroy(collection);
+            }
+        })?;
+        // SAFETY: a live event of this kind; what is read belongs to it, and is copied.
+        let found: Vec<(String, Result<Option<String>, Failure>)> = unsafe {
+            let result = rd::rd_kafka_event_DescribeTopics_result(event.0);
+            let mut count = 0;
+            let all = rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+            let topic = |&description: &*const rd::rd_kafka_TopicDescription_t| {
+                let name = text_of(rd::rd_kafka_TopicDescription_name(description));
+                let id = error_of(rd::rd_kafka_TopicDescription_error(description))
+                    .map(|()| uuid(rd::rd_kafka_TopicDescription_topic_id(description)));
+                (name, id)
+            };
+            array(all, count).iter().map(topic).collect()
+        };
+        let mut found: std::collections::BTreeMap<_, _> = found.into_iter().collect();
+        let absent = || Failure { code: Code::UnknownTopic, text: "the answer does not hold it".to_owned() };
+        let answer = |name: &&CStr| found.remove(&*name.to_string_lossy()).unwrap_or_else(|| Err(absent()));
+        Ok(topics.iter().map(answer).collect())
+    }
+}
+
+/// # Safety
+/// Null, or an array of `count` pointers that lives, unchanged, for `'a`.
+unsafe fn array<'a, T>(first: *mut *const T, count: usize) -> &'a [*const T] {
+    if first.is_null() || count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller vouches.
+    unsafe { slice::from_raw_parts(first.cast_const(), count) }
+}
+
+/// # Safety
+/// `error` is null or lives during the call; it is not freed.
+unsafe fn error_of(error: *const rd::rd_kafka_error_t) -> Result<(), Failure> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a live error, whose text is terminated and copied.
+    unsafe {
+        match Code::from(rd::rd_kafka_error_code(error)) {
+            Code::NoError => Ok(()),
+            code => Err(Failure { code, text: text_of(rd::rd_kafka_error_string(error)) }),
+        }
+    }
+}
+
+/// As Kafka's own tools print it: base64 in the URL's alphabet; `None` for the id of no topic.
+///
+/// # Safety
+/// `id` is null or lives during the call.
+unsafe fn uuid(id: *const rd::rd_kafka_Uuid_t) -> Option<String> {
+    if id.is_null() {
+        return None;
+    }
+    // SAFETY: a live id; the text belongs to it and is copied.
+    unsafe {
+        let is_zero =
+            rd::rd_kafka_Uuid_most_significant_bits(id) == 0 && rd::rd_kafka_Uuid_least_significant_bits(id) == 0;
+        (!is_zero).then(|| text_of(rd::rd_kafka_Uuid_base64str(id)))
+    }
+}

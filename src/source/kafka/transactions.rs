@@ -1,0 +1,497 @@
+//! The producer that makes records and offsets visible together.
+//!
+//! Which error asks for which response is decided here, from librdkafka's sources (`rdkafka_txnmgr.c`, 2.12):
+//!
+//! - An error that needs an abort leaves the producer usable ([`TransactionError::Abort`]); a fatal one, one of a call
+//!   that can be resumed, and one without an answer leave nobody knowing ([`TransactionError::Unknown`]): librdkafka
+//!   would want the same call again, and what it answers then may be of a transaction that the brokers ended meanwhile.
+//! - "Fenced" is also what the brokers say after they ended a transaction that took longer than its timeout (they raise
+//!   the epoch for it). So only a transaction within its time can be fenced by somebody else.
+//! - Sending offsets has no limit of its own, and never returns when the transaction fails beside it (its answer
+//!   "outdated" is dropped). So records are delivered first, and calls are made on a thread that can be left behind.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::errors;
+use super::ffi::{Failure, Handle, Message, Refused, TransactionFailure};
+use super::settings::TransactionSettings;
+use super::topics::TopicNames;
+use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
+use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
+
+/// How much longer than its timeout a call may take before it is given up.
+const GRACE: Duration = Duration::from_secs(2);
+/// How often an idle producer looks at what librdkafka reports.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+/// How long a full queue is waited for at a time.
+const QUEUE_STEP: Duration = Duration::from_millis(20);
+
+type Call = Box<dyn FnOnce(&Handle) + Send>;
+
+/// A producer of transactions; see [`Transactions`].
+///
+/// Dropping it leaves a transaction that has begun pending until [`Transactions::init`] of its successor or the
+/// timeout ends it. Dropping never waits.
+pub struct TransactionalProducer {
+    handle: Arc<Handle>,
+    /// To the thread that makes the calls.
+    calls: mpsc::Sender<Call>,
+    names: TopicNames,
+    settings: TransactionSettings,
+    timeout: Duration,
+    /// When the transaction began.
+    begun: Option<Instant>,
+    /// The topics produced to, as often as they were new.
+    topics: Vec<CString>,
+    /// What was produced in this transaction: its topic's place in the list, and its bytes.
+    sent: Vec<(usize, usize)>,
+    /// A broker refused records, whose sequence numbers will be missing to it: librdkafka sends the next records with
+    /// the numbers behind them, and tries in vain until the transaction has timed out.
+    has_gap: bool,
+    /// Of no further use: what became of a call is unknown, or another instance took over.
+    over: bool,
+}
+
+impl fmt::Debug for TransactionalProducer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TransactionalProducer { timeout, begun, over, .. } = self;
+        f.debug_struct("TransactionalProducer")
+            .field("timeout", timeout)
+            .field("begun", begun)
+            .field("over", over)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The calls, as far as the meaning of an error depends on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Init,
+    Begin,
+    Produce,
+    Send,
+    Commit,
+    Abort,
+}
+
+impl Doing {
+    fn text(self) -> &'static str {
+        match self {
+            Doing::Init => "take over the transactional id",
+            Doing::Begin => "begin a transaction",
+            Doing::Produce => "produce in a transaction",
+            Doing::Send => "send offsets with a transaction",
+            Doing::Commit => "commit a transaction",
+            Doing::Abort => "abort a transaction",
+        }
+    }
+}
+
+impl TransactionalProducer {
+    /// A producer that talks to nobody before [`Transactions::init`].
+    ///
+    /// # Errors
+    /// [`SourceError::Configuration`] when librdkafka refuses the settings, [`SourceError::Unavailable`] when the
+    /// operating system refuses a thread.
+    pub fn new(settings: &TransactionSettings) -> Result<TransactionalProducer, SourceError> {
+        let names = TopicNames::new(&settings.kafka.topics)?;
+        let (handle, calls) = open(settings)?;
+        Ok(TransactionalProducer {
+            handle,
+            calls,
+            names,
+            settings: settings.clone(),
+            timeout: settings.timeout,
+            begun: None,
+            topics: Vec::new(),
+            sent: Vec::new(),
+            has_gap: false,
+            over: false,
+        })
+    }
+
+    /// Drops it and waits until it is gone, for at most `wait`; whether it is. A call that was given up keeps it.
+    pub fn close(self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let TransactionalProducer { handle, calls, .. } = self;
+        let (reply, ended) = mpsc::channel::<()>();
+        // The channel closes when the thread has dropped this, which is behind everything that waits for it.
+        _ = calls.send(Box::new(move |_| drop(reply)));
+        drop(calls);
+        _ = ended.recv_timeout(wait);
+        loop {
+            if Arc::strong_count(&handle) == 1 {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        Arc::into_inner(handle).is_some_and(|last| last.destroy(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// Begins anew under the same transactional id, when no transaction is open.
+    fn renew(&mut self) -> Result<(), TransactionError> {
+        match open(&self.settings) {
+            Ok((handle, calls)) => (self.handle, self.calls) = (handle, calls),
+            Err(error) => return Err(self.noted(TransactionError::Unknown(error.to_string()))),
+        }
+        self.has_gap = false;
+        self.init(self.timeout)
+    }
+
+    /// What is left of the time of the transaction.
+    fn remaining(&self) -> Duration {
+        self.begun.map_or(self.timeout, |begun| self.timeout.saturating_sub(begun.elapsed()))
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.begun.is_some() && self.remaining().is_zero()
+    }
+
+    /// Makes a call on the other thread and waits for it a little longer than it should take.
+    fn call<T: Send + 'static>(
+        &mut self,
+        doing: Doing,
+        wait: Duration,
+        work: impl FnOnce(&Handle) -> T + Send + 'static,
+    ) -> Result<T, TransactionError> {
+        if self.over {
+            return Err(TransactionError::Unknown(format!("cannot {}: the producer is spent", doing.text())));
+        }
+        let (reply, answer) = mpsc::sync_channel(1);
+        let sent = self.calls.send(Box::new(move |handle| _ = reply.send(work(handle))));
+        let answer = sent.ok().and_then(|()| answer.recv_timeout(wait + GRACE).ok());
+        answer.ok_or_else(|| {
+            self.over = true;
+            TransactionError::Unknown(format!("cannot {}: no answer within {:?}", doing.text(), wait + GRACE))
+        })
+    }
+
+    fn transactional(
+        &mut self,
+        doing: Doing,
+        wait: Duration,
+        work: impl FnOnce(&Handle) -> Result<(), TransactionFailure> + Send + 'static,
+    ) -> Result<(), TransactionError> {
+        match self.call(doing, wait, work)? {
+            Ok(()) => Ok(()),
+            Err(failure) => Err(self.noted(classify(doing, &failure, self.is_overdue()))),
+        }
+    }
+
+    /// Remembers that the producer is spent.
+    fn noted(&mut self, error: TransactionError) -> TransactionError {
+        self.over |= matches!(error, TransactionError::Unknown(_) | TransactionError::Fenced { .. });
+        error
+    }
+
+    /// Waits until every record is delivered, and says which was not.
+    fn deliver(&mut self, doing: Doing) -> Result<(), TransactionError> {
+        if self.sent.is_empty() {
+            return Ok(());
+        }
+        let remaining = self.remaining();
+        let flushed = self.call(doing, remaining, move |handle| handle.flush(remaining))?;
+        self.complain(doing)?;
+        flushed.map_err(|failure| {
+            TransactionError::Abort(format!("records are not delivered within the transaction: {}", failure.text))
+        })
+    }
+
+    /// What was refused since the last look.
+    fn complain(&mut self, doing: Doing) -> Result<(), TransactionError> {
+        let refused = self.handle.take_refused();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        self.has_gap |= refused.iter().any(is_reason);
+        if let Some(fatal) = self.handle.fatal() {
+            let failure = TransactionFailure { failure: fatal, is_fatal: true, needs_abort: false };
+            return Err(self.noted(classify(doing, &failure, self.is_overdue())));
+        }
+        let error = undelivered(&refused, &self.sent, |topic| {
+            self.topics.get(topic).map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        });
+        Err(self.noted(match error {
+            TransactionError::Fenced { by: FencedBy::Producer, text } if self.is_overdue() => overdue(doing, &text),
+            error => error,
+        }))
+    }
+
+    fn topic(&mut self, name: &str) -> Result<usize, TransactionError> {
+        if let Some(known) = self.topics.iter().position(|topic| topic.as_bytes() == name.as_bytes()) {
+            return Ok(known);
+        }
+        let zero = |_| TransactionError::Configuration("a topic name contains a zero byte".to_owned());
+        self.topics.push(CString::new(name).map_err(zero)?);
+        Ok(self.topics.len() - 1)
+    }
+
+    /// Queues one record, waiting while the queue is full.
+    fn queue(&self, topic: &CStr, record: &Outgoing<'_>, number: usize) -> Result<(), Failure> {
+        let Outgoing { key, payload, headers, time, .. } = *record;
+        let message = Message { topic, key, payload, headers, time };
+        loop {
+            match self.handle.produce(&message, number) {
+                Err(failure) if failure.code == Code::QueueFull && !self.remaining().is_zero() => {
+                    self.handle.serve(QUEUE_STEP);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Transactions for TransactionalProducer {
+    fn init(&mut self, wait: Duration) -> Result<(), TransactionError> {
+        self.transactional(Doing::Init, wait, move |handle| handle.init_transactions(wait))
+    }
+
+    fn begin(&mut self) -> Result<(), TransactionError> {
+        self.begun = None;
+        self.transactional(Doing::Begin, self.timeout, Handle::begin_transaction)?;
+        self.begun = Some(Instant::now());
+        self.sent.clear();
+        _ = self.handle.take_refused(); // of the last transaction
+        Ok(())
+    }
+
+    fn produce(&mut self, record: &Outgoing<'_>) -> Result<(), TransactionError> {
+        if self.over {
+            return Err(TransactionError::Unknown("cannot produce: the producer is spent".to_owned()));
+        }
+        let number = self.sent.len();
+        let topic = self.topic(record.topic)?;
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        let Err(failure) = self.queue(&self.topics[topic], record, number) else {
+            self.sent.push((topic, bytes));
+            return Ok(());
+        };
+        // A transaction that has failed takes nothing more, and why it has failed says more than that.
+        self.complain(Doing::Produce)?;
+        let failure = self.handle.fatal().unwrap_or(failure);
+        if failure.code == Code::MessageSizeTooLarge {
+            return Err(TransactionError::TooLarge { index: number, text: failure.text });
+        }
+        let failure = TransactionFailure { failure, is_fatal: false, needs_abort: true };
+        Err(self.noted(classify(Doing::Produce, &failure, self.is_overdue())))
+    }
+
+    fn send_offsets(
+        &mut self,
+        token: &GroupToken,
+        next: &[(TopicPartition, Committed)],
+    ) -> Result<(), TransactionError> {
+        self.deliver(Doing::Send)?;
+        let (list, token, remaining) = (self.names.list_with_metadata(next), token.clone(), self.remaining());
+        self.transactional(Doing::Send, remaining, move |handle| handle.send_offsets(&list, &token, remaining))
+    }
+
+    fn commit(&mut self) -> Result<(), TransactionError> {
+        self.deliver(Doing::Commit)?;
+        let remaining = self.remaining();
+        if remaining.is_zero() {
+            let text = format!("the transaction took longer than {:?}, so it is not committed", self.timeout);
+            return Err(TransactionError::Abort(text));
+        }
+        self.transactional(Doing::Commit, remaining, move |handle| handle.commit_transaction(remaining))?;
+        self.begun = None;
+        Ok(())
+    }
+
+    fn abort(&mut self) -> Result<(), TransactionError> {
+        let wait = self.timeout;
+        self.transactional(Doing::Abort, wait, move |handle| handle.abort_transaction(wait))?;
+        self.begun = None;
+        if self.has_gap { self.renew() } else { Ok(()) }
+    }
+}
+
+/// A client, and the way to the thread that makes its calls, which ends when that way is dropped.
+fn open(settings: &TransactionSettings) -> Result<(Arc<Handle>, mpsc::Sender<Call>), SourceError> {
+    let handle = Handle::new_producer(settings.configuration()?)
+        .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
+    let (calls, received) = mpsc::channel();
+    let of_thread = Arc::clone(&handle);
+    thread::Builder::new()
+        .name("kafka-transactions".to_owned())
+        .spawn(move || make_calls(&of_thread, &received))
+        .map_err(|error| SourceError::Unavailable(format!("no thread for transactions: {error}")))?;
+    Ok((handle, calls))
+}
+
+/// The thread that may have to be left behind in a call.
+fn make_calls(handle: &Handle, calls: &mpsc::Receiver<Call>) {
+    loop {
+        match calls.recv_timeout(IDLE_LOOK) {
+            Ok(call) => call(handle),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                handle.serve(Duration::ZERO);
+                for notice in handle.take_notices() {
+                    tracing::debug!(target: "kafka", ?notice, "the producer of transactions reports");
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn overdue(doing: Doing, text: &str) -> TransactionError {
+    TransactionError::Unknown(format!(
+        "cannot {}: the transaction took longer than its timeout, and the brokers ended it: {text}",
+        doing.text()
+    ))
+}
+
+/// Which response a failed call needs.
+fn classify(doing: Doing, failure: &TransactionFailure, is_overdue: bool) -> TransactionError {
+    let text = format!("cannot {}: {}", doing.text(), failure.failure.text);
+    match errors::refusal(&failure.failure) {
+        Some(TransactionError::Fenced { by: FencedBy::Producer, text }) if is_overdue => overdue(doing, &text),
+        Some(fenced @ TransactionError::Fenced { .. }) => fenced,
+        // An abort that fails leaves no abort to try, whatever the reason.
+        _ if doing == Doing::Abort => TransactionError::Unknown(text),
+        Some(error) => error,
+        None if failure.is_fatal => TransactionError::Unknown(text),
+        // Not committed as long as no commit was sent, whatever went wrong.
+        None if matches!(doing, Doing::Produce | Doing::Send) => TransactionError::Abort(text),
+        None if failure.needs_abort => TransactionError::Abort(text),
+        None => TransactionError::Unknown(text),
+    }
+}
+
+/// Whether a record was refused for itself, and not thrown away with a failed transaction.
+fn is_reason(refused: &Refused) -> bool {
+    !matches!(refused.failure.code, Code::PurgeQueue | Code::PurgeInflight)
+}
+
+/// Which response refused records need. Those that were thrown away with a failed transaction say nothing.
+fn undelivered(refused: &[Refused], sent: &[(usize, usize)], topic: impl Fn(usize) -> String) -> TransactionError {
+    let is_large =
+        |refused: &&Refused| matches!(refused.failure.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge);
+    let bytes = |refused: &&Refused| sent.get(refused.number).map_or(0, |(_, bytes)| *bytes);
+    // Several lie in one request, which is refused as a whole.
+    if let Some(largest) = refused.iter().filter(is_large).max_by_key(bytes) {
+        return TransactionError::TooLarge { index: largest.number, text: largest.failure.text.clone() };
+    }
+    let Some(first) = refused.iter().find(|refused| is_reason(refused)) else {
+        return TransactionError::Abort("records were thrown away with a failed transaction".to_owned());
+    };
+    errors::refusal(&first.failure).unwrap_or_else(|| {
+        let topic = sent.get(first.number).map_or_else(String::new, |(place, _)| topic(*place));
+        let remedy = match first.failure.code {
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => ". Create the topic",
+            _ => "",
+        };
+        TransactionError::Abort(format!("cannot produce to topic {topic:?}: {}{remedy}", first.failure.text))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLS: [Doing; 6] = [Doing::Init, Doing::Begin, Doing::Produce, Doing::Send, Doing::Commit, Doing::Abort];
+
+    fn failure(code: Code, is_fatal: bool, needs_abort: bool) -> TransactionFailure {
+        TransactionFailure { failure: Failure { code, text: "why".to_owned() }, is_fatal, needs_abort }
+    }
+
+    #[test]
+    fn another_owner_is_never_tried_against() {
+        for doing in CALLS {
+            for code in [Code::Fenced, Code::ProducerFenced, Code::InvalidProducerEpoch] {
+                let found = classify(doing, &failure(code, true, false), false);
+                assert!(matches!(found, TransactionError::Fenced { by: FencedBy::Producer, .. }), "{doing:?} {code:?}");
+            }
+            let found = classify(doing, &failure(Code::FencedInstanceId, false, true), true);
+            assert!(matches!(found, TransactionError::Fenced { by: FencedBy::Instance, .. }), "{doing:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_took_too_long_was_ended_by_the_brokers_and_not_by_another_owner() {
+        for doing in [Doing::Produce, Doing::Send, Doing::Commit, Doing::Abort] {
+            let found = classify(doing, &failure(Code::Fenced, true, false), true);
+            assert!(matches!(&found, TransactionError::Unknown(text) if text.contains("timeout")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_stale_member_waits_for_its_rebalance() {
+        let codes = [
+            Code::IllegalGeneration,
+            Code::UnknownMemberId,
+            Code::RebalanceInProgress,
+            Code::StaleMemberEpoch,
+            Code::FencedMemberEpoch,
+        ];
+        for code in codes {
+            for doing in [Doing::Send, Doing::Commit] {
+                let found = classify(doing, &failure(code, false, true), false);
+                assert!(matches!(found, TransactionError::Rejoin(_)), "{doing:?} {code:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_was_surely_not_committed_may_be_aborted() {
+        for code in [Code::OperationTimedOut, Code::BrokerTransportFailure, Code::RequestTimedOut, Code::State] {
+            let found = classify(Doing::Commit, &failure(code, false, false), false);
+            assert!(matches!(found, TransactionError::Unknown(_)), "{code:?} {found:?}");
+            let found = classify(Doing::Send, &failure(code, false, false), false);
+            assert!(matches!(found, TransactionError::Abort(_)), "{code:?} {found:?}");
+        }
+        let found = classify(Doing::Commit, &failure(Code::UnknownProducerId, false, true), false);
+        assert!(matches!(found, TransactionError::Abort(_)), "{found:?}");
+        let found = classify(Doing::Send, &failure(Code::InvalidTransactionalState, true, false), false);
+        assert!(matches!(found, TransactionError::Unknown(_)), "fatal: {found:?}");
+        let found = classify(Doing::Abort, &failure(Code::UnknownMemberId, false, true), false);
+        assert!(matches!(found, TransactionError::Unknown(_)), "an abort that failed: {found:?}");
+    }
+
+    #[test]
+    fn what_a_person_must_mend_names_the_remedy() {
+        let cases = [
+            (Code::TransactionalIdAuthorizationFailed, "transactional ids"),
+            (Code::GroupAuthorizationFailed, "kafka.group_id"),
+            (Code::TopicAuthorizationFailed, "write to the topic"),
+            (Code::OffsetMetadataTooLarge, "offset.metadata.max.bytes"),
+            (Code::InvalidTransactionTimeout, "transaction.max.timeout.ms"),
+        ];
+        for (code, remedy) in cases {
+            let found = classify(Doing::Send, &failure(code, true, false), false);
+            assert!(matches!(&found, TransactionError::Configuration(text) if text.contains(remedy)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn of_refused_records_the_largest_is_named_and_those_thrown_away_are_not() {
+        let refused = |number, code| Refused { number, failure: Failure { code, text: "why".to_owned() } };
+        let name = |_: usize| "letters".to_owned();
+        let sent = [(0, 10), (0, 5_000), (0, 70)];
+        let large = [
+            refused(2, Code::MessageSizeTooLarge),
+            refused(1, Code::MessageSizeTooLarge),
+            refused(0, Code::PurgeQueue),
+        ];
+        let found = undelivered(&large, &sent, name);
+        assert!(matches!(found, TransactionError::TooLarge { index: 1, .. }), "{found:?}");
+        let missing = [refused(0, Code::PurgeInflight), refused(2, Code::UnknownTopic)];
+        let found = undelivered(&missing, &sent, name);
+        assert!(
+            matches!(&found, TransactionError::Abort(text) if text.contains("letters") && text.contains("Create")),
+            "{found:?}"
+        );
+        let found = undelivered(&[refused(0, Code::TopicAuthorizationFailed)], &sent, name);
+        assert!(matches!(found, TransactionError::Configuration(_)), "{found:?}");
+    }
+}
