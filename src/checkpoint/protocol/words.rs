@@ -323,11 +323,12 @@ pub enum Command {
     /// The cut of this partition will never be committed: its entries return to the *front* of the outbox, in order,
     /// and what it had copied counts as changed again. An upload under way is of no use any more.
     TakeBack(CutId, Partition),
-    /// Delete these files of the partition; failures only leave garbage.
+    /// Delete these files of the partition, in the background; failures only leave garbage.
     Delete(Partition, Vec<String>),
     /// Take the engine and its outbox out of work, but keep both, behind everything queued.
     Park(Partition),
-    /// Forget the engine with its outbox and open cut, whether at work, parked or loaded.
+    /// Forget the engine with its outbox and open cut, whether at work, parked or loaded, and what was known of its
+    /// files. An upload under way is cancelled.
     Drop(Partition),
     /// The group may have these back: once all partitions of a revocation are released, answer it.
     Release(Vec<Partition>),
