@@ -256,6 +256,11 @@ impl Broker {
                 let replaced = Member { instance, last_seen: now, joining: None, holds, partitions };
                 self.members.insert(id, replaced);
                 self.static_rejoins += 1;
+                // Where a partition still waits for its former holder, who may be gone, the group is sorted anew.
+                let given: usize = self.members.values().map(|member| member.partitions.len()).sum();
+                if self.preparing.is_none() && given < self.partitions as usize {
+                    self.prepare(now);
+                }
                 if self.preparing.is_none() {
                     let partitions = self.members[&id].partitions.clone();
                     return Some(Reply::Joined { member: id, generation: self.generation, partitions });

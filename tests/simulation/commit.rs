@@ -60,6 +60,15 @@ impl Replica {
         self.submit(world, cut, false, membership, entries, offsets);
     }
 
+    fn note_committer(&self, world: &mut World, note: Note) {
+        let after = world.commit_delay();
+        self.note(world, after, note);
+    }
+
+    pub fn ask_to_abort(&self, world: &mut World, cut: CutId) {
+        self.note_committer(world, Note::Abort(cut));
+    }
+
     fn submit(
         &mut self,
         world: &mut World,
@@ -74,7 +83,7 @@ impl Replica {
             Job { cut, is_ghost, membership, entries, offsets, step, begun: false, aborting: false, waits: false };
         self.jobs.push_back(job);
         if self.jobs.len() == 1 {
-            self.note_soon(world, Note::GoOnCommitting);
+            self.note_committer(world, Note::GoOnCommitting);
         }
     }
 
@@ -117,7 +126,7 @@ impl Replica {
         let membership = if capture_late { late } else { job.membership };
         let Some(membership) = membership else {
             job.aborting = true;
-            return self.note_soon(world, Note::GoOnCommitting);
+            return self.note_committer(world, Note::GoOnCommitting);
         };
         let producer = match self.producer {
             Some(producer) => producer,
@@ -171,7 +180,7 @@ impl Replica {
             _ => Some(Outcome::Unknown),
         };
         match outcome {
-            None => self.note_soon(world, Note::GoOnCommitting),
+            None => self.note_committer(world, Note::GoOnCommitting),
             Some(outcome) => self.finish(world, outcome),
         }
     }
@@ -190,7 +199,7 @@ impl Replica {
             world.stats.commits += 1;
         }
         if !self.jobs.is_empty() {
-            self.note_soon(world, Note::GoOnCommitting);
+            self.note_committer(world, Note::GoOnCommitting);
         }
         if !job.is_ghost {
             self.note_soon(world, Note::Tell(Event::Ended { cut: job.cut, outcome }));

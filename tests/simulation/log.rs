@@ -32,7 +32,8 @@ pub fn spec() -> Spec {
         calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
         zone: Zone::new(&TimeZone::UTC),
         allowed_lateness: LATENESS,
-        dedup_for: 3 * DAY,
+        // For as long as the log is: no copy counts, however far event time jumps between two records.
+        dedup_for: 60 * DAY,
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],

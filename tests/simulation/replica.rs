@@ -40,7 +40,7 @@ pub enum Note {
     FindStart(i32, Life),
     StoreFile(CutId, i32),
     StoreManifest(CutId, i32),
-    Delete(Vec<String>),
+    Delete(i32, Vec<String>),
     GoOnCommitting,
     Abort(CutId),
     Init(Option<CutId>),
@@ -62,7 +62,6 @@ pub enum Purpose {
 
 /// Where a running partition is read.
 pub struct Reading {
-    pub life: Life,
     pub next: Vec<i64>,
 }
 
@@ -176,14 +175,19 @@ impl Replica {
             Note::Work(partition) => self.work(world, partition),
             Note::Begun(partition, life, next) => {
                 if self.lives.get(&partition) == Some(&life) {
-                    self.reading.insert(partition, Reading { life, next });
+                    self.reading.insert(partition, Reading { next });
                 }
             }
             Note::Load { partition, life, manifest } => self.load(world, partition, life, &manifest),
             Note::FindStart(partition, life) => self.find_start(world, partition, life),
             Note::StoreFile(cut, partition) => self.store_file(world, cut, partition),
             Note::StoreManifest(cut, partition) => self.store_manifest(world, cut, partition),
-            Note::Delete(names) => world.delete(&names),
+            Note::Delete(partition, names) => {
+                world.delete(&names);
+                if let Some(files) = self.files.get_mut(&partition) {
+                    files.forget(&names);
+                }
+            }
             Note::GoOnCommitting => self.go_on_committing(world),
             Note::Abort(cut) => self.abort(cut),
             Note::Init(renewed) => {
@@ -272,7 +276,7 @@ impl Replica {
                 match self.delivery {
                     _ if world.fault == Some(Fault::AbandonedCutCommitted) => {}
                     Delivery::AtLeastOnce => self.abort(cut),
-                    Delivery::ExactlyOnce => self.note_soon(world, Note::Abort(cut)),
+                    Delivery::ExactlyOnce => self.ask_to_abort(world, cut),
                 }
             }
             Command::RenewProducer(cut) => {
@@ -291,7 +295,7 @@ impl Replica {
                 self.uploads.remove(&(cut, partition.0));
                 self.queue(world, partition.0, Work::TakeBack(cut));
             }
-            Command::Delete(_, names) => self.note_soon(world, Note::Delete(names)),
+            Command::Delete(partition, names) => self.note_soon(world, Note::Delete(partition.0, names)),
             Command::Park(partition) => {
                 world.stats.parked += 1;
                 self.queue(world, partition.0, Work::Park);

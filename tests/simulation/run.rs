@@ -12,6 +12,9 @@ const TROUBLE_LASTS: i64 = 12_000;
 /// After healing everything is committed within this time.
 const PATIENCE: i64 = 30_000;
 
+/// How a run is reported that does not get to its end.
+pub const STANDSTILL: &str = "standstill";
+
 /// What was found to be wrong.
 #[derive(Debug)]
 pub struct Failure {
@@ -60,7 +63,13 @@ impl Run {
         let (is_static, eager) = (chance.happens(0.5), chance.happens(0.5));
         // Some runs know little trouble, so that each kind is also met alone.
         let mut share = |most: f64| if chance.happens(0.3) { 0.0 } else { most };
-        world.trouble = Trouble { crash: share(0.004), lose: share(0.03), slow: share(0.05), store_fails: share(0.05) };
+        world.trouble = Trouble {
+            crash: share(0.004),
+            lose: share(0.03),
+            slow: share(0.05),
+            stall: share(0.1),
+            store_fails: share(0.05),
+        };
         world.broker.set_eager(eager);
         for slot in 0..slots {
             let after = if slot == 0 { 0 } else { world.chance.within(0..TROUBLE_LASTS / 2) };
@@ -114,7 +123,9 @@ impl Run {
             return true;
         } else if self.world.now > TROUBLE_LASTS + PATIENCE {
             let standing: Vec<_> = self.replicas.values().map(|replica| replica.protocol.clone()).collect();
-            self.world.violated(format!("not everything is committed {PATIENCE} ms after healing: {standing:#?}"));
+            self.world.violated(format!(
+                "{STANDSTILL}: not everything is committed {PATIENCE} ms after healing: {standing:?}"
+            ));
         }
         self.world.schedule(200, Action::Check);
         false

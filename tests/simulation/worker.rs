@@ -69,6 +69,11 @@ impl Files {
         let known = manifest.files.iter().cloned().chain([name.to_owned()]).collect();
         Files { chain: manifest.files.clone(), known }
     }
+
+    /// These are deleted.
+    pub fn forget(&mut self, names: &[String]) {
+        self.known.retain(|name| !names.contains(name));
+    }
 }
 
 /// A partition's share of a cut on its way to the store.

@@ -232,6 +232,8 @@ pub struct Trouble {
     pub crash: f64,
     pub lose: f64,
     pub slow: f64,
+    /// Of the commit thread's doings, how many it does only after a while.
+    pub stall: f64,
     pub store_fails: f64,
 }
 
@@ -374,6 +376,11 @@ impl World {
 
     pub fn thread_delay(&mut self) -> i64 {
         self.delay(4, 1_500)
+    }
+
+    pub fn commit_delay(&mut self) -> i64 {
+        let share = self.trouble.stall;
+        if self.chance.happens(share) { self.chance.within(300..2_400) } else { self.thread_delay() }
     }
 
     pub fn upload_delay(&mut self) -> i64 {
@@ -576,13 +583,19 @@ impl World {
             }
         }
         whole.sort();
+        if whole.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.violated("the log itself makes something leave twice".into());
+        }
         let mut seen = self.broker.topic.clone();
         seen.sort();
         if self.delivery == Delivery::AtLeastOnce {
             seen.dedup();
         }
         if seen != whole {
-            self.violated(format!("the topic holds {seen:?}, instead of {whole:?}"));
+            let missing: Vec<&Entry> = whole.iter().filter(|entry| !seen.contains(entry)).collect();
+            let wrong: Vec<&Entry> = seen.iter().filter(|entry| !whole.contains(entry)).collect();
+            let counts = (seen.len(), whole.len());
+            self.violated(format!("in the end, the topic lacks {missing:?}, has {wrong:?} too much; {counts:?}"));
         }
         self.stats.static_rejoins += self.broker.static_rejoins;
     }
