@@ -46,7 +46,7 @@ impl Metadata {
             [VERSION, GENESIS, since, store] if !store.is_empty() => {
                 Metadata::Genesis { since: since.parse().map_err(|_| Foreign)?, store: store.to_owned() }
             }
-            [VERSION, name, digest] if !name.is_empty() && !digest.is_empty() => {
+            [VERSION, name, digest] if !name.is_empty() && name != GENESIS && !digest.is_empty() => {
                 Metadata::Manifest { name: name.to_owned(), digest: digest.to_owned() }
             }
             _ => return Err(Foreign),

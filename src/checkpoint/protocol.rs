@@ -48,6 +48,8 @@
 mod flight;
 mod reason;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ use crate::source::Partition;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
     cut: CutId,
+    is_genesis: bool,
     stage: Stage,
     /// The partitions in it that are still ours, and what of each is to be committed; none while it is uploaded.
     parts: BTreeMap<Partition, Option<Upload>>,
@@ -100,7 +101,7 @@ impl State {
             }
         }
         let parts = partitions.iter().map(|&partition| (partition, None)).collect();
-        self.flight = Some(Flight { cut, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
+        self.flight = Some(Flight { cut, is_genesis: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
         out.push(Command::Cut(cut, partitions));
     }
 
@@ -108,6 +109,7 @@ impl State {
         let cut = self.numbers.cut();
         let mut flight = Flight {
             cut,
+            is_genesis: true,
             stage: Stage::Committing { aborting: false },
             parts: BTreeMap::new(),
             begun: unborn.iter().copied().collect(),
@@ -183,8 +185,9 @@ impl State {
     }
 
     pub(super) fn not_a_member(&mut self, cut: CutId, out: &mut Vec<Command>) {
-        let stages = [Stage::Uploading, Stage::Committing { aborting: false }, Stage::Committing { aborting: true }];
-        let Some(flight) = self.flight_in(cut, &stages) else { return };
+        let asks_now = |flight: &&mut Flight| flight.stage == Stage::Uploading || flight.is_genesis;
+        let stages = [&[Stage::Uploading], &COMMITTING[..]].concat();
+        let Some(flight) = self.flight_in(cut, &stages).filter(asks_now) else { return };
         let parts: Vec<Partition> = std::mem::take(&mut flight.parts).into_keys().collect();
         self.flight = None;
         self.may_force = false;
