@@ -305,8 +305,11 @@ pub enum Command {
     /// or once with [`Event::NotAMember`].
     Cut(CutId, Vec<Partition>),
     /// On the commit thread: begin a transaction, produce the outbox entries of this cut of these partitions, send the
-    /// offsets with the metadata *captured by this cut*, commit. With [`Delivery::AtLeastOnce`]: produce, wait for the
-    /// deliveries, commit by the member. Answer with [`Event::Ended`].
+    /// offsets with the metadata *captured by this cut*, commit. Answer with [`Event::Ended`].
+    ///
+    /// With [`Delivery::AtLeastOnce`]: produce, wait for the deliveries, then let the *poll thread* commit by the
+    /// member. A plain commit shows the membership of the moment, so it must never be sent after [`Command::Abort`];
+    /// only the thread that takes the steps can be sure of that.
     Commit(CutId, Vec<Part>),
     /// The commit thread does not go on to the next request of this transaction, and aborts it if that is still
     /// possible. [`Event::Ended`] comes in any case, and tells what really happened. The shell forgets the metadata.
