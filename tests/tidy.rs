@@ -13,11 +13,12 @@ use retentiond::decode::Reason;
 use retentiond::output::metrics;
 
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("event", &[]),
     ("source", &["event"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
+    ("checkpoint", &["engine", "event", "source"]),
     ("config", &["event", "source"]),
     ("shop", &["event"]),
     ("worker", &["decode", "engine", "event", "source"]),

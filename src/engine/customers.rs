@@ -87,7 +87,7 @@ fn uuid_text(bytes: &[u8; 16]) -> String {
 const CHUNK: usize = 4096;
 
 /// All customers of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Customers {
     index: HashTable<u32>,
     slab: Vec<Vec<Record>>,
@@ -241,7 +241,7 @@ fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
 }
 
 /// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Arena {
     text: String,
     wiped: usize,

@@ -23,7 +23,7 @@ struct Seen {
 }
 
 /// The fingerprints of the events of one class, such as sessions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dedup {
     shards: Vec<HashTable<Seen>>,
     /// Width of a bucket in milliseconds: a day, or more when ids are remembered very long.

@@ -28,7 +28,7 @@ pub enum Booked {
 }
 
 /// The entries of the young customers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Journal {
     entries: HashMap<Slot, Vec<Entry>, foldhash::fast::FixedState>,
     sweep_at: usize,

@@ -87,7 +87,7 @@ impl std::ops::AddAssign<&WindowParts> for WindowParts {
 }
 
 /// The state of one partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     spec: Arc<Spec>,
     clock: Clock,

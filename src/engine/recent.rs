@@ -13,7 +13,7 @@ use crate::event::Time;
 type Hasher = foldhash::fast::FixedState;
 
 /// Orders and session minutes older than the ones in the records, ascending, by customer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Recent {
     orders: HashMap<Slot, Vec<Time>, Hasher>,
     sessions: HashMap<Slot, Vec<i32>, Hasher>,

@@ -37,7 +37,7 @@ pub type Profile = [u8; MAX_DIMENSIONS];
 /// The profile of someone without an order.
 pub const NO_PROFILE: Profile = [0; MAX_DIMENSIONS];
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Dimension {
     listed: bool,
     /// By value: its name and its windows, which are there once something is booked.
@@ -46,7 +46,7 @@ struct Dimension {
 }
 
 /// The windows of every value of every dimension of a partition.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Segments {
     dimensions: Vec<Dimension>,
     /// What a new value begins with.

@@ -1,0 +1,418 @@
+//! The commit protocol of one replica: a pure step from state and event to commands. No I/O, no clock.
+//!
+//! # The rules of durability
+//!
+//! The committed offset is the only truth: the text beside it names the state that belongs to it. Everything else
+//! follows from the order in which things are done, and this is the only place where that order is decided.
+//!
+//! 1. **Read stably, then decide.** A partition is taken up from what a read that waits for pending transactions says,
+//!    and that read begins only after every transaction of this process that held the partition has ended. All topics
+//!    of the partition must name the same state.
+//! 2. **Genesis before the first record.** Where nothing is committed and no checkpoint exists, the start is committed
+//!    before anything is applied. An engine begins empty on the strength of a committed genesis and of nothing else.
+//! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a cut
+//!    ([`Command::Cut`]); the transaction of the cut uses that capture. Whoever lost a partition in between is refused
+//!    by the group, for its generation has passed.
+//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the moment of the copy. The poll
+//!    thread knows what it handed out, which may not be applied yet.
+//! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its cut. What it names exists.
+//! 6. **One transaction per cut, one cut at a time**: the outbox up to the cut, and the offsets, or neither.
+//! 7. **What is given up is never committed later.** A partition that leaves a cut before its transaction is taken out
+//!    of it; one that leaves during the transaction takes the transaction with it ([`Command::Abort`]), and where that
+//!    comes too late, its state is dropped and never used again.
+//! 8. **In doubt, ask the group.** After an unknown outcome: a new producer first (it ends the old transaction), then
+//!    the committed offsets. This cut's: it was committed. The former: it was not, and the entries return to the outbox
+//!    before anything else is cut. Anything else: somebody else went on, and this state is dropped.
+//! 9. **Entries leave the outbox once**, when their cut is committed. Until then they stay with their state, in order.
+//! 10. **Delete last.** Files go after the own commit that made them superfluous, and only those of own earlier
+//!     manifests: a sleeper that wakes up cannot know what a newer owner needs.
+//! 11. **Fenced is the end** ([`Command::Exit`]): nothing is sent any more.
+//! 12. **Fail closed.** What does not fit together stops its partition with a [`Reason`], and never begins empty.
+//!
+//! # The life of a partition
+//!
+//! ```text
+//! Assigned -> Waiting (for a transaction of a former life) -> Reading the committed offsets
+//!    nothing committed, no checkpoints -> Searching the start -> Unborn (genesis transaction) -> Running, empty
+//!    genesis -> Running, empty           own parked state -> Running, as parked
+//!    manifest -> Loading -> Running      anything else -> Failed
+//! Revoked -> Draining: the cut in flight ends, a last one is taken and ends -> parked, released
+//! Lost -> dropped, released
+//! ```
+//!
+//! A partition here is that partition of *every* source topic: [`crate::source::rebalance`] puts them together. The
+//! shell passes on its `Start` as [`Event::Assigned`], its `Stop` and `Commit` as [`Event::Revoked`] or
+//! [`Event::Lost`], and holds its `Unassign` back until all partitions in it are released. The shell keeps polling
+//! the group meanwhile.
+
+mod flight;
+mod reason;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::BTreeMap;
+
+pub use reason::Reason;
+pub use words::{
+    BudgetId, Command, CommittedOffset, CommittedOffsets, CutId, Delivery, Event, Identity, Life, LoadFailure, Origin,
+    Outcome, Part, Position, Rules, Upload,
+};
+
+use crate::source::Partition;
+use flight::Flight;
+
+/// Everything that one replica knows of its partitions and their commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    rules: Rules,
+    /// The partitions that the group gave us and does not have back yet.
+    owned: BTreeMap<Partition, Tenure>,
+    /// States of partitions that were given up in order.
+    parked: BTreeMap<Partition, Parked>,
+    flight: Option<Flight>,
+    numbers: Numbers,
+    /// Whether a cut of all is due and could not begin yet.
+    due: bool,
+    /// Whether the outbox may force a cut: not after one has failed, until the next is due.
+    may_force: bool,
+    /// Whether reading is paused because of the outbox.
+    held: bool,
+    ending: Ending,
+}
+
+/// The next number of each sort.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Numbers {
+    life: u64,
+    cut: u64,
+    budget: u64,
+}
+
+impl Numbers {
+    fn life(&mut self) -> Life {
+        self.life += 1;
+        Life(self.life)
+    }
+
+    fn cut(&mut self) -> CutId {
+        self.cut += 1;
+        CutId(self.cut)
+    }
+
+    fn budget(&mut self) -> BudgetId {
+        self.budget += 1;
+        BudgetId(self.budget)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    /// Asked to end: partitions are given up, none is taken.
+    Closing,
+    /// [`Command::Close`] or [`Command::Exit`] was given: nothing is done any more.
+    Ended,
+}
+
+/// One owned partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tenure {
+    life: Life,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// A transaction that held it in a former life has not ended.
+    Waiting,
+    /// The committed offsets are being read.
+    Reading,
+    /// Store or broker did not answer; from the beginning when the next cut is due.
+    Resting,
+    /// The start is being looked for.
+    Searching(Identity),
+    /// The genesis is to be committed; not before the next cut is due when it just failed.
+    Unborn { basis: Basis, ready: bool },
+    /// The state is being loaded.
+    Loading(Basis),
+    /// It is read and applied.
+    Running(Basis),
+    /// It is read no more, and waits for its last cut to begin and to end.
+    Draining { basis: Basis, budget: BudgetId, last_cut: Option<CutId> },
+    /// It waits for a person.
+    Failed,
+}
+
+/// What an engine builds on: what is committed, and what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    committed: Position,
+    identity: Identity,
+}
+
+/// The state of a partition that was given up, kept for its return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parked {
+    basis: Basis,
+    /// How many [`Event::Due`] ago.
+    age: u32,
+}
+
+/// What the outside may see of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartitionPhase {
+    /// It is being taken over; nothing is read yet.
+    Restoring,
+    /// It is read and applied.
+    Running,
+    /// It is being given up.
+    Draining,
+    /// It waits for a person.
+    Failed,
+}
+
+impl State {
+    /// A replica that owns nothing yet.
+    #[must_use]
+    pub fn new(rules: Rules) -> State {
+        debug_assert!(!rules.topics.is_empty());
+        State {
+            rules,
+            owned: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            flight: None,
+            numbers: Numbers::default(),
+            due: false,
+            may_force: true,
+            held: false,
+            ending: Ending::NotYet,
+        }
+    }
+
+    /// The partitions that the group gave us, and how far each is.
+    pub fn partitions(&self) -> impl Iterator<Item = (Partition, PartitionPhase)> {
+        self.owned.iter().map(|(&partition, tenure)| {
+            let phase = match tenure.phase {
+                Phase::Running(_) => PartitionPhase::Running,
+                Phase::Draining { .. } => PartitionPhase::Draining,
+                Phase::Failed => PartitionPhase::Failed,
+                _ => PartitionPhase::Restoring,
+            };
+            (partition, phase)
+        })
+    }
+
+    /// Takes note of an event, and says what to do about it, in order.
+    #[must_use]
+    pub fn step(&mut self, event: Event) -> Vec<Command> {
+        let mut out = Vec::new();
+        if self.ending == Ending::Ended {
+            return out;
+        }
+        match event {
+            Event::Assigned(given) => self.assigned(given, &mut out),
+            Event::Revoked(taken) => self.revoked(&taken, &mut out),
+            Event::Lost(taken) => self.lost(&taken, &mut out),
+            Event::Closing => self.closing(&mut out),
+            Event::Due => self.interval_passed(&mut out),
+            Event::Outbox(bytes) => self.outbox(bytes, &mut out),
+            Event::BudgetOver(budget) => self.budget_over(budget, &mut out),
+            Event::Fenced => self.fenced(&mut out),
+            Event::Committed { partition, life, committed, identity } => {
+                self.committed_read(partition, life, &committed, identity, &mut out);
+            }
+            Event::Unavailable { partition, life } => self.rest(partition, life),
+            Event::StartFound { partition, life, has_checkpoints, next, now } => {
+                self.start_found(partition, life, has_checkpoints, next, now, &mut out);
+            }
+            Event::Loaded { partition, life, manifest, next } => {
+                self.loaded(partition, life, &manifest, &next, &mut out);
+            }
+            Event::LoadFailed { partition, life, failure } => self.load_failed(partition, life, failure, &mut out),
+            Event::OutOfRange { partition, life } => self.out_of_range(partition, life, &mut out),
+            Event::NotAMember(cut) => self.not_a_member(cut, &mut out),
+            Event::Uploaded { cut, partition, upload } => self.uploaded(cut, partition, upload),
+            Event::Unchanged { cut, partition } => self.unchanged(cut, partition, &mut out),
+            Event::UploadFailed { cut, partition } => self.upload_failed(cut, partition, &mut out),
+            Event::Ended { cut, outcome } => self.ended(cut, outcome, &mut out),
+            Event::ProducerRenewed(cut) => self.producer_renewed(cut, &mut out),
+            Event::ReadBack { cut, committed } => self.read_back(cut, &committed, &mut out),
+        }
+        self.commit_if_complete(&mut out);
+        self.begin_what_waits(&mut out);
+        if self.ending == Ending::Closing && self.owned.is_empty() {
+            self.ending = Ending::Ended;
+            out.push(Command::Close);
+        }
+        out
+    }
+
+    fn assigned(&mut self, given: Vec<Partition>, out: &mut Vec<Command>) {
+        if self.ending == Ending::Closing {
+            out.push(Command::Release(given));
+            return;
+        }
+        for partition in given {
+            if !self.owned.contains_key(&partition) {
+                self.take_up(partition, out);
+            }
+        }
+    }
+
+    /// Begins a new life of a partition.
+    fn take_up(&mut self, partition: Partition, out: &mut Vec<Command>) {
+        let life = self.numbers.life();
+        let in_doubt = self.flight.as_ref().is_some_and(|flight| flight.has_begun_with(partition));
+        let phase = if in_doubt { Phase::Waiting } else { Phase::Reading };
+        if !in_doubt {
+            out.push(Command::ReadCommitted(partition, life));
+        }
+        self.owned.insert(partition, Tenure { life, phase });
+    }
+
+    fn revoked(&mut self, taken: &[Partition], out: &mut Vec<Command>) {
+        let mut budget = None;
+        let (mut drained, mut released) = (Vec::new(), Vec::new());
+        for &partition in taken {
+            match self.owned.get_mut(&partition).map(|tenure| &mut tenure.phase) {
+                Some(Phase::Draining { .. }) => {}
+                Some(phase @ Phase::Running(_)) => {
+                    let budget = *budget.get_or_insert_with(|| self.numbers.budget());
+                    if let Phase::Running(basis) = std::mem::replace(phase, Phase::Failed) {
+                        *phase = Phase::Draining { basis, budget, last_cut: None };
+                    }
+                    drained.push(partition);
+                }
+                Some(_) => {
+                    self.give_up(partition, out);
+                    released.push(partition);
+                }
+                None => released.push(partition),
+            }
+        }
+        if let Some(budget) = budget {
+            out.push(Command::Stop(drained));
+            out.push(Command::StartBudget(budget));
+        }
+        if !released.is_empty() {
+            out.push(Command::Release(released));
+        }
+    }
+
+    fn lost(&mut self, taken: &[Partition], out: &mut Vec<Command>) {
+        for &partition in taken {
+            self.give_up(partition, out);
+        }
+        if !taken.is_empty() {
+            out.push(Command::Release(taken.to_vec()));
+        }
+    }
+
+    fn closing(&mut self, out: &mut Vec<Command>) {
+        self.ending = Ending::Closing;
+        let all: Vec<Partition> = self.owned.keys().copied().collect();
+        self.revoked(&all, out);
+    }
+
+    /// Forgets a partition: whatever of it is under way is not to be committed.
+    fn give_up(&mut self, partition: Partition, out: &mut Vec<Command>) {
+        self.abandon(partition, out);
+        self.owned.remove(&partition);
+        self.parked.remove(&partition);
+        out.push(Command::Drop(partition));
+    }
+
+    /// Forgets what is known of an owned partition, and finds out anew.
+    fn start_over(&mut self, partition: Partition, out: &mut Vec<Command>) {
+        let draining = self.owned.get(&partition).is_some_and(|own| matches!(own.phase, Phase::Draining { .. }));
+        self.give_up(partition, out);
+        if draining {
+            out.push(Command::Release(vec![partition]));
+        } else {
+            self.take_up(partition, out);
+        }
+    }
+
+    fn fail(&mut self, partition: Partition, reason: Reason, out: &mut Vec<Command>) {
+        if let Some(tenure) = self.owned.get_mut(&partition) {
+            tenure.phase = Phase::Failed;
+            self.parked.remove(&partition);
+            out.push(Command::Drop(partition));
+            out.push(Command::Fail(partition, reason));
+        }
+    }
+
+    fn out_of_range(&mut self, partition: Partition, life: Life, out: &mut Vec<Command>) {
+        let running = |tenure: &&Tenure| tenure.life == life && matches!(tenure.phase, Phase::Running(_));
+        if self.owned.get(&partition).filter(running).is_some() {
+            out.push(Command::Stop(vec![partition]));
+            self.abandon(partition, out);
+            self.fail(partition, Reason::OffsetOutOfRange, out);
+        }
+    }
+
+    fn interval_passed(&mut self, out: &mut Vec<Command>) {
+        self.may_force = true;
+        self.due = true;
+        for parked in self.parked.values_mut() {
+            parked.age += 1;
+        }
+        let too_old = self.parked.extract_if(.., |_, parked| parked.age > self.rules.parked_for);
+        let dropped: Vec<Partition> = too_old.map(|(partition, _)| partition).collect();
+        // One that is owned again reads its committed offsets just now, and will load.
+        out.extend(dropped.into_iter().map(Command::Drop));
+        for (&partition, tenure) in &mut self.owned {
+            match &mut tenure.phase {
+                phase @ Phase::Resting => {
+                    *phase = Phase::Reading;
+                    out.push(Command::ReadCommitted(partition, tenure.life));
+                }
+                Phase::Unborn { ready, .. } => *ready = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn outbox(&mut self, bytes: u64, out: &mut Vec<Command>) {
+        let limit = self.rules.outbox_limit;
+        if bytes >= limit && self.may_force && self.flight.is_none() {
+            self.due = true;
+        }
+        if bytes >= limit.saturating_mul(2) && !self.held {
+            self.held = true;
+            out.push(Command::Hold);
+        } else if bytes < limit && self.held {
+            self.held = false;
+            out.push(Command::GoOn);
+        }
+    }
+
+    fn budget_over(&mut self, over: BudgetId, out: &mut Vec<Command>) {
+        let late = |(&partition, tenure): (&Partition, &Tenure)| match tenure.phase {
+            Phase::Draining { budget, .. } => (budget == over).then_some(partition),
+            _ => None,
+        };
+        let late: Vec<Partition> = self.owned.iter().filter_map(late).collect();
+        for partition in late {
+            self.part_with(partition, out);
+        }
+    }
+
+    /// Ends the draining of a partition: its state is kept, unless it is in doubt.
+    fn part_with(&mut self, partition: Partition, out: &mut Vec<Command>) {
+        if self.abandon(partition, out) == flight::Abandoned::InDoubt {
+            self.give_up(partition, out);
+        } else if let Some(Tenure { phase: Phase::Draining { basis, .. }, .. }) = self.owned.remove(&partition) {
+            self.parked.insert(partition, Parked { basis, age: 0 });
+            out.push(Command::Park(partition));
+        }
+        out.push(Command::Release(vec![partition]));
+    }
+
+    fn fenced(&mut self, out: &mut Vec<Command>) {
+        self.ending = Ending::Ended;
+        out.push(Command::Exit);
+    }
+}

@@ -1,0 +1,318 @@
+//! The cut in flight: from the copy to the end of its transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::takeover::position;
+use super::{
+    Command, CommittedOffsets, CutId, Delivery, Ending, Origin, Outcome, Part, Phase, Position, State, Tenure, Upload,
+};
+use crate::source::Partition;
+
+/// A cut, or the commit of a genesis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Flight {
+    cut: CutId,
+    is_genesis: bool,
+    stage: Stage,
+    /// The partitions in it that are still ours, and what of each is to be committed; none while it is uploaded.
+    parts: BTreeMap<Partition, Option<Upload>>,
+    /// The partitions that the transaction was begun with.
+    begun: BTreeSet<Partition>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Workers copy, and the upload task stores.
+    Uploading,
+    /// The transaction is under way.
+    Committing { aborting: bool },
+    /// Its outcome is unknown, and a new producer is being made.
+    Renewing,
+    /// Its outcome is unknown, and the committed offsets are being read.
+    ReadingBack,
+}
+
+/// What is known of a cut that a partition was taken out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Abandoned {
+    /// It was in none.
+    NotInFlight,
+    /// It will never be committed.
+    NotBegun,
+    /// It may be committed, or become so.
+    InDoubt,
+}
+
+impl Flight {
+    /// Whether the transaction was begun, has not ended, and held this partition.
+    pub(super) fn has_begun_with(&self, partition: Partition) -> bool {
+        self.begun.contains(&partition)
+    }
+
+    fn is_in(&self, stages: &[Stage]) -> bool {
+        stages.contains(&self.stage)
+    }
+}
+
+const COMMITTING: [Stage; 2] = [Stage::Committing { aborting: false }, Stage::Committing { aborting: true }];
+
+impl State {
+    fn flight_in(&mut self, cut: CutId, stages: &[Stage]) -> Option<&mut Flight> {
+        self.flight.as_mut().filter(|flight| flight.cut == cut && flight.is_in(stages))
+    }
+
+    /// Begins the next cut or genesis when none is in flight.
+    pub(super) fn begin_what_waits(&mut self, out: &mut Vec<Command>) {
+        if self.flight.is_some() || self.ending == Ending::Ended {
+            return;
+        }
+        for (&partition, tenure) in &mut self.owned {
+            if tenure.phase == Phase::Waiting {
+                tenure.phase = Phase::Reading;
+                out.push(Command::ReadCommitted(partition, tenure.life));
+            }
+        }
+        let drained = self.having(|phase| matches!(phase, Phase::Draining { last_cut: None, .. }));
+        if !drained.is_empty() {
+            self.cut(drained, out);
+            return;
+        }
+        let unborn = self.having(|phase| matches!(phase, Phase::Unborn { ready: true, .. }));
+        if !unborn.is_empty() {
+            self.commit_genesis(unborn, out);
+        } else if std::mem::take(&mut self.due) {
+            let running = self.having(|phase| matches!(phase, Phase::Running(_)));
+            if !running.is_empty() {
+                self.cut(running, out);
+            }
+        }
+    }
+
+    fn having(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<Partition> {
+        let wanted = self.owned.iter().filter(|(_, tenure)| wanted(&tenure.phase));
+        wanted.map(|(&partition, _)| partition).collect()
+    }
+
+    fn cut(&mut self, partitions: Vec<Partition>, out: &mut Vec<Command>) {
+        let cut = self.numbers.cut();
+        for partition in &partitions {
+            if let Some(Tenure { phase: Phase::Draining { last_cut, .. }, .. }) = self.owned.get_mut(partition) {
+                *last_cut = Some(cut);
+            }
+        }
+        let parts = partitions.iter().map(|&partition| (partition, None)).collect();
+        self.flight = Some(Flight { cut, is_genesis: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
+        out.push(Command::Cut(cut, partitions));
+    }
+
+    fn commit_genesis(&mut self, unborn: Vec<Partition>, out: &mut Vec<Command>) {
+        let cut = self.numbers.cut();
+        let mut flight = Flight {
+            cut,
+            is_genesis: true,
+            stage: Stage::Committing { aborting: false },
+            parts: BTreeMap::new(),
+            begun: unborn.iter().copied().collect(),
+        };
+        for partition in unborn {
+            if let Some(Tenure { phase: Phase::Unborn { basis, ready }, .. }) = self.owned.get_mut(&partition) {
+                *ready = false;
+                let upload = Upload { position: basis.committed.clone(), superseded: Vec::new() };
+                flight.parts.insert(partition, Some(upload));
+            }
+        }
+        out.push(Command::CommitGenesis(cut, shares(&flight.parts)));
+        self.flight = Some(flight);
+    }
+
+    /// Takes a partition out of what is in flight, so that it is not committed later.
+    pub(super) fn abandon(&mut self, partition: Partition, out: &mut Vec<Command>) -> Abandoned {
+        let Some(flight) = &mut self.flight else { return Abandoned::NotInFlight };
+        if flight.parts.remove(&partition).is_none() {
+            return Abandoned::NotInFlight;
+        }
+        let cut = flight.cut;
+        match &mut flight.stage {
+            Stage::Uploading => {
+                out.push(Command::TakeBack(cut, partition));
+                Abandoned::NotBegun
+            }
+            Stage::Committing { aborting } => {
+                if !std::mem::replace(aborting, true) {
+                    out.push(Command::Abort(cut));
+                }
+                Abandoned::InDoubt
+            }
+            Stage::Renewing | Stage::ReadingBack => Abandoned::InDoubt,
+        }
+    }
+
+    pub(super) fn uploaded(&mut self, cut: CutId, partition: Partition, upload: Upload) {
+        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+        if let Some(part) = flight.parts.get_mut(&partition) {
+            *part = Some(upload);
+        }
+    }
+
+    /// Once every partition is uploaded or out of the cut: the transaction, or nothing when none is left.
+    pub(super) fn commit_if_complete(&mut self, out: &mut Vec<Command>) {
+        let Some(flight) = &mut self.flight else { return };
+        if flight.stage != Stage::Uploading || flight.parts.values().any(Option::is_none) {
+            return;
+        }
+        if flight.parts.is_empty() {
+            self.flight = None;
+            return;
+        }
+        flight.stage = Stage::Committing { aborting: false };
+        flight.begun = flight.parts.keys().copied().collect();
+        out.push(Command::Commit(flight.cut, shares(&flight.parts)));
+    }
+
+    pub(super) fn unchanged(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+        if flight.parts.remove(&partition).is_some() {
+            self.part_after_last_cut(cut, partition, out);
+        }
+    }
+
+    pub(super) fn upload_failed(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+        if flight.parts.remove(&partition).is_some() {
+            self.may_force = false;
+            self.not_committed(cut, partition, out);
+        }
+    }
+
+    pub(super) fn not_a_member(&mut self, cut: CutId, out: &mut Vec<Command>) {
+        let asks_now = |flight: &&mut Flight| flight.stage == Stage::Uploading || flight.is_genesis;
+        let stages = [&[Stage::Uploading], &COMMITTING[..]].concat();
+        let Some(flight) = self.flight_in(cut, &stages).filter(asks_now) else { return };
+        let parts: Vec<Partition> = std::mem::take(&mut flight.parts).into_keys().collect();
+        self.flight = None;
+        self.may_force = false;
+        for partition in parts {
+            self.part_after_last_cut(cut, partition, out);
+        }
+    }
+
+    pub(super) fn ended(&mut self, cut: CutId, outcome: Outcome, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(cut, &COMMITTING) else { return };
+        match outcome {
+            Outcome::Fenced => self.fenced(out),
+            Outcome::Unknown => {
+                flight.stage = Stage::Renewing;
+                match self.rules.delivery {
+                    Delivery::ExactlyOnce => out.push(Command::RenewProducer(cut)),
+                    Delivery::AtLeastOnce => self.producer_renewed(cut, out),
+                }
+            }
+            Outcome::Aborted => {
+                let parts: Vec<Partition> = std::mem::take(&mut flight.parts).into_keys().collect();
+                self.flight = None;
+                self.may_force = false;
+                for partition in parts {
+                    self.not_committed(cut, partition, out);
+                }
+            }
+            Outcome::Committed => {
+                let parts = std::mem::take(&mut flight.parts);
+                self.flight = None;
+                for (partition, upload) in parts {
+                    if let Some(upload) = upload {
+                        self.committed(cut, partition, upload, out);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn producer_renewed(&mut self, cut: CutId, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(cut, &[Stage::Renewing]) else { return };
+        if flight.parts.is_empty() {
+            self.flight = None;
+        } else {
+            flight.stage = Stage::ReadingBack;
+            out.push(Command::ReadBack(cut, flight.parts.keys().copied().collect()));
+        }
+    }
+
+    /// Decides what an unknown outcome was, by what the group has.
+    pub(super) fn read_back(
+        &mut self,
+        cut: CutId,
+        committed: &[(Partition, CommittedOffsets)],
+        out: &mut Vec<Command>,
+    ) {
+        let Some(flight) = self.flight_in(cut, &[Stage::ReadingBack]) else { return };
+        let parts = std::mem::take(&mut flight.parts);
+        self.flight = None;
+        for (partition, upload) in parts {
+            let Some(upload) = upload else { continue };
+            let found = committed.iter().find(|(of, _)| *of == partition);
+            let found = found.map(|(_, committed)| position(committed, &self.rules));
+            match found {
+                Some(Ok(Some(found))) if found == upload.position => self.committed(cut, partition, upload, out),
+                Some(Ok(found)) if found.as_ref() == self.former(partition) => {
+                    self.may_force = false;
+                    self.not_committed(cut, partition, out);
+                }
+                _ => self.start_over(partition, out),
+            }
+        }
+    }
+
+    /// What is committed of a partition as far as we know; `None` before its genesis.
+    fn former(&self, partition: Partition) -> Option<&Position> {
+        match &self.owned.get(&partition)?.phase {
+            Phase::Running(basis) | Phase::Draining { basis, .. } => Some(&basis.committed),
+            _ => None,
+        }
+    }
+
+    fn committed(&mut self, cut: CutId, partition: Partition, upload: Upload, out: &mut Vec<Command>) {
+        let Some(tenure) = self.owned.get_mut(&partition) else { return };
+        match &mut tenure.phase {
+            Phase::Unborn { basis, .. } => {
+                let (life, basis) = (tenure.life, basis.clone());
+                if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
+                    self.begin(partition, life, Origin::Genesis { since }, basis, out);
+                }
+            }
+            Phase::Running(basis) | Phase::Draining { basis, .. } => {
+                basis.committed = upload.position;
+                out.push(Command::Settle(cut, partition));
+                if !upload.superseded.is_empty() {
+                    out.push(Command::Delete(partition, upload.superseded));
+                }
+                self.part_after_last_cut(cut, partition, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn not_committed(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
+        let has_engine = |tenure: &Tenure| matches!(tenure.phase, Phase::Running(_) | Phase::Draining { .. });
+        if self.owned.get(&partition).is_some_and(has_engine) {
+            out.push(Command::TakeBack(cut, partition));
+        }
+        self.part_after_last_cut(cut, partition, out);
+    }
+
+    /// A partition whose last cut has ended, in whatever way, is given back.
+    fn part_after_last_cut(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
+        let last =
+            |tenure: &Tenure| matches!(tenure.phase, Phase::Draining { last_cut: Some(last), .. } if last == cut);
+        if self.owned.get(&partition).is_some_and(last) {
+            self.part_with(partition, out);
+        }
+    }
+}
+
+/// What a transaction commits.
+fn shares(parts: &BTreeMap<Partition, Option<Upload>>) -> Vec<Part> {
+    let share = |(&partition, upload): (&Partition, &Option<Upload>)| {
+        Some(Part { partition, position: upload.as_ref()?.position.clone() })
+    };
+    parts.iter().filter_map(share).collect()
+}

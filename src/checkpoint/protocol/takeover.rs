@@ -1,0 +1,191 @@
+//! From the committed offsets to an engine at work, or to a reason why not.
+
+use super::{
+    Basis, Command, CommittedOffsets, Identity, Life, LoadFailure, Origin, Phase, Position, Reason, Rules, State,
+};
+use crate::checkpoint::metadata::Metadata;
+use crate::source::Partition;
+
+impl State {
+    /// The phase of a partition in this very life; none when the answer comes too late.
+    fn phase_in(&mut self, partition: Partition, life: Life) -> Option<&mut Phase> {
+        let tenure = self.owned.get_mut(&partition)?;
+        (tenure.life == life).then_some(&mut tenure.phase)
+    }
+
+    pub(super) fn committed_read(
+        &mut self,
+        partition: Partition,
+        life: Life,
+        committed: &CommittedOffsets,
+        identity: Identity,
+        out: &mut Vec<Command>,
+    ) {
+        if self.phase_in(partition, life) != Some(&mut Phase::Reading) {
+            return;
+        }
+        match position(committed, &self.rules) {
+            Err(reason) => self.fail(partition, reason, out),
+            Ok(None) => {
+                self.forget_parked(partition, out);
+                self.set_phase(partition, Phase::Searching(identity));
+                out.push(Command::FindStart(partition, life));
+            }
+            Ok(Some(committed)) => self.take_state(partition, life, Basis { committed, identity }, out),
+        }
+    }
+
+    fn take_state(&mut self, partition: Partition, life: Life, basis: Basis, out: &mut Vec<Command>) {
+        if self.parked.get(&partition).is_some_and(|parked| parked.basis == basis) {
+            self.parked.remove(&partition);
+            self.begin(partition, life, Origin::Parked, basis, out);
+            return;
+        }
+        self.forget_parked(partition, out);
+        match basis.committed.metadata.clone() {
+            Metadata::Genesis { store, .. } if store != basis.identity.store => {
+                self.fail(partition, Reason::AnotherStore { was: store, now: basis.identity.store }, out);
+            }
+            Metadata::Genesis { since, .. } => self.begin(partition, life, Origin::Genesis { since }, basis, out),
+            Metadata::Manifest { name, digest } => {
+                self.set_phase(partition, Phase::Loading(basis));
+                out.push(Command::Load { partition, life, manifest: name, digest });
+            }
+        }
+    }
+
+    fn forget_parked(&mut self, partition: Partition, out: &mut Vec<Command>) {
+        if self.parked.remove(&partition).is_some() {
+            out.push(Command::Drop(partition));
+        }
+    }
+
+    fn set_phase(&mut self, partition: Partition, phase: Phase) {
+        if let Some(tenure) = self.owned.get_mut(&partition) {
+            tenure.phase = phase;
+        }
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        partition: Partition,
+        life: Life,
+        origin: Origin,
+        basis: Basis,
+        out: &mut Vec<Command>,
+    ) {
+        let next = basis.committed.next.clone();
+        self.set_phase(partition, Phase::Running(basis));
+        out.push(Command::Begin { partition, life, origin, next });
+    }
+
+    pub(super) fn start_found(
+        &mut self,
+        partition: Partition,
+        life: Life,
+        has_checkpoints: bool,
+        next: Vec<i64>,
+        now: i64,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(phase @ Phase::Searching(_)) = self.phase_in(partition, life) else { return };
+        if has_checkpoints {
+            self.fail(partition, Reason::OffsetsExpired, out);
+        } else if let Phase::Searching(identity) = std::mem::replace(phase, Phase::Resting) {
+            let metadata = Metadata::Genesis { since: now, store: identity.store.clone() };
+            *phase = Phase::Unborn { basis: Basis { committed: Position { next, metadata }, identity }, ready: true };
+        }
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        partition: Partition,
+        life: Life,
+        manifest: &Identity,
+        next: &[i64],
+        out: &mut Vec<Command>,
+    ) {
+        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, life) else { return };
+        let Phase::Loading(basis) = std::mem::replace(phase, Phase::Resting) else { return };
+        match disagreement(&basis, manifest, next, &self.rules) {
+            Some(reason) => self.fail(partition, reason, out),
+            None => self.begin(partition, life, Origin::Loaded, basis, out),
+        }
+    }
+
+    pub(super) fn load_failed(
+        &mut self,
+        partition: Partition,
+        life: Life,
+        failure: LoadFailure,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, life) else { return };
+        match failure {
+            LoadFailure::Unavailable => *phase = Phase::Resting,
+            LoadFailure::Missing(name) => self.fail(partition, Reason::FileMissing { name }, out),
+            LoadFailure::Corrupt(name) => self.fail(partition, Reason::FileCorrupt { name }, out),
+            LoadFailure::LogDiffers => self.fail(partition, Reason::LogTruncated, out),
+        }
+    }
+
+    /// Store or broker did not answer: from the beginning, later.
+    pub(super) fn rest(&mut self, partition: Partition, life: Life) {
+        if let Some(phase @ (Phase::Reading | Phase::Searching(_))) = self.phase_in(partition, life) {
+            *phase = Phase::Resting;
+        }
+    }
+}
+
+/// What the committed offsets of a partition's topics say together; `None` when nothing is committed.
+///
+/// # Errors
+/// When they say nothing of ours, or different things.
+pub(super) fn position(committed: &CommittedOffsets, rules: &Rules) -> Result<Option<Position>, Reason> {
+    if committed.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let mut agreed: Option<Metadata> = None;
+    let mut next = Vec::with_capacity(committed.len());
+    for (topic, found) in rules.topics.iter().zip(committed) {
+        let Some(found) = found else { return Err(Reason::OffsetsIncomplete { topic: topic.clone() }) };
+        let foreign = |_| Reason::ForeignMetadata { topic: topic.clone() };
+        let metadata = Metadata::parse(&found.metadata).map_err(foreign)?;
+        if agreed.get_or_insert_with(|| metadata.clone()) != &metadata {
+            return Err(Reason::MixedMetadata);
+        }
+        next.push(found.offset);
+    }
+    Ok(agreed.map(|metadata| Position { next, metadata }))
+}
+
+/// What speaks against taking up a state.
+fn disagreement(basis: &Basis, was: &Identity, next: &[i64], rules: &Rules) -> Option<Reason> {
+    let now = &basis.identity;
+    if (&was.group, was.partition) != (&now.group, now.partition) {
+        return Some(Reason::ForeignState);
+    }
+    if was.store != now.store {
+        return Some(Reason::AnotherStore { was: was.store.clone(), now: now.store.clone() });
+    }
+    if was.topic_ids.len() != now.topic_ids.len() || next.len() != basis.committed.next.len() {
+        return Some(Reason::DefinitionChanged);
+    }
+    let recreated = was.topic_ids.iter().zip(&now.topic_ids).position(|(was, now)| was != now);
+    if let Some(topic) = recreated {
+        return Some(Reason::TopicRecreated { topic: rules.topics.get(topic).cloned().unwrap_or_default() });
+    }
+    if was.partition_count != now.partition_count {
+        return Some(Reason::PartitionCountChanged { was: was.partition_count, now: now.partition_count });
+    }
+    if was.definition != now.definition {
+        return Some(Reason::DefinitionChanged);
+    }
+    let offsets = rules.topics.iter().zip(basis.committed.next.iter().zip(next));
+    let mut moved = offsets.filter(|(_, (committed, manifest))| committed != manifest);
+    moved.next().map(|(topic, (&committed, &manifest))| Reason::OffsetMoved {
+        topic: topic.clone(),
+        committed,
+        manifest,
+    })
+}

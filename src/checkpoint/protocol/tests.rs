@@ -1,0 +1,389 @@
+//! Every pair of state and event. What a test does not list as an answer must be ignored: [`answers_only`] tells the
+//! state every event there is.
+
+mod flights;
+mod takeover;
+
+use std::mem::discriminant;
+
+use super::*;
+use crate::checkpoint::metadata::Metadata;
+
+const LIMIT: u64 = 1_000;
+
+fn p(number: i32) -> Partition {
+    Partition(number)
+}
+
+fn genesis() -> Metadata {
+    Metadata::Genesis { since: 77, store: "store".into() }
+}
+
+fn at_genesis() -> Position {
+    Position { next: vec![5, 6], metadata: genesis() }
+}
+
+/// The position of the n-th manifest of a partition.
+fn at_manifest(n: i64) -> Position {
+    Position { next: vec![10 * n, 100 * n], metadata: Metadata::Manifest { name: format!("m{n}"), digest: "d".into() } }
+}
+
+fn upload(n: i64) -> Upload {
+    Upload { position: at_manifest(n), superseded: vec![format!("old{n}")] }
+}
+
+fn identity(partition: i32) -> Identity {
+    Identity {
+        group: "g".into(),
+        partition: p(partition),
+        store: "store".into(),
+        topic_ids: vec!["a".into(), "b".into()],
+        partition_count: 4,
+        definition: "def".into(),
+    }
+}
+
+fn offsets(position: &Position) -> CommittedOffsets {
+    let metadata = position.metadata.to_string();
+    position.next.iter().map(|&offset| Some(CommittedOffset { offset, metadata: metadata.clone() })).collect()
+}
+
+fn nothing() -> CommittedOffsets {
+    vec![None, None]
+}
+
+/// A replica of which each test tells the story.
+#[derive(Clone)]
+struct Story {
+    state: State,
+}
+
+impl Story {
+    fn with(delivery: Delivery) -> Story {
+        let topics = vec!["orders".into(), "sessions".into()];
+        Story { state: State::new(Rules { delivery, topics, outbox_limit: LIMIT, parked_for: 2 }) }
+    }
+
+    fn new() -> Story {
+        Story::with(Delivery::ExactlyOnce)
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Command> {
+        self.state.step(event)
+    }
+
+    /// The story goes on by this event.
+    fn then(mut self, event: Event) -> Story {
+        _ = self.tell(event);
+        self
+    }
+
+    fn assigned(self, partition: i32) -> Story {
+        self.then(Event::Assigned(vec![p(partition)]))
+    }
+
+    fn life(&self, partition: i32) -> Life {
+        self.state.owned.get(&p(partition)).map_or(Life(0), |tenure| tenure.life)
+    }
+
+    fn cut(&self) -> CutId {
+        CutId(self.state.numbers.cut)
+    }
+
+    fn budget(&self) -> BudgetId {
+        BudgetId(self.state.numbers.budget)
+    }
+
+    fn committed(&self, partition: i32, committed: CommittedOffsets) -> Event {
+        let life = self.life(partition);
+        Event::Committed { partition: p(partition), life, committed, identity: identity(partition) }
+    }
+
+    fn found(&self, partition: i32, position: &Position) -> Event {
+        self.committed(partition, offsets(position))
+    }
+
+    fn start_found(&self, has_checkpoints: bool) -> Event {
+        let life = self.life(0);
+        Event::StartFound { partition: p(0), life, has_checkpoints, next: vec![5, 6], now: 77 }
+    }
+
+    fn loaded(&self, partition: i32, position: &Position) -> Event {
+        let (life, next) = (self.life(partition), position.next.clone());
+        Event::Loaded { partition: p(partition), life, manifest: identity(partition), next }
+    }
+
+    fn load_failed(&self, failure: LoadFailure) -> Event {
+        Event::LoadFailed { partition: p(0), life: self.life(0), failure }
+    }
+
+    fn uploaded(&self, partition: i32, n: i64) -> Event {
+        Event::Uploaded { cut: self.cut(), partition: p(partition), upload: upload(n) }
+    }
+
+    fn ended(&self, outcome: Outcome) -> Event {
+        Event::Ended { cut: self.cut(), outcome }
+    }
+
+    fn read_back(&self, committed: CommittedOffsets) -> Event {
+        Event::ReadBack { cut: self.cut(), committed: vec![(p(0), committed)] }
+    }
+
+    // States of partition 0 ------------------------------------------------------------------------------------------
+
+    fn reading() -> Story {
+        Story::new().assigned(0)
+    }
+
+    fn resting() -> Story {
+        let story = Story::reading();
+        let life = story.life(0);
+        story.then(Event::Unavailable { partition: p(0), life })
+    }
+
+    fn searching() -> Story {
+        let story = Story::reading();
+        let event = story.committed(0, nothing());
+        story.then(event)
+    }
+
+    /// The genesis is being committed.
+    fn unborn() -> Story {
+        let story = Story::searching();
+        let event = story.start_found(false);
+        story.then(event)
+    }
+
+    fn loading() -> Story {
+        let story = Story::reading();
+        let event = story.found(0, &at_manifest(1));
+        story.then(event)
+    }
+
+    /// These run, each from its first manifest.
+    fn running_with(delivery: Delivery, partitions: &[i32]) -> Story {
+        partitions.iter().fold(Story::with(delivery), |story, &partition| {
+            let story = story.assigned(partition);
+            let event = story.found(partition, &at_manifest(1));
+            let story = story.then(event);
+            let event = story.loaded(partition, &at_manifest(1));
+            story.then(event)
+        })
+    }
+
+    fn running() -> Story {
+        Story::running_with(Delivery::ExactlyOnce, &[0])
+    }
+
+    fn uploading() -> Story {
+        Story::running().then(Event::Due)
+    }
+
+    fn committing() -> Story {
+        let story = Story::uploading();
+        let event = story.uploaded(0, 2);
+        story.then(event)
+    }
+
+    fn renewing() -> Story {
+        let story = Story::committing();
+        let event = story.ended(Outcome::Unknown);
+        story.then(event)
+    }
+
+    fn reading_back() -> Story {
+        let story = Story::renewing();
+        let event = Event::ProducerRenewed(story.cut());
+        story.then(event)
+    }
+
+    /// Revoked, and its last cut is being uploaded.
+    fn draining() -> Story {
+        Story::running().then(Event::Revoked(vec![p(0)]))
+    }
+
+    /// Lost while its transaction was under way, and given again.
+    fn waiting() -> Story {
+        Story::committing().then(Event::Lost(vec![p(0)])).assigned(0)
+    }
+
+    fn failed() -> Story {
+        let story = Story::reading();
+        let event = story.committed(0, vec![None, Some(CommittedOffset { offset: 1, metadata: String::new() })]);
+        story.then(event)
+    }
+
+    /// One event of every sort, about partition 0 in its present life, the last cut and the last budget.
+    fn every_event(&self) -> Vec<Event> {
+        let (partition, life, cut) = (p(0), self.life(0), self.cut());
+        vec![
+            Event::Assigned(vec![partition]),
+            Event::Revoked(vec![partition]),
+            Event::Lost(vec![partition]),
+            Event::Closing,
+            Event::Due,
+            Event::Outbox(1),
+            Event::BudgetOver(self.budget()),
+            Event::Fenced,
+            self.found(0, &at_manifest(1)),
+            Event::Unavailable { partition, life },
+            self.start_found(false),
+            self.loaded(0, &at_manifest(1)),
+            self.load_failed(LoadFailure::LogDiffers),
+            Event::OutOfRange { partition, life },
+            Event::NotAMember(cut),
+            self.uploaded(0, 2),
+            Event::Unchanged { cut, partition },
+            Event::UploadFailed { cut, partition },
+            self.ended(Outcome::Committed),
+            Event::ProducerRenewed(cut),
+            self.read_back(offsets(&at_manifest(2))),
+        ]
+    }
+}
+
+/// Tells the story every event there is, each on its own: these are answered so, and all others by nothing.
+fn answers_only(story: &Story, answers: Vec<(Event, Vec<Command>)>) {
+    for event in story.every_event() {
+        if answers.iter().all(|(answered, _)| discriminant(answered) != discriminant(&event)) {
+            let commands = story.clone().tell(event.clone());
+            assert_eq!(commands, [], "{event:?} in {:?}", story.state);
+        }
+    }
+    for (event, commands) in answers {
+        assert_eq!(story.clone().tell(event.clone()), commands, "{event:?} in {:?}", story.state);
+    }
+}
+
+/// What every state that has no engine answers to the end of a partition or of the process.
+fn leaving(before: &[Command]) -> Vec<(Event, Vec<Command>)> {
+    let gone = [before, &[Command::Drop(p(0)), Command::Release(vec![p(0)])]].concat();
+    vec![
+        (Event::Revoked(vec![p(0)]), gone.clone()),
+        (Event::Lost(vec![p(0)]), gone.clone()),
+        (Event::Closing, [gone, vec![Command::Close]].concat()),
+        (Event::Fenced, vec![Command::Exit]),
+    ]
+}
+
+fn and(mut answers: Vec<(Event, Vec<Command>)>, more: Vec<(Event, Vec<Command>)>) -> Vec<(Event, Vec<Command>)> {
+    answers.extend(more);
+    answers
+}
+
+fn begin(story: &Story, origin: Origin, position: &Position) -> Command {
+    Command::Begin { partition: p(0), life: story.life(0), origin, next: position.next.clone() }
+}
+
+fn fail(reason: Reason) -> Vec<Command> {
+    vec![Command::Drop(p(0)), Command::Fail(p(0), reason)]
+}
+
+#[test]
+fn nothing_owned() {
+    answers_only(
+        &Story::new(),
+        vec![
+            (Event::Assigned(vec![p(0)]), vec![Command::ReadCommitted(p(0), Life(1))]),
+            (Event::Assigned(vec![]), vec![]),
+            (Event::Revoked(vec![p(0)]), vec![Command::Release(vec![p(0)])]),
+            (Event::Revoked(vec![]), vec![]),
+            (Event::Lost(vec![p(0)]), vec![Command::Drop(p(0)), Command::Release(vec![p(0)])]),
+            (Event::Lost(vec![]), vec![]),
+            (Event::Closing, vec![Command::Close]),
+            (Event::Fenced, vec![Command::Exit]),
+        ],
+    );
+}
+
+#[test]
+fn ended() {
+    for last in [Event::Closing, Event::Fenced] {
+        answers_only(&Story::new().then(last.clone()), vec![]);
+        let story = Story::renewing().then(Event::Fenced);
+        answers_only(&story, vec![]);
+    }
+}
+
+#[test]
+fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
+    let mut story = Story::running_with(Delivery::ExactlyOnce, &[0, 1]).assigned(2);
+    let (cut, budget) = (CutId(1), BudgetId(1));
+    assert_eq!(
+        story.tell(Event::Closing),
+        [
+            Command::Drop(p(2)),
+            Command::Stop(vec![p(0), p(1)]),
+            Command::StartBudget(budget),
+            Command::Release(vec![p(2)]),
+            Command::Cut(cut, vec![p(0), p(1)]),
+        ]
+    );
+    assert_eq!(story.tell(Event::Assigned(vec![p(3)])), [Command::Release(vec![p(3)])]);
+    assert_eq!(story.tell(Event::Closing), [], "once is enough");
+    assert_eq!(story.tell(Event::Due), []);
+    let unchanged = Event::Unchanged { cut, partition: p(0) };
+    assert_eq!(story.tell(unchanged), [Command::Park(p(0)), Command::Release(vec![p(0)])]);
+    assert_eq!(
+        story.tell(Event::BudgetOver(budget)),
+        [Command::TakeBack(cut, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
+    );
+}
+
+#[test]
+fn a_full_outbox_forces_a_cut_and_a_fuller_one_stops_reading() {
+    let mut story = Story::running();
+    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), []);
+    assert_eq!(story.tell(Event::Outbox(LIMIT)), [Command::Cut(CutId(1), vec![p(0)])]);
+    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Hold], "the cut is in flight");
+    assert_eq!(story.tell(Event::Outbox(3 * LIMIT)), [], "held already");
+    assert_eq!(story.tell(Event::Outbox(LIMIT)), [], "not enough yet");
+    let failed = Event::UploadFailed { cut: CutId(1), partition: p(0) };
+    assert_eq!(story.tell(failed), [Command::TakeBack(CutId(1), p(0))]);
+    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [], "not again before the next is due");
+    assert_eq!(story.tell(Event::Due), [Command::Cut(CutId(2), vec![p(0)])]);
+    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::GoOn]);
+}
+
+#[test]
+fn what_the_outside_sees() {
+    let phase = |story: Story| story.state.partitions().map(|(_, phase)| phase).collect::<Vec<_>>();
+    for restoring in
+        [Story::reading(), Story::resting(), Story::searching(), Story::unborn(), Story::loading(), Story::waiting()]
+    {
+        assert_eq!(phase(restoring), [PartitionPhase::Restoring]);
+    }
+    assert_eq!(phase(Story::running()), [PartitionPhase::Running]);
+    assert_eq!(phase(Story::draining()), [PartitionPhase::Draining]);
+    assert_eq!(phase(Story::failed()), [PartitionPhase::Failed]);
+}
+
+#[test]
+fn every_reason_names_its_remedy() {
+    let text = || "x".to_owned();
+    let reasons = [
+        Reason::OffsetsExpired,
+        Reason::OffsetsIncomplete { topic: text() },
+        Reason::ForeignMetadata { topic: text() },
+        Reason::MixedMetadata,
+        Reason::OffsetMoved { topic: text(), committed: 1, manifest: 2 },
+        Reason::ForeignState,
+        Reason::TopicRecreated { topic: text() },
+        Reason::PartitionCountChanged { was: 1, now: 2 },
+        Reason::AnotherStore { was: text(), now: text() },
+        Reason::DefinitionChanged,
+        Reason::FileMissing { name: text() },
+        Reason::FileCorrupt { name: text() },
+        Reason::LogTruncated,
+        Reason::OffsetOutOfRange,
+    ];
+    let remedies = ["`retentiond rewind`", "`retentiond bootstrap`", "kafka.group_id", "checkpoint.url"];
+    let mut labels: Vec<_> = reasons.iter().map(Reason::label).collect();
+    for reason in &reasons {
+        let shown = reason.to_string();
+        assert!(remedies.iter().any(|remedy| shown.contains(remedy)), "{shown}");
+    }
+    labels.sort_unstable();
+    labels.dedup();
+    assert_eq!(labels.len(), reasons.len(), "each has a label of its own");
+}

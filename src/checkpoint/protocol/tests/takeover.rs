@@ -1,0 +1,253 @@
+//! From the assignment to an engine at work.
+
+use super::*;
+
+#[test]
+fn reading() {
+    let story = Story::reading();
+    let with = |committed| story.committed(0, committed);
+    let committed = |offset, metadata: &Metadata| Some(CommittedOffset { offset, metadata: metadata.to_string() });
+    let foreign = |topic: &str| fail(Reason::ForeignMetadata { topic: topic.into() });
+    let manifest = at_manifest(1).metadata;
+    let text = |text: &str| Some(CommittedOffset { offset: 10, metadata: text.into() });
+    let other_store = Metadata::Genesis { since: 77, store: "another".into() };
+    let (was, now) = ("another".to_owned(), "store".to_owned());
+    let load = Command::Load { partition: p(0), life: Life(1), manifest: "m1".into(), digest: "d".into() };
+    answers_only(
+        &story,
+        and(
+            leaving(&[]),
+            vec![
+                (with(nothing()), vec![Command::FindStart(p(0), Life(1))]),
+                (with(offsets(&at_genesis())), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
+                (with(offsets(&at_manifest(1))), vec![load]),
+                (with(vec![committed(5, &other_store); 2]), fail(Reason::AnotherStore { was, now })),
+                (
+                    with(vec![committed(10, &manifest), None]),
+                    fail(Reason::OffsetsIncomplete { topic: "sessions".into() }),
+                ),
+                (with(vec![text(""), committed(10, &manifest)]), foreign("orders")),
+                (with(vec![committed(10, &manifest), text("mine")]), foreign("sessions")),
+                (with(vec![committed(10, &manifest), committed(10, &genesis())]), fail(Reason::MixedMetadata)),
+                (
+                    with(vec![committed(10, &manifest), committed(10, &at_manifest(2).metadata)]),
+                    fail(Reason::MixedMetadata),
+                ),
+                (Event::Unavailable { partition: p(0), life: Life(1) }, vec![]),
+            ],
+        ),
+    );
+}
+
+#[test]
+fn topics_at_different_offsets_are_one_state() {
+    let mut story = Story::reading();
+    let found = story.found(0, &Position { next: vec![3, 9_000], ..at_genesis() });
+    let [Command::Begin { next, .. }] = &story.tell(found)[..] else { panic!("it begins") };
+    assert_eq!(next, &[3, 9_000]);
+}
+
+#[test]
+fn resting() {
+    let again = vec![(Event::Due, vec![Command::ReadCommitted(p(0), Life(1))])];
+    answers_only(&Story::resting(), and(leaving(&[]), again));
+}
+
+#[test]
+fn searching() {
+    let story = Story::searching();
+    let genesis = vec![Part { partition: p(0), position: at_genesis() }];
+    let answers = vec![
+        (story.start_found(false), vec![Command::CommitGenesis(CutId(1), genesis)]),
+        (story.start_found(true), fail(Reason::OffsetsExpired)),
+    ];
+    answers_only(&story, and(leaving(&[]), answers));
+}
+
+#[test]
+fn a_search_that_was_not_answered_begins_with_the_committed_offsets() {
+    let story = Story::searching().then(Event::Unavailable { partition: p(0), life: Life(1) });
+    answers_only(&story, and(leaving(&[]), vec![(Event::Due, vec![Command::ReadCommitted(p(0), Life(1))])]));
+}
+
+#[test]
+fn unborn_while_its_genesis_is_committed() {
+    let story = Story::unborn();
+    let answers = vec![
+        (story.ended(Outcome::Committed), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
+        (story.ended(Outcome::Aborted), vec![]),
+        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(CutId(1))]),
+        (story.ended(Outcome::Fenced), vec![Command::Exit]),
+    ];
+    answers_only(&story, and(leaving(&[Command::Abort(CutId(1))]), answers));
+}
+
+#[test]
+fn unborn_after_its_genesis_failed() {
+    let genesis = vec![Part { partition: p(0), position: at_genesis() }];
+    for failure in [Event::Ended { cut: CutId(1), outcome: Outcome::Aborted }, Event::NotAMember(CutId(1))] {
+        let answers = vec![(Event::Due, vec![Command::CommitGenesis(CutId(2), genesis.clone())])];
+        answers_only(&Story::unborn().then(failure), and(leaving(&[]), answers));
+    }
+}
+
+#[test]
+fn a_genesis_in_doubt_is_decided_by_what_the_group_has() {
+    let story = Story::unborn().then(Event::Ended { cut: CutId(1), outcome: Outcome::Unknown });
+    let mut story = story;
+    assert_eq!(story.tell(Event::ProducerRenewed(CutId(1))), [Command::ReadBack(CutId(1), vec![p(0)])]);
+    let begun = vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())];
+    assert_eq!(story.clone().tell(story.read_back(offsets(&at_genesis()))), begun);
+    assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
+    assert_eq!(
+        story.clone().tell(story.read_back(offsets(&at_manifest(3)))),
+        [Command::Drop(p(0)), Command::ReadCommitted(p(0), Life(2))],
+        "somebody else was faster"
+    );
+}
+
+#[test]
+fn loading() {
+    let story = Story::loading();
+    let found = |change: fn(&mut Identity)| {
+        let mut manifest = identity(0);
+        change(&mut manifest);
+        Event::Loaded { partition: p(0), life: Life(1), manifest, next: at_manifest(1).next }
+    };
+    let moved = Event::Loaded { partition: p(0), life: Life(1), manifest: identity(0), next: vec![10, 99] };
+    let narrow = Event::Loaded { partition: p(0), life: Life(1), manifest: identity(0), next: vec![10] };
+    let answers = vec![
+        (story.loaded(0, &at_manifest(1)), vec![begin(&story, Origin::Loaded, &at_manifest(1))]),
+        (moved, fail(Reason::OffsetMoved { topic: "sessions".into(), committed: 100, manifest: 99 })),
+        (narrow, fail(Reason::DefinitionChanged)),
+        (found(|it| it.group = "h".into()), fail(Reason::ForeignState)),
+        (found(|it| it.partition = Partition(1)), fail(Reason::ForeignState)),
+        (found(|it| it.store = "s".into()), fail(Reason::AnotherStore { was: "s".into(), now: "store".into() })),
+        (found(|it| it.topic_ids[1] = "c".into()), fail(Reason::TopicRecreated { topic: "sessions".into() })),
+        (found(|it| it.topic_ids.truncate(1)), fail(Reason::DefinitionChanged)),
+        (found(|it| it.partition_count = 3), fail(Reason::PartitionCountChanged { was: 3, now: 4 })),
+        (found(|it| it.definition = "old".into()), fail(Reason::DefinitionChanged)),
+        (story.load_failed(LoadFailure::Unavailable), vec![]),
+        (story.load_failed(LoadFailure::Missing("f".into())), fail(Reason::FileMissing { name: "f".into() })),
+        (story.load_failed(LoadFailure::Corrupt("f".into())), fail(Reason::FileCorrupt { name: "f".into() })),
+        (story.load_failed(LoadFailure::LogDiffers), fail(Reason::LogTruncated)),
+    ];
+    answers_only(&story, and(leaving(&[]), answers));
+    let mut later = story.clone().then(story.load_failed(LoadFailure::Unavailable));
+    assert_eq!(later.tell(Event::Due), [Command::ReadCommitted(p(0), Life(1))]);
+}
+
+#[test]
+fn failed() {
+    answers_only(&Story::failed(), leaving(&[]));
+}
+
+#[test]
+fn answers_about_a_former_life_are_ignored() {
+    let former = Story::loading();
+    let old: Vec<Event> = former.every_event();
+    let about_a_life = |event: &Event| {
+        matches!(
+            event,
+            Event::Committed { .. }
+                | Event::Unavailable { .. }
+                | Event::StartFound { .. }
+                | Event::Loaded { .. }
+                | Event::LoadFailed { .. }
+                | Event::OutOfRange { .. }
+        )
+    };
+    let again = |story: Story| story.then(Event::Lost(vec![p(0)])).assigned(0);
+    let reading = again(Story::reading());
+    let searching = {
+        let event = reading.committed(0, nothing());
+        reading.clone().then(event)
+    };
+    let loading = {
+        let event = reading.found(0, &at_manifest(1));
+        reading.clone().then(event)
+    };
+    let running = {
+        let event = loading.loaded(0, &at_manifest(1));
+        loading.clone().then(event)
+    };
+    for story in [reading, searching, loading, running] {
+        for event in old.iter().filter(|event| about_a_life(event)) {
+            let mut told = story.clone();
+            assert_eq!(told.tell(event.clone()), [], "{event:?}");
+            assert_eq!(told.state, story.state, "{event:?}");
+        }
+    }
+}
+
+#[test]
+fn waiting_for_a_transaction_of_a_former_life() {
+    let story = Story::waiting();
+    let read = vec![Command::ReadCommitted(p(0), Life(2))];
+    let answers = vec![
+        (story.ended(Outcome::Committed), read.clone()),
+        (story.ended(Outcome::Aborted), read.clone()),
+        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(CutId(1))]),
+        (story.ended(Outcome::Fenced), vec![Command::Exit]),
+    ];
+    answers_only(&story, and(leaving(&[]), answers));
+    let mut renewing = story.clone().then(story.ended(Outcome::Unknown));
+    assert_eq!(renewing.tell(Event::ProducerRenewed(CutId(1))), read, "there is nothing to decide any more");
+}
+
+/// Parked after its second manifest was committed.
+fn parked() -> Story {
+    let story = Story::draining();
+    let event = story.uploaded(0, 2);
+    let story = story.then(event);
+    let event = story.ended(Outcome::Committed);
+    story.then(event)
+}
+
+#[test]
+fn an_own_parked_state_is_taken_up_again() {
+    let story = parked().assigned(0);
+    let answers = vec![
+        (story.found(0, &at_manifest(2)), vec![begin(&story, Origin::Parked, &at_manifest(2))]),
+        (
+            story.found(0, &at_manifest(3)),
+            vec![
+                Command::Drop(p(0)),
+                Command::Load { partition: p(0), life: Life(2), manifest: "m3".into(), digest: "d".into() },
+            ],
+        ),
+        (
+            story.found(0, &at_genesis()),
+            vec![Command::Drop(p(0)), begin(&story, Origin::Genesis { since: 77 }, &at_genesis())],
+        ),
+        (story.committed(0, nothing()), vec![Command::Drop(p(0)), Command::FindStart(p(0), Life(2))]),
+    ];
+    answers_only(&story, and(leaving(&[]), answers));
+    let mut moved = at_manifest(2);
+    moved.next[0] -= 1;
+    let commands = story.clone().tell(story.found(0, &moved));
+    assert_eq!(commands[0], Command::Drop(p(0)), "the offsets must agree as well: {commands:?}");
+    let mut elsewhere = identity(0);
+    elsewhere.topic_ids[0] = "new".into();
+    let committed = offsets(&at_manifest(2));
+    let event = Event::Committed { partition: p(0), life: Life(2), committed, identity: elsewhere };
+    assert_eq!(story.clone().tell(event)[0], Command::Drop(p(0)), "and what it belongs to");
+}
+
+#[test]
+fn a_parked_state_is_used_once() {
+    let story = parked().assigned(0);
+    let event = story.found(0, &at_manifest(2));
+    let story = story.then(event).then(Event::Lost(vec![p(0)])).assigned(0);
+    let commands = story.clone().tell(story.found(0, &at_manifest(2)));
+    assert!(matches!(commands[..], [Command::Load { .. }]), "{commands:?}");
+}
+
+#[test]
+fn a_parked_state_does_not_wait_for_ever() {
+    let mut story = parked();
+    assert_eq!(story.tell(Event::Due), []);
+    assert_eq!(story.tell(Event::Due), []);
+    assert_eq!(story.tell(Event::Due), [Command::Drop(p(0))]);
+    assert_eq!(story.tell(Event::Due), []);
+}

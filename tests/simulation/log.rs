@@ -1,0 +1,228 @@
+//! The source topics, what a partition makes of them, and whether two states are the same.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use retentiond::engine::lifecycle::LifecycleSpec;
+use retentiond::engine::segments::DimensionSpec;
+use retentiond::engine::snapshot::{Periods, Snapshot};
+use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
+use retentiond::engine::zone::{Unit, Zone};
+use retentiond::engine::{Engine, Outcome};
+use retentiond::event::{Attributes, Currency, DAY, Event, HOUR, Kind, Money, Time};
+
+use crate::chance::Chance;
+
+/// Orders, and sessions, which do not drive time.
+pub const TOPICS: usize = 2;
+const LATENESS: i64 = 2 * DAY;
+const ORIGIN: i64 = 15_000 * DAY;
+
+pub fn spec() -> Spec {
+    let rolling = |name: &str, period: i64, active_for: i64, resolution: i64| RollingSpec {
+        name: name.into(),
+        period,
+        active_for,
+        resolution,
+    };
+    Spec {
+        rolling: vec![rolling("short", 2 * DAY, 3 * DAY, 6 * HOUR), rolling("long", 8 * DAY, 12 * DAY, DAY)],
+        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
+        zone: Zone::new(&TimeZone::UTC),
+        allowed_lateness: LATENESS,
+        // For as long as the log is: no copy counts, however far event time jumps between two records.
+        dedup_for: 60 * DAY,
+        history: None,
+        topics: vec![true, false],
+        dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
+        lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
+    }
+}
+
+/// What a message holds.
+#[derive(Debug, Clone)]
+pub enum Payload {
+    Event(Event<'static>),
+    Bad,
+}
+
+/// What leaves the daemon for other topics.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entry {
+    /// The test alert of an accepted order.
+    Alert { partition: i32, customer: String, order: String },
+    /// A message that entered no figure.
+    DeadLetter { partition: i32, topic: usize, offset: i64 },
+}
+
+impl Entry {
+    pub fn partition(&self) -> i32 {
+        match self {
+            Entry::Alert { partition, .. } | Entry::DeadLetter { partition, .. } => *partition,
+        }
+    }
+}
+
+/// Messages by topic and partition, each with its offset; offsets have gaps, as after aborted transactions.
+pub struct Log {
+    records: BTreeMap<(usize, i32), Vec<(i64, Payload)>>,
+    /// The offset behind the last record or gap.
+    ends: BTreeMap<(usize, i32), i64>,
+    /// Where event time stands, in milliseconds after the origin.
+    elapsed: i64,
+    ids: u32,
+}
+
+impl Log {
+    pub fn new() -> Log {
+        Log { records: BTreeMap::new(), ends: BTreeMap::new(), elapsed: 0, ids: 0 }
+    }
+
+    /// The first record at or after an offset.
+    pub fn at_or_after(&self, topic: usize, partition: i32, offset: i64) -> Option<&(i64, Payload)> {
+        let records = self.records.get(&(topic, partition))?;
+        records.get(records.partition_point(|(at, _)| *at < offset))
+    }
+
+    pub fn end(&self, topic: usize, partition: i32) -> i64 {
+        self.ends.get(&(topic, partition)).copied().unwrap_or(0)
+    }
+
+    pub fn produce(&mut self, partition: i32, chance: &mut Chance) {
+        let topic = usize::from(chance.happens(0.3));
+        self.elapsed += chance.within(0..2 * HOUR);
+        let payload = self.payload(topic, partition, chance);
+        let end = self.ends.entry((topic, partition)).or_insert(0);
+        *end += if chance.happens(0.1) { chance.within(1..4) } else { 0 };
+        self.records.entry((topic, partition)).or_default().push((*end, payload));
+        *end += 1;
+    }
+
+    fn payload(&mut self, topic: usize, partition: i32, chance: &mut Chance) -> Payload {
+        let former = self.records.get(&(topic, partition)).map_or(&[][..], Vec::as_slice);
+        if chance.happens(0.15)
+            && let Some((_, copy)) = chance.pick(former)
+        {
+            return copy.clone();
+        }
+        if chance.happens(0.05) {
+            return Payload::Bad;
+        }
+        let late = if chance.happens(0.2) { chance.within(0..4 * DAY) } else { chance.within(0..HOUR) };
+        let time = Time::clamped(ORIGIN + 20 * DAY + self.elapsed - late);
+        self.ids += 1;
+        let id = self.ids.to_string();
+        let amount =
+            Money { minor: chance.within(0..10_000), currency: Currency::from_code("EUR").expect("a currency") };
+        let kind = match chance.within(0..10) {
+            _ if topic == 1 => Kind::Session { id: Some(id.into()) },
+            0 => Kind::Refund { id: Some(id.into()), amount },
+            1 => Kind::Cancel { order: Some(id.into()), amount },
+            number => {
+                let mut attributes = Attributes::default();
+                if number < 8 {
+                    attributes.set(0, Cow::Borrowed(if number < 5 { "web" } else { "shop" }));
+                }
+                Kind::Order { id: Some(id.into()), amount, attributes, referred_by: None }
+            }
+        };
+        let customer = format!("c{partition}-{}", chance.within(0..9)).into();
+        Payload::Event(Event { customer, time, kind })
+    }
+}
+
+/// The engine of a partition and how far it has read.
+#[derive(Clone)]
+pub struct PartitionState {
+    partition: i32,
+    engine: Engine,
+    /// The next offset of each topic.
+    pub next: Vec<i64>,
+    /// Applied, duplicate, too late, bad.
+    tally: [u64; 4],
+}
+
+impl PartitionState {
+    pub fn empty(spec: &Arc<Spec>, partition: i32, next: Vec<i64>) -> PartitionState {
+        PartitionState { partition, engine: Engine::new(Arc::clone(spec)), next, tally: [0; 4] }
+    }
+
+    /// Applies a record; without `dedup` its identity is taken from it before.
+    pub fn apply(&mut self, topic: usize, offset: i64, payload: &Payload, dedup: bool) -> Option<Entry> {
+        self.next[topic] = offset + 1;
+        let dead_letter = Some(Entry::DeadLetter { partition: self.partition, topic, offset });
+        let Payload::Event(event) = payload else {
+            self.tally[3] += 1;
+            return dead_letter;
+        };
+        let outcome = if dedup { self.engine.apply(topic, event) } else { self.engine.apply(topic, &anonymous(event)) };
+        self.tally[outcome as usize] += 1;
+        match (outcome, &event.kind) {
+            (Outcome::TooLate, _) => dead_letter,
+            (Outcome::Applied, Kind::Order { id: Some(id), .. }) => Some(Entry::Alert {
+                partition: self.partition,
+                customer: event.customer.to_string(),
+                order: id.to_string(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Applies the log up to these offsets, and answers what leaves.
+    pub fn advance(&mut self, log: &Log, to: &[i64]) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for (topic, &to) in to.iter().enumerate() {
+            while let Some((offset, payload)) = log.at_or_after(topic, self.partition, self.next[topic])
+                && *offset < to
+            {
+                entries.extend(self.apply(topic, *offset, payload, true));
+            }
+            self.next[topic] = to;
+        }
+        entries
+    }
+
+    /// What of two states differs, if anything: every figure at several instants, outcomes, customers, watermarks.
+    pub fn difference(&self, other: &PartitionState) -> Option<String> {
+        let plain = |state: &PartitionState| {
+            let engine = &state.engine;
+            let marks: Vec<_> = (0..TOPICS).map(|topic| engine.clock().topic_watermark(topic)).collect();
+            (state.tally, engine.tracked_customers(), engine.first_event(), engine.first_order(), marks)
+        };
+        if plain(self) != plain(other) {
+            return Some(format!("{:?} is not {:?}", plain(self), plain(other)));
+        }
+        let watermark = self.engine.clock().watermark()?;
+        let instants = [
+            (watermark, Periods::Since(Time::clamped(ORIGIN))),
+            (watermark.plus(-3 * DAY), Periods::OpenAndPrevious),
+            (watermark.plus(5 * DAY), Periods::OpenAndPrevious),
+        ];
+        let (mut mine, mut theirs) = (self.engine.clone(), other.engine.clone());
+        for (at, periods) in instants {
+            let (mine, theirs) = (snapshot(&mut mine, at, periods), snapshot(&mut theirs, at, periods));
+            if mine != theirs {
+                return Some(format!("the figures at {at} differ: {mine:?}\nis not\n{theirs:?}"));
+            }
+        }
+        None
+    }
+}
+
+fn snapshot(engine: &mut Engine, at: Time, periods: Periods) -> Snapshot {
+    let mut snapshot = Snapshot::empty(engine.spec(), at, periods);
+    snapshot.add(engine);
+    snapshot
+}
+
+fn anonymous(event: &Event<'static>) -> Event<'static> {
+    let mut event = event.clone();
+    match &mut event.kind {
+        Kind::Order { id, .. } | Kind::Refund { id, .. } | Kind::Session { id } => *id = None,
+        Kind::Cancel { order, .. } => *order = None,
+        _ => {}
+    }
+    event
+}

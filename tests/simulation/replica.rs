@@ -1,0 +1,440 @@
+//! One process: the real protocol step, real engines, and the shell that the commands are carried out by.
+//!
+//! Its threads are modelled by notes that arrive later: what one thread tells another takes its time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use retentiond::checkpoint::protocol::{
+    BudgetId, Command, CommittedOffset, CommittedOffsets, CutId, Delivery, Event, Identity, Life, LoadFailure, Origin,
+    Rules, State,
+};
+use retentiond::source::Partition;
+
+use crate::broker::{Offsets, Reply, Request};
+use crate::client::Client;
+use crate::commit::Job;
+use crate::log::{PartitionState, TOPICS};
+use crate::store::Absent;
+use crate::worker::{Files, Part, UploadJob, Work};
+use crate::world::{Action, Fault, World};
+
+/// What one entry of the outbox counts.
+pub const ENTRY_BYTES: u64 = 100;
+const OUTBOX_LIMIT: u64 = 20 * ENTRY_BYTES;
+const BUDGET: i64 = 900;
+
+/// What a thread of the process is told.
+#[derive(Debug)]
+pub enum Note {
+    Poll,
+    Heartbeat,
+    Tell(Event),
+    Work(i32),
+    /// A worker has taken an engine over, which stands here.
+    Begun(i32, Life, Vec<i64>),
+    Load {
+        partition: i32,
+        life: Life,
+        manifest: String,
+    },
+    FindStart(i32, Life),
+    StoreFile(CutId, i32),
+    StoreManifest(CutId, i32),
+    Delete(i32, Vec<String>),
+    GoOnCommitting,
+    Abort(CutId),
+    Init(Option<CutId>),
+    Read(i32, Life),
+    ReadBack(CutId, Vec<i32>),
+    Reply(u64, Reply),
+}
+
+/// What an answer is for.
+#[derive(Debug)]
+pub enum Purpose {
+    Join,
+    Heartbeat,
+    Read(i32, Life),
+    ReadBack(CutId, Vec<i32>),
+    Init(Option<CutId>),
+    Job,
+}
+
+/// Where a running partition is read.
+pub struct Reading {
+    pub next: Vec<i64>,
+}
+
+pub struct Replica {
+    pub id: u64,
+    pub slot: usize,
+    pub asleep_until: i64,
+    pub ended: bool,
+    /// Whether it was told that another took its name.
+    pub fenced: bool,
+    pub delivery: Delivery,
+    pub protocol: State,
+    pub client: Client,
+    pub calls: BTreeMap<u64, Purpose>,
+    lives: BTreeMap<i32, Life>,
+    pub reading: BTreeMap<i32, Reading>,
+    held: bool,
+    outbox_told: u64,
+    loaded: BTreeMap<(i32, Life), PartitionState>,
+    pub workers: BTreeMap<i32, Part>,
+    pub files: BTreeMap<i32, Files>,
+    pub uploads: BTreeMap<(CutId, i32), UploadJob>,
+    pub captured: BTreeMap<CutId, crate::broker::Membership>,
+    pub jobs: VecDeque<Job>,
+    pub producer: Option<crate::broker::Producer>,
+    pub initializing: bool,
+}
+
+impl Replica {
+    pub fn new(id: u64, slot: usize, instance: Option<usize>, eager: bool, delivery: Delivery) -> Replica {
+        let rules = Rules {
+            delivery,
+            topics: (0..TOPICS).map(|topic| format!("topic-{topic}")).collect(),
+            outbox_limit: OUTBOX_LIMIT,
+            parked_for: 8,
+        };
+        Replica {
+            id,
+            slot,
+            asleep_until: 0,
+            ended: false,
+            fenced: false,
+            delivery,
+            protocol: State::new(rules),
+            client: Client::new(instance, eager),
+            calls: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            held: false,
+            outbox_told: 0,
+            loaded: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            files: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            captured: BTreeMap::new(),
+            jobs: VecDeque::new(),
+            producer: None,
+            initializing: false,
+        }
+    }
+
+    pub fn start(&mut self, world: &mut World) {
+        self.join(world);
+        if self.delivery == Delivery::ExactlyOnce {
+            self.initializing = true;
+            self.note(world, 0, Note::Init(None));
+        }
+        self.note(world, 10, Note::Poll);
+        self.note(world, 50, Note::Heartbeat);
+        let due = world.due_every;
+        self.note(world, due, Note::Tell(Event::Due));
+    }
+
+    /// Lets a thread of this process know, after a while.
+    pub fn note(&self, world: &mut World, after: i64, note: Note) {
+        world.schedule(after, Action::Note(self.id, note));
+    }
+
+    /// As [`Replica::note`], after as long as a thread happens to take.
+    pub fn note_soon(&self, world: &mut World, note: Note) {
+        let after = world.thread_delay();
+        self.note(world, after, note);
+    }
+
+    pub fn call(&mut self, world: &mut World, request: Request, purpose: Purpose) {
+        let for_producer = matches!(
+            request,
+            Request::InitProducer(_)
+                | Request::Produce(..)
+                | Request::SendOffsets(..)
+                | Request::EndTransaction { commit: true, .. }
+        );
+        if self.fenced && for_producer {
+            world.violated(format!("process {} was fenced and yet sends {request:?}", self.id));
+        }
+        let call = world.call(self.id, request);
+        self.calls.insert(call, purpose);
+    }
+
+    pub fn take_note(&mut self, world: &mut World, note: Note) {
+        match note {
+            Note::Poll => self.poll(world),
+            Note::Heartbeat => self.heartbeat(world),
+            Note::Tell(event) => {
+                if event == Event::Due {
+                    let due = world.due_every;
+                    self.note(world, due, Note::Tell(Event::Due));
+                }
+                self.tell(world, event);
+            }
+            Note::Work(partition) => self.work(world, partition),
+            Note::Begun(partition, life, next) => {
+                if self.lives.get(&partition) == Some(&life) {
+                    self.reading.insert(partition, Reading { next });
+                }
+            }
+            Note::Load { partition, life, manifest } => self.load(world, partition, life, &manifest),
+            Note::FindStart(partition, life) => self.find_start(world, partition, life),
+            Note::StoreFile(cut, partition) => self.store_file(world, cut, partition),
+            Note::StoreManifest(cut, partition) => self.store_manifest(world, cut, partition),
+            Note::Delete(partition, names) => {
+                world.delete(&names);
+                if let Some(files) = self.files.get_mut(&partition) {
+                    files.forget(&names);
+                }
+            }
+            Note::GoOnCommitting => self.go_on_committing(world),
+            Note::Abort(cut) => self.abort(cut),
+            Note::Init(renewed) => {
+                let request = Request::InitProducer(self.slot);
+                self.call(world, request, Purpose::Init(renewed));
+            }
+            Note::Read(partition, life) => {
+                self.call(world, Request::FetchOffsets(vec![partition]), Purpose::Read(partition, life));
+            }
+            Note::ReadBack(cut, partitions) => {
+                let request = Request::FetchOffsets(partitions.clone());
+                self.call(world, request, Purpose::ReadBack(cut, partitions));
+            }
+            Note::Reply(call, reply) => self.answered(world, call, reply),
+        }
+    }
+
+    fn answered(&mut self, world: &mut World, call: u64, reply: Reply) {
+        let Some(purpose) = self.calls.remove(&call) else { return };
+        match purpose {
+            Purpose::Join => self.joined(world, reply),
+            Purpose::Heartbeat => self.heard(world, reply),
+            Purpose::Job => self.job_answered(world, reply),
+            Purpose::Init(renewed) => self.initialized(world, renewed, reply),
+            Purpose::Read(partition, life) => match reply {
+                Reply::Offsets(found) => {
+                    let committed = found.into_iter().next().map_or(vec![None; TOPICS], |(_, found)| raw(found));
+                    let identity = world.identity(partition);
+                    let partition = Partition(partition);
+                    self.tell(world, Event::Committed { partition, life, committed, identity });
+                }
+                // As librdkafka does: it waits for the transaction.
+                Reply::Unstable => self.note(world, 60, Note::Read(partition, life)),
+                _ => self.tell(world, Event::Unavailable { partition: Partition(partition), life }),
+            },
+            Purpose::ReadBack(cut, partitions) => match reply {
+                Reply::Offsets(found) => {
+                    let committed = found.into_iter().map(|(partition, found)| (Partition(partition), raw(found)));
+                    let committed = committed.collect();
+                    self.tell(world, Event::ReadBack { cut, committed });
+                }
+                _ => self.note(world, 60, Note::ReadBack(cut, partitions)),
+            },
+        }
+    }
+
+    /// Takes a step of the protocol and does what it commands; the process may die before each.
+    pub fn tell(&mut self, world: &mut World, event: Event) {
+        world.trace(|| format!("process {}: {event:?}", self.id));
+        let commands = self.protocol.step(event);
+        for command in commands {
+            if self.ended {
+                return;
+            }
+            if world.crashes() {
+                world.trace(|| format!("process {} dies before {command:?}", self.id));
+                world.stats.crashes += 1;
+                self.ended = true;
+                return;
+            }
+            world.trace(|| format!("process {}:   {command:?}", self.id));
+            self.obey(world, command);
+        }
+    }
+
+    fn obey(&mut self, world: &mut World, command: Command) {
+        match command {
+            Command::ReadCommitted(partition, life) => self.note_soon(world, Note::Read(partition.0, life)),
+            Command::FindStart(partition, life) => self.note_soon(world, Note::FindStart(partition.0, life)),
+            Command::Load { partition, life, manifest, .. } => {
+                self.note_soon(world, Note::Load { partition: partition.0, life, manifest });
+            }
+            Command::Begin { partition, life, origin, next } => self.begin(world, partition.0, life, origin, next),
+            Command::Stop(partitions) => {
+                for partition in partitions {
+                    self.lives.remove(&partition.0);
+                    self.reading.remove(&partition.0);
+                }
+            }
+            Command::Cut(cut, partitions) => self.cut(world, cut, &partitions),
+            Command::CommitGenesis(cut, parts) => self.commit_genesis(world, cut, &parts),
+            Command::Commit(cut, parts) => self.commit(world, cut, &parts),
+            Command::Abort(cut) => {
+                world.stats.aborts += 1;
+                // A plain commit is the poll thread's own; the commit thread hears of it later.
+                match self.delivery {
+                    _ if world.fault == Some(Fault::AbandonedCutCommitted) => {}
+                    Delivery::AtLeastOnce => self.abort(cut),
+                    Delivery::ExactlyOnce => self.ask_to_abort(world, cut),
+                }
+            }
+            Command::RenewProducer(cut) => {
+                world.stats.renewals += 1;
+                self.initializing = true;
+                self.note_soon(world, Note::Init(Some(cut)));
+            }
+            Command::ReadBack(cut, partitions) => {
+                let partitions = partitions.into_iter().map(|partition| partition.0).collect();
+                self.note_soon(world, Note::ReadBack(cut, partitions));
+            }
+            Command::Settle(cut, partition) => self.queue(world, partition.0, Work::Settle(cut)),
+            Command::TakeBack(cut, partition) => {
+                world.stats.taken_back += 1;
+                self.haunt(world, cut, partition.0);
+                self.uploads.remove(&(cut, partition.0));
+                self.queue(world, partition.0, Work::TakeBack(cut));
+            }
+            Command::Delete(partition, names) => self.note_soon(world, Note::Delete(partition.0, names)),
+            Command::Park(partition) => {
+                world.stats.parked += 1;
+                self.queue(world, partition.0, Work::Park);
+            }
+            Command::Drop(partition) => self.drop_state(world, partition.0),
+            Command::Release(partitions) => self.release(world, &partitions),
+            Command::Fail(partition, reason) => world.failed_closed(self, partition.0, &reason),
+            Command::Hold => {
+                world.stats.holds += 1;
+                self.held = true;
+            }
+            Command::GoOn => self.held = false,
+            Command::StartBudget(budget) => self.start_budget(world, budget),
+            Command::Close => {
+                self.leave(world);
+                self.ended = true;
+            }
+            Command::Exit => {
+                world.stats.exits += 1;
+                self.ended = true;
+            }
+        }
+    }
+
+    fn start_budget(&self, world: &mut World, budget: BudgetId) {
+        self.note(world, BUDGET, Note::Tell(Event::BudgetOver(budget)));
+    }
+
+    fn drop_state(&mut self, world: &mut World, partition: i32) {
+        self.lives.remove(&partition);
+        self.reading.remove(&partition);
+        self.loaded.retain(|(of, _), _| *of != partition);
+        self.uploads.retain(|(_, of), _| *of != partition);
+        self.queue(world, partition, Work::Drop);
+    }
+
+    fn begin(&mut self, world: &mut World, partition: i32, life: Life, origin: Origin, next: Vec<i64>) {
+        self.lives.insert(partition, life);
+        let state = match origin {
+            Origin::Genesis { .. } => {
+                world.stats.begun_empty += 1;
+                world.may_begin_empty(self, partition);
+                self.files.insert(partition, Files::default());
+                Some(PartitionState::empty(&world.spec, partition, next))
+            }
+            Origin::Loaded => {
+                world.stats.begun_loaded += 1;
+                let state = self.loaded.remove(&(partition, life));
+                if state.is_none() {
+                    world.violated(format!("process {}: partition {partition} begins without its state", self.id));
+                }
+                state
+            }
+            Origin::Parked => {
+                world.stats.begun_parked += 1;
+                None
+            }
+        };
+        self.queue(world, partition, Work::Begin(life, state.map(Box::new)));
+    }
+
+    fn load(&mut self, world: &mut World, partition: i32, life: Life, manifest: &str) {
+        let of = Partition(partition);
+        let failed = |failure| Event::LoadFailed { partition: of, life, failure };
+        if world.store_fails() {
+            return self.tell(world, failed(LoadFailure::Unavailable));
+        }
+        let event = match world.store.restore(manifest) {
+            Err(Absent::Missing(name)) => failed(LoadFailure::Missing(name)),
+            Err(Absent::Corrupt(name)) => failed(LoadFailure::Corrupt(name)),
+            Ok((found, state)) => {
+                self.loaded.insert((partition, life), state);
+                self.files.insert(partition, Files::loaded(manifest, &found));
+                Event::Loaded { partition: of, life, manifest: found.identity, next: found.next }
+            }
+        };
+        self.tell(world, event);
+    }
+
+    fn find_start(&mut self, world: &mut World, partition: i32, life: Life) {
+        let has_checkpoints = world.store.has_checkpoints(partition);
+        let now = world.now;
+        let event =
+            Event::StartFound { partition: Partition(partition), life, has_checkpoints, next: vec![0; TOPICS], now };
+        self.tell(world, event);
+    }
+
+    /// Hands out records, and says what waits in the outbox.
+    fn poll(&mut self, world: &mut World) {
+        let after = world.chance.within(20..50);
+        self.note(world, after, Note::Poll);
+        let waiting = self.workers.values().map(Part::outbox_entries).sum::<u64>() * ENTRY_BYTES;
+        if waiting != self.outbox_told {
+            self.outbox_told = waiting;
+            self.tell(world, Event::Outbox(waiting));
+        }
+        if self.held || self.ended {
+            return;
+        }
+        let mut batches = Vec::new();
+        for (&partition, reading) in &mut self.reading {
+            for topic in 0..TOPICS {
+                let mut batch = Vec::new();
+                let most = world.chance.within(1..10) as usize;
+                while batch.len() < most
+                    && let Some((offset, _)) = world.log.at_or_after(topic, partition, reading.next[topic])
+                {
+                    batch.push(*offset);
+                    reading.next[topic] = offset + 1;
+                }
+                if !batch.is_empty() {
+                    batches.push((partition, Work::Records(topic, batch)));
+                }
+            }
+        }
+        for (partition, batch) in batches {
+            self.queue(world, partition, batch);
+        }
+    }
+
+    /// What the coordinator would have to think of this process.
+    pub fn partitions_running(&self) -> BTreeSet<i32> {
+        self.reading.keys().copied().collect()
+    }
+}
+
+fn raw(found: Option<Offsets>) -> CommittedOffsets {
+    let Some(Offsets { next, metadata }) = found else { return vec![None; TOPICS] };
+    next.into_iter().map(|offset| Some(CommittedOffset { offset, metadata: metadata.clone() })).collect()
+}
+
+/// What a state of this world belongs to.
+pub fn identity(store: &str, topic_id: &str, partition_count: i32, partition: i32) -> Identity {
+    Identity {
+        group: "g".into(),
+        partition: Partition(partition),
+        store: store.into(),
+        topic_ids: (0..TOPICS).map(|topic| format!("{topic_id}-{topic}")).collect(),
+        partition_count,
+        definition: "d1".into(),
+    }
+}

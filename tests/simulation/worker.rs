@@ -1,0 +1,238 @@
+//! The workers of a process, one queue for each partition, and its upload task.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use retentiond::checkpoint::metadata::Metadata;
+use retentiond::checkpoint::protocol::{CutId, Event, Life, Position, Upload};
+use retentiond::source::Partition;
+
+use crate::log::{Entry, PartitionState};
+use crate::replica::{Note, Replica};
+use crate::store::{Clones, Manifest, Object, Snapshots};
+use crate::world::{Fault, World};
+
+/// Files that a manifest names; a longer chain leaves its oldest behind.
+const CHAIN: usize = 3;
+
+#[derive(Debug)]
+pub enum Work {
+    Records(usize, Vec<i64>),
+    /// With an engine, or with the parked one.
+    Begin(Life, Option<Box<PartitionState>>),
+    Cut(CutId),
+    Settle(CutId),
+    TakeBack(CutId),
+    Park,
+    Drop,
+}
+
+impl std::fmt::Debug for PartitionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "state at {:?}", self.next)
+    }
+}
+
+/// An engine with what waits for its transaction.
+struct Live {
+    state: PartitionState,
+    outbox: Vec<Entry>,
+    /// The cut that is under way, and its entries.
+    open: Option<(CutId, Vec<Entry>)>,
+    /// Whether anything was applied since the last cut that is not taken back.
+    changed: bool,
+}
+
+#[derive(Default)]
+pub struct Part {
+    queue: VecDeque<Work>,
+    live: Option<Live>,
+    parked: Option<Live>,
+}
+
+impl Part {
+    pub fn outbox_entries(&self) -> u64 {
+        let entries = |live: &Live| live.outbox.len() + live.open.as_ref().map_or(0, |(_, entries)| entries.len());
+        self.live.iter().chain(&self.parked).map(entries).sum::<usize>() as u64
+    }
+}
+
+/// The files of a partition that this process may speak of.
+#[derive(Default)]
+pub struct Files {
+    chain: Vec<String>,
+    /// Named by own manifests and not deleted, the manifests themselves included.
+    known: BTreeSet<String>,
+}
+
+impl Files {
+    pub fn loaded(name: &str, manifest: &Manifest) -> Files {
+        let known = manifest.files.iter().cloned().chain([name.to_owned()]).collect();
+        Files { chain: manifest.files.clone(), known }
+    }
+
+    /// These are deleted.
+    pub fn forget(&mut self, names: &[String]) {
+        self.known.retain(|name| !names.contains(name));
+    }
+}
+
+/// A partition's share of a cut on its way to the store.
+pub struct UploadJob {
+    content: <Clones as Snapshots>::Content,
+    pub entries: Vec<Entry>,
+    name: String,
+    pub upload: Upload,
+    files: Vec<String>,
+    pub stored: bool,
+}
+
+impl Replica {
+    /// Queues work for a partition's worker.
+    pub fn queue(&mut self, world: &mut World, partition: i32, work: Work) {
+        let part = self.workers.entry(partition).or_default();
+        part.queue.push_back(work);
+        if part.queue.len() == 1 {
+            self.note_soon(world, Note::Work(partition));
+        }
+    }
+
+    /// The worker does the next thing in its queue.
+    pub fn work(&mut self, world: &mut World, partition: i32) {
+        let Some(part) = self.workers.get_mut(&partition) else { return };
+        let Some(work) = part.queue.pop_front() else { return };
+        let more = !part.queue.is_empty();
+        match work {
+            Work::Records(topic, offsets) => part.apply(world, partition, topic, &offsets),
+            Work::Begin(life, state) => {
+                let fresh =
+                    |state: Box<PartitionState>| Live { state: *state, outbox: vec![], open: None, changed: false };
+                part.live = state.map(fresh).or_else(|| part.parked.take());
+                part.parked = None;
+                match &part.live {
+                    Some(live) => {
+                        let next = live.state.next.clone();
+                        self.note_soon(world, Note::Begun(partition, life, next));
+                    }
+                    None => world.violated(format!("process {}: nothing is parked of {partition}", self.id)),
+                }
+            }
+            Work::Cut(cut) => self.copy(world, cut, partition),
+            Work::Settle(cut) => part.settle(world, cut),
+            Work::TakeBack(cut) => part.take_back(cut, world.fault == Some(Fault::OutboxNotReturned)),
+            Work::Park => part.parked = part.live.take(),
+            Work::Drop => (part.live, part.parked) = (None, None),
+        }
+        if more {
+            self.note_soon(world, Note::Work(partition));
+        }
+    }
+
+    fn copy(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        let of = Partition(partition);
+        let Some(live) = self.workers.get_mut(&partition).and_then(|part| part.live.as_mut()) else { return };
+        if !live.changed {
+            return self.note_soon(world, Note::Tell(Event::Unchanged { cut, partition: of }));
+        }
+        live.changed = false;
+        let entries = std::mem::take(&mut live.outbox);
+        live.open = Some((cut, entries.clone()));
+        let content = Clones::cut(&live.state);
+        let mut next = live.state.next.clone();
+        if world.fault == Some(Fault::OffsetsOfThePollThread)
+            && let Some(reading) = self.reading.get(&partition)
+        {
+            next.clone_from(&reading.next);
+        }
+        let nonce = world.nonce();
+        let name = format!("g/p{partition}/{nonce:06}-{}", self.id);
+        let files = self.files.entry(partition).or_default();
+        let skip = files.chain.len().saturating_sub(CHAIN - 1);
+        let live_files: Vec<String> = files.chain.iter().skip(skip).cloned().chain([format!("{name}.state")]).collect();
+        let manifest = format!("{name}.json");
+        let superseded = files.known.iter().filter(|file| !live_files.contains(file)).cloned().collect();
+        let metadata = Metadata::Manifest { name: manifest, digest: format!("{nonce:08x}") };
+        let upload = Upload { position: Position { next, metadata }, superseded };
+        let job = UploadJob { content, entries, name, upload: upload.clone(), files: live_files, stored: false };
+        self.uploads.retain(|(former, of), _| *of != partition || former.0 + 4 > cut.0);
+        self.uploads.insert((cut, partition), job);
+        if world.fault == Some(Fault::UploadAfterCommit) {
+            self.note_soon(world, Note::Tell(Event::Uploaded { cut, partition: of, upload }));
+        }
+        let after = world.upload_delay();
+        self.note(world, after, Note::StoreFile(cut, partition));
+    }
+
+    pub fn store_file(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        let Some(job) = self.uploads.get(&(cut, partition)) else { return };
+        if world.store_fails() {
+            return self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+        }
+        if !world.store.create(&format!("{}.state", job.name), Object::File(job.content.clone())) {
+            world.violated(format!("the file {} was there already", job.name));
+        }
+        let after = world.upload_delay();
+        self.note(world, after, Note::StoreManifest(cut, partition));
+    }
+
+    pub fn store_manifest(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        if world.crashes() {
+            world.trace(|| format!("process {} dies between files and manifest", self.id));
+            world.stats.crashes += 1;
+            self.ended = true;
+            return;
+        }
+        let Some(job) = self.uploads.get_mut(&(cut, partition)) else { return };
+        if world.store_fails() {
+            return self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+        }
+        let name = format!("{}.json", job.name);
+        let next = job.upload.position.next.clone();
+        let manifest = Manifest { identity: world.identity(partition), next, files: job.files.clone() };
+        if !world.store.create(&name, Object::Manifest(manifest)) {
+            world.violated(format!("the manifest {name} was there already"));
+        }
+        job.stored = true;
+        let files = self.files.entry(partition).or_default();
+        files.chain.clone_from(&job.files);
+        files.known.extend(job.files.iter().cloned().chain([name]));
+        let upload = job.upload.clone();
+        if world.fault == Some(Fault::DeleteBeforeCommit) {
+            world.delete(&upload.superseded);
+        }
+        self.tell(world, Event::Uploaded { cut, partition: Partition(partition), upload });
+    }
+}
+
+impl Part {
+    fn apply(&mut self, world: &mut World, partition: i32, topic: usize, offsets: &[i64]) {
+        let Some(live) = &mut self.live else { return };
+        for &offset in offsets {
+            let Some((due, payload)) = world.log.at_or_after(topic, partition, live.state.next[topic]) else { return };
+            if *due != offset {
+                let due = *due;
+                return world.violated(format!("partition {partition} applies {offset} of topic {topic}, not {due}"));
+            }
+            let entry = live.state.apply(topic, offset, payload, world.fault != Some(Fault::NoDedup));
+            live.outbox.extend(entry);
+            live.changed = true;
+        }
+    }
+
+    fn settle(&mut self, world: &mut World, cut: CutId) {
+        let open = self.live.as_mut().or(self.parked.as_mut()).and_then(|live| live.open.take());
+        if open.is_none_or(|(open, _)| open != cut) {
+            world.violated(format!("{cut:?} is settled, but is not open"));
+        }
+    }
+
+    fn take_back(&mut self, cut: CutId, forget: bool) {
+        let Some(live) = self.live.as_mut().or(self.parked.as_mut()) else { return };
+        if let Some((_, mut entries)) = live.open.take_if(|(open, _)| *open == cut) {
+            live.changed = true;
+            if !forget {
+                entries.append(&mut live.outbox);
+                live.outbox = entries;
+            }
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! Time, the network, chance and trouble; and what must be true at every commit.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use retentiond::checkpoint::metadata::Metadata;
+use retentiond::checkpoint::protocol::{Delivery, Identity, Reason};
+use retentiond::engine::spec::Spec;
+
+use crate::broker::{Broker, Decided, Marker, Offsets, Reply, Request};
+use crate::chance::Chance;
+use crate::log::{Entry, Log, PartitionState, TOPICS};
+use crate::replica::{Note, Replica, identity};
+use crate::store::{Clones, Store};
+
+const REQUEST_TIMEOUT: i64 = 800;
+const JOIN_TIMEOUT: i64 = 5_000;
+const TRACED_STEPS: usize = 150;
+
+/// A rule broken on purpose, to see that the simulation finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The coordinators look at no epoch and at no generation.
+    NoFencing,
+    /// Who is fenced makes a new producer and goes on.
+    FencedIgnored,
+    /// Copies of events count.
+    NoDedup,
+    /// Committed offsets are read past pending transactions.
+    UnstableRead,
+    /// A cut is reported as uploaded when its upload begins.
+    UploadAfterCommit,
+    /// The membership that a transaction shows is the one at its end.
+    MembershipCapturedLate,
+    /// A cut that was taken back is committed later.
+    AbandonedCutCommitted,
+    /// Superseded files are deleted once the new manifest is stored.
+    DeleteBeforeCommit,
+    /// Entries of a cut that was taken back are dropped.
+    OutboxNotReturned,
+    /// An unknown outcome counts as aborted.
+    UnknownTakenForAborted,
+    /// The offsets of a cut are those of what was handed out.
+    OffsetsOfThePollThread,
+}
+
+impl Fault {
+    pub const ALL: [Fault; 11] = [
+        Fault::NoFencing,
+        Fault::FencedIgnored,
+        Fault::NoDedup,
+        Fault::UnstableRead,
+        Fault::UploadAfterCommit,
+        Fault::MembershipCapturedLate,
+        Fault::AbandonedCutCommitted,
+        Fault::DeleteBeforeCommit,
+        Fault::OutboxNotReturned,
+        Fault::UnknownTakenForAborted,
+        Fault::OffsetsOfThePollThread,
+    ];
+}
+
+/// How often what was met: the simulation is worth something only if it meets everything.
+#[derive(Debug, Default, Clone)]
+pub struct Stats {
+    pub events: u64,
+    pub crashes: u64,
+    pub sleeps: u64,
+    pub replaced: u64,
+    pub closings: u64,
+    pub exits: u64,
+    pub lost: u64,
+    pub cuts: u64,
+    pub commits: u64,
+    pub aborts: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub renewals: u64,
+    pub taken_back: u64,
+    pub parked: u64,
+    pub begun_empty: u64,
+    pub begun_loaded: u64,
+    pub begun_parked: u64,
+    pub holds: u64,
+    pub deleted: u64,
+    pub failed_closed: u64,
+    pub static_rejoins: u64,
+    pub two_owners: u64,
+}
+
+impl Stats {
+    fn all(&self) -> [u64; 23] {
+        let Stats { events, crashes, sleeps, replaced, closings, exits, lost, cuts, commits, aborts, .. } = *self;
+        let Stats { refused, unknown, renewals, taken_back, parked, begun_empty, begun_loaded, .. } = *self;
+        let Stats { begun_parked, holds, deleted, failed_closed, static_rejoins, two_owners, .. } = *self;
+        [
+            events,
+            crashes,
+            sleeps,
+            replaced,
+            closings,
+            exits,
+            lost,
+            cuts,
+            commits,
+            aborts,
+            refused,
+            unknown,
+            renewals,
+            taken_back,
+            parked,
+            begun_empty,
+            begun_loaded,
+            begun_parked,
+            holds,
+            deleted,
+            failed_closed,
+            static_rejoins,
+            two_owners,
+        ]
+    }
+
+    pub fn add(&mut self, other: &Stats) {
+        let [
+            events,
+            crashes,
+            sleeps,
+            replaced,
+            closings,
+            exits,
+            lost,
+            cuts,
+            commits,
+            aborts,
+            refused,
+            unknown,
+            renewals,
+            taken_back,
+            parked,
+            begun_empty,
+            begun_loaded,
+            begun_parked,
+            holds,
+            deleted,
+            failed_closed,
+            static_rejoins,
+            two_owners,
+        ] = std::array::from_fn(|i| self.all()[i] + other.all()[i]);
+        *self = Stats {
+            events,
+            crashes,
+            sleeps,
+            replaced,
+            closings,
+            exits,
+            lost,
+            cuts,
+            commits,
+            aborts,
+            refused,
+            unknown,
+            renewals,
+            taken_back,
+            parked,
+            begun_empty,
+            begun_loaded,
+            begun_parked,
+            holds,
+            deleted,
+            failed_closed,
+            static_rejoins,
+            two_owners,
+        };
+    }
+
+    /// Whether everything was met at least once.
+    pub fn is_complete(&self) -> bool {
+        self.all().iter().all(|&met| met > 0)
+    }
+}
+
+#[derive(Debug)]
+pub enum Action {
+    /// For a thread of a process.
+    Note(u64, Note),
+    /// A request arrives at the broker; the answer takes so long, or gets lost.
+    Serve {
+        call: u64,
+        process: u64,
+        request: Request,
+        answer_after: Option<i64>,
+    },
+    Mark(Marker),
+    BrokerTick,
+    Produce(i32),
+    Trouble,
+    Start(usize),
+    Check,
+}
+
+struct Scheduled {
+    at: i64,
+    order: u64,
+    action: Action,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// How much goes wrong; shares of 1.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble {
+    pub crash: f64,
+    pub lose: f64,
+    pub slow: f64,
+    /// Of the commit thread's doings, how many it does only after a while.
+    pub stall: f64,
+    pub store_fails: f64,
+}
+
+/// What is true of a partition by decision of the coordinators.
+pub struct Truth {
+    /// A run of the committed prefix from scratch.
+    reference: PartitionState,
+    pub committed: Option<Offsets>,
+    /// What leaves for the prefix.
+    expected: Vec<Entry>,
+}
+
+pub struct World {
+    pub now: i64,
+    order: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    pub chance: Chance,
+    pub trouble: Trouble,
+    pub fault: Option<Fault>,
+    pub delivery: Delivery,
+    pub partitions: i32,
+    pub spec: Arc<Spec>,
+    pub log: Log,
+    pub store: Store<Clones>,
+    pub broker: Broker,
+    pub truth: BTreeMap<i32, Truth>,
+    pub due_every: i64,
+    pub stats: Stats,
+    pub topic_id: String,
+    pub partition_count: i32,
+    /// The reasons for which partitions are to fail closed, once that was provoked.
+    pub provoked: bool,
+    pub failures: Vec<(i32, String)>,
+    /// Of each call that was served, who waits for the answer, and how long that takes.
+    waiting: BTreeMap<u64, (u64, Option<i64>)>,
+    next_call: u64,
+    next_nonce: u64,
+    traces: bool,
+    trace: VecDeque<String>,
+    pub violation: Option<String>,
+}
+
+impl World {
+    pub fn new(seed: u64, fault: Option<Fault>, traces: bool) -> World {
+        let mut chance = Chance::new(seed);
+        let partitions = i32::try_from(chance.within(1..4)).unwrap_or(1);
+        let delivery = if seed % 8 == 7 { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+        let mut broker = Broker::new(partitions);
+        broker.fences = fault != Some(Fault::NoFencing);
+        broker.reads_stably = fault != Some(Fault::UnstableRead);
+        let spec = Arc::new(crate::log::spec());
+        let truth = |partition| {
+            let reference = PartitionState::empty(&spec, partition, vec![0; TOPICS]);
+            (partition, Truth { reference, committed: None, expected: Vec::new() })
+        };
+        World {
+            now: 0,
+            order: 0,
+            queue: BinaryHeap::new(),
+            trouble: Trouble::default(),
+            fault,
+            delivery,
+            partitions,
+            truth: (0..partitions).map(truth).collect(),
+            spec,
+            log: Log::new(),
+            store: Store::new(),
+            broker,
+            due_every: chance.within(200..700),
+            chance,
+            stats: Stats::default(),
+            topic_id: "id".into(),
+            partition_count: partitions,
+            provoked: false,
+            failures: Vec::new(),
+            waiting: BTreeMap::new(),
+            next_call: 0,
+            next_nonce: 0,
+            traces,
+            trace: VecDeque::new(),
+            violation: None,
+        }
+    }
+
+    pub fn schedule(&mut self, after: i64, action: Action) {
+        self.schedule_at(self.now + after, action);
+    }
+
+    pub fn schedule_at(&mut self, at: i64, action: Action) {
+        self.order += 1;
+        self.queue.push(Reverse(Scheduled { at, order: self.order, action }));
+    }
+
+    /// The next thing to happen; time moves on to it.
+    pub fn next_action(&mut self) -> Option<Action> {
+        let Reverse(next) = self.queue.pop()?;
+        self.now = next.at;
+        self.stats.events += 1;
+        Some(next.action)
+    }
+
+    pub fn trace(&mut self, text: impl FnOnce() -> String) {
+        if self.traces {
+            if self.trace.len() == TRACED_STEPS {
+                self.trace.pop_front();
+            }
+            self.trace.push_back(format!("{:>6} {}", self.now, text()));
+        }
+    }
+
+    pub fn last_steps(&self) -> String {
+        self.trace.iter().fold(String::new(), |mut text, line| {
+            _ = writeln!(text, "{line}");
+            text
+        })
+    }
+
+    /// Something is not as it must be; the first such thing counts.
+    pub fn violated(&mut self, what: String) {
+        self.trace(|| format!("VIOLATION {what}"));
+        self.violation.get_or_insert(what);
+    }
+
+    // Chance and trouble ---------------------------------------------------------------------------------------------
+
+    pub fn crashes(&mut self) -> bool {
+        let share = self.trouble.crash;
+        self.chance.happens(share)
+    }
+
+    pub fn store_fails(&mut self) -> bool {
+        let share = self.trouble.store_fails;
+        self.chance.happens(share)
+    }
+
+    fn delay(&mut self, usual: i64, slow: i64) -> i64 {
+        let share = self.trouble.slow;
+        if self.chance.happens(share) { self.chance.within(usual..slow) } else { self.chance.within(1..usual) }
+    }
+
+    pub fn thread_delay(&mut self) -> i64 {
+        self.delay(4, 1_500)
+    }
+
+    pub fn commit_delay(&mut self) -> i64 {
+        let share = self.trouble.stall;
+        if self.chance.happens(share) { self.chance.within(300..2_400) } else { self.thread_delay() }
+    }
+
+    pub fn upload_delay(&mut self) -> i64 {
+        self.delay(60, 1_500)
+    }
+
+    pub fn nonce(&mut self) -> u64 {
+        self.next_nonce += 1;
+        self.next_nonce
+    }
+
+    // The network ----------------------------------------------------------------------------------------------------
+
+    /// Sends a request; an answer comes in any case, if only that there was none in time.
+    pub fn call(&mut self, process: u64, request: Request) -> u64 {
+        self.next_call += 1;
+        let call = self.next_call;
+        let lose = self.trouble.lose;
+        let timeout = if matches!(request, Request::Join { .. }) { JOIN_TIMEOUT } else { REQUEST_TIMEOUT };
+        // Nothing guards a plain commit that arrives after its sender has given it up.
+        let slowest = if matches!(request, Request::CommitOffsets(..)) { timeout / 2 } else { 2_000 };
+        let (there, back) = (self.delay(12, slowest), self.delay(12, 2_000));
+        let answer_after = (!self.chance.happens(lose)).then_some(back);
+        if !self.chance.happens(lose) {
+            self.schedule(there, Action::Serve { call, process, request, answer_after });
+        }
+        self.schedule(timeout, Action::Note(process, Note::Reply(call, Reply::TimedOut)));
+        call
+    }
+
+    pub fn serve(&mut self, call: u64, process: u64, request: Request, answer_after: Option<i64>) {
+        if !matches!(request, Request::Heartbeat(_)) {
+            self.trace(|| format!("  broker: of process {process}: {request:?}"));
+        }
+        self.waiting.insert(call, (process, answer_after));
+        if let Some(reply) = self.broker.serve(self.now, call, request) {
+            self.answer(call, reply);
+        }
+        self.after_broker();
+    }
+
+    pub fn mark(&mut self, marker: Marker) {
+        self.broker.mark(marker);
+        if self.chance.happens(0.2) {
+            let again = self.delay(30, 2_000);
+            self.schedule(again, Action::Mark(marker));
+        }
+    }
+
+    fn answer(&mut self, call: u64, reply: Reply) {
+        if let Some((process, Some(after))) = self.waiting.remove(&call) {
+            self.schedule(after, Action::Note(process, Note::Reply(call, reply)));
+        }
+    }
+
+    /// What the broker has to say besides its answer.
+    pub fn after_broker(&mut self) {
+        for (call, reply) in std::mem::take(&mut self.broker.joined) {
+            self.answer(call, reply);
+        }
+        for marker in std::mem::take(&mut self.broker.markers) {
+            let after = self.delay(30, 2_000);
+            self.schedule(after, Action::Mark(marker));
+        }
+        for decided in std::mem::take(&mut self.broker.decided) {
+            self.check_commit(decided);
+        }
+    }
+
+    // What must be true ----------------------------------------------------------------------------------------------
+
+    pub fn identity(&self, partition: i32) -> Identity {
+        identity(&self.store.id, &self.topic_id, self.partition_count, partition)
+    }
+
+    /// Deletes files; never one that a committed manifest needs.
+    pub fn delete(&mut self, names: &[String]) {
+        for name in names {
+            self.trace(|| format!("  store: delete {name}"));
+            self.stats.deleted += 1;
+            self.store.delete(name);
+        }
+        for partition in 0..self.partitions {
+            if let Some(name) = self.committed_manifest(partition)
+                && !self.store.is_whole(&name)
+                && !self.provoked
+            {
+                self.violated(format!("a file that the committed manifest {name} needs was deleted"));
+            }
+        }
+    }
+
+    pub fn committed_manifest(&self, partition: i32) -> Option<String> {
+        let committed = self.truth.get(&partition)?.committed.as_ref()?;
+        match Metadata::parse(&committed.metadata) {
+            Ok(Metadata::Manifest { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    pub fn may_begin_empty(&mut self, replica: &Replica, partition: i32) {
+        let owns = replica.client.membership().is_some_and(|membership| self.broker.owns(membership, partition));
+        if owns && self.committed_manifest(partition).is_some() {
+            self.violated(format!("process {} begins partition {partition} empty, though it has state", replica.id));
+        }
+    }
+
+    pub fn failed_closed(&mut self, replica: &Replica, partition: i32, reason: &Reason) {
+        self.stats.failed_closed += 1;
+        self.failures.push((partition, reason.label().to_owned()));
+        // A sleeper may wake up over files that the newer owner has deleted.
+        let owns = replica.client.membership().is_some_and(|membership| self.broker.owns(membership, partition));
+        if owns && !self.provoked {
+            self.violated(format!("process {} fails closed over {partition} without cause: {reason}", replica.id));
+        }
+    }
+
+    /// A decision of the coordinators: offsets, state and entries agree, and equal a run of the prefix from scratch.
+    fn check_commit(&mut self, decided: Decided) {
+        self.trace(|| format!("  broker: committed {:?}", decided.offsets));
+        let mut entries: BTreeMap<i32, Vec<Entry>> = BTreeMap::new();
+        for entry in decided.entries {
+            entries.entry(entry.partition()).or_default().push(entry);
+        }
+        for (partition, offsets) in decided.offsets {
+            if self.provoked {
+                self.violated(format!("partition {partition} was committed although it does not fit"));
+            }
+            let entries = entries.remove(&partition).unwrap_or_default();
+            if let Err(fault) = self.check_partition(partition, &offsets, entries) {
+                self.violated(format!("partition {partition} at {offsets:?}: {fault}"));
+            }
+        }
+        if self.delivery == Delivery::ExactlyOnce && !entries.is_empty() {
+            self.violated(format!("entries were committed without their offsets: {entries:?}"));
+        }
+    }
+
+    fn check_partition(&mut self, partition: i32, offsets: &Offsets, mut entries: Vec<Entry>) -> Result<(), String> {
+        let Some(truth) = self.truth.get_mut(&partition) else { return Err("there is no such partition".into()) };
+        let former = truth.committed.replace(offsets.clone());
+        let metadata = Metadata::parse(&offsets.metadata).map_err(|foreign| foreign.to_string())?;
+        let Metadata::Manifest { name, .. } = metadata else {
+            truth.reference.next.clone_from(&offsets.next);
+            return former.map_or(Ok(()), |former| Err(format!("a second genesis, after {former:?}")));
+        };
+        let former = former.ok_or("no genesis before")?;
+        if former.next.iter().zip(&offsets.next).any(|(former, next)| next < former) {
+            return Err(format!("it was at {former:?} already"));
+        }
+        let (manifest, state) = self.store.restore(&name).map_err(|absent| format!("{absent:?}"))?;
+        if manifest.next != offsets.next || state.next != offsets.next {
+            return Err(format!("the manifest is at {:?}, the state at {:?}", manifest.next, state.next));
+        }
+        let mut expected = truth.reference.advance(&self.log, &offsets.next);
+        if let Some(difference) = state.difference(&truth.reference) {
+            return Err(difference);
+        }
+        truth.expected.extend(expected.iter().cloned());
+        expected.sort();
+        entries.sort();
+        if self.delivery == Delivery::ExactlyOnce && entries != expected {
+            return Err(format!("committed with it {entries:?}, instead of {expected:?}"));
+        }
+        Ok(())
+    }
+
+    /// Whether everything is consumed, committed and visible.
+    pub fn is_done(&self) -> bool {
+        (0..self.partitions).all(|partition| {
+            let Some(committed) = self.truth[&partition].committed.as_ref() else { return false };
+            let behind = |(topic, &next): (usize, &i64)| self.log.at_or_after(topic, partition, next).is_some();
+            self.broker.offsets.get(&partition) == Some(committed) && !committed.next.iter().enumerate().any(behind)
+        }) && (self.delivery == Delivery::AtLeastOnce || self.broker.topic.len() >= self.expected().len())
+    }
+
+    fn expected(&self) -> Vec<Entry> {
+        let mut expected: Vec<Entry> = self.truth.values().flat_map(|truth| truth.expected.iter().cloned()).collect();
+        expected.sort();
+        expected
+    }
+
+    /// After everything: the last states against a whole run from scratch, and the topic against what it must hold.
+    pub fn check_end(&mut self) {
+        let mut whole = Vec::new();
+        for partition in 0..self.partitions {
+            let mut reference = PartitionState::empty(&self.spec, partition, vec![0; TOPICS]);
+            let ends: Vec<i64> = (0..TOPICS).map(|topic| self.log.end(topic, partition)).collect();
+            whole.extend(reference.advance(&self.log, &ends));
+            let state = self.committed_manifest(partition).map(|name| self.store.restore(&name));
+            match state {
+                Some(Ok((_, state))) => {
+                    if let Some(difference) = state.difference(&reference) {
+                        self.violated(format!("in the end, partition {partition}: {difference}"));
+                    }
+                }
+                Some(Err(absent)) => self.violated(format!("in the end, partition {partition}: {absent:?}")),
+                None if whole.is_empty() => {}
+                None => self.violated(format!("in the end, partition {partition} has no state")),
+            }
+        }
+        whole.sort();
+        if whole.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.violated("the log itself makes something leave twice".into());
+        }
+        let mut seen = self.broker.topic.clone();
+        seen.sort();
+        if self.delivery == Delivery::AtLeastOnce {
+            seen.dedup();
+        }
+        if seen != whole {
+            let missing: Vec<&Entry> = whole.iter().filter(|entry| !seen.contains(entry)).collect();
+            let wrong: Vec<&Entry> = seen.iter().filter(|entry| !whole.contains(entry)).collect();
+            let counts = (seen.len(), whole.len());
+            self.violated(format!("in the end, the topic lacks {missing:?}, has {wrong:?} too much; {counts:?}"));
+        }
+        self.stats.static_rejoins += self.broker.static_rejoins;
+    }
+}
