@@ -14,7 +14,7 @@ use retentiond::event::Time;
 use retentiond::output::summary::Summary;
 use retentiond::replay::History;
 use retentiond::source::files::{EventFile, Layout};
-use retentiond::source::{Partition, Record, RecordBatch, TopicIndex, TopicPartition};
+use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::worker::Worker;
 
 /// A message of the log; without a payload it is a tombstone.
@@ -51,6 +51,14 @@ impl RecordBatch for Batch {
         let Message { key, payload } = &self.messages[index];
         let offset = self.first + i64::try_from(index).expect("a batch is short");
         Record { offset, key: Some(key.as_bytes()), payload: payload.as_deref().map(str::as_bytes) }
+    }
+
+    fn stamp(&self, _: usize) -> Stamp {
+        Stamp { time: None, leader_epoch: None }
+    }
+
+    fn headers(&self, _: usize) -> Vec<Header<'_>> {
+        Vec::new()
     }
 }
 
