@@ -3,7 +3,8 @@
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`] and [`lifecycle`] are the further figures.
-//! - [`customers`], `record` and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
+//! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
+//! - [`customers`], [`record`] and `recent` hold what is known of each customer; [`dedup`] what was seen; [`clock`] time.
 
 pub mod axis;
 mod booking;
@@ -12,14 +13,15 @@ pub mod cohorts;
 pub mod customers;
 pub mod dedup;
 pub mod figures;
-mod journal;
+pub mod journal;
 pub mod lifecycle;
 pub mod prefix;
 mod recent;
-mod record;
+pub mod record;
 pub mod segments;
 pub mod snapshot;
 pub mod spec;
+pub mod state;
 pub mod window;
 pub mod zone;
 
@@ -40,6 +42,7 @@ use lifecycle::{Lifecycle, LifecycleParts};
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
+use state::Written;
 use window::{Flow, Window};
 
 use crate::event::{Currency, Event, HOUR, Kind, Time};
@@ -84,6 +87,8 @@ pub struct Engine {
     journal: Journal,
     /// Rolling windows, then calendar windows.
     windows: Vec<Window>,
+    /// Of each window, from when on it has seen everything, if it was added to an engine that had seen some already.
+    since: Vec<Option<Time>>,
     segments: Segments,
     lifecycle: Lifecycle,
     cohorts: Cohorts,
@@ -91,6 +96,7 @@ pub struct Engine {
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
+    written: Written,
 }
 
 impl Engine {
@@ -99,6 +105,8 @@ impl Engine {
     pub fn new(spec: Arc<Spec>) -> Engine {
         let ids = window_ids(&spec);
         Engine {
+            since: vec![None; window_ids(&spec).count()],
+            written: Written::default(),
             clock: Clock::new(&spec.topics, spec.allowed_lateness),
             customers: Customers::default(),
             recent: Recent::default(),
@@ -138,6 +146,7 @@ impl Engine {
                 return Outcome::Duplicate;
             }
         }
+        self.written.note_change();
         self.clock.accept(topic, class, event.time);
         if self.spec.topics[topic] && self.first_event.is_none_or(|first| event.time < first) {
             self.first_event = Some(event.time);
@@ -163,6 +172,7 @@ impl Engine {
     pub fn erase(&mut self, customer: &str) -> bool {
         match self.customers.remove(&Key::new(customer)) {
             Some(slot) => {
+                self.written.note_change();
                 self.recent.remove(slot);
                 self.journal.remove(slot);
                 true
@@ -290,7 +300,16 @@ impl Engine {
 
     /// Raises the watermark of a topic that is caught up and silent.
     pub fn raise_watermark(&mut self, topic: usize, to: Time) {
-        self.clock.raise(topic, to);
+        if self.clock.raise(topic, to) {
+            self.written.note_change();
+        }
+    }
+
+    /// From when on a window has seen everything, if it was added to an engine that had seen some already: what is said
+    /// of earlier panes rests on the few orders that were known of each customer.
+    #[must_use]
+    pub fn since(&self, window: WindowId) -> Option<Time> {
+        self.since[self.index(window)]
     }
 
     /// The watermarks.

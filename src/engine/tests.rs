@@ -253,7 +253,9 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
     Ok(())
 }
 
+mod durable;
 mod further;
+mod respecified;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 
 proptest! {
