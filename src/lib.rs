@@ -15,6 +15,7 @@
 //! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
 //! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
+//! - [`checkpoint`]: the state of an engine in files, and back.
 //! - [`output`]: metric names ([`output::metrics`]), the summary, dead letters.
 //! - [`http`]: routes and page.
 //! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.
@@ -22,6 +23,7 @@
 //! - [`cli`]: one file per verb. [`config`]: typed settings.
 
 pub mod app;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod decode;

@@ -13,13 +13,14 @@ use retentiond::decode::Reason;
 use retentiond::output::metrics;
 
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("event", &[]),
     ("source", &["event"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
     ("config", &["event", "source"]),
     ("shop", &["event"]),
+    ("checkpoint", &["engine", "event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),
     ("output", &["decode", "engine", "event", "shop", "source", "worker"]),

@@ -17,7 +17,7 @@ use crate::event::{Attributes, DAY, HOUR, MINUTE, Money};
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
 
-fn spec(zone: &str) -> Spec {
+pub(crate) fn spec(zone: &str) -> Spec {
     let rolling = |name: &str, period: i64, active_for: i64, resolution: i64| RollingSpec {
         name: name.into(),
         period,
@@ -253,7 +253,7 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
     Ok(())
 }
 
-mod durable;
+pub(crate) mod durable;
 mod further;
 mod respecified;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};

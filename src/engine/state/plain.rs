@@ -111,6 +111,12 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// How many bytes are left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.len()
+    }
+
     /// `None` when something is left.
     #[must_use]
     pub fn end(&self) -> Option<()> {

@@ -6,7 +6,7 @@ use crate::engine::state::Cut;
 
 /// The cuts of a partition as its files hold them.
 #[derive(Default)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     cuts: Vec<Cut>,
 }
 
@@ -39,7 +39,7 @@ impl Chain {
 
 /// An input of an engine.
 #[derive(Debug, Clone)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Event(usize, Event<'static>),
     Erase(String),
     Raise(usize, Time),
@@ -47,13 +47,13 @@ pub(super) enum Input {
 
 /// What an engine says to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Outcome(Outcome),
     Known(bool),
     Raised,
 }
 
-pub(super) fn give(engine: &mut Engine, input: &Input) -> Answer {
+pub(crate) fn give(engine: &mut Engine, input: &Input) -> Answer {
     match input {
         Input::Event(topic, event) => Answer::Outcome(engine.apply(*topic, event)),
         Input::Erase(customer) => Answer::Known(engine.erase(customer)),
@@ -78,6 +78,25 @@ fn bystander_order(n: usize) -> Input {
     let kind = Kind::Order { id: None, amount, attributes: Attributes::default(), referred_by: None };
     let time = Time::clamped(ORIGIN - LATENESS + n as i64 * MINUTE);
     Input::Event(0, Event { customer: Cow::Owned(bystander(n)), time, kind })
+}
+
+/// An engine in which everything there is has happened: late orders and sessions, second copies, all kinds of events.
+pub(crate) fn a_lively_engine() -> Engine {
+    let mut engine = Engine::new(Arc::new(spec("UTC")));
+    for n in 0..150 {
+        give(&mut engine, &bystander_order(n % 40));
+        let time = Time::clamped(ORIGIN + n as i64 * 5 * HOUR - (n as i64 * 7_919) % DAY);
+        let fact = match n % 5 {
+            0 => Fact::Order(0, n as i64, Some(["web", "app", "fax"][n % 3])),
+            1 => Fact::Order(1, n as i64, None),
+            2 => Fact::Refund(0, 5),
+            3 => Fact::Cancel(1, 7),
+            _ => Fact::Session(0),
+        };
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact, id: Some(n as u32 / 2) };
+        give(&mut engine, &Input::Event(topic(&sent), event(&sent)));
+    }
+    engine
 }
 
 #[derive(Debug, Clone)]
@@ -247,7 +266,9 @@ fn cuts_are_small_and_the_chain_stays_short() {
     let mut chain = Chain::default();
     chain.add(first);
     for n in 0..400 {
-        give(&mut engine, &bystander_order(n * 7));
+        let Input::Event(topic, order) = bystander_order(n * 7) else { return };
+        let now = engine.clock.newest().unwrap();
+        give(&mut engine, &Input::Event(topic, Event { time: now, ..order }));
         let cut = engine.cut().unwrap();
         let rows = cut.rows.as_ref().unwrap();
         assert!(rows.rows.len() <= 64 * 500_usize.div_ceil(state::rotation::LAP) + 1, "{}", rows.rows.len());
