@@ -65,10 +65,21 @@ pub struct WindowParts {
     pub parts: Parts,
     /// Money by currency.
     pub money: BTreeMap<Currency, MoneyParts>,
+    /// From when on they are exact, if the window was added to an engine that had seen some events already.
+    pub since: Option<Time>,
+}
+
+impl WindowParts {
+    /// From when on the data of the window are there, `begin` being that of all data.
+    #[must_use]
+    pub fn data_begin(&self, begin: Option<Time>) -> Option<Time> {
+        begin.map(|begin| self.since.map_or(begin, |since| begin.max(since)))
+    }
 }
 
 impl std::ops::AddAssign<&WindowParts> for WindowParts {
     fn add_assign(&mut self, other: &WindowParts) {
+        self.since = self.since.max(other.since);
         self.parts += &other.parts;
         for (&currency, money) in &other.money {
             *self.money.entry(currency).or_default() += money;
@@ -239,15 +250,15 @@ impl Engine {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
         let parts = self.windows[index].parts(p, settled)?;
-        Some(named(&self.currencies, parts))
+        Some(named(&self.currencies, self.since[index], parts))
     }
 
     /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
     /// happens if nobody orders again. Each pane after the first costs a constant time.
     pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
         let index = self.index(window);
-        let (windows, currencies) = (&mut self.windows, &self.currencies);
-        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, parts));
+        let (windows, currencies, since) = (&mut self.windows, &self.currencies, self.since[index]);
+        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, since, parts));
         (from..=to).map(figures).collect()
     }
 
@@ -262,9 +273,9 @@ impl Engine {
     pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
-        let currencies = &self.currencies;
+        let (currencies, since) = (&self.currencies, self.since[index]);
         let figures = |(dimension, name, window): (usize, &str, &mut Window)| {
-            let figures = window.parts(p, settled).map(|parts| named(currencies, parts));
+            let figures = window.parts(p, settled).map(|parts| named(currencies, since, parts));
             (dimension, name.to_owned(), figures)
         };
         self.segments.windows(index).map(figures).collect()
@@ -347,9 +358,9 @@ impl Engine {
 }
 
 /// The parts of a window with the names of the currencies in the place of their numbers.
-fn named(currencies: &[Currency], mut parts: Parts) -> WindowParts {
+fn named(currencies: &[Currency], since: Option<Time>, mut parts: Parts) -> WindowParts {
     let money = std::mem::take(&mut parts.money);
-    WindowParts { parts, money: currencies.iter().copied().zip(money).collect() }
+    WindowParts { parts, money: currencies.iter().copied().zip(money).collect(), since }
 }
 
 /// One cell of the cohort triangle. Adds up over partitions.

@@ -149,7 +149,7 @@ impl Model {
             gap_millis: self.gaps(spec, window, p),
             money: Vec::new(),
         };
-        WindowParts { parts, money: self.money(spec, window, open, p) }
+        WindowParts { parts, money: self.money(spec, window, open, p), since: None }
     }
 
     /// The sum of last less first order time over the customers, of orders in panes up to `p`.

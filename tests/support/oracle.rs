@@ -55,6 +55,11 @@ impl Oracle {
         }
     }
 
+    /// The Python that has the package.
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// The figures of the events (NDJSON or CSV) as of each time: an array, one element per time.
     pub fn oracle(&self, events: &Path, config: &Value, as_of: &[&str]) -> Value {
         let dir = tempfile::tempdir_in(scratch()).expect("a directory for the oracle");

@@ -62,9 +62,9 @@ proptest! {
                 for p in panes_to_ask(&new, window, &model) {
                     if has_seen(&new, &engine, window, p) {
                         exact += 1;
-                        let expected = model.figures(&new, window, p);
+                        let mut expected = model.figures(&new, window, p);
                         let mut found = engine.figures_of_pane(window, p).unwrap();
-                        let mut expected = expected;
+                        prop_assert_eq!(found.since.take(), engine.since(window));
                         found.money.retain(|_, money| *money != MoneyParts::default());
                         expected.money.retain(|_, money| *money != MoneyParts::default());
                         prop_assert_eq!(found, expected, "{:?} at pane {}", window, p);
