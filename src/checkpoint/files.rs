@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::chain::{self, Chain};
+use super::digest;
 use super::manifest::{Definition, Expected, FileEntry, Kind, Manifest, ManifestError, Origin, VERSION};
 use super::metadata::ManifestRef;
 use super::rows::{self, RowsError};
 use super::sections::{self, SectionsError};
 use super::store::{Store, StoreError};
-use super::digest;
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::engine::state::Cut;
@@ -48,10 +48,14 @@ pub enum LoadError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// A file is not the one that the manifest names.
-    #[error("the file {0} is damaged: its digest is not that of the manifest; go back to an older state with `retentiond rewind`")]
+    #[error(
+        "the file {0} is damaged: its digest is not that of the manifest; go back to an older state with `retentiond rewind`"
+    )]
     Digest(String),
     /// A file cannot be read though it is the one that was written.
-    #[error("the file {name} cannot be read ({why}); run the version of retentiond that wrote it, or go back to an older state with `retentiond rewind`")]
+    #[error(
+        "the file {name} cannot be read ({why}); run the version of retentiond that wrote it, or go back to an older state with `retentiond rewind`"
+    )]
     File {
         /// The file.
         name: String,
@@ -59,7 +63,9 @@ pub enum LoadError {
         why: String,
     },
     /// The files do not make an engine.
-    #[error("the files of {name} do not belong together ({source}); go back to an older state with `retentiond rewind`")]
+    #[error(
+        "the files of {name} do not belong together ({source}); go back to an older state with `retentiond rewind`"
+    )]
     Restore {
         /// The manifest.
         name: String,

@@ -173,7 +173,9 @@ pub struct Expected {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Its bytes are others than those that were committed.
-    #[error("the manifest {0} is not the one that was committed: it is damaged; go back to an older state with `retentiond rewind`")]
+    #[error(
+        "the manifest {0} is not the one that was committed: it is damaged; go back to an older state with `retentiond rewind`"
+    )]
     Digest(String),
     /// Its text cannot be read.
     #[error("the manifest {name} cannot be read ({why}); go back to an older state with `retentiond rewind`")]
@@ -184,7 +186,9 @@ pub enum ManifestError {
         why: String,
     },
     /// Another format.
-    #[error("the manifest {name} is of version {version}, this program reads {OLDEST} to {VERSION}: run the version that wrote it, or the next one")]
+    #[error(
+        "the manifest {name} is of version {version}, this program reads {OLDEST} to {VERSION}: run the version that wrote it, or the next one"
+    )]
     Version {
         /// The manifest.
         name: String,
@@ -192,7 +196,9 @@ pub enum ManifestError {
         version: u32,
     },
     /// Somebody else's.
-    #[error("the manifest {name} belongs to {found}, not to {expected}: somebody committed offsets of another group; put them back with `retentiond rewind`")]
+    #[error(
+        "the manifest {name} belongs to {found}, not to {expected}: somebody committed offsets of another group; put them back with `retentiond rewind`"
+    )]
     Foreign {
         /// The manifest.
         name: String,
@@ -202,7 +208,9 @@ pub enum ManifestError {
         expected: String,
     },
     /// The topics have another number of partitions.
-    #[error("the topics had {before} partitions and have {now}: customers have moved between partitions; rebuild the state with `retentiond bootstrap`, or under another kafka.group_id from topics that hold everything")]
+    #[error(
+        "the topics had {before} partitions and have {now}: customers have moved between partitions; rebuild the state with `retentiond bootstrap`, or under another kafka.group_id from topics that hold everything"
+    )]
     Partitions {
         /// How many there were.
         before: i32,
@@ -210,7 +218,9 @@ pub enum ManifestError {
         now: i32,
     },
     /// Another directory or bucket.
-    #[error("the state was written to the store {before}, and checkpoint.url names the store {now}: name the former one, or copy it here with its store.json")]
+    #[error(
+        "the state was written to the store {before}, and checkpoint.url names the store {now}: name the former one, or copy it here with its store.json"
+    )]
     Store {
         /// The store in which the state was written.
         before: String,
@@ -218,7 +228,9 @@ pub enum ManifestError {
         now: String,
     },
     /// A topic was deleted and created anew.
-    #[error("the topic {0} was created anew since the state was written, so its offsets mean other records: begin anew under another kafka.group_id")]
+    #[error(
+        "the topic {0} was created anew since the state was written, so its offsets mean other records: begin anew under another kafka.group_id"
+    )]
     Recreated(String),
 }
 

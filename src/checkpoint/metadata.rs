@@ -103,7 +103,8 @@ pub(super) fn is_word(text: &str) -> bool {
 
 /// `p<partition>/<word>.json`.
 fn is_manifest_name(name: &str) -> bool {
-    let parts = name.strip_suffix(".json").and_then(|name| name.strip_prefix('p')).and_then(|name| name.split_once('/'));
+    let parts =
+        name.strip_suffix(".json").and_then(|name| name.strip_prefix('p')).and_then(|name| name.split_once('/'));
     parts.is_some_and(|(partition, file)| partition.parse::<u32>().is_ok() && is_word(file))
 }
 

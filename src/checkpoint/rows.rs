@@ -12,9 +12,9 @@
 //! | `dimension_<name>` | text | the value that the customer belongs to |
 //! | `engine` | bytes | [`crate::engine::state::rows::Aside`] of the few who need it |
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Int32Builder, StringBuilder};
 use arrow_array::builder::{TimestampMillisecondBuilder, UInt8Builder, UInt32Builder};
@@ -106,17 +106,8 @@ impl Columns {
 
     fn push(&mut self, row: &Row<'_>) {
         let Row { slot, id, known, aside } = row;
-        let Known {
-            orders,
-            sessions,
-            first,
-            newest,
-            last_session,
-            session_before,
-            sessions_forgotten,
-            seen,
-            profile,
-        } = known;
+        let Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
+            known;
         let millis = |time: &Option<Time>| time.map(Time::millis);
         self.slot.append_value(*slot);
         self.deleted.append_value(id.is_none());

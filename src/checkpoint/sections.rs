@@ -47,7 +47,8 @@ use SectionsError::Damaged;
 /// # Errors
 /// When zstd fails, which takes more memory than there is.
 pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
-    let stored = sections.iter().map(|(_, raw)| zstd::bulk::compress(raw, ZSTD_LEVEL)).collect::<Result<Vec<_>, _>>()?;
+    let stored =
+        sections.iter().map(|(_, raw)| zstd::bulk::compress(raw, ZSTD_LEVEL)).collect::<Result<Vec<_>, _>>()?;
     let mut file = MAGIC.to_vec();
     VERSION.put(&mut file);
     put_number(&mut file, sections.len() as u64);

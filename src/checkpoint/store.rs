@@ -38,7 +38,9 @@ struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No such kind of store.
-    #[error("checkpoint.url {0:?} names no store: write file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix")]
+    #[error(
+        "checkpoint.url {0:?} names no store: write file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+    )]
     Url(String),
     /// The store is of a kind for which this program was not built.
     #[error("checkpoint.url {0:?} needs a retentiond that was built with the feature `cloud`")]
@@ -52,7 +54,9 @@ pub enum StoreError {
         why: String,
     },
     /// There is no such file.
-    #[error("{url}: the file {name} is missing; put it back from a backup, or go back to an older state with `retentiond rewind`")]
+    #[error(
+        "{url}: the file {name} is missing; put it back from a backup, or go back to an older state with `retentiond rewind`"
+    )]
     Missing {
         /// The store.
         url: String,
@@ -60,7 +64,9 @@ pub enum StoreError {
         name: String,
     },
     /// A file is there already, with another content.
-    #[error("{url}: {name} is there already with another content; two programs write to one place: give each group a place of its own")]
+    #[error(
+        "{url}: {name} is there already with another content; two programs write to one place: give each group a place of its own"
+    )]
     Exists {
         /// The store.
         url: String,
@@ -68,7 +74,9 @@ pub enum StoreError {
         name: String,
     },
     /// Nothing more fits.
-    #[error("{url}: the disk is full, {name} was not written; make room: nothing is lost, the next checkpoint tries again")]
+    #[error(
+        "{url}: the disk is full, {name} was not written; make room: nothing is lost, the next checkpoint tries again"
+    )]
     Full {
         /// The store.
         url: String,
@@ -86,7 +94,9 @@ pub enum StoreError {
         why: String,
     },
     /// The identity of the store cannot be read.
-    #[error("{url}: store.json is damaged; put it back as it was: {{\"version\":1,\"id\":\"<the id that the manifests name>\"}}")]
+    #[error(
+        "{url}: store.json is damaged; put it back as it was: {{\"version\":1,\"id\":\"<the id that the manifests name>\"}}"
+    )]
     Identity {
         /// The store.
         url: String,
@@ -312,9 +322,10 @@ fn sweep(directory: &LocalPath) -> io::Result<usize> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        let is_unfinished = name.to_str().and_then(|name| name.rsplit_once('#')).is_some_and(|(_, number)| {
-            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        });
+        let is_unfinished = name
+            .to_str()
+            .and_then(|name| name.rsplit_once('#'))
+            .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
         if entry.file_type()?.is_dir() {
             swept += sweep(&entry.path())?;
         } else if is_unfinished {

@@ -299,11 +299,11 @@ impl Customers {
     #[must_use]
     pub fn place(&mut self, slot: u32, id: &str, known: &Known) -> bool {
         let key = Key::encode(id);
-        let Some(record) = self.slab.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK)) else {
+        let Some(record) = self.slab.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
+        else {
             return false;
         };
-        let bytes =
-            if key.tag == KeyTag::ARENA { self.arena.store(id, xxh3_64(id.as_bytes())) } else { key.bytes };
+        let bytes = if key.tag == KeyTag::ARENA { self.arena.store(id, xxh3_64(id.as_bytes())) } else { key.bytes };
         *record = Record::from_known(bytes, key.tag, known);
         true
     }
@@ -325,7 +325,11 @@ impl Customers {
             let same = |&other: &u32| {
                 let other = self::record(slab, other);
                 other.tag == record.tag
-                    && if record.tag == KeyTag::ARENA { arena.text(&other.key) == text } else { other.key == record.key }
+                    && if record.tag == KeyTag::ARENA {
+                        arena.text(&other.key) == text
+                    } else {
+                        other.key == record.key
+                    }
             };
             match index.entry(hash, same, hasher) {
                 Entry::Occupied(_) => return false,

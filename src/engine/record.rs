@@ -150,17 +150,8 @@ impl Record {
     /// The record that [`Record::known`] was asked of.
     #[must_use]
     pub fn from_known(key: [u8; 16], tag: KeyTag, known: &Known) -> Record {
-        let &Known {
-            orders,
-            sessions,
-            first,
-            newest,
-            last_session,
-            session_before,
-            sessions_forgotten,
-            seen,
-            profile,
-        } = known;
+        let &Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
+            known;
         let pack = |time: Option<Time>| time.map_or(Time48::default(), Time48::pack);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         Record {

@@ -128,7 +128,11 @@ impl Segments {
     #[must_use]
     pub fn place_of(&self, dimension: usize, value: &str) -> u8 {
         let values = self.dimensions.get(dimension).map_or(&[][..], |dimension| &dimension.values);
-        values.iter().position(|(name, _)| name == value).and_then(|place| u8::try_from(place).ok()).unwrap_or(OTHERS_PLACE)
+        values
+            .iter()
+            .position(|(name, _)| name == value)
+            .and_then(|place| u8::try_from(place).ok())
+            .unwrap_or(OTHERS_PLACE)
     }
 
     /// Shows every array to someone who saves or restores them. `windows` are the keys of the windows and of each

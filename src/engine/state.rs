@@ -261,10 +261,9 @@ impl Engine {
             folded_at,
             written,
         } = self;
-        let windows = window_ids(spec).zip(since).map(|(window, since)| WindowState {
-            key: window_key(spec, window),
-            since: since.map(Time::millis),
-        });
+        let windows = window_ids(spec)
+            .zip(since)
+            .map(|(window, since)| WindowState { key: window_key(spec, window), since: since.map(Time::millis) });
         Scalars {
             sequence: written.sequence,
             slots: u32::try_from(customers.slots()).unwrap_or(u32::MAX),

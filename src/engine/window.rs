@@ -48,32 +48,8 @@ struct PeopleSum {
     gap_millis: i64,
 }
 
-plain!(People {
-    active,
-    ordering,
-    repeat,
-    returning,
-    lost,
-    visiting,
-    new,
-    second,
-    orders,
-    sessions,
-    gap_millis,
-});
-plain!(PeopleSum {
-    active,
-    ordering,
-    repeat,
-    returning,
-    lost,
-    visiting,
-    new,
-    second,
-    orders,
-    sessions,
-    gap_millis,
-});
+plain!(People { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
+plain!(PeopleSum { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
 
 impl Cell for People {
     type Sum = PeopleSum;

@@ -160,8 +160,7 @@ impl Visitor for Saver<'_> {
         let full = self.due.remove(key) || old.is_none();
         let born = old.filter(|_| !full).map_or(self.sequence, |old| old.born);
         let header = array.header();
-        let mut mark =
-            Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
+        let mut mark = Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
         let mut cut = ArrayCut { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
         for piece @ (number, skipped, bytes) in array.pieces() {
             let hash = hash(piece);

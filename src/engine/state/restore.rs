@@ -79,11 +79,7 @@ impl Engine {
     ///
     /// # Errors
     /// See [`RestoreError`].
-    pub fn restore(
-        spec: &Arc<Spec>,
-        topics: &[Option<usize>],
-        cuts: &[&Cut],
-    ) -> Result<Engine, RestoreError> {
+    pub fn restore(spec: &Arc<Spec>, topics: &[Option<usize>], cuts: &[&Cut]) -> Result<Engine, RestoreError> {
         let Some(newest) = cuts.last() else { return Ok(Engine::new(Arc::clone(spec))) };
         let mut restorer = Restorer::new(spec, topics, newest.scalars.clone())?;
         for cut in cuts.iter().rev() {
@@ -131,7 +127,11 @@ impl Restorer {
         engine.since =
             keys.iter().map(|key| of_window(key).map_or(now, |window| window.since.map(Time::clamped))).collect();
         let kept = Kept {
-            windows: keys.into_iter().map(|key| (of_window(&key).is_some(), key)).map(|(kept, key)| (key, kept)).collect(),
+            windows: keys
+                .into_iter()
+                .map(|key| (of_window(&key).is_some(), key))
+                .map(|(kept, key)| (key, kept))
+                .collect(),
             dimensions: engine.segments.resume(&dimensions, sequence + 1),
             lifecycle: lifecycle == lifecycle_key(spec),
             cohorts: cohorts == cohorts_key(spec),

@@ -16,8 +16,12 @@ impl Engine {
     /// Books what is known into everything that `kept` does not name.
     pub(super) fn seed(&mut self, kept: &Kept) {
         // Everything is booked, then what is not new gives way to what was restored.
-        let Kept { windows: kept_windows, dimensions: kept_dimensions, lifecycle: keep_lifecycle, cohorts: keep_cohorts } =
-            kept;
+        let Kept {
+            windows: kept_windows,
+            dimensions: kept_dimensions,
+            lifecycle: keep_lifecycle,
+            cohorts: keep_cohorts,
+        } = kept;
         let blank: Vec<_> = {
             let spec = &self.spec;
             window_ids(spec).map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect()
