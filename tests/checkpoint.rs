@@ -64,16 +64,16 @@ fn give(engine: &mut Engine, n: u64) {
         engine.erase(&id(customer));
         return;
     }
-    let late = if random % 7 == 0 { (random >> 8) as i64 % DAY } else { 0 };
+    let late = if random.is_multiple_of(7) { (random >> 8) as i64 % DAY } else { 0 };
     let time = Time::clamped(ORIGIN + n as i64 * 20_000_000 / 3 - late);
-    let currency = Currency::from_code(["EUR", "JPY"][usize::from(random % 5 == 0)]).unwrap();
+    let currency = Currency::from_code(["EUR", "JPY"][usize::from(random.is_multiple_of(5))]).unwrap();
     let amount = Money { minor: (random % 10_000) as i64, currency };
     let mut attributes = Attributes::default();
     attributes.set(0, Cow::Borrowed(["web", "app", "a/b%c"][(random % 3) as usize]));
     let event_id = Some(Cow::Owned((n - n % 11 % 2).to_string()));
     let (topic, kind) = match random % 4 {
         0 => (1, Kind::Session { id: event_id }),
-        1 if random % 9 == 0 => (0, Kind::Refund { id: event_id, amount }),
+        1 if random.is_multiple_of(9) => (0, Kind::Refund { id: event_id, amount }),
         _ => (0, Kind::Order { id: event_id, amount, attributes, referred_by: None }),
     };
     engine.apply(topic, &Event { customer: Cow::Owned(id(customer)), time, kind });

@@ -372,7 +372,7 @@ mod tests {
         for (group, directory) in [
             ("retentiond", "retentiond"),
             ("shop.eu-1_x", "shop.eu-1_x"),
-            ("..", "=2E=2E"),
+            ("..", "=2E."),
             (".hidden", "=2Ehidden"),
             ("a/b", "a=2Fb"),
             ("köln#1", "k=C3=B6ln=231"),

@@ -287,7 +287,7 @@ impl Customers {
     pub fn with_slots(slots: usize) -> Customers {
         let free = Record::new([0; 16], KeyTag::FREE);
         let mut slab = vec![vec![free; CHUNK]; slots / CHUNK];
-        if slots % CHUNK > 0 {
+        if !slots.is_multiple_of(CHUNK) {
             let mut last = Vec::with_capacity(CHUNK);
             last.resize(slots % CHUNK, free);
             slab.push(last);

@@ -3,7 +3,6 @@
 
 use super::Kept;
 use crate::engine::axis::Moment;
-use crate::engine::cohorts::Cohorts;
 use crate::engine::customers::Slot;
 use crate::engine::journal::Booked;
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
@@ -31,7 +30,7 @@ impl Engine {
         let segments = std::mem::replace(&mut self.segments, emptied);
         let fresh = Lifecycle::new(self.spec.lifecycle.clone());
         let lifecycle = std::mem::replace(&mut self.lifecycle, fresh);
-        let cohorts = std::mem::replace(&mut self.cohorts, Cohorts::default());
+        let cohorts = std::mem::take(&mut self.cohorts);
         let slots: Vec<_> = self.customers.occupied().collect();
         slots.into_iter().for_each(|slot| self.seed_customer(slot));
         self.fold_seeded();
