@@ -15,7 +15,7 @@
 //! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
 //! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
-//! - [`checkpoint`]: durable state; the rules of durability stand in [`checkpoint::protocol`].
+//! - [`checkpoint`]: durable state in files; the rules of durability stand in [`checkpoint::protocol`].
 //! - [`output`]: metric names ([`output::metrics`]), the summary, dead letters.
 //! - [`http`]: routes and page.
 //! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.

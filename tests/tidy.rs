@@ -21,6 +21,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("checkpoint", &["engine", "event", "source"]),
     ("config", &["event", "source"]),
     ("shop", &["event"]),
+    ("checkpoint", &["engine", "event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),
     ("output", &["decode", "engine", "event", "shop", "source", "worker"]),
@@ -29,7 +30,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
 const SEE_EVERYTHING: [&str; 2] = ["app", "cli"];
 
 /// The crates that the engine may use.
-const ENGINE_CRATES: [&str; 4] = ["foldhash", "hashbrown", "jiff", "xxhash_rust"];
+const ENGINE_CRATES: [&str; 6] = ["foldhash", "hashbrown", "jiff", "serde", "xxhash_rust", "zerocopy"];
 /// What of `std` would be I/O, a clock or concurrency.
 const IMPURE: [&str; 9] = ["env", "fs", "io", "net", "os", "path", "process", "thread", "time"];
 

@@ -1,111 +1,186 @@
-//! The text that is committed beside an offset: it names the state that belongs to the offset.
+//! The text that is committed with an offset and names the state that belongs to it: ASCII, shorter than 256.
+//!
+//! `v1;genesis;<since>;<store id>`: nothing is applied yet; alerts are due from `since`, epoch milliseconds, on.
+//! `v1;<manifest name>;<digest prefix>`: the state of that manifest, named within the directory of its group.
 
 use std::fmt;
+use std::str::FromStr;
 
-/// The longest text that is committed beside an offset, in bytes; a broker takes 4,096 by default.
-pub const MAX_BYTES: usize = 255;
+use crate::event::Time;
 
-const VERSION: &str = "v1";
-const GENESIS: &str = "genesis";
+/// How many digits of the manifest's digest the text holds.
+pub const DIGEST_PREFIX: usize = 32;
 
-/// What the text beside a committed offset says.
+/// The name of a manifest, and its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Metadata {
-    /// Nothing was applied before this offset: `v1;genesis;<since>;<store>`.
-    Genesis {
-        /// Wall clock of the very first start, epoch milliseconds: earlier silences raise no alerts.
-        since: i64,
-        /// The id of the store that later states go to.
-        store: String,
-    },
-    /// The state is in these files: `v1;<name>;<digest>`.
-    Manifest {
-        /// The name of the manifest in the store.
-        name: String,
-        /// The first digits of its digest, hexadecimal.
-        digest: String,
-    },
+pub struct ManifestRef {
+    /// Where it is in the directory of its group, such as `p3/0000000017-5d0fe6c4a8c1b2d3.json`.
+    pub name: String,
+    /// Its SHA-256 in hexadecimal, or the first [`DIGEST_PREFIX`] digits of it.
+    pub digest: String,
 }
 
-/// The text was not written by this program, or by a later version of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the metadata of a retentiond offset")]
-pub struct Foreign;
+/// What is committed with an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Metadata {
+    /// Nothing is applied yet.
+    Genesis {
+        /// From when on silences are alerted.
+        since: Time,
+        /// The store in which the state will be.
+        store: String,
+    },
+    /// The state that a manifest names.
+    State(ManifestRef),
+}
 
-impl Metadata {
-    /// Reads the text.
-    ///
-    /// # Errors
-    /// When it is anything but what [`Metadata`] prints: empty, of somebody else, or of another version.
-    pub fn parse(text: &str) -> Result<Metadata, Foreign> {
-        if text.len() > MAX_BYTES || !text.is_ascii() {
-            return Err(Foreign);
-        }
-        let fields: Vec<&str> = text.split(';').collect();
-        let parsed = match fields[..] {
-            [VERSION, GENESIS, since, store] if !store.is_empty() => {
-                Metadata::Genesis { since: since.parse().map_err(|_| Foreign)?, store: store.to_owned() }
-            }
-            [VERSION, name, digest] if !name.is_empty() && name != GENESIS && !digest.is_empty() => {
-                Metadata::Manifest { name: name.to_owned(), digest: digest.to_owned() }
-            }
-            _ => return Err(Foreign),
-        };
-        // Whatever does not print as it was read, such as a number with a plus sign, is not ours.
-        if parsed.to_string() == text { Ok(parsed) } else { Err(Foreign) }
-    }
+/// A text that is none of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the committed offset carries {0:?}, which names no state of retentiond: someone else committed it or reset it; put \
+     the offsets back with `retentiond rewind`, or choose another kafka.group_id to begin anew"
+)]
+pub struct ForeignMetadata(pub String);
+
+/// An own text of a version that this program does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// See [`ForeignMetadata`].
+    #[error(transparent)]
+    Foreign(#[from] ForeignMetadata),
+    /// A later format.
+    #[error("the committed offset was written by a later version of retentiond ({0:?}); run that one or a newer one")]
+    Newer(String),
 }
 
 impl fmt::Display for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Metadata::Genesis { since, store } => write!(f, "{VERSION};{GENESIS};{since};{store}"),
-            Metadata::Manifest { name, digest } => write!(f, "{VERSION};{name};{digest}"),
+            Metadata::Genesis { since, store } => write!(f, "v1;genesis;{};{store}", since.millis()),
+            Metadata::State(ManifestRef { name, digest }) => {
+                write!(f, "v1;{name};{}", digest.get(..DIGEST_PREFIX).unwrap_or(digest))
+            }
         }
     }
 }
 
+impl FromStr for Metadata {
+    type Err = MetadataError;
+
+    fn from_str(text: &str) -> Result<Metadata, MetadataError> {
+        let foreign = || ForeignMetadata(text.chars().take(300).collect());
+        let (version, rest) = text.split_once(';').ok_or_else(foreign)?;
+        if version != "v1" {
+            let number = version.strip_prefix('v').and_then(|number| number.parse::<u32>().ok());
+            return Err(match number {
+                Some(number) if number > 1 => MetadataError::Newer(foreign().0),
+                _ => foreign().into(),
+            });
+        }
+        let parts: Vec<_> = rest.split(';').collect();
+        let parsed = match *parts.as_slice() {
+            ["genesis", since, store] => since
+                .parse()
+                .ok()
+                .and_then(|millis| Time::from_millis(millis).ok())
+                .filter(|_| is_word(store))
+                .map(|since| Metadata::Genesis { since, store: store.to_owned() }),
+            [name, digest] if is_manifest_name(name) && is_digest_prefix(digest) => {
+                Some(Metadata::State(ManifestRef { name: name.to_owned(), digest: digest.to_owned() }))
+            }
+            _ => None,
+        };
+        // One spelling for one meaning: what would be written otherwise was not written here.
+        parsed.filter(|metadata| metadata.to_string() == text).ok_or_else(|| foreign().into())
+    }
+}
+
+/// Letters, digits, `-` and `_`, at least one.
+pub(super) fn is_word(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)
+}
+
+/// `p<partition>/<word>.json`.
+fn is_manifest_name(name: &str) -> bool {
+    let parts =
+        name.strip_suffix(".json").and_then(|name| name.strip_prefix('p')).and_then(|name| name.split_once('/'));
+    parts.is_some_and(|(partition, file)| partition.parse::<u32>().is_ok() && is_word(file))
+}
+
+fn is_digest_prefix(text: &str) -> bool {
+    text.len() == DIGEST_PREFIX && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const DIGEST: &str = "0123456789abcdef0123456789abcdef";
+
     #[test]
-    fn what_is_printed_reads_back() {
-        let all = [
-            (Metadata::Genesis { since: 1_700_000_000_000, store: "s1".into() }, "v1;genesis;1700000000000;s1"),
+    fn both_kinds_survive() {
+        let digest = format!("{DIGEST}fedcba98");
+        for (metadata, text) in [
             (
-                Metadata::Manifest { name: "shop/p3/0007-ab.json".into(), digest: "0011aabb".into() },
-                "v1;shop/p3/0007-ab.json;0011aabb",
+                Metadata::Genesis { since: Time::clamped(1_767_323_045_678), store: "5d0fe6c4".into() },
+                "v1;genesis;1767323045678;5d0fe6c4".to_owned(),
             ),
-        ];
-        for (metadata, text) in all {
+            (
+                Metadata::State(ManifestRef { name: "p31/0000000017-5d0f.json".into(), digest }),
+                format!("v1;p31/0000000017-5d0f.json;{DIGEST}"),
+            ),
+        ] {
             assert_eq!(metadata.to_string(), text);
-            assert_eq!(Metadata::parse(text), Ok(metadata));
+            assert_eq!(text.parse::<Metadata>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn anything_else_is_foreign() {
-        let long = format!("v1;{};00", "n".repeat(MAX_BYTES));
-        let foreign = [
+    fn everything_else_is_foreign() {
+        for text in [
             "",
             "v1",
-            "v1;genesis",
-            "v1;genesis;1",
-            "v1;genesis;1;",
-            "v1;genesis;+1;s",
-            "v1;genesis;x;s",
-            "v1;name;",
-            "v1;;00",
-            "v1;name;00;more",
-            "v2;name;00",
-            " v1;name;00",
-            "v1;n\u{e4}me;00",
-            "somebody else's",
-            &long,
-        ];
-        for text in foreign {
-            assert_eq!(Metadata::parse(text), Err(Foreign), "{text:?}");
+            "v1;",
+            "v1;genesis;;x",
+            "v1;genesis;-5;x",
+            "v1;genesis;+5;x",
+            "v1;genesis;05;x",
+            "v1;genesis;5;",
+            "v1;genesis;5;a;b",
+            "v1;genesis;5;a b",
+            "v1;p1/a.json;0123",
+            "v1;p1/../a.json;0123456789abcdef0123456789abcdef",
+            "v1;p01/a.json;0123456789ABCDEF0123456789abcdef",
+            "v1;/a.json;0123456789abcdef0123456789abcdef",
+            "v1;p1/a.json;0123456789abcdef0123456789abcdef;",
+            " v1;genesis;5;a",
+            "v0;genesis;5;a",
+            "flink-checkpoint-17",
+        ] {
+            let error = text.parse::<Metadata>().unwrap_err();
+            assert!(matches!(error, MetadataError::Foreign(_)), "{text}: {error}");
+            assert!(error.to_string().contains("rewind"), "{error}");
+        }
+        assert_eq!("v2;x;y".parse::<Metadata>(), Err(MetadataError::Newer("v2;x;y".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_what_is_read_is_written_alike(text in "(v1;)?[ -~é]{0,80}(;[0-9a-f]{32})?") {
+            if let Ok(metadata) = text.parse::<Metadata>() {
+                prop_assert_eq!(metadata.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn it_is_short(partition in 0..i32::MAX, sequence in any::<u64>(), nonce in any::<u64>()) {
+            let name = super::super::files::stem(partition, sequence, nonce) + ".json";
+            let text = Metadata::State(ManifestRef { name, digest: DIGEST.into() }).to_string();
+            prop_assert!(text.len() < 256 && text.is_ascii());
+            prop_assert!(text.parse::<Metadata>().is_ok(), "{}", text);
         }
     }
 }

@@ -20,15 +20,15 @@ use crate::event::{Currency, MINUTE, Money, Time};
 
 /// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Belonging {
-    first: Option<Moment>,
+pub(super) struct Belonging {
+    pub(super) first: Option<Moment>,
     profile: Profile,
 }
 
 impl Belonging {
     const NOBODY: Belonging = Belonging { first: None, profile: NO_PROFILE };
 
-    fn at(&self, time: Time) -> Profile {
+    pub(super) fn at(&self, time: Time) -> Profile {
         if self.first.is_some_and(|first| time >= first.time) { self.profile } else { NO_PROFILE }
     }
 }
@@ -38,7 +38,7 @@ impl Engine {
         Moment::new(time, &self.spec.zone)
     }
 
-    fn belonging(&self, slot: Slot) -> Belonging {
+    pub(super) fn belonging(&self, slot: Slot) -> Belonging {
         let record = self.customers.record(slot);
         Belonging { first: record.first().map(|first| self.moment(first)), profile: record.profile }
     }
@@ -185,7 +185,7 @@ impl Engine {
         self.sweep();
     }
 
-    fn book_visit(&mut self, belonging: Belonging, before: Option<Moment>, at: Moment, sign: Sign) {
+    pub(super) fn book_visit(&mut self, belonging: Belonging, before: Option<Moment>, at: Moment, sign: Sign) {
         for window in &mut self.windows {
             window.visit(before, at, Span::ALWAYS, sign);
         }

@@ -11,6 +11,15 @@ pub enum Class {
     Sessions = 1,
 }
 
+/// What has become of one source topic, as files hold it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TopicState {
+    /// The largest accepted event time in milliseconds.
+    pub watermark: Option<i64>,
+    /// Whether it has brought events of each class.
+    pub carries: [bool; 2],
+}
+
 /// One source topic as seen by one partition.
 #[derive(Debug, Clone, Copy)]
 struct Topic {
@@ -52,11 +61,41 @@ impl Clock {
         topic.watermark = topic.watermark.max(Some(time));
     }
 
-    /// Raises the watermark of a topic that is caught up and silent; never lowers it, never starts it.
-    pub fn raise(&mut self, topic: usize, to: Time) {
-        if let Some(mark) = &mut self.topics[topic].watermark {
-            *mark = (*mark).max(to);
+    /// Raises the watermark of a topic that is caught up and silent; never lowers it, never starts it. Returns whether
+    /// it moved.
+    pub fn raise(&mut self, topic: usize, to: Time) -> bool {
+        match &mut self.topics[topic].watermark {
+            Some(mark) if *mark < to => {
+                *mark = to;
+                true
+            }
+            _ => false,
         }
+    }
+
+    /// What has become of each topic.
+    #[must_use]
+    pub fn state(&self) -> Vec<TopicState> {
+        let Clock { topics, allowed_lateness: _ } = self;
+        let state = |&Topic { watermark, drives: _, carries }: &Topic| TopicState {
+            watermark: watermark.map(Time::millis),
+            carries,
+        };
+        topics.iter().map(state).collect()
+    }
+
+    /// Goes on where the topics stood.
+    pub fn resume(&mut self, topic: usize, state: &TopicState) {
+        let &TopicState { watermark, carries } = state;
+        let Some(topic) = self.topics.get_mut(topic) else { return };
+        topic.watermark = watermark.map(Time::clamped);
+        topic.carries = carries;
+    }
+
+    /// The largest watermark of any topic: everything later is still to come.
+    #[must_use]
+    pub fn newest(&self) -> Option<Time> {
+        self.topics.iter().filter_map(|topic| topic.watermark).max()
     }
 
     /// The watermark of one topic.

@@ -4,13 +4,18 @@
 
 use std::collections::BTreeMap;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::axis::Moment;
 use super::prefix::{Cell, Prefix};
+use super::state::arrays::Visitor;
+use super::state::plain::plain;
 use super::window::Sign;
 use super::zone::{Day, Unit, first_of_month, month_of};
 
 /// One day of one cohort.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct CohortDay {
     /// Customers whose first order of the month this is.
     ordering: i32,
@@ -28,6 +33,8 @@ pub struct CohortParts {
     pub revenue: Vec<i128>,
 }
 
+plain!(CohortDay { ordering, orders });
+
 impl Cell for CohortDay {
     type Sum = (i64, i64);
     fn add_to(&self, sum: &mut (i64, i64)) {
@@ -36,13 +43,18 @@ impl Cell for CohortDay {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Revenue(i64);
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Revenue {
+    minor: i64,
+}
+
+plain!(Revenue { minor });
 
 impl Cell for Revenue {
     type Sum = i128;
     fn add_to(&self, sum: &mut i128) {
-        *sum += i128::from(self.0);
+        *sum += i128::from(self.minor);
     }
 }
 
@@ -73,7 +85,7 @@ impl Cohorts {
         if revenue.len() <= currency {
             revenue.resize_with(currency + 1, Prefix::default);
         }
-        revenue[currency].cell(at.day).0 += minor * sign as i64;
+        revenue[currency].cell(at.day).minor += minor * sign as i64;
     }
 
     /// The triangle as of a day: every cell with something in it, by cohort month and month, both counted from January
@@ -102,6 +114,18 @@ impl Cohorts {
             }
         }
         triangle
+    }
+
+    /// Shows every array to someone who saves or restores them.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        for month in visitor.names(key).iter().filter_map(|name| name.parse().ok()) {
+            self.0.entry(month).or_default();
+        }
+        for (month, cohort) in &mut self.0 {
+            let Cohort { days, revenue } = cohort;
+            visitor.visit(&format!("{key}/{month}/days"), days);
+            visitor.visit_list(&format!("{key}/{month}/revenue"), revenue);
+        }
     }
 
     /// Bytes of memory held.

@@ -3,14 +3,18 @@
 //! An index of slots costs 5 to 10 bytes a customer, and growing it moves no record; a hash map of fat values would
 //! copy every record while it doubles, and keep an eighth to a half of itself empty.
 
+use std::borrow::Cow;
+
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::record::{KeyTag, Record};
+use super::record::{KeyTag, Known, Record};
+use super::state::rows::Rows;
 
-/// Where a customer's record is; stays the same until the customer is erased.
+/// Where a customer's record is; stays the same until the customer is erased, in files too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(u32);
+pub struct Slot(pub u32);
 
 /// A customer id as the table looks it up.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +30,13 @@ impl<'a> Key<'a> {
     /// Encodes and hashes an id.
     #[must_use]
     pub fn new(text: &'a str) -> Key<'a> {
+        let key = Key::encode(text);
+        let hash = if key.tag == KeyTag::ARENA { xxh3_64(text.as_bytes()) } else { hash_inline(&key.bytes, key.tag) };
+        Key { hash, ..key }
+    }
+
+    /// Encodes an id without its hash.
+    fn encode(text: &'a str) -> Key<'a> {
         let mut bytes = [0; 16];
         let tag = if text.len() <= KeyTag::INLINE {
             bytes[..text.len()].copy_from_slice(text.as_bytes());
@@ -36,8 +47,7 @@ impl<'a> Key<'a> {
         } else {
             KeyTag::ARENA
         };
-        let hash = if tag == KeyTag::ARENA { xxh3_64(text.as_bytes()) } else { hash_inline(&bytes, tag) };
-        Key { text, bytes, tag, hash }
+        Key { text, bytes, tag, hash: 0 }
     }
 
     /// A hash of the id that is the same on every machine and in every version.
@@ -83,8 +93,9 @@ fn uuid_text(bytes: &[u8; 16]) -> String {
     text
 }
 
-/// Records per chunk of the slab.
-const CHUNK: usize = 4096;
+/// Records per chunk of the slab, which is also what files call a bucket. Few in the tests of this crate, so that they
+/// see many; a multiple of 64.
+pub const CHUNK: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// All customers of one partition.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +104,33 @@ pub struct Customers {
     slab: Vec<Vec<Record>>,
     free: Vec<u32>,
     arena: Arena,
+    changed: Changed,
+}
+
+/// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag spares
+/// the second and later events of a customer the way here.
+#[derive(Debug, Default)]
+struct Changed {
+    words: Vec<u64>,
+    slots: usize,
+}
+
+impl Changed {
+    fn set(&mut self, slot: u32) {
+        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.slots += usize::from(self.words[word] & bit == 0);
+        self.words[word] |= bit;
+    }
+
+    /// Takes the bits of the slots from `first` on, a multiple of 64.
+    fn take_word(&mut self, first: usize) -> u64 {
+        let word = self.words.get_mut(first / 64).map_or(0, std::mem::take);
+        self.slots -= word.count_ones() as usize;
+        word
+    }
 }
 
 impl Customers {
@@ -135,6 +173,7 @@ impl Customers {
             }
             None => self.push(record),
         };
+        self.note_change(slot);
         let (slab, arena) = (&self.slab, &self.arena);
         self.index.insert_unique(key.hash, slot, |&slot| hash_of(slab, arena, slot));
         Slot(slot)
@@ -161,6 +200,7 @@ impl Customers {
             self.arena.wipe(&record.key);
         }
         *record = Record::new([0; 16], KeyTag::FREE);
+        self.note_change(slot);
         self.free.push(slot);
         if self.arena.is_mostly_wiped() {
             self.compact_arena();
@@ -186,18 +226,123 @@ impl Customers {
     /// The record of a customer, to change.
     #[inline]
     pub fn record_mut(&mut self, slot: Slot) -> &mut Record {
-        record_mut(&mut self.slab, slot.0)
+        let record = record_mut(&mut self.slab, slot.0);
+        if !record.is_changed() {
+            record.set_changed();
+            self.changed.set(slot.0);
+        }
+        record
+    }
+
+    fn note_change(&mut self, slot: u32) {
+        record_mut(&mut self.slab, slot).set_changed();
+        self.changed.set(slot);
+    }
+
+    /// How many slots there are, free ones included.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slab.last().map_or(0, |last| (self.slab.len() - 1) * CHUNK + last.len())
+    }
+
+    /// The slots that hold a customer, in order.
+    pub fn occupied(&self) -> impl Iterator<Item = Slot> {
+        let records = (0_u32..).zip(self.slab.iter().flatten());
+        records.filter(|(_, record)| record.tag != KeyTag::FREE).map(|(slot, _)| Slot(slot))
+    }
+
+    /// How many slots were changed since they were last written.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changed.slots
+    }
+
+    /// Copies out the changed slots and all customers of the buckets (ascending), in the order of the slots; they count
+    /// as written from here on.
+    pub fn take_changed(&mut self, buckets: &[u32], rows: &mut Rows) {
+        let mut buckets = buckets.iter().peekable();
+        for (number, chunk) in self.slab.iter_mut().enumerate() {
+            let in_full = buckets.next_if(|&&bucket| bucket as usize == number).is_some();
+            for first in (0..chunk.len()).step_by(64) {
+                let changed = self.changed.take_word(number * CHUNK + first);
+                let wanted = if in_full { u64::MAX } else { changed };
+                for i in bits(wanted) {
+                    let Some(record) = chunk.get_mut(first + i) else { break };
+                    record.set_unchanged();
+                    if record.tag != KeyTag::FREE || changed >> i & 1 == 1 {
+                        rows.push((number * CHUNK + first + i) as u32, record, &self.arena);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that a slot is not written after all.
+    pub fn take_back(&mut self, slot: u32) {
+        self.note_change(slot);
+    }
+
+    /// A table with so many slots, all of them free, to be filled by [`Customers::place`].
+    #[must_use]
+    pub fn with_slots(slots: usize) -> Customers {
+        let free = Record::new([0; 16], KeyTag::FREE);
+        let mut slab = vec![vec![free; CHUNK]; slots / CHUNK];
+        if !slots.is_multiple_of(CHUNK) {
+            let mut last = Vec::with_capacity(CHUNK);
+            last.resize(slots % CHUNK, free);
+            slab.push(last);
+        }
+        Customers { slab, ..Customers::default() }
+    }
+
+    /// Fills a free slot. `false`: there is no such slot. Nobody is found before [`Customers::index_all`].
+    #[must_use]
+    pub fn place(&mut self, slot: u32, id: &str, known: &Known) -> bool {
+        let key = Key::encode(id);
+        let Some(record) = self.slab.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
+        else {
+            return false;
+        };
+        let bytes = if key.tag == KeyTag::ARENA { self.arena.store(id, xxh3_64(id.as_bytes())) } else { key.bytes };
+        *record = Record::from_known(bytes, key.tag, known);
+        true
+    }
+
+    /// Builds the index over the placed records, and finds the free slots. `false`: two records have one id.
+    #[must_use]
+    pub fn index_all(&mut self) -> bool {
+        let Customers { index, slab, free, arena, changed: _ } = self;
+        let occupied = slab.iter().flatten().filter(|record| record.tag != KeyTag::FREE).count();
+        let hasher = |&slot: &u32| hash_of(slab, arena, slot);
+        *index = HashTable::with_capacity(occupied);
+        for (slot, record) in (0_u32..).zip(slab.iter().flatten()) {
+            if record.tag == KeyTag::FREE {
+                free.push(slot);
+                continue;
+            }
+            let hash = hash_of(slab, arena, slot);
+            let text = arena.text_of(record);
+            let same = |&other: &u32| {
+                let other = self::record(slab, other);
+                other.tag == record.tag
+                    && if record.tag == KeyTag::ARENA {
+                        arena.text(&other.key) == text
+                    } else {
+                        other.key == record.key
+                    }
+            };
+            match index.entry(hash, same, hasher) {
+                Entry::Occupied(_) => return false,
+                Entry::Vacant(entry) => _ = entry.insert(slot),
+            }
+        }
+        true
     }
 
     /// The id of a customer.
     #[must_use]
     pub fn id(&self, slot: Slot) -> String {
-        let record = self.record(slot);
-        match record.tag.inline_len() {
-            Some(len) => String::from_utf8_lossy(&record.key[..len]).into_owned(),
-            None if record.tag == KeyTag::UUID => uuid_text(&record.key),
-            None => self.arena.text(&record.key).to_owned(),
-        }
+        self.arena.id(self.record(slot)).into_owned()
     }
 
     /// Bytes of memory held.
@@ -207,6 +352,7 @@ impl Customers {
             + self.slab.len() * CHUNK * size_of::<Record>()
             + self.free.capacity() * size_of::<u32>()
             + self.arena.text.capacity()
+            + self.changed.words.capacity() * size_of::<u64>()
     }
 }
 
@@ -240,15 +386,48 @@ fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
     }
 }
 
+/// The places of the bits that are set, ascending.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = word.trailing_zeros();
+        word &= word.wrapping_sub(1);
+        (place < u64::BITS).then_some(place as usize)
+    })
+}
+
 /// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).
 #[derive(Debug, Clone, Default)]
-struct Arena {
+pub struct Arena {
     text: String,
     wiped: usize,
 }
 
 impl Arena {
     const HASH_BITS: u64 = 0xFFFF_FFFF;
+
+    /// Keeps the id of a record of another arena, and returns the record with its place here.
+    #[inline]
+    pub fn adopt(&mut self, record: &Record, other: &Arena) -> Record {
+        let mut record = *record;
+        if record.tag == KeyTag::ARENA {
+            record.key = self.store(other.text(&record.key), Arena::hash(&record.key));
+        }
+        record
+    }
+
+    /// The id of a record.
+    #[must_use]
+    pub fn id<'a>(&'a self, record: &'a Record) -> Cow<'a, str> {
+        match record.tag.inline_len() {
+            Some(len) => String::from_utf8_lossy(&record.key[..len]),
+            None if record.tag == KeyTag::UUID => Cow::Owned(uuid_text(&record.key)),
+            None => Cow::Borrowed(self.text(&record.key)),
+        }
+    }
+
+    fn text_of(&self, record: &Record) -> &str {
+        if record.tag == KeyTag::ARENA { self.text(&record.key) } else { "" }
+    }
 
     fn store(&mut self, text: &str, hash: u64) -> [u8; 16] {
         let mut key = [0; 16];

@@ -7,9 +7,11 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::state::rotation::{Rotation, oldest};
 use crate::event::{DAY, EventType, Time};
 
-const SHARDS: usize = 64;
+/// How many parts the fingerprints of a class are in.
+pub const SHARDS: usize = 64;
 
 /// How many buckets one byte can tell apart without mistaking an expired one for a fresh one.
 const MAX_LIVE_BUCKETS: i64 = 120;
@@ -34,6 +36,31 @@ pub struct Dedup {
     current: i64,
     /// The next shard to sweep; [`SHARDS`] when all are swept.
     sweep: usize,
+    /// What was remembered since the last cut, with the number of its bucket; nothing is gathered before the first.
+    fresh: Option<Vec<Fingerprint>>,
+}
+
+/// A fingerprint, and the number of the bucket in which it was seen.
+pub type Fingerprint = (u64, i64);
+
+/// Fingerprints of one shard in a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardCut {
+    /// Its number.
+    pub shard: u8,
+    /// Whether these are all of the shard, or those remembered since the last cut.
+    pub full: bool,
+    /// The fingerprints.
+    pub seen: Vec<Fingerprint>,
+}
+
+/// How fingerprints are kept of which a cut is made: what is not seen in them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Buckets {
+    /// Width of a bucket in milliseconds.
+    pub width: i64,
+    /// The newest bucket so far; `None` before the first.
+    pub current: Option<i64>,
 }
 
 /// The identity of an event among all events: customer, type and id.
@@ -49,7 +76,7 @@ impl Dedup {
         let width = (remember / MAX_LIVE_BUCKETS + 1).max(DAY);
         let life = remember.div_euclid(width) + i64::from(remember.rem_euclid(width) > 0);
         let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
-        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS }
+        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS, fresh: None }
     }
 
     /// Remembers a fingerprint; `true` when it was remembered already. `clock` is the class's time: it moves the
@@ -65,21 +92,24 @@ impl Dedup {
         }
         let (current, life) = (self.current, self.life);
         let tag = current as u8;
-        let shard = &mut self.shards[(fingerprint >> 58) as usize];
+        let shard = &mut self.shards[shard_of(fingerprint)];
         match shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint) {
             Entry::Occupied(mut entry) => {
                 // A copy does not prolong the memory of the first; what should be forgotten is, swept or not.
                 let expired = age(current, entry.get().bucket) > life;
-                if expired {
-                    entry.get_mut().bucket = tag;
+                if !expired {
+                    return true;
                 }
-                !expired
+                entry.get_mut().bucket = tag;
             }
             Entry::Vacant(entry) => {
                 entry.insert(Seen { fingerprint, bucket: tag });
-                false
             }
         }
+        if let Some(fresh) = &mut self.fresh {
+            fresh.push((fingerprint, current));
+        }
+        false
     }
 
     fn advance(&mut self, bucket: i64) {
@@ -104,6 +134,77 @@ impl Dedup {
         self.sweep += 1;
     }
 
+    /// How the fingerprints are kept.
+    #[must_use]
+    pub fn buckets(&self) -> Buckets {
+        Buckets { width: self.width, current: (self.current != i64::MIN).then_some(self.current) }
+    }
+
+    /// Whether nothing was remembered since the last cut.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.fresh.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// What was remembered since the last cut, by shard, and the shards that are due in full.
+    pub fn take_fresh(&mut self, rotation: &mut Rotation, sequence: u64) -> Vec<ShardCut> {
+        let written = self.fresh.replace(Vec::new());
+        let fresh = written.as_ref().map_or(self.len(), Vec::len);
+        rotation.resize(SHARDS, 0);
+        let due = match written {
+            None => (0..SHARDS).collect(),
+            Some(_) => oldest(rotation.last(), fresh, self.len()),
+        };
+        let mut cut: Vec<_> =
+            (0_u8..).take(SHARDS).map(|shard| ShardCut { shard, full: false, seen: Vec::new() }).collect();
+        for fingerprint in written.into_iter().flatten() {
+            cut[shard_of(fingerprint.0)].seen.push(fingerprint);
+        }
+        for &shard in &due {
+            rotation.note(shard, sequence);
+            cut[shard].full = true;
+            cut[shard].seen = self.all_of(shard);
+        }
+        cut.retain(|shard| shard.full || !shard.seen.is_empty());
+        cut
+    }
+
+    fn all_of(&self, shard: usize) -> Vec<Fingerprint> {
+        let absolute = |seen: &Seen| (seen.fingerprint, self.current - age(self.current, seen.bucket));
+        let alive = |seen: &&Seen| age(self.current, seen.bucket) <= self.life;
+        self.shards[shard].iter().filter(alive).map(absolute).collect()
+    }
+
+    /// Notes that a cut is not written after all.
+    pub fn take_back(&mut self, cut: &[ShardCut]) {
+        // A shard that was written in full tells no longer what was new in it.
+        if cut.iter().any(|shard| shard.full) {
+            self.fresh = None;
+        } else if let Some(fresh) = &mut self.fresh {
+            fresh.extend(cut.iter().flat_map(|shard| &shard.seen));
+        }
+    }
+
+    /// Begins at the newest bucket of a cut, which may have been of another width.
+    pub fn resume(&mut self, buckets: Buckets) {
+        if let Some(current) = buckets.current {
+            self.current = convert(current, buckets.width, self.width);
+        }
+        self.fresh = Some(Vec::new());
+    }
+
+    /// Remembers again what was seen in a bucket of that width; what is remembered already stands. Behind
+    /// [`Dedup::resume`].
+    pub fn remember(&mut self, (fingerprint, bucket): Fingerprint, width: i64) {
+        let bucket = convert(bucket, width, self.width).min(self.current);
+        if self.current - bucket > self.life {
+            return;
+        }
+        let shard = &mut self.shards[shard_of(fingerprint)];
+        let entry = shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint);
+        entry.or_insert(Seen { fingerprint, bucket: bucket as u8 });
+    }
+
     /// How many fingerprints are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -119,8 +220,19 @@ impl Dedup {
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(HashTable::allocation_size).sum()
+        let fresh = self.fresh.as_ref().map_or(0, Vec::capacity) * size_of::<Fingerprint>();
+        self.shards.iter().map(HashTable::allocation_size).sum::<usize>() + fresh
     }
+}
+
+/// The shard of a fingerprint; its low bits find the place within.
+fn shard_of(fingerprint: u64) -> usize {
+    (fingerprint >> 58) as usize
+}
+
+/// The number of a bucket of one width among those of another: that which holds its end, so nothing is forgotten sooner.
+fn convert(bucket: i64, width: i64, into: i64) -> i64 {
+    if width == into { bucket } else { ((bucket + 1) * width - 1).div_euclid(into) }
 }
 
 /// How many buckets ago a tag was current.

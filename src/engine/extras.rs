@@ -44,7 +44,7 @@ const NEVER: i64 = i64::MAX;
 const SMALLEST_SWEEP: usize = if cfg!(test) { 1 } else { 1024 };
 
 /// The earliest of everything rare, by customer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Extras {
     entries: HashMap<Slot, Earliest, foldhash::fast::FixedState>,
     sweep_at: usize,

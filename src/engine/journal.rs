@@ -48,6 +48,18 @@ impl Journal {
         self.entries.get(&slot).map_or(&[], Vec::as_slice)
     }
 
+    /// The customers of whom something is here.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.entries.keys().copied()
+    }
+
+    /// Puts back what [`Journal::of`] told.
+    pub fn restore(&mut self, slot: Slot, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            self.entries.insert(slot, entries);
+        }
+    }
+
     /// Forgets a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.entries.remove(&slot);

@@ -4,8 +4,12 @@
 //! Between an order and the next a customer is active, then at risk, then lapsed. Where these begin follows from the
 //! order's rank, its time and the first order's, so the boundaries of the future are booked with the order.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::axis::Pane;
 use super::prefix::{Cell, Prefix};
+use super::state::arrays::Visitor;
+use super::state::plain::plain;
 use super::window::Sign;
 use crate::event::{HOUR, Time};
 
@@ -158,7 +162,8 @@ impl Transition {
 }
 
 /// One hour's differences, and the passages within it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Hour {
     customers: [[i32; 3]; 3],
     prospects: i32,
@@ -175,6 +180,9 @@ pub struct LifecycleParts {
     /// Passages so far, by [`Transition`].
     pub transitions: [i64; Transition::ALL.len()],
 }
+
+plain!(Hour { customers, prospects, transitions });
+plain!(LifecycleParts { customers, prospects, transitions });
 
 impl Cell for Hour {
     type Sum = LifecycleParts;
@@ -314,6 +322,12 @@ impl Lifecycle {
     /// Folds what lies before `limit` into one sum.
     pub fn fold_before(&mut self, limit: Time) {
         self.hours.fold_before(pane(limit));
+    }
+
+    /// Shows every array to someone who saves or restores them.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        let Lifecycle { spec: _, hours } = self;
+        visitor.visit(&format!("{key}/hours"), hours);
     }
 
     /// Bytes of memory held.

@@ -5,7 +5,8 @@
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
 //!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer;
 //!   [`rates`] are what amounts are worth in the reporting currency.
-//! - [`customers`], `record`, `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
+//! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
+//! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
 
 pub mod axis;
@@ -18,22 +19,23 @@ pub mod dedup;
 pub mod distribution;
 mod extras;
 pub mod figures;
-mod journal;
+pub mod journal;
 pub mod lifecycle;
 mod net_revenue;
 pub mod prefix;
 pub mod rates;
 mod recent;
-mod record;
+pub mod record;
 pub mod segments;
 pub mod snapshot;
 pub mod spec;
+pub mod state;
 pub mod totals;
 pub mod window;
 pub mod zone;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use net_revenue::NetRevenue;
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
+use state::Written;
 use totals::{Totals, TotalsParts};
 use window::{Flow, Window};
 
@@ -75,10 +78,21 @@ pub struct WindowParts {
     pub parts: Parts,
     /// Money by currency.
     pub money: BTreeMap<Currency, MoneyParts>,
+    /// From when on they are exact, if the window was added to an engine that had seen some events already.
+    pub since: Option<Time>,
+}
+
+impl WindowParts {
+    /// From when on the data of the window are there, `begin` being that of all data.
+    #[must_use]
+    pub fn data_begin(&self, begin: Option<Time>) -> Option<Time> {
+        begin.map(|begin| self.since.map_or(begin, |since| begin.max(since)))
+    }
 }
 
 impl std::ops::AddAssign<&WindowParts> for WindowParts {
     fn add_assign(&mut self, other: &WindowParts) {
+        self.since = self.since.max(other.since);
         self.parts += &other.parts;
         for (&currency, money) in &other.money {
             *self.money.entry(currency).or_default() += money;
@@ -98,6 +112,8 @@ pub struct Engine {
     journal: Journal,
     /// Rolling windows, then calendar windows.
     windows: Vec<Window>,
+    /// Of each window, from when on it has seen everything, if it was added to an engine that had seen some already.
+    since: Vec<Option<Time>>,
     segments: Segments,
     lifecycle: Lifecycle,
     cohorts: Cohorts,
@@ -110,6 +126,7 @@ pub struct Engine {
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
+    written: Written,
 }
 
 impl Engine {
@@ -118,6 +135,8 @@ impl Engine {
     pub fn new(spec: Arc<Spec>) -> Engine {
         let ids = window_ids(&spec);
         Engine {
+            since: vec![None; window_ids(&spec).count()],
+            written: Written::default(),
             clock: Clock::new(&spec.topics, spec.allowed_lateness),
             customers: Customers::default(),
             recent: Recent::default(),
@@ -162,6 +181,7 @@ impl Engine {
                 return Outcome::Duplicate;
             }
         }
+        self.written.note_change();
         self.clock.accept(topic, class, event.time);
         if self.spec.topics[topic] && self.first_event.is_none_or(|first| event.time < first) {
             self.first_event = Some(event.time);
@@ -193,6 +213,7 @@ impl Engine {
     pub fn erase(&mut self, customer: &str) -> bool {
         match self.customers.remove(&Key::new(customer)) {
             Some(slot) => {
+                self.written.note_change();
                 self.recent.remove(slot);
                 self.extras.remove(slot);
                 self.journal.remove(slot);
@@ -269,15 +290,15 @@ impl Engine {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
         let parts = self.windows[index].parts(p, settled)?;
-        Some(named(&self.currencies, parts))
+        Some(named(&self.currencies, self.since[index], parts))
     }
 
     /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
     /// happens if nobody orders again. Each pane after the first costs a constant time.
     pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
         let index = self.index(window);
-        let (windows, currencies) = (&mut self.windows, &self.currencies);
-        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, parts));
+        let (windows, currencies, since) = (&mut self.windows, &self.currencies, self.since[index]);
+        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, since, parts));
         (from..=to).map(figures).collect()
     }
 
@@ -292,9 +313,9 @@ impl Engine {
     pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
-        let currencies = &self.currencies;
+        let (currencies, since) = (&self.currencies, self.since[index]);
         let figures = |(dimension, name, window): (usize, &str, &mut Window)| {
-            let figures = window.parts(p, settled).map(|parts| named(currencies, parts));
+            let figures = window.parts(p, settled).map(|parts| named(currencies, since, parts));
             (dimension, name.to_owned(), figures)
         };
         self.segments.windows(index).map(figures).collect()
@@ -348,7 +369,16 @@ impl Engine {
 
     /// Raises the watermark of a topic that is caught up and silent.
     pub fn raise_watermark(&mut self, topic: usize, to: Time) {
-        self.clock.raise(topic, to);
+        if self.clock.raise(topic, to) {
+            self.written.note_change();
+        }
+    }
+
+    /// From when on a window has seen everything, if it was added to an engine that had seen some already: what is said
+    /// of earlier panes rests on the few orders that were known of each customer.
+    #[must_use]
+    pub fn since(&self, window: WindowId) -> Option<Time> {
+        self.since[self.index(window)]
     }
 
     /// The watermarks.
@@ -392,9 +422,9 @@ fn names_somebody(referred_by: Option<&str>) -> bool {
 }
 
 /// The parts of a window with the names of the currencies in the place of their numbers.
-fn named(currencies: &[Currency], mut parts: Parts) -> WindowParts {
+fn named(currencies: &[Currency], since: Option<Time>, mut parts: Parts) -> WindowParts {
     let money = std::mem::take(&mut parts.money);
-    WindowParts { parts, money: currencies.iter().copied().zip(money).collect() }
+    WindowParts { parts, money: currencies.iter().copied().zip(money).collect(), since }
 }
 
 /// One cell of the cohort triangle. Adds up over partitions.

@@ -10,7 +10,7 @@ use super::record::Record;
 type Hasher = foldhash::fast::FixedState;
 
 /// Minor units by the number of the currency, of customers with more than one currency.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct NetRevenue {
     further: HashMap<Slot, Vec<(u8, i64)>, Hasher>,
 }

@@ -3,15 +3,24 @@
 //! An order adds to a handful of cells, nothing is scanned when time passes, and the array holds the whole history and
 //! the future. Cells older than the kept history are folded into one sum.
 
-use super::axis::Pane;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// One pane's differences.
-pub trait Cell: Copy + Default {
+use super::axis::Pane;
+use super::state::plain::{Plain, Reader};
+
+/// One pane's differences. Plain integers without gaps between them, so that files hold a cell as it lies in memory.
+pub trait Cell: Copy + Default + FromBytes + IntoBytes + Immutable + Plain {
     /// The type that prefix sums are held in.
-    type Sum: Copy + Default;
+    type Sum: Copy + Default + Plain;
     /// Adds this cell to a prefix sum.
     fn add_to(&self, sum: &mut Self::Sum);
 }
+
+/// How many panes a piece of an array holds in files.
+pub const PIECE: i64 = 64;
+
+/// More cells than an array can have: 230 years of minutes.
+const MOST_CELLS: usize = 1 << 27;
 
 /// Which of the two remembered prefixes a question may use: a window asks at its end and before its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +168,75 @@ impl<C: Cell> Prefix<C> {
         self.remembered = Pane::MIN;
     }
 
+    /// What files hold of the array besides its cells: where they lie, and the sums of those that were folded.
+    #[must_use]
+    pub fn header(&self) -> Vec<u8> {
+        // The remembered sums follow from the rest.
+        let Prefix { cells, base, folded, early, limit, memos: _, remembered: _ } = self;
+        let mut header = Vec::new();
+        (i64::from(*base), cells.len() as i64).put(&mut header);
+        i64::from(*limit).put(&mut header);
+        folded.put(&mut header);
+        early.put(&mut header);
+        header
+    }
+
+    /// The cells in pieces: the number of each, how many of its first cells the array does not reach, and its bytes.
+    /// The number of a piece depends on its panes alone.
+    pub fn pieces(&self) -> impl Iterator<Item = (i32, u8, &[u8])> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let pane = i64::from(self.base) + from as i64;
+            let (piece, skipped) = (pane.div_euclid(PIECE), pane.rem_euclid(PIECE));
+            let to = self.cells.len().min(from + (PIECE - skipped) as usize);
+            let bytes = self.cells.get(from..to).filter(|cells| !cells.is_empty())?.as_bytes();
+            from = to;
+            Some((i32::try_from(piece).ok()?, skipped as u8, bytes))
+        })
+    }
+
+    /// The array that [`Prefix::header`] and [`Prefix::pieces`] were taken from; what no piece holds is zero. `None`
+    /// when they belong to no array of this type.
+    #[must_use]
+    pub fn from_pieces<'a>(header: &[u8], pieces: impl Iterator<Item = (i32, u8, &'a [u8])>) -> Option<Prefix<C>> {
+        let mut reader = Reader::new(header);
+        let (base, len) = <(i64, i64)>::take(&mut reader)?;
+        let (base, limit) = (Pane::try_from(base).ok()?, Pane::try_from(i64::take(&mut reader)?).ok()?);
+        let folded = C::Sum::take(&mut reader)?;
+        let early = C::take(&mut reader)?;
+        reader.end()?;
+        let len = usize::try_from(len).ok().filter(|&len| len <= MOST_CELLS)?;
+        let mut prefix = Prefix { cells: vec![C::default(); len], base, folded, early, limit, ..Prefix::default() };
+        for (piece, skipped, bytes) in pieces {
+            if bytes.len() % size_of::<C>() != 0 {
+                return None;
+            }
+            let first = i64::from(piece) * PIECE + i64::from(skipped) - i64::from(base);
+            // A piece may begin before the array does, which was folded since.
+            for (i, bytes) in (first..).zip(bytes.chunks_exact(size_of::<C>())) {
+                if let Some(cell) = usize::try_from(i).ok().and_then(|i| prefix.cells.get_mut(i)) {
+                    *cell = C::read_from_bytes(bytes).ok()?;
+                }
+            }
+        }
+        Some(prefix)
+    }
+
+    /// Adds another array of the same panes: that of customers who are to be counted together from now on.
+    pub fn absorb(&mut self, mut other: Prefix<C>) {
+        let limit = self.limit.max(other.limit);
+        self.fold_before(limit);
+        other.fold_before(limit);
+        let Prefix { cells, base, folded, early, limit: _, memos: _, remembered: _ } = other;
+        self.folded.plus(&folded);
+        early.add_to(&mut self.folded);
+        for (pane, theirs) in (base..).zip(cells) {
+            if theirs.as_bytes().iter().any(|&byte| byte != 0) {
+                self.cell(pane).plus(&theirs);
+            }
+        }
+    }
+
     /// The oldest pane that can be asked about.
     #[must_use]
     pub fn oldest(&self) -> Pane {
@@ -180,13 +258,18 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, Clone, Copy, Default)]
-    struct One(i32);
+    #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+    #[repr(C)]
+    struct One {
+        one: i32,
+    }
+
+    crate::engine::state::plain::plain!(One { one });
 
     impl Cell for One {
         type Sum = i64;
         fn add_to(&self, sum: &mut i64) {
-            *sum += i64::from(self.0);
+            *sum += i64::from(self.one);
         }
     }
 
@@ -195,6 +278,15 @@ mod tests {
         Add(Pane, i32),
         Ask(Edge, Pane, Pane),
         Fold(Pane),
+        /// Into files and back.
+        Travel,
+    }
+
+    fn travelled(prefix: &Prefix<One>) -> Prefix<One> {
+        let pieces: Vec<_> = prefix.pieces().collect();
+        assert!(pieces.iter().all(|(_, skipped, bytes)| usize::from(*skipped) + bytes.len() / 4 <= PIECE as usize));
+        let worth_keeping = pieces.into_iter().filter(|(_, _, bytes)| bytes.iter().any(|&byte| byte != 0));
+        Prefix::from_pieces(&prefix.header(), worth_keeping).unwrap()
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -204,6 +296,7 @@ mod tests {
                 Op::Ask(if end { Edge::End } else { Edge::Opening }, p, settled)
             }),
             1 => (-40..100_i32).prop_map(Op::Fold),
+            1 => Just(Op::Travel),
         ]
     }
 
@@ -217,7 +310,7 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Add(pane, by) => {
-                        prefix.cell(pane).0 += by;
+                        prefix.cell(pane).one += by;
                         *model.entry(pane).or_default() += i64::from(by);
                     }
                     Op::Ask(edge, p, settled) if p >= limit.saturating_sub(1) => {
@@ -230,7 +323,31 @@ mod tests {
                         prefix.fold_before(at);
                         limit = limit.max(at);
                     }
+                    Op::Travel => prefix = travelled(&prefix),
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_array_absorbs_another(
+            mine in prop::collection::vec((-300..300_i32, -3..4_i32), 0..30),
+            theirs in prop::collection::vec((-300..300_i32, -3..4_i32), 0..30),
+            limits in (-200..200_i32, -200..200_i32),
+        ) {
+            let [mut one, mut other, mut both] = [(); 3].map(|()| Prefix::<One>::default());
+            for (changes, prefix) in [(&mine, &mut one), (&theirs, &mut other)] {
+                for &(pane, by) in changes {
+                    prefix.cell(pane).one += by;
+                    both.cell(pane).one += by;
+                }
+            }
+            one.fold_before(limits.0);
+            other.fold_before(limits.1);
+            one.absorb(other);
+            for p in limits.0.max(limits.1)..400 {
+                prop_assert_eq!(one.upto(p), both.upto(p));
             }
         }
     }

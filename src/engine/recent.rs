@@ -179,6 +179,29 @@ impl Recent {
         }
     }
 
+    /// The customers of whom something is here; some of them twice.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.orders.keys().chain(self.sessions.keys()).copied()
+    }
+
+    /// What is here of a customer: orders and minutes of sessions.
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> (&[Time], &[i32]) {
+        let Recent { orders, sessions, sweep_orders_at: _, sweep_sessions_at: _ } = self;
+        let orders = orders.get(&slot).map_or(&[][..], Vec::as_slice);
+        (orders, sessions.get(&slot).map_or(&[][..], Vec::as_slice))
+    }
+
+    /// Puts back what [`Recent::of`] told.
+    pub fn restore(&mut self, slot: Slot, orders: Vec<Time>, sessions: Vec<i32>) {
+        if !orders.is_empty() {
+            self.orders.insert(slot, orders);
+        }
+        if !sessions.is_empty() {
+            self.sessions.insert(slot, sessions);
+        }
+    }
+
     /// Forgets a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.orders.remove(&slot);

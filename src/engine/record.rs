@@ -85,6 +85,30 @@ pub struct Record {
 const SEEN: u8 = 4;
 const SESSION_BEFORE: u8 = 1;
 const SESSIONS_FORGOTTEN: u8 = 2;
+const CHANGED: u8 = 8;
+
+/// What is known of a customer, as files hold it: everything of a [`Record`] but the id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// How many orders count.
+    pub orders: u32,
+    /// How many sessions count.
+    pub sessions: u32,
+    /// The first order.
+    pub first: Option<Time>,
+    /// The newest orders, newest first.
+    pub newest: [Option<Time>; Record::NEWEST],
+    /// The newest session.
+    pub last_session: Option<Time>,
+    /// The minute of the newest session that lies in an earlier minute.
+    pub session_before: Option<i32>,
+    /// Whether older sessions have been forgotten.
+    pub sessions_forgotten: bool,
+    /// The first event.
+    pub seen: Option<Time>,
+    /// The value of each dimension that the customer belongs to.
+    pub profile: Profile,
+}
 
 /// What few customers are marked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +133,80 @@ impl Record {
     #[must_use]
     pub fn new(key: [u8; 16], tag: KeyTag) -> Record {
         Record { key, tag, ..Record::default() }
+    }
+
+    /// Everything but the id.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        // Named one by one, so that the compiler asks what becomes of a new field. The packed times are read by those
+        // who know when they mean something.
+        let Record {
+            key: _,
+            tag: _,
+            flags: _,
+            first: _,
+            newest: _,
+            last_session: _,
+            seen: _,
+            profile,
+            orders,
+            sessions,
+            session_before: _,
+        } = *self;
+        Known {
+            orders,
+            sessions,
+            first: self.first(),
+            newest: std::array::from_fn(|index| self.newest(index)),
+            last_session: self.last_session(),
+            session_before: self.session_before(),
+            sessions_forgotten: self.sessions_forgotten(),
+            seen: self.seen(),
+            profile,
+        }
+    }
+
+    /// The record that [`Record::known`] was asked of.
+    #[must_use]
+    pub fn from_known(key: [u8; 16], tag: KeyTag, known: &Known) -> Record {
+        let &Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
+            known;
+        let pack = |time: Option<Time>| time.map_or(Time48::default(), Time48::pack);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        Record {
+            key,
+            tag,
+            flags: flag(seen.is_some(), SEEN)
+                | flag(session_before.is_some(), SESSION_BEFORE)
+                | flag(sessions_forgotten, SESSIONS_FORGOTTEN),
+            first: pack(first),
+            newest: newest.map(pack),
+            last_session: pack(last_session),
+            seen: pack(seen),
+            profile,
+            orders,
+            sessions,
+            session_before: session_before.unwrap_or(0),
+        }
+    }
+
+    /// Whether it was changed since [`Record::set_unchanged`].
+    #[inline]
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.flags & CHANGED != 0
+    }
+
+    /// Notes that it is being changed.
+    #[inline]
+    pub fn set_changed(&mut self) {
+        self.flags |= CHANGED;
+    }
+
+    /// Notes that what is known is written.
+    #[inline]
+    pub fn set_unchanged(&mut self) {
+        self.flags &= !CHANGED;
     }
 
     /// The time of the `index`-th newest order, counted from 0; `None` when there is none or it is not held here.

@@ -5,6 +5,7 @@
 
 use super::axis::Moment;
 use super::spec::Spec;
+use super::state::arrays::{Visitor, escape};
 use super::window::{Flow, OrderTerm, Sign, Window};
 use super::{WindowId, window_ids};
 use crate::event::{Attributes, MAX_DIMENSIONS};
@@ -18,6 +19,11 @@ pub const NONE: &str = "none";
 pub const UNKNOWN: &str = "unknown";
 /// The value of everything beyond the listed or kept values.
 pub const OTHER: &str = "other";
+
+/// The place of [`UNKNOWN`].
+pub const UNKNOWN_PLACE: u8 = 1;
+/// The place of [`OTHER`].
+const OTHERS_PLACE: u8 = 2;
 
 /// The names of the values with a fixed place.
 const FIXED: [&str; 3] = [NONE, UNKNOWN, OTHER];
@@ -37,8 +43,24 @@ pub type Profile = [u8; MAX_DIMENSIONS];
 /// The profile of someone without an order.
 pub const NO_PROFILE: Profile = [0; MAX_DIMENSIONS];
 
+/// A dimension as files hold it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DimensionState {
+    /// Its name.
+    pub name: String,
+    /// The first cut that holds it; what an older one says of a dimension of that name is another's.
+    pub born: u64,
+    /// The names of its values by their place.
+    pub values: Vec<String>,
+    /// Whether more values were found than are kept.
+    pub overflowed: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Dimension {
+    name: String,
+    /// See [`DimensionState::born`].
+    born: u64,
     listed: bool,
     /// By value: its name and its windows, which are there once something is booked.
     values: Vec<(String, Vec<Window>)>,
@@ -61,12 +83,122 @@ impl Segments {
         let dimension = |dimension: &DimensionSpec| {
             let names = FIXED.iter().copied().chain(dimension.values.iter().map(String::as_str));
             Dimension {
+                name: dimension.name.clone(),
+                born: 0,
                 listed: !dimension.values.is_empty(),
                 values: names.map(|name| (name.to_owned(), Vec::new())).collect(),
                 overflowed: false,
             }
         };
         Segments { dimensions: spec.dimensions.iter().map(dimension).collect(), blank }
+    }
+
+    /// As files hold the dimensions.
+    #[must_use]
+    pub fn state(&self) -> Vec<DimensionState> {
+        let Segments { dimensions, blank: _ } = self;
+        let state = |dimension: &Dimension| {
+            let Dimension { name, born, listed: _, values, overflowed } = dimension;
+            let values = values.iter().map(|(name, _)| name.clone()).collect();
+            DimensionState { name: name.clone(), born: *born, values, overflowed: *overflowed }
+        };
+        dimensions.iter().map(state).collect()
+    }
+
+    /// Goes on with the dimensions of a state that are still there; `sequence` is the first cut that will hold the
+    /// others. Returns of each whether it goes on.
+    pub fn resume(&mut self, state: &[DimensionState], sequence: u64) -> Vec<bool> {
+        let resume = |dimension: &mut Dimension| {
+            let Some(state) = state.iter().find(|state| state.name == dimension.name) else {
+                dimension.born = sequence;
+                return false;
+            };
+            dimension.born = state.born;
+            if !dimension.listed {
+                dimension.overflowed = state.overflowed;
+                let found = state.values.iter().skip(FIXED.len()).take(KEPT_VALUES);
+                dimension.values.extend(found.map(|name| (name.clone(), Vec::new())));
+            }
+            true
+        };
+        self.dimensions.iter_mut().map(resume).collect()
+    }
+
+    /// The place of a value of a state: that of everything else for one that is no longer kept.
+    #[must_use]
+    pub fn place_of(&self, dimension: usize, value: &str) -> u8 {
+        let values = self.dimensions.get(dimension).map_or(&[][..], |dimension| &dimension.values);
+        values
+            .iter()
+            .position(|(name, _)| name == value)
+            .and_then(|place| u8::try_from(place).ok())
+            .unwrap_or(OTHERS_PLACE)
+    }
+
+    /// Shows every array to someone who saves or restores them. `windows` are the keys of the windows and of each
+    /// whether it is to be shown; `dimensions` says so of each dimension.
+    pub fn show(&mut self, windows: &[(String, bool)], dimensions: &[bool], visitor: &mut impl Visitor) {
+        for (dimension, _) in self.dimensions.iter_mut().zip(dimensions).filter(|(_, shown)| **shown) {
+            let root = dimension.key();
+            for (name, arrays) in &mut dimension.values {
+                let key = format!("{root}/{}", escape(name));
+                if arrays.is_empty() && !visitor.names(&key).is_empty() {
+                    arrays.clone_from(&self.blank);
+                }
+                show_windows(&key, windows, arrays, visitor);
+            }
+        }
+    }
+
+    /// Adds what a state holds of values that are no longer kept to everything else.
+    pub fn absorb_gone(&mut self, state: &[DimensionState], windows: &[(String, bool)], visitor: &mut impl Visitor) {
+        for dimension in &mut self.dimensions {
+            let root = dimension.key();
+            let kept: Vec<_> = dimension.values.iter().map(|(name, _)| name.as_str()).collect();
+            let state = state.iter().find(|state| state.name == dimension.name);
+            let gone = state.into_iter().flat_map(|state| &state.values).filter(|name| !kept.contains(&name.as_str()));
+            let keys: Vec<_> = gone.map(|name| format!("{root}/{}", escape(name))).collect();
+            for key in &keys {
+                if visitor.names(key).is_empty() {
+                    continue;
+                }
+                let mut gone = self.blank.clone();
+                show_windows(key, windows, &mut gone, visitor);
+                let (_, others) = &mut dimension.values[usize::from(OTHERS_PLACE)];
+                if others.is_empty() {
+                    others.clone_from(&self.blank);
+                }
+                others.iter_mut().zip(gone).for_each(|(window, gone)| window.absorb(gone));
+            }
+        }
+    }
+
+    /// Takes the windows of other segments of the same spec where `wanted` says so of dimension and window.
+    pub fn adopt(&mut self, other: Segments, wanted: impl Fn(usize, usize) -> bool) {
+        let Segments { dimensions, blank: _ } = other;
+        for (i, (mine, theirs)) in self.dimensions.iter_mut().zip(dimensions).enumerate() {
+            for ((_, mine), (_, theirs)) in mine.values.iter_mut().zip(theirs.values) {
+                if mine.is_empty() && !theirs.is_empty() {
+                    mine.clone_from(&self.blank);
+                }
+                for (window, (mine, theirs)) in mine.iter_mut().zip(theirs).enumerate() {
+                    if wanted(i, window) {
+                        *mine = theirs;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same dimensions and values with nothing booked.
+    #[must_use]
+    pub fn emptied(&self) -> Segments {
+        let dimension = |dimension: &Dimension| {
+            let Dimension { name, born, listed, values, overflowed } = dimension;
+            let values = values.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+            Dimension { name: name.clone(), born: *born, listed: *listed, values, overflowed: *overflowed }
+        };
+        Segments { dimensions: self.dimensions.iter().map(dimension).collect(), blank: self.blank.clone() }
     }
 
     /// Whether there is no dimension.
@@ -143,7 +275,17 @@ impl Segments {
     }
 }
 
+fn show_windows(key: &str, keys: &[(String, bool)], windows: &mut [Window], visitor: &mut impl Visitor) {
+    for (window, (name, _)) in windows.iter_mut().zip(keys).filter(|(_, (_, shown))| *shown) {
+        window.show(&format!("{key}/{name}"), visitor);
+    }
+}
+
 impl Dimension {
+    fn key(&self) -> String {
+        format!("segment/{}@{}", escape(&self.name), self.born)
+    }
+
     fn place(&mut self, value: Option<&str>) -> u8 {
         let Some(value) = value.filter(|&value| value != NONE) else { return 1 };
         let found = self.values.iter().position(|(name, _)| name == value);

@@ -17,7 +17,7 @@ use crate::event::{Attributes, CostKind, DAY, HOUR, MINUTE, Money};
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
 
-fn spec(zone: &str) -> Spec {
+pub(crate) fn spec(zone: &str) -> Spec {
     let rolling = |name: &str, period: i64, active_for: i64, resolution: i64| RollingSpec {
         name: name.into(),
         period,
@@ -199,7 +199,7 @@ impl Model {
             gap_millis: self.gaps(spec, window, p),
             money: Vec::new(),
         };
-        WindowParts { parts, money: self.money(spec, window, open, p) }
+        WindowParts { parts, money: self.money(spec, window, open, p), since: None }
     }
 
     /// The sum of last less first order time over the customers, of orders in panes up to `p`.
@@ -324,9 +324,11 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
     Ok(())
 }
 
+pub(crate) mod durable;
 mod further;
 mod rare;
 mod reporting;
+mod respecified;
 mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 use rare::{add_cost, assert_totals_equal};

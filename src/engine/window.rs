@@ -6,15 +6,20 @@
 
 mod rare;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::axis::{Axis, Moment, Pane};
 use super::figures::{MoneyParts, Parts};
 use super::prefix::{Cell, Edge, Prefix};
+use super::state::arrays::Visitor;
+use super::state::plain::plain;
 use crate::event::CostKind;
 
 use rare::{RareSum, Rarities};
 
 /// One pane's differences of a window.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct People {
     active: i32,
     ordering: i32,
@@ -48,6 +53,9 @@ struct PeopleSum {
     gap_millis: i64,
 }
 
+plain!(People { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
+plain!(PeopleSum { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
+
 impl Cell for People {
     type Sum = PeopleSum;
     #[inline]
@@ -67,13 +75,17 @@ impl Cell for People {
 }
 
 /// One pane's money of one currency, in minor units.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Till {
     orders: i64,
     revenue: i64,
     refunds: i64,
     cancellations: i64,
 }
+
+plain!(Till { orders, revenue, refunds, cancellations });
+plain!(MoneyParts { orders, revenue, refunds, cancellations });
 
 impl Cell for Till {
     type Sum = MoneyParts;
@@ -347,6 +359,24 @@ impl Window {
             till.fold_before(limit);
         }
         self.rare.fold_before(limit);
+    }
+
+    /// Shows every array to someone who saves or restores them.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        // The axis and A are the definition, which is in the key.
+        let Window { axis: _, active_for: _, people, tills } = self;
+        visitor.visit(&format!("{key}/people"), people);
+        visitor.visit_list(&format!("{key}/till"), tills);
+    }
+
+    /// Adds the window of customers who are to be counted together with these from now on.
+    pub fn absorb(&mut self, other: Window) {
+        let Window { axis: _, active_for: _, people, tills } = other;
+        self.people.absorb(people);
+        if self.tills.len() < tills.len() {
+            self.tills.resize_with(tills.len(), Prefix::default);
+        }
+        self.tills.iter_mut().zip(tills).for_each(|(mine, theirs)| mine.absorb(theirs));
     }
 
     /// Bytes of memory held.

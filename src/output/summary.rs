@@ -298,7 +298,7 @@ fn period_summary(spec: &Spec, period: &Period, at: Time, background: &Backgroun
 }
 
 fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, background: &Background) -> WindowSummary {
-    let complete = spec.is_complete(id, p, background.data_begin);
+    let complete = spec.is_complete(id, p, figures.data_begin(background.data_begin));
     let reference = match id {
         WindowId::Rolling(i) if complete && background.clv_window == Some(i) => Some(spec.rolling[i].period),
         _ => None,

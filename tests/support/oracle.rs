@@ -55,6 +55,11 @@ impl Oracle {
         }
     }
 
+    /// The Python that has the package.
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// The figures of the events (NDJSON or CSV) as of each time, as far as they belong to the parts (named in
     /// `tests/oracle/README.md`): an array, one element per time.
     pub fn oracle(&self, events: &Path, config: &Value, parts: &[&str], as_of: &[&str]) -> Value {

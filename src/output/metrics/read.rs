@@ -137,7 +137,7 @@ impl<'a> WindowView<'a> {
         p: Pane,
         figures: &'a WindowParts,
     ) -> WindowView<'a> {
-        let complete = spec.is_complete(id, p, background.data_begin);
+        let complete = spec.is_complete(id, p, figures.data_begin(background.data_begin));
         let reference = match id {
             WindowId::Rolling(i) if background.clv_window == Some(i) => Some(spec.rolling[i].period),
             _ => None,

@@ -1,0 +1,421 @@
+//! Customers in Parquet: what anybody may want to know of them in columns, and what only the engine needs beside it.
+//!
+//! | column | type | holds |
+//! |---|---|---|
+//! | `slot` | u32 | the customer's place, which stays the same; in ascending order, each once |
+//! | `deleted` | bool | whether the customer was erased; then there is no id, and nothing else says anything |
+//! | `customer_id` | text | |
+//! | `orders`, `sessions` | u32 | how many count |
+//! | `first_order`, `last_order`, `order_before_last`, `third_last_order` | milliseconds, UTC | empty when there was none |
+//! | `first_seen`, `last_session` | milliseconds, UTC | |
+//! | `session_before`, `sessions_forgotten` | i32 minutes, bool | the last session in an earlier minute; whether older ones are forgotten |
+//! | `dimension_<name>` | text | the value that the customer belongs to |
+//! | `engine` | bytes | [`crate::engine::state::rows::Aside`] of the few who need it |
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Int32Builder, StringBuilder};
+use arrow_array::builder::{TimestampMillisecondBuilder, UInt8Builder, UInt32Builder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, TimestampMillisecondType, UInt8Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow_schema::{ArrowError, DataType, Field, Schema, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
+use parquet::schema::types::ColumnPath;
+
+use crate::engine::record::{Known, Record};
+use crate::engine::segments::DimensionState;
+use crate::engine::state::restore::{RestoreError, Restorer};
+use crate::engine::state::rows::{Row, Rows};
+use crate::event::{MAX_DIMENSIONS, Time};
+
+/// Rows that are encoded and decoded at once.
+const BATCH_ROWS: usize = 1 << 16;
+/// Rows of a row group, which one thread decodes.
+const GROUP_ROWS: usize = 1 << 18;
+/// More threads do not restore faster: one alone fills the table.
+const MOST_THREADS: usize = 4;
+
+const DIMENSION: &str = "dimension_";
+const UTC: &str = "UTC";
+
+/// Why a file of customers cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// It is no Parquet, or damaged.
+    #[error(transparent)]
+    Parquet(#[from] ParquetError),
+    /// Its columns are of other types.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// A column is missing or of another type.
+    #[error("the column {0} is missing or of another type")]
+    Column(&'static str),
+    /// A customer cannot be put in its place.
+    #[error(transparent)]
+    Customer(#[from] RestoreError),
+}
+
+/// A value of each column of a customer.
+struct Columns {
+    slot: UInt32Builder,
+    deleted: BooleanBuilder,
+    customer_id: StringBuilder,
+    orders: UInt32Builder,
+    sessions: UInt32Builder,
+    first_order: TimestampMillisecondBuilder,
+    newest: [TimestampMillisecondBuilder; Record::NEWEST],
+    first_seen: TimestampMillisecondBuilder,
+    last_session: TimestampMillisecondBuilder,
+    session_before: Int32Builder,
+    sessions_forgotten: BooleanBuilder,
+    profile: Vec<UInt8Builder>,
+    engine: BinaryBuilder,
+}
+
+/// The names of the columns with the newest orders.
+const NEWEST: [&str; Record::NEWEST] = ["last_order", "order_before_last", "third_last_order"];
+
+impl Columns {
+    fn new(dimensions: usize) -> Columns {
+        let rows = BATCH_ROWS;
+        let time = || TimestampMillisecondBuilder::with_capacity(rows).with_timezone(UTC);
+        Columns {
+            slot: UInt32Builder::with_capacity(rows),
+            deleted: BooleanBuilder::with_capacity(rows),
+            customer_id: StringBuilder::with_capacity(rows, 16 * rows),
+            orders: UInt32Builder::with_capacity(rows),
+            sessions: UInt32Builder::with_capacity(rows),
+            first_order: time(),
+            newest: [time(), time(), time()],
+            first_seen: time(),
+            last_session: time(),
+            session_before: Int32Builder::with_capacity(rows),
+            sessions_forgotten: BooleanBuilder::with_capacity(rows),
+            profile: (0..dimensions).map(|_| UInt8Builder::with_capacity(rows)).collect(),
+            engine: BinaryBuilder::new(),
+        }
+    }
+
+    fn push(&mut self, row: &Row<'_>) {
+        let Row { slot, id, known, aside } = row;
+        let Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
+            known;
+        let millis = |time: &Option<Time>| time.map(Time::millis);
+        self.slot.append_value(*slot);
+        self.deleted.append_value(id.is_none());
+        self.customer_id.append_option(id.as_deref());
+        self.orders.append_value(*orders);
+        self.sessions.append_value(*sessions);
+        self.first_order.append_option(millis(first));
+        self.newest.iter_mut().zip(newest).for_each(|(column, time)| column.append_option(millis(time)));
+        self.first_seen.append_option(millis(seen));
+        self.last_session.append_option(millis(last_session));
+        self.session_before.append_option(*session_before);
+        self.sessions_forgotten.append_value(*sessions_forgotten);
+        self.profile.iter_mut().zip(profile).for_each(|(column, place)| column.append_value(*place));
+        self.engine.append_option((!aside.is_empty()).then_some(*aside));
+    }
+
+    /// The rows so far as a batch.
+    fn finish(&mut self, schema: &Arc<Schema>, dimensions: &[DimensionState]) -> Result<RecordBatch, ArrowError> {
+        let Columns {
+            slot,
+            deleted,
+            customer_id,
+            orders,
+            sessions,
+            first_order,
+            newest: [last, before_last, third_last],
+            first_seen,
+            last_session,
+            session_before,
+            sessions_forgotten,
+            profile,
+            engine,
+        } = self;
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(slot.finish()),
+            Arc::new(deleted.finish()),
+            Arc::new(customer_id.finish()),
+            Arc::new(orders.finish()),
+            Arc::new(sessions.finish()),
+            Arc::new(first_order.finish()),
+            Arc::new(last.finish()),
+            Arc::new(before_last.finish()),
+            Arc::new(third_last.finish()),
+            Arc::new(first_seen.finish()),
+            Arc::new(last_session.finish()),
+            Arc::new(session_before.finish()),
+            Arc::new(sessions_forgotten.finish()),
+        ];
+        for (places, dimension) in profile.iter_mut().zip(dimensions) {
+            let values: ArrayRef = Arc::new(StringArray::from_iter_values(&dimension.values));
+            columns.push(Arc::new(DictionaryArray::<UInt8Type>::try_new(places.finish(), values)?));
+        }
+        columns.push(Arc::new(engine.finish()));
+        RecordBatch::try_new(Arc::clone(schema), columns)
+    }
+}
+
+fn schema(dimensions: &[DimensionState]) -> Arc<Schema> {
+    let time = || DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into()));
+    let mut fields = vec![
+        Field::new("slot", DataType::UInt32, false),
+        Field::new("deleted", DataType::Boolean, false),
+        Field::new("customer_id", DataType::Utf8, true),
+        Field::new("orders", DataType::UInt32, false),
+        Field::new("sessions", DataType::UInt32, false),
+        Field::new("first_order", time(), true),
+    ];
+    fields.extend(NEWEST.map(|name| Field::new(name, time(), true)));
+    fields.extend([
+        Field::new("first_seen", time(), true),
+        Field::new("last_session", time(), true),
+        Field::new("session_before", DataType::Int32, true),
+        Field::new("sessions_forgotten", DataType::Boolean, false),
+    ]);
+    let text = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
+    fields.extend(dimensions.iter().map(|d| Field::new(format!("{DIMENSION}{}", d.name), text(), false)));
+    fields.push(Field::new("engine", DataType::Binary, true));
+    Arc::new(Schema::new(fields))
+}
+
+/// The file with these customers; `dimensions` are those of the same cut.
+///
+/// # Errors
+/// See [`RowsError`].
+pub fn encode(rows: &Rows, dimensions: &[DimensionState]) -> Result<Vec<u8>, RowsError> {
+    let schema = schema(dimensions);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_created_by(format!("retentiond {}", env!("CARGO_PKG_VERSION")));
+    for dimension in dimensions {
+        let column = ColumnPath::from(format!("{DIMENSION}{}", dimension.name));
+        properties = properties.set_column_dictionary_enabled(column, true);
+    }
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()))?;
+    let mut columns = Columns::new(dimensions.len());
+    let mut held = 0;
+    for row in rows.iter() {
+        columns.push(&row);
+        held += 1;
+        if held == BATCH_ROWS {
+            writer.write(&columns.finish(&schema, dimensions)?)?;
+            held = 0;
+        }
+    }
+    if held > 0 {
+        writer.write(&columns.finish(&schema, dimensions)?)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// Puts the customers of a file in their places, those of a newer file first.
+///
+/// # Errors
+/// See [`RowsError`].
+pub fn restore<R>(file: &R, sequence: u64, threads: usize, restorer: &mut Restorer) -> Result<(), RowsError>
+where
+    R: ChunkReader + Clone + 'static,
+{
+    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?;
+    let groups = metadata.metadata().num_row_groups();
+    let threads = threads.clamp(1, MOST_THREADS).min(groups);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (sender, batches) = sync_channel(threads + 1);
+        for _ in 0..threads {
+            let (sender, metadata, next) = (sender.clone(), metadata.clone(), &next);
+            let work = move || decode_groups(file, &metadata, groups, next, &sender);
+            std::thread::Builder::new()
+                .name("restore".into())
+                .spawn_scoped(scope, work)
+                .map_err(|error| ParquetError::External(Box::new(error)))?;
+        }
+        drop(sender);
+        batches.into_iter().try_for_each(|batch| place(&batch?, sequence, restorer))
+    })
+}
+
+type Decoded = Result<RecordBatch, RowsError>;
+
+/// Decodes the row groups that nobody else does; ends when nobody listens.
+fn decode_groups<R>(
+    file: &R,
+    metadata: &ArrowReaderMetadata,
+    groups: usize,
+    next: &AtomicUsize,
+    sender: &SyncSender<Decoded>,
+) where
+    R: ChunkReader + Clone + 'static,
+{
+    let decode = |group: usize| -> Result<bool, RowsError> {
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), metadata.clone());
+        for batch in reader.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build()? {
+            if sender.send(Ok(batch?)).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    loop {
+        let group = next.fetch_add(1, Ordering::Relaxed);
+        if group >= groups {
+            return;
+        }
+        match decode(group) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                // Nobody listens any more when an earlier batch could not be placed.
+                _ = sender.send(Err(error));
+                return;
+            }
+        }
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a ArrayRef, RowsError> {
+    batch.column_by_name(name).ok_or(RowsError::Column(name))
+}
+
+fn numbers<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &'static str,
+) -> Result<&'a PrimitiveArray<T>, RowsError> {
+    column(batch, name)?.as_primitive_opt().ok_or(RowsError::Column(name))
+}
+
+fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<(), RowsError> {
+    let times = |name| numbers::<TimestampMillisecondType>(batch, name);
+    let flags = |name| column(batch, name)?.as_boolean_opt().ok_or(RowsError::Column(name));
+    let slot = numbers::<UInt32Type>(batch, "slot")?;
+    let deleted = flags("deleted")?;
+    let id = column(batch, "customer_id")?.as_string_opt::<i32>().ok_or(RowsError::Column("customer_id"))?;
+    let (orders, sessions) = (numbers::<UInt32Type>(batch, "orders")?, numbers::<UInt32Type>(batch, "sessions")?);
+    let [last, before_last, third_last] = [times(NEWEST[0])?, times(NEWEST[1])?, times(NEWEST[2])?];
+    let (first, seen, last_session) = (times("first_order")?, times("first_seen")?, times("last_session")?);
+    let session_before = numbers::<Int32Type>(batch, "session_before")?;
+    let sessions_forgotten = flags("sessions_forgotten")?;
+    let aside = column(batch, "engine")?.as_binary_opt::<i32>().ok_or(RowsError::Column("engine"))?;
+    let dimensions = dimensions(batch)?;
+    let names: Vec<_> = dimensions.iter().map(|(name, _, values)| (*name, values.clone())).collect();
+    let places = restorer.places(sequence, &names);
+    let get = |column: &PrimitiveArray<TimestampMillisecondType>, row| {
+        column.is_valid(row).then(|| Time::clamped(column.value(row)))
+    };
+    for row in 0..batch.num_rows() {
+        let number = slot.value(row);
+        if !restorer.wants(number) {
+            continue;
+        }
+        if deleted.value(row) {
+            restorer.row(number, None, &Known::default(), &[])?;
+            continue;
+        }
+        let orders = orders.value(row);
+        let known = Known {
+            orders,
+            sessions: sessions.value(row),
+            first: get(first, row),
+            newest: [get(last, row), get(before_last, row), get(third_last, row)],
+            last_session: get(last_session, row),
+            session_before: session_before.is_valid(row).then(|| session_before.value(row)),
+            sessions_forgotten: sessions_forgotten.value(row),
+            seen: get(seen, row),
+            profile: places.profile(|column| dimensions[column].1.value(row), orders > 0),
+        };
+        let id = id.is_valid(row).then(|| id.value(row)).ok_or(RestoreError::Customer(number))?;
+        let aside: &[u8] = if aside.is_valid(row) { aside.value(row) } else { &[] };
+        restorer.row(number, Some(id), &known, aside)?;
+    }
+    Ok(())
+}
+
+type Dimension<'a> = (&'a str, &'a PrimitiveArray<UInt8Type>, Vec<&'a str>);
+
+/// The columns of dimensions: name, the place of each customer's value, and the values.
+fn dimensions(batch: &RecordBatch) -> Result<Vec<Dimension<'_>>, RowsError> {
+    let schema = batch.schema_ref();
+    let named = schema.fields().iter().zip(batch.columns());
+    let dimensions = named.filter_map(|(field, column)| Some((field.name().strip_prefix(DIMENSION)?, column)));
+    let read = |(name, column)| read_dimension(name, column).ok_or(RowsError::Column(DIMENSION));
+    dimensions.take(MAX_DIMENSIONS).map(read).collect()
+}
+
+fn read_dimension<'a>(name: &'a str, column: &'a ArrayRef) -> Option<Dimension<'a>> {
+    let dictionary = column.as_dictionary_opt::<UInt8Type>()?;
+    let values = dictionary.values().as_string_opt::<i32>()?;
+    Some((name, dictionary.keys(), values.iter().map(Option::unwrap_or_default).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::engine::state::Cut;
+    use crate::engine::tests::durable::{Input, a_lively_engine, give};
+    use crate::engine::tests::spec;
+
+    fn restored(cut: &Cut, threads: usize) -> Result<crate::engine::Engine, RowsError> {
+        let rows = cut.rows.as_ref().unwrap();
+        let file = Bytes::from(encode(&rows.rows, &cut.scalars.dimensions)?);
+        let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[Some(0), Some(1)], cut.scalars.clone())?;
+        restore(&file, cut.sequence, threads, &mut restorer)?;
+        cut.arrays.iter().for_each(|array| restorer.array(cut.sequence, array.clone()));
+        cut.seen.iter().for_each(|seen| restorer.seen(cut.sequence, seen));
+        Ok(restorer.finish()?)
+    }
+
+    #[test]
+    fn every_customer_survives() {
+        let mut engine = a_lively_engine();
+        give(&mut engine, &Input::Erase("c1".into()));
+        let cut = engine.cut().unwrap();
+        let rows: Vec<_> = cut.rows.as_ref().unwrap().rows.iter().collect();
+        assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.aside.is_empty()));
+        for threads in [1, 3] {
+            let mut again = restored(&cut, threads).unwrap();
+            // One event, so that everything changes hands; then all of the only bucket is in the cut.
+            give(&mut again, &Input::Erase("nobody".into()));
+            give(&mut again, &Input::Raise(0, Time::MAX));
+            give(&mut again, &Input::Erase("c2".into()));
+            give(&mut engine, &Input::Erase("c2".into()));
+            let (again, before) = (again.cut().unwrap().rows.unwrap(), engine.cut().unwrap().rows.unwrap());
+            assert_eq!(again.full, before.full);
+            assert!(again.rows.iter().eq(before.rows.iter()));
+            give(&mut engine, &Input::Raise(0, Time::MAX));
+            engine = restored(&cut, threads).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused() {
+        let cut = a_lively_engine().cut().unwrap();
+        let file = encode(&cut.rows.as_ref().unwrap().rows, &cut.scalars.dimensions).unwrap();
+        for bytes in [&b""[..], b"PAR1", &file[..file.len() - 1], &file[1..]] {
+            let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[], cut.scalars.clone()).unwrap();
+            assert!(restore(&Bytes::copy_from_slice(bytes), 1, 1, &mut restorer).is_err());
+        }
+    }
+
+    #[test]
+    fn a_slot_beyond_the_table_is_refused() {
+        let mut cut = a_lively_engine().cut().unwrap();
+        cut.scalars.slots = 1;
+        let error = restored(&cut, 1).unwrap_err();
+        assert!(matches!(error, RowsError::Customer(RestoreError::Customer(_))), "{error}");
+    }
+}

@@ -1,0 +1,310 @@
+//! Everything but customers in a binary file of named sections.
+//!
+//! ```text
+//! magic "RTNDSECT" | version u32 | sections u32 | of each: name, raw length, stored length, SHA-256 of the stored bytes
+//! SHA-256 of all before | the stored bytes of each section, zstd
+//! ```
+//!
+//! Numbers are little endian or, where their width is not named, LEB128. Every damaged byte and every missing end is
+//! noticed before anything is believed.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::dedup::{Buckets, SHARDS, ShardCut};
+use crate::engine::state::arrays::{ArrayCut, PieceCut};
+use crate::engine::state::plain::{Plain, Reader, put_bytes, put_number, put_signed};
+use crate::engine::state::{Scalars, SeenCut};
+
+const MAGIC: &[u8; 8] = b"RTNDSECT";
+/// The version that is written.
+pub const VERSION: i32 = 1;
+/// The oldest version that is read: the one before, once there is one.
+pub const OLDEST: i32 = 1;
+
+const ZSTD_LEVEL: i32 = 1;
+const DIGEST: usize = 32;
+/// No section is larger; a length beyond is nonsense that must not reserve memory.
+const MOST_BYTES: u64 = 1 << 36;
+
+/// Why a file of sections cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SectionsError {
+    /// Bytes are missing or wrong.
+    #[error("damaged at {0}")]
+    Damaged(&'static str),
+    /// Another format or version.
+    #[error("written in version {0} of the format; this program reads {OLDEST} to {VERSION}")]
+    Version(i32),
+    /// A section is not there.
+    #[error("the section {0} is missing")]
+    Missing(&'static str),
+}
+
+use SectionsError::Damaged;
+
+/// The bytes of a file with these sections.
+///
+/// # Errors
+/// When zstd fails, which takes more memory than there is.
+pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
+    let stored =
+        sections.iter().map(|(_, raw)| zstd::bulk::compress(raw, ZSTD_LEVEL)).collect::<Result<Vec<_>, _>>()?;
+    let mut file = MAGIC.to_vec();
+    VERSION.put(&mut file);
+    put_number(&mut file, sections.len() as u64);
+    for ((name, raw), stored) in sections.iter().zip(&stored) {
+        put_bytes(&mut file, name.as_bytes());
+        put_number(&mut file, raw.len() as u64);
+        put_number(&mut file, stored.len() as u64);
+        file.extend_from_slice(&Sha256::digest(stored));
+    }
+    let head = Sha256::digest(&file);
+    file.extend_from_slice(&head);
+    stored.iter().for_each(|stored| file.extend_from_slice(stored));
+    Ok(file)
+}
+
+/// The sections of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sections(Vec<(String, Vec<u8>)>);
+
+impl Sections {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// See [`SectionsError`].
+    pub fn decode(file: &[u8]) -> Result<Sections, SectionsError> {
+        let mut reader = Reader::new(file);
+        if reader.bytes(MAGIC.len()) != Some(MAGIC) {
+            return Err(Damaged("the first bytes"));
+        }
+        let version = i32::take(&mut reader).ok_or(Damaged("the version"))?;
+        if !(OLDEST..=VERSION).contains(&version) {
+            return Err(SectionsError::Version(version));
+        }
+        let count = reader.len().ok_or(Damaged("the number of sections"))?;
+        let heads = (0..count).map(|_| Head::take(&mut reader)).collect::<Option<Vec<_>>>();
+        let heads = heads.ok_or(Damaged("the list of sections"))?;
+        let head_len = file.len() - reader.left();
+        let digest = reader.bytes(DIGEST).ok_or(Damaged("the digest of the list"))?;
+        if Sha256::digest(&file[..head_len]).as_slice() != digest {
+            return Err(Damaged("the list of sections"));
+        }
+        let section = |Head { name, raw, stored, digest }: Head<'_>| {
+            let bytes = reader.bytes(stored).ok_or(Damaged("the end"))?;
+            if Sha256::digest(bytes).as_slice() != digest {
+                return Err(Damaged("a section"));
+            }
+            let unpacked = zstd::bulk::decompress(bytes, raw).map_err(|_| Damaged("a packed section"))?;
+            let name = std::str::from_utf8(name).map_err(|_| Damaged("a name"))?;
+            if unpacked.len() == raw { Ok((name.to_owned(), unpacked)) } else { Err(Damaged("a length")) }
+        };
+        let sections = heads.into_iter().map(section).collect::<Result<_, _>>()?;
+        reader.end().ok_or(Damaged("the end"))?;
+        Ok(Sections(sections))
+    }
+
+    /// A section.
+    ///
+    /// # Errors
+    /// [`SectionsError::Missing`].
+    pub fn get(&self, name: &'static str) -> Result<&[u8], SectionsError> {
+        let found = self.0.iter().find(|(section, _)| section == name);
+        found.map(|(_, bytes)| bytes.as_slice()).ok_or(SectionsError::Missing(name))
+    }
+}
+
+struct Head<'a> {
+    name: &'a [u8],
+    raw: usize,
+    stored: usize,
+    digest: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    fn take(reader: &mut Reader<'a>) -> Option<Head<'a>> {
+        let name = reader.counted()?;
+        let mut len = || reader.number().filter(|&len| len <= MOST_BYTES).and_then(|len| usize::try_from(len).ok());
+        let (raw, stored) = (len()?, len()?);
+        Some(Head { name, raw, stored, digest: reader.bytes(DIGEST)? })
+    }
+}
+
+/// The section with the scalars.
+const SCALARS: &str = "scalars";
+/// The section with the arrays.
+const ARRAYS: &str = "arrays";
+/// The section with the fingerprints.
+const SEEN: &str = "seen";
+
+/// The file with scalars and arrays of a cut.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<Vec<u8>> {
+    let scalars = serde_json::to_vec(scalars)?;
+    let mut out = Vec::new();
+    put_number(&mut out, arrays.len() as u64);
+    for ArrayCut { key, born, header, pieces, bytes } in arrays {
+        put_bytes(&mut out, key.as_bytes());
+        put_number(&mut out, *born);
+        put_bytes(&mut out, header);
+        put_number(&mut out, pieces.len() as u64);
+        for PieceCut { number, skipped, len } in pieces {
+            put_signed(&mut out, i64::from(*number));
+            put_number(&mut out, u64::from(*skipped));
+            put_number(&mut out, u64::from(*len));
+        }
+        put_bytes(&mut out, bytes);
+    }
+    encode(&[(SCALARS, &scalars), (ARRAYS, &out)])
+}
+
+/// Reads what [`encode_state`] wrote.
+///
+/// # Errors
+/// See [`SectionsError`].
+pub fn decode_state(file: &[u8]) -> Result<(Scalars, Vec<ArrayCut>), SectionsError> {
+    let sections = Sections::decode(file)?;
+    let scalars = serde_json::from_slice(sections.get(SCALARS)?).map_err(|_| Damaged("the scalars"))?;
+    let mut reader = Reader::new(sections.get(ARRAYS)?);
+    let arrays = take_all(&mut reader, take_array).ok_or(Damaged("the arrays"))?;
+    Ok((scalars, arrays))
+}
+
+fn take_array(reader: &mut Reader<'_>) -> Option<ArrayCut> {
+    let key = std::str::from_utf8(reader.counted()?).ok()?.to_owned();
+    let (born, header) = (reader.number()?, reader.counted()?.to_vec());
+    let count = reader.len()?;
+    let piece = |reader: &mut Reader<'_>| {
+        Some(PieceCut {
+            number: i32::try_from(reader.signed()?).ok()?,
+            skipped: u8::try_from(reader.number()?).ok()?,
+            len: u32::try_from(reader.number()?).ok()?,
+        })
+    };
+    let pieces = (0..count).map(|_| piece(reader)).collect::<Option<_>>()?;
+    Some(ArrayCut { key, born, header, pieces, bytes: reader.counted()?.to_vec() })
+}
+
+/// As many as the number before them says, and nothing behind.
+fn take_all<T>(reader: &mut Reader<'_>, take: impl Fn(&mut Reader<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let count = reader.len()?;
+    let all = (0..count).map(|_| take(reader)).collect::<Option<_>>()?;
+    reader.end()?;
+    Some(all)
+}
+
+/// The file with the fingerprints of a cut.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_seen(seen: &SeenCut) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for (Buckets { width, current }, shards) in &seen.classes {
+        put_signed(&mut out, *width);
+        put_number(&mut out, u64::from(current.is_some()));
+        put_signed(&mut out, current.unwrap_or(0));
+        put_number(&mut out, shards.len() as u64);
+        for ShardCut { shard, full, seen } in shards {
+            out.extend_from_slice(&[*shard, u8::from(*full)]);
+            put_number(&mut out, seen.len() as u64);
+            for (fingerprint, bucket) in seen {
+                put_signed(&mut out, current.unwrap_or(0) - bucket);
+                fingerprint.cast_signed().put(&mut out);
+            }
+        }
+    }
+    encode(&[(SEEN, &out)])
+}
+
+/// Reads what [`encode_seen`] wrote.
+///
+/// # Errors
+/// See [`SectionsError`].
+pub fn decode_seen(file: &[u8]) -> Result<SeenCut, SectionsError> {
+    let sections = Sections::decode(file)?;
+    let mut reader = Reader::new(sections.get(SEEN)?);
+    let mut read = || {
+        let classes = [take_class(&mut reader)?, take_class(&mut reader)?];
+        reader.end()?;
+        Some(SeenCut { classes })
+    };
+    read().ok_or(Damaged("the fingerprints"))
+}
+
+fn take_class(reader: &mut Reader<'_>) -> Option<(Buckets, Vec<ShardCut>)> {
+    let width = reader.signed().filter(|&width| width > 0)?;
+    let (has_current, current) = (reader.number()? != 0, reader.signed()?);
+    let count = reader.len()?;
+    let shard = |reader: &mut Reader<'_>| {
+        let &[shard, full] = reader.bytes(2)? else { return None };
+        let count = reader.len()?;
+        let one = |reader: &mut Reader<'_>| {
+            let bucket = current.checked_sub(reader.signed()?)?;
+            Some((i64::take(reader)?.cast_unsigned(), bucket))
+        };
+        let seen = (0..count).map(|_| one(reader)).collect::<Option<_>>()?;
+        (usize::from(shard) < SHARDS).then_some(ShardCut { shard, full: full != 0, seen })
+    };
+    let shards = (0..count).map(|_| shard(reader)).collect::<Option<_>>()?;
+    Some((Buckets { width, current: has_current.then_some(current) }, shards))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> (Scalars, Vec<ArrayCut>) {
+        let scalars = Scalars { sequence: 7, slots: 3, currencies: vec!["EUR".into()], ..Scalars::default() };
+        let pieces = vec![PieceCut { number: -3, skipped: 5, len: 4 }, PieceCut { number: 1, skipped: 0, len: 2 }];
+        let array = ArrayCut { key: "a/b".into(), born: 6, header: vec![9; 20], pieces, bytes: vec![1, 2, 3, 4, 5, 6] };
+        (scalars, vec![array])
+    }
+
+    fn small_seen() -> SeenCut {
+        let shard = |shard, full, seen: &[(u64, i64)]| ShardCut { shard, full, seen: seen.to_vec() };
+        SeenCut {
+            classes: [
+                (
+                    Buckets { width: 86_400_000, current: Some(20_000) },
+                    vec![shard(0, true, &[]), shard(63, false, &[(u64::MAX, 19_998), (1 << 63, 20_000)])],
+                ),
+                (Buckets { width: 86_400_001, current: None }, vec![]),
+            ],
+        }
+    }
+
+    #[test]
+    fn state_and_fingerprints_survive() {
+        let (scalars, arrays) = small();
+        let file = encode_state(&scalars, &arrays).unwrap();
+        assert_eq!(decode_state(&file), Ok((scalars, arrays)));
+        assert_eq!(decode_seen(&encode_seen(&small_seen()).unwrap()), Ok(small_seen()));
+        assert_eq!(decode_seen(&file), Err(SectionsError::Missing("seen")));
+    }
+
+    #[test]
+    fn every_damaged_byte_and_every_missing_end_is_noticed() {
+        let (scalars, arrays) = small();
+        for file in [encode_state(&scalars, &arrays).unwrap(), encode_seen(&small_seen()).unwrap()] {
+            assert!(Sections::decode(&file).is_ok());
+            for at in 0..file.len() {
+                for flip in [1, 0x80, 0xFF] {
+                    let mut damaged = file.clone();
+                    damaged[at] ^= flip;
+                    assert!(Sections::decode(&damaged).is_err(), "byte {at} ^ {flip}");
+                }
+                assert!(Sections::decode(&file[..at]).is_err(), "only {at} bytes");
+            }
+            assert!(Sections::decode(&[file.as_slice(), &[0]].concat()).is_err(), "one byte more");
+        }
+    }
+
+    #[test]
+    fn another_version_says_so() {
+        let mut file = encode(&[("a", b"b")]).unwrap();
+        file[8] = 2;
+        assert_eq!(Sections::decode(&file), Err(SectionsError::Version(2)));
+    }
+}

@@ -1,0 +1,385 @@
+//! The whole state of an engine as plain data, for files: what changed since the last time, and the engine from it.
+//!
+//! Every piece of state is named here and nowhere else: [`Engine::cut`] and `show_arrays` take the engine apart field by
+//! field, without `..`, and the restorer puts it together likewise, so that the compiler asks what becomes of a new one.
+//! It is one of five kinds:
+//!
+//! | kind | examples | to add one |
+//! |---|---|---|
+//! | scalar, in full in every cut | clock, currencies | a field of [`Scalars`] |
+//! | of each customer | record | a field of [`super::record::Known`] and a column of the rows' file |
+//! | of few customers | orders beside the record | a field of [`rows::Aside`], and a line in each of the three functions below it |
+//! | array over panes | windows, cohorts | a line in `show_arrays` or in the `show` of its owner |
+//! | fingerprint | ids of orders | |
+//!
+//! A cut holds what changed, and of what did not change the part that was written longest ago ([`rotation`]): so old
+//! files are needed no longer after a while, and no file is ever written anew as a whole.
+
+pub mod arrays;
+pub mod plain;
+pub mod restore;
+pub mod rotation;
+pub mod rows;
+mod seed;
+
+use super::Engine;
+use super::clock::TopicState;
+use super::customers::{CHUNK, Slot};
+use super::dedup::{Buckets, Dedup, ShardCut};
+use super::journal::Journal;
+use super::recent::Recent;
+use super::segments::DimensionState;
+use super::spec::{Spec, WindowId};
+use super::window_ids;
+use crate::event::Time;
+use arrays::{ArrayCut, Marks, Visitor, escape};
+use rotation::{Rotation, oldest};
+use rows::{Aside, Rows};
+
+/// What changed since the last cut, copied out at one instant.
+#[derive(Debug)]
+pub struct Cut {
+    /// The number of the cut, from 1 on: greater than that of every cut before.
+    pub sequence: u64,
+    /// What is small, in full.
+    pub scalars: Scalars,
+    /// Customers; `None` when none changed.
+    pub rows: Option<RowsCut>,
+    /// Arrays.
+    pub arrays: Vec<ArrayCut>,
+    /// Fingerprints of either class; `None` when there are no new ones.
+    pub seen: Option<SeenCut>,
+    /// Which cuts are still needed, this one included.
+    pub needs: Needs,
+}
+
+/// Customers in a cut.
+#[derive(Debug)]
+pub struct RowsCut {
+    /// Those that changed, those erased, and all of the buckets in full.
+    pub rows: Rows,
+    /// Which buckets are here in full, ascending; a bucket is [`CHUNK`] slots.
+    pub full: Vec<u32>,
+}
+
+/// Fingerprints in a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCut {
+    /// Of either class: how they are kept, and those of each shard.
+    pub classes: [(Buckets, Vec<ShardCut>); 2],
+}
+
+/// Of each kind of content the oldest cut whose content is still needed; zero when all are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Needs {
+    /// Customers.
+    pub rows: u64,
+    /// Arrays.
+    pub arrays: u64,
+    /// Fingerprints.
+    pub seen: u64,
+}
+
+/// What is small enough to be written in full every time. Times are milliseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scalars {
+    /// The number of the cut.
+    pub sequence: u64,
+    /// How many slots there are.
+    pub slots: u32,
+    /// The clock, by topic.
+    pub topics: Vec<TopicState>,
+    /// How either class's fingerprints are kept.
+    pub dedup: [Buckets; 2],
+    /// The windows that are kept.
+    pub windows: Vec<WindowState>,
+    /// The dimensions.
+    pub dimensions: Vec<DimensionState>,
+    /// The definition of stages and statuses.
+    pub lifecycle: String,
+    /// The definition of cohorts.
+    pub cohorts: String,
+    /// The codes of the currencies, by their number.
+    pub currencies: Vec<String>,
+    /// The earliest accepted event of a clock-driving topic.
+    pub first_event: Option<i64>,
+    /// The earliest order.
+    pub first_order: Option<i64>,
+    /// Up to where old panes were folded.
+    pub folded_at: i64,
+}
+
+/// A window as files hold it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WindowState {
+    /// Its definition.
+    pub key: String,
+    /// From when on it has seen everything, if it was added to an engine that had seen some already.
+    pub since: Option<i64>,
+}
+
+/// What the engine knows of the cuts that were made of it.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The number of the last one.
+    sequence: u64,
+    /// Whether anything changed since.
+    changed: bool,
+    buckets: Rotation,
+    shards: [Rotation; 2],
+    marks: Marks,
+}
+
+impl Written {
+    /// Notes that something changes.
+    #[inline]
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+}
+
+/// The text that says what a window counts; windows with the same one are the same.
+#[must_use]
+pub fn window_key(spec: &Spec, window: WindowId) -> String {
+    let active_for = spec.active_for_millis(window);
+    match window {
+        WindowId::Rolling(i) => {
+            let rolling = &spec.rolling[i];
+            format!("rolling;period={};active_for={active_for};resolution={}", rolling.period, rolling.resolution)
+        }
+        WindowId::Calendar(i) => {
+            let unit = spec.calendar[i].unit.name();
+            format!("calendar;unit={unit};active_for={active_for};zone={}", escape(spec.zone.name()))
+        }
+    }
+}
+
+/// The text that says what stages and statuses mean.
+#[must_use]
+pub fn lifecycle_key(spec: &Spec) -> String {
+    let life = &spec.lifecycle;
+    let (cadence, min) = (life.at_risk_cadence, life.at_risk_min);
+    format!("active_for={};cadence={cadence};min={min};loyal={}", life.active_for, life.loyal_orders)
+}
+
+/// The text that says what cohorts are.
+#[must_use]
+pub fn cohorts_key(spec: &Spec) -> String {
+    format!("zone={}", escape(spec.zone.name()))
+}
+
+/// What of an engine's definitions goes on as it was, when a state is restored for other ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    /// The windows by their keys.
+    windows: Vec<(String, bool)>,
+    dimensions: Vec<bool>,
+    lifecycle: bool,
+    cohorts: bool,
+}
+
+impl Kept {
+    fn everything(spec: &Spec) -> Kept {
+        Kept {
+            windows: window_ids(spec).map(|window| (window_key(spec, window), true)).collect(),
+            dimensions: vec![true; spec.dimensions.len()],
+            lifecycle: true,
+            cohorts: true,
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        let Kept { windows, dimensions, lifecycle, cohorts } = self;
+        windows.iter().all(|(_, kept)| *kept) && dimensions.iter().all(|kept| *kept) && *lifecycle && *cohorts
+    }
+}
+
+impl Engine {
+    /// Copies out what changed since the last cut, and what is due; `None` when nothing changed. The cut counts as
+    /// written unless [`Engine::take_back`] says otherwise.
+    pub fn cut(&mut self) -> Option<Cut> {
+        if !self.written.changed {
+            return None;
+        }
+        self.written.changed = false;
+        self.written.sequence += 1;
+        let sequence = self.written.sequence;
+        let scalars = self.scalars();
+        let rows = self.cut_rows();
+        let kept = Kept::everything(&self.spec);
+        let mut marks = std::mem::take(&mut self.written.marks);
+        let mut saver = marks.saver(sequence);
+        self.show_arrays(&kept, &mut saver);
+        let arrays = saver.finish();
+        let seen = self.cut_seen();
+        let needs = |rotation: &Rotation| rotation.needs().unwrap_or(sequence);
+        let [orders, sessions] = &self.written.shards;
+        let needs = Needs {
+            rows: needs(&self.written.buckets),
+            arrays: marks.needs().unwrap_or(sequence),
+            seen: needs(orders).min(needs(sessions)),
+        };
+        self.written.marks = marks;
+        Some(Cut { sequence, scalars, rows, arrays, seen, needs })
+    }
+
+    /// Notes that a cut, the last one, was not written after all: the next one holds its content too.
+    pub fn take_back(&mut self, cut: &Cut) {
+        let Cut { sequence, scalars: _, rows, arrays, seen, needs: _ } = cut;
+        let written = &mut self.written;
+        written.changed = true;
+        for &slot in rows.iter().flat_map(|rows| rows.rows.slots()) {
+            self.customers.take_back(slot);
+        }
+        written.buckets.take_back(*sequence);
+        written.marks.take_back(arrays);
+        if let Some(SeenCut { classes }) = seen {
+            for ((dedup, rotation), (_, cut)) in self.dedup.iter_mut().zip(&mut written.shards).zip(classes) {
+                dedup.take_back(cut);
+                rotation.take_back(*sequence);
+            }
+        }
+    }
+
+    fn scalars(&self) -> Scalars {
+        let Engine {
+            spec,
+            clock,
+            customers,
+            recent: _,
+            dedup,
+            journal: _,
+            windows: _,
+            since,
+            segments,
+            lifecycle: _,
+            cohorts: _,
+            currencies,
+            first_event,
+            first_order,
+            folded_at,
+            written,
+        } = self;
+        let windows = window_ids(spec)
+            .zip(since)
+            .map(|(window, since)| WindowState { key: window_key(spec, window), since: since.map(Time::millis) });
+        Scalars {
+            sequence: written.sequence,
+            slots: u32::try_from(customers.slots()).unwrap_or(u32::MAX),
+            topics: clock.state(),
+            dedup: dedup.each_ref().map(Dedup::buckets),
+            windows: windows.collect(),
+            dimensions: segments.state(),
+            lifecycle: lifecycle_key(spec),
+            cohorts: cohorts_key(spec),
+            currencies: currencies.iter().map(|currency| currency.code().to_owned()).collect(),
+            first_event: first_event.map(Time::millis),
+            first_order: first_order.map(Time::millis),
+            folded_at: folded_at.millis(),
+        }
+    }
+
+    fn cut_rows(&mut self) -> Option<RowsCut> {
+        let (customers, written) = (&mut self.customers, &mut self.written);
+        let changed = customers.changed();
+        if changed == 0 {
+            return None;
+        }
+        let (known, buckets) = (written.buckets.last().len(), customers.slots().div_ceil(CHUNK));
+        let due = oldest(written.buckets.last(), changed, customers.slots());
+        // Of a new bucket everything is new.
+        let full: Vec<_> = due.into_iter().chain(known..buckets).filter_map(|b| u32::try_from(b).ok()).collect();
+        written.buckets.resize(buckets, written.sequence);
+        full.iter().for_each(|&bucket| written.buckets.note(bucket as usize, written.sequence));
+        let mut rows = Rows::with_capacity(changed + (full.len() * CHUNK).min(customers.slots()));
+        customers.take_changed(&full, &mut rows);
+        let aside = slots_aside(&self.recent, &self.journal, self.customers.slots());
+        rows.add_aside(|slot| aside.contains(slot), |slot| aside_of(&self.recent, &self.journal, Slot(slot)));
+        Some(RowsCut { rows, full })
+    }
+
+    fn cut_seen(&mut self) -> Option<SeenCut> {
+        if self.dedup.iter().all(Dedup::is_written) {
+            return None;
+        }
+        let sequence = self.written.sequence;
+        let [orders, sessions] = &mut self.dedup;
+        let [of_orders, of_sessions] = &mut self.written.shards;
+        let class = |dedup: &mut Dedup, rotation| (dedup.buckets(), dedup.take_fresh(rotation, sequence));
+        Some(SeenCut { classes: [class(orders, of_orders), class(sessions, of_sessions)] })
+    }
+
+    /// Shows every array that `kept` names to someone who saves or restores them.
+    fn show_arrays(&mut self, kept: &Kept, visitor: &mut impl Visitor) {
+        let Engine {
+            spec,
+            clock: _,
+            customers: _,
+            recent: _,
+            dedup: _,
+            journal: _,
+            windows,
+            since: _,
+            segments,
+            lifecycle,
+            cohorts,
+            currencies: _,
+            first_event: _,
+            first_order: _,
+            folded_at: _,
+            written: _,
+        } = self;
+        for (window, (key, _)) in windows.iter_mut().zip(&kept.windows).filter(|(_, (_, kept))| *kept) {
+            window.show(&format!("window/{key}"), visitor);
+        }
+        segments.show(&kept.windows, &kept.dimensions, visitor);
+        if kept.lifecycle {
+            lifecycle.show(&format!("lifecycle/{}", lifecycle_key(spec)), visitor);
+        }
+        if kept.cohorts {
+            cohorts.show(&format!("cohorts/{}", cohorts_key(spec)), visitor);
+        }
+    }
+}
+
+/// A set of slots.
+#[derive(Debug)]
+struct Slots(Vec<u64>);
+
+impl Slots {
+    fn contains(&self, slot: u32) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    /// Whether it was not in the set before.
+    fn insert(&mut self, slot: u32) -> bool {
+        let is_new = !self.contains(slot);
+        if let Some(word) = self.0.get_mut(slot as usize / 64) {
+            *word |= 1 << (slot % 64);
+        }
+        is_new
+    }
+}
+
+/// Of whom the side tables hold something.
+fn slots_aside(recent: &Recent, journal: &Journal, slots: usize) -> Slots {
+    let mut aside = Slots(vec![0; slots.div_ceil(64)]);
+    recent.slots().chain(journal.slots()).for_each(|slot| _ = aside.insert(slot.0));
+    aside
+}
+
+/// What the side tables hold of a customer.
+fn aside_of(recent: &Recent, journal: &Journal, slot: Slot) -> Aside {
+    let (orders, sessions) = recent.of(slot);
+    Aside { orders: orders.to_vec(), sessions: sessions.to_vec(), journal: journal.of(slot).to_vec() }
+}
+
+/// Puts back what [`aside_of`] told.
+fn put_aside(recent: &mut Recent, journal: &mut Journal, slot: Slot, aside: Aside) {
+    let Aside { orders, sessions, journal: entries } = aside;
+    recent.restore(slot, orders, sessions);
+    journal.restore(slot, entries);
+}
+
+const _: () = assert!(cfg!(target_endian = "little"), "files hold the cells of arrays as they lie in memory");

@@ -1,0 +1,257 @@
+//! The arrays of an engine on their way into files and back, by a key that says what they count.
+//!
+//! What changed since the last cut is found by comparing a hash of every piece, so nothing is paid where events are
+//! booked.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+
+use super::rotation::oldest;
+use crate::engine::prefix::{Cell, Prefix};
+
+/// More numbered arrays than any list has.
+const MOST_IN_LIST: usize = 256;
+
+/// Someone to whom every array is shown, to save it or to restore it.
+pub trait Visitor {
+    /// Looks at an array, or fills it.
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>);
+
+    /// What lies below a key in the state that is restored: the next part of each key. Nothing while saving.
+    fn names(&self, key: &str) -> Vec<String>;
+
+    /// A list of arrays with their numbers as last part of the key; made as long as it was.
+    fn visit_list<C: Cell>(&mut self, key: &str, list: &mut Vec<Prefix<C>>) {
+        let numbers = self.names(key).into_iter().filter_map(|name| name.parse::<usize>().ok());
+        let len = numbers.filter(|&number| number < MOST_IN_LIST).max().map_or(0, |number| number + 1);
+        if list.len() < len {
+            list.resize_with(len, Prefix::default);
+        }
+        for (number, array) in list.iter_mut().enumerate() {
+            self.visit(&format!("{key}/{number}"), array);
+        }
+    }
+}
+
+/// A text as a part of a key: without `/`.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    text.replace('%', "%25").replace('/', "%2F")
+}
+
+/// What a cut holds of one array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayCut {
+    /// What the array counts.
+    pub key: String,
+    /// The cut that last wrote it in full: pieces of older ones are void.
+    pub born: u64,
+    /// See [`Prefix::header`].
+    pub header: Vec<u8>,
+    /// The pieces that changed; when written in full, all but those of zeros.
+    pub pieces: Vec<PieceCut>,
+    /// The bytes of the pieces, one behind another.
+    pub bytes: Vec<u8>,
+}
+
+/// Where a piece lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceCut {
+    /// Its number.
+    pub number: i32,
+    /// How many of its first cells are missing.
+    pub skipped: u8,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// What is known of one array as it was last written.
+#[derive(Debug)]
+struct Mark {
+    born: u64,
+    /// The cut that last saw the array.
+    seen: u64,
+    header: u128,
+    /// The number of the first piece.
+    first: i32,
+    /// The hashes of the pieces.
+    pieces: Vec<u128>,
+}
+
+impl Mark {
+    fn of<C: Cell>(array: &Prefix<C>, born: u64) -> Mark {
+        let mut pieces = array.pieces().peekable();
+        let first = pieces.peek().map_or(0, |(number, ..)| *number);
+        Mark { born, seen: born, header: xxh3_128(&array.header()), first, pieces: pieces.map(hash).collect() }
+    }
+
+    fn hash(&self, number: i32) -> Option<u128> {
+        let index = usize::try_from(i64::from(number) - i64::from(self.first)).ok()?;
+        self.pieces.get(index).copied()
+    }
+}
+
+fn hash((_, skipped, bytes): (i32, u8, &[u8])) -> u128 {
+    xxh3_128_with_seed(bytes, u64::from(skipped))
+}
+
+/// How all arrays were last written.
+#[derive(Debug, Default)]
+pub struct Marks {
+    marks: HashMap<String, Mark, foldhash::fast::FixedState>,
+    /// Bytes that the last cut wrote because they changed, and bytes there were.
+    pace: (usize, usize),
+}
+
+impl Marks {
+    /// Those that are due in full.
+    fn due(&self) -> BTreeSet<String> {
+        let mut keys: Vec<_> = self.marks.iter().map(|(key, mark)| (mark.born, key)).collect();
+        keys.sort_unstable();
+        let born: Vec<_> = keys.iter().map(|(born, _)| *born).collect();
+        let (changed, total) = self.pace;
+        oldest(&born, changed, total).into_iter().map(|i| keys[i].1.clone()).collect()
+    }
+
+    /// The oldest cut that is still needed.
+    #[must_use]
+    pub fn needs(&self) -> Option<u64> {
+        self.marks.values().map(|mark| mark.born).min()
+    }
+
+    /// Notes that a cut is not written after all.
+    pub fn take_back(&mut self, cut: &[ArrayCut]) {
+        for array in cut {
+            self.marks.remove(&array.key);
+        }
+    }
+
+    /// Someone who finds what changed.
+    pub fn saver(&mut self, sequence: u64) -> Saver<'_> {
+        let due = self.due();
+        self.pace = (0, 0);
+        Saver { marks: self, sequence, due, cut: Vec::new() }
+    }
+}
+
+/// Finds what changed, and the arrays that are due in full.
+#[derive(Debug)]
+pub struct Saver<'a> {
+    marks: &'a mut Marks,
+    sequence: u64,
+    due: BTreeSet<String>,
+    cut: Vec<ArrayCut>,
+}
+
+impl Saver<'_> {
+    /// What was found. Arrays that were not shown are written no longer.
+    #[must_use]
+    pub fn finish(self) -> Vec<ArrayCut> {
+        self.marks.marks.retain(|_, mark| mark.seen == self.sequence);
+        self.cut
+    }
+}
+
+impl Visitor for Saver<'_> {
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) {
+        let old = self.marks.marks.get(key);
+        // Two windows may be defined alike and share a key; once is enough.
+        let full = self.due.remove(key) || old.is_none();
+        let born = old.filter(|_| !full).map_or(self.sequence, |old| old.born);
+        let header = array.header();
+        let mut mark = Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
+        let mut cut = ArrayCut { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
+        for piece @ (number, skipped, bytes) in array.pieces() {
+            let hash = hash(piece);
+            if mark.pieces.is_empty() {
+                mark.first = number;
+            }
+            mark.pieces.push(hash);
+            let before = old.and_then(|old| old.hash(number));
+            self.marks.pace.1 += bytes.len();
+            let changed = before != Some(hash);
+            let wanted = match before {
+                Some(_) if !full => changed,
+                _ => bytes.iter().any(|&byte| byte != 0),
+            };
+            if wanted {
+                self.marks.pace.0 += if changed { bytes.len() } else { 0 };
+                cut.pieces.push(PieceCut { number, skipped, len: bytes.len() as u32 });
+                cut.bytes.extend_from_slice(bytes);
+            }
+        }
+        if full || !cut.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
+            self.cut.push(cut);
+        }
+        self.marks.marks.insert(key.to_owned(), mark);
+    }
+
+    fn names(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Stored {
+    born: u64,
+    header: Vec<u8>,
+    /// By number: how many cells are missing, and the bytes of the others.
+    pieces: BTreeMap<i32, (u8, Vec<u8>)>,
+    /// Whether the cut that wrote it in full is here.
+    whole: bool,
+}
+
+/// Puts arrays together from cuts.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    stored: BTreeMap<String, Stored>,
+    marks: Marks,
+    damaged: Option<String>,
+}
+
+impl Shelf {
+    /// Takes what a cut holds of an array; of the newest cut first.
+    pub fn add(&mut self, sequence: u64, array: ArrayCut) {
+        let ArrayCut { key, born, header, pieces, bytes } = array;
+        let stored = self.stored.entry(key).or_insert_with(|| Stored { born, header, ..Stored::default() });
+        if stored.born != born {
+            return;
+        }
+        stored.whole |= sequence == born;
+        let mut rest = bytes.as_slice();
+        for PieceCut { number, skipped, len } in pieces {
+            let Some((bytes, behind)) = rest.split_at_checked(len as usize) else { return };
+            rest = behind;
+            stored.pieces.entry(number).or_insert_with(|| (skipped, bytes.to_vec()));
+        }
+    }
+
+    /// How the arrays are written that were restored, and the key of one that could not be.
+    #[must_use]
+    pub fn finish(self) -> (Marks, Option<String>) {
+        (self.marks, self.damaged)
+    }
+}
+
+impl Visitor for Shelf {
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) {
+        let Some(stored) = self.stored.get(key) else { return };
+        let pieces = stored.pieces.iter().map(|(&number, (skipped, bytes))| (number, *skipped, bytes.as_slice()));
+        match Prefix::from_pieces(&stored.header, pieces).filter(|_| stored.whole) {
+            Some(restored) => {
+                *array = restored;
+                self.marks.marks.insert(key.to_owned(), Mark::of(array, stored.born));
+            }
+            None => self.damaged = Some(key.to_owned()),
+        }
+    }
+
+    fn names(&self, key: &str) -> Vec<String> {
+        let prefix = format!("{key}/");
+        let below = self.stored.range(prefix.clone()..).map_while(|(key, _)| key.strip_prefix(&prefix));
+        let mut names: Vec<_> = below.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,256 @@
+//! An engine from its cuts, the newest first: what was found of a thing stands, older copies of it are passed over.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::arrays::{ArrayCut, Shelf};
+use super::rows::Aside;
+use super::{Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, put_aside, window_key};
+use crate::engine::customers::{CHUNK, Customers, Slot};
+use crate::engine::dedup::SHARDS;
+use crate::engine::record::Known;
+use crate::engine::segments::{NO_PROFILE, Profile, UNKNOWN_PLACE};
+use crate::engine::spec::Spec;
+use crate::engine::{Engine, window_ids};
+use crate::event::{Currency, Time};
+
+/// Why no engine can be made of a state. Its files are whole, so either they do not belong together or another version
+/// wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreError {
+    /// A customer without a place, or with a part that cannot be read.
+    Customer(u32),
+    /// Two customers have the same id.
+    SameCustomer,
+    /// An array that is not whole, or of another shape.
+    Array(String),
+    /// A currency that is not known.
+    Currency(String),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RestoreError::Customer(slot) => write!(f, "the customer in slot {slot} cannot be read"),
+            RestoreError::SameCustomer => f.write_str("two customers have the same id"),
+            RestoreError::Array(key) => write!(f, "the array {key} is not whole or of another shape"),
+            RestoreError::Currency(code) => write!(f, "there is no currency {code}"),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+/// Where the values of a cut's dimensions are among those of the engine.
+#[derive(Debug, Clone)]
+pub struct Places(Vec<Option<(usize, Vec<u8>)>>);
+
+impl Places {
+    /// The profile of a customer who had that one in the cut. Of a dimension that the cut does not have, the value is
+    /// not known.
+    #[inline]
+    #[must_use]
+    pub fn profile(&self, in_cut: impl Fn(usize) -> u8, has_ordered: bool) -> Profile {
+        let mut profile = NO_PROFILE;
+        for (place, dimension) in profile.iter_mut().zip(&self.0) {
+            *place = match dimension {
+                Some((column, places)) => places.get(usize::from(in_cut(*column))).copied().unwrap_or(UNKNOWN_PLACE),
+                None if has_ordered => UNKNOWN_PLACE,
+                None => 0,
+            };
+        }
+        profile
+    }
+}
+
+/// Makes an engine of its cuts.
+#[derive(Debug)]
+pub struct Restorer {
+    engine: Engine,
+    scalars: Scalars,
+    kept: Kept,
+    taken: Slots,
+    shelf: Shelf,
+}
+
+impl Engine {
+    /// The engine that the cuts were made of, which are those that the last one needs, oldest first; for a `spec` that
+    /// may have changed since. `topics` says of each topic of the spec which one it was, if it was there.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub fn restore(spec: &Arc<Spec>, topics: &[Option<usize>], cuts: &[&Cut]) -> Result<Engine, RestoreError> {
+        let Some(newest) = cuts.last() else { return Ok(Engine::new(Arc::clone(spec))) };
+        let mut restorer = Restorer::new(spec, topics, newest.scalars.clone())?;
+        for cut in cuts.iter().rev() {
+            restorer.add(cut)?;
+        }
+        restorer.finish()
+    }
+}
+
+impl Restorer {
+    /// Begins with the scalars of the newest cut.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub fn new(spec: &Arc<Spec>, topics: &[Option<usize>], scalars: Scalars) -> Result<Restorer, RestoreError> {
+        let mut engine = Engine::new(Arc::clone(spec));
+        let state = scalars.clone();
+        let Scalars {
+            sequence,
+            slots,
+            topics: marks,
+            dedup,
+            windows,
+            dimensions,
+            lifecycle,
+            cohorts,
+            currencies,
+            first_event,
+            first_order,
+            folded_at,
+        } = state;
+        engine.customers = Customers::with_slots(slots as usize);
+        for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
+            engine.clock.resume(topic, mark);
+        }
+        engine.dedup.iter_mut().zip(dedup).for_each(|(dedup, buckets)| dedup.resume(buckets));
+        let known = |code: String| Currency::from_code(&code).map_err(|_| RestoreError::Currency(code));
+        engine.currencies = currencies.into_iter().map(known).collect::<Result<_, _>>()?;
+        engine.first_event = first_event.map(Time::clamped);
+        engine.first_order = first_order.map(Time::clamped);
+        engine.folded_at = Time::clamped(folded_at);
+        let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
+        let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
+        let now = engine.clock.newest().map(|newest| newest.plus(1));
+        engine.since =
+            keys.iter().map(|key| of_window(key).map_or(now, |window| window.since.map(Time::clamped))).collect();
+        let kept = Kept {
+            windows: keys
+                .into_iter()
+                .map(|key| (of_window(&key).is_some(), key))
+                .map(|(kept, key)| (key, kept))
+                .collect(),
+            dimensions: engine.segments.resume(&dimensions, sequence + 1),
+            lifecycle: lifecycle == lifecycle_key(spec),
+            cohorts: cohorts == cohorts_key(spec),
+        };
+        engine.written.sequence = sequence;
+        engine.written.buckets.resize((slots as usize).div_ceil(CHUNK), 0);
+        engine.written.shards.iter_mut().for_each(|shards| shards.resize(SHARDS, 0));
+        let taken = Slots(vec![0; (slots as usize).div_ceil(64)]);
+        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::default() })
+    }
+
+    /// Takes the next older cut.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub fn add(&mut self, cut: &Cut) -> Result<(), RestoreError> {
+        let Cut { sequence, scalars, rows, arrays, seen, needs: _ } = cut;
+        if let Some(rows) = rows {
+            let dimensions: Vec<_> = scalars
+                .dimensions
+                .iter()
+                .map(|dimension| (dimension.name.as_str(), dimension.values.iter().map(String::as_str).collect()))
+                .collect();
+            let places = self.places(*sequence, &dimensions);
+            for row in rows.rows.iter() {
+                let mut known = row.known;
+                known.profile = places.profile(|column| row.known.profile[column], known.orders > 0);
+                self.row(row.slot, row.id.as_deref(), &known, row.aside)?;
+            }
+            self.note_full(*sequence, &rows.full);
+        }
+        arrays.iter().for_each(|array| self.array(*sequence, array.clone()));
+        seen.iter().for_each(|seen| self.seen(*sequence, seen));
+        Ok(())
+    }
+
+    /// Where the values of the dimensions of a cut, by name, are in the engine.
+    #[must_use]
+    pub fn places(&self, sequence: u64, dimensions: &[(&str, Vec<&str>)]) -> Places {
+        let state = self.engine.segments.state();
+        let place = |(number, own): (usize, &crate::engine::segments::DimensionState)| {
+            let same = |(name, _): &(&str, _)| *name == own.name && sequence >= own.born;
+            let column = dimensions.iter().position(same)?;
+            let place = |value: &&str| self.engine.segments.place_of(number, value);
+            Some((column, dimensions[column].1.iter().map(place).collect()))
+        };
+        Places(state.iter().enumerate().map(place).collect())
+    }
+
+    /// Whether nothing was found of a slot so far.
+    #[inline]
+    #[must_use]
+    pub fn wants(&self, slot: u32) -> bool {
+        !self.taken.contains(slot)
+    }
+
+    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    #[inline]
+    pub fn row(&mut self, slot: u32, id: Option<&str>, known: &Known, aside: &[u8]) -> Result<(), RestoreError> {
+        if !self.taken.insert(slot) {
+            return Ok(());
+        }
+        let Some(id) = id else { return Ok(()) };
+        if !self.engine.customers.place(slot, id, known) {
+            return Err(RestoreError::Customer(slot));
+        }
+        if !aside.is_empty() {
+            let aside = Aside::decode(aside).ok_or(RestoreError::Customer(slot))?;
+            put_aside(&mut self.engine.recent, &mut self.engine.journal, Slot(slot), aside);
+        }
+        Ok(())
+    }
+
+    /// Notes which buckets a cut holds in full.
+    pub fn note_full(&mut self, sequence: u64, full: &[u32]) {
+        full.iter().for_each(|&bucket| self.engine.written.buckets.note(bucket as usize, sequence));
+    }
+
+    /// Takes what a cut holds of an array.
+    pub fn array(&mut self, sequence: u64, array: ArrayCut) {
+        self.shelf.add(sequence, array);
+    }
+
+    /// Takes the fingerprints of a cut.
+    pub fn seen(&mut self, sequence: u64, seen: &SeenCut) {
+        let Engine { dedup, written, .. } = &mut self.engine;
+        for ((dedup, rotation), (buckets, shards)) in dedup.iter_mut().zip(&mut written.shards).zip(&seen.classes) {
+            for shard in shards {
+                if shard.full {
+                    rotation.note(usize::from(shard.shard), sequence);
+                }
+                shard.seen.iter().for_each(|&fingerprint| dedup.remember(fingerprint, buckets.width));
+            }
+        }
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    pub fn finish(self) -> Result<Engine, RestoreError> {
+        let Restorer { mut engine, scalars, kept, taken: _, mut shelf } = self;
+        if !engine.customers.index_all() {
+            return Err(RestoreError::SameCustomer);
+        }
+        engine.show_arrays(&kept, &mut shelf);
+        engine.segments.absorb_gone(&scalars.dimensions, &kept.windows, &mut shelf);
+        let (marks, damaged) = shelf.finish();
+        if let Some(key) = damaged {
+            return Err(RestoreError::Array(key));
+        }
+        engine.written.marks = marks;
+        engine.written.changed = !kept.is_everything() || engine.segments.state() != scalars.dimensions;
+        if !kept.is_everything() {
+            engine.seed(&kept);
+        }
+        Ok(engine)
+    }
+}

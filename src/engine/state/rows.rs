@@ -1,0 +1,226 @@
+//! Customers in a cut: a copy of their records with their ids, and what the side tables hold of them.
+
+use std::borrow::Cow;
+
+use super::plain::{Reader, put_number, put_signed};
+use crate::engine::customers::Arena;
+use crate::engine::journal::{Booked, Entry};
+use crate::engine::record::{KeyTag, Known, Record};
+use crate::engine::window::Flow;
+use crate::event::Time;
+
+/// Customers in the order of their slots, each once.
+#[derive(Debug, Default)]
+pub struct Rows {
+    slots: Vec<u32>,
+    records: Vec<Record>,
+    ids: Arena,
+    /// What the side tables hold, of the few of whom they hold something: which row, and where it ends in `bytes`.
+    aside: Vec<(u32, usize)>,
+    bytes: Vec<u8>,
+}
+
+/// One customer in a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The slot.
+    pub slot: u32,
+    /// The customer's id; `None` where one was erased.
+    pub id: Option<Cow<'a, str>>,
+    /// What the record knows.
+    pub known: Known,
+    /// What the side tables know, as [`Aside::encode`] wrote it; empty when that is nothing.
+    pub aside: &'a [u8],
+}
+
+impl Rows {
+    /// Room for so many.
+    #[must_use]
+    pub fn with_capacity(rows: usize) -> Rows {
+        Rows { slots: Vec::with_capacity(rows), records: Vec::with_capacity(rows), ..Rows::default() }
+    }
+
+    /// Appends a slot, which may be free.
+    #[inline]
+    pub fn push(&mut self, slot: u32, record: &Record, ids: &Arena) {
+        self.slots.push(slot);
+        self.records.push(self.ids.adopt(record, ids));
+    }
+
+    /// Adds what the side tables hold of those that `is_aside` names.
+    pub fn add_aside(&mut self, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> Aside) {
+        for (row, &slot) in (0..).zip(&self.slots) {
+            if is_aside(slot) {
+                of(slot).encode(&mut self.bytes);
+                self.aside.push((row, self.bytes.len()));
+            }
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The slots.
+    #[must_use]
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
+    /// The customers, in the order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        let mut aside = self.aside.iter().peekable();
+        let mut from = 0;
+        let rows = self.slots.iter().zip(&self.records);
+        (0..).zip(rows).map(move |(row, (&slot, record))| {
+            let to = aside.next_if(|(of, _)| *of == row).map_or(from, |&(_, to)| to);
+            let bytes = &self.bytes[from..to];
+            from = to;
+            let id = (record.tag != KeyTag::FREE).then(|| self.ids.id(record));
+            Row { slot, id, known: record.known(), aside: bytes }
+        })
+    }
+}
+
+/// What the side tables hold of one customer.
+///
+/// Whoever adds a side table adds a field here, to [`Aside::encode`], [`Aside::decode`] and to the two functions of the
+/// engine that fill and empty it; the compiler asks for all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Orders older than the record's, ascending.
+    pub orders: Vec<Time>,
+    /// Minutes of sessions older than the record's, ascending.
+    pub sessions: Vec<i32>,
+    /// What is booked anew if an earlier first order comes in, in log order.
+    pub journal: Vec<Entry>,
+}
+
+/// What a part of the encoding holds.
+mod part {
+    pub const ORDERS: u64 = 1;
+    pub const SESSIONS: u64 = 2;
+    pub const JOURNAL: u64 = 3;
+}
+
+/// What an entry of the journal says.
+mod booked {
+    pub const SESSION: u64 = 0;
+    pub const ORDER: u64 = 1;
+    pub const REFUND: u64 = 2;
+    pub const CANCELLATION: u64 = 3;
+}
+
+impl Aside {
+    /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let Aside { orders, sessions, journal } = self;
+        encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
+        encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
+        encode_part(out, part::JOURNAL, journal, |out, entry| {
+            put_signed(out, entry.time.millis());
+            let (what, money) = match entry.what {
+                Booked::Session => (booked::SESSION, None),
+                Booked::Money(Flow::Order, currency, minor) => (booked::ORDER, Some((currency, minor))),
+                Booked::Money(Flow::Refund, currency, minor) => (booked::REFUND, Some((currency, minor))),
+                Booked::Money(Flow::Cancellation, currency, minor) => (booked::CANCELLATION, Some((currency, minor))),
+            };
+            put_number(out, what);
+            if let Some((currency, minor)) = money {
+                put_number(out, u64::from(currency));
+                put_signed(out, minor);
+            }
+        });
+    }
+
+    /// Reads what [`Aside::encode`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Aside> {
+        let mut reader = Reader::new(bytes);
+        let mut aside = Aside::default();
+        while !reader.is_empty() {
+            let (part, len) = (reader.number()?, reader.len()?);
+            for _ in 0..len {
+                match part {
+                    part::ORDERS => aside.orders.push(take_time(&mut reader)?),
+                    part::SESSIONS => aside.sessions.push(i32::try_from(reader.signed()?).ok()?),
+                    part::JOURNAL => aside.journal.push(take_entry(&mut reader)?),
+                    _ => return None,
+                }
+            }
+        }
+        Some(aside)
+    }
+}
+
+fn encode_part<T>(out: &mut Vec<u8>, part: u64, all: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
+    if !all.is_empty() {
+        put_number(out, part);
+        put_number(out, all.len() as u64);
+        all.iter().for_each(|one| encode(out, one));
+    }
+}
+
+fn take_time(reader: &mut Reader<'_>) -> Option<Time> {
+    Time::from_millis(reader.signed()?).ok()
+}
+
+fn take_entry(reader: &mut Reader<'_>) -> Option<Entry> {
+    let time = take_time(reader)?;
+    let flow = match reader.number()? {
+        booked::SESSION => return Some(Entry { time, what: Booked::Session }),
+        booked::ORDER => Flow::Order,
+        booked::REFUND => Flow::Refund,
+        booked::CANCELLATION => Flow::Cancellation,
+        _ => return None,
+    };
+    let currency = u8::try_from(reader.number()?).ok()?;
+    Some(Entry { time, what: Booked::Money(flow, currency, reader.signed()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let flow = prop::sample::select(vec![Flow::Order, Flow::Refund, Flow::Cancellation]);
+        let what = prop_oneof![
+            Just(Booked::Session),
+            (flow, any::<u8>(), any::<i64>()).prop_map(|(flow, currency, minor)| Booked::Money(flow, currency, minor)),
+        ];
+        (0..Time::MAX.millis(), what).prop_map(|(time, what)| Entry { time: Time::clamped(time), what })
+    }
+
+    proptest! {
+        #[test]
+        fn what_lies_aside_survives(
+            orders in prop::collection::vec(0..Time::MAX.millis(), 0..9),
+            sessions in prop::collection::vec(any::<i32>(), 0..9),
+            journal in prop::collection::vec(entry(), 0..9),
+        ) {
+            let aside = Aside { orders: orders.into_iter().map(Time::clamped).collect(), sessions, journal };
+            let mut bytes = Vec::new();
+            aside.encode(&mut bytes);
+            prop_assert_eq!(bytes.is_empty(), aside == Aside::default());
+            prop_assert_eq!(Aside::decode(&bytes), Some(aside.clone()));
+            for len in 0..bytes.len() {
+                prop_assert_ne!(Aside::decode(&bytes[..len]), Some(aside.clone()));
+            }
+        }
+
+        #[test]
+        fn nonsense_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            _ = Aside::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! An engine that is cut, abandoned and restored at random moments against one that never stops.
+
+use super::*;
+use crate::engine::snapshot::{Periods, Snapshot};
+use crate::engine::state::Cut;
+
+/// The cuts of a partition as its files hold them.
+#[derive(Default)]
+pub(crate) struct Chain {
+    cuts: Vec<Cut>,
+}
+
+impl Chain {
+    /// Adds a cut, and drops what no cut needs any longer.
+    pub(super) fn add(&mut self, cut: Cut) {
+        let needs = cut.needs;
+        self.cuts.push(cut);
+        for cut in &mut self.cuts {
+            if cut.sequence < needs.rows {
+                cut.rows = None;
+            }
+            if cut.sequence < needs.arrays {
+                cut.arrays.clear();
+            }
+            if cut.sequence < needs.seen {
+                cut.seen = None;
+            }
+        }
+        let is_needed = |cut: &Cut| cut.rows.is_some() || !cut.arrays.is_empty() || cut.seen.is_some();
+        let newest = self.cuts.last().map(|cut| cut.sequence);
+        self.cuts.retain(|cut| is_needed(cut) || Some(cut.sequence) == newest);
+    }
+
+    pub(super) fn restore(&self, spec: &Arc<Spec>) -> Engine {
+        let cuts: Vec<_> = self.cuts.iter().collect();
+        Engine::restore(spec, &[Some(0), Some(1)], &cuts).unwrap()
+    }
+}
+
+/// An input of an engine.
+#[derive(Debug, Clone)]
+pub(crate) enum Input {
+    Event(usize, Event<'static>),
+    Erase(String),
+    Raise(usize, Time),
+}
+
+/// What an engine says to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Answer {
+    Outcome(Outcome),
+    Known(bool),
+    Raised,
+}
+
+pub(crate) fn give(engine: &mut Engine, input: &Input) -> Answer {
+    match input {
+        Input::Event(topic, event) => Answer::Outcome(engine.apply(*topic, event)),
+        Input::Erase(customer) => Answer::Known(engine.erase(customer)),
+        Input::Raise(topic, to) => {
+            engine.raise_watermark(*topic, *to);
+            Answer::Raised
+        }
+    }
+}
+
+/// Ids of every kind: short, a UUID, long.
+fn bystander(n: usize) -> String {
+    match n % 3 {
+        0 => format!("bystander-{n}"),
+        1 => format!("0a1b2c3d-4e5f-6071-8293-{n:012x}"),
+        _ => format!("a bystander with quite a long name, number {n}"),
+    }
+}
+
+fn bystander_order(n: usize) -> Input {
+    let amount = money((n % 2) as u8, n as i64);
+    let kind = Kind::Order { id: None, amount, attributes: Attributes::default(), referred_by: None };
+    let time = Time::clamped(ORIGIN - LATENESS + n as i64 * MINUTE);
+    Input::Event(0, Event { customer: Cow::Owned(bystander(n)), time, kind })
+}
+
+/// An engine in which everything there is has happened: late orders and sessions, second copies, all kinds of events.
+pub(crate) fn a_lively_engine() -> Engine {
+    let mut engine = Engine::new(Arc::new(spec("UTC")));
+    for n in 0..150 {
+        give(&mut engine, &bystander_order(n % 40));
+        let time = Time::clamped(ORIGIN + n as i64 * 5 * HOUR - (n as i64 * 7_919) % DAY);
+        let fact = match n % 5 {
+            0 => Fact::Order(0, n as i64, Some(["web", "app", "fax"][n % 3])),
+            1 => Fact::Order(1, n as i64, None),
+            2 => Fact::Refund(0, 5),
+            3 => Fact::Cancel(1, 7),
+            _ => Fact::Session(0),
+        };
+        let sent = Sent { customer: (n * n % 7) as u8, time, fact, id: Some(n as u32 / 2) };
+        give(&mut engine, &Input::Event(topic(&sent), event(&sent)));
+    }
+    engine
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send,
+    Erase(usize),
+    /// An order of a bystander, old or new.
+    Stir(usize),
+    Raise(usize, i64),
+    Cut,
+    /// A cut that is not written after all.
+    AbandonedCut,
+    /// Everything since the last cut is lost, and read again.
+    Restart,
+}
+
+const BYSTANDERS: usize = 200;
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => Just(Step::Send),
+        1 => (0..BYSTANDERS + 3).prop_map(Step::Erase),
+        2 => (0..BYSTANDERS + 40).prop_map(Step::Stir),
+        1 => (0..2_usize, 0..3 * DAY).prop_map(|(topic, by)| Step::Raise(topic, by)),
+        5 => Just(Step::Cut),
+        1 => Just(Step::AbandonedCut),
+        3 => Just(Step::Restart),
+    ]
+}
+
+pub(super) fn assert_same(spec: &Arc<Spec>, one: &mut Engine, other: &mut Engine) -> Result<(), TestCaseError> {
+    prop_assert_eq!(one.clock.state(), other.clock.state());
+    prop_assert_eq!(one.tracked_customers(), other.tracked_customers());
+    prop_assert_eq!((one.first_event(), one.first_order()), (other.first_event(), other.first_order()));
+    prop_assert_eq!(&one.currencies, &other.currencies);
+    let now = one.clock.newest().unwrap_or(Time::MIN).millis();
+    let begin = one.first_order().unwrap_or(Time::MIN);
+    for back in [60 * DAY, 11 * DAY, 3 * DAY, DAY, HOUR, 0, -HOUR, -2 * DAY, -9 * DAY, -40 * DAY, -500 * DAY] {
+        let at = Time::clamped(now - back);
+        let snapshot = |engine: &mut Engine| {
+            let mut snapshot = Snapshot::empty(spec, at, Periods::Since(begin));
+            snapshot.add(engine);
+            snapshot
+        };
+        prop_assert_eq!(snapshot(one), snapshot(other), "at {}", at);
+    }
+    Ok(())
+}
+
+struct Run {
+    spec: Arc<Spec>,
+    steady: Engine,
+    durable: Engine,
+    chain: Chain,
+    log: Vec<(Input, Answer)>,
+    /// How much of the log the chain knows.
+    written: usize,
+}
+
+impl Run {
+    fn give(&mut self, input: Input) -> Result<(), TestCaseError> {
+        let answer = give(&mut self.steady, &input);
+        prop_assert_eq!(give(&mut self.durable, &input), answer, "{:?}", input);
+        self.log.push((input, answer));
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<(), TestCaseError> {
+        self.durable = self.chain.restore(&self.spec);
+        prop_assert!(self.durable.cut().is_none(), "nothing happened since");
+        for (input, answer) in &self.log[self.written..] {
+            prop_assert_eq!(give(&mut self.durable, input), *answer, "{:?} again", input);
+        }
+        assert_same(&self.spec, &mut self.durable, &mut self.steady)
+    }
+
+    fn step(&mut self, step: &Step, history: &mut impl Iterator<Item = Sent>) -> Result<(), TestCaseError> {
+        match *step {
+            Step::Send => {
+                let Some(sent) = history.next() else { return Ok(()) };
+                self.give(Input::Event(topic(&sent), event(&sent)))
+            }
+            Step::Erase(n) => self.give(Input::Erase(n.checked_sub(3).map_or_else(|| format!("c{n}"), bystander))),
+            Step::Stir(n) => {
+                let now = self.steady.clock.topic_watermark(0).unwrap_or(Time::MIN);
+                let Input::Event(topic, order) = bystander_order(n) else { return Ok(()) };
+                self.give(Input::Event(topic, Event { time: now, ..order }))
+            }
+            Step::Raise(topic, by) => {
+                let mark = self.steady.clock.topic_watermark(topic).unwrap_or(Time::MIN);
+                self.give(Input::Raise(topic, mark.plus(by)))
+            }
+            Step::Cut => {
+                if let Some(cut) = self.durable.cut() {
+                    self.chain.add(cut);
+                    self.written = self.log.len();
+                }
+                prop_assert!(self.durable.cut().is_none(), "nothing happened since");
+                Ok(())
+            }
+            Step::AbandonedCut => {
+                if let Some(cut) = self.durable.cut() {
+                    self.durable.take_back(&cut);
+                }
+                Ok(())
+            }
+            Step::Restart => self.restart(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+    #[test]
+    fn an_engine_from_its_live_cuts_equals_one_that_never_stopped(
+        history in history(60),
+        steps in prop::collection::vec(step(), 1..90),
+        zone in 0..2_usize,
+        listed in any::<bool>(),
+    ) {
+        let mut spec = spec(["UTC", "America/New_York"][zone]);
+        if !listed {
+            spec.dimensions[0].values.clear();
+        }
+        // Short enough that ids are forgotten, and that old panes are folded.
+        spec.dedup_for = 3 * DAY;
+        spec.history = Some(60 * DAY);
+        let spec = Arc::new(spec);
+        let mut run = Run {
+            steady: Engine::new(Arc::clone(&spec)),
+            durable: Engine::new(Arc::clone(&spec)),
+            spec,
+            chain: Chain::default(),
+            log: Vec::new(),
+            written: 0,
+        };
+        for n in 0..BYSTANDERS {
+            run.give(bystander_order(n))?;
+        }
+        let mut history = history.into_iter();
+        for step in &steps {
+            run.step(step, &mut history)?;
+        }
+        run.step(&Step::Cut, &mut history)?;
+        run.restart()?;
+        for sent in history {
+            run.give(Input::Event(topic(&sent), event(&sent)))?;
+        }
+        let Run { spec, mut steady, mut durable, .. } = run;
+        assert_same(&spec, &mut durable, &mut steady)?;
+    }
+}
+
+/// Nothing is written when nothing happens, little when little does, and old cuts are needed no longer.
+#[test]
+fn cuts_are_small_and_the_chain_stays_short() {
+    let spec = Arc::new(spec("UTC"));
+    let mut engine = Engine::new(Arc::clone(&spec));
+    assert!(engine.cut().is_none());
+    let customers = 64 * 500;
+    for n in 0..customers {
+        give(&mut engine, &bystander_order(n));
+    }
+    let first = engine.cut().unwrap();
+    assert_eq!(first.rows.as_ref().unwrap().rows.len(), customers);
+    assert!(engine.cut().is_none());
+    let mut chain = Chain::default();
+    chain.add(first);
+    for n in 0..400 {
+        let Input::Event(topic, order) = bystander_order(n * 7) else { return };
+        let now = engine.clock.newest().unwrap();
+        let Kind::Order { amount, attributes, .. } = order.kind else { return };
+        let kind = Kind::Order { id: Some(n.to_string().into()), amount, attributes, referred_by: None };
+        give(&mut engine, &Input::Event(topic, Event { customer: order.customer, time: now, kind }));
+        let cut = engine.cut().unwrap();
+        let rows = cut.rows.as_ref().unwrap();
+        assert!(rows.rows.len() <= 64 * 500_usize.div_ceil(state::rotation::LAP) + 1, "{}", rows.rows.len());
+        assert!(rows.rows.slots().is_sorted());
+        let newest = cut.sequence;
+        chain.add(cut);
+        assert!(newest - chain.cuts[0].sequence < state::rotation::LAP as u64 + 2);
+        let files = chain.cuts.iter().map(|cut| {
+            usize::from(cut.rows.is_some()) + usize::from(!cut.arrays.is_empty()) + usize::from(cut.seen.is_some())
+        });
+        assert!(files.sum::<usize>() <= 256);
+    }
+    assert_same(&spec, &mut chain.restore(&spec), &mut engine).unwrap();
+}
+
+#[test]
+fn an_abandoned_cut_is_part_of_the_next() {
+    let spec = Arc::new(spec("UTC"));
+    let mut engine = Engine::new(Arc::clone(&spec));
+    give(&mut engine, &bystander_order(1));
+    let mut chain = Chain::default();
+    chain.add(engine.cut().unwrap());
+    give(&mut engine, &bystander_order(2));
+    give(&mut engine, &Input::Erase(bystander(1)));
+    let abandoned = engine.cut().unwrap();
+    engine.take_back(&abandoned);
+    chain.add(engine.cut().unwrap());
+    let mut restored = chain.restore(&spec);
+    assert!(restored.customers.find(&Key::new(&bystander(1))).is_none(), "erased");
+    assert_same(&spec, &mut restored, &mut engine).unwrap();
+}
+
+#[test]
+fn an_erased_id_leaves_the_cuts_in_a_lap() {
+    let spec = Arc::new(spec("UTC"));
+    let mut engine = Engine::new(Arc::clone(&spec));
+    let mut chain = Chain::default();
+    for n in 0..BYSTANDERS {
+        give(&mut engine, &bystander_order(n));
+    }
+    chain.add(engine.cut().unwrap());
+    give(&mut engine, &Input::Erase(bystander(2)));
+    let named = |chain: &Chain| {
+        let rows = chain.cuts.iter().filter_map(|cut| cut.rows.as_ref());
+        rows.flat_map(|rows| rows.rows.iter()).filter(|row| row.id.as_deref() == Some(&bystander(2))).count()
+    };
+    for n in 0..state::rotation::LAP {
+        give(&mut engine, &bystander_order(3 + n % 2));
+        chain.add(engine.cut().unwrap());
+    }
+    assert_eq!(named(&chain), 0);
+}
