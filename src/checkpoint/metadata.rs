@@ -53,6 +53,16 @@ pub enum MetadataError {
     Newer(String),
 }
 
+impl Metadata {
+    /// What is committed for a manifest: of its digest no more than the text holds, so that what is read back equals
+    /// what was committed.
+    #[must_use]
+    pub fn of(named: &ManifestRef) -> Metadata {
+        let digest = named.digest.get(..DIGEST_PREFIX).unwrap_or(&named.digest);
+        Metadata::State(ManifestRef { name: named.name.clone(), digest: digest.to_owned() })
+    }
+}
+
 impl fmt::Display for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

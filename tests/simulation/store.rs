@@ -82,7 +82,7 @@ impl<S: Snapshots> Store<S> {
     }
 
     pub fn has_checkpoints(&self, partition: i32) -> bool {
-        let prefix = format!("g/p{partition}/");
+        let prefix = format!("p{partition}/");
         self.objects.iter().any(|(name, object)| name.starts_with(&prefix) && matches!(object, Object::Manifest(_)))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use retentiond::checkpoint::metadata::Metadata;
+use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::protocol::{CutId, Event, Life, Position, Upload};
 use retentiond::source::Partition;
 
@@ -144,13 +144,13 @@ impl Replica {
             next.clone_from(&reading.next);
         }
         let nonce = world.nonce();
-        let name = format!("g/p{partition}/{nonce:06}-{}", self.id);
+        let name = format!("p{partition}/{nonce:06}-{}", self.id);
         let files = self.files.entry(partition).or_default();
         let skip = files.chain.len().saturating_sub(CHAIN - 1);
         let live_files: Vec<String> = files.chain.iter().skip(skip).cloned().chain([format!("{name}.state")]).collect();
         let manifest = format!("{name}.json");
         let superseded = files.known.iter().filter(|file| !live_files.contains(file)).cloned().collect();
-        let metadata = Metadata::Manifest { name: manifest, digest: format!("{nonce:08x}") };
+        let metadata = Metadata::State(ManifestRef { name: manifest, digest: format!("{nonce:032x}") });
         let upload = Upload { position: Position { next, metadata }, superseded };
         let job = UploadJob { content, entries, name, upload: upload.clone(), files: live_files, stored: false };
         self.uploads.retain(|(former, of), _| *of != partition || former.0 + 4 > cut.0);

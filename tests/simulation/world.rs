@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use retentiond::checkpoint::metadata::Metadata;
+use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::protocol::{Delivery, Identity, Reason};
 use retentiond::engine::spec::Spec;
 
@@ -475,8 +475,8 @@ impl World {
 
     pub fn committed_manifest(&self, partition: i32) -> Option<String> {
         let committed = self.truth.get(&partition)?.committed.as_ref()?;
-        match Metadata::parse(&committed.metadata) {
-            Ok(Metadata::Manifest { name, .. }) => Some(name),
+        match committed.metadata.parse() {
+            Ok(Metadata::State(ManifestRef { name, .. })) => Some(name),
             _ => None,
         }
     }
@@ -522,8 +522,8 @@ impl World {
     fn check_partition(&mut self, partition: i32, offsets: &Offsets, mut entries: Vec<Entry>) -> Result<(), String> {
         let Some(truth) = self.truth.get_mut(&partition) else { return Err("there is no such partition".into()) };
         let former = truth.committed.replace(offsets.clone());
-        let metadata = Metadata::parse(&offsets.metadata).map_err(|foreign| foreign.to_string())?;
-        let Metadata::Manifest { name, .. } = metadata else {
+        let metadata: Metadata = offsets.metadata.parse().map_err(|foreign: retentiond::checkpoint::metadata::MetadataError| foreign.to_string())?;
+        let Metadata::State(ManifestRef { name, .. }) = metadata else {
             truth.reference.next.clone_from(&offsets.next);
             return former.map_or(Ok(()), |former| Err(format!("a second genesis, after {former:?}")));
         };

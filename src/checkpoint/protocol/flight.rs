@@ -276,7 +276,7 @@ impl State {
             Phase::Unborn { basis, .. } => {
                 let (life, basis) = (tenure.life, basis.clone());
                 if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
-                    self.begin(partition, life, Origin::Genesis { since }, basis, out);
+                    self.begin(partition, life, Origin::Genesis { since: since.millis() }, basis, out);
                 }
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {

@@ -3,7 +3,8 @@
 use super::{
     Basis, Command, CommittedOffsets, Identity, Life, LoadFailure, Origin, Phase, Position, Reason, Rules, State,
 };
-use crate::checkpoint::metadata::Metadata;
+use crate::checkpoint::metadata::{ManifestRef, Metadata};
+use crate::event::Time;
 use crate::source::Partition;
 
 impl State {
@@ -46,8 +47,10 @@ impl State {
             Metadata::Genesis { store, .. } if store != basis.identity.store => {
                 self.fail(partition, Reason::AnotherStore { was: store, now: basis.identity.store }, out);
             }
-            Metadata::Genesis { since, .. } => self.begin(partition, life, Origin::Genesis { since }, basis, out),
-            Metadata::Manifest { name, digest } => {
+            Metadata::Genesis { since, .. } => {
+                self.begin(partition, life, Origin::Genesis { since: since.millis() }, basis, out);
+            }
+            Metadata::State(ManifestRef { name, digest }) => {
                 self.set_phase(partition, Phase::Loading(basis));
                 out.push(Command::Load { partition, life, manifest: name, digest });
             }
@@ -92,7 +95,7 @@ impl State {
         if has_checkpoints {
             self.fail(partition, Reason::OffsetsExpired, out);
         } else if let Phase::Searching(identity) = std::mem::replace(phase, Phase::Resting) {
-            let metadata = Metadata::Genesis { since: now, store: identity.store.clone() };
+            let metadata = Metadata::Genesis { since: Time::clamped(now), store: identity.store.clone() };
             *phase = Phase::Unborn { basis: Basis { committed: Position { next, metadata }, identity }, ready: true };
         }
     }
@@ -150,7 +153,7 @@ pub(super) fn position(committed: &CommittedOffsets, rules: &Rules) -> Result<Op
     for (topic, found) in rules.topics.iter().zip(committed) {
         let Some(found) = found else { return Err(Reason::OffsetsIncomplete { topic: topic.clone() }) };
         let foreign = |_| Reason::ForeignMetadata { topic: topic.clone() };
-        let metadata = Metadata::parse(&found.metadata).map_err(foreign)?;
+        let metadata: Metadata = found.metadata.parse().map_err(foreign)?;
         if agreed.get_or_insert_with(|| metadata.clone()) != &metadata {
             return Err(Reason::MixedMetadata);
         }

@@ -7,7 +7,8 @@ mod takeover;
 use std::mem::discriminant;
 
 use super::*;
-use crate::checkpoint::metadata::Metadata;
+use crate::checkpoint::metadata::{ManifestRef, Metadata};
+use crate::event::Time;
 
 const LIMIT: u64 = 1_000;
 
@@ -16,7 +17,7 @@ fn p(number: i32) -> Partition {
 }
 
 fn genesis() -> Metadata {
-    Metadata::Genesis { since: 77, store: "store".into() }
+    Metadata::Genesis { since: Time::clamped(77), store: "store".into() }
 }
 
 fn at_genesis() -> Position {
@@ -25,7 +26,7 @@ fn at_genesis() -> Position {
 
 /// The position of the n-th manifest of a partition.
 fn at_manifest(n: i64) -> Position {
-    Position { next: vec![10 * n, 100 * n], metadata: Metadata::Manifest { name: format!("m{n}"), digest: "d".into() } }
+    Position { next: vec![10 * n, 100 * n], metadata: Metadata::State(ManifestRef { name: format!("p0/m{n}.json"), digest: "d".repeat(32) }) }
 }
 
 fn upload(n: i64) -> Upload {

@@ -10,9 +10,9 @@ fn reading() {
     let foreign = |topic: &str| fail(Reason::ForeignMetadata { topic: topic.into() });
     let manifest = at_manifest(1).metadata;
     let text = |text: &str| Some(CommittedOffset { offset: 10, metadata: text.into() });
-    let other_store = Metadata::Genesis { since: 77, store: "another".into() };
+    let other_store = Metadata::Genesis { since: Time::clamped(77), store: "another".into() };
     let (was, now) = ("another".to_owned(), "store".to_owned());
-    let load = Command::Load { partition: p(0), life: Life(1), manifest: "m1".into(), digest: "d".into() };
+    let load = Command::Load { partition: p(0), life: Life(1), manifest: "p0/m1.json".into(), digest: "d".repeat(32) };
     answers_only(
         &story,
         and(
@@ -213,7 +213,7 @@ fn an_own_parked_state_is_taken_up_again() {
             story.found(0, &at_manifest(3)),
             vec![
                 Command::Drop(p(0)),
-                Command::Load { partition: p(0), life: Life(2), manifest: "m3".into(), digest: "d".into() },
+                Command::Load { partition: p(0), life: Life(2), manifest: "p0/m3.json".into(), digest: "d".repeat(32) },
             ],
         ),
         (
