@@ -13,6 +13,7 @@ mod commit;
 mod log;
 mod replica;
 mod run;
+mod stats;
 mod store;
 mod worker;
 mod world;
@@ -21,7 +22,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use run::{Failure, Mishap, STANDSTILL, run, run_into};
-use world::{Fault, Stats};
+use stats::Stats;
+use world::Fault;
 
 const DEFAULT_SEEDS: u64 = 300;
 /// A broken rule is found among so many seeds, or is not found.

@@ -6,7 +6,8 @@ use retentiond::checkpoint::protocol::Event;
 
 use crate::log::TOPICS;
 use crate::replica::{Note, Replica};
-use crate::world::{Action, Fault, Stats, Trouble, World};
+use crate::stats::Stats;
+use crate::world::{Action, Fault, Trouble, World};
 
 const TROUBLE_LASTS: i64 = 12_000;
 /// After healing everything is committed within this time.
@@ -40,7 +41,7 @@ struct Run {
 /// When something is not as it must be.
 pub fn run(seed: u64, fault: Option<Fault>) -> Result<Stats, Failure> {
     let mut run = Run::new(seed, fault, false);
-    run.to_the_end();
+    run.run_out();
     match run.world.violation {
         None => Ok(run.world.stats),
         Some(_) => Err(explain(seed, fault)),
@@ -50,7 +51,7 @@ pub fn run(seed: u64, fault: Option<Fault>) -> Result<Stats, Failure> {
 /// The same run once more, writing down its steps.
 fn explain(seed: u64, fault: Option<Fault>) -> Failure {
     let mut run = Run::new(seed, fault, true);
-    run.to_the_end();
+    run.run_out();
     let what = run.world.violation.clone().unwrap_or_else(|| "another run of the seed was well".into());
     Failure { seed, what, last_steps: run.world.last_steps() }
 }
@@ -94,7 +95,7 @@ impl Run {
     }
 
     /// Until everything is consumed and committed, or something is wrong.
-    fn to_the_end(&mut self) {
+    fn run_out(&mut self) {
         let mut done = false;
         while !done && self.world.violation.is_none() {
             let Some(action) = self.world.next_action() else { break };
@@ -260,7 +261,7 @@ impl Mishap {
 /// When a partition does not fail closed for the expected reason, or is committed once more.
 pub fn run_into(seed: u64, mishap: Mishap, label: &str) -> Result<(), String> {
     let mut run = Run::new(seed, None, false);
-    run.to_the_end();
+    run.run_out();
     let slots: Vec<usize> = run.replicas.values().map(|replica| replica.slot).collect();
     run.replicas.clear();
     run.happen(mishap);

@@ -1,0 +1,264 @@
+//! The commit thread: makes outbox and offsets visible together, one cut after the other, and says how it ended.
+//!
+//! Exactly once by transactions, or at least once: then the letters are delivered first, and the poll thread commits the
+//! offsets, for a plain commit shows the membership of the moment.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use crate::checkpoint::protocol::{CutId, Outcome};
+use crate::output::dead_letters::{DeadLetters, Letter};
+use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
+use crate::source::{Committed, GroupToken, Header, SourceError, TopicPartition};
+
+/// How long taking over the transactional id may take at a time.
+const INIT_WAIT: Duration = Duration::from_secs(10);
+/// How long to wait before a producer is made again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What one transaction is to hold.
+#[derive(Debug)]
+pub struct Transaction {
+    /// Its cut.
+    pub cut: CutId,
+    /// Who we were when the cut began.
+    pub token: GroupToken,
+    /// The offsets, with the metadata beside them.
+    pub next: Vec<(TopicPartition, Committed)>,
+    /// What is to be published.
+    pub letters: Vec<Arc<Letter>>,
+}
+
+/// What the commit thread says.
+#[derive(Debug)]
+pub enum Said {
+    /// How a transaction ended.
+    Ended(CutId, Outcome),
+    /// At least once: the letters of the cut are delivered, so its offsets may be committed; the transaction comes back.
+    Delivered(Transaction),
+    /// The letter with that number in the cut was refused for its size; the transaction ends as aborted.
+    TooLarge(CutId, usize),
+    /// There is a new producer, and whatever the old one left is ended.
+    Renewed(CutId),
+    /// Somebody else has our transactional id.
+    Fenced(String),
+}
+
+/// How cuts are committed.
+pub enum Means {
+    /// By transactions; makes a producer that has to be initialised.
+    Transactions {
+        /// Makes one.
+        make: Box<dyn Fn() -> Result<Box<dyn Transactions>, SourceError> + Send>,
+        /// The topic of the letters.
+        topic: String,
+    },
+    /// By the member, behind the letters; without a producer letters are dropped.
+    Plain(Option<DeadLetters>),
+}
+
+enum Job {
+    Commit(Transaction),
+    Renew(CutId),
+}
+
+/// The commit thread.
+pub struct Committer {
+    jobs: Option<Sender<Job>>,
+    /// The cut whose transaction is not to go on.
+    aborted: Arc<Mutex<Option<CutId>>>,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    /// Starts the thread; what it says goes to `say`.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(means: Means, say: impl Fn(Said) + Send + 'static) -> std::io::Result<Committer> {
+        let (jobs, received) = channel();
+        let (aborted, stopping) = (Arc::default(), Arc::default());
+        let mut worker =
+            Work { means, producer: None, aborted: Arc::clone(&aborted), stopping: Arc::clone(&stopping), say };
+        let thread = std::thread::Builder::new().name("commit".into()).spawn(move || worker.run(&received))?;
+        Ok(Committer { jobs: Some(jobs), aborted, stopping, thread: Some(thread) })
+    }
+
+    /// Begins a transaction.
+    pub fn commit(&self, transaction: Transaction) {
+        self.send(Job::Commit(transaction));
+    }
+
+    /// The transaction of the cut is aborted if that is still possible.
+    pub fn abort(&self, cut: CutId) {
+        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) = Some(cut);
+    }
+
+    /// Drops the producer and makes a new one, which ends what the old one left.
+    pub fn renew(&self, cut: CutId) {
+        self.send(Job::Renew(cut));
+    }
+
+    fn send(&self, job: Job) {
+        // A thread that has ended says nothing more, and the stop that ended it is under way.
+        _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        // A call to the brokers may take as long as a transaction; nobody waits for it.
+        drop(self.thread.take());
+    }
+}
+
+struct Work<S> {
+    means: Means,
+    producer: Option<Box<dyn Transactions>>,
+    aborted: Arc<Mutex<Option<CutId>>>,
+    stopping: Arc<AtomicBool>,
+    say: S,
+}
+
+impl<S: Fn(Said)> Work<S> {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Commit(transaction) => self.commit(transaction),
+                Job::Renew(cut) => {
+                    self.producer = None;
+                    if self.has_producer() {
+                        (self.say)(Said::Renewed(cut));
+                    }
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, transaction: Transaction) {
+        if let Means::Plain(letters) = &self.means {
+            let outcome = deliver(letters.as_ref(), &transaction.letters);
+            let cut = transaction.cut;
+            return (self.say)(if outcome { Said::Delivered(transaction) } else { Said::Ended(cut, Outcome::Aborted) });
+        }
+        if !self.has_producer() {
+            return;
+        }
+        let cut = transaction.cut;
+        let outcome = match self.attempt(&transaction) {
+            Ok(()) => Outcome::Committed,
+            Err(error) => self.after(cut, &error),
+        };
+        if matches!(outcome, Outcome::Unknown | Outcome::Fenced) {
+            self.producer = None;
+        }
+        (self.say)(Said::Ended(cut, outcome));
+    }
+
+    fn is_aborted(&self, cut: CutId) -> bool {
+        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) == Some(cut)
+    }
+
+    fn attempt(&mut self, transaction: &Transaction) -> Result<(), TransactionError> {
+        let given_up = || TransactionError::Abort("a partition of it was given up meanwhile".to_owned());
+        let (Some(producer), Means::Transactions { topic, .. }) = (&mut self.producer, &self.means) else {
+            return Err(given_up());
+        };
+        producer.begin()?;
+        for letter in &transaction.letters {
+            let header = |(name, value): &'_ (String, Option<Vec<u8>>)| (name.clone(), value.clone());
+            let headers: Vec<_> = letter.headers.iter().map(header).collect();
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() })
+                .collect();
+            producer.produce(&Outgoing {
+                topic,
+                key: letter.key.as_deref(),
+                payload: letter.payload.as_deref(),
+                headers: &headers,
+                time: letter.time,
+            })?;
+        }
+        producer.send_offsets(&transaction.token, &transaction.next)?;
+        if self.is_aborted(transaction.cut) {
+            return Err(given_up());
+        }
+        self.producer.as_mut().map_or_else(|| Err(given_up()), |producer| producer.commit())
+    }
+
+    /// What a failed transaction came to.
+    fn after(&mut self, cut: CutId, error: &TransactionError) -> Outcome {
+        match error {
+            TransactionError::Fenced { by: FencedBy::Producer, .. } => {
+                error!("{error}");
+                return Outcome::Fenced;
+            }
+            TransactionError::Unknown(_) => {
+                warn!("{error}");
+                return Outcome::Unknown;
+            }
+            TransactionError::TooLarge { index, .. } => (self.say)(Said::TooLarge(cut, *index)),
+            // An instance that is really another one shows at the member as well; an echo of ourselves is a rejoin.
+            TransactionError::Fenced { by: FencedBy::Instance, .. }
+            | TransactionError::Abort(_)
+            | TransactionError::Rejoin(_)
+            | TransactionError::Configuration(_) => {}
+        }
+        warn!("a checkpoint is not committed, the next one tries again: {error}");
+        let aborted = self.producer.as_mut().map_or(Ok(()), |producer| producer.abort());
+        match aborted {
+            Ok(()) => Outcome::Aborted,
+            Err(TransactionError::Fenced { by: FencedBy::Producer, text }) => {
+                error!("{text}");
+                Outcome::Fenced
+            }
+            Err(_) => Outcome::Unknown,
+        }
+    }
+
+    /// Whether there is a producer that owns the transactional id; makes one until it works. `false`: the program
+    /// ends, or somebody else has the id, which is said.
+    fn has_producer(&mut self) -> bool {
+        let Means::Transactions { make, .. } = &self.means else { return true };
+        let mut told = None;
+        while self.producer.is_none() {
+            if self.stopping.load(Ordering::Relaxed) {
+                return false;
+            }
+            let made = make().map_err(|error| TransactionError::Unknown(error.to_string()));
+            let ready = made.and_then(|mut producer| producer.init(INIT_WAIT).map(|()| producer));
+            match ready {
+                Ok(producer) => self.producer = Some(producer),
+                Err(fenced @ TransactionError::Fenced { .. }) => {
+                    (self.say)(Said::Fenced(fenced.to_string()));
+                    return false;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    if told.as_ref() != Some(&text) {
+                        warn!("no transactions yet, trying again: {text}");
+                        told = Some(text);
+                    }
+                    std::thread::park_timeout(RETRY_AFTER);
+                }
+            }
+        }
+        true
+    }
+}
+
+/// At least once: publishes the letters and waits for them.
+fn deliver(producer: Option<&DeadLetters>, letters: &[Arc<Letter>]) -> bool {
+    let Some(producer) = producer else { return true };
+    letters.iter().for_each(|letter| producer.publish(letter));
+    producer.flush().inspect_err(|error| error!("no offsets are committed: {error}")).is_ok()
+}

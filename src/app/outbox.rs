@@ -1,0 +1,144 @@
+//! What waits for its transaction: the dead letters of each partition, in the order in which they arose.
+//!
+//! A cut closes the outbox of its partitions: what is in it then belongs to the cut, and leaves with it or returns to the
+//! front. Pure; [`super::durable`] decides when.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::checkpoint::protocol::CutId;
+use crate::output::dead_letters::Letter;
+use crate::source::Partition;
+
+/// The outboxes of all partitions.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    boxes: BTreeMap<Partition, Waiting>,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    open: VecDeque<Arc<Letter>>,
+    cut: Option<(CutId, Vec<Arc<Letter>>)>,
+}
+
+impl Outbox {
+    /// Adds a letter behind all others of its partition.
+    pub fn add(&mut self, partition: Partition, letter: Letter) {
+        self.bytes += letter.bytes() as u64;
+        self.boxes.entry(partition).or_default().open.push_back(Arc::new(letter));
+    }
+
+    /// What all hold together, open cuts included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is in the outbox of a partition now belongs to a cut.
+    pub fn close(&mut self, partition: Partition, cut: CutId) {
+        let of = self.boxes.entry(partition).or_default();
+        let letters = std::mem::take(&mut of.open).into();
+        debug_assert!(of.cut.is_none(), "one cut at a time");
+        of.cut = Some((cut, letters));
+    }
+
+    /// The letters of a cut.
+    #[must_use]
+    pub fn of_cut(&self, partition: Partition, cut: CutId) -> &[Arc<Letter>] {
+        match self.boxes.get(&partition).and_then(|of| of.cut.as_ref()) {
+            Some((of, letters)) if *of == cut => letters,
+            _ => &[],
+        }
+    }
+
+    /// Cuts off the `index`-th letter of a cut, which was refused for its size. `false` when it was cut off before.
+    pub fn truncate(&mut self, partition: Partition, cut: CutId, index: usize) -> bool {
+        let letters = self.boxes.get_mut(&partition).and_then(|of| of.cut.as_mut()).filter(|(of, _)| *of == cut);
+        let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
+        if letter.is_truncated() {
+            return false;
+        }
+        let before = letter.bytes() as u64;
+        let shorter = Arc::make_mut(letter);
+        shorter.truncate();
+        self.bytes = self.bytes + shorter.bytes() as u64 - before;
+        true
+    }
+
+    /// The letters of a cut are delivered. Returns how many there were.
+    pub fn settle(&mut self, partition: Partition, cut: CutId) -> usize {
+        let Some(of) = self.boxes.get_mut(&partition) else { return 0 };
+        let Some((_, letters)) = of.cut.take_if(|(of, _)| *of == cut) else { return 0 };
+        self.bytes -= total(&letters);
+        letters.len()
+    }
+
+    /// The letters of a cut return to the front, in their order.
+    pub fn take_back(&mut self, partition: Partition, cut: CutId) {
+        let Some(of) = self.boxes.get_mut(&partition) else { return };
+        let Some((_, letters)) = of.cut.take_if(|(of, _)| *of == cut) else { return };
+        for letter in letters.into_iter().rev() {
+            of.open.push_front(letter);
+        }
+    }
+
+    /// Forgets everything of a partition.
+    pub fn drop(&mut self, partition: Partition) {
+        if let Some(of) = self.boxes.remove(&partition) {
+            let cut = of.cut.map_or(0, |(_, letters)| total(&letters));
+            self.bytes -= cut + of.open.iter().map(|letter| letter.bytes() as u64).sum::<u64>();
+        }
+    }
+}
+
+fn total(letters: &[Arc<Letter>]) -> u64 {
+    letters.iter().map(|letter| letter.bytes() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Partition = Partition(1);
+    const TWO: Partition = Partition(2);
+
+    fn letter(text: &str) -> Letter {
+        Letter { key: None, payload: Some(text.as_bytes().to_vec()), headers: Vec::new(), time: None }
+    }
+
+    fn texts(outbox: &Outbox, partition: Partition, cut: CutId) -> Vec<String> {
+        let text = |letter: &Arc<Letter>| String::from_utf8(letter.payload.clone().unwrap()).unwrap();
+        outbox.of_cut(partition, cut).iter().map(text).collect()
+    }
+
+    #[test]
+    fn letters_leave_once_and_return_to_the_front_in_order() {
+        let mut outbox = Outbox::default();
+        outbox.add(ONE, letter("a"));
+        outbox.add(ONE, letter("bb"));
+        outbox.add(TWO, letter("other"));
+        outbox.close(ONE, CutId(1));
+        outbox.add(ONE, letter("ccc"));
+        assert_eq!((texts(&outbox, ONE, CutId(1)), outbox.bytes()), (vec!["a".into(), "bb".into()], 11));
+        assert!(texts(&outbox, ONE, CutId(2)).is_empty() && texts(&outbox, TWO, CutId(1)).is_empty());
+        outbox.take_back(ONE, CutId(2));
+        outbox.take_back(ONE, CutId(1));
+        outbox.close(ONE, CutId(2));
+        assert_eq!(texts(&outbox, ONE, CutId(2)), ["a", "bb", "ccc"]);
+        assert_eq!((outbox.settle(ONE, CutId(1)), outbox.settle(ONE, CutId(2)), outbox.bytes()), (0, 3, 5));
+        outbox.drop(TWO);
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_letter_that_is_too_large_is_cut_off_once() {
+        let mut outbox = Outbox::default();
+        outbox.add(ONE, letter(&"x".repeat(1 << 20)));
+        outbox.close(ONE, CutId(1));
+        assert!(outbox.truncate(ONE, CutId(1), 0));
+        assert!(!outbox.truncate(ONE, CutId(1), 0) && !outbox.truncate(ONE, CutId(1), 1));
+        assert!(outbox.bytes() < 1 << 17 && outbox.bytes() == total(outbox.of_cut(ONE, CutId(1))));
+    }
+}
