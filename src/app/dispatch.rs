@@ -1,23 +1,34 @@
-//! The poll loop: one thread takes batches from the log, hands them to the workers, and commits what they applied.
+//! The poll loop: takes batches from the log, hands them to the workers, and steers what makes their state durable.
 //!
-//! Offsets are committed from the workers' reports alone, so a commit never passes an unapplied record; and only after
-//! the dead letters of those records are delivered, so nothing is lost in between.
+//! What a partition goes through is decided by [`crate::checkpoint::protocol`], who reads what by
+//! [`crate::source::rebalance`]; this loop passes events to both and does what they command (`dispatch/durable.rs`). It
+//! never waits for the store or for a commit. No offset is committed but the one that a worker has reached with a copy of
+//! its state.
 
-use std::collections::BTreeMap;
+mod durable;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::committer::Committer;
+use super::outbox::Outbox;
+use super::vault::{Answer, Files, Vault};
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::protocol::{self, BudgetId, CutId, Life, PartitionPhase};
+use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
-use crate::output::dead_letters::{DeadLetters, Letter, Origin};
+use crate::output::dead_letters::{Letter, Origin};
 use crate::source::idle::{Silence, raises};
 use crate::source::latency::Latency;
-use crate::source::rebalance::{self, Command, Event};
-use crate::source::status::{Position, SourceStatus};
-use crate::source::{LogClient, Partition, Polled, SourceError, Start, TopicPartition};
-use crate::worker::pool::{Applied, Pool, Stopped};
+use crate::source::rebalance;
+use crate::source::status::{Checkpoints, PartitionState, Position, SourceStatus};
+use crate::source::{GroupClient, GroupToken, Partition, Polled, RecordBatch, SourceError, Start, TopicPartition};
+use crate::worker::pool::{Applied, Pool, Report, Stopped};
 
 /// How long one poll waits for messages.
 const POLL_WAIT: Duration = Duration::from_millis(50);
@@ -25,6 +36,8 @@ const POLL_WAIT: Duration = Duration::from_millis(50);
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How often silent topic-partitions are looked for.
 const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long giving up partitions may take; the group waits `max.poll.interval.ms` for it, five minutes.
+const RELEASE_WAIT: Duration = Duration::from_secs(15);
 /// How long leaving the group may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -33,12 +46,14 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub struct Rules {
     /// Names of the source topics, for messages to people.
     pub topics: Vec<String>,
-    /// Where a partition is read from when it is taken over: until state is durable, always from there.
+    /// Where a partition is read from that has no state and no committed offset.
     pub start: Start,
     /// How far ahead of the wall clock an event may lie, in milliseconds.
     pub max_future: i64,
-    /// How often offsets are committed.
-    pub commit_every: Duration,
+    /// How often cuts are taken.
+    pub cut_every: Duration,
+    /// How long files that are needed no longer are kept, for `rewind`.
+    pub keep_files: Duration,
     /// After how long a caught-up topic-partition without records no longer holds time up.
     pub idle_after: Duration,
 }
@@ -51,70 +66,171 @@ struct Progress {
     position: Position,
     /// When a record came the last time, or the partition was taken over.
     last_record: Option<Instant>,
-    /// The offset last told to the group; none once a commit has failed, so that the next one tells all.
-    committed: Option<i64>,
+}
+
+/// A revocation that the group waits for.
+#[derive(Debug)]
+struct Release {
+    /// What to answer, once all partitions of it are released; `None` when the group waits for nothing.
+    unassign: Option<Vec<TopicPartition>>,
+    waiting: BTreeSet<Partition>,
+}
+
+/// Handles for tasks, always of the member as it is now.
+type Handles<C> = Arc<Mutex<<C as GroupClient>::Handle>>;
+
+/// What the poll loop works with.
+pub struct Parts<C: GroupClient> {
+    /// A member that has just joined its group.
+    pub client: C,
+    /// The workers.
+    pub pool: Pool<C::Batch>,
+    /// What they report.
+    pub reports: Receiver<Report<C::Batch>>,
+    /// The store.
+    pub vault: Arc<Vault>,
+    /// The commit thread.
+    pub committer: Committer,
+    /// What both answer.
+    pub answers: Receiver<Answer>,
 }
 
 /// The poll loop and what it holds on to.
-pub struct Dispatcher<C: LogClient> {
+pub struct Dispatcher<C: GroupClient> {
     client: C,
     pool: Pool<C::Batch>,
-    applied: Receiver<Applied<C::Batch>>,
-    dead_letters: Option<DeadLetters>,
+    reports: Receiver<Report<C::Batch>>,
     rules: Rules,
     group: rebalance::State,
+    durable: protocol::State,
+    vault: Arc<Vault>,
+    committer: Committer,
+    answers: Receiver<Answer>,
+    handles: Handles<C>,
     progress: BTreeMap<TopicPartition, Progress>,
+    /// What the client was told to read.
+    read: BTreeSet<TopicPartition>,
+    /// The life of each partition that is read.
+    running: BTreeMap<Partition, Life>,
+    /// Partitions of which nothing more is handed out.
+    stopped: BTreeSet<Partition>,
+    /// Partitions that begin, until they are assigned.
+    beginning: BTreeSet<Partition>,
+    /// Engines that were loaded and not yet begun with.
+    loaded: BTreeMap<Partition, (Life, Box<Engine>, Box<Manifest>)>,
+    files: BTreeMap<Partition, Files>,
+    /// The ids of the source topics when a partition was taken over.
+    ids: BTreeMap<Partition, Vec<String>>,
+    outbox: Outbox,
+    /// Who we were when a cut began.
+    tokens: BTreeMap<CutId, GroupToken>,
+    /// The cut that is not to be committed any more.
+    aborted: Option<CutId>,
+    /// In which partition and place of it each letter of the transaction under way is.
+    letters: Vec<(Partition, usize)>,
+    releases: Vec<Release>,
+    budgets: Vec<(Instant, BudgetId)>,
+    /// Files that may be deleted, and from when on.
+    doomed: Vec<(Instant, Vec<String>)>,
+    /// Why partitions wait for a person.
+    failed: BTreeMap<Partition, String>,
+    /// Whether reading is paused because of the outbox.
+    held: bool,
+    cut_begun: Option<Instant>,
+    checkpoints: Checkpoints,
+    ending: Option<Ending>,
     status: watch::Sender<SourceStatus>,
     latency: Latency,
-    last_commit: Instant,
+    last_cut: Instant,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
 }
 
-impl<C: LogClient> Dispatcher<C> {
+/// How the loop ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    InOrder,
+    Fenced,
+}
+
+impl<C: GroupClient> Dispatcher<C> {
     /// A poll loop for a client that has just joined its group.
     pub fn new(
-        client: C,
-        pool: Pool<C::Batch>,
-        applied: Receiver<Applied<C::Batch>>,
-        dead_letters: Option<DeadLetters>,
+        parts: Parts<C>,
         rules: Rules,
+        protocol: protocol::Rules,
         status: watch::Sender<SourceStatus>,
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
+        let Parts { client, pool, reports, vault, committer, answers } = parts;
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
+            durable: protocol::State::new(protocol),
+            handles: Arc::new(Mutex::new(client.handle())),
             client,
             pool,
-            applied,
-            dead_letters,
+            reports,
             rules,
+            vault,
+            committer,
+            answers,
             progress: BTreeMap::new(),
+            read: BTreeSet::new(),
+            running: BTreeMap::new(),
+            stopped: BTreeSet::new(),
+            beginning: BTreeSet::new(),
+            loaded: BTreeMap::new(),
+            files: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            outbox: Outbox::default(),
+            tokens: BTreeMap::new(),
+            aborted: None,
+            letters: Vec::new(),
+            releases: Vec::new(),
+            budgets: Vec::new(),
+            doomed: Vec::new(),
+            failed: BTreeMap::new(),
+            held: false,
+            cut_begun: None,
+            checkpoints: Checkpoints::default(),
+            ending: None,
             status,
             latency: Latency::default(),
-            last_commit: Instant::now(),
+            last_cut: Instant::now(),
             last_publish: None,
             last_idle_check: None,
         }
     }
 
-    /// Polls until `stop` says so or hangs up, then stops in order: what is handed out is applied and committed, and
-    /// the group is left.
+    /// Polls until `stop` says so or hangs up, then stops in order: what is handed out is applied, a last cut is taken
+    /// and committed, and the group is left.
     ///
     /// # Errors
     /// When the source cannot go on.
     pub fn run(mut self, stop: &Receiver<()>) -> Result<(), SourceError> {
+        let mut closing = false;
         let outcome = loop {
-            if !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
-                break Ok(());
+            if !closing && !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
+                closing = true;
+                if let Err(error) = self.close_group() {
+                    break Err(error);
+                }
+            }
+            match &self.ending {
+                Some(Ending::InOrder) => break Ok(()),
+                Some(Ending::Fenced) => {
+                    break Err(SourceError::Fenced(
+                        "another instance with the same kafka.instance_id took over. Each replica needs its own".into(),
+                    ));
+                }
+                None => {}
             }
             if let Err(error) = self.round() {
                 break Err(error);
             }
         };
-        let left = self.step(Event::Closing);
         self.close();
-        outcome.and(left)
+        outcome
     }
 
     fn close(self) {
@@ -135,21 +251,22 @@ impl<C: LogClient> Dispatcher<C> {
             match polled {
                 Polled::Records(at, batch) => self.hand_out(at, batch, latest, read)?,
                 Polled::End { at, offset } => self.pool.end(at, offset).map_err(gone)?,
-                Polled::Assigned(given) => self.step(Event::Assigned(given))?,
-                Polled::Revoked(taken) => self.step(Event::Revoked(taken))?,
+                Polled::Assigned(given) => self.rebalance(rebalance::Event::Assigned(given))?,
+                Polled::Revoked(taken) => self.rebalance(rebalance::Event::Revoked(taken))?,
                 Polled::Lost(taken) => {
                     warn!("the group took partitions away because this member was silent too long");
-                    self.step(Event::Lost(taken))?;
+                    self.rebalance(rebalance::Event::Lost(taken))?;
                 }
-                Polled::Uncommitted => self.progress.values_mut().for_each(|progress| progress.committed = None),
+                // Every commit waits for its answer.
+                Polled::Uncommitted => {}
                 Polled::Trouble(text) => self.trouble(text),
                 Polled::Fatal(error) => return Err(error),
             }
         }
-        self.take_reports();
-        if self.last_commit.elapsed() >= self.rules.commit_every {
-            self.commit_in_passing();
-        }
+        self.take_reports()?;
+        self.take_answers()?;
+        self.keep_time()?;
+        self.assign_beginning()?;
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
             self.publish();
             self.raise_idle_watermarks()?;
@@ -190,7 +307,9 @@ impl<C: LogClient> Dispatcher<C> {
         latest: Time,
         read: Instant,
     ) -> Result<(), SourceError> {
-        use crate::source::RecordBatch;
+        if self.stopped.contains(&at.partition) {
+            return Ok(());
+        }
         let Some(progress) = self.progress.get_mut(&at) else { return Ok(()) };
         if !batch.is_empty() {
             progress.last_record = Some(Instant::now());
@@ -211,165 +330,71 @@ impl<C: LogClient> Dispatcher<C> {
         self.status.send_if_modified(|status| status.trouble.take().is_some());
     }
 
-    /// Takes a step of the rebalance protocol and does what it commands.
-    fn step(&mut self, event: Event) -> Result<(), SourceError> {
-        let rebalanced = !matches!(event, Event::Closing);
-        let (next, commands) = rebalance::step(&self.group, event);
-        self.group = next;
-        for command in commands {
-            self.obey(command)?;
-        }
-        if rebalanced {
-            let owned: Vec<_> = self.group.owned().iter().map(|partition| partition.0).collect();
-            info!(partitions = ?owned, "the group has handed out partitions anew");
-            self.status.send_modify(|status| {
-                status.joined = true;
-                status.rebalances += 1;
-            });
-            self.publish();
-        }
-        Ok(())
-    }
-
-    fn obey(&mut self, command: Command) -> Result<(), SourceError> {
-        match command {
-            Command::Start(partitions) => self.start(&partitions),
-            Command::Stop(partitions) => self.stop(&partitions),
-            Command::Commit(partitions) => {
-                self.commit_before_leaving(&partitions);
-                Ok(())
-            }
-            Command::Assign(these) => {
-                let starts = self.starts(&these);
-                self.client.assign(&starts)
-            }
-            Command::IncrementalAssign(these) => {
-                let starts = self.starts(&these);
-                self.client.incremental_assign(&starts)
-            }
-            Command::Unassign(these) => {
-                self.progress.retain(|at, _| self.group.owned().contains(&at.partition));
-                self.client.unassign(&these)
-            }
-            // Done once everything else is, by `close`.
-            Command::Close => Ok(()),
-        }
-    }
-
-    fn start(&mut self, partitions: &[Partition]) -> Result<(), SourceError> {
-        for &partition in partitions {
-            self.pool.start_partition(partition).map_err(gone)?;
-            for topic in 0..self.rules.topics.len() {
-                let topic = crate::source::TopicIndex(u16::try_from(topic).unwrap_or(u16::MAX));
-                let progress = Progress { last_record: Some(Instant::now()), ..Progress::default() };
-                self.progress.insert(TopicPartition { topic, partition }, progress);
+    /// Takes note of what the workers have done.
+    fn take_reports(&mut self) -> Result<(), SourceError> {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Applied(applied) => self.applied(&applied),
+                Report::Cut(partition, cut, taken) => self.cut_taken(partition, CutId(cut), taken)?,
             }
         }
         Ok(())
     }
 
-    /// Everything handed out is applied and reported before the engines go.
-    fn stop(&mut self, partitions: &[Partition]) -> Result<(), SourceError> {
-        for &partition in partitions {
-            self.pool.stop_partition(partition).map_err(gone)?;
+    fn applied(&mut self, applied: &Applied<C::Batch>) {
+        self.latency.record(applied.took, applied.records);
+        if let Some((batch, rejected)) = &applied.rejected {
+            self.bury(applied.at, batch, rejected);
         }
-        self.pool.wait_until_applied().map_err(gone)?;
-        self.take_reports();
-        Ok(())
-    }
-
-    /// Where to read on: behind what was handed out, or where a fresh engine begins.
-    fn starts(&self, these: &[TopicPartition]) -> Vec<(TopicPartition, Start)> {
-        let start = |at: &TopicPartition| {
-            let handed_out = self.progress.get(at).and_then(|progress| progress.handed_out);
-            (*at, handed_out.map_or(self.rules.start, Start::Offset))
-        };
-        these.iter().map(start).collect()
-    }
-
-    /// Notes what the workers have applied, and sends off what they rejected.
-    fn take_reports(&mut self) {
-        let now = Instant::now();
-        while let Ok(applied) = self.applied.try_recv() {
-            self.latency.record(applied.took, applied.records);
-            if let Some((batch, rejected)) = &applied.rejected {
-                self.bury(applied.at, batch, rejected);
-            }
-            let Some(progress) = self.progress.get_mut(&applied.at) else { continue };
-            let position = &mut progress.position;
-            position.applied = position.applied.max(Some(applied.next));
-            if applied.end {
-                position.last_at_end = Some(now);
-            }
+        let Some(progress) = self.progress.get_mut(&applied.at) else { return };
+        let position = &mut progress.position;
+        position.applied = position.applied.max(Some(applied.next));
+        if applied.end {
+            position.last_at_end = Some(Instant::now());
         }
     }
 
-    fn bury(&self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
-        let Some(dead_letters) = &self.dead_letters else { return };
+    /// Puts the letters of rejected records into the outbox.
+    fn bury(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
         let (origin, now) = (Origin { topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
-            dead_letters.publish(&Letter::new(&origin, batch, rejected.index, &rejected.rejection, now));
-        }
-    }
-
-    /// What is applied and not yet committed.
-    fn uncommitted(&self, wanted: impl Fn(Partition) -> bool) -> Vec<(TopicPartition, i64)> {
-        let due = |(at, progress): (&TopicPartition, &Progress)| {
-            let next = progress.position.applied?;
-            (wanted(at.partition) && progress.committed != Some(next)).then_some((*at, next))
-        };
-        self.progress.iter().filter_map(due).collect()
-    }
-
-    fn commit_in_passing(&mut self) {
-        self.last_commit = Instant::now();
-        let next = self.uncommitted(|_| true);
-        if next.is_empty() || !self.letters_delivered() {
-            return;
-        }
-        self.client.commit(&next);
-        self.note_committed(&next);
-    }
-
-    fn commit_before_leaving(&mut self, partitions: &[Partition]) {
-        let next = self.uncommitted(|partition| partitions.contains(&partition));
-        if next.is_empty() || !self.letters_delivered() {
-            return;
-        }
-        match self.client.commit_and_wait(&next) {
-            Ok(()) => self.note_committed(&next),
-            Err(error) => warn!("the last offsets are not committed, so their records will be read again: {error}"),
-        }
-    }
-
-    fn letters_delivered(&self) -> bool {
-        let delivered = self.dead_letters.as_ref().map_or(Ok(()), DeadLetters::flush);
-        delivered.inspect_err(|error| error!("no offsets are committed: {error}")).is_ok()
-    }
-
-    fn note_committed(&mut self, next: &[(TopicPartition, i64)]) {
-        for (at, offset) in next {
-            if let Some(progress) = self.progress.get_mut(at) {
-                progress.committed = Some(*offset);
-            }
+            let letter = Letter::new(&origin, batch, rejected.index, &rejected.rejection, now);
+            self.outbox.add(at.partition, letter);
         }
     }
 
     fn publish(&mut self) {
         let now = Instant::now();
         self.last_publish = Some(now);
+        if let Ok(mut handle) = self.handles.lock() {
+            *handle = self.client.handle();
+        }
         for (at, progress) in &mut self.progress {
             progress.position.end = self.client.end_offset(*at).max(progress.position.end);
             if progress.position.lag() == Some(0) {
                 progress.position.last_at_end = Some(now);
             }
         }
+        let state = |(partition, phase): (Partition, PartitionPhase)| {
+            let state = match phase {
+                PartitionPhase::Restoring => PartitionState::Restoring,
+                PartitionPhase::Running => PartitionState::Running,
+                PartitionPhase::Draining => PartitionState::Draining,
+                PartitionPhase::Failed => {
+                    PartitionState::Failed(self.failed.get(&partition).cloned().unwrap_or_default())
+                }
+            };
+            (partition, state)
+        };
+        let states: BTreeMap<_, _> = self.durable.partitions().map(state).collect();
         let was_behind = !self.status.borrow().has_caught_up();
         self.status.send_modify(|status| {
             status.owned = self.group.owned().iter().copied().collect();
+            status.states = states;
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
+            status.checkpoints = self.checkpoints;
             status.latency.clone_from(&self.latency);
         });
         if was_behind && self.status.borrow().has_caught_up() {

@@ -44,6 +44,12 @@ impl Outbox {
         of.cut = Some((cut, letters));
     }
 
+    /// Whether the cut of a partition is neither settled nor taken back.
+    #[must_use]
+    pub fn is_open(&self, partition: Partition, cut: CutId) -> bool {
+        self.boxes.get(&partition).and_then(|of| of.cut.as_ref()).is_some_and(|(open, _)| *open == cut)
+    }
+
     /// The letters of a cut.
     #[must_use]
     pub fn of_cut(&self, partition: Partition, cut: CutId) -> &[Arc<Letter>] {

@@ -1,34 +1,52 @@
 //! The daemon: HTTP first, then the source, which waits for its brokers and topics as long as it takes.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::blueprint;
-use super::dispatch::{Dispatcher, Rules};
+use super::committer::{Committer, Means};
+use super::dispatch::{Dispatcher, Parts, Rules};
+use super::vault::{Answer, TopicIds, Vault};
+use crate::checkpoint::protocol::{self, Delivery};
+use crate::checkpoint::store::Store;
 use crate::config::{self, Settings};
 use crate::http;
 use crate::output::dead_letters::DeadLetters;
 use crate::output::publisher::create_topics;
-use crate::source::kafka::{GroupProtocol, KafkaBatch, KafkaClient, KafkaSettings, partition_counts};
+use crate::engine::spec::Spec;
+use crate::source::kafka::{
+    GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
+    partition_counts,
+};
 use crate::source::status::SourceStatus;
 use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
-use crate::worker::pool::{Applied, Pool, Workers};
+use crate::source::transaction::Transactions;
+use crate::worker::pool::{Pool, Report, Workers};
 
 /// How long one question for the partition counts may take.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait before brokers or topics that were not there are asked for again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long the poll loop may take to stop.
-const STOP_BUDGET: Duration = Duration::from_secs(20);
+const STOP_BUDGET: Duration = Duration::from_secs(25);
+/// How long one question about the topics' ids may take.
+const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of dead letters that wait for their transaction at most before a cut is taken for them.
+const OUTBOX_LIMIT: u64 = 32 << 20;
+/// How many intervals the state of a partition is kept that was given up, in case it returns.
+const PARKED_FOR: u32 = 30;
 
 /// A running daemon.
 pub struct Daemon {
@@ -51,7 +69,7 @@ impl Daemon {
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let blueprint = Arc::new(blueprint::blueprint(&settings));
-        let (reports, applied) = mpsc::channel();
+        let (reports, reported) = mpsc::channel();
         let pool = Pool::start(&blueprint, worker_threads(), &reports)?;
         let workers = pool.workers();
         let (tell_status, status) = watch::channel(SourceStatus::default());
@@ -68,9 +86,10 @@ impl Daemon {
         info!(%address, "serving figures and metrics");
         let (stop_source, source_stops) = mpsc::channel::<()>();
         let (tell, source_ended) = oneshot::channel();
-        let source = Source { settings, status: tell_status, source_stops };
+        let spec = Arc::clone(&blueprint.spec);
+        let source = Source { settings, spec, status: tell_status, source_stops, runtime: Handle::current() };
         std::thread::Builder::new().name("source".into()).spawn(move || {
-            _ = tell.send(source.run(pool, applied));
+            _ = tell.send(source.run(pool, reported));
         })?;
         Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended })
     }
@@ -126,27 +145,55 @@ fn worker_threads() -> usize {
 /// What the source thread owns.
 struct Source {
     settings: Settings,
+    spec: Arc<Spec>,
+    runtime: Handle,
     status: watch::Sender<SourceStatus>,
     source_stops: Receiver<()>,
 }
 
 impl Source {
-    fn run(self, pool: Pool<KafkaBatch>, applied: Receiver<Applied<KafkaBatch>>) -> Result<(), SourceError> {
+    fn run(self, pool: Pool<KafkaBatch>, reports: Receiver<Report<KafkaBatch>>) -> Result<(), SourceError> {
         let kafka = kafka_settings(&self.settings);
+        let instance = self.settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default();
+        let store = self.open_store()?;
+        let _lock = lock(&store, &instance)?;
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
-        let dead_letters = self.dead_letters(&kafka, partitions);
+        self.create_dead_letter_topic(&kafka, partitions);
+        let (tell, answers) = mpsc::channel();
+        let vault = Arc::new(Vault {
+            store,
+            runtime: self.runtime.clone(),
+            spec: Arc::clone(&self.spec),
+            group: kafka.group_id.clone(),
+            topics: kafka.topics.clone(),
+            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            topic_ids: topic_ids(kafka.clone()),
+            answers: tell.clone(),
+        });
+        let (delivery, means) = self.means(&kafka, &instance);
+        // The poll loop may be gone.
+        let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said)));
+        let committer = committer.map_err(|error| SourceError::Unavailable(format!("no commit thread: {error}")))?;
         info!(topics = ?kafka.topics, partitions, group = %kafka.group_id, "joining the group");
         let client = KafkaClient::join(&kafka)?;
         let rules = Rules {
             topics: kafka.topics.clone(),
             start: start(self.settings.kafka.start),
             max_future: self.settings.customers.max_future.get(),
-            commit_every: self.settings.checkpoint.interval.to_std(),
+            cut_every: self.settings.checkpoint.interval.to_std(),
+            keep_files: self.settings.checkpoint.keep.to_std(),
             idle_after: self.settings.time.idle_after.to_std(),
         };
-        Dispatcher::new(client, pool, applied, dead_letters, rules, self.status).run(&self.source_stops)
+        let protocol = protocol::Rules {
+            delivery,
+            topics: kafka.topics.clone(),
+            outbox_limit: OUTBOX_LIMIT,
+            parked_for: PARKED_FOR,
+        };
+        let parts = Parts { client, pool, reports, vault, committer, answers };
+        Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops)
     }
 
     /// Waits until every source topic exists, with equal partition counts; `None` when asked to stop meanwhile.
@@ -196,18 +243,41 @@ impl Source {
         });
     }
 
-    /// A producer of dead letters, and their topic where it is missing and may be created. Without the topic rejected
-    /// messages hold commits up.
-    fn dead_letters(&self, kafka: &KafkaSettings, partitions: u32) -> Option<DeadLetters> {
+    fn open_store(&self) -> Result<Store, SourceError> {
+        let new_id = format!("{:016x}", rand::random::<u64>());
+        let opened = self.runtime.block_on(Store::open(&self.settings.checkpoint.url, &new_id));
+        opened.map_err(|error| SourceError::Configuration(error.to_string()))
+    }
+
+    /// How cuts are committed.
+    fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, Means) {
+        let topic = self.settings.dead_letters.topic.clone();
+        match self.settings.kafka.delivery {
+            config::Delivery::ExactlyOnce => {
+                let settings = TransactionSettings::new(kafka, instance);
+                let make = move || {
+                    let producer = TransactionalProducer::new(&settings)?;
+                    Ok(Box::new(producer) as Box<dyn Transactions>)
+                };
+                (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topic })
+            }
+            config::Delivery::AtLeastOnce => {
+                let letters = DeadLetters::new(&kafka.brokers, &topic, producer_options(&self.settings));
+                let letters = letters.inspect_err(|error| warn!("dead letters are dropped: {error}")).ok();
+                (Delivery::AtLeastOnce, Means::Plain(letters))
+            }
+        }
+    }
+
+    /// Creates the topic of dead letters where it is missing and may be created. Without it rejected messages hold
+    /// commits up.
+    fn create_dead_letter_topic(&self, kafka: &KafkaSettings, partitions: u32) {
         let topic = &self.settings.dead_letters.topic;
         let lookup = KafkaSettings { topics: vec![topic.clone()], ..kafka.clone() };
         let exists = partition_counts(&lookup, METADATA_WAIT).is_ok_and(|counts| counts != [None]);
         if !exists && let Err(error) = self.create_topic(topic, partitions) {
             warn!("the dead-letter topic {topic:?} could not be created: {error}");
         }
-        DeadLetters::new(&kafka.brokers, topic, producer_options(&self.settings))
-            .inspect_err(|error| warn!("dead letters are dropped: {error}"))
-            .ok()
     }
 
     fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
@@ -218,6 +288,42 @@ impl Source {
         info!(topic, partitions, "created the dead-letter topic");
         Ok(())
     }
+}
+
+/// Keeps a second process from using a local store under the same name; the lock goes with the process.
+fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
+    let Some(path) = store.url().strip_prefix("file://") else { return Ok(None) };
+    let name: String = instance.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let path = Path::new(path).join(format!("{name}.lock"));
+    let failed = |error: io::Error| SourceError::Configuration(format!("{}: {error}", path.display()));
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            if let Err(error) = store.sweep_unfinished() {
+                warn!("unfinished files stay behind: {error}");
+            }
+            Ok(Some(file))
+        }
+        Err(std::fs::TryLockError::WouldBlock) => Err(SourceError::Fenced(format!(
+            "another process uses {} under the kafka.instance_id {instance:?}. Each replica needs its own",
+            store.url()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Asks for the ids of the source topics, by a client of its own that is made once.
+fn topic_ids(kafka: KafkaSettings) -> TopicIds {
+    let admin = std::sync::OnceLock::new();
+    Arc::new(move || {
+        if admin.get().is_none() {
+            _ = admin.set(KafkaAdmin::new(&kafka)?);
+        }
+        match admin.get() {
+            Some(admin) => admin.topic_ids(TOPIC_IDS_WAIT),
+            None => Err(SourceError::Unavailable("no client for questions about topics".to_owned())),
+        }
+    })
 }
 
 /// What the consumer needs to know.

@@ -1,6 +1,7 @@
 //! `retentiond demo`: a Kafka inside the process, a simulated shop in fast time, and the daemon over it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,7 @@ history_whole = true
 reporting = "EUR"
 [checkpoint]
 interval = "1s"
+keep = "10s"
 "#;
 
 /// What the money of the shop's customers is worth, for the reporting currency.
@@ -104,7 +106,9 @@ impl Demo {
             cluster.create_topic(topic, PARTITIONS, 1).context("cannot create the topics of the embedded Kafka")?;
         }
         let brokers = cluster.bootstrap_servers();
-        let settings = settings(&brokers, self.listen)?;
+        let directory = std::env::temp_dir().join(format!("retentiond-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&directory)?;
+        let settings = settings(&directory, &brokers, self.listen)?;
         let shop_settings = shop(self.seed);
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
@@ -123,6 +127,7 @@ impl Demo {
             ran.and(shop.join().unwrap_or(Ok(())))
         });
         runtime.shutdown_background();
+        _ = std::fs::remove_dir_all(&directory);
         outcome
     }
 
@@ -139,19 +144,17 @@ impl Demo {
     }
 }
 
-fn settings(brokers: &str, listen: SocketAddr) -> Result<Settings> {
-    let directory = std::env::temp_dir().join(format!("retentiond-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&directory)?;
+fn settings(directory: &Path, brokers: &str, listen: SocketAddr) -> Result<Settings> {
     let (file, rates) = (directory.join("demo.toml"), directory.join("rates.csv"));
     std::fs::write(&file, CONFIG)?;
     std::fs::write(&rates, RATES)?;
     let environment = [
         ("RETENTIOND__CURRENCY__RATES_FILE".to_owned(), rates.display().to_string()),
+        ("RETENTIOND__CHECKPOINT__URL".to_owned(), format!("file://{}", directory.join("state").display())),
         ("RETENTIOND__KAFKA__BROKERS".to_owned(), brokers.to_owned()),
         ("RETENTIOND__HTTP__LISTEN".to_owned(), listen.to_string()),
     ];
     let settings = Settings::load(Some(&file), environment.into_iter());
-    _ = std::fs::remove_dir_all(&directory);
     Ok(settings?)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::millis::Millis;
 use super::options::Secret;
 use super::value::address;
-use crate::event::SECOND;
+use crate::event::{HOUR, SECOND};
 
 /// `[checkpoint]`: where state is kept, and how often it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +18,13 @@ pub struct Checkpoint {
     pub url: String,
     /// Time between two checkpoints, and so between two commits.
     pub interval: Millis,
+    /// How long files are kept that are needed no longer, to go back to.
+    pub keep: Millis,
 }
 
 impl Default for Checkpoint {
     fn default() -> Checkpoint {
-        Checkpoint { url: "file:///var/lib/retentiond".to_owned(), interval: Millis::clamped(10 * SECOND) }
+        Checkpoint { url: "file:///var/lib/retentiond".to_owned(), interval: Millis::clamped(10 * SECOND), keep: Millis::clamped(HOUR) }
     }
 }
 

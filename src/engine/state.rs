@@ -196,6 +196,11 @@ impl Kept {
 }
 
 impl Engine {
+    /// Notes that the log was read on, so that the next cut is one even where nothing else changed.
+    pub fn note_progress(&mut self) {
+        self.written.note_change();
+    }
+
     /// Copies out what changed since the last cut, and what is due; `None` when nothing changed. The cut counts as
     /// written unless [`Engine::take_back`] says otherwise.
     pub fn cut(&mut self) -> Option<Cut> {

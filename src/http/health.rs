@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::source::TopicPartition;
-use crate::source::status::SourceStatus;
+use crate::source::status::{PartitionState, SourceStatus};
 
 /// The poll loop goes round several times a second; after this long it hangs.
 const POLL_WITHIN: Duration = Duration::from_secs(30);
@@ -53,9 +53,20 @@ impl Readiness {
         for (topic, _) in topics.iter().zip(counts).filter(|(_, count)| count.is_none()) {
             reasons.push(format!("topic {topic} is missing, or the broker has not told its partitions yet"));
         }
+        reasons.extend(unfinished(source));
         reasons.extend(behind(source, topics));
         Readiness { ready: reasons.is_empty(), reasons }
     }
+}
+
+/// The partitions that are not read yet.
+fn unfinished(source: &SourceStatus) -> impl Iterator<Item = String> {
+    source.owned.iter().filter_map(|partition| match source.states.get(partition) {
+        Some(PartitionState::Running) => None,
+        Some(PartitionState::Failed(why)) => Some(format!("partition {} is not processed: {why}", partition.0)),
+        Some(PartitionState::Draining) => Some(format!("partition {} is being given up", partition.0)),
+        Some(PartitionState::Restoring) | None => Some(format!("the state of partition {} is being loaded", partition.0)),
+    })
 }
 
 /// The topic-partitions that were never at their end, those furthest behind first.

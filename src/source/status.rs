@@ -1,9 +1,10 @@
 //! What the poll loop tells the world about itself: published as a whole, read without a lock.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::latency::Latency;
+use crate::event::Time;
 use super::{Partition, TopicPartition};
 
 /// How far a topic-partition is applied.
@@ -25,6 +26,48 @@ impl Position {
     }
 }
 
+/// How far an owned partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionState {
+    /// Its state is being found or loaded; nothing is read yet.
+    Restoring,
+    /// It is read and applied.
+    Running,
+    /// It is being given up.
+    Draining,
+    /// It waits for a person, for this reason.
+    Failed(String),
+}
+
+impl PartitionState {
+    /// Every name, for labels.
+    pub const NAMES: [&str; 4] = ["restoring", "running", "draining", "failed"];
+
+    /// The name in labels.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[match self {
+            PartitionState::Restoring => 0,
+            PartitionState::Running => 1,
+            PartitionState::Draining => 2,
+            PartitionState::Failed(_) => 3,
+        }]
+    }
+}
+
+/// What became durable since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// Bytes written to the store.
+    pub bytes: u64,
+    /// Dead letters that were committed.
+    pub letters: u64,
+    /// When the last checkpoint was committed, by the wall clock.
+    pub last_success: Option<Time>,
+    /// How long it took from the copy to the commit.
+    pub took: Option<Duration>,
+}
+
 /// The state of the source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceStatus {
@@ -35,7 +78,9 @@ pub struct SourceStatus {
     pub joined: bool,
     /// The partitions of which every source topic's is assigned to us.
     pub owned: Vec<Partition>,
-    /// How far each owned topic-partition is applied.
+    /// How far each owned partition is on its way to being processed.
+    pub states: BTreeMap<Partition, PartitionState>,
+    /// How far each topic-partition that is processed is applied.
     pub positions: BTreeMap<TopicPartition, Position>,
     /// Rebalances since the start.
     pub rebalances: u64,
@@ -43,6 +88,8 @@ pub struct SourceStatus {
     pub trouble: Option<String>,
     /// The last time that the poll loop went round.
     pub last_poll: Option<Instant>,
+    /// What became durable.
+    pub checkpoints: Checkpoints,
     /// How long records took from the poll that read them until they were applied.
     pub latency: Latency,
 }
@@ -52,7 +99,13 @@ impl SourceStatus {
     /// assignment, false before there is one.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
-        self.joined && self.positions.values().all(|position| position.last_at_end.is_some())
+        self.joined && self.is_running() && self.positions.values().all(|position| position.last_at_end.is_some())
+    }
+
+    /// Whether every owned partition is read and applied.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.owned.iter().all(|owned| self.states.get(owned) == Some(&PartitionState::Running))
     }
 
     /// Seconds since the topic-partition that is furthest behind was last applied to its end; 0 for one that is there

@@ -10,9 +10,10 @@ use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
+use crate::engine::state::Cut;
 use crate::engine::{Engine, Outcome, WindowParts};
 use crate::event::{Currency, EventType, Time};
-use crate::source::{Partition, Record, RecordBatch, TopicPartition};
+use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// What every worker needs to know.
 #[derive(Debug)]
@@ -126,7 +127,57 @@ impl WorkerStatus {
 pub struct Worker {
     blueprint: Arc<Blueprint>,
     engines: BTreeMap<Partition, Engine>,
+    /// How far each engine has read, and its open cut.
+    tenures: BTreeMap<Partition, Tenure>,
+    /// Engines that were given up in order, for the case that they return.
+    parked: BTreeMap<Partition, (Engine, Tenure)>,
     tally: Tally,
+}
+
+/// The last record of a topic-partition that was applied, by which a log is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Its offset.
+    pub offset: i64,
+    /// What the log says of it.
+    pub stamp: Stamp,
+    /// A hash of key and value.
+    pub hash: u64,
+}
+
+/// How far an engine has read.
+#[derive(Debug, Clone, Default)]
+struct Tenure {
+    /// The next offset of each source topic.
+    next: Vec<i64>,
+    /// Whether records were applied since the last cut, counted or not.
+    has_moved: bool,
+    last: Vec<Option<LastRecord>>,
+    /// The cut that is neither committed nor taken back yet.
+    open: Option<(u64, Arc<Cut>)>,
+}
+
+impl Tenure {
+    fn at(next: Vec<i64>) -> Tenure {
+        Tenure { last: vec![None; next.len()], next, ..Tenure::default() }
+    }
+
+    fn note(&mut self, topic: usize, next: i64, last: LastRecord) {
+        self.has_moved = true;
+        self.next[topic] = next;
+        self.last[topic] = Some(last);
+    }
+}
+
+/// The state of a partition at one instant, and how far it has read by then.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// What changed since the last cut.
+    pub cut: Arc<Cut>,
+    /// The next offset of each source topic.
+    pub next: Vec<i64>,
+    /// The last applied record of each, if one was applied since the engine was taken over.
+    pub last: Vec<Option<LastRecord>>,
 }
 
 impl Worker {
@@ -134,17 +185,86 @@ impl Worker {
     #[must_use]
     pub fn new(blueprint: Arc<Blueprint>) -> Worker {
         let tally = Tally::new(blueprint.decoders.len());
-        Worker { blueprint, engines: BTreeMap::new(), tally }
+        Worker { blueprint, engines: BTreeMap::new(), tenures: BTreeMap::new(), parked: BTreeMap::new(), tally }
     }
 
-    /// Takes a partition over, with an empty engine.
+    /// Takes a partition over, with an empty engine that begins at the beginning.
     pub fn start(&mut self, partition: Partition) {
-        self.engines.insert(partition, Engine::new(Arc::clone(&self.blueprint.spec)));
+        let engine = Engine::new(Arc::clone(&self.blueprint.spec));
+        self.begin(partition, engine, vec![0; self.blueprint.decoders.len()]);
     }
 
-    /// Gives a partition up and drops its engine.
-    pub fn stop(&mut self, partition: Partition) {
+    /// Takes a partition over, with an engine that has read up to `next`, by topic.
+    pub fn begin(&mut self, partition: Partition, engine: Engine, next: Vec<i64>) {
+        self.parked.remove(&partition);
+        self.engines.insert(partition, engine);
+        self.tenures.insert(partition, Tenure::at(next));
+    }
+
+    /// Copies out what changed since the last cut, which is open until [`Worker::settle`] or [`Worker::take_back`];
+    /// `None` when nothing was read since.
+    pub fn cut(&mut self, partition: Partition, cut: u64) -> Option<Taken> {
+        let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
+        if std::mem::take(&mut tenure.has_moved) {
+            // Also records that change nothing move the offsets, which belong to the state.
+            engine.note_progress();
+        }
+        let taken = Arc::new(engine.cut()?);
+        tenure.open = Some((cut, Arc::clone(&taken)));
+        Some(Taken { cut: taken, next: tenure.next.clone(), last: tenure.last.clone() })
+    }
+
+    /// The cut is committed.
+    pub fn settle(&mut self, partition: Partition, cut: u64) {
+        if let Some(tenure) = self.tenure_mut(partition) {
+            tenure.open.take_if(|(open, _)| *open == cut);
+        }
+    }
+
+    /// The cut will never be committed: what it holds counts as changed again.
+    pub fn take_back(&mut self, partition: Partition, cut: u64) {
+        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take_if(|(open, _)| *open == cut));
+        let Some((_, taken)) = taken else { return };
+        let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
+        if let Some(engine) = self.engines.get_mut(&partition).or(parked) {
+            engine.take_back(&taken);
+        }
+    }
+
+    fn tenure_mut(&mut self, partition: Partition) -> Option<&mut Tenure> {
+        let parked = self.parked.get_mut(&partition).map(|(_, tenure)| tenure);
+        self.tenures.get_mut(&partition).or(parked)
+    }
+
+    /// Takes an engine out of work and keeps it.
+    pub fn park(&mut self, partition: Partition) {
+        if let (Some(engine), Some(tenure)) = (self.engines.remove(&partition), self.tenures.remove(&partition)) {
+            self.parked.insert(partition, (engine, tenure));
+        }
+    }
+
+    /// Puts a parked engine to work again; the next offsets of its topics.
+    pub fn unpark(&mut self, partition: Partition) -> Option<Vec<i64>> {
+        let (engine, tenure) = self.parked.remove(&partition)?;
+        let next = tenure.next.clone();
+        self.engines.insert(partition, engine);
+        self.tenures.insert(partition, tenure);
+        Some(next)
+    }
+
+    /// Forgets the engine of a partition, at work or parked.
+    pub fn forget(&mut self, partition: Partition) {
         self.engines.remove(&partition);
+        self.tenures.remove(&partition);
+        self.parked.remove(&partition);
+    }
+
+    /// Notes that a topic-partition ended before `offset`: what lies between the last record and there are no records.
+    pub fn end(&mut self, at: TopicPartition, offset: i64) {
+        if let Some(tenure) = self.tenures.get_mut(&at.partition) {
+            let next = &mut tenure.next[usize::from(at.topic.0)];
+            *next = (*next).max(offset);
+        }
     }
 
     /// Applies a batch of a partition that was started; events after `latest` are refused. Returns the offset behind
@@ -159,17 +279,23 @@ impl Worker {
         let engine = self.engines.get_mut(&at.partition)?;
         let topic = usize::from(at.topic.0);
         let decoder = &self.blueprint.decoders[topic];
-        let mut next = None;
+        let mut last = None;
         for index in 0..batch.len() {
             let record = batch.get(index);
-            next = Some(record.offset + 1);
+            last = Some((index, record));
             if let Err(rejection) = apply_record(engine, &mut self.tally, decoder, topic, record, latest) {
                 rejected.push(Rejected { index, rejection });
             }
         }
         // Counted here, for an engine goes with its partition and a counter must not.
         self.tally.add_unconverted(&engine.take_unconverted());
-        next
+        let (index, record) = last?;
+        let next = record.offset + 1;
+        if let Some(tenure) = self.tenures.get_mut(&at.partition) {
+            let last = LastRecord { offset: record.offset, stamp: batch.stamp(index), hash: hash(record) };
+            tenure.note(topic, next, last);
+        }
+        Some(next)
     }
 
     /// Raises the watermark of a topic-partition that is caught up and silent.
@@ -229,6 +355,13 @@ pub fn add_series(sums: &mut [Option<WindowParts>], more: &[Option<WindowParts>]
             _ => *sum = None,
         }
     }
+}
+
+/// A hash of key and value, the same in every version.
+#[must_use]
+pub fn hash(record: Record<'_>) -> u64 {
+    let key = xxhash_rust::xxh3::xxh3_64(record.key.unwrap_or_default());
+    xxhash_rust::xxh3::xxh3_64_with_seed(record.payload.unwrap_or_default(), key)
 }
 
 fn apply_record(

@@ -6,12 +6,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Blueprint, Rejected, Worker, WorkerStatus, add_series};
-use crate::engine::WindowParts;
+use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
+use crate::engine::{Engine, WindowParts};
 use crate::event::Time;
 use crate::source::{Partition, RecordBatch, TopicPartition};
 
@@ -20,8 +20,17 @@ const QUEUED_BATCHES: usize = 16;
 
 /// What a worker is to do, in this order.
 enum Work<B> {
-    Start(Partition),
-    Stop(Partition),
+    Begin {
+        partition: Partition,
+        engine: Box<Engine>,
+        next: Vec<i64>,
+    },
+    Unpark(Partition, SyncSender<Option<Vec<i64>>>),
+    Park(Partition),
+    Forget(Partition),
+    Cut(Partition, u64),
+    Settle(Partition, u64),
+    TakeBack(Partition, u64),
     Records {
         at: TopicPartition,
         batch: B,
@@ -67,6 +76,14 @@ pub struct Applied<B> {
     pub rejected: Option<(B, Vec<Rejected>)>,
 }
 
+/// What the workers report, in the order in which they did it.
+pub enum Report<B> {
+    /// Records are applied, or an end is reached.
+    Applied(Applied<B>),
+    /// A cut is taken; everything reported before belongs to it. `None`: nothing was read since the last one.
+    Cut(Partition, u64, Option<Taken>),
+}
+
 /// The worker threads.
 pub struct Pool<B> {
     queues: Vec<SyncSender<Work<B>>>,
@@ -79,17 +96,17 @@ pub struct Pool<B> {
 pub struct Stopped;
 
 impl<B: RecordBatch> Pool<B> {
-    /// Starts `threads` workers, at least one; what they apply is reported to `applied`.
+    /// Starts `threads` workers, at least one; what they do is told to `reports`.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(blueprint: &Arc<Blueprint>, threads: usize, applied: &Sender<Applied<B>>) -> std::io::Result<Pool<B>> {
+    pub fn start(blueprint: &Arc<Blueprint>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
         let mut pool = Pool { queues: Vec::new(), threads: Vec::new() };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
-            let (worker, applied) = (Worker::new(Arc::clone(blueprint)), applied.clone());
+            let (worker, reports) = (Worker::new(Arc::clone(blueprint)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
-            pool.threads.push(thread.spawn(move || run(worker, &work, &applied))?);
+            pool.threads.push(thread.spawn(move || run(worker, &work, &reports))?);
             pool.queues.push(queue);
         }
         Ok(pool)
@@ -99,20 +116,60 @@ impl<B: RecordBatch> Pool<B> {
         &self.queues[partition.0.unsigned_abs() as usize % self.queues.len()]
     }
 
-    /// Hands a partition to its worker, with an empty engine.
+    /// Hands a partition to its worker, with an engine that has read up to `next`, by topic.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn start_partition(&self, partition: Partition) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Start(partition)).map_err(|_| Stopped)
+    pub fn begin(&self, partition: Partition, engine: Box<Engine>, next: Vec<i64>) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Begin { partition, engine, next }).map_err(|_| Stopped)
     }
 
-    /// Takes a partition from its worker, behind everything queued.
+    /// Puts a parked engine to work again and waits for the next offsets of its topics; `None` when there is none.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn stop_partition(&self, partition: Partition) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Stop(partition)).map_err(|_| Stopped)
+    pub fn unpark(&self, partition: Partition) -> Result<Option<Vec<i64>>, Stopped> {
+        ask(self.queue(partition), |reply| Work::Unpark(partition, reply))?.recv().map_err(|_| Stopped)
+    }
+
+    /// Takes a partition out of work and keeps its engine, behind everything queued.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn park(&self, partition: Partition) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Park(partition)).map_err(|_| Stopped)
+    }
+
+    /// Drops the engine of a partition, behind everything queued.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn forget(&self, partition: Partition) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Forget(partition)).map_err(|_| Stopped)
+    }
+
+    /// Takes a cut of a partition behind everything queued; [`Report::Cut`] brings it.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn cut(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Cut(partition, cut)).map_err(|_| Stopped)
+    }
+
+    /// A cut is committed.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn settle(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Settle(partition, cut)).map_err(|_| Stopped)
+    }
+
+    /// A cut will never be committed.
+    ///
+    /// # Errors
+    /// When the worker is gone.
+    pub fn take_back(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::TakeBack(partition, cut)).map_err(|_| Stopped)
     }
 
     /// Queues a batch that was read at an instant; waits while the queue is full. Events after `latest` are refused.
@@ -181,30 +238,32 @@ fn ask<B, T>(
     Ok(answer)
 }
 
-fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, applied: &mpsc::Sender<Applied<B>>) {
+fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>) {
     let mut rejected = Vec::new();
     // Whoever asked may be gone when the answer is ready, which is no reason to stop.
     for work in work {
         match work {
-            Work::Start(partition) => worker.start(partition),
-            Work::Stop(partition) => worker.stop(partition),
+            Work::Begin { partition, engine, next } => worker.begin(partition, *engine, next),
+            Work::Unpark(partition, reply) => _ = reply.send(worker.unpark(partition)),
+            Work::Park(partition) => worker.park(partition),
+            Work::Forget(partition) => worker.forget(partition),
+            Work::Cut(partition, cut) => {
+                _ = reports.send(Report::Cut(partition, cut, worker.cut(partition, cut)));
+            }
+            Work::Settle(partition, cut) => worker.settle(partition, cut),
+            Work::TakeBack(partition, cut) => worker.take_back(partition, cut),
             Work::Records { at, batch, latest, read } => {
                 if let Some(next) = worker.apply(at, &batch, latest, &mut rejected) {
                     let (records, took) = (batch.len(), read.elapsed());
                     let rejected = std::mem::take(&mut rejected);
                     let rejected = (!rejected.is_empty()).then_some((batch, rejected));
-                    _ = applied.send(Applied { at, next, end: false, records, took, rejected });
+                    _ = reports.send(Report::Applied(Applied { at, next, end: false, records, took, rejected }));
                 }
             }
             Work::End { at, offset } => {
-                _ = applied.send(Applied {
-                    at,
-                    next: offset,
-                    end: true,
-                    records: 0,
-                    took: Duration::ZERO,
-                    rejected: None,
-                });
+                worker.end(at, offset);
+                let took = Duration::ZERO;
+                _ = reports.send(Report::Applied(Applied { at, next: offset, end: true, records: 0, took, rejected: None }));
             }
             Work::Raise { at, to } => worker.raise_watermark(at, to),
             Work::Quit => return,

@@ -187,6 +187,7 @@ impl<'a> WindowView<'a> {
 pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
     let recently = |at: Instant| now.saturating_duration_since(at) <= AT_END_WITHIN;
     source.joined
+        && source.is_running()
         && source
             .positions
             .values()

@@ -1,0 +1,468 @@
+//! What the protocols of rebalances and of durable state command, done on the poll thread.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
+use crate::app::committer::{Said, Transaction};
+use crate::app::vault::{Answer, Files};
+use crate::checkpoint::files::WrittenCut;
+use crate::checkpoint::metadata::{ManifestRef, Metadata};
+use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
+use crate::engine::Engine;
+use crate::event::wall_clock;
+use crate::source::rebalance;
+use crate::source::transaction::TransactionError;
+use crate::source::{
+    Committed, GroupClient, GroupHandle, Partition, RebalanceProtocol, SourceError, Start, TopicPartition,
+};
+use crate::worker::Taken;
+
+/// How long a plain commit may take.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+impl<C: GroupClient> Dispatcher<C> {
+    /// Takes a step of the rebalance protocol, and passes on what it means for the state.
+    pub(super) fn rebalance(&mut self, event: rebalance::Event) -> Result<(), SourceError> {
+        let closing = matches!(event, rebalance::Event::Closing);
+        let (next, commands) = rebalance::step(&self.group, event);
+        self.group = next;
+        let mut stopped: Vec<Partition> = Vec::new();
+        let mut in_order = false;
+        for command in commands {
+            match command {
+                rebalance::Command::Start(partitions) => {
+                    self.give_up(std::mem::take(&mut stopped), in_order, None)?;
+                    self.step(Event::Assigned(partitions))?;
+                }
+                rebalance::Command::Stop(partitions) => stopped = partitions,
+                rebalance::Command::Commit(_) => in_order = true,
+                rebalance::Command::Assign(_) => {
+                    self.give_up(std::mem::take(&mut stopped), in_order, None)?;
+                    self.assign_running()?;
+                }
+                rebalance::Command::IncrementalAssign(these) => {
+                    self.client.incremental_assign(&[])?;
+                    tracing::debug!(?these, "assigned once their state is there");
+                }
+                rebalance::Command::Unassign(these) => {
+                    match std::mem::take(&mut stopped) {
+                        none if none.is_empty() => self.unassign(these)?,
+                        stopped => self.give_up(stopped, in_order, Some(these))?,
+                    }
+                }
+                // Once everything is given back, by `close`.
+                rebalance::Command::Close => {}
+            }
+        }
+        if !closing {
+            let owned: Vec<_> = self.group.owned().iter().map(|partition| partition.0).collect();
+            info!(partitions = ?owned, "the group has handed out partitions anew");
+            self.status.send_modify(|status| {
+                status.joined = true;
+                status.rebalances += 1;
+            });
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// Gives partitions up, and answers the group once all are released.
+    fn give_up(
+        &mut self,
+        stopped: Vec<Partition>,
+        in_order: bool,
+        unassign: Option<Vec<TopicPartition>>,
+    ) -> Result<(), SourceError> {
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
+        self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
+    }
+
+    fn unassign(&mut self, these: Vec<TopicPartition>) -> Result<(), SourceError> {
+        let these: Vec<_> = match self.client.protocol() {
+            RebalanceProtocol::Eager => these,
+            // Only what is read was ever assigned.
+            RebalanceProtocol::Incremental => these.into_iter().filter(|at| self.read.contains(at)).collect(),
+        };
+        self.read.retain(|at| !these.contains(at));
+        self.client.unassign(&these)
+    }
+
+    /// Asks to give everything up and to end.
+    pub(super) fn close_group(&mut self) -> Result<(), SourceError> {
+        self.rebalance(rebalance::Event::Closing)?;
+        self.step(Event::Closing)
+    }
+
+    /// Takes a step of the protocol of durable state and does what it commands.
+    pub(super) fn step(&mut self, event: Event) -> Result<(), SourceError> {
+        let commands = self.durable.step(event);
+        commands.into_iter().try_for_each(|command| self.obey(command))
+    }
+
+    fn handle(&self) -> C::Handle {
+        self.client.handle()
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), SourceError> {
+        match command {
+            Command::ReadCommitted(partition, life) => self.vault.read_committed(self.handle(), partition, life),
+            Command::FindStart(partition, life) => {
+                self.vault.find_start(self.handle(), partition, life, self.rules.start);
+            }
+            Command::CommitGenesis(cut, parts) => return self.commit_genesis(cut, &parts),
+            Command::Load { partition, life, manifest, digest } => {
+                self.vault.load(partition, life, ManifestRef { name: manifest, digest });
+            }
+            Command::Begin { partition, life, origin, next } => return self.begin(partition, life, origin, next),
+            Command::Stop(partitions) => self.stopped.extend(partitions),
+            Command::Cut(cut, partitions) => return self.cut(cut, &partitions),
+            Command::Commit(cut, parts) => self.commit(cut, &parts),
+            Command::Abort(cut) => {
+                self.aborted = Some(cut);
+                self.tokens.remove(&cut);
+                self.committer.abort(cut);
+            }
+            Command::RenewProducer(cut) => self.committer.renew(cut),
+            Command::ReadBack(cut, partitions) => {
+                let handles = Arc::clone(&self.handles);
+                let handle = move || handles.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                self.vault.read_back(handle, cut, partitions);
+            }
+            Command::Settle(cut, partition) => return self.settle(cut, partition),
+            Command::TakeBack(cut, partition) => {
+                self.outbox.take_back(partition, cut);
+                self.discard_upload(partition, Some(cut));
+                return self.pool.take_back(partition, cut.0).map_err(gone);
+            }
+            Command::Delete(_, names) => self.doomed.push((Instant::now() + self.rules.keep_files, names)),
+            Command::Park(partition) => {
+                self.running.remove(&partition);
+                return self.pool.park(partition).map_err(gone);
+            }
+            Command::Drop(partition) => return self.drop_partition(partition),
+            Command::Release(partitions) => return self.release(&partitions),
+            Command::Fail(partition, reason) => {
+                error!("partition {} is not processed: {reason}", partition.0);
+                self.failed.insert(partition, reason.to_string());
+            }
+            Command::Hold => return self.hold(true),
+            Command::GoOn => return self.hold(false),
+            Command::StartBudget(budget) => self.budgets.push((Instant::now() + RELEASE_WAIT, budget)),
+            Command::Close => self.ending = Some(Ending::InOrder),
+            Command::Exit => self.ending = Some(Ending::Fenced),
+        }
+        Ok(())
+    }
+
+    fn commit_genesis(&mut self, cut: CutId, parts: &[Part]) -> Result<(), SourceError> {
+        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
+        self.letters.clear();
+        self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters: Vec::new() });
+        Ok(())
+    }
+
+    /// Puts an engine to work; it is read from the offsets that it says.
+    fn begin(&mut self, partition: Partition, life: Life, origin: Origin, next: Vec<i64>) -> Result<(), SourceError> {
+        let next = match origin {
+            Origin::Genesis { since } => {
+                info!("partition {} begins with nothing", partition.0);
+                self.files.insert(partition, Files { since, ..Files::default() });
+                let engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));
+                self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
+                next
+            }
+            Origin::Loaded => {
+                let Some((_, engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
+                let customers = engine.tracked_customers();
+                info!("partition {} goes on with the state of {customers} customers", partition.0);
+                self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
+                let since = manifest.origin.since;
+                self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });
+                next
+            }
+            Origin::Parked => self.pool.unpark(partition).map_err(gone)?.unwrap_or(next),
+        };
+        for (at, next) in self.vault.siblings(partition).into_iter().zip(next) {
+            let position = crate::source::status::Position { applied: Some(next), ..Default::default() };
+            let last_record = Some(Instant::now());
+            self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
+        }
+        self.stopped.remove(&partition);
+        self.failed.remove(&partition);
+        self.running.insert(partition, life);
+        self.beginning.insert(partition);
+        Ok(())
+    }
+
+    /// Assigns what began in this round, all at once.
+    pub(super) fn assign_beginning(&mut self) -> Result<(), SourceError> {
+        let beginning = std::mem::take(&mut self.beginning);
+        if beginning.is_empty() || !self.releases.is_empty() && self.client.protocol() == RebalanceProtocol::Eager {
+            self.beginning = beginning;
+            return Ok(());
+        }
+        match self.client.protocol() {
+            RebalanceProtocol::Eager => self.assign_running()?,
+            RebalanceProtocol::Incremental => {
+                let starts = self.starts(|partition| beginning.contains(&partition));
+                self.read.extend(starts.iter().map(|(at, _)| *at));
+                self.client.incremental_assign(&starts)?;
+            }
+        }
+        if self.held { self.hold(true) } else { Ok(()) }
+    }
+
+    fn assign_running(&mut self) -> Result<(), SourceError> {
+        let starts = self.starts(|_| true);
+        self.read = starts.iter().map(|(at, _)| *at).collect();
+        self.client.assign(&starts)
+    }
+
+    /// Where to read on of each running partition: behind what was handed out.
+    fn starts(&self, wanted: impl Fn(Partition) -> bool) -> Vec<(TopicPartition, Start)> {
+        let reads = |partition: Partition| {
+            wanted(partition) && self.running.contains_key(&partition) && !self.stopped.contains(&partition)
+        };
+        let of = self.progress.iter().filter(|(at, _)| reads(at.partition));
+        of.filter_map(|(at, progress)| Some((*at, Start::Offset(progress.handed_out?)))).collect()
+    }
+
+    fn hold(&mut self, held: bool) -> Result<(), SourceError> {
+        self.held = held;
+        let read: Vec<_> = self.read.iter().copied().collect();
+        if held { self.client.pause(&read) } else { self.client.resume(&read) }
+    }
+
+    fn cut(&mut self, cut: CutId, partitions: &[Partition]) -> Result<(), SourceError> {
+        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
+        self.tokens = BTreeMap::from([(cut, token)]);
+        self.cut_begun = Some(Instant::now());
+        partitions.iter().try_for_each(|&partition| self.pool.cut(partition, cut.0)).map_err(gone)
+    }
+
+    /// A worker has copied the state of a partition.
+    pub(super) fn cut_taken(
+        &mut self,
+        partition: Partition,
+        cut: CutId,
+        taken: Option<Taken>,
+    ) -> Result<(), SourceError> {
+        let Some(taken) = taken else { return self.step(Event::Unchanged { cut, partition }) };
+        let Some(files) = self.files.get(&partition) else { return Ok(()) };
+        self.outbox.close(partition, cut);
+        let ids = self.ids.get(&partition).cloned().unwrap_or_default();
+        self.vault.upload(cut, partition, taken, files, ids);
+        Ok(())
+    }
+
+    fn uploaded(
+        &mut self,
+        cut: CutId,
+        partition: Partition,
+        written: Result<WrittenCut, String>,
+    ) -> Result<(), SourceError> {
+        let written = match written {
+            Ok(written) => written,
+            Err(why) => {
+                error!("the checkpoint of partition {} failed: {why}", partition.0);
+                return self.step(Event::UploadFailed { cut, partition });
+            }
+        };
+        let Some(files) = self.files.get_mut(&partition).filter(|_| self.outbox.is_open(partition, cut)) else {
+            self.vault.delete(orphans(&written));
+            return Ok(());
+        };
+        let next = written.manifest.origin.topics.iter().map(|topic| topic.offset).collect();
+        let metadata = Metadata::of(&written.reference);
+        let mut superseded = written.superseded.clone();
+        superseded.extend(files.before.as_ref().map(manifest_name).unwrap_or_default());
+        self.checkpoints.bytes += written.bytes;
+        files.pending = Some((cut, written));
+        let upload = Upload { position: protocol::Position { next, metadata }, superseded };
+        self.step(Event::Uploaded { cut, partition, upload })
+    }
+
+    fn offsets(&self, parts: &[Part]) -> Vec<(TopicPartition, Committed)> {
+        let of = |part: &Part| {
+            let metadata = part.position.metadata.to_string().into_bytes();
+            let next = part.position.next.clone();
+            self.vault.siblings(part.partition).into_iter().zip(next).map(move |(at, offset)| {
+                (at, Committed { offset, metadata: metadata.clone() })
+            })
+        };
+        parts.iter().flat_map(of).collect()
+    }
+
+    fn commit(&mut self, cut: CutId, parts: &[Part]) {
+        let Some(token) = self.tokens.get(&cut).cloned() else { return };
+        let mut letters = Vec::new();
+        self.letters.clear();
+        for part in parts {
+            let of = self.outbox.of_cut(part.partition, cut);
+            letters.extend(of.iter().cloned());
+            self.letters.extend((0..of.len()).map(|index| (part.partition, index)));
+        }
+        self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters });
+    }
+
+    fn settle(&mut self, cut: CutId, partition: Partition) -> Result<(), SourceError> {
+        let letters = self.outbox.settle(partition, cut);
+        self.checkpoints.letters += letters as u64;
+        if let Some(files) = self.files.get_mut(&partition)
+            && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == cut)
+        {
+            files.before = Some(written.manifest);
+        }
+        self.checkpoints.last_success = Some(wall_clock());
+        if let Some(begun) = self.cut_begun {
+            self.checkpoints.took = Some(begun.elapsed());
+        }
+        self.pool.settle(partition, cut.0).map_err(gone)
+    }
+
+    /// What was uploaded for a cut that will never be committed is of no use.
+    fn discard_upload(&mut self, partition: Partition, cut: Option<CutId>) {
+        let Some(files) = self.files.get_mut(&partition) else { return };
+        if let Some((_, written)) = files.pending.take_if(|(of, _)| cut.is_none_or(|cut| *of == cut)) {
+            self.vault.delete(orphans(&written));
+        }
+    }
+
+    fn drop_partition(&mut self, partition: Partition) -> Result<(), SourceError> {
+        self.running.remove(&partition);
+        self.beginning.remove(&partition);
+        self.stopped.insert(partition);
+        self.loaded.remove(&partition);
+        // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
+        self.files.remove(&partition);
+        self.outbox.drop(partition);
+        self.pool.forget(partition).map_err(gone)
+    }
+
+    fn release(&mut self, partitions: &[Partition]) -> Result<(), SourceError> {
+        for release in &mut self.releases {
+            partitions.iter().for_each(|partition| _ = release.waiting.remove(partition));
+        }
+        let (done, waiting) = std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
+        self.releases = waiting;
+        self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
+        for release in done {
+            if let Some(these) = release.unassign {
+                self.unassign(these)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what tasks and the commit thread answer.
+    pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
+        while let Ok(answer) = self.answers.try_recv() {
+            match answer {
+                Answer::Event(event) => {
+                    if let Event::Committed { partition, identity, .. } = &event {
+                        self.ids.insert(*partition, identity.topic_ids.clone());
+                    }
+                    self.step(event)?;
+                }
+                Answer::Uploaded(cut, partition, written) => self.uploaded(cut, partition, written)?,
+                Answer::Loaded(partition, life, engine, manifest) => {
+                    let (belongs, next) = self.vault.belongs_to(&manifest);
+                    self.sweep_older(&manifest);
+                    self.loaded.insert(partition, (life, engine, manifest));
+                    self.step(Event::Loaded { partition, life, manifest: belongs, next })?;
+                }
+                Answer::Said(said) => self.said(said)?,
+            }
+        }
+        let bytes = self.outbox.bytes();
+        self.step(Event::Outbox(bytes))
+    }
+
+    /// Lets the files of former owners go that nothing names any more, after the usual time.
+    fn sweep_older(&mut self, manifest: &crate::checkpoint::manifest::Manifest) {
+        let name = manifest_name(manifest).pop().unwrap_or_default();
+        let vault = Arc::clone(&self.vault);
+        let (manifest, keep) = (manifest.clone(), self.rules.keep_files);
+        self.vault.runtime.spawn(async move {
+            tokio::time::sleep(keep).await;
+            match vault.older_garbage(&manifest, &name).await {
+                Ok(names) => vault.delete(names),
+                Err(error) => warn!("old files are not looked for: {error}"),
+            }
+        });
+    }
+
+    fn said(&mut self, said: Said) -> Result<(), SourceError> {
+        match said {
+            Said::Ended(cut, outcome) => self.step(Event::Ended { cut, outcome }),
+            Said::Delivered(transaction) => self.commit_plainly(&transaction),
+            Said::TooLarge(cut, index) => {
+                let place = self.letters.get(index).copied();
+                if !place.is_some_and(|(partition, place)| self.outbox.truncate(partition, cut, place)) {
+                    error!("a dead letter cannot be produced even cut off; raise max.message.bytes of its topic");
+                }
+                Ok(())
+            }
+            Said::Renewed(cut) => self.step(Event::ProducerRenewed(cut)),
+            Said::Fenced(text) => {
+                error!("{text}");
+                self.step(Event::Fenced)
+            }
+        }
+    }
+
+    /// At least once: the offsets behind the letters, unless a partition of them was given up.
+    fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
+        let cut = transaction.cut;
+        if self.aborted == Some(cut) {
+            return self.step(Event::Ended { cut, outcome: Outcome::Aborted });
+        }
+        let outcome = match self.handle().commit(&transaction.token, &transaction.next, COMMIT_WAIT) {
+            Ok(()) => Outcome::Committed,
+            Err(error) => {
+                warn!("a checkpoint is not committed, the next one tries again: {error}");
+                match error {
+                    TransactionError::Unknown(_) => Outcome::Unknown,
+                    _ => Outcome::Aborted,
+                }
+            }
+        };
+        self.step(Event::Ended { cut, outcome })
+    }
+
+    /// What is due by the clock.
+    pub(super) fn keep_time(&mut self) -> Result<(), SourceError> {
+        let now = Instant::now();
+        let over: Vec<_> = self.budgets.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, budget) in over {
+            self.step(Event::BudgetOver(budget))?;
+        }
+        let doomed: Vec<_> = self.doomed.extract_if(.., |(at, _)| *at <= now).collect();
+        doomed.into_iter().for_each(|(_, names)| self.vault.delete(names));
+        if self.last_cut.elapsed() >= self.rules.cut_every {
+            self.last_cut = now;
+            self.step(Event::Due)?;
+        }
+        Ok(())
+    }
+}
+
+/// The files that only this cut names.
+fn orphans(written: &WrittenCut) -> Vec<String> {
+    let own = written.manifest.files.iter().filter(|file| file.sequence == written.manifest.sequence);
+    own.map(|file| file.name.clone()).chain([written.reference.name.clone()]).collect()
+}
+
+/// The name of a manifest: that of its files, with another ending.
+fn manifest_name(manifest: &crate::checkpoint::manifest::Manifest) -> Vec<String> {
+    let own = manifest.files.iter().find(|file| file.sequence == manifest.sequence);
+    own.and_then(|file| Some(format!("{}.json", file.name.rsplit_once('.')?.0))).into_iter().collect()
+}
+

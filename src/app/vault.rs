@@ -1,0 +1,312 @@
+//! Everything that waits for the store or for answers about the group, on tasks of its own; each answers the poll loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use super::committer::Said;
+use crate::checkpoint::files::{self, LoadError, WrittenCut};
+use crate::checkpoint::manifest::{self, Anchor, Expected, Manifest, ManifestError, TopicEntry};
+use crate::checkpoint::metadata::ManifestRef;
+use crate::checkpoint::protocol::{
+    CommittedOffset, CommittedOffsets, CutId, Event, Identity, Life, LoadFailure,
+};
+use crate::checkpoint::store::{Store, StoreError};
+use crate::engine::Engine;
+use crate::engine::spec::Spec;
+use crate::event::wall_clock;
+use crate::source::{GroupHandle, Partition, SourceError, Start, TopicIndex, TopicPartition};
+use crate::worker::{LastRecord, Taken};
+
+/// How long one question to the group may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How long to wait before the committed offsets are read back again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How many threads decode the customers of one partition.
+const RESTORE_THREADS: usize = 2;
+/// What a state cannot be carried over from one version of: windows and dimensions come and go.
+const DEFINITION: &str = "1";
+
+/// Asks the cluster for the id of each source topic; `None` where the brokers have none.
+pub type TopicIds = Arc<dyn Fn() -> Result<Vec<Option<String>>, SourceError> + Send + Sync>;
+
+/// What a task answers.
+pub enum Answer {
+    /// To the protocol.
+    Event(Event),
+    /// What the commit thread says.
+    Said(Said),
+    /// An upload has ended.
+    Uploaded(CutId, Partition, Result<WrittenCut, String>),
+    /// A state is loaded.
+    Loaded(Partition, Life, Box<Engine>, Box<Manifest>),
+}
+
+/// What of a partition is in the store.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// The manifest of the last committed cut; `None` before the first.
+    pub before: Option<Manifest>,
+    /// The upload of the open cut.
+    pub pending: Option<(CutId, WrittenCut)>,
+    /// From when on silences are alerted, epoch milliseconds.
+    pub since: i64,
+}
+
+/// The store, and what a state is named by.
+pub struct Vault {
+    /// Where the files are.
+    pub store: Store,
+    /// The tasks run here.
+    pub runtime: Handle,
+    /// What the engines compute.
+    pub spec: Arc<Spec>,
+    /// The consumer group.
+    pub group: String,
+    /// The source topics.
+    pub topics: Vec<String>,
+    /// How many partitions they have.
+    pub partitions: i32,
+    /// Their ids now.
+    pub topic_ids: TopicIds,
+    /// To the poll loop.
+    pub answers: Sender<Answer>,
+}
+
+impl Vault {
+    /// The partition of every source topic.
+    pub fn siblings(&self, partition: Partition) -> Vec<TopicPartition> {
+        let topics = u16::try_from(self.topics.len()).unwrap_or(u16::MAX);
+        (0..topics).map(|topic| TopicPartition { topic: TopicIndex(topic), partition }).collect()
+    }
+
+    fn identity(&self, partition: Partition, ids: &[Option<String>]) -> Identity {
+        Identity {
+            group: self.group.clone(),
+            partition,
+            store: self.store.id().to_owned(),
+            topic_ids: ids.iter().map(|id| id.clone().unwrap_or_default()).collect(),
+            partition_count: self.partitions,
+            definition: DEFINITION.to_owned(),
+        }
+    }
+
+    /// Reads the committed offsets, and what is around us.
+    pub fn read_committed<H: GroupHandle>(self: &Arc<Self>, handle: H, partition: Partition, life: Life) {
+        self.spawn(move |vault| {
+            let committed = handle.committed(&vault.siblings(partition), ANSWER_WAIT);
+            let read = committed.and_then(|committed| Ok((committed, (vault.topic_ids)()?)));
+            match read {
+                Ok((committed, ids)) => {
+                    let (committed, identity) = (offsets(committed), vault.identity(partition, &ids));
+                    Answer::Event(Event::Committed { partition, life, committed, identity })
+                }
+                Err(error) => unavailable(partition, life, &error.to_string()),
+            }
+        });
+    }
+
+    /// Looks whether there are checkpoints, and where the configured start is.
+    pub fn find_start<H: GroupHandle>(self: &Arc<Self>, handle: H, partition: Partition, life: Life, start: Start) {
+        self.spawn(move |vault| {
+            let directory = format!("{}/p{}", files::group_directory(&vault.group), partition.0);
+            let listed = vault.runtime.block_on(vault.store.list(&directory));
+            let starts: Vec<_> = vault.siblings(partition).into_iter().map(|at| (at, start)).collect();
+            let found = listed.map_err(|error| error.to_string()).and_then(|listed| {
+                let next = handle.offsets(&starts, ANSWER_WAIT).map_err(|error| error.to_string())?;
+                Ok((listed.iter().any(|name| name.ends_with(".json")), next))
+            });
+            match found {
+                Ok((has_checkpoints, next)) => {
+                    let now = wall_clock().millis();
+                    Answer::Event(Event::StartFound { partition, life, has_checkpoints, next, now })
+                }
+                Err(error) => unavailable(partition, life, &error),
+            }
+        });
+    }
+
+    /// Loads the state that a manifest names.
+    pub fn load(self: &Arc<Self>, partition: Partition, life: Life, named: ManifestRef) {
+        self.spawn(move |vault| match vault.runtime.block_on(vault.load_state(&named)) {
+            Ok((engine, manifest)) => Answer::Loaded(partition, life, Box::new(engine), Box::new(manifest)),
+            Err(error) => {
+                warn!("the state of partition {} is not loaded: {error}", partition.0);
+                let failure = failure(&named.name, &error);
+                Answer::Event(Event::LoadFailed { partition, life, failure })
+            }
+        });
+    }
+
+    /// The protocol compares what the manifest belongs to, so here everything is as the manifest says.
+    async fn load_state(&self, named: &ManifestRef) -> Result<(Engine, Manifest), LoadError> {
+        let directory = files::group_directory(&self.group);
+        let text = self.store.get(&format!("{directory}/{}", named.name)).await?;
+        let manifest = Manifest::decode(&text, named)?;
+        let id = |name: &String| manifest.origin.topics.iter().find(|topic| topic.name == *name)?.id.clone();
+        let expected = Expected {
+            group: self.group.clone(),
+            partition: manifest.origin.partition,
+            partitions: manifest.origin.partitions,
+            topics: self.topics.iter().map(|name| (name.clone(), id(name))).collect(),
+            store: manifest.origin.store.clone(),
+        };
+        files::load(&self.store, named, &expected, &self.spec, RESTORE_THREADS).await
+    }
+
+    /// What a manifest says it belongs to, and the next offsets in it.
+    pub fn belongs_to(&self, manifest: &Manifest) -> (Identity, Vec<i64>) {
+        let origin = &manifest.origin;
+        let known = self.topics.iter().filter_map(|name| origin.topics.iter().find(|topic| topic.name == *name));
+        let topics: Vec<&TopicEntry> = known.collect();
+        let identity = Identity {
+            group: origin.group.clone(),
+            partition: Partition(origin.partition),
+            store: origin.store.clone(),
+            topic_ids: topics.iter().map(|topic| topic.id.clone().unwrap_or_default()).collect(),
+            partition_count: origin.partitions,
+            definition: DEFINITION.to_owned(),
+        };
+        (identity, topics.iter().map(|topic| topic.offset).collect())
+    }
+
+    /// Encodes and uploads a cut.
+    pub fn upload(
+        self: &Arc<Self>,
+        cut: CutId,
+        partition: Partition,
+        taken: Taken,
+        files: &Files,
+        ids: Vec<String>,
+    ) {
+        let (before, since) = (files.before.clone(), files.since);
+        self.spawn(move |vault| {
+            let entry = |(number, name): (usize, &String)| TopicEntry {
+                name: name.clone(),
+                id: ids.get(number).filter(|id| !id.is_empty()).cloned(),
+                offset: taken.next[number],
+                anchor: taken.last[number].map(anchor),
+            };
+            let origin = manifest::Origin {
+                group: vault.group.clone(),
+                partition: partition.0,
+                partitions: vault.partitions,
+                topics: vault.topics.iter().enumerate().map(entry).collect(),
+                store: vault.store.id().to_owned(),
+                since,
+            };
+            let written = files::write_cut(
+                &vault.store,
+                &vault.spec,
+                origin,
+                &taken.cut,
+                before.as_ref(),
+                rand::random(),
+            );
+            let written = vault.runtime.block_on(written).map_err(|error| error.to_string());
+            Answer::Uploaded(cut, partition, written)
+        });
+    }
+
+    /// Reads the committed offsets of partitions until that works.
+    pub fn read_back<H: GroupHandle>(self: &Arc<Self>, handle: impl Fn() -> H + Send + 'static, cut: CutId, of: Vec<Partition>) {
+        self.spawn(move |vault| {
+            let mut told = false;
+            loop {
+                let read = of.iter().map(|&partition| {
+                    let committed = handle().committed(&vault.siblings(partition), ANSWER_WAIT)?;
+                    Ok((partition, offsets(committed)))
+                });
+                match read.collect::<Result<Vec<_>, SourceError>>() {
+                    Ok(committed) => return Answer::Event(Event::ReadBack { cut, committed }),
+                    Err(error) if !std::mem::replace(&mut told, true) => {
+                        warn!("what was committed cannot be read yet, trying again: {error}");
+                    }
+                    Err(_) => {}
+                }
+                std::thread::park_timeout(RETRY_AFTER);
+            }
+        });
+    }
+
+    /// Deletes files in the background; what cannot be deleted is garbage and nothing worse.
+    pub fn delete(self: &Arc<Self>, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let vault = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if let Err(error) = files::delete(&vault.store, &vault.group, &names).await {
+                warn!("files that are not needed any more stay behind: {error}");
+            }
+        });
+    }
+
+    /// The files in the store that lie before a manifest and that it does not name: left by former owners.
+    pub async fn older_garbage(&self, manifest: &Manifest, name: &str) -> Result<Vec<String>, StoreError> {
+        let group = files::group_directory(&self.group);
+        let listed = self.store.list(&format!("{group}/p{}", manifest.origin.partition)).await?;
+        let relative = listed.iter().filter_map(|listed| listed.split_once(&format!("{group}/")).map(|(_, name)| name));
+        let is_live = |file: &str| file == name || manifest.files.iter().any(|live| live.name == file);
+        let older = relative.filter(|file| {
+            let sequence = file.rsplit('/').next().and_then(|file| file.split('-').next()?.parse::<u64>().ok());
+            sequence.is_some_and(|sequence| sequence < manifest.sequence) && !is_live(file)
+        });
+        Ok(older.map(str::to_owned).collect())
+    }
+
+    fn spawn(self: &Arc<Self>, task: impl FnOnce(&Arc<Vault>) -> Answer + Send + 'static) {
+        let vault = Arc::clone(self);
+        let begun = Instant::now();
+        self.runtime.spawn_blocking(move || {
+            let answer = task(&vault);
+            tracing::debug!(took = ?begun.elapsed(), "a task of the store has ended");
+            // The poll loop may be gone.
+            _ = vault.answers.send(answer);
+        });
+    }
+}
+
+fn unavailable(partition: Partition, life: Life, why: &str) -> Answer {
+    warn!("partition {} is not taken over yet, trying again: {why}", partition.0);
+    Answer::Event(Event::Unavailable { partition, life })
+}
+
+fn offsets(committed: Vec<Option<crate::source::Committed>>) -> CommittedOffsets {
+    let offset = |committed: crate::source::Committed| CommittedOffset {
+        offset: committed.offset,
+        metadata: String::from_utf8(committed.metadata).unwrap_or_default(),
+    };
+    committed.into_iter().map(|committed| committed.map(offset)).collect()
+}
+
+fn anchor(last: LastRecord) -> Anchor {
+    Anchor {
+        offset: last.offset,
+        leader_epoch: last.stamp.leader_epoch.unwrap_or(-1),
+        time: last.stamp.time.unwrap_or(-1),
+        hash: format!("{:016x}", last.hash),
+    }
+}
+
+fn failure(manifest: &str, error: &LoadError) -> LoadFailure {
+    match error {
+        LoadError::Store(StoreError::Missing { name, .. }) => LoadFailure::Missing(name.clone()),
+        LoadError::Store(_) | LoadError::Ended => LoadFailure::Unavailable,
+        LoadError::Digest(name) | LoadError::File { name, .. } | LoadError::Restore { name, .. } => {
+            LoadFailure::Corrupt(name.clone())
+        }
+        LoadError::Manifest(
+            ManifestError::Digest(_)
+            | ManifestError::Text { .. }
+            | ManifestError::Version { .. }
+            | ManifestError::Foreign { .. }
+            | ManifestError::Partitions { .. }
+            | ManifestError::Store { .. }
+            | ManifestError::Recreated(_),
+        ) => LoadFailure::Corrupt(manifest.to_owned()),
+    }
+}
