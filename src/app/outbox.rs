@@ -39,7 +39,7 @@ impl Outbox {
     /// What is in the outbox of a partition now belongs to a cut.
     pub fn close(&mut self, partition: Partition, cut: CutId) {
         let of = self.boxes.entry(partition).or_default();
-        let letters = std::mem::take(&mut of.open).into();
+        let letters = Vec::from(std::mem::take(&mut of.open));
         debug_assert!(of.cut.is_none(), "one cut at a time");
         of.cut = Some((cut, letters));
     }

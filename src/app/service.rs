@@ -22,17 +22,17 @@ use super::vault::{Answer, TopicIds, Vault};
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::Store;
 use crate::config::{self, Settings};
+use crate::engine::spec::Spec;
 use crate::http;
 use crate::output::dead_letters::DeadLetters;
 use crate::output::publisher::create_topics;
-use crate::engine::spec::Spec;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
     partition_counts,
 };
 use crate::source::status::SourceStatus;
-use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
 use crate::source::transaction::Transactions;
+use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
 use crate::worker::pool::{Pool, Report, Workers};
 
 /// How long one question for the partition counts may take.

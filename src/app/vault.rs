@@ -11,9 +11,7 @@ use super::committer::Said;
 use crate::checkpoint::files::{self, LoadError, WrittenCut};
 use crate::checkpoint::manifest::{self, Anchor, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
-use crate::checkpoint::protocol::{
-    CommittedOffset, CommittedOffsets, CutId, Event, Identity, Life, LoadFailure,
-};
+use crate::checkpoint::protocol::{CommittedOffset, CommittedOffsets, CutId, Event, Identity, Life, LoadFailure};
 use crate::checkpoint::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
@@ -174,14 +172,7 @@ impl Vault {
     }
 
     /// Encodes and uploads a cut.
-    pub fn upload(
-        self: &Arc<Self>,
-        cut: CutId,
-        partition: Partition,
-        taken: Taken,
-        files: &Files,
-        ids: Vec<String>,
-    ) {
+    pub fn upload(self: &Arc<Self>, cut: CutId, partition: Partition, taken: Taken, files: &Files, ids: Vec<String>) {
         let (before, since) = (files.before.clone(), files.since);
         self.spawn(move |vault| {
             let entry = |(number, name): (usize, &String)| TopicEntry {
@@ -198,21 +189,20 @@ impl Vault {
                 store: vault.store.id().to_owned(),
                 since,
             };
-            let written = files::write_cut(
-                &vault.store,
-                &vault.spec,
-                origin,
-                &taken.cut,
-                before.as_ref(),
-                rand::random(),
-            );
+            let written =
+                files::write_cut(&vault.store, &vault.spec, origin, &taken.cut, before.as_ref(), rand::random());
             let written = vault.runtime.block_on(written).map_err(|error| error.to_string());
             Answer::Uploaded(cut, partition, written)
         });
     }
 
     /// Reads the committed offsets of partitions until that works.
-    pub fn read_back<H: GroupHandle>(self: &Arc<Self>, handle: impl Fn() -> H + Send + 'static, cut: CutId, of: Vec<Partition>) {
+    pub fn read_back<H: GroupHandle>(
+        self: &Arc<Self>,
+        handle: impl Fn() -> H + Send + 'static,
+        cut: CutId,
+        of: Vec<Partition>,
+    ) {
         self.spawn(move |vault| {
             let mut told = false;
             loop {

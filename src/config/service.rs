@@ -24,7 +24,11 @@ pub struct Checkpoint {
 
 impl Default for Checkpoint {
     fn default() -> Checkpoint {
-        Checkpoint { url: "file:///var/lib/retentiond".to_owned(), interval: Millis::clamped(10 * SECOND), keep: Millis::clamped(HOUR) }
+        Checkpoint {
+            url: "file:///var/lib/retentiond".to_owned(),
+            interval: Millis::clamped(10 * SECOND),
+            keep: Millis::clamped(HOUR),
+        }
     }
 }
 

@@ -65,7 +65,9 @@ fn unfinished(source: &SourceStatus) -> impl Iterator<Item = String> {
         Some(PartitionState::Running) => None,
         Some(PartitionState::Failed(why)) => Some(format!("partition {} is not processed: {why}", partition.0)),
         Some(PartitionState::Draining) => Some(format!("partition {} is being given up", partition.0)),
-        Some(PartitionState::Restoring) | None => Some(format!("the state of partition {} is being loaded", partition.0)),
+        Some(PartitionState::Restoring) | None => {
+            Some(format!("the state of partition {} is being loaded", partition.0))
+        }
     })
 }
 

@@ -9,9 +9,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::engine::Engine;
 use crate::event::Time;
 use crate::output::metrics::fixture::{self, Lines};
-use crate::source::status::Position;
+use crate::source::status::{PartitionState, Position};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::pool::Pool;
 
@@ -38,6 +39,7 @@ fn start_with(access: Access) -> Server {
         joined: true,
         partition_counts: vec![Some(2), Some(2)],
         owned: vec![Partition(0), Partition(1)],
+        states: [0, 1].map(|partition| (Partition(partition), PartitionState::Running)).into(),
         last_poll: Some(Instant::now()),
         ..SourceStatus::default()
     });
@@ -73,7 +75,8 @@ impl Answer {
 impl Server {
     fn fill(&self) {
         for partition in [0, 1] {
-            self.pool.start_partition(Partition(partition)).unwrap();
+            let engine = Engine::new(Arc::clone(&fixture::blueprint().spec));
+            self.pool.begin(Partition(partition), Box::new(engine), vec![0; 2]).unwrap();
         }
         self.pool.records(fixture::ORDERS, fixture::orders(), Time::MAX, Instant::now()).unwrap();
         self.pool.records(fixture::SESSIONS, fixture::sessions(), Time::MAX, Instant::now()).unwrap();

@@ -491,6 +491,41 @@ static OPERATION: &[Metric] = &[
     gauge("retentiond_tracked_customers", &[], "Customers with a record on this replica.", read::tracked_customers),
     gauge("retentiond_state_bytes", &[], "Memory that the state of this replica holds, in bytes.", read::state_bytes),
     gauge(
+        "retentiond_partition_state",
+        &["partition", "state"],
+        "1 for the state that an owned partition is in (restoring, running, draining, failed), 0 for the others.",
+        read::partition_state,
+    ),
+    counter(
+        "retentiond_checkpoint_bytes_total",
+        &[],
+        "Bytes that this replica has written to the store of checkpoints.",
+        |scrape, samples| samples.add([], read::total(scrape.source.checkpoints.bytes)),
+    ),
+    gauge(
+        "retentiond_checkpoint_duration_seconds",
+        &[],
+        "How long the last checkpoint took, from the copy of the state to the commit.",
+        |scrape, samples| {
+            if let Some(took) = scrape.source.checkpoints.took {
+                samples.add([], took.as_secs_f64());
+            }
+        },
+    ),
+    gauge(
+        "retentiond_checkpoint_last_success_timestamp_seconds",
+        &[],
+        "When the last checkpoint of this replica was committed, wall clock.",
+        |scrape, samples| {
+            if let Some(last) = scrape.source.checkpoints.last_success {
+                samples.add([], last.seconds());
+            }
+        },
+    ),
+    counter("retentiond_dead_letters_total", &[], "Dead letters that were committed.", |scrape, samples| {
+        samples.add([], read::total(scrape.source.checkpoints.letters))
+    }),
+    gauge(
         "retentiond_partitions_assigned",
         &[],
         "Partitions of which every source topic's is assigned to this replica.",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::latency::Latency;
-use crate::event::Time;
 use super::{Partition, TopicPartition};
+use crate::event::Time;
 
 /// How far a topic-partition is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

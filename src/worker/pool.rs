@@ -263,7 +263,14 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
             Work::End { at, offset } => {
                 worker.end(at, offset);
                 let took = Duration::ZERO;
-                _ = reports.send(Report::Applied(Applied { at, next: offset, end: true, records: 0, took, rejected: None }));
+                _ = reports.send(Report::Applied(Applied {
+                    at,
+                    next: offset,
+                    end: true,
+                    records: 0,
+                    took,
+                    rejected: None,
+                }));
             }
             Work::Raise { at, to } => worker.raise_watermark(at, to),
             Work::Quit => return,

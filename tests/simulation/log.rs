@@ -37,6 +37,7 @@ pub fn spec() -> Spec {
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
+        rates: None,
         lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
     }
 }

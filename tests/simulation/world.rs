@@ -404,7 +404,10 @@ impl World {
     fn check_partition(&mut self, partition: i32, offsets: &Offsets, mut entries: Vec<Entry>) -> Result<(), String> {
         let Some(truth) = self.truth.get_mut(&partition) else { return Err("there is no such partition".into()) };
         let former = truth.committed.replace(offsets.clone());
-        let metadata: Metadata = offsets.metadata.parse().map_err(|foreign: retentiond::checkpoint::metadata::MetadataError| foreign.to_string())?;
+        let metadata: Metadata = offsets
+            .metadata
+            .parse()
+            .map_err(|foreign: retentiond::checkpoint::metadata::MetadataError| foreign.to_string())?;
         let Metadata::State(ManifestRef { name, .. }) = metadata else {
             truth.reference.next.clone_from(&offsets.next);
             return former.map_or(Ok(()), |former| Err(format!("a second genesis, after {former:?}")));

@@ -48,12 +48,10 @@ impl<C: GroupClient> Dispatcher<C> {
                     self.client.incremental_assign(&[])?;
                     tracing::debug!(?these, "assigned once their state is there");
                 }
-                rebalance::Command::Unassign(these) => {
-                    match std::mem::take(&mut stopped) {
-                        none if none.is_empty() => self.unassign(these)?,
-                        stopped => self.give_up(stopped, in_order, Some(these))?,
-                    }
-                }
+                rebalance::Command::Unassign(these) => match std::mem::take(&mut stopped) {
+                    none if none.is_empty() => self.unassign(these)?,
+                    stopped => self.give_up(stopped, in_order, Some(these))?,
+                },
                 // Once everything is given back, by `close`.
                 rebalance::Command::Close => {}
             }
@@ -293,9 +291,11 @@ impl<C: GroupClient> Dispatcher<C> {
         let of = |part: &Part| {
             let metadata = part.position.metadata.to_string().into_bytes();
             let next = part.position.next.clone();
-            self.vault.siblings(part.partition).into_iter().zip(next).map(move |(at, offset)| {
-                (at, Committed { offset, metadata: metadata.clone() })
-            })
+            self.vault
+                .siblings(part.partition)
+                .into_iter()
+                .zip(next)
+                .map(move |(at, offset)| (at, Committed { offset, metadata: metadata.clone() }))
         };
         parts.iter().flat_map(of).collect()
     }
@@ -350,7 +350,8 @@ impl<C: GroupClient> Dispatcher<C> {
         for release in &mut self.releases {
             partitions.iter().for_each(|partition| _ = release.waiting.remove(partition));
         }
-        let (done, waiting) = std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
+        let (done, waiting) =
+            std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
         self.releases = waiting;
         self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
         for release in done {
@@ -465,4 +466,3 @@ fn manifest_name(manifest: &crate::checkpoint::manifest::Manifest) -> Vec<String
     let own = manifest.files.iter().find(|file| file.sequence == manifest.sequence);
     own.and_then(|file| Some(format!("{}.json", file.name.rsplit_once('.')?.0))).into_iter().collect()
 }
-

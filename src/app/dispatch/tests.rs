@@ -1,8 +1,8 @@
-//! Random rebalances, crashes and refused commits over the broker in memory: no commit passes a record that no worker
-//! has read, and in the end the figures are those of one straight reading.
+//! Random rebalances, crashes and failing commits over the broker in memory and real files: in the end the figures are
+//! those of one straight reading, and so are the dead letters, each once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -10,6 +10,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::app::committer::Means;
+use crate::checkpoint::protocol::Delivery;
+use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
@@ -17,8 +20,9 @@ use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
-use crate::source::memory::{MemberId, MemoryBatch, MemoryBroker, MemoryClient};
-use crate::source::{Header, RebalanceProtocol, Record, RecordBatch, Stamp, TopicIndex};
+use crate::source::memory::{Fault, MemberId, MemoryBatch, MemoryBroker, MemoryClient, MemoryHandle, Produced};
+use crate::source::transaction::Transactions;
+use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
 use crate::worker::{Blueprint, Worker};
 
@@ -27,151 +31,144 @@ const PARTITIONS: i32 = 3;
 /// Every partition's last order lies here, so that all of them are at the same instant.
 const LAST: i64 = 1_780_000_000_000;
 
-/// The offset behind the last record that a worker has asked for, of each topic-partition since its engine began.
-type Seen = Arc<Mutex<BTreeMap<TopicPartition, i64>>>;
+/// A client that never waits.
+struct Hasty(MemoryClient);
 
-/// A client that never waits, and that refuses to let a commit pass what its workers have read.
-struct Watched {
-    client: MemoryClient,
-    seen: Seen,
-}
+impl LogClient for Hasty {
+    type Batch = MemoryBatch;
 
-struct WatchedBatch {
-    batch: MemoryBatch,
-    at: TopicPartition,
-    seen: Seen,
-}
-
-impl RecordBatch for WatchedBatch {
-    fn len(&self) -> usize {
-        self.batch.len()
-    }
-
-    fn get(&self, index: usize) -> Record<'_> {
-        let record = self.batch.get(index);
-        // The poll thread looks at the last record to learn its offset.
-        if std::thread::current().name().is_some_and(|name| name.starts_with("worker-")) {
-            let mut seen = self.seen.lock().unwrap();
-            let next = seen.entry(self.at).or_default();
-            assert_eq!(*next, record.offset, "every record is applied once, in its order: {:?}", self.at);
-            *next = record.offset + 1;
-        }
-        record
-    }
-
-    fn stamp(&self, index: usize) -> Stamp {
-        self.batch.stamp(index)
-    }
-
-    fn headers(&self, index: usize) -> Vec<Header<'_>> {
-        self.batch.headers(index)
-    }
-}
-
-impl Watched {
-    /// What begins anew must be read from its beginning.
-    fn begin(&self, starts: &[(TopicPartition, Start)]) {
-        let mut seen = self.seen.lock().unwrap();
-        for (at, start) in starts {
-            match start {
-                Start::Offset(offset) => assert!(seen.get(at).is_none_or(|seen| seen <= offset), "{at:?} goes on"),
-                _ => _ = seen.remove(at),
-            }
-        }
-    }
-
-    fn check(&self, next: &[(TopicPartition, i64)]) {
-        let seen = self.seen.lock().unwrap();
-        for (at, next) in next {
-            let read = seen.get(at).copied().unwrap_or(0);
-            assert!(*next <= read, "offset {next} of {at:?} is committed, but the workers have read to {read}");
-        }
-    }
-}
-
-impl LogClient for Watched {
-    type Batch = WatchedBatch;
-
-    fn poll(&mut self, _wait: Duration) -> Vec<Polled<WatchedBatch>> {
-        let polled = self.client.poll(Duration::ZERO).into_iter().map(|polled| match polled {
-            Polled::Records(at, batch) => Polled::Records(at, WatchedBatch { batch, at, seen: Arc::clone(&self.seen) }),
-            Polled::End { at, offset } => Polled::End { at, offset },
-            Polled::Assigned(all) => Polled::Assigned(all),
-            Polled::Revoked(all) => Polled::Revoked(all),
-            Polled::Lost(all) => Polled::Lost(all),
-            Polled::Uncommitted => Polled::Uncommitted,
-            Polled::Trouble(text) => Polled::Trouble(text),
-            Polled::Fatal(error) => Polled::Fatal(error),
-        });
-        polled.collect()
+    fn poll(&mut self, _wait: Duration) -> Vec<Polled<MemoryBatch>> {
+        self.0.poll(Duration::ZERO)
     }
 
     fn protocol(&self) -> RebalanceProtocol {
-        self.client.protocol()
+        self.0.protocol()
     }
 
     fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        self.begin(partitions);
-        self.client.assign(partitions)
+        self.0.assign(partitions)
     }
 
     fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        self.begin(partitions);
-        self.client.incremental_assign(partitions)
+        self.0.incremental_assign(partitions)
     }
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.client.unassign(partitions)
+        self.0.unassign(partitions)
     }
 
-    fn commit(&mut self, next: &[(TopicPartition, i64)]) {
-        self.check(next);
-        self.client.commit(next);
+    fn commit(&mut self, _: &[(TopicPartition, i64)]) {
+        panic!("offsets are committed with the name of their state");
     }
 
-    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        self.check(next);
-        self.client.commit_and_wait(next)
+    fn commit_and_wait(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
+        panic!("offsets are committed with the name of their state");
     }
 
     fn end_offset(&self, of: TopicPartition) -> Option<i64> {
-        self.client.end_offset(of)
+        self.0.end_offset(of)
     }
 
     fn close(self, wait: Duration) {
-        self.client.close(wait);
+        self.0.close(wait);
+    }
+}
+
+impl GroupClient for Hasty {
+    type Handle = MemoryHandle;
+
+    fn group_token(&self) -> Result<GroupToken, SourceError> {
+        self.0.group_token()
+    }
+
+    fn handle(&self) -> MemoryHandle {
+        self.0.handle()
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.0.pause(partitions)
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
+        self.0.resume(partitions)
+    }
+}
+
+/// A cluster, a store, and what runs their tasks.
+struct World {
+    broker: MemoryBroker,
+    directory: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    blueprint: Arc<Blueprint>,
+    delivery: Delivery,
+}
+
+impl World {
+    fn new(protocol: RebalanceProtocol, partitions: &[u32], delivery: Delivery) -> World {
+        World {
+            broker: MemoryBroker::new(protocol, partitions),
+            directory: tempfile::tempdir().unwrap(),
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            blueprint: blueprint(),
+            delivery,
+        }
     }
 }
 
 struct Member {
     id: MemberId,
-    dispatcher: Dispatcher<Watched>,
+    /// Which transactional id it has.
+    number: usize,
+    dispatcher: Dispatcher<Hasty>,
     workers: Workers,
 }
 
 impl Member {
-    fn join(broker: &MemoryBroker, blueprint: &Arc<Blueprint>, threads: usize) -> Member {
-        let (reports, applied) = mpsc::channel();
-        let pool = Pool::start(blueprint, threads, &reports).unwrap();
+    fn join(world: &World, number: usize, threads: usize) -> Member {
+        let (reports, reported) = mpsc::channel();
+        let pool = Pool::start(&world.blueprint, threads, &reports).unwrap();
         let workers = pool.workers();
-        let client = Watched { client: broker.join(), seen: Seen::default() };
-        let id = client.client.id();
+        let client = Hasty(world.broker.join());
+        let id = client.0.id();
+        let topics = vec!["orders".to_owned(), "sessions".to_owned()];
+        let (tell, answers) = mpsc::channel();
+        let url = format!("file://{}", world.directory.path().display());
+        let vault = Arc::new(Vault {
+            store: world.runtime.block_on(Store::open(&url, "teststore")).unwrap(),
+            runtime: world.runtime.handle().clone(),
+            spec: Arc::clone(&world.blueprint.spec),
+            group: "test".into(),
+            topics: topics.clone(),
+            partitions: PARTITIONS,
+            topic_ids: Arc::new(|| Ok(vec![Some("one".into()), Some("two".into())])),
+            answers: tell.clone(),
+        });
+        let broker = world.broker.clone();
+        let means = match world.delivery {
+            Delivery::ExactlyOnce => Means::Transactions {
+                make: Box::new(move || Ok(Box::new(broker.producer(&format!("test-{number}"))))),
+                topic: "dead".into(),
+            },
+            Delivery::AtLeastOnce => Means::Plain(None),
+        };
+        let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said))).unwrap();
         let rules = Rules {
-            topics: vec!["orders".into(), "sessions".into()],
+            topics: topics.clone(),
             start: Start::Earliest,
             max_future: 36_500 * DAY,
-            commit_every: Duration::ZERO,
+            cut_every: Duration::from_millis(5),
+            keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
         };
+        let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
-        Member { id, dispatcher: Dispatcher::new(client, pool, applied, None, rules, status), workers }
+        let parts = Parts { client, pool, reports: reported, vault, committer, answers };
+        Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
     }
 
     fn round(&mut self) {
         self.dispatcher.round().unwrap();
-        for (at, progress) in &self.dispatcher.progress {
-            assert!(progress.committed <= progress.position.applied, "{at:?}: {progress:?}");
-        }
+        std::thread::yield_now();
     }
 
     /// Leaves as the daemon does when it is asked to stop.
@@ -192,7 +189,7 @@ enum Action {
     Kick(usize),
     Round(usize),
     LimitBatches(usize),
-    RefuseCommits(u32),
+    Fault(Fault),
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -204,7 +201,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (0..8_usize).prop_map(Action::Kick),
         12 => (0..8_usize).prop_map(Action::Round),
         1 => (1..30_usize).prop_map(Action::LimitBatches),
-        1 => (1..4_u32).prop_map(Action::RefuseCommits),
+        1 => prop::sample::select(vec![Fault::Refused, Fault::ReplyLost, Fault::RequestLost]).prop_map(Action::Fault),
     ]
 }
 
@@ -270,8 +267,11 @@ fn places() -> impl Iterator<Item = TopicPartition> {
     })
 }
 
-/// What one worker says that reads every topic-partition from beginning to end.
-fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) -> Snapshot {
+/// Topic, partition and offset of a record.
+type Place = (String, String, i64);
+
+/// What one worker says, and what it rejects, that reads every topic-partition from beginning to end.
+fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) -> (Snapshot, Vec<Place>) {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[PARTITIONS.unsigned_abs(); TOPICS as usize]);
     for (at, payload) in history {
         broker.append(*at, None, Some(payload.as_bytes()), 0);
@@ -279,6 +279,7 @@ fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) ->
     let mut client = broker.join();
     let mut worker = Worker::new(Arc::clone(blueprint));
     (0..PARTITIONS).for_each(|partition| worker.start(Partition(partition)));
+    let mut places = Vec::new();
     for _ in 0..2 {
         for polled in client.poll(Duration::ZERO) {
             match polled {
@@ -287,13 +288,18 @@ fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) ->
                     client.assign(&starts).unwrap();
                 }
                 Polled::Records(at, batch) => {
-                    worker.apply(at, &batch, Time::MAX, &mut Vec::new());
+                    let mut rejected = Vec::new();
+                    worker.apply(at, &batch, Time::MAX, &mut rejected);
+                    let topic = ["orders", "sessions"][usize::from(at.topic.0)];
+                    let place = |index| (topic.to_owned(), at.partition.0.to_string(), batch.get(index).offset);
+                    places.extend(rejected.iter().map(|rejected| place(rejected.index)));
                 }
                 _ => {}
             }
         }
     }
-    worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious)
+    places.sort_unstable();
+    (worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious), places)
 }
 
 /// The figures of all members together.
@@ -310,14 +316,14 @@ fn together(members: &[Member]) -> Snapshot {
     snapshots.reduce(sum).unwrap()
 }
 
-fn is_settled(broker: &MemoryBroker, members: &[Member], ends: &BTreeMap<TopicPartition, i64>) -> bool {
+fn is_settled(world: &World, members: &[Member], ends: &BTreeMap<TopicPartition, i64>) -> bool {
     let owned: usize = members.iter().map(|member| member.dispatcher.group.owned().len()).sum();
     let applied: BTreeMap<TopicPartition, i64> = members
         .iter()
         .flat_map(|member| &member.dispatcher.progress)
         .filter_map(|(at, progress)| Some((*at, progress.position.applied?)))
         .collect();
-    let committed = || places().all(|at| broker.committed(at) == ends.get(&at).copied());
+    let committed = || places().all(|at| world.broker.committed(at) == ends.get(&at).copied());
     owned == PARTITIONS.unsigned_abs() as usize && applied == *ends && committed()
 }
 
@@ -325,9 +331,12 @@ fn any_of(members: &[Member], number: usize) -> Option<usize> {
     number.checked_rem(members.len())
 }
 
-fn live_through(protocol: RebalanceProtocol, seed: u64, actions: Vec<Action>) -> (Snapshot, Snapshot) {
-    let (blueprint, history) = (blueprint(), history(seed));
-    let broker = MemoryBroker::new(protocol, &[PARTITIONS.unsigned_abs(); TOPICS as usize]);
+fn free_number(members: &[Member]) -> usize {
+    (0..).find(|number| members.iter().all(|member| member.number != *number)).unwrap()
+}
+
+fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, (Snapshot, Vec<Place>)) {
+    let (broker, history) = (&world.broker, history(seed));
     let append = |part: &[(TopicPartition, String)]| {
         for (at, payload) in part {
             broker.append(*at, None, Some(payload.as_bytes()), 0);
@@ -342,11 +351,14 @@ fn live_through(protocol: RebalanceProtocol, seed: u64, actions: Vec<Action>) ->
                 append(now);
                 pending = later;
             }
-            Action::Join if members.len() < 4 => members.push(Member::join(&broker, &blueprint, 1 + members.len() % 2)),
+            Action::Join if members.len() < 4 => {
+                members.push(Member::join(world, free_number(&members), 1 + members.len() % 2));
+            }
             Action::Join => {}
             Action::Leave(number) => {
                 if let Some(i) = any_of(&members, number) {
-                    members.remove(i).leave();
+                    let leaving = members.remove(i);
+                    live_while(&mut members, leaving);
                 }
             }
             Action::Crash(number) => {
@@ -365,37 +377,74 @@ fn live_through(protocol: RebalanceProtocol, seed: u64, actions: Vec<Action>) ->
                 }
             }
             Action::LimitBatches(records) => broker.limit_batches(records),
-            Action::RefuseCommits(commits) => broker.refuse_commits(commits),
+            Action::Fault(fault) => broker.inject(fault),
         }
     }
     append(pending);
     if members.is_empty() {
-        members.push(Member::join(&broker, &blueprint, 1));
+        members.push(Member::join(world, 0, 1));
     }
+    // Whoever crashed within a transaction has it ended by the successor to the transactional id.
+    (0..8).filter(|number| members.iter().all(|member| member.number != *number)).for_each(|number| {
+        broker.producer(&format!("test-{number}")).init(Duration::ZERO).unwrap();
+    });
     let mut ends: BTreeMap<TopicPartition, i64> = places().map(|at| (at, 0)).collect();
     for (at, _) in &history {
         *ends.entry(*at).or_default() += 1;
     }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !is_settled(&broker, &members, &ends) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_settled(world, &members, &ends) {
         assert!(Instant::now() < deadline, "the members do not come to rest");
         members.iter_mut().for_each(Member::round);
     }
     let found = together(&members);
-    members.into_iter().for_each(Member::leave);
-    (found, straight(&blueprint, &history))
+    while let Some(leaving) = members.pop() {
+        live_while(&mut members, leaving);
+    }
+    (found, straight(&world.blueprint, &history))
+}
+
+/// Lets a member leave while the others go on, without whom no rebalance ends.
+fn live_while(members: &mut [Member], leaving: Member) {
+    let left = std::thread::spawn(move || leaving.leave());
+    while !left.is_finished() {
+        members.iter_mut().for_each(Member::round);
+    }
+    left.join().unwrap();
+}
+
+/// Where the committed dead letters come from.
+fn dead_letters(world: &World) -> Vec<Place> {
+    let text = |value: &Option<Vec<u8>>| String::from_utf8(value.clone().unwrap()).unwrap();
+    let produced = world.broker.produced();
+    let of = |produced: &Produced, name: &str| {
+        let header = produced.headers.iter().find(|(header, _)| *header == format!("retentiond.error.{name}"));
+        text(&header.unwrap().1)
+    };
+    let mut places: Vec<_> = produced
+        .iter()
+        .map(|letter| (of(letter, "topic"), of(letter, "partition"), of(letter, "offset").parse().unwrap()))
+        .collect();
+    places.sort_unstable();
+    places
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn no_commit_passes_an_unapplied_record_and_figures_stay_whole(
+    fn whatever_happens_the_figures_stay_whole_and_every_dead_letter_comes_once(
         eager in any::<bool>(),
+        once in any::<bool>(),
         seed in any::<u64>(),
         actions in prop::collection::vec(action(), 0..80),
     ) {
         let protocol = if eager { RebalanceProtocol::Eager } else { RebalanceProtocol::Incremental };
-        let (found, expected) = live_through(protocol, seed, actions);
+        let delivery = if once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
+        let world = World::new(protocol, &[PARTITIONS.unsigned_abs(); TOPICS as usize], delivery);
+        let (found, (expected, rejected)) = live_through(&world, seed, actions);
+        if once {
+            prop_assert_eq!(dead_letters(&world), rejected);
+        }
         prop_assert!(expected.rolling[1].as_ref().unwrap().parts.orders > 0);
         prop_assert_eq!(found, expected);
     }
@@ -403,30 +452,69 @@ proptest! {
 
 #[test]
 fn a_refused_commit_is_made_up_for_without_news() {
-    let blueprint = blueprint();
-    let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1, 1]);
+    for (delivery, fault) in [
+        (Delivery::AtLeastOnce, None),
+        (Delivery::ExactlyOnce, Some(Fault::Refused)),
+        (Delivery::ExactlyOnce, Some(Fault::ReplyLost)),
+        (Delivery::ExactlyOnce, Some(Fault::RequestLost)),
+    ] {
+        let world = World::new(RebalanceProtocol::Eager, &[1, 1], delivery);
+        let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
+        let mut member = Member::join(&world, 0, 1);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let until = |member: &mut Member, offset: i64| {
+            while world.broker.committed(at) != Some(offset) {
+                assert!(Instant::now() < deadline, "offset {offset} is never committed, {fault:?}");
+                member.round();
+            }
+        };
+        until(&mut member, 0);
+        match fault {
+            None => world.broker.refuse_commits(1),
+            Some(fault) => world.broker.inject(fault),
+        }
+        world.broker.append(at, None, Some(order("c", LAST, 1, 100).as_bytes()), 0);
+        until(&mut member, 1);
+        member.leave();
+    }
+}
+
+#[test]
+fn a_state_whose_files_are_gone_is_not_begun_anew() {
+    let world = World::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
-    broker.append(at, None, Some(order("c", LAST, 1, 100).as_bytes()), 0);
-    broker.refuse_commits(1);
-    let mut member = Member::join(&broker, &blueprint, 1);
+    world.broker.append(at, None, Some(order("c", LAST, 1, 100).as_bytes()), 0);
+    let mut member = Member::join(&world, 0, 1);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while broker.committed(at) != Some(1) {
-        assert!(Instant::now() < deadline, "the offset is never committed");
+    while world.broker.committed(at) != Some(1) {
+        assert!(Instant::now() < deadline);
         member.round();
     }
+    member.leave();
+    for entry in std::fs::read_dir(world.directory.path().join("test/p0")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let mut member = Member::join(&world, 0, 1);
+    while !member.dispatcher.failed.contains_key(&Partition(0)) {
+        assert!(Instant::now() < deadline, "a missing file is noticed");
+        member.round();
+    }
+    assert!(member.dispatcher.failed[&Partition(0)].contains("rewind"), "{:?}", member.dispatcher.failed);
+    assert_eq!(world.broker.committed(at), Some(1));
     member.leave();
 }
 
 #[test]
 fn every_applied_record_is_measured_and_told() {
-    let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1, 1]);
+    let world = World::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
+    let broker = &world.broker;
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     for id in 0..5 {
         broker.append(at, None, Some(order("c", LAST, id, 100).as_bytes()), 0);
     }
     broker.append(at, None, Some(b"broken"), 0);
     broker.limit_batches(4);
-    let mut member = Member::join(&broker, &blueprint(), 1);
+    let mut member = Member::join(&world, 0, 1);
     let deadline = Instant::now() + Duration::from_secs(20);
     while member.dispatcher.progress.get(&at).and_then(|progress| progress.position.applied) != Some(6) {
         assert!(Instant::now() < deadline, "the records are never applied");

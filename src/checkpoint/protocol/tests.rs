@@ -26,7 +26,10 @@ fn at_genesis() -> Position {
 
 /// The position of the n-th manifest of a partition.
 fn at_manifest(n: i64) -> Position {
-    Position { next: vec![10 * n, 100 * n], metadata: Metadata::State(ManifestRef { name: format!("p0/m{n}.json"), digest: "d".repeat(32) }) }
+    Position {
+        next: vec![10 * n, 100 * n],
+        metadata: Metadata::State(ManifestRef { name: format!("p0/m{n}.json"), digest: "d".repeat(32) }),
+    }
 }
 
 fn upload(n: i64) -> Upload {

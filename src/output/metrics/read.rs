@@ -15,7 +15,7 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{WindowParts, window_ids};
 use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
-use crate::source::status::SourceStatus;
+use crate::source::status::{PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
 
 /// How long ago a topic-partition that is read without a pause may have been applied to its end.
@@ -302,6 +302,15 @@ pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
 pub(super) fn lag_seconds(scrape: &Scrape<'_>, samples: &mut Samples) {
     if let Some(lag) = scrape.source.lag_seconds(scrape.now) {
         samples.add([], lag);
+    }
+}
+
+/// Every state of every owned partition.
+pub(super) fn partition_state(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for (partition, now) in &scrape.source.states {
+        for state in PartitionState::NAMES {
+            samples.add([&partition.0.to_string(), state], flag(state == now.name()));
+        }
     }
 }
 
