@@ -21,7 +21,6 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("checkpoint", &["engine", "event", "source"]),
     ("config", &["event", "source"]),
     ("shop", &["event"]),
-    ("checkpoint", &["engine", "event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),
     ("output", &["decode", "engine", "event", "shop", "source", "worker"]),
