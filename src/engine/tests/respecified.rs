@@ -160,6 +160,40 @@ proptest! {
     }
 }
 
+/// A dimension that went and came back is another one: what old cuts say of the values is void.
+#[test]
+fn a_dimension_that_comes_back_begins_anew() {
+    let with = Arc::new(spec("UTC"));
+    let mut without = spec("UTC");
+    without.dimensions.clear();
+    let without = Arc::new(without);
+    let order = |customer: u8, hours: i64| {
+        let time = Time::clamped(ORIGIN + hours * HOUR);
+        vec![Sent { customer, time, fact: Fact::Order(0, 5, Some("web")), id: None }]
+    };
+    let mut chain = Chain::default();
+    let mut engine = Engine::new(Arc::clone(&with));
+    // So many that a later cut does not hold all of them.
+    (0..250).for_each(|customer| feed(&mut engine, &order(customer, 0)));
+    chain.add(engine.cut().unwrap());
+    for (hours, spec) in [(1, &without), (2, &with), (3, &with)] {
+        engine = chain.restore(spec);
+        feed(&mut engine, &order(1, hours));
+        chain.add(engine.cut().unwrap());
+    }
+    let window = WindowId::Rolling(0);
+    for mut engine in [chain.restore(&with), engine] {
+        // An earlier first order makes a customer change hands, which would show a mistaken value.
+        (0..250).for_each(|customer| feed(&mut engine, &order(customer, -1)));
+        let p = with.pane(window, Time::clamped(ORIGIN + 4 * HOUR));
+        let by_value = engine.segment_figures(window, p).into_iter();
+        let by_value: BTreeMap<_, _> =
+            by_value.map(|(_, value, figures)| (value, figures.unwrap().parts.end)).collect();
+        assert_eq!(by_value.get("web"), Some(&250), "{by_value:?}");
+        assert!(by_value.iter().all(|(value, &customers)| value == "web" || customers == 0), "{by_value:?}");
+    }
+}
+
 fn assert_same_segments(
     spec: &Spec,
     one: &mut Engine,
