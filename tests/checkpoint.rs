@@ -16,12 +16,15 @@ use retentiond::checkpoint::manifest::{Expected, Kind as FileKind, Manifest, Ori
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
+use retentiond::engine::distribution::{GAPS, order_values};
 use retentiond::engine::lifecycle::LifecycleSpec;
+use retentiond::engine::rates::{Rate, Rates};
 use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::snapshot::{Periods, Snapshot};
 use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
+use retentiond::engine::state::rows::Row;
 use retentiond::engine::zone::{Unit, Zone};
-use retentiond::event::{Attributes, Currency, DAY, Event, HOUR, Kind, Money, Time};
+use retentiond::event::{Attributes, CostKind, Currency, DAY, Event, HOUR, Kind, Money, Time};
 use support::oracle;
 use tempfile::TempDir;
 
@@ -41,6 +44,10 @@ fn spec() -> Arc<Spec> {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: Vec::new() }],
         lifecycle: LifecycleSpec { active_for: 20 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 5 },
+        rates: Some(Rates::new(
+            Currency::from_code("EUR").unwrap(),
+            [(15_020, Currency::from_code("JPY").unwrap(), Rate::new(61, 4).unwrap())],
+        )),
     })
 }
 
@@ -55,8 +62,8 @@ fn fill(engine: &mut Engine, customers: u64) {
     }
 }
 
-/// The n-th event of a shop that never changes: orders, some late, some twice, refunds, sessions, now and then an
-/// erased customer.
+/// The n-th event of a shop that never changes: orders, some late, some twice, refunds, sessions, profiles, feedback,
+/// costs, now and then an erased customer.
 fn give(engine: &mut Engine, n: u64) {
     let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
     let customer = random % (40 + n / 8);
@@ -71,12 +78,23 @@ fn give(engine: &mut Engine, n: u64) {
     let mut attributes = Attributes::default();
     attributes.set(0, Cow::Borrowed(["web", "app", "a/b%c"][(random % 3) as usize]));
     let event_id = Some(Cow::Owned((n - n % 11 % 2).to_string()));
+    let referred_by = random.is_multiple_of(11).then_some(Cow::Borrowed("c-1"));
     let (topic, kind) = match random % 4 {
+        0 if random.is_multiple_of(3) => (0, few(random, amount)),
         0 => (1, Kind::Session { id: event_id }),
         1 if random.is_multiple_of(9) => (0, Kind::Refund { id: event_id, amount }),
-        _ => (0, Kind::Order { id: event_id, amount, attributes, referred_by: None }),
+        _ => (0, Kind::Order { id: event_id, amount, attributes, referred_by }),
     };
     engine.apply(topic, &Event { customer: Cow::Owned(id(customer)), time, kind });
+}
+
+/// What few customers do.
+fn few(random: u64, amount: Money) -> Kind<'static> {
+    match random / 12 % 3 {
+        0 => Kind::Customer { attributes: Attributes::default(), referred_by: Some(Cow::Borrowed("c-2")) },
+        1 => Kind::Feedback { kind: Cow::Borrowed(["complaint", "praise"][(random / 36 % 2) as usize]), score: None },
+        _ => Kind::Cost { kind: [CostKind::Acquisition, CostKind::Retention][(random / 36 % 2) as usize], amount },
+    }
 }
 
 fn id(customer: u64) -> String {
@@ -99,6 +117,9 @@ fn assert_same(one: &mut Engine, other: &mut Engine) {
     assert_eq!(one.tracked_customers(), other.tracked_customers());
     for days in [-60, -20, -1, 0, 1, 10, 100] {
         assert_eq!(snapshot(one, days), snapshot(other, days), "{days} days later");
+    }
+    for id in (0..2_000).map(id) {
+        assert_eq!(one.customer(&id), other.customer(&id), "{id}");
     }
 }
 
@@ -239,16 +260,29 @@ fn figures(engine: &mut Engine) -> String {
             let parts = parts.unwrap();
             let p = parts.parts;
             let people = [p.start, p.end, p.new, p.lost, p.ordering, p.repeat, p.returning, p.visiting];
-            let counts = [p.orders, p.sessions, p.repeaters];
+            let counts = [p.orders, p.sessions, p.repeaters, p.referred, p.lost_complainers, p.costed, p.to_date];
             _ = writeln!(text, "{} {} {people:?} {counts:?} {}", snapshot.at, window.name, p.gap_millis);
             for (currency, money) in parts.money {
-                _ = writeln!(text, "  {currency} {} {} {}", money.orders, money.revenue, money.refunds);
+                let costs = [money.costs.acquisition, money.costs.retention, money.costs.to_date];
+                _ = writeln!(text, "  {currency} {} {} {} {costs:?}", money.orders, money.revenue, money.refunds);
             }
         }
         for ((dimension, value), windows) in snapshot.segments {
             _ = writeln!(text, "  {dimension} {value} {}", windows[0].as_ref().map_or(-1, |parts| parts.parts.end));
         }
         _ = writeln!(text, "  {:?} {}", snapshot.lifecycle.customers, snapshot.lifecycle.prospects);
+        _ = writeln!(text, "  {} referrals", snapshot.totals.referrals);
+        for (kind, feedback) in snapshot.totals.feedback {
+            _ = writeln!(text, "  {kind} {} {}", feedback.count, feedback.accepted);
+        }
+        let spread = snapshot.distributions;
+        for gaps in [spread.interpurchase, spread.second_order].into_iter().flatten() {
+            _ = writeln!(text, "  {} {} {:?}", gaps.count, gaps.sum, gaps.cumulative(GAPS));
+        }
+        for (currency, values) in spread.order_value {
+            let cumulative = values.cumulative(order_values(currency));
+            _ = writeln!(text, "  {currency} {} {} {cumulative:?}", values.count, values.sum);
+        }
         for (months, cell) in snapshot.cohorts.unwrap() {
             _ = writeln!(text, "  {months:?} {} {}", cell.ordering, cell.orders);
         }
@@ -308,7 +342,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The query of the document, over live files, finds the customers who ordered most.
+/// The query of the document, over live files, finds the customers who brought most.
 #[tokio::test]
 async fn duckdb_reads_the_customers() {
     let Some(oracle) = oracle::find_or_skip() else { return };
@@ -338,9 +372,10 @@ async fn duckdb_reads_the_customers() {
     fill(&mut again, 20_000);
     (0..3_000).for_each(|n| give(&mut again, n));
     let rows = again.cut().unwrap().rows.unwrap().rows;
-    let mut top: Vec<_> =
-        rows.iter().filter_map(|row| Some((row.known.orders, row.known.newest[0], row.id?.into_owned()))).collect();
-    top.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)).then_with(|| a.2.cmp(&b.2)));
-    let expected: String = top.iter().take(10).map(|(orders, _, id)| format!("{id} {orders}\n")).collect();
+    // The first event was one in euros.
+    let in_euros = |row: &Row<'_>| row.known.net_revenue.filter(|(currency, _)| *currency == 0);
+    let mut top: Vec<_> = rows.iter().filter_map(|row| Some((in_euros(&row)?.1, row.id?.into_owned()))).collect();
+    top.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let expected: String = top.iter().take(10).map(|(minor, id)| format!("{id} {minor}\n")).collect();
     assert_eq!(told, expected);
 }

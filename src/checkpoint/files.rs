@@ -145,10 +145,10 @@ pub fn encode(
         rows: rows as u64,
         full,
     };
-    let (mut files, dimensions) = (Vec::new(), &cut.scalars.dimensions);
-    if let Some(cut) = &cut.rows {
-        let bytes = rows::encode(&cut.rows, dimensions)?;
-        files.push((entry(Kind::Rows, &bytes, cut.rows.len(), runs(&cut.full)), bytes));
+    let mut files = Vec::new();
+    if let Some(rows) = &cut.rows {
+        let bytes = rows::encode(&rows.rows, &cut.scalars)?;
+        files.push((entry(Kind::Rows, &bytes, rows.rows.len(), runs(&rows.full)), bytes));
     }
     let bytes = sections::encode_state(&cut.scalars, &cut.arrays)?;
     files.push((entry(Kind::State, &bytes, 0, Vec::new()), bytes));

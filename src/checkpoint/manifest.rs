@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::digest;
 use super::metadata::ManifestRef;
 use crate::engine::spec::Spec;
-use crate::engine::state::{Needs, cohorts_key, lifecycle_key, window_key};
+use crate::engine::state::{Needs, cohorts_key, lifecycle_key, reporting_key, window_key};
 use crate::engine::window_ids;
 
 /// The version that is written.
@@ -99,6 +99,8 @@ pub struct Definition {
     pub lifecycle: String,
     /// Cohorts.
     pub cohorts: String,
+    /// The reporting currency and its rates, where there is one.
+    pub reporting: Option<String>,
 }
 
 impl Definition {
@@ -112,6 +114,7 @@ impl Definition {
             dimensions: dimensions.collect(),
             lifecycle: lifecycle_key(spec),
             cohorts: cohorts_key(spec),
+            reporting: reporting_key(spec),
         };
         definition.digest = digest(format!("{definition:?}").as_bytes());
         definition
@@ -334,6 +337,7 @@ mod tests {
             needs: Needs::default(),
             files: vec![file],
             definition: Definition {
+                reporting: None,
                 digest: "d".into(),
                 windows: vec![],
                 dimensions: vec![],

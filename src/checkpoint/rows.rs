@@ -9,6 +9,10 @@
 //! | `first_order`, `last_order`, `order_before_last`, `third_last_order` | milliseconds, UTC | empty when there was none |
 //! | `first_seen`, `last_session` | milliseconds, UTC | |
 //! | `session_before`, `sessions_forgotten` | i32 minutes, bool | the last session in an earlier minute; whether older ones are forgotten |
+//! | `currency` | text | the code of the first currency that the customer paid in; empty before any money moved |
+//! | `net_revenue` | i64 minor units | orders less refunds and cancellations in that currency |
+//! | `referred_by_order`, `referred_by_profile` | bool | whether the first order, and news of the profile, name who referred the customer |
+//! | `complained`, `costed` | bool | whether there is a complaint, and money that was spent on the customer |
 //! | `dimension_<name>` | text | the value that the customer belongs to |
 //! | `engine` | bytes | [`crate::engine::state::rows::Aside`] of the few who need it |
 
@@ -16,11 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Int32Builder, StringBuilder};
+use arrow_array::StringArray;
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, Int32Builder, Int64Builder, StringBuilder};
 use arrow_array::builder::{TimestampMillisecondBuilder, UInt8Builder, UInt32Builder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, TimestampMillisecondType, UInt8Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, RecordBatch, StringArray};
+use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType, UInt8Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, PrimitiveArray, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -30,8 +35,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 
-use crate::engine::record::{Known, Record};
-use crate::engine::segments::DimensionState;
+use crate::engine::record::{Known, Mark, MarkSet, Record};
+use crate::engine::state::Scalars;
 use crate::engine::state::restore::{RestoreError, Restorer};
 use crate::engine::state::rows::{Row, Rows};
 use crate::event::{MAX_DIMENSIONS, Time};
@@ -44,6 +49,7 @@ const GROUP_ROWS: usize = 1 << 18;
 const MOST_THREADS: usize = 4;
 
 const DIMENSION: &str = "dimension_";
+const CURRENCY: &str = "currency";
 const UTC: &str = "UTC";
 
 /// Why a file of customers cannot be written or read.
@@ -76,12 +82,23 @@ struct Columns {
     last_session: TimestampMillisecondBuilder,
     session_before: Int32Builder,
     sessions_forgotten: BooleanBuilder,
+    currency: UInt8Builder,
+    net_revenue: Int64Builder,
+    marks: [BooleanBuilder; MARKS.len()],
     profile: Vec<UInt8Builder>,
     engine: BinaryBuilder,
 }
 
 /// The names of the columns with the newest orders.
 const NEWEST: [&str; Record::NEWEST] = ["last_order", "order_before_last", "third_last_order"];
+
+/// The columns with the marks.
+const MARKS: [(&str, Mark); 4] = [
+    ("referred_by_order", Mark::Referred),
+    ("referred_by_profile", Mark::Mentioned),
+    ("complained", Mark::Complained),
+    ("costed", Mark::Costed),
+];
 
 impl Columns {
     fn new(dimensions: usize) -> Columns {
@@ -99,6 +116,9 @@ impl Columns {
             last_session: time(),
             session_before: Int32Builder::with_capacity(rows),
             sessions_forgotten: BooleanBuilder::with_capacity(rows),
+            currency: UInt8Builder::with_capacity(rows),
+            net_revenue: Int64Builder::with_capacity(rows),
+            marks: MARKS.map(|_| BooleanBuilder::with_capacity(rows)),
             profile: (0..dimensions).map(|_| UInt8Builder::with_capacity(rows)).collect(),
             engine: BinaryBuilder::new(),
         }
@@ -106,8 +126,19 @@ impl Columns {
 
     fn push(&mut self, row: &Row<'_>) {
         let Row { slot, id, known, aside } = row;
-        let Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
-            known;
+        let Known {
+            orders,
+            sessions,
+            first,
+            newest,
+            last_session,
+            session_before,
+            sessions_forgotten,
+            seen,
+            profile,
+            marks,
+            net_revenue,
+        } = known;
         let millis = |time: &Option<Time>| time.map(Time::millis);
         self.slot.append_value(*slot);
         self.deleted.append_value(id.is_none());
@@ -120,12 +151,17 @@ impl Columns {
         self.last_session.append_option(millis(last_session));
         self.session_before.append_option(*session_before);
         self.sessions_forgotten.append_value(*sessions_forgotten);
+        self.currency.append_option(net_revenue.map(|(number, _)| number));
+        self.net_revenue.append_option(net_revenue.map(|(_, minor)| minor));
+        for (column, (_, mark)) in self.marks.iter_mut().zip(MARKS) {
+            column.append_value(marks.has(mark));
+        }
         self.profile.iter_mut().zip(profile).for_each(|(column, place)| column.append_value(*place));
         self.engine.append_option((!aside.is_empty()).then_some(*aside));
     }
 
     /// The rows so far as a batch.
-    fn finish(&mut self, schema: &Arc<Schema>, dimensions: &[DimensionState]) -> Result<RecordBatch, ArrowError> {
+    fn finish(&mut self, schema: &Arc<Schema>, scalars: &Scalars) -> Result<RecordBatch, ArrowError> {
         let Columns {
             slot,
             deleted,
@@ -138,9 +174,16 @@ impl Columns {
             last_session,
             session_before,
             sessions_forgotten,
+            currency,
+            net_revenue,
+            marks,
             profile,
             engine,
         } = self;
+        let texts = |places: &mut UInt8Builder, texts: StringArray| -> Result<ArrayRef, ArrowError> {
+            Ok(Arc::new(DictionaryArray::<UInt8Type>::try_new(places.finish(), Arc::new(texts))?))
+        };
+        let codes = StringArray::from_iter_values(scalars.currencies.iter().map(|currency| &currency.code));
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(slot.finish()),
             Arc::new(deleted.finish()),
@@ -155,18 +198,21 @@ impl Columns {
             Arc::new(last_session.finish()),
             Arc::new(session_before.finish()),
             Arc::new(sessions_forgotten.finish()),
+            texts(currency, codes)?,
+            Arc::new(net_revenue.finish()),
         ];
-        for (places, dimension) in profile.iter_mut().zip(dimensions) {
-            let values: ArrayRef = Arc::new(StringArray::from_iter_values(&dimension.values));
-            columns.push(Arc::new(DictionaryArray::<UInt8Type>::try_new(places.finish(), values)?));
+        columns.extend(marks.iter_mut().map(|mark| Arc::new(mark.finish()) as ArrayRef));
+        for (places, dimension) in profile.iter_mut().zip(&scalars.dimensions) {
+            columns.push(texts(places, StringArray::from_iter_values(&dimension.values))?);
         }
         columns.push(Arc::new(engine.finish()));
         RecordBatch::try_new(Arc::clone(schema), columns)
     }
 }
 
-fn schema(dimensions: &[DimensionState]) -> Arc<Schema> {
+fn schema(scalars: &Scalars) -> Arc<Schema> {
     let time = || DataType::Timestamp(TimeUnit::Millisecond, Some(UTC.into()));
+    let text = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
     let mut fields = vec![
         Field::new("slot", DataType::UInt32, false),
         Field::new("deleted", DataType::Boolean, false),
@@ -181,42 +227,44 @@ fn schema(dimensions: &[DimensionState]) -> Arc<Schema> {
         Field::new("last_session", time(), true),
         Field::new("session_before", DataType::Int32, true),
         Field::new("sessions_forgotten", DataType::Boolean, false),
+        Field::new(CURRENCY, text(), true),
+        Field::new("net_revenue", DataType::Int64, true),
     ]);
-    let text = || DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
-    fields.extend(dimensions.iter().map(|d| Field::new(format!("{DIMENSION}{}", d.name), text(), false)));
+    fields.extend(MARKS.map(|(name, _)| Field::new(name, DataType::Boolean, false)));
+    fields.extend(scalars.dimensions.iter().map(|d| Field::new(format!("{DIMENSION}{}", d.name), text(), false)));
     fields.push(Field::new("engine", DataType::Binary, true));
     Arc::new(Schema::new(fields))
 }
 
-/// The file with these customers; `dimensions` are those of the same cut.
+/// The file with these customers; `scalars` are those of the same cut.
 ///
 /// # Errors
 /// See [`RowsError`].
-pub fn encode(rows: &Rows, dimensions: &[DimensionState]) -> Result<Vec<u8>, RowsError> {
-    let schema = schema(dimensions);
+pub fn encode(rows: &Rows, scalars: &Scalars) -> Result<Vec<u8>, RowsError> {
+    let schema = schema(scalars);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::LZ4_RAW)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_created_by(format!("retentiond {}", env!("CARGO_PKG_VERSION")));
-    for dimension in dimensions {
-        let column = ColumnPath::from(format!("{DIMENSION}{}", dimension.name));
-        properties = properties.set_column_dictionary_enabled(column, true);
+    let dimensions = scalars.dimensions.iter().map(|dimension| format!("{DIMENSION}{}", dimension.name));
+    for column in dimensions.chain([CURRENCY.to_owned()]) {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), true);
     }
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()))?;
-    let mut columns = Columns::new(dimensions.len());
+    let mut columns = Columns::new(scalars.dimensions.len());
     let mut held = 0;
     for row in rows.iter() {
         columns.push(&row);
         held += 1;
         if held == BATCH_ROWS {
-            writer.write(&columns.finish(&schema, dimensions)?)?;
+            writer.write(&columns.finish(&schema, scalars)?)?;
             held = 0;
         }
     }
     if held > 0 {
-        writer.write(&columns.finish(&schema, dimensions)?)?;
+        writer.write(&columns.finish(&schema, scalars)?)?;
     }
     Ok(writer.into_inner()?)
 }
@@ -297,9 +345,39 @@ fn numbers<'a, T: ArrowPrimitiveType>(
     column(batch, name)?.as_primitive_opt().ok_or(RowsError::Column(name))
 }
 
+fn flags<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a BooleanArray, RowsError> {
+    column(batch, name)?.as_boolean_opt().ok_or(RowsError::Column(name))
+}
+
+/// The columns with net revenue and its currency.
+struct Money<'a> {
+    currency: &'a PrimitiveArray<UInt8Type>,
+    /// By key: the code, and the engine's number of it.
+    codes: Vec<(&'a str, Option<u8>)>,
+    minor: &'a PrimitiveArray<Int64Type>,
+}
+
+impl Money<'_> {
+    fn of<'a>(batch: &'a RecordBatch, restorer: &Restorer) -> Result<Money<'a>, RowsError> {
+        let (currency, codes) = read_texts(column(batch, CURRENCY)?).ok_or(RowsError::Column(CURRENCY))?;
+        let codes = codes.into_iter().map(|code| (code, restorer.currency(code))).collect();
+        Ok(Money { currency, codes, minor: numbers(batch, "net_revenue")? })
+    }
+
+    fn at(&self, row: usize) -> Result<Option<(u8, i64)>, RestoreError> {
+        if !self.currency.is_valid(row) {
+            return Ok(None);
+        }
+        let code = self.codes.get(usize::from(self.currency.value(row)));
+        let &(code, number) = code.ok_or_else(|| RestoreError::Currency(String::new()))?;
+        let number = number.ok_or_else(|| RestoreError::Currency(code.to_owned()))?;
+        Ok(Some((number, self.minor.value(row))))
+    }
+}
+
 fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<(), RowsError> {
     let times = |name| numbers::<TimestampMillisecondType>(batch, name);
-    let flags = |name| column(batch, name)?.as_boolean_opt().ok_or(RowsError::Column(name));
+    let flags = |name| flags(batch, name);
     let slot = numbers::<UInt32Type>(batch, "slot")?;
     let deleted = flags("deleted")?;
     let id = column(batch, "customer_id")?.as_string_opt::<i32>().ok_or(RowsError::Column("customer_id"))?;
@@ -308,6 +386,8 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
     let (first, seen, last_session) = (times("first_order")?, times("first_seen")?, times("last_session")?);
     let session_before = numbers::<Int32Type>(batch, "session_before")?;
     let sessions_forgotten = flags("sessions_forgotten")?;
+    let money = Money::of(batch, restorer)?;
+    let marks = MARKS.iter().map(|&(name, mark)| Ok((flags(name)?, mark))).collect::<Result<Vec<_>, RowsError>>()?;
     let aside = column(batch, "engine")?.as_binary_opt::<i32>().ok_or(RowsError::Column("engine"))?;
     let dimensions = dimensions(batch)?;
     let names: Vec<_> = dimensions.iter().map(|(name, _, values)| (*name, values.clone())).collect();
@@ -335,6 +415,8 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
             sessions_forgotten: sessions_forgotten.value(row),
             seen: get(seen, row),
             profile: places.profile(|column| dimensions[column].1.value(row), orders > 0),
+            marks: marks.iter().fold(MarkSet::default(), |set, (column, mark)| set.with(*mark, column.value(row))),
+            net_revenue: money.at(row)?,
         };
         let id = id.is_valid(row).then(|| id.value(row)).ok_or(RestoreError::Customer(number))?;
         let aside: &[u8] = if aside.is_valid(row) { aside.value(row) } else { &[] };
@@ -350,14 +432,18 @@ fn dimensions(batch: &RecordBatch) -> Result<Vec<Dimension<'_>>, RowsError> {
     let schema = batch.schema_ref();
     let named = schema.fields().iter().zip(batch.columns());
     let dimensions = named.filter_map(|(field, column)| Some((field.name().strip_prefix(DIMENSION)?, column)));
-    let read = |(name, column)| read_dimension(name, column).ok_or(RowsError::Column(DIMENSION));
+    let read = |(name, column)| {
+        let (places, values) = read_texts(column).ok_or(RowsError::Column(DIMENSION))?;
+        Ok((name, places, values))
+    };
     dimensions.take(MAX_DIMENSIONS).map(read).collect()
 }
 
-fn read_dimension<'a>(name: &'a str, column: &'a ArrayRef) -> Option<Dimension<'a>> {
+/// A column of few texts: which one each row has, and the texts.
+fn read_texts(column: &ArrayRef) -> Option<(&PrimitiveArray<UInt8Type>, Vec<&str>)> {
     let dictionary = column.as_dictionary_opt::<UInt8Type>()?;
     let values = dictionary.values().as_string_opt::<i32>()?;
-    Some((name, dictionary.keys(), values.iter().map(Option::unwrap_or_default).collect()))
+    Some((dictionary.keys(), values.iter().map(Option::unwrap_or_default).collect()))
 }
 
 #[cfg(test)]
@@ -371,7 +457,7 @@ mod tests {
 
     fn restored(cut: &Cut, threads: usize) -> Result<crate::engine::Engine, RowsError> {
         let rows = cut.rows.as_ref().unwrap();
-        let file = Bytes::from(encode(&rows.rows, &cut.scalars.dimensions)?);
+        let file = Bytes::from(encode(&rows.rows, &cut.scalars)?);
         let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[Some(0), Some(1)], cut.scalars.clone())?;
         restore(&file, cut.sequence, threads, &mut restorer)?;
         cut.arrays.iter().for_each(|array| restorer.array(cut.sequence, array.clone()));
@@ -404,7 +490,7 @@ mod tests {
     #[test]
     fn what_is_no_such_file_is_refused() {
         let cut = a_lively_engine().cut().unwrap();
-        let file = encode(&cut.rows.as_ref().unwrap().rows, &cut.scalars.dimensions).unwrap();
+        let file = encode(&cut.rows.as_ref().unwrap().rows, &cut.scalars).unwrap();
         for bytes in [&b""[..], b"PAR1", &file[..file.len() - 1], &file[1..]] {
             let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[], cut.scalars.clone()).unwrap();
             assert!(restore(&Bytes::copy_from_slice(bytes), 1, 1, &mut restorer).is_err());

@@ -254,9 +254,11 @@ fn take_class(reader: &mut Reader<'_>) -> Option<(Buckets, Vec<ShardCut>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::state::CurrencyState;
 
     fn small() -> (Scalars, Vec<ArrayCut>) {
-        let scalars = Scalars { sequence: 7, slots: 3, currencies: vec!["EUR".into()], ..Scalars::default() };
+        let currencies = vec![CurrencyState { code: "EUR".into(), reporting: true }];
+        let scalars = Scalars { sequence: 7, slots: 3, currencies, ..Scalars::default() };
         let pieces = vec![PieceCut { number: -3, skipped: 5, len: 4 }, PieceCut { number: 1, skipped: 0, len: 2 }];
         let array = ArrayCut { key: "a/b".into(), born: 6, header: vec![9; 20], pieces, bytes: vec![1, 2, 3, 4, 5, 6] };
         (scalars, vec![array])

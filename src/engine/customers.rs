@@ -109,7 +109,7 @@ pub struct Customers {
 
 /// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag spares
 /// the second and later events of a customer the way here.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Changed {
     words: Vec<u64>,
     slots: usize,

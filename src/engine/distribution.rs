@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::recent::OrderPlace;
+use super::state::arrays::{Numbers, Visitor};
 use super::window::Sign;
 use crate::event::{Currency, DAY, HOUR, Time};
 
@@ -155,6 +156,21 @@ impl Distribution {
     }
 }
 
+/// The two halves of the sum, then the buckets; the count follows.
+impl Numbers for Distribution {
+    fn numbers(&self) -> Vec<i64> {
+        let Distribution { count: _, sum, buckets } = self;
+        let halves = [*sum as i64, (*sum >> 64) as i64];
+        halves.into_iter().chain(buckets.iter().copied()).collect()
+    }
+
+    fn from_numbers(numbers: &[i64]) -> Option<Distribution> {
+        let (&[low, high], buckets) = numbers.split_first_chunk()?;
+        let sum = i128::from(high) << 64 | i128::from(low.cast_unsigned());
+        Some(Distribution { count: buckets.iter().sum(), sum, buckets: buckets.to_vec() })
+    }
+}
+
 /// The length of the bucket array says nothing.
 impl PartialEq for Distribution {
     fn eq(&self, other: &Distribution) -> bool {
@@ -211,6 +227,23 @@ impl Hour {
     }
 }
 
+/// The sum, then each bucket and how many lie in it.
+impl Numbers for Hour {
+    fn numbers(&self) -> Vec<i64> {
+        let Hour { sum, buckets } = self;
+        let pairs = buckets.iter().flat_map(|&(bucket, count)| [i64::from(bucket), i64::from(count)]);
+        std::iter::once(*sum).chain(pairs).collect()
+    }
+
+    fn from_numbers(numbers: &[i64]) -> Option<Hour> {
+        let (&sum, rest) = numbers.split_first()?;
+        let (pairs, []) = rest.as_chunks() else { return None };
+        let pair = |&[bucket, count]: &[i64; 2]| Some((u16::try_from(bucket).ok()?, i32::try_from(count).ok()?));
+        let buckets = pairs.iter().map(pair).collect::<Option<Vec<_>>>()?;
+        buckets.is_sorted_by(|one, next| one.0 < next.0).then_some(Hour { sum, buckets })
+    }
+}
+
 /// Gaps by the hour of their later order; hours that are long settled are folded into one sum.
 #[derive(Debug, Clone, Default)]
 struct Gaps {
@@ -240,6 +273,20 @@ impl Gaps {
         let kept = self.hours.split_off(&hour);
         for settled in std::mem::replace(&mut self.hours, kept).values() {
             settled.add_to(&mut self.folded);
+        }
+    }
+
+    /// Shows every array; hours before `folded_before` are no longer there, whatever an older file says of them.
+    fn show(&mut self, key: &str, folded_before: i64, visitor: &mut impl Visitor) {
+        let Gaps { hours, folded } = self;
+        visitor.visit_numbers(&format!("{key}/folded"), folded);
+        let key = format!("{key}/hours");
+        let found = visitor.names(&key).into_iter().filter_map(|name| name.parse().ok());
+        for hour in found.filter(|&hour| hour >= folded_before) {
+            hours.entry(hour).or_default();
+        }
+        for (number, hour) in hours {
+            visitor.visit_numbers(&format!("{key}/{number}"), hour);
         }
     }
 
@@ -326,6 +373,15 @@ impl Distributions {
             second_order: gaps(&self.second_order),
             order_value: values.map(|(currency, values)| (currency, values.clone())).collect(),
         }
+    }
+
+    /// Shows everything to someone who saves or restores it.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        let Distributions { interpurchase, second_order, order_value, folded_before } = self;
+        visitor.visit_numbers(&format!("{key}/folded_before"), folded_before);
+        interpurchase.show(&format!("{key}/interpurchase"), *folded_before, visitor);
+        second_order.show(&format!("{key}/second_order"), *folded_before, visitor);
+        visitor.visit_numbers_list(&format!("{key}/order_value"), order_value);
     }
 
     /// Bytes of memory held.

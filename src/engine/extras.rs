@@ -67,6 +67,25 @@ impl Extras {
         self.entries.entry(slot).or_insert([NEVER; 3])[what as usize] = time.millis();
     }
 
+    /// The customers of whom something is here.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.entries.keys().copied()
+    }
+
+    /// The times of a customer, by [`Rare`].
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> [Option<Time>; 3] {
+        let times = self.entries.get(&slot).copied().unwrap_or([NEVER; 3]);
+        times.map(|time| (time != NEVER).then(|| Time::clamped(time)))
+    }
+
+    /// Puts back what [`Extras::of`] told.
+    pub fn restore(&mut self, slot: Slot, times: [Option<Time>; 3]) {
+        if times != [None; 3] {
+            self.entries.insert(slot, times.map(|time| time.map_or(NEVER, Time::millis)));
+        }
+    }
+
     /// Forgets a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.entries.remove(&slot);

@@ -79,18 +79,6 @@ impl AddAssign<&CostParts> for CostParts {
 }
 
 impl MoneyParts {
-    /// The difference of two running sums. Costs are no part of those.
-    #[must_use]
-    pub fn minus(&self, other: &MoneyParts) -> MoneyParts {
-        MoneyParts {
-            orders: self.orders - other.orders,
-            revenue: self.revenue - other.revenue,
-            refunds: self.refunds - other.refunds,
-            cancellations: self.cancellations - other.cancellations,
-            costs: self.costs,
-        }
-    }
-
     /// Whether nothing of the currency happened in the window.
     #[must_use]
     pub fn is_nothing(&self) -> bool {

@@ -290,15 +290,16 @@ impl Engine {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
         let parts = self.windows[index].parts(p, settled)?;
-        Some(named(&self.currencies, self.since[index], parts))
+        Some(named(&self.spec, &self.currencies, self.since[index], parts))
     }
 
     /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
     /// happens if nobody orders again. Each pane after the first costs a constant time.
     pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
         let index = self.index(window);
-        let (windows, currencies, since) = (&mut self.windows, &self.currencies, self.since[index]);
-        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(currencies, since, parts));
+        let (spec, currencies, since) = (&self.spec, &self.currencies, self.since[index]);
+        let windows = &mut self.windows;
+        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(spec, currencies, since, parts));
         (from..=to).map(figures).collect()
     }
 
@@ -313,9 +314,9 @@ impl Engine {
     pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
-        let (currencies, since) = (&self.currencies, self.since[index]);
+        let (spec, currencies, since) = (&self.spec, &self.currencies, self.since[index]);
         let figures = |(dimension, name, window): (usize, &str, &mut Window)| {
-            let figures = window.parts(p, settled).map(|parts| named(currencies, since, parts));
+            let figures = window.parts(p, settled).map(|parts| named(spec, currencies, since, parts));
             (dimension, name.to_owned(), figures)
         };
         self.segments.windows(index).map(figures).collect()
@@ -345,7 +346,8 @@ impl Engine {
     #[must_use]
     pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
         let named = |(months, parts): ((i32, i32), CohortParts)| {
-            let revenue = self.currencies.iter().copied().zip(parts.revenue).filter(|(_, revenue)| *revenue != 0);
+            let revenue = self.currencies.iter().copied().zip(parts.revenue);
+            let revenue = revenue.filter(|&(currency, revenue)| revenue != 0 && self.spec.tells(currency));
             (months, CohortFigures { ordering: parts.ordering, orders: parts.orders, revenue: revenue.collect() })
         };
         self.cohorts.parts(self.spec.zone.day(at)).into_iter().map(named).collect()
@@ -422,9 +424,9 @@ fn names_somebody(referred_by: Option<&str>) -> bool {
 }
 
 /// The parts of a window with the names of the currencies in the place of their numbers.
-fn named(currencies: &[Currency], since: Option<Time>, mut parts: Parts) -> WindowParts {
-    let money = std::mem::take(&mut parts.money);
-    WindowParts { parts, money: currencies.iter().copied().zip(money).collect(), since }
+fn named(spec: &Spec, currencies: &[Currency], since: Option<Time>, mut parts: Parts) -> WindowParts {
+    let money = currencies.iter().copied().zip(std::mem::take(&mut parts.money));
+    WindowParts { money: money.filter(|&(currency, _)| spec.tells(currency)).collect(), parts, since }
 }
 
 /// One cell of the cohort triangle. Adds up over partitions.

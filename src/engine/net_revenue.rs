@@ -31,7 +31,25 @@ impl NetRevenue {
 
     /// Minor units by the number of the currency, in the order in which the currencies were first seen.
     pub fn of(&self, slot: Slot, record: &Record) -> impl Iterator<Item = (u8, i64)> {
-        record.net_revenue().into_iter().chain(self.further.get(&slot).into_iter().flatten().copied())
+        record.net_revenue().into_iter().chain(self.further(slot).iter().copied())
+    }
+
+    /// The customers with more than one currency.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.further.keys().copied()
+    }
+
+    /// Minor units by the number of each currency but the customer's first.
+    #[must_use]
+    pub fn further(&self, slot: Slot) -> &[(u8, i64)] {
+        self.further.get(&slot).map_or(&[], Vec::as_slice)
+    }
+
+    /// Puts back what [`NetRevenue::further`] told.
+    pub fn restore(&mut self, slot: Slot, further: Vec<(u8, i64)>) {
+        if !further.is_empty() {
+            self.further.insert(slot, further);
+        }
     }
 
     /// Forgets a customer.

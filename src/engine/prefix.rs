@@ -237,6 +237,25 @@ impl<C: Cell> Prefix<C> {
         }
     }
 
+    /// Adds to every sum, as if it lay before all panes.
+    pub fn add_before_all(&mut self, sum: &C::Sum) {
+        self.folded.plus(sum);
+        self.memos = [None; 2];
+        self.remembered = Pane::MIN;
+    }
+
+    /// An array with these cells from pane 0 on.
+    #[must_use]
+    pub fn from_cells(cells: Vec<C>) -> Prefix<C> {
+        Prefix { cells, ..Prefix::default() }
+    }
+
+    /// The cells, whatever their panes.
+    #[must_use]
+    pub fn cells(&self) -> &[C] {
+        &self.cells
+    }
+
     /// The oldest pane that can be asked about.
     #[must_use]
     pub fn oldest(&self) -> Pane {

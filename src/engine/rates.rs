@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use xxhash_rust::xxh3::Xxh3Default;
+
 use super::zone::Day;
 use crate::event::{Currency, MAX_MINOR_UNITS, Money};
 
@@ -46,6 +48,7 @@ pub struct Rates {
     reporting: Currency,
     /// By currency, ascending by day.
     steps: BTreeMap<Currency, Vec<Step>>,
+    digest: u128,
 }
 
 impl Rates {
@@ -67,7 +70,15 @@ impl Rates {
                 Err(place) => of_currency.insert(place, step),
             }
         }
-        Rates { reporting: reporting.as_reporting(), steps }
+        let reporting = reporting.as_reporting();
+        let digest = digest(reporting, &steps);
+        Rates { reporting, steps, digest }
+    }
+
+    /// A number that other rates do not have.
+    #[must_use]
+    pub fn digest(&self) -> u128 {
+        self.digest
     }
 
     /// The currency that amounts are converted into, under its name `reporting`.
@@ -96,6 +107,20 @@ impl Rates {
         let rounded = if product < 0 { (product - half) / step.divisor } else { (product + half) / step.divisor };
         i64::try_from(rounded).ok().filter(|minor| minor.abs() <= MAX_MINOR_UNITS)
     }
+}
+
+fn digest(reporting: Currency, steps: &BTreeMap<Currency, Vec<Step>>) -> u128 {
+    let mut hash = Xxh3Default::new();
+    hash.update(reporting.iso_code().as_bytes());
+    for (currency, steps) in steps {
+        hash.update(currency.iso_code().as_bytes());
+        for Step { from, factor, divisor } in steps {
+            hash.update(&from.to_le_bytes());
+            hash.update(&factor.to_le_bytes());
+            hash.update(&divisor.to_le_bytes());
+        }
+    }
+    hash.digest128()
 }
 
 #[cfg(test)]
@@ -143,6 +168,9 @@ mod tests {
         assert_eq!(rates.convert(money(100, "EUR"), 9), Some(100), "the reporting currency needs no rate");
         assert_eq!(rates.convert(money(100, "CHF"), 20), None);
         assert_eq!(rates.reporting().code(), "reporting");
+        let digest = |lines: &[(Day, Currency, Rate)]| Rates::new(currency("EUR"), lines.iter().copied()).digest();
+        assert_eq!(rates.digest(), digest(&lines), "of the same rates");
+        assert_ne!(rates.digest(), digest(&lines[..2]), "of others");
     }
 
     #[test]

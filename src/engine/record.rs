@@ -85,7 +85,8 @@ pub struct Record {
 const SEEN: u8 = 4;
 const SESSION_BEFORE: u8 = 1;
 const SESSIONS_FORGOTTEN: u8 = 2;
-const CHANGED: u8 = 8;
+/// The bits between are those of [`Mark`].
+const CHANGED: u8 = 128;
 
 /// What is known of a customer, as files hold it: everything of a [`Record`] but the id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,6 +109,28 @@ pub struct Known {
     pub seen: Option<Time>,
     /// The value of each dimension that the customer belongs to.
     pub profile: Profile,
+    /// What only few have.
+    pub marks: MarkSet,
+    /// The number of the first currency, and the net revenue in it in minor units; `None` before any money moved.
+    pub net_revenue: Option<(u8, i64)>,
+}
+
+/// Some of the [`Mark`]s.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MarkSet(u8);
+
+impl MarkSet {
+    /// Whether a mark is among them.
+    #[must_use]
+    pub fn has(self, mark: Mark) -> bool {
+        self.0 & mark as u8 != 0
+    }
+
+    /// These and one more, if it is to be.
+    #[must_use]
+    pub fn with(self, mark: Mark, on: bool) -> MarkSet {
+        MarkSet(self.0 | if on { mark as u8 } else { 0 })
+    }
 }
 
 /// What few customers are marked with.
@@ -152,6 +175,8 @@ impl Record {
             orders,
             sessions,
             session_before: _,
+            currency: _,
+            net_revenue: _,
         } = *self;
         Known {
             orders,
@@ -163,14 +188,28 @@ impl Record {
             sessions_forgotten: self.sessions_forgotten(),
             seen: self.seen(),
             profile,
+            marks: MarkSet(self.flags & MARKS),
+            net_revenue: self.net_revenue(),
         }
     }
 
     /// The record that [`Record::known`] was asked of.
     #[must_use]
     pub fn from_known(key: [u8; 16], tag: KeyTag, known: &Known) -> Record {
-        let &Known { orders, sessions, first, newest, last_session, session_before, sessions_forgotten, seen, profile } =
-            known;
+        let &Known {
+            orders,
+            sessions,
+            first,
+            newest,
+            last_session,
+            session_before,
+            sessions_forgotten,
+            seen,
+            profile,
+            marks: MarkSet(marks),
+            net_revenue,
+        } = known;
+        let (currency, net_revenue) = net_revenue.map_or((0, 0), |(number, minor)| (number.saturating_add(1), minor));
         let pack = |time: Option<Time>| time.map_or(Time48::default(), Time48::pack);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         Record {
@@ -178,7 +217,8 @@ impl Record {
             tag,
             flags: flag(seen.is_some(), SEEN)
                 | flag(session_before.is_some(), SESSION_BEFORE)
-                | flag(sessions_forgotten, SESSIONS_FORGOTTEN),
+                | flag(sessions_forgotten, SESSIONS_FORGOTTEN)
+                | marks,
             first: pack(first),
             newest: newest.map(pack),
             last_session: pack(last_session),
@@ -187,6 +227,8 @@ impl Record {
             orders,
             sessions,
             session_before: session_before.unwrap_or(0),
+            currency,
+            net_revenue,
         }
     }
 
@@ -330,6 +372,11 @@ impl Record {
     }
 }
 
+const _: () = assert!(
+    (SEEN | SESSION_BEFORE | SESSIONS_FORGOTTEN) & MARKS == 0
+        && (SEEN | SESSION_BEFORE | SESSIONS_FORGOTTEN | MARKS) & CHANGED == 0,
+    "no two flags share a bit"
+);
 const _: () = assert!(size_of::<Record>() <= 80, "a customer must fit into 100 bytes, table included");
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::lifecycle::LifecycleSpec;
 use super::rates::Rates;
 use super::segments::DimensionSpec;
 use super::zone::{Unit, Zone};
-use crate::event::{DAY, MINUTE, Time};
+use crate::event::{Currency, DAY, MINUTE, Time};
 
 /// A rolling window in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,12 @@ pub enum WindowId {
 }
 
 impl Spec {
+    /// Whether figures in a currency are told: a reporting currency's only while it is that of the spec.
+    #[must_use]
+    pub fn tells(&self, currency: Currency) -> bool {
+        !currency.is_reporting() || self.rates.as_ref().is_some_and(|rates| rates.reporting() == currency)
+    }
+
     /// The name of a window in metrics and answers.
     #[must_use]
     pub fn name(&self, window: WindowId) -> &str {

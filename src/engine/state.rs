@@ -2,14 +2,16 @@
 //!
 //! Every piece of state is named here and nowhere else: [`Engine::cut`] and `show_arrays` take the engine apart field by
 //! field, without `..`, and the restorer puts it together likewise, so that the compiler asks what becomes of a new one.
-//! It is one of five kinds:
+//! It is of one of these kinds:
 //!
 //! | kind | examples | to add one |
 //! |---|---|---|
-//! | scalar, in full in every cut | clock, currencies | a field of [`Scalars`] |
-//! | of each customer | record | a field of [`super::record::Known`] and a column of the rows' file |
-//! | of few customers | orders beside the record | a field of [`rows::Aside`], and a line in each of the three functions below it |
-//! | array over panes | windows, cohorts | a line in `show_arrays` or in the `show` of its owner |
+//! | scalar, in full in every cut | clock, currencies, the kinds of feedback | a field of [`Scalars`] |
+//! | of each customer | record with its marks and net revenue | a field of [`super::record::Known`] and a column of the rows' file |
+//! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::Aside`], and a line in each of the three functions below it |
+//! | array over panes | windows, cohorts, totals | a line in `show_arrays` or in the `show` of its owner |
+//! | what is held as [`arrays::Numbers`] | distributions | likewise |
+//! | passing | amounts without a rate | nothing: it begins anew |
 //! | fingerprint | ids of orders | |
 //!
 //! A cut holds what changed, and of what did not change the part that was written longest ago ([`rotation`]): so old
@@ -26,12 +28,10 @@ use super::Engine;
 use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
-use super::journal::Journal;
-use super::recent::Recent;
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;
-use crate::event::Time;
+use crate::event::{Currency, Time};
 use arrays::{ArrayCut, Marks, Visitor, escape};
 use rotation::{Rotation, oldest};
 use rows::{Aside, Rows};
@@ -100,14 +100,38 @@ pub struct Scalars {
     pub lifecycle: String,
     /// The definition of cohorts.
     pub cohorts: String,
-    /// The codes of the currencies, by their number.
-    pub currencies: Vec<String>,
+    /// The currencies, by their number.
+    pub currencies: Vec<CurrencyState>,
+    /// The kinds of feedback that are counted apart.
+    pub feedback: Vec<String>,
     /// The earliest accepted event of a clock-driving topic.
     pub first_event: Option<i64>,
     /// The earliest order.
     pub first_order: Option<i64>,
     /// Up to where old panes were folded.
     pub folded_at: i64,
+    /// The first cut whose arrays mean something: before, a definition was another one.
+    pub arrays_from: u64,
+}
+
+/// A currency as files hold it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CurrencyState {
+    /// Its three-letter code.
+    pub code: String,
+    /// Whether everything else is converted into it.
+    pub reporting: bool,
+}
+
+impl CurrencyState {
+    fn of(currency: Currency) -> CurrencyState {
+        CurrencyState { code: currency.iso_code().to_owned(), reporting: currency.is_reporting() }
+    }
+
+    fn currency(&self) -> Option<Currency> {
+        let currency = Currency::from_code(&self.code).ok()?;
+        Some(if self.reporting { currency.as_reporting() } else { currency })
+    }
 }
 
 /// A window as files hold it.
@@ -120,7 +144,7 @@ pub struct WindowState {
 }
 
 /// What the engine knows of the cuts that were made of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Written {
     /// The number of the last one.
     sequence: u64,
@@ -129,6 +153,8 @@ pub(super) struct Written {
     buckets: Rotation,
     shards: [Rotation; 2],
     marks: Marks,
+    /// See [`Scalars::arrays_from`].
+    arrays_from: u64,
 }
 
 impl Written {
@@ -161,6 +187,14 @@ pub fn lifecycle_key(spec: &Spec) -> String {
     let life = &spec.lifecycle;
     let (cadence, min) = (life.at_risk_cadence, life.at_risk_min);
     format!("active_for={};cadence={cadence};min={min};loyal={}", life.active_for, life.loyal_orders)
+}
+
+/// The text that says how amounts are converted, where they are. What is booked stays as it was booked, whatever it
+/// says later.
+#[must_use]
+pub fn reporting_key(spec: &Spec) -> Option<String> {
+    let rates = spec.rates.as_ref()?;
+    Some(format!("currency={};rates={:032x}", rates.reporting().iso_code(), rates.digest()))
 }
 
 /// The text that says what cohorts are.
@@ -253,6 +287,7 @@ impl Engine {
             clock,
             customers,
             recent: _,
+            extras: _,
             dedup,
             journal: _,
             windows: _,
@@ -260,7 +295,11 @@ impl Engine {
             segments,
             lifecycle: _,
             cohorts: _,
+            totals,
+            distributions: _,
+            net_revenue: _,
             currencies,
+            unconverted: _,
             first_event,
             first_order,
             folded_at,
@@ -278,10 +317,12 @@ impl Engine {
             dimensions: segments.state(),
             lifecycle: lifecycle_key(spec),
             cohorts: cohorts_key(spec),
-            currencies: currencies.iter().map(|currency| currency.code().to_owned()).collect(),
+            currencies: currencies.iter().copied().map(CurrencyState::of).collect(),
+            feedback: totals.kinds(),
             first_event: first_event.map(Time::millis),
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
+            arrays_from: written.arrays_from,
         }
     }
 
@@ -299,8 +340,8 @@ impl Engine {
         full.iter().for_each(|&bucket| written.buckets.note(bucket as usize, written.sequence));
         let mut rows = Rows::with_capacity(changed + (full.len() * CHUNK).min(customers.slots()));
         customers.take_changed(&full, &mut rows);
-        let aside = slots_aside(&self.recent, &self.journal, self.customers.slots());
-        rows.add_aside(|slot| aside.contains(slot), |slot| aside_of(&self.recent, &self.journal, Slot(slot)));
+        let aside = self.slots_aside();
+        rows.add_aside(|slot| aside.contains(slot), |slot| self.aside_of(Slot(slot)));
         Some(RowsCut { rows, full })
     }
 
@@ -322,6 +363,7 @@ impl Engine {
             clock: _,
             customers: _,
             recent: _,
+            extras: _,
             dedup: _,
             journal: _,
             windows,
@@ -329,7 +371,11 @@ impl Engine {
             segments,
             lifecycle,
             cohorts,
+            totals,
+            distributions,
+            net_revenue: _,
             currencies: _,
+            unconverted: _,
             first_event: _,
             first_order: _,
             folded_at: _,
@@ -345,6 +391,37 @@ impl Engine {
         if kept.cohorts {
             cohorts.show(&format!("cohorts/{}", cohorts_key(spec)), visitor);
         }
+        totals.show("totals", visitor);
+        distributions.show("distributions", visitor);
+    }
+
+    /// Of whom the side tables hold something.
+    fn slots_aside(&self) -> Slots {
+        let mut aside = Slots(vec![0; self.customers.slots().div_ceil(64)]);
+        let rare = self.extras.slots().chain(self.net_revenue.slots());
+        self.recent.slots().chain(self.journal.slots()).chain(rare).for_each(|slot| _ = aside.insert(slot.0));
+        aside
+    }
+
+    /// What the side tables hold of a customer.
+    fn aside_of(&self, slot: Slot) -> Aside {
+        let (orders, sessions) = self.recent.of(slot);
+        Aside {
+            orders: orders.to_vec(),
+            sessions: sessions.to_vec(),
+            journal: self.journal.of(slot).to_vec(),
+            extras: self.extras.of(slot),
+            further: self.net_revenue.further(slot).to_vec(),
+        }
+    }
+
+    /// Puts back what [`Engine::aside_of`] told.
+    fn put_aside(&mut self, slot: Slot, aside: Aside) {
+        let Aside { orders, sessions, journal, extras, further } = aside;
+        self.recent.restore(slot, orders, sessions);
+        self.journal.restore(slot, journal);
+        self.extras.restore(slot, extras);
+        self.net_revenue.restore(slot, further);
     }
 }
 
@@ -365,26 +442,6 @@ impl Slots {
         }
         is_new
     }
-}
-
-/// Of whom the side tables hold something.
-fn slots_aside(recent: &Recent, journal: &Journal, slots: usize) -> Slots {
-    let mut aside = Slots(vec![0; slots.div_ceil(64)]);
-    recent.slots().chain(journal.slots()).for_each(|slot| _ = aside.insert(slot.0));
-    aside
-}
-
-/// What the side tables hold of a customer.
-fn aside_of(recent: &Recent, journal: &Journal, slot: Slot) -> Aside {
-    let (orders, sessions) = recent.of(slot);
-    Aside { orders: orders.to_vec(), sessions: sessions.to_vec(), journal: journal.of(slot).to_vec() }
-}
-
-/// Puts back what [`aside_of`] told.
-fn put_aside(recent: &mut Recent, journal: &mut Journal, slot: Slot, aside: Aside) {
-    let Aside { orders, sessions, journal: entries } = aside;
-    recent.restore(slot, orders, sessions);
-    journal.restore(slot, entries);
 }
 
 const _: () = assert!(cfg!(target_endian = "little"), "files hold the cells of arrays as they lie in memory");

@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::axis::Pane;
 use super::prefix::{Cell, Prefix};
 use super::segments::OTHER;
+use super::state::arrays::Visitor;
+use super::state::plain::plain;
 use super::window::Sign;
 use crate::event::{HOUR, Time};
 
 /// How many kinds of feedback are counted apart; those found later count as [`OTHER`].
 pub const KEPT_KINDS: usize = 50;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Count(i32);
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Count {
+    count: i32,
+}
+
+plain!(Count { count });
 
 impl Cell for Count {
     type Sum = i64;
     fn add_to(&self, sum: &mut i64) {
-        *sum += i64::from(self.0);
+        *sum += i64::from(self.count);
     }
 }
 
@@ -72,12 +81,12 @@ impl std::ops::AddAssign<&TotalsParts> for TotalsParts {
 impl Totals {
     /// Counts a referred customer from the later of first order and earliest mention on, or takes it back.
     pub fn referral(&mut self, since: Time, sign: Sign) {
-        self.referrals.cell(hour(since)).0 += sign as i32;
+        self.referrals.cell(hour(since)).count += sign as i32;
     }
 
     /// Counts feedback.
     pub fn feedback(&mut self, kind: &str, time: Time) {
-        self.hours_of(kind).cell(hour(time)).0 += 1;
+        self.hours_of(kind).cell(hour(time)).count += 1;
     }
 
     fn hours_of(&mut self, kind: &str) -> &mut Prefix<Count> {
@@ -115,6 +124,27 @@ impl Totals {
         self.referrals.fold_before(limit);
         self.other.fold_before(limit);
         self.kinds.iter_mut().for_each(|opinions| opinions.hours.fold_before(limit));
+    }
+
+    /// The kinds of feedback that are counted apart, as files hold them.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<String> {
+        self.kinds.iter().map(|opinions| opinions.kind.clone()).collect()
+    }
+
+    /// Goes on with the kinds of a state.
+    pub fn resume(&mut self, kinds: Vec<String>) {
+        self.kinds = kinds.into_iter().map(|kind| Opinions { kind, hours: Prefix::default() }).collect();
+    }
+
+    /// Shows every array to someone who saves or restores them.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        let Totals { referrals, other, kinds } = self;
+        visitor.visit(&format!("{key}/referrals"), referrals);
+        visitor.visit(&format!("{key}/feedback/other"), other);
+        for (number, Opinions { kind: _, hours }) in kinds.iter_mut().enumerate() {
+            visitor.visit(&format!("{key}/feedback/{number}"), hours);
+        }
     }
 
     /// Bytes of memory held.

@@ -5,17 +5,19 @@
 //! back what its successors had booked and booking them anew.
 
 mod rare;
+mod to_date;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::axis::{Axis, Moment, Pane};
-use super::figures::{MoneyParts, Parts};
+use super::figures::{CostParts, MoneyParts, Parts};
 use super::prefix::{Cell, Edge, Prefix};
 use super::state::arrays::Visitor;
 use super::state::plain::plain;
 use crate::event::CostKind;
 
 use rare::{RareSum, Rarities};
+pub use to_date::ToDate;
 
 /// One pane's differences of a window.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
@@ -84,13 +86,35 @@ struct Till {
     cancellations: i64,
 }
 
+/// Prefix sums of [`Till`].
+#[derive(Debug, Clone, Copy, Default)]
+struct TillSum {
+    orders: i64,
+    revenue: i128,
+    refunds: i128,
+    cancellations: i128,
+}
+
+impl TillSum {
+    /// The money between two panes, costs excepted.
+    fn minus(&self, other: &TillSum) -> MoneyParts {
+        MoneyParts {
+            orders: self.orders - other.orders,
+            revenue: self.revenue - other.revenue,
+            refunds: self.refunds - other.refunds,
+            cancellations: self.cancellations - other.cancellations,
+            costs: CostParts::default(),
+        }
+    }
+}
+
 plain!(Till { orders, revenue, refunds, cancellations });
-plain!(MoneyParts { orders, revenue, refunds, cancellations });
+plain!(TillSum { orders, revenue, refunds, cancellations });
 
 impl Cell for Till {
-    type Sum = MoneyParts;
+    type Sum = TillSum;
     #[inline]
-    fn add_to(&self, sum: &mut MoneyParts) {
+    fn add_to(&self, sum: &mut TillSum) {
         sum.orders += self.orders;
         sum.revenue += i128::from(self.revenue);
         sum.refunds += i128::from(self.refunds);
@@ -364,19 +388,21 @@ impl Window {
     /// Shows every array to someone who saves or restores them.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         // The axis and A are the definition, which is in the key.
-        let Window { axis: _, active_for: _, people, tills } = self;
+        let Window { axis: _, active_for: _, people, tills, rare } = self;
         visitor.visit(&format!("{key}/people"), people);
         visitor.visit_list(&format!("{key}/till"), tills);
+        rare.show(key, visitor);
     }
 
     /// Adds the window of customers who are to be counted together with these from now on.
     pub fn absorb(&mut self, other: Window) {
-        let Window { axis: _, active_for: _, people, tills } = other;
+        let Window { axis: _, active_for: _, people, tills, rare } = other;
         self.people.absorb(people);
         if self.tills.len() < tills.len() {
             self.tills.resize_with(tills.len(), Prefix::default);
         }
         self.tills.iter_mut().zip(tills).for_each(|(mine, theirs)| mine.absorb(theirs));
+        self.rare.absorb(rare);
     }
 
     /// Bytes of memory held.

@@ -26,12 +26,14 @@ impl Engine {
         self.totals.feedback(kind, at.time);
         if kind == COMPLAINT {
             let belonging = self.belonging(slot);
-            self.at_earliest(slot, Rare::Complaint, at, |engine, sign| {
-                for silence in engine.silences(slot) {
-                    engine.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
-                    engine.segments.each(belonging.profile, |window| window.lost_complainer(&silence, sign));
-                }
-            });
+            self.at_earliest(slot, Rare::Complaint, at, |engine, sign| engine.book_complaint(slot, belonging, sign));
+        }
+    }
+
+    pub(in crate::engine) fn book_complaint(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
+        for silence in self.silences(slot) {
+            self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
+            self.segments.each(belonging.profile, |window| window.lost_complainer(&silence, sign));
         }
     }
 
@@ -84,7 +86,7 @@ impl Engine {
     }
 
     /// Referred from the first order on, or from the earliest mention where that is later.
-    fn book_referral(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
+    pub(in crate::engine) fn book_referral(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
         let Some(first) = belonging.first else { return };
         let by_first_order = self.customers.record(slot).has(Mark::Referred);
         let mention = if by_first_order { Some(first) } else { self.earliest(slot, Rare::Mention) };
@@ -95,7 +97,7 @@ impl Engine {
     }
 
     /// A customer with a cost from the first order on, or from the earliest cost where that is later.
-    fn book_coverage(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
+    pub(in crate::engine) fn book_coverage(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
         let (Some(first), Some(cost)) = (belonging.first, self.earliest(slot, Rare::Cost)) else { return };
         self.windows.iter_mut().for_each(|window| window.costed(cost.max(first), sign));
     }

@@ -6,30 +6,98 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::plain::plain;
 use super::rotation::oldest;
 use crate::engine::prefix::{Cell, Prefix};
 
 /// More numbered arrays than any list has.
 const MOST_IN_LIST: usize = 256;
 
+/// Something that files hold as an array of numbers, so that only the pieces of it are written that changed.
+pub trait Numbers: Sized {
+    /// The numbers.
+    fn numbers(&self) -> Vec<i64>;
+    /// What [`Numbers::numbers`] was asked of; `None` for numbers that mean nothing.
+    fn from_numbers(numbers: &[i64]) -> Option<Self>;
+}
+
+impl Numbers for i64 {
+    fn numbers(&self) -> Vec<i64> {
+        vec![*self]
+    }
+
+    fn from_numbers(numbers: &[i64]) -> Option<i64> {
+        let &[number] = numbers else { return None };
+        Some(number)
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Number {
+    number: i64,
+}
+
+plain!(Number { number });
+
+impl Cell for Number {
+    type Sum = i128;
+    fn add_to(&self, sum: &mut i128) {
+        *sum += i128::from(self.number);
+    }
+}
+
 /// Someone to whom every array is shown, to save it or to restore it.
 pub trait Visitor {
-    /// Looks at an array, or fills it.
-    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>);
+    /// Looks at an array, or fills it and returns `true`.
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool;
+
+    /// Says that what an array was filled with cannot be.
+    fn refuse(&mut self, key: &str);
 
     /// What lies below a key in the state that is restored: the next part of each key. Nothing while saving.
     fn names(&self, key: &str) -> Vec<String>;
 
     /// A list of arrays with their numbers as last part of the key; made as long as it was.
     fn visit_list<C: Cell>(&mut self, key: &str, list: &mut Vec<Prefix<C>>) {
-        let numbers = self.names(key).into_iter().filter_map(|name| name.parse::<usize>().ok());
-        let len = numbers.filter(|&number| number < MOST_IN_LIST).max().map_or(0, |number| number + 1);
+        let len = self.len_of_list(key);
         if list.len() < len {
             list.resize_with(len, Prefix::default);
         }
         for (number, array) in list.iter_mut().enumerate() {
             self.visit(&format!("{key}/{number}"), array);
+        }
+    }
+
+    /// How long a list of the state that is restored was.
+    fn len_of_list(&self, key: &str) -> usize {
+        let numbers = self.names(key).into_iter().filter_map(|name| name.parse::<usize>().ok());
+        numbers.filter(|&number| number < MOST_IN_LIST).max().map_or(0, |number| number + 1)
+    }
+
+    /// Looks at something that is held as numbers, or replaces it.
+    fn visit_numbers<T: Numbers>(&mut self, key: &str, thing: &mut T) {
+        let cells = thing.numbers().into_iter().map(|number| Number { number }).collect();
+        let mut array = Prefix::from_cells(cells);
+        if self.visit(key, &mut array) {
+            let numbers: Vec<_> = array.cells().iter().map(|cell| cell.number).collect();
+            match T::from_numbers(&numbers) {
+                Some(restored) => *thing = restored,
+                None => self.refuse(key),
+            }
+        }
+    }
+
+    /// As [`Visitor::visit_list`], of things that are held as numbers.
+    fn visit_numbers_list<T: Numbers + Default>(&mut self, key: &str, list: &mut Vec<T>) {
+        let len = self.len_of_list(key);
+        if list.len() < len {
+            list.resize_with(len, T::default);
+        }
+        for (number, thing) in list.iter_mut().enumerate() {
+            self.visit_numbers(&format!("{key}/{number}"), thing);
         }
     }
 }
@@ -67,7 +135,7 @@ pub struct PieceCut {
 }
 
 /// What is known of one array as it was last written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Mark {
     born: u64,
     /// The cut that last saw the array.
@@ -97,7 +165,7 @@ fn hash((_, skipped, bytes): (i32, u8, &[u8])) -> u128 {
 }
 
 /// How all arrays were last written.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Marks {
     marks: HashMap<String, Mark, foldhash::fast::FixedState>,
     /// Bytes that the last cut wrote because they changed, and bytes there were.
@@ -154,7 +222,7 @@ impl Saver<'_> {
 }
 
 impl Visitor for Saver<'_> {
-    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) {
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool {
         let old = self.marks.marks.get(key);
         // Two windows may be defined alike and share a key; once is enough.
         let full = self.due.remove(key) || old.is_none();
@@ -185,7 +253,10 @@ impl Visitor for Saver<'_> {
             self.cut.push(cut);
         }
         self.marks.marks.insert(key.to_owned(), mark);
+        false
     }
+
+    fn refuse(&mut self, _: &str) {}
 
     fn names(&self, _: &str) -> Vec<String> {
         Vec::new()
@@ -205,15 +276,26 @@ struct Stored {
 /// Puts arrays together from cuts.
 #[derive(Debug, Default)]
 pub struct Shelf {
+    /// What older cuts say is void.
+    from: u64,
     stored: BTreeMap<String, Stored>,
     marks: Marks,
     damaged: Option<String>,
 }
 
 impl Shelf {
+    /// For the arrays of the cuts from that one on.
+    #[must_use]
+    pub fn from(sequence: u64) -> Shelf {
+        Shelf { from: sequence, ..Shelf::default() }
+    }
+
     /// Takes what a cut holds of an array; of the newest cut first.
     pub fn add(&mut self, sequence: u64, array: ArrayCut) {
         let ArrayCut { key, born, header, pieces, bytes } = array;
+        if born < self.from {
+            return;
+        }
         let stored = self.stored.entry(key).or_insert_with(|| Stored { born, header, ..Stored::default() });
         if stored.born != born {
             return;
@@ -235,16 +317,24 @@ impl Shelf {
 }
 
 impl Visitor for Shelf {
-    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) {
-        let Some(stored) = self.stored.get(key) else { return };
+    fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool {
+        let Some(stored) = self.stored.get(key) else { return false };
         let pieces = stored.pieces.iter().map(|(&number, (skipped, bytes))| (number, *skipped, bytes.as_slice()));
         match Prefix::from_pieces(&stored.header, pieces).filter(|_| stored.whole) {
             Some(restored) => {
                 *array = restored;
                 self.marks.marks.insert(key.to_owned(), Mark::of(array, stored.born));
+                true
             }
-            None => self.damaged = Some(key.to_owned()),
+            None => {
+                self.refuse(key);
+                false
+            }
         }
+    }
+
+    fn refuse(&mut self, key: &str) {
+        self.damaged = Some(key.to_owned());
     }
 
     fn names(&self, key: &str) -> Vec<String> {

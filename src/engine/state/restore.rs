@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::arrays::{ArrayCut, Shelf};
 use super::rows::Aside;
-use super::{Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, put_aside, window_key};
+use super::{CurrencyState, Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, window_key};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
 use crate::engine::record::Known;
 use crate::engine::segments::{NO_PROFILE, Profile, UNKNOWN_PLACE};
 use crate::engine::spec::Spec;
+use crate::engine::window::{ToDate, Window};
 use crate::engine::{Engine, window_ids};
-use crate::event::{Currency, Time};
+use crate::event::Time;
 
 /// Why no engine can be made of a state. Its files are whole, so either they do not belong together or another version
 /// wrote them.
@@ -107,17 +108,20 @@ impl Restorer {
             lifecycle,
             cohorts,
             currencies,
+            feedback,
             first_event,
             first_order,
             folded_at,
+            arrays_from,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
             engine.clock.resume(topic, mark);
         }
         engine.dedup.iter_mut().zip(dedup).for_each(|(dedup, buckets)| dedup.resume(buckets));
-        let known = |code: String| Currency::from_code(&code).map_err(|_| RestoreError::Currency(code));
+        let known = |state: CurrencyState| state.currency().ok_or(RestoreError::Currency(state.code));
         engine.currencies = currencies.into_iter().map(known).collect::<Result<_, _>>()?;
+        engine.totals.resume(feedback);
         engine.first_event = first_event.map(Time::clamped);
         engine.first_order = first_order.map(Time::clamped);
         engine.folded_at = Time::clamped(folded_at);
@@ -137,10 +141,11 @@ impl Restorer {
             cohorts: cohorts == cohorts_key(spec),
         };
         engine.written.sequence = sequence;
+        engine.written.arrays_from = arrays_from;
         engine.written.buckets.resize((slots as usize).div_ceil(CHUNK), 0);
         engine.written.shards.iter_mut().for_each(|shards| shards.resize(SHARDS, 0));
         let taken = Slots(vec![0; (slots as usize).div_ceil(64)]);
-        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::default() })
+        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::from(arrays_from) })
     }
 
     /// Takes the next older cut.
@@ -181,6 +186,13 @@ impl Restorer {
         Places(state.iter().enumerate().map(place).collect())
     }
 
+    /// The number of a currency in which customers pay, by its code.
+    #[must_use]
+    pub fn currency(&self, code: &str) -> Option<u8> {
+        let place = self.engine.currencies.iter().position(|currency| currency.code() == code)?;
+        u8::try_from(place).ok()
+    }
+
     /// Whether nothing was found of a slot so far.
     #[inline]
     #[must_use]
@@ -203,7 +215,7 @@ impl Restorer {
         }
         if !aside.is_empty() {
             let aside = Aside::decode(aside).ok_or(RestoreError::Customer(slot))?;
-            put_aside(&mut self.engine.recent, &mut self.engine.journal, Slot(slot), aside);
+            self.engine.put_aside(Slot(slot), aside);
         }
         Ok(())
     }
@@ -242,15 +254,30 @@ impl Restorer {
         }
         engine.show_arrays(&kept, &mut shelf);
         engine.segments.absorb_gone(&scalars.dimensions, &kept.windows, &mut shelf);
+        let all = if kept.is_everything() { None } else { to_date(&engine.spec, &scalars, &mut shelf) };
         let (marks, damaged) = shelf.finish();
         if let Some(key) = damaged {
             return Err(RestoreError::Array(key));
         }
-        engine.written.marks = marks;
-        engine.written.changed = !kept.is_everything() || engine.segments.state() != scalars.dimensions;
+        if kept.is_everything() && engine.segments.state() == scalars.dimensions {
+            engine.written.marks = marks;
+        } else {
+            // All arrays are written anew, so that what older cuts say of something that was there before and comes
+            // back later is not taken for its content.
+            engine.written.changed = true;
+            engine.written.arrays_from = engine.written.sequence + 1;
+        }
         if !kept.is_everything() {
-            engine.seed(&kept);
+            engine.seed(&kept, all.as_ref());
         }
         Ok(engine)
     }
+}
+
+/// What every window counted so far, which may be one that is no longer there.
+fn to_date(spec: &Spec, scalars: &Scalars, shelf: &mut Shelf) -> Option<ToDate> {
+    let id = window_ids(spec).next()?;
+    let mut window = Window::new(spec.axis(id), spec.active_for(id));
+    window.show(&format!("window/{}", scalars.windows.first()?.key), shelf);
+    Some(window.to_date())
 }

@@ -102,6 +102,10 @@ pub struct Aside {
     pub sessions: Vec<i32>,
     /// What is booked anew if an earlier first order comes in, in log order.
     pub journal: Vec<Entry>,
+    /// When each [`crate::engine::extras::Rare`] first came, by its number.
+    pub extras: [Option<Time>; 3],
+    /// Net revenue by the number of each currency but the first, in minor units.
+    pub further: Vec<(u8, i64)>,
 }
 
 /// What a part of the encoding holds.
@@ -109,6 +113,8 @@ mod part {
     pub const ORDERS: u64 = 1;
     pub const SESSIONS: u64 = 2;
     pub const JOURNAL: u64 = 3;
+    pub const EXTRAS: u64 = 4;
+    pub const FURTHER: u64 = 5;
 }
 
 /// What an entry of the journal says.
@@ -122,7 +128,7 @@ mod booked {
 impl Aside {
     /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Aside { orders, sessions, journal } = self;
+        let Aside { orders, sessions, journal, extras, further } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
         encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
         encode_part(out, part::JOURNAL, journal, |out, entry| {
@@ -139,6 +145,15 @@ impl Aside {
                 put_signed(out, minor);
             }
         });
+        let extras: Vec<_> = (0_u64..).zip(extras).filter_map(|(what, time)| Some((what, (*time)?))).collect();
+        encode_part(out, part::EXTRAS, &extras, |out, &(what, time)| {
+            put_number(out, what);
+            put_signed(out, time.millis());
+        });
+        encode_part(out, part::FURTHER, further, |out, &(currency, minor)| {
+            put_number(out, u64::from(currency));
+            put_signed(out, minor);
+        });
     }
 
     /// Reads what [`Aside::encode`] wrote; `None` for anything else.
@@ -153,6 +168,14 @@ impl Aside {
                     part::ORDERS => aside.orders.push(take_time(&mut reader)?),
                     part::SESSIONS => aside.sessions.push(i32::try_from(reader.signed()?).ok()?),
                     part::JOURNAL => aside.journal.push(take_entry(&mut reader)?),
+                    part::EXTRAS => {
+                        let what = usize::try_from(reader.number()?).ok()?;
+                        *aside.extras.get_mut(what)? = Some(take_time(&mut reader)?);
+                    }
+                    part::FURTHER => {
+                        let currency = u8::try_from(reader.number()?).ok()?;
+                        aside.further.push((currency, reader.signed()?));
+                    }
                     _ => return None,
                 }
             }
@@ -207,8 +230,12 @@ mod tests {
             orders in prop::collection::vec(0..Time::MAX.millis(), 0..9),
             sessions in prop::collection::vec(any::<i32>(), 0..9),
             journal in prop::collection::vec(entry(), 0..9),
+            extras in any::<[Option<i64>; 3]>(),
+            further in prop::collection::vec(any::<(u8, i64)>(), 0..4),
         ) {
-            let aside = Aside { orders: orders.into_iter().map(Time::clamped).collect(), sessions, journal };
+            let orders = orders.into_iter().map(Time::clamped).collect();
+            let extras = extras.map(|time| time.map(Time::clamped));
+            let aside = Aside { orders, sessions, journal, extras, further };
             let mut bytes = Vec::new();
             aside.encode(&mut bytes);
             prop_assert_eq!(bytes.is_empty(), aside == Aside::default());

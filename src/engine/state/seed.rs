@@ -7,13 +7,13 @@ use crate::engine::customers::Slot;
 use crate::engine::journal::Booked;
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
 use crate::engine::spec::WindowId;
-use crate::engine::window::{Flow, OrderTerm, Sign, Window};
+use crate::engine::window::{Flow, OrderTerm, Sign, ToDate, Window};
 use crate::engine::{Engine, window_ids};
 use crate::event::{MINUTE, Time};
 
 impl Engine {
-    /// Books what is known into everything that `kept` does not name.
-    pub(super) fn seed(&mut self, kept: &Kept) {
+    /// Books what is known into everything that `kept` does not name; `all` is what every window counted so far.
+    pub(super) fn seed(&mut self, kept: &Kept, all: Option<&ToDate>) {
         // Everything is booked, then what is not new gives way to what was restored.
         let Kept {
             windows: kept_windows,
@@ -31,9 +31,13 @@ impl Engine {
         let fresh = Lifecycle::new(self.spec.lifecycle.clone());
         let lifecycle = std::mem::replace(&mut self.lifecycle, fresh);
         let cohorts = std::mem::take(&mut self.cohorts);
+        let totals = self.totals.clone();
         let slots: Vec<_> = self.customers.occupied().collect();
         slots.into_iter().for_each(|slot| self.seed_customer(slot));
         self.fold_seeded();
+        all.into_iter().for_each(|all| self.windows.iter_mut().for_each(|window| window.complete(all)));
+        // No definition changes what is counted over all time.
+        self.totals = totals;
         for ((window, restored), (_, kept)) in self.windows.iter_mut().zip(windows).zip(kept_windows) {
             if *kept {
                 *window = restored;
@@ -72,6 +76,7 @@ impl Engine {
         self.seed_stages(&orders, unknown);
         self.seed_visits(slot);
         self.seed_journal(slot);
+        self.seed_extras(slot);
     }
 
     /// The passages of long ago are not known: they are counted from the known orders.
@@ -118,6 +123,14 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What is rare: of long ago it is only known that it was.
+    fn seed_extras(&mut self, slot: Slot) {
+        let belonging = self.belonging(slot);
+        self.book_referral(slot, belonging, Sign::Add);
+        self.book_coverage(slot, belonging, Sign::Add);
+        self.book_complaint(slot, belonging, Sign::Add);
     }
 
     /// Folds what the restored arrays have folded, too.

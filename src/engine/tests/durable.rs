@@ -1,5 +1,6 @@
 //! An engine that is cut, abandoned and restored at random moments against one that never stops.
 
+use super::rates::{Rate, Rates};
 use super::*;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::state::Cut;
@@ -53,6 +54,18 @@ pub(crate) enum Answer {
     Raised,
 }
 
+/// What was sent, as an input.
+pub(super) fn input(sent: &Sent) -> Input {
+    if sent.fact == Fact::Erase { Input::Erase(id_of(sent)) } else { Input::Event(topic(sent), event(sent)) }
+}
+
+/// A yen is worth 0.61 cents from a month after the origin on; before, there is no rate.
+pub(super) fn rates(reporting: &str) -> Rates {
+    let day = zone::Day::try_from(ORIGIN / DAY).unwrap() + 30;
+    let [from, to] = ["JPY", reporting].map(|code| Currency::from_code(code).unwrap());
+    Rates::new(to, [(day, from, Rate::new(61, 4).unwrap())])
+}
+
 pub(crate) fn give(engine: &mut Engine, input: &Input) -> Answer {
     match input {
         Input::Event(topic, event) => Answer::Outcome(engine.apply(*topic, event)),
@@ -87,14 +100,16 @@ pub(crate) fn a_lively_engine() -> Engine {
         give(&mut engine, &bystander_order(n % 40));
         let time = Time::clamped(ORIGIN + n as i64 * 5 * HOUR - (n as i64 * 7_919) % DAY);
         let fact = match n % 5 {
-            0 => Fact::Order(0, n as i64, Some(["web", "app", "fax"][n % 3])),
-            1 => Fact::Order(1, n as i64, None),
+            0 => Fact::Order(0, n as i64, Some(["web", "app", "fax"][n % 3]), (n % 2 == 0).then_some("c9")),
+            1 => Fact::Order(1, n as i64, None, None),
             2 => Fact::Refund(0, 5),
             3 => Fact::Cancel(1, 7),
             _ => Fact::Session(0),
         };
-        let sent = Sent { customer: (n * n % 7) as u8, time, fact, id: Some(n as u32 / 2) };
-        give(&mut engine, &Input::Event(topic(&sent), event(&sent)));
+        let customer = (n * n % 7) as u8;
+        let sent = Sent { customer, time, fact, id: Some(n as u32 / 2) };
+        give(&mut engine, &input(&sent));
+        give(&mut engine, &input(&Sent { customer: customer / 2, time, fact: rare::nth(n as i64), id: None }));
     }
     engine
 }
@@ -132,6 +147,10 @@ pub(super) fn assert_same(spec: &Arc<Spec>, one: &mut Engine, other: &mut Engine
     prop_assert_eq!(one.tracked_customers(), other.tracked_customers());
     prop_assert_eq!((one.first_event(), one.first_order()), (other.first_event(), other.first_order()));
     prop_assert_eq!(&one.currencies, &other.currencies);
+    let ids = (0..IDS).map(|customer| format!("c{customer}")).chain((0..BYSTANDERS + 40).map(bystander));
+    for id in ids {
+        prop_assert_eq!(one.customer(&id), other.customer(&id), "{}", id);
+    }
     let now = one.clock.newest().unwrap_or(Time::MIN).millis();
     let begin = one.first_order().unwrap_or(Time::MIN);
     for back in [60 * DAY, 11 * DAY, 3 * DAY, DAY, HOUR, 0, -HOUR, -2 * DAY, -9 * DAY, -40 * DAY, -500 * DAY] {
@@ -177,7 +196,7 @@ impl Run {
         match *step {
             Step::Send => {
                 let Some(sent) = history.next() else { return Ok(()) };
-                self.give(Input::Event(topic(&sent), event(&sent)))
+                self.give(input(&sent))
             }
             Step::Erase(n) => self.give(Input::Erase(n.checked_sub(3).map_or_else(|| format!("c{n}"), bystander))),
             Step::Stir(n) => {
@@ -216,11 +235,13 @@ proptest! {
         steps in prop::collection::vec(step(), 1..90),
         zone in 0..2_usize,
         listed in any::<bool>(),
+        reporting in prop::option::of(prop::sample::select(vec!["EUR", "KWD"])),
     ) {
         let mut spec = spec(["UTC", "America/New_York"][zone]);
         if !listed {
             spec.dimensions[0].values.clear();
         }
+        spec.rates = reporting.map(rates);
         // Short enough that ids are forgotten, and that old panes are folded.
         spec.dedup_for = 3 * DAY;
         spec.history = Some(60 * DAY);
@@ -243,7 +264,7 @@ proptest! {
         run.step(&Step::Cut, &mut history)?;
         run.restart()?;
         for sent in history {
-            run.give(Input::Event(topic(&sent), event(&sent)))?;
+            run.give(input(&sent))?;
         }
         let Run { spec, mut steady, mut durable, .. } = run;
         assert_same(&spec, &mut durable, &mut steady)?;

@@ -1,14 +1,19 @@
 //! The arrays of a window that only what is rare is booked in: referrals, complaints and costs. Where there are none,
 //! they stay empty.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::Sign;
 use crate::engine::axis::Pane;
 use crate::engine::figures::{CostParts, MoneyParts};
 use crate::engine::prefix::{Cell, Edge, Prefix};
+use crate::engine::state::arrays::Visitor;
+use crate::engine::state::plain::plain;
 use crate::event::CostKind;
 
 /// One pane's differences.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub(super) struct RarePeople {
     pub referred: i32,
     pub lost_complainers: i32,
@@ -23,6 +28,9 @@ pub(super) struct RareSum {
     pub costed: i64,
 }
 
+plain!(RarePeople { referred, lost_complainers, costed });
+plain!(RareSum { referred, lost_complainers, costed });
+
 impl Cell for RarePeople {
     type Sum = RareSum;
     fn add_to(&self, sum: &mut RareSum) {
@@ -33,7 +41,8 @@ impl Cell for RarePeople {
 }
 
 /// One pane's costs of one currency, in minor units.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Costs {
     acquisition: i64,
     retention: i64,
@@ -42,11 +51,14 @@ struct Costs {
 
 /// Prefix sums of [`Costs`].
 #[derive(Debug, Clone, Copy, Default)]
-struct CostSum {
+pub(super) struct CostSum {
     acquisition: i128,
     retention: i128,
     events: i64,
 }
+
+plain!(Costs { acquisition, retention, events });
+plain!(CostSum { acquisition, retention, events });
 
 impl Cell for Costs {
     type Sum = CostSum;
@@ -115,6 +127,38 @@ impl Rarities {
         for costs in &mut self.costs {
             costs.fold_before(limit);
         }
+    }
+
+    /// Shows every array to someone who saves or restores them.
+    pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        let Rarities { people, costs } = self;
+        visitor.visit(&format!("{key}/rare"), people);
+        visitor.visit_list(&format!("{key}/cost"), costs);
+    }
+
+    /// Adds those of customers who are to be counted together with these from now on.
+    pub fn absorb(&mut self, other: Rarities) {
+        let Rarities { people, costs } = other;
+        self.people.absorb(people);
+        if self.costs.len() < costs.len() {
+            self.costs.resize_with(costs.len(), Prefix::default);
+        }
+        self.costs.iter_mut().zip(costs).for_each(|(mine, theirs)| mine.absorb(theirs));
+    }
+
+    /// All costs so far, by the number of the currency.
+    pub fn costs_to_date(&self) -> Vec<CostSum> {
+        self.costs.iter().map(|costs| costs.upto(Pane::MAX)).collect()
+    }
+
+    /// Counts so many customers with a cost, and these costs by currency, as if they lay before all panes. Called
+    /// before any cost is booked.
+    pub fn complete(&mut self, costed: i64, sums: &[CostSum]) {
+        self.people.add_before_all(&RareSum { costed, ..RareSum::default() });
+        if self.costs.len() < sums.len() {
+            self.costs.resize_with(sums.len(), Prefix::default);
+        }
+        self.costs.iter_mut().zip(sums).for_each(|(costs, sum)| costs.add_before_all(sum));
     }
 
     /// Bytes of memory held.
