@@ -344,11 +344,11 @@ fn amounts_without_a_rate_are_counted_and_the_others_shown_converted() {
         background: &background,
         now: Instant::now(),
     };
-    // Of cora's two orders in JPY the first lies a day before the rate; its copy does not count.
+    // Of cora's two orders in JPY the first lies a day before the rate, and so does the cost; the copy does not count.
     assert_values(
         &parse(&encode(&scrape).unwrap()),
         &[
-            ("retentiond_unconverted_total{currency=\"JPY\"}", 1.0),
+            ("retentiond_unconverted_total{currency=\"JPY\"}", 2.0),
             ("retentiond_unconverted_total{currency=\"GBP\"}", 0.0),
             ("retentiond_window_currency_orders{window=\"30d\",currency=\"JPY\"}", 2.0),
             ("retentiond_window_currency_orders{window=\"30d\",currency=\"reporting\"}", 2.0),
