@@ -20,7 +20,8 @@ const BEGIN: i64 = 20_000 * DAY;
 
 fn remember(dedup: &mut Dedup, number: u64, time: Time) {
     let id = format!("order-{number}");
-    let seen = dedup.is_duplicate(fingerprint(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), EventType::Order, &id), time);
+    let seen =
+        dedup.is_duplicate(fingerprint(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), EventType::Order, &id), time, time);
     assert!(!seen, "every id is new");
 }
 

@@ -1,7 +1,8 @@
 //! Recognising second copies: exact 64-bit fingerprints, forgotten a fixed span of event time after they were seen.
 //!
 //! Never a Bloom filter: it would take a real order for a copy. A fingerprint is tagged with the time bucket in which it
-//! was seen. The tables are sharded, so that growing and sweeping never touch more than a small part at once.
+//! was seen, or that of its event where the event is ahead of the clock: the event itself may move time on so far that it
+//! would be forgotten at once. The tables are sharded, so that growing and sweeping never touch more than a small part at once.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -13,15 +14,17 @@ use crate::event::{DAY, EventType, Time};
 /// How many parts the fingerprints of a class are in.
 pub const SHARDS: usize = 64;
 
-/// How many buckets one byte can tell apart without mistaking an expired one for a fresh one.
+/// How many buckets an id lives at most.
 const MAX_LIVE_BUCKETS: i64 = 120;
+/// A jump over more buckets than this would run around the 16 bits of a tag.
+const MAX_JUMP: i64 = 16_000;
 
-/// A remembered fingerprint and the low byte of its bucket's number; 9 bytes.
+/// A remembered fingerprint and the low 16 bits of its bucket's number; 10 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(Rust, packed)]
 struct Seen {
     fingerprint: u64,
-    bucket: u8,
+    bucket: u16,
 }
 
 /// The fingerprints of the events of one class, such as sessions.
@@ -80,9 +83,9 @@ impl Dedup {
     }
 
     /// Remembers a fingerprint; `true` when it was remembered already. `clock` is the class's time: it moves the
-    /// buckets on, and never back.
+    /// buckets on, and never back. `time` is the event's own.
     #[inline]
-    pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time) -> bool {
+    pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time, time: Time) -> bool {
         let bucket = clock.millis() / self.width;
         if bucket > self.current {
             self.advance(bucket);
@@ -91,7 +94,8 @@ impl Dedup {
             self.sweep_one();
         }
         let (current, life) = (self.current, self.life);
-        let tag = current as u8;
+        let bucket = current.max((time.millis() / self.width).min(current + MAX_JUMP));
+        let tag = bucket as u16;
         let shard = &mut self.shards[shard_of(fingerprint)];
         match shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint) {
             Entry::Occupied(mut entry) => {
@@ -107,14 +111,14 @@ impl Dedup {
             }
         }
         if let Some(fresh) = &mut self.fresh {
-            fresh.push((fingerprint, current));
+            fresh.push((fingerprint, bucket));
         }
         false
     }
 
     fn advance(&mut self, bucket: i64) {
-        if self.current != i64::MIN && bucket - self.current > 255 - MAX_LIVE_BUCKETS {
-            // Everything is long expired, and the byte would run around.
+        if self.current != i64::MIN && bucket - self.current > MAX_JUMP {
+            // Everything is long expired, and the tags would run around.
             self.shards.iter_mut().for_each(HashTable::clear);
         }
         while self.sweep < SHARDS {
@@ -196,13 +200,13 @@ impl Dedup {
     /// Remembers again what was seen in a bucket of that width; what is remembered already stands. Behind
     /// [`Dedup::resume`].
     pub fn remember(&mut self, (fingerprint, bucket): Fingerprint, width: i64) {
-        let bucket = convert(bucket, width, self.width).min(self.current);
+        let bucket = convert(bucket, width, self.width).min(self.current + MAX_JUMP);
         if self.current - bucket > self.life {
             return;
         }
         let shard = &mut self.shards[shard_of(fingerprint)];
         let entry = shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint);
-        entry.or_insert(Seen { fingerprint, bucket: bucket as u8 });
+        entry.or_insert(Seen { fingerprint, bucket: bucket as u16 });
     }
 
     /// How many fingerprints are remembered.
@@ -235,9 +239,9 @@ fn convert(bucket: i64, width: i64, into: i64) -> i64 {
     if width == into { bucket } else { ((bucket + 1) * width - 1).div_euclid(into) }
 }
 
-/// How many buckets ago a tag was current.
-fn age(current: i64, tag: u8) -> i64 {
-    i64::from((current as u8).wrapping_sub(tag))
+/// How many buckets ago a tag was current; negative for one that lies ahead.
+fn age(current: i64, tag: u16) -> i64 {
+    i64::from((current as u16).wrapping_sub(tag).cast_signed())
 }
 
 #[cfg(test)]
@@ -251,13 +255,28 @@ mod tests {
     #[test]
     fn an_id_is_remembered_for_its_span_and_then_forgotten() {
         let mut dedup = Dedup::new(7 * DAY);
+        let mut seen = |day: i64| dedup.is_duplicate(42, Time::clamped(day * DAY), Time::clamped(day * DAY));
+        assert!(!seen(100));
+        assert!(seen(100));
+        assert!(seen(107));
+        assert!(!seen(108));
+        assert!(seen(115));
+        assert!(!seen(9_000));
+    }
+
+    #[test]
+    fn an_event_that_moves_time_on_far_is_remembered_from_its_own_time() {
+        let mut dedup = Dedup::new(3 * DAY);
         let on = |day: i64| Time::clamped(day * DAY);
-        assert!(!dedup.is_duplicate(42, on(100)));
-        assert!(dedup.is_duplicate(42, on(100)));
-        assert!(dedup.is_duplicate(42, on(107)));
-        assert!(!dedup.is_duplicate(42, on(108)));
-        assert!(dedup.is_duplicate(42, on(115)));
-        assert!(!dedup.is_duplicate(42, on(9_000)));
+        assert!(!dedup.is_duplicate(1, on(100), on(100)));
+        assert!(!dedup.is_duplicate(2, on(100), on(104)));
+        assert!(dedup.is_duplicate(2, on(104), on(104)));
+        assert!(dedup.is_duplicate(2, on(107), on(104)));
+        assert!(!dedup.is_duplicate(2, on(108), on(108)));
+        // Another topic may hold the clock back for years.
+        assert!(!dedup.is_duplicate(3, on(108), on(4_000)));
+        assert!((108..4_003).step_by(7).all(|day| dedup.is_duplicate(3, on(day), on(day))));
+        assert!(!dedup.is_duplicate(3, on(4_004), on(4_004)));
     }
 
     #[test]
@@ -289,7 +308,7 @@ mod tests {
                 if !expected {
                     model.insert(id, day);
                 }
-                prop_assert_eq!(dedup.is_duplicate(fingerprint, Time::clamped(day * DAY)), expected);
+                prop_assert_eq!(dedup.is_duplicate(fingerprint, Time::clamped(day * DAY), Time::clamped(day * DAY)), expected);
             }
             prop_assert!(dedup.len() <= 40);
         }

@@ -177,7 +177,7 @@ impl Engine {
         if let Some(id) = event.kind.id() {
             let fingerprint = dedup::fingerprint(key.hash(), event.kind.event_type(), id);
             let time = self.clock.of_class(class, event.time);
-            if self.dedup[class as usize].is_duplicate(fingerprint, time) {
+            if self.dedup[class as usize].is_duplicate(fingerprint, time, event.time) {
                 return Outcome::Duplicate;
             }
         }

@@ -384,6 +384,28 @@ fn an_erased_customer_is_lost_in_due_time_and_a_new_one_afterwards() {
 }
 
 #[test]
+fn a_copy_of_the_event_that_moved_time_on_is_a_copy() {
+    let mut short = spec("UTC");
+    short.dedup_for = 3 * DAY;
+    let mut engine = Engine::new(Arc::new(short));
+    let order = |id: u32, day: i64| Sent {
+        customer: 1,
+        time: Time::clamped(ORIGIN + day * DAY),
+        fact: Fact::Order(0, 100, None, None),
+        id: Some(id),
+    };
+    for (sent, outcome) in [
+        (order(1, 0), Outcome::Applied),
+        (order(2, 30), Outcome::Applied),
+        (order(2, 30), Outcome::Duplicate),
+        (order(2, 29), Outcome::Duplicate),
+        (order(1, 0), Outcome::TooLate),
+    ] {
+        assert_eq!(engine.apply(0, &event(&sent)), outcome, "{sent:?}");
+    }
+}
+
+#[test]
 fn a_series_equals_the_figures_of_its_panes_and_reaches_into_the_future() {
     let spec = Arc::new(spec("Europe/Oslo"));
     let (mut engine, mut model) = (Engine::new(Arc::clone(&spec)), Model::default());
