@@ -169,7 +169,7 @@ fn a_dimension_that_comes_back_begins_anew() {
     let without = Arc::new(without);
     let order = |customer: u8, hours: i64| {
         let time = Time::clamped(ORIGIN + hours * HOUR);
-        vec![Sent { customer, time, fact: Fact::Order(0, 5, Some("web")), id: None }]
+        vec![Sent { customer, time, fact: Fact::Order(0, 5, Some("web"), None), id: None }]
     };
     let mut chain = Chain::default();
     let mut engine = Engine::new(Arc::clone(&with));
