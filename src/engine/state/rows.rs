@@ -102,7 +102,7 @@ pub struct Aside {
     pub sessions: Vec<i32>,
     /// What is booked anew if an earlier first order comes in, in log order.
     pub journal: Vec<Entry>,
-    /// When each [`crate::engine::extras::Rare`] first came, by its number.
+    /// When mention, complaint and cost first came, as far as that still matters.
     pub extras: [Option<Time>; 3],
     /// Net revenue by the number of each currency but the first, in minor units.
     pub further: Vec<(u8, i64)>,
