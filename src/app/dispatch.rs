@@ -112,6 +112,8 @@ pub struct Dispatcher<C: GroupClient> {
     read: BTreeSet<TopicPartition>,
     /// The life of each partition that is read.
     running: BTreeMap<Partition, Life>,
+    /// How many engines of a partition are dropped and not yet gone: their reports mean nothing.
+    forgetting: BTreeMap<Partition, u32>,
     /// Partitions of which nothing more is handed out.
     stopped: BTreeSet<Partition>,
     /// Partitions that begin, until they are assigned.
@@ -177,6 +179,7 @@ impl<C: GroupClient> Dispatcher<C> {
             progress: BTreeMap::new(),
             read: BTreeSet::new(),
             running: BTreeMap::new(),
+            forgetting: BTreeMap::new(),
             stopped: BTreeSet::new(),
             beginning: BTreeSet::new(),
             loaded: BTreeMap::new(),
@@ -250,7 +253,7 @@ impl<C: GroupClient> Dispatcher<C> {
             }
             match polled {
                 Polled::Records(at, batch) => self.hand_out(at, batch, latest, read)?,
-                Polled::End { at, offset } => self.pool.end(at, offset).map_err(gone)?,
+                Polled::End { at, offset } => self.hand_out_end(at, offset)?,
                 Polled::Assigned(given) => self.rebalance(rebalance::Event::Assigned(given))?,
                 Polled::Revoked(taken) => self.rebalance(rebalance::Event::Revoked(taken))?,
                 Polled::Lost(taken) => {
@@ -318,6 +321,14 @@ impl<C: GroupClient> Dispatcher<C> {
         self.pool.records(at, batch, latest, read).map_err(gone)
     }
 
+    /// An end says that everything before it was handed out, which is not so where batches are passed over.
+    fn hand_out_end(&mut self, at: TopicPartition, offset: i64) -> Result<(), SourceError> {
+        if self.stopped.contains(&at.partition) || !self.progress.contains_key(&at) {
+            return Ok(());
+        }
+        self.pool.end(at, offset).map_err(gone)
+    }
+
     fn trouble(&mut self, text: String) {
         let known = self.status.borrow().trouble.as_deref() == Some(&text);
         if !known {
@@ -334,11 +345,24 @@ impl<C: GroupClient> Dispatcher<C> {
     fn take_reports(&mut self) -> Result<(), SourceError> {
         while let Ok(report) = self.reports.try_recv() {
             match report {
+                // What a dropped engine did before it was gone will be done again.
+                Report::Applied(applied) if self.forgetting.contains_key(&applied.at.partition) => {}
+                Report::Cut(partition, ..) if self.forgetting.contains_key(&partition) => {}
                 Report::Applied(applied) => self.applied(&applied),
                 Report::Cut(partition, cut, taken) => self.cut_taken(partition, CutId(cut), taken)?,
+                Report::Forgotten(partition) => self.forgotten(partition),
             }
         }
         Ok(())
+    }
+
+    fn forgotten(&mut self, partition: Partition) {
+        if let Some(count) = self.forgetting.get_mut(&partition) {
+            *count -= 1;
+            if *count == 0 {
+                self.forgetting.remove(&partition);
+            }
+        }
     }
 
     fn applied(&mut self, applied: &Applied<C::Batch>) {

@@ -156,7 +156,7 @@ impl Source {
         let kafka = kafka_settings(&self.settings);
         let instance = self.settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default();
         let store = self.open_store()?;
-        let _lock = lock(&store, &instance)?;
+        let _lock = lock(&store, &format!("{}-{instance}", kafka.group_id))?;
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };

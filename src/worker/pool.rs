@@ -82,6 +82,8 @@ pub enum Report<B> {
     Applied(Applied<B>),
     /// A cut is taken; everything reported before belongs to it. `None`: nothing was read since the last one.
     Cut(Partition, u64, Option<Taken>),
+    /// The engine of a partition is dropped: what was reported of it before means nothing any more.
+    Forgotten(Partition),
 }
 
 /// The worker threads.
@@ -140,7 +142,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Park(partition)).map_err(|_| Stopped)
     }
 
-    /// Drops the engine of a partition, behind everything queued.
+    /// Drops the engine of a partition, behind everything queued; [`Report::Forgotten`] tells that it is gone.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -246,7 +248,10 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
             Work::Begin { partition, engine, next } => worker.begin(partition, *engine, next),
             Work::Unpark(partition, reply) => _ = reply.send(worker.unpark(partition)),
             Work::Park(partition) => worker.park(partition),
-            Work::Forget(partition) => worker.forget(partition),
+            Work::Forget(partition) => {
+                worker.forget(partition);
+                _ = reports.send(Report::Forgotten(partition));
+            }
             Work::Cut(partition, cut) => {
                 _ = reports.send(Report::Cut(partition, cut, worker.cut(partition, cut)));
             }

@@ -88,6 +88,9 @@ impl Launch {
         if let Some(port) = self.http_port {
             command.env("RETENTIOND__HTTP__LISTEN", format!("127.0.0.1:{port}"));
         }
+        // One store for all: each group has a directory of its own in it.
+        let store = scratch().join(format!("store-{}", std::process::id()));
+        command.env("RETENTIOND__CHECKPOINT__URL", format!("file://{}", store.display()));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(File::create(dir.path().join("stdout")).expect("a file for standard output"));
         command.stderr(File::create(dir.path().join("stderr")).expect("a file for standard error"));

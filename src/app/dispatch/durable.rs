@@ -28,6 +28,10 @@ impl<C: GroupClient> Dispatcher<C> {
     /// Takes a step of the rebalance protocol, and passes on what it means for the state.
     pub(super) fn rebalance(&mut self, event: rebalance::Event) -> Result<(), SourceError> {
         let closing = matches!(event, rebalance::Event::Closing);
+        let overtaken = match event {
+            rebalance::Event::Lost(_) => self.overtake()?,
+            _ => Vec::new(),
+        };
         let (next, commands) = rebalance::step(&self.group, event);
         self.group = next;
         let mut stopped: Vec<Partition> = Vec::new();
@@ -48,10 +52,13 @@ impl<C: GroupClient> Dispatcher<C> {
                     self.client.incremental_assign(&[])?;
                     tracing::debug!(?these, "assigned once their state is there");
                 }
-                rebalance::Command::Unassign(these) => match std::mem::take(&mut stopped) {
-                    none if none.is_empty() => self.unassign(these)?,
-                    stopped => self.give_up(stopped, in_order, Some(these))?,
-                },
+                rebalance::Command::Unassign(mut these) => {
+                    these.extend(&overtaken);
+                    match std::mem::take(&mut stopped) {
+                        none if none.is_empty() => self.unassign(these)?,
+                        stopped => self.give_up(stopped, in_order, Some(these))?,
+                    }
+                }
                 // Once everything is given back, by `close`.
                 rebalance::Command::Close => {}
             }
@@ -66,6 +73,19 @@ impl<C: GroupClient> Dispatcher<C> {
             self.publish();
         }
         Ok(())
+    }
+
+    /// What is being given back is lost meanwhile: it is given up at once, and answered for with the loss.
+    fn overtake(&mut self) -> Result<Vec<TopicPartition>, SourceError> {
+        let (mut answer, mut lost) = (Vec::new(), Vec::new());
+        for release in &mut self.releases {
+            answer.extend(release.unassign.take().unwrap_or_default());
+            lost.extend(&release.waiting);
+        }
+        if !lost.is_empty() {
+            self.step(Event::Lost(lost))?;
+        }
+        Ok(answer)
     }
 
     /// Gives partitions up, and answers the group once all are released.
@@ -202,7 +222,8 @@ impl<C: GroupClient> Dispatcher<C> {
     /// Assigns what began in this round, all at once.
     pub(super) fn assign_beginning(&mut self) -> Result<(), SourceError> {
         let beginning = std::mem::take(&mut self.beginning);
-        if beginning.is_empty() || !self.releases.is_empty() && self.client.protocol() == RebalanceProtocol::Eager {
+        // What is answered to the group now would answer a revocation that is not done yet.
+        if beginning.is_empty() || !self.releases.is_empty() {
             self.beginning = beginning;
             return Ok(());
         }
@@ -210,6 +231,11 @@ impl<C: GroupClient> Dispatcher<C> {
             RebalanceProtocol::Eager => self.assign_running()?,
             RebalanceProtocol::Incremental => {
                 let starts = self.starts(|partition| beginning.contains(&partition));
+                // A partition that began anew while it was ours is read from elsewhere.
+                let again: Vec<_> = starts.iter().map(|(at, _)| *at).filter(|at| self.read.contains(at)).collect();
+                if !again.is_empty() {
+                    self.client.unassign(&again)?;
+                }
                 self.read.extend(starts.iter().map(|(at, _)| *at));
                 self.client.incremental_assign(&starts)?;
             }
@@ -343,6 +369,7 @@ impl<C: GroupClient> Dispatcher<C> {
         // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
         self.files.remove(&partition);
         self.outbox.drop(partition);
+        *self.forgetting.entry(partition).or_default() += 1;
         self.pool.forget(partition).map_err(gone)
     }
 
