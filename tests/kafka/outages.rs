@@ -152,14 +152,30 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
 }
 
 #[test]
-fn of_two_replicas_with_one_name_the_older_gives_way() {
+fn of_two_replicas_with_one_name_and_one_directory_the_newer_gives_way() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 1);
     let mut older = rig.launch("twin").start();
     older.wait_ready(PATIENCE);
     let mut newer = rig.launch("twin").start();
+    assert_eq!(newer.wait_exit(PATIENCE).code(), Some(75), "{}", newer.stderr());
+    assert!(newer.stderr().contains("kafka.instance_id"), "{}", newer.stderr());
+    older.wait_ready(PATIENCE);
+}
+
+#[test]
+fn of_two_replicas_with_one_name_the_older_gives_way_and_another_store_is_not_begun_with() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 1);
+    let mut older = rig.launch("twin").start();
+    older.wait_ready(PATIENCE);
+    let elsewhere = tempfile::tempdir_in(scratch()).unwrap();
+    let url = format!("file://{}", elsewhere.path().display());
+    let mut newer = rig.launch("twin").env("RETENTIOND__CHECKPOINT__URL", &url).start();
     assert_eq!(older.wait_exit(PATIENCE).code(), Some(75), "{}", older.stderr());
     assert!(older.stderr().contains("kafka.instance_id"), "{}", older.stderr());
-    newer.wait_ready(PATIENCE);
+    poll_until("the store is noticed", PATIENCE, || newer.get("/readyz").1.contains("checkpoint.url"));
+    assert_eq!(newer.get("/readyz").0, 503);
 }
