@@ -41,6 +41,7 @@ fn spec() -> Spec {
         history: Some(1_100 * DAY),
         topics: vec![true],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: Vec::new() }],
+        rates: None,
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
     }
 }

@@ -107,7 +107,9 @@ impl Committer {
 
     fn send(&self, job: Job) {
         // A thread that has ended says nothing more, and the stop that ended it is under way.
-        _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        if let Some(jobs) = &self.jobs {
+            _ = jobs.send(job);
+        }
     }
 }
 

@@ -43,6 +43,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const STOP_BUDGET: Duration = Duration::from_secs(25);
 /// How long one question about the topics' ids may take.
 const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
+/// A file that is not finished after this long will never be.
+const UNFINISHED_FOR: Duration = Duration::from_secs(600);
 /// Bytes of dead letters that wait for their transaction at most before a cut is taken for them.
 const OUTBOX_LIMIT: u64 = 32 << 20;
 /// How many intervals the state of a partition is kept that was given up, in case it returns.
@@ -299,7 +301,7 @@ fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
-            if let Err(error) = store.sweep_unfinished() {
+            if let Err(error) = store.sweep_unfinished(UNFINISHED_FOR) {
                 warn!("unfinished files stay behind: {error}");
             }
             Ok(Some(file))

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
@@ -213,15 +214,17 @@ impl Store {
         Ok(names)
     }
 
-    /// Deletes what unfinished writes have left in a local directory, which nothing else shows or deletes. Only for the
-    /// one who is alone there. Returns how many there were.
+    /// Deletes what unfinished writes have left in a local directory, which nothing else shows or deletes.
+    /// Returns how many there were.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn sweep_unfinished(&self) -> Result<usize, StoreError> {
+    pub fn sweep_unfinished(&self, older_than: Duration) -> Result<usize, StoreError> {
         match &self.directory {
             None => Ok(0),
-            Some(directory) => sweep(directory).map_err(|error| self.explain_io("unfinished files", &error)),
+            Some(directory) => {
+                sweep(directory, older_than).map_err(|error| self.explain_io("unfinished files", &error))
+            }
         }
     }
 
@@ -317,7 +320,7 @@ fn open_bucket(url: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
 }
 
 /// Deletes files named like `x.parquet#1`, which a crash in the middle of a write leaves.
-fn sweep(directory: &LocalPath) -> io::Result<usize> {
+fn sweep(directory: &LocalPath, older_than: Duration) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -327,13 +330,22 @@ fn sweep(directory: &LocalPath) -> io::Result<usize> {
             .and_then(|name| name.rsplit_once('#'))
             .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
         if entry.file_type()?.is_dir() {
-            swept += sweep(&entry.path())?;
-        } else if is_unfinished {
+            swept += sweep(&entry.path(), older_than)?;
+        } else if is_unfinished && is_older(&entry, older_than)? {
             std::fs::remove_file(entry.path())?;
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// A file that was written lately may be another replica's that is still at it. One that is gone meanwhile is nobody's.
+fn is_older(entry: &std::fs::DirEntry, than: Duration) -> io::Result<bool> {
+    match entry.metadata().and_then(|metadata| metadata.modified()) {
+        Ok(modified) => Ok(modified.elapsed().is_ok_and(|age| age >= than)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -390,8 +402,8 @@ mod tests {
         }
         fs::write(directory.path().join("g/notes#today"), "mine").unwrap();
         assert_eq!(store.list("g/p0").await.unwrap(), ["g/p0/a.state"], "listings do not show them");
-        assert_eq!(store.sweep_unfinished().unwrap(), 3);
-        assert_eq!(store.sweep_unfinished().unwrap(), 0);
+        assert_eq!(store.sweep_unfinished(Duration::ZERO).unwrap(), 3);
+        assert_eq!(store.sweep_unfinished(Duration::ZERO).unwrap(), 0);
         assert!(directory.path().join("g/notes#today").exists() && directory.path().join("g/p0/a.state").exists());
     }
 

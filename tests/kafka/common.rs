@@ -58,7 +58,6 @@ impl Rig {
 brokers = "{brokers}"
 group_id = "{group}"
 instance_id = "{instance}"
-delivery = "at_least_once"
 {kafka}
 [kafka.options]
 "session.timeout.ms" = "6000"

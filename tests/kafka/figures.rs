@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::common::{PATIENCE, Rig, assert_equals_replay, metrics, readiness, summary};
 use crate::support::daemon::Daemon;
 use crate::support::history::{self, Sale};
-use crate::support::kafka::Broker;
+use crate::support::kafka::{Broker, Committed};
 use crate::support::{cli, kafka, oracle, scratch, wait_for};
 
 /// What is known of the data, for the daemon and `replay` alike: without it the beginning would be found from the
