@@ -110,8 +110,6 @@ pub struct Scalars {
     pub first_order: Option<i64>,
     /// Up to where old panes were folded.
     pub folded_at: i64,
-    /// The first cut whose arrays mean something: before, a definition was another one.
-    pub arrays_from: u64,
 }
 
 /// A currency as files hold it.
@@ -153,8 +151,6 @@ pub(super) struct Written {
     buckets: Rotation,
     shards: [Rotation; 2],
     marks: Marks,
-    /// See [`Scalars::arrays_from`].
-    arrays_from: u64,
 }
 
 impl Written {
@@ -322,7 +318,6 @@ impl Engine {
             first_event: first_event.map(Time::millis),
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
-            arrays_from: written.arrays_from,
         }
     }
 

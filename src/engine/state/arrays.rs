@@ -276,26 +276,15 @@ struct Stored {
 /// Puts arrays together from cuts.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    /// What older cuts say is void.
-    from: u64,
     stored: BTreeMap<String, Stored>,
     marks: Marks,
     damaged: Option<String>,
 }
 
 impl Shelf {
-    /// For the arrays of the cuts from that one on.
-    #[must_use]
-    pub fn from(sequence: u64) -> Shelf {
-        Shelf { from: sequence, ..Shelf::default() }
-    }
-
     /// Takes what a cut holds of an array; of the newest cut first.
     pub fn add(&mut self, sequence: u64, array: ArrayCut) {
         let ArrayCut { key, born, header, pieces, bytes } = array;
-        if born < self.from {
-            return;
-        }
         let stored = self.stored.entry(key).or_insert_with(|| Stored { born, header, ..Stored::default() });
         if stored.born != born {
             return;

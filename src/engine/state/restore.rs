@@ -112,7 +112,6 @@ impl Restorer {
             first_event,
             first_order,
             folded_at,
-            arrays_from,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
@@ -141,11 +140,10 @@ impl Restorer {
             cohorts: cohorts == cohorts_key(spec),
         };
         engine.written.sequence = sequence;
-        engine.written.arrays_from = arrays_from;
         engine.written.buckets.resize((slots as usize).div_ceil(CHUNK), 0);
         engine.written.shards.iter_mut().for_each(|shards| shards.resize(SHARDS, 0));
         let taken = Slots(vec![0; (slots as usize).div_ceil(64)]);
-        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::from(arrays_from) })
+        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::default() })
     }
 
     /// Takes the next older cut.
@@ -262,10 +260,9 @@ impl Restorer {
         if kept.is_everything() && engine.segments.state() == scalars.dimensions {
             engine.written.marks = marks;
         } else {
-            // All arrays are written anew, so that what older cuts say of something that was there before and comes
-            // back later is not taken for its content.
+            // All arrays are written anew, after which no older cut is needed: what it says of something that was
+            // there before, went and came back would be taken for its content.
             engine.written.changed = true;
-            engine.written.arrays_from = engine.written.sequence + 1;
         }
         if !kept.is_everything() {
             engine.seed(&kept, all.as_ref());

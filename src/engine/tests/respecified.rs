@@ -60,8 +60,11 @@ proptest! {
         let (old, new) = (Arc::new(old), Arc::new(new));
         let (before, after) = history.split_at(at.min(history.len()));
         let model = model_of(&history);
+        let mut steady = Engine::new(Arc::clone(&new));
+        feed(&mut steady, &history);
         let mut exact = 0;
         for mut engine in moved(&old, &new, before, after) {
+            assert_same_of_all_time(&engine, &steady, &model)?;
             for window in window_ids(&new) {
                 let stays = matches!(window, WindowId::Rolling(1..)) || (!zone && window != WindowId::Calendar(0));
                 let stays = stays && window != WindowId::Rolling(0);
@@ -194,6 +197,18 @@ fn a_dimension_that_comes_back_begins_anew() {
     }
 }
 
+/// What depends on no definition is the same at once.
+fn assert_same_of_all_time(one: &Engine, other: &Engine, model: &Model) -> Result<(), TestCaseError> {
+    for at in model.accepted.iter().step_by(5).map(|sent| sent.time.plus(LATENESS)) {
+        prop_assert_eq!(one.totals(at), other.totals(at), "at {}", at);
+        prop_assert_eq!(one.distributions(at), other.distributions(at), "at {}", at);
+    }
+    for id in (0..IDS).map(|customer| format!("c{customer}")) {
+        prop_assert_eq!(one.customer(&id), other.customer(&id), "{}", id);
+    }
+    Ok(())
+}
+
 fn assert_same_segments(
     spec: &Spec,
     one: &mut Engine,
@@ -292,4 +307,27 @@ fn what_is_booked_in_a_reporting_currency_stays_and_another_one_begins_empty() {
     assert_eq!(told(&[&cheap, &francs], |part| part), [("CHF", 4 * 300)]);
     assert_eq!(told(&[&cheap, &francs, &cheap], |part| part), [("EUR", 400 + 400)]);
     assert_eq!(told(&[&cheap, &under(None)], |part| part), []);
+}
+
+/// Before it is complete, an added window counts what is rare as far as it is known.
+#[test]
+fn what_is_rare_is_known_in_a_window_added_later() {
+    let without = Spec { rolling: spec("UTC").rolling.split_off(1), ..spec("UTC") };
+    let with = spec("UTC");
+    let facts = [
+        (0, Fact::Order(0, 100, Some("web"), Some("c9"))),
+        (1, Fact::Feedback("complaint")),
+        (2, Fact::Cost(CostKind::Retention, 0, 7)),
+    ];
+    let sent = |(day, fact)| Sent { customer: 1, time: Time::clamped(ORIGIN + day * DAY), fact, id: None };
+    let first: Vec<_> = facts.into_iter().map(|fact| input(&sent(fact))).collect();
+    for mut engine in wanders(&[&without, &with], |part| if part == 0 { first.clone() } else { Vec::new() }) {
+        // P and A are 3 days.
+        let mut at = |day: i64| engine.figures(WindowId::Rolling(0), Time::clamped(ORIGIN + day * DAY)).unwrap();
+        let (young, old) = (at(2), at(4));
+        assert_eq!((young.parts.new, young.parts.referred), (1, 1));
+        assert_eq!((old.parts.lost, old.parts.lost_complainers), (1, 1));
+        assert_eq!((old.parts.to_date, old.parts.costed), (1, 1));
+        assert_eq!(old.money.values().map(|money| money.costs.to_date).collect::<Vec<_>>(), [7]);
+    }
 }
