@@ -173,9 +173,9 @@ fn of_two_replicas_with_one_name_the_older_gives_way_and_another_store_is_not_be
     older.wait_ready(PATIENCE);
     let elsewhere = tempfile::tempdir_in(scratch()).unwrap();
     let url = format!("file://{}", elsewhere.path().display());
-    let mut newer = rig.launch("twin").env("RETENTIOND__CHECKPOINT__URL", &url).start();
+    let newer = rig.launch("twin").env("RETENTIOND__CHECKPOINT__URL", &url).start();
     assert_eq!(older.wait_exit(PATIENCE).code(), Some(75), "{}", older.stderr());
     assert!(older.stderr().contains("kafka.instance_id"), "{}", older.stderr());
-    poll_until("the store is noticed", PATIENCE, || newer.get("/readyz").1.contains("checkpoint.url"));
+    wait_for("the store to be noticed", PATIENCE, || newer.get("/readyz").1.contains("checkpoint.url").then_some(()));
     assert_eq!(newer.get("/readyz").0, 503);
 }
