@@ -1,7 +1,7 @@
 //! What was committed outlives everything: kills, stops, and a store that takes nothing for a while.
 
 use std::collections::BTreeMap;
-use std::env;
+use std::{env, fs};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -237,4 +237,54 @@ fn a_restart_goes_on_from_the_checkpoint() {
     let events = format!("retentiond_events_total{{topic=\"{}\",type=\"order\"}}", rig.orders);
     assert_eq!(metrics(&daemon).get(&events), Some((after.len() + last.len()) as f64));
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+}
+
+#[test]
+fn a_store_that_takes_nothing_holds_commits_but_not_figures() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig { commit_every: "200ms", more: KNOWN, ..Rig::new(broker) };
+    rig.create_topics(broker, PARTITIONS);
+    let orders = native(history::disorder(&history::cdnow_sample(), 0));
+    let (before, after) = orders.split_at(orders.len() / 2);
+    let last = last_orders();
+    let store = tempfile::tempdir_in(scratch()).unwrap();
+    let url = format!("file://{}", store.path().display());
+    let launch = launch(&rig, "only").env("RETENTIOND__CHECKPOINT__URL", &url);
+
+    publish(broker, &rig.orders, before);
+    let mut daemon = launch.start();
+    daemon.wait_ready(PATIENCE);
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    let committed = next(broker, &rig);
+
+    // A file in the place of the group's directory stops root too, whom permissions do not.
+    let (group, away) = (store.path().join(&rig.group), store.path().join("away"));
+    fs::rename(&group, &away).unwrap();
+    fs::write(&group, "").unwrap();
+    let broken: Vec<Line> = (0..PARTITIONS).map(|p| (Some(p), format!("broken-{p}"), "{broken".to_owned())).collect();
+    publish(broker, &rig.orders, &broken);
+    publish(broker, &rig.orders, after);
+    publish(broker, &rig.orders, &last);
+    let failures = |daemon: &Daemon, partition| {
+        daemon.stderr().matches(&format!("the checkpoint of partition {partition} failed")).count()
+    };
+    daemon.wait_for("figures that go on, and two failures in each partition", PATIENCE, |daemon| {
+        let failed = (0..PARTITIONS).all(|partition| failures(daemon, partition) >= 2);
+        (failed && summary(daemon)["as_of"] == LAST).then_some(())
+    });
+    let whole = replay(&[&orders, &last], LAST);
+    assert_equals_replay(&summary(&daemon), &whole);
+    assert_eq!(next(broker, &rig), committed, "nothing is committed that is not in the store");
+    assert!(broker.consume_all(&rig.dead_letters).is_empty(), "letters come with the offsets, or they come twice");
+
+    fs::remove_file(&group).unwrap();
+    fs::rename(&away, &group).unwrap();
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    assert_eq!(assert_letters(broker, &rig), broken.len());
+    daemon.kill9();
+    let mut daemon = launch.start();
+    daemon.wait_ready(PATIENCE);
+    assert_equals_replay(&summary(&daemon), &whole);
+    assert!(metrics(&daemon).nonzero("retentiond_events_total").is_empty(), "nothing is read again");
+    assert_eq!(assert_letters(broker, &rig), broken.len());
 }
