@@ -5,6 +5,8 @@
 mod bad_input;
 #[path = "kafka/common.rs"]
 mod common;
+#[path = "kafka/durability.rs"]
+mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
 #[path = "kafka/outages.rs"]

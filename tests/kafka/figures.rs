@@ -15,7 +15,7 @@ use crate::support::{cli, kafka, oracle, scratch, wait_for};
 
 /// What is known of the data, for the daemon and `replay` alike: without it the beginning would be found from the
 /// events, of which `replay` sees the sessions too.
-const KNOWN: &str = "
+pub const KNOWN: &str = "
 [time]
 data_begin = \"1997-01-01T00:00:00Z\"
 history_whole = true
@@ -62,7 +62,7 @@ fn ndjson(lines: &[Line]) -> String {
 }
 
 /// Waits until the replica owns so many partitions and is ready.
-fn wait_for_share(daemon: &mut Daemon, partitions: i64) {
+pub fn wait_for_share(daemon: &mut Daemon, partitions: i64) {
     daemon.wait_for(&format!("{partitions} partitions, caught up"), PATIENCE, |daemon| {
         let ready = readiness(daemon).is_some_and(|(status, _)| status == 200);
         (ready && summary(daemon)["partitions_assigned"] == partitions).then_some(())
@@ -90,7 +90,7 @@ fn counts(window: &Value) -> Vec<i64> {
     parts.iter().map(|part| window[part].as_i64().unwrap()).chain([cents]).collect()
 }
 
-fn assert_adds_up(parts: &[Value], whole: &Value) {
+pub fn assert_adds_up(parts: &[Value], whole: &Value) {
     for list in ["windows", "calendar"] {
         let whole = whole[list].as_array().unwrap();
         for (i, window) in whole.iter().enumerate() {
