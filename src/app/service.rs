@@ -171,7 +171,7 @@ impl Source {
             group: kafka.group_id.clone(),
             topics: kafka.topics.clone(),
             partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-            topic_ids: topic_ids(kafka.clone()),
+            topic_ids: self.topic_ids(&kafka),
             answers: tell.clone(),
         });
         let (delivery, means) = self.means(&kafka, &instance);
@@ -243,6 +243,17 @@ impl Source {
             status.trouble = Some(text);
             status.last_poll = Some(Instant::now());
         });
+    }
+
+    /// Brokers without transactions, such as the embedded one, need not have ids of topics either.
+    fn topic_ids(&self, kafka: &KafkaSettings) -> TopicIds {
+        match self.settings.kafka.delivery {
+            config::Delivery::ExactlyOnce => topic_ids(kafka.clone()),
+            config::Delivery::AtLeastOnce => {
+                let none = vec![None; kafka.topics.len()];
+                Arc::new(move || Ok(none.clone()))
+            }
+        }
     }
 
     fn open_store(&self) -> Result<Store, SourceError> {

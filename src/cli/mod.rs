@@ -127,6 +127,17 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
+/// As [`stop_requested`]; whoever asks a second time gets an end at once, which costs nothing but what was read since the
+/// last checkpoint.
+async fn stop_requested_or_twice() {
+    stop_requested().await;
+    tokio::spawn(async {
+        stop_requested().await;
+        tracing::warn!("asked a second time: stopping at once");
+        std::process::exit(1);
+    });
+}
+
 /// Ends when the program is asked to stop: SIGTERM or Ctrl-C.
 async fn stop_requested() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -246,7 +246,8 @@ impl<C: GroupClient> Dispatcher<C> {
     fn assign_running(&mut self) -> Result<(), SourceError> {
         let starts = self.starts(|_| true);
         self.read = starts.iter().map(|(at, _)| *at).collect();
-        self.client.assign(&starts)
+        self.client.assign(&starts)?;
+        if self.held { self.hold(true) } else { Ok(()) }
     }
 
     /// Where to read on of each running partition: behind what was handed out.
