@@ -291,8 +291,14 @@ fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
     })
 }
 
+/// How many histories the figures are held against brute force with, unless `RETENTIOND_CASES` says otherwise.
+const FIGURES: u32 = 3_000;
+
+/// As many cases as by default, or in the proportion to which `RETENTIOND_CASES` raises those of the figures.
 fn cases(default: u32) -> ProptestConfig {
-    let cases = std::env::var("RETENTIOND_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default);
+    let asked = std::env::var("RETENTIOND_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(FIGURES);
+    let cases = u64::from(default) * u64::from(asked) / u64::from(FIGURES);
+    let cases = u32::try_from(cases).unwrap_or(u32::MAX).max(1);
     ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(cases) }
 }
 
@@ -335,7 +341,7 @@ use rare::{add_cost, assert_totals_equal};
 use spread::{assert_customers_equal, assert_distributions_equal};
 
 proptest! {
-    #![proptest_config(cases(3_000))]
+    #![proptest_config(cases(FIGURES))]
     #[test]
     fn figures_equal_brute_force(history in history(40), zone in 0..4_usize, parts in 1..4_usize) {
         let zone = ["UTC", "Europe/Oslo", "America/New_York", "Pacific/Apia"][zone];
