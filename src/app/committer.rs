@@ -176,9 +176,8 @@ impl<S: Fn(Said)> Work<S> {
         };
         producer.begin()?;
         for letter in &transaction.letters {
-            let header = |(name, value): &'_ (String, Option<Vec<u8>>)| (name.clone(), value.clone());
-            let headers: Vec<_> = letter.headers.iter().map(header).collect();
-            let headers: Vec<_> = headers
+            let headers: Vec<_> = letter
+                .headers
                 .iter()
                 .map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() })
                 .collect();
