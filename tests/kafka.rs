@@ -3,6 +3,8 @@
 
 #[path = "kafka/bad_input.rs"]
 mod bad_input;
+#[path = "kafka/chaos.rs"]
+mod chaos;
 #[path = "kafka/common.rs"]
 mod common;
 #[path = "kafka/durability.rs"]

@@ -345,10 +345,8 @@ fn kafka_settings(settings: &Settings) -> KafkaSettings {
         config::Protocol::Classic => GroupProtocol::Classic,
         config::Protocol::Consumer => GroupProtocol::Consumer,
     };
-    let instance_id = match protocol {
-        GroupProtocol::Classic => settings.kafka.instance_id.clone().or_else(host_name),
-        GroupProtocol::Consumer => None,
-    };
+    let own_name = || settings.kafka.instance_id.clone().or_else(host_name);
+    let instance_id = if settings.kafka.is_static_member() { own_name() } else { None };
     KafkaSettings {
         brokers: settings.kafka.brokers.clone(),
         group_id: settings.kafka.group_id.clone(),

@@ -8,7 +8,7 @@ use super::Settings;
 use super::alerts::{RuleTable, Webhook};
 use super::error::{Problems, key_of, nearest};
 use super::figures::{CalendarTable, RESOLUTIONS, WindowTable};
-use super::kafka::Protocol;
+use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
@@ -92,13 +92,21 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
             let remedy = "write letters, digits, \".\", \"_\" and \"-\", or leave it out for the host name";
             problems.add("kafka.instance_id", format!("{id:?} is no instance id; {remedy}"));
         }
-        if kafka.protocol == Protocol::Consumer {
+        if kafka.protocol == Protocol::Consumer && kafka.membership.is_none() {
             problems.add_between(
                 &["kafka.instance_id", "kafka.protocol"],
                 "cannot be set with kafka.protocol = \"consumer\": after a crash the broker refuses a static member of \
-                 that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, or write protocol = \"classic\"",
+                 that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, write membership = \"dynamic\", \
+                 or protocol = \"classic\"",
             );
         }
+    }
+    if kafka.protocol == Protocol::Consumer && kafka.membership == Some(Membership::Static) {
+        problems.add_between(
+            &["kafka.membership", "kafka.protocol"],
+            "cannot be \"static\" with kafka.protocol = \"consumer\": after a crash the broker refuses a static member of \
+             that protocol for good (UNRELEASED_INSTANCE_ID); write membership = \"dynamic\", or protocol = \"classic\"",
+        );
     }
     for (option, what) in kafka.options.mistakes() {
         problems.add(key_of(&["kafka", "options", option]), what);

@@ -49,7 +49,14 @@ fn the_cluster_and_its_options() {
         (
             kafka("instance_id = \"a\"\nprotocol = \"consumer\""),
             "kafka.instance_id: cannot be set with kafka.protocol = \"consumer\": after a crash the broker refuses a static \
-             member of that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, or write protocol = \"classic\"",
+             member of that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, write membership = \"dynamic\", \
+             or protocol = \"classic\"",
+        ),
+        (
+            kafka("membership = \"static\"\nprotocol = \"consumer\""),
+            "kafka.membership: cannot be \"static\" with kafka.protocol = \"consumer\": after a crash the broker refuses a \
+             static member of that protocol for good (UNRELEASED_INSTANCE_ID); write membership = \"dynamic\", or protocol \
+             = \"classic\"",
         ),
     ]);
     for (option, remedy) in [

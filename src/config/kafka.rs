@@ -25,6 +25,9 @@ pub struct Kafka {
     pub delivery: Delivery,
     /// How the group is coordinated.
     pub protocol: Protocol,
+    /// Whether the group knows the replica again after a restart; as `protocol` prefers when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<Membership>,
     /// How the producers of the events choose the partition of a key; used by `bootstrap`.
     pub partitioner: Partitioner,
     /// What to do while a source topic does not exist.
@@ -42,10 +45,19 @@ impl Default for Kafka {
             instance_id: None,
             delivery: Delivery::ExactlyOnce,
             protocol: Protocol::Classic,
+            membership: None,
             partitioner: Partitioner::Murmur2,
             missing_topics: MissingTopics::Wait,
             options: ClientOptions::default(),
         }
+    }
+}
+
+impl Kafka {
+    /// Whether the replica joins its group under its instance id.
+    #[must_use]
+    pub fn is_static_member(&self) -> bool {
+        self.protocol == Protocol::Classic && self.membership != Some(Membership::Dynamic)
     }
 }
 
@@ -109,6 +121,16 @@ choice! {
         Classic = "classic",
         /// By the broker (KIP-848), with dynamic membership.
         Consumer = "consumer",
+    }
+}
+
+choice! {
+    /// Whether the group knows a replica again after a restart.
+    Membership {
+        /// By its instance id: a restart within the session moves no partition.
+        Static = "static",
+        /// It does not: partitions move when a replica stops, and after a crash once the session has ended.
+        Dynamic = "dynamic",
     }
 }
 

@@ -34,7 +34,9 @@ pub use alerts::{Alerts, Filter, InactivityRule, Silence, Stage, Webhook};
 pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
-pub use kafka::{DeadLetters, Delivery, Format, Kafka, MissingTopics, Partitioner, Protocol, Source, Start};
+pub use kafka::{
+    DeadLetters, Delivery, Format, Kafka, Membership, MissingTopics, Partitioner, Protocol, Source, Start,
+};
 pub use millis::Millis;
 pub use options::{ClientOptions, Secret};
 pub use service::{Checkpoint, Http};

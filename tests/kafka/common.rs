@@ -52,6 +52,12 @@ impl Rig {
     pub fn launch(&self, instance: &str) -> Launch {
         let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, more } = self;
         let state = scratch().join("state").join(group).join(instance);
+        // The brokers decide about the other protocol's sessions.
+        let session = if kafka.contains("consumer") {
+            ""
+        } else {
+            "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\""
+        };
         let config = format!(
             r#"
 [kafka]
@@ -60,8 +66,7 @@ group_id = "{group}"
 instance_id = "{instance}"
 {kafka}
 [kafka.options]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
+{session}
 "reconnect.backoff.max.ms" = "500"
 [sources.orders]
 topic = "{orders}"

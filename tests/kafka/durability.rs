@@ -15,24 +15,24 @@ use crate::support::history;
 use crate::support::kafka::{self, Broker};
 use crate::support::{cli, log, scratch, wait_for};
 
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 /// Behind every other event.
-const LAST: &str = "1998-07-03T00:00:00.000Z";
+pub const LAST: &str = "1998-07-03T00:00:00.000Z";
 /// In how many portions the load is published between two kills, about.
 const PORTIONS: usize = 20;
 
 /// A message for the bus: partition if not the key decides, key, payload.
-type Line = (Option<i32>, String, String);
+pub type Line = (Option<i32>, String, String);
 
 /// Where a message lies: topic, partition, offset.
 type Place = (String, i32, i64);
 
-fn native(messages: Vec<log::Message>) -> Vec<Line> {
+pub fn native(messages: Vec<log::Message>) -> Vec<Line> {
     messages.into_iter().map(|message| (None, message.key, message.payload.expect("an order"))).collect()
 }
 
 /// An order of a customer of its own in each partition, so that all partitions end at one instant.
-fn last_orders() -> Vec<Line> {
+pub fn last_orders() -> Vec<Line> {
     let order = |partition| {
         let customer = format!("last-{partition}");
         let order = format!(
@@ -44,7 +44,7 @@ fn last_orders() -> Vec<Line> {
 }
 
 /// Visits on the days before the sales, three in ten of them reported twice, in the order of time.
-fn sessions(sales: &[history::Sale]) -> Vec<Line> {
+pub fn sessions(sales: &[history::Sale]) -> Vec<Line> {
     let mut chance = ChaCha8Rng::seed_from_u64(11);
     let mut sessions = Vec::new();
     for (number, sale) in sales.iter().enumerate().filter(|(number, _)| number % 2 == 0) {
@@ -60,13 +60,13 @@ fn sessions(sales: &[history::Sale]) -> Vec<Line> {
     sessions.into_iter().map(|(_, line)| line).collect()
 }
 
-fn publish(broker: &Broker, topic: &str, lines: &[Line]) {
+pub fn publish(broker: &Broker, topic: &str, lines: &[Line]) {
     let messages = lines.iter().map(|(partition, key, payload)| (*partition, Some(key), Some(payload)));
     assert_eq!(broker.publish(topic, messages), lines.len() as u64);
 }
 
 /// What `replay` says of these events.
-fn replay(lines: &[&[Line]], as_of: &str) -> Value {
+pub fn replay(lines: &[&[Line]], as_of: &str) -> Value {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let text: String = lines.iter().copied().flatten().map(|(.., payload)| format!("{payload}\n")).collect();
     let events = history::write(dir.path(), "events.ndjson", text);
@@ -75,30 +75,41 @@ fn replay(lines: &[&[Line]], as_of: &str) -> Value {
 }
 
 /// A replica that is exact whatever happens to it.
-fn launch(rig: &Rig, instance: &str) -> Launch {
+pub fn launch(rig: &Rig, instance: &str) -> Launch {
     rig.launch(instance).env("RETENTIOND__KAFKA__DELIVERY", "exactly_once")
 }
 
 /// The next offsets that the group committed, by partition.
-fn next(broker: &Broker, rig: &Rig) -> BTreeMap<i32, i64> {
+pub fn next(broker: &Broker, rig: &Rig) -> BTreeMap<i32, i64> {
     let committed = broker.committed(&rig.group, &rig.orders);
     committed.into_iter().map(|(partition, committed)| (partition, committed.offset)).collect()
 }
 
 /// Orders and sessions on their way to the bus, and broken messages between them.
-struct Load<'a> {
-    broker: &'a Broker,
-    rig: &'a Rig,
-    orders: &'a [Line],
-    sessions: &'a [Line],
+pub struct Load<'a> {
+    pub broker: &'a Broker,
+    pub rig: &'a Rig,
+    pub orders: &'a [Line],
+    pub sessions: &'a [Line],
     /// How many of each a portion has.
-    sizes: [usize; 2],
-    portions: usize,
+    pub sizes: [usize; 2],
+    pub portions: usize,
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    /// The same load when so many portions are on the bus already.
+    pub fn behind(self, portions: usize) -> Self {
+        let rest = |lines: &'a [Line], size: usize| &lines[(portions * size).min(lines.len())..];
+        Load {
+            orders: rest(self.orders, self.sizes[0]),
+            sessions: rest(self.sessions, self.sizes[1]),
+            portions,
+            ..self
+        }
+    }
+
     /// Publishes some of what is left, and one broken message for each partition: there is always news everywhere.
-    fn publish_some(&mut self) {
+    pub fn publish_some(&mut self) {
         let take = |lines: &mut &[Line], size: usize| lines.split_off(..size.min(lines.len())).unwrap().to_vec();
         let mut orders = take(&mut self.orders, self.sizes[0]);
         let mut sessions = take(&mut self.sessions, self.sizes[1]);
@@ -113,19 +124,31 @@ impl Load<'_> {
     }
 
     /// Publishes until so many partitions have commits that go beyond these.
-    fn until_committed_beyond(&mut self, daemon: &mut Daemon, before: &BTreeMap<i32, i64>, partitions: usize) {
+    pub fn until_committed_beyond(&mut self, daemon: &mut Daemon, before: &BTreeMap<i32, i64>, partitions: usize) {
         wait_for(&format!("commits in {partitions} partitions beyond {before:?}"), PATIENCE, || {
-            assert!(daemon.runs(), "it ended by itself: {}", daemon.stderr());
+            let ends = || [&self.rig.orders, &self.rig.sessions].map(|topic| self.broker.end_offsets(topic));
+            if !daemon.runs() {
+                std::fs::write("/tmp/kipdaemon.log", daemon.stderr()).unwrap();
+                panic!("ends {:?}", ends());
+            }
             self.publish_some();
             let now = next(self.broker, self.rig);
             let advanced = now.iter().filter(|(partition, next)| *next > before.get(partition).unwrap_or(&0));
             (advanced.count() >= partitions).then_some(())
         });
     }
+
+    /// Publishes until each replica has so many partitions, caught up or not.
+    pub fn until_shared(&mut self, replicas: &mut [Daemon], share: i64) {
+        wait_for(&format!("{share} partitions for each replica"), PATIENCE, || {
+            self.publish_some();
+            replicas.iter().all(|replica| summary(replica)["partitions_assigned"] == share).then_some(())
+        });
+    }
 }
 
 /// Panics unless each broken message has exactly one letter, and nothing else has one.
-fn assert_letters(broker: &Broker, rig: &Rig) -> usize {
+pub fn assert_letters(broker: &Broker, rig: &Rig) -> usize {
     let mut broken: BTreeMap<Place, Vec<u8>> = BTreeMap::new();
     for topic in [&rig.orders, &rig.sessions] {
         let records = broker.consume_all(topic).into_iter();

@@ -31,6 +31,8 @@ pub struct Launch {
     config: Option<String>,
     env: Vec<(String, String)>,
     http_port: Option<u16>,
+    /// What starts the program, if not this test.
+    within: Vec<String>,
 }
 
 /// A run of the program; ends with this value. Its standard streams go to files.
@@ -59,6 +61,12 @@ impl Launch {
         self
     }
 
+    /// Another program starts this one: these words come first, and it is expected to `exec` the rest.
+    pub fn within(mut self, words: &[&str]) -> Launch {
+        self.within = words.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// A variable of the environment; `RETENTIOND__*` of the test run itself is never passed on.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.env.push((name.to_owned(), value.to_owned()));
@@ -75,7 +83,10 @@ impl Launch {
     /// Starts the program.
     pub fn start(&self) -> Daemon {
         let dir = tempfile::Builder::new().prefix("daemon-").tempdir_in(scratch()).expect("a directory for the daemon");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_retentiond"));
+        const PROGRAM: &str = env!("CARGO_BIN_EXE_retentiond");
+        let mut words = self.within.iter().map(String::as_str).chain([PROGRAM]);
+        let mut command = Command::new(words.next().unwrap_or(PROGRAM));
+        command.args(words);
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RETENTIOND__")) {
             command.env_remove(name);
         }
@@ -167,6 +178,16 @@ impl Daemon {
     /// SIGTERM: asks it to end in good order; see [`Daemon::wait_exit`].
     pub fn terminate(&mut self) {
         self.process.signal(Signal::Terminate);
+    }
+
+    /// SIGSTOP: it stands still, as on a machine that pauses.
+    pub fn pause(&mut self) {
+        self.process.signal(Signal::Pause);
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&mut self) {
+        self.process.signal(Signal::Resume);
     }
 
     /// Any other signal.

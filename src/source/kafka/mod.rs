@@ -5,6 +5,7 @@
 //! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
 
 mod admin;
+mod ends;
 mod errors;
 mod ffi;
 mod handle;
@@ -23,6 +24,7 @@ use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 pub use self::admin::{GroupState, KafkaAdmin};
+use self::ends::Ends;
 pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
@@ -30,7 +32,9 @@ use self::settings::Role;
 pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
 use self::topics::{TopicCache, TopicNames};
 pub use self::transactions::TransactionalProducer;
-use super::{GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, SourceError, Start, TopicPartition};
+use super::{
+    GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, RecordBatch, SourceError, Start, TopicPartition,
+};
 
 /// How many messages one poll hands out at most.
 const POLL_RECORDS_MAX: usize = 1_000;
@@ -38,6 +42,8 @@ const POLL_RECORDS_MAX: usize = 1_000;
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long after a lost session an answer may still concern it: `socket.timeout.ms`, when requests are given up.
 const ECHO: Duration = Duration::from_secs(60);
+/// How often ends are looked for while records keep coming.
+const ENDS_EVERY: Duration = Duration::from_millis(100);
 /// What stands where a list of topic-partitions needs no offset.
 const NO_OFFSET: i64 = rd::RD_KAFKA_OFFSET_INVALID as i64;
 /// How often closing looks whether it is done.
@@ -54,6 +60,8 @@ pub struct KafkaClient {
     uncommitted: bool,
     /// librdkafka keeps a pause over assignments, so that it has to be ended.
     paused: BTreeSet<TopicPartition>,
+    ends: Ends,
+    ends_seen: Instant,
     settings: KafkaSettings,
     /// When the session last timed out, unless that was answered for by [`KafkaClient::rejoin_after_echo`].
     lost_at: Option<Instant>,
@@ -79,40 +87,88 @@ impl KafkaClient {
             protocol: settings.rebalance_protocol(),
             uncommitted: false,
             paused: BTreeSet::new(),
+            ends: Ends::default(),
+            ends_seen: Instant::now(),
             settings: settings.clone(),
             lost_at: None,
         })
     }
 
-    /// The list to assign, with every [`Start::At`] looked up.
-    fn list_with_starts(&self, partitions: &[(TopicPartition, Start)]) -> Result<List, SourceError> {
-        let asked: Vec<_> = partitions.iter().filter(|(_, start)| matches!(start, Start::At(_))).copied().collect();
-        let mut found = Vec::with_capacity(asked.len());
-        if !asked.is_empty() {
-            let doing = "cannot look up offsets by time";
-            let time = |start| if let Start::At(millis) = start { millis } else { 0 };
-            let mut list = self.topics.names().list(asked.iter().map(|(at, start)| (*at, time(*start))));
-            self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
-            for entry in list.entries() {
-                if entry.code != Code::NoError {
-                    let text = format!("topic {:?} partition {}: {}", entry.topic, entry.partition, entry.code);
-                    return Err(errors::failed(doing, &Failure { code: entry.code, text }));
-                }
-                // RD_KAFKA_OFFSET_END when no record is that young.
-                found.extend(self.topics.names().place(entry.topic, entry.partition).map(|at| (at, entry.offset)));
-            }
-        }
-        let end = i64::from(rd::RD_KAFKA_OFFSET_END);
-        let found_for = |wanted: TopicPartition| found.iter().find(|(at, _)| *at == wanted).map(|(_, offset)| *offset);
-        Ok(self.topics.names().list(partitions.iter().map(|(at, start)| {
+    /// Where to begin, as offsets.
+    fn offsets_of(&self, partitions: &[(TopicPartition, Start)]) -> Result<Vec<(TopicPartition, i64)>, SourceError> {
+        let bounds = |at: TopicPartition| {
+            let name = self.topics.names().name(at.topic);
+            let asked = self.handle.query_bounds(name, at.partition.0, ANSWER_WAIT);
+            asked.map_err(|failure| errors::failed("cannot look up the bounds of a partition", &failure))
+        };
+        let by_time = self.offsets_by_time(partitions)?;
+        let offset_of = |(at, start): &(TopicPartition, Start)| {
             let offset = match start {
-                Start::Earliest => i64::from(rd::RD_KAFKA_OFFSET_BEGINNING),
-                Start::Latest => end,
-                Start::At(_) => found_for(*at).unwrap_or(end),
                 Start::Offset(offset) => *offset,
+                Start::Earliest => bounds(*at)?.0,
+                Start::Latest => bounds(*at)?.1,
+                Start::At(_) => match by_time.iter().find(|(found, _)| found == at) {
+                    Some((_, offset)) if *offset >= 0 => *offset,
+                    // No record is that young.
+                    _ => bounds(*at)?.1,
+                },
             };
-            (*at, offset)
-        })))
+            Ok((*at, offset))
+        };
+        partitions.iter().map(offset_of).collect()
+    }
+
+    /// What the brokers say to every [`Start::At`].
+    fn offsets_by_time(
+        &self,
+        partitions: &[(TopicPartition, Start)],
+    ) -> Result<Vec<(TopicPartition, i64)>, SourceError> {
+        let time = |(at, start): &(TopicPartition, Start)| match start {
+            Start::At(millis) => Some((*at, *millis)),
+            _ => None,
+        };
+        let asked: Vec<_> = partitions.iter().filter_map(time).collect();
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "cannot look up offsets by time";
+        let mut list = self.topics.names().list(asked.into_iter());
+        self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
+        let mut found = Vec::new();
+        for entry in list.entries() {
+            if entry.code != Code::NoError {
+                let text = format!("topic {:?} partition {}: {}", entry.topic, entry.partition, entry.code);
+                return Err(errors::failed(doing, &Failure { code: entry.code, text }));
+            }
+            found.extend(self.topics.names().place(entry.topic, entry.partition).map(|at| (at, entry.offset)));
+        }
+        Ok(found)
+    }
+
+    /// Takes away what was handed out before; `false` when nothing is left.
+    fn is_news(&mut self, polled: &mut Polled<KafkaBatch>) -> bool {
+        let Polled::Records(at, batch) = polled else { return true };
+        let news = self.ends.handed_out(*at, batch.get(batch.len() - 1).offset + 1);
+        if batch.get(0).offset < news {
+            batch.drop_before(news);
+        }
+        !batch.is_empty()
+    }
+
+    /// Says which ends were reached. Everything before them was handed out.
+    fn reached_ends(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
+        self.ends_seen = Instant::now();
+        if self.ends.all().len() == 0 {
+            return;
+        }
+        let mut list = self.topics.names().list(self.ends.all().map(|at| (at, NO_OFFSET)));
+        if self.handle.positions(&mut list).is_err() {
+            return;
+        }
+        let (names, handle) = (self.topics.names(), &self.handle);
+        let end = |at: TopicPartition| handle.high_watermark(names.name(at.topic), at.partition.0);
+        let reached = self.ends.reached(list.entries().map(|entry| entry.offset), end);
+        out.extend(reached.into_iter().map(|(at, offset)| Polled::End { at, offset }));
     }
 
     fn known(&self, partitions: Vec<(String, i32)>) -> Vec<TopicPartition> {
@@ -201,9 +257,7 @@ impl KafkaClient {
     }
 }
 
-/// Puts runs of messages together, one batch per topic-partition where the order allows it.
-///
-/// An end closes the batch before it, so that the records and ends of a topic-partition stay in log order.
+/// Puts runs of messages together, one batch per topic-partition.
 fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
     for run in runs {
         match run {
@@ -215,7 +269,6 @@ fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
                     out.push(Polled::Records(at, batch));
                 }
             }
-            Run::End(at, offset) => out.push(Polled::End { at, offset }),
             Run::Problem { topic, partition, offset, failure } => {
                 let place = topic.map(|topic| format!("topic {topic:?} partition {partition}"));
                 out.push(errors::reported(place.as_deref(), offset, &failure));
@@ -225,10 +278,7 @@ fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
 }
 
 fn concerns(polled: &Polled<KafkaBatch>, place: TopicPartition) -> bool {
-    match polled {
-        Polled::Records(at, _) | Polled::End { at, .. } => *at == place,
-        _ => false,
-    }
+    matches!(polled, Polled::Records(at, _) if *at == place)
 }
 
 impl LogClient for KafkaClient {
@@ -241,6 +291,9 @@ impl LogClient for KafkaClient {
         self.queue.fetch(Duration::ZERO, POLL_RECORDS_MAX, &mut self.topics, &mut runs);
         self.notices(&mut out);
         if runs.is_empty() && out.is_empty() {
+            self.reached_ends(&mut out);
+        }
+        if runs.is_empty() && out.is_empty() {
             // One message ends the wait; a larger batch would be waited for until it is full.
             self.queue.fetch(wait, 1, &mut self.topics, &mut runs);
             if !runs.is_empty() {
@@ -251,6 +304,10 @@ impl LogClient for KafkaClient {
         let notices = std::mem::take(&mut out);
         let runs = runs.into_iter().map(|run| self.unwrap_fatal(run)).collect();
         gather(runs, &mut out);
+        out.retain_mut(|polled| self.is_news(polled));
+        if self.ends_seen.elapsed() >= ENDS_EVERY {
+            self.reached_ends(&mut out);
+        }
         out.extend(notices);
         if out.iter().any(|polled| matches!(polled, Polled::Fatal(SourceError::Fenced(_)))) {
             self.rejoin_after_echo(&mut out);
@@ -263,20 +320,25 @@ impl LogClient for KafkaClient {
     }
 
     fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        let list = self.list_with_starts(partitions)?;
+        let starts = self.offsets_of(partitions)?;
+        let list = self.topics.names().list(starts.iter().copied());
         self.topics.forget_addresses();
         self.handle.assign(Some(&list)).map_err(|failure| errors::failed("cannot assign partitions", &failure))?;
         self.end_pauses(|_| true);
+        self.ends = Ends::default();
+        self.ends.assigned(starts);
         Ok(())
     }
 
     fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        let list = self.list_with_starts(partitions)?;
+        let starts = self.offsets_of(partitions)?;
+        let list = self.topics.names().list(starts.iter().copied());
         self.topics.forget_addresses();
         self.handle
             .incremental_assign(&list)
             .map_err(|failure| errors::failed("cannot assign partitions", &failure))?;
         self.end_pauses(|at| partitions.iter().any(|(assigned, _)| assigned == at));
+        self.ends.assigned(starts);
         Ok(())
     }
 
@@ -292,6 +354,7 @@ impl LogClient for KafkaClient {
         .map_err(|failure| errors::failed("cannot give up partitions", &failure))?;
         let eager = self.protocol == RebalanceProtocol::Eager;
         self.end_pauses(|at| eager || partitions.contains(at));
+        self.ends.given_up(|at| eager || partitions.contains(at));
         Ok(())
     }
 

@@ -146,7 +146,7 @@ const FIXED: [(&str, &str); 7] = [
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("isolation.level", "read_committed"),
-    ("enable.partition.eof", "true"),
+    ("enable.partition.eof", "false"),
     ("allow.auto.create.topics", "false"),
     ("log.queue", "false"),
 ];
@@ -170,7 +170,9 @@ pub fn managed_option(name: &str) -> Option<&'static str> {
         }
         "auto.offset.reset" => "write kafka.start for the first run: a lost position must stop the partition",
         "isolation.level" => "remove it: only committed records count",
-        "enable.partition.eof" => "remove it: it tells when a partition is caught up",
+        "enable.partition.eof" => {
+            "remove it: retentiond finds the ends by itself, librdkafka miscounts positions with it"
+        }
         "allow.auto.create.topics" => "remove it: a topic created by reading would have the wrong number of partitions",
         "log.queue" => "remove it: retentiond forwards the log itself",
         _ => return None,

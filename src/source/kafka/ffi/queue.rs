@@ -25,7 +25,6 @@ unsafe impl Send for Queue {}
 /// One or more consecutive messages of one topic-partition, or one that tells of something else.
 pub(in super::super) enum Run {
     Records(TopicPartition, KafkaBatch),
-    End(TopicPartition, i64),
     Problem { topic: Option<String>, partition: i32, offset: i64, failure: Failure },
 }
 
@@ -99,7 +98,7 @@ impl KafkaBatch {
                     run.fill(ptr::null_mut()); // the new batch owns them now
                     out.push(Run::Records(at, KafkaBatch { messages, handle: Arc::clone(&self.handle) }));
                 }
-                Head::Other(run) => out.push(run),
+                Head::Problem(problem) => out.push(problem),
             }
             start += length;
         }
@@ -123,15 +122,14 @@ impl KafkaBatch {
                 };
                 (1 + (start + 1..self.messages.len()).take_while(same).count(), Head::Records(at))
             }
-            (Code::PartitionEOF, Some(at)) => (1, Head::Other(Run::End(at, first.offset))),
-            (code, _) => (1, Head::Other(problem(first, code))),
+            (code, _) => (1, Head::Problem(problem(first, code))),
         }
     }
 }
 
 enum Head {
     Records(TopicPartition),
-    Other(Run),
+    Problem(Run),
 }
 
 fn problem(message: &rd::rd_kafka_message_t, code: Code) -> Run {
@@ -145,6 +143,20 @@ fn problem(message: &rd::rd_kafka_message_t, code: Code) -> Run {
         unsafe { text_of(message.payload.cast()) }
     };
     Run::Problem { topic, partition: message.partition, offset: message.offset, failure: Failure { code, text } }
+}
+
+impl KafkaBatch {
+    /// Drops the records before this offset.
+    pub(in super::super) fn drop_before(&mut self, offset: i64) {
+        let keep = self.messages.partition_point(|&message| {
+            // SAFETY: a batch that was handed out holds live messages only.
+            unsafe { (*message).offset < offset }
+        });
+        for message in self.messages.drain(..keep) {
+            // SAFETY: a message of ours, which is in no list any more.
+            unsafe { rd::rd_kafka_message_destroy(message) }
+        }
+    }
 }
 
 impl RecordBatch for KafkaBatch {
