@@ -17,6 +17,7 @@ use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
 use retentiond::engine::distribution::{GAPS, order_values};
+use retentiond::engine::inactivity::InactivitySpec;
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::rates::{Rate, Rates};
 use retentiond::engine::segments::DimensionSpec;
@@ -48,6 +49,7 @@ fn spec() -> Arc<Spec> {
             Currency::from_code("EUR").unwrap(),
             [(15_020, Currency::from_code("JPY").unwrap(), Rate::new(61, 4).unwrap())],
         )),
+        inactivity: InactivitySpec::default(),
     })
 }
 

@@ -76,6 +76,18 @@ period = "90d"
 [[windows]]
 name = "365d"
 period = "365d"
+[[inactivity]]
+name = "lapsing"
+after = "21d"
+min_orders = 2
+[[inactivity]]
+name = "off_pace"
+cadence = 3.0
+min = "7d"
+max = "60d"
+[alerts]
+backfill = true
+holdout = 0.1
 [time]
 history_whole = true
 [currency]
@@ -102,7 +114,7 @@ date,currency,rate
 impl Demo {
     pub(super) fn run(self) -> Result<()> {
         let cluster = MockCluster::new(1).context("cannot start the embedded Kafka")?;
-        for topic in ["orders", "sessions", "retention-dead-letters"] {
+        for topic in ["orders", "sessions", "retention-dead-letters", "retention-alerts"] {
             cluster.create_topic(topic, PARTITIONS, 1).context("cannot create the topics of the embedded Kafka")?;
         }
         let brokers = cluster.bootstrap_servers();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use retentiond::engine::inactivity::InactivitySpec;
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::snapshot::{Periods, Snapshot};
@@ -38,6 +39,7 @@ pub fn spec() -> Spec {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
         rates: None,
+        inactivity: InactivitySpec::default(),
         lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
     }
 }

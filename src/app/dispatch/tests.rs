@@ -14,12 +14,14 @@ use crate::app::committer::Means;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
+use crate::engine::inactivity::InactivitySpec;
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
+use crate::output::dead_letters::Topics;
 use crate::source::memory::{Fault, MemberId, MemoryBatch, MemoryBroker, MemoryClient, MemoryHandle, Produced};
 use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
@@ -147,7 +149,7 @@ impl Member {
         let means = match world.delivery {
             Delivery::ExactlyOnce => Means::Transactions {
                 make: Box::new(move || Ok(Box::new(broker.producer(&format!("test-{number}"))))),
-                topic: "dead".into(),
+                topics: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
             },
             Delivery::AtLeastOnce => Means::Plain(None),
         };
@@ -159,6 +161,8 @@ impl Member {
             cut_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
+            pace: Pace { max_per_minute: None, quiet: None, partitions: 2 },
+            alert_source: "/retentiond/test".into(),
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
@@ -219,6 +223,7 @@ fn blueprint() -> Arc<Blueprint> {
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec![] }],
         lifecycle: LifecycleSpec { active_for: 5 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 3 },
         rates: None,
+        inactivity: InactivitySpec::default(),
     };
     let decoder = || Decoder::new(Format::Native, vec!["channel".into()]);
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::decode::{Decoder, Format};
+use crate::engine::inactivity::InactivitySpec;
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::Periods;
@@ -61,6 +62,7 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         dimensions: vec![DimensionSpec { name: "channel".to_owned(), values: Vec::new() }],
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
         rates: None,
+        inactivity: InactivitySpec::default(),
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
