@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use sha2::{Digest as _, Sha256};
 
-use super::clock::Class;
+use super::clock::{Class, Clock};
 use super::customers::Slot;
 use super::lifecycle::{Stage, Status};
 use crate::event::{Money, Time};
@@ -332,14 +332,18 @@ impl Inactivity {
         new
     }
 
-    /// Goes on with the state of a cut under rules that may have changed since, `watermark` being how far time had come.
-    pub fn resume(&mut self, spec: &InactivitySpec, state: State, watermark: Option<Time>) {
+    /// Goes on with the state of a cut under rules that may have changed since, `clock` being how far time had come.
+    pub fn resume(&mut self, spec: &InactivitySpec, state: State, clock: &Clock) {
+        let watermark = clock.watermark();
         self.state = state;
         for class in [Class::Orders, Class::Sessions] {
             // While there was no rule nothing was decided, and of what was due meanwhile little is known.
             let had_rule = self.state.rules.iter().any(|rule| rule.active && rule.class == class as u8);
             if !had_rule {
-                self.state.due_to[class as usize] = watermark.map(|watermark| watermark.millis() - spec.settle);
+                let begin = watermark
+                    .filter(|_| clock.carried(class).is_some())
+                    .map(|watermark| watermark.millis() - spec.settle);
+                self.state.due_to[class as usize] = begin;
             }
         }
         self.adopt(spec, watermark);
@@ -409,11 +413,11 @@ impl Inactivity {
 
     /// From when on everything about events of a class has to be known, if that matters.
     fn known_from(&self, class: Class) -> Option<i64> {
-        let due_to = |class: Class| self.state.due_to[class as usize].filter(|_| self.bounds.has[class as usize]);
+        let [orders, sessions] = self.state.due_to;
         match class {
             // How many orders there were when a silence of sessions was due is asked too.
-            Class::Orders => due_to(Class::Orders).into_iter().chain(due_to(Class::Sessions)).min(),
-            Class::Sessions => due_to(Class::Sessions),
+            Class::Orders => orders.into_iter().chain(sessions).min(),
+            Class::Sessions => sessions,
         }
     }
 

@@ -337,6 +337,7 @@ mod further;
 mod rare;
 mod reporting;
 mod respecified;
+mod silent;
 mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 use rare::{add_cost, assert_totals_equal};

@@ -40,23 +40,27 @@ impl Engine {
             return;
         }
         let Some(watermark) = self.clock.watermark() else { return };
+        let settle = self.spec.inactivity.settle;
+        let begin = watermark.millis() - settle;
         for class in [Class::Orders, Class::Sessions] {
-            if !self.inactivity.bounds.has[class as usize] {
+            // How far orders are decided also says which of them sessions have to know.
+            if class == Class::Sessions && !self.inactivity.bounds.has[class as usize] {
                 continue;
             }
             // A topic that does not drive time may lag behind: then its events are waited for.
             let Some(carried) = self.clock.carried(class) else { continue };
-            let limit = watermark.min(carried).millis() - self.spec.inactivity.settle;
-            self.decide_class(class, limit);
+            self.decide_class(class, begin, watermark.min(carried).millis() - settle);
         }
     }
 
+    /// Decides what is due before `limit`; `begin` is how far time has come for the classes together.
     #[inline]
-    fn decide_class(&mut self, class: Class, limit: i64) {
+    fn decide_class(&mut self, class: Class, begin: i64, limit: i64) {
+        let [orders, _] = self.inactivity.state.due_to;
         let due_to = &mut self.inactivity.state.due_to[class as usize];
         match *due_to {
-            // What was due before time began was never waited for.
-            None => *due_to = Some(limit),
+            // What was due before the first event of a class is never decided; nor are its orders known any more.
+            None => *due_to = Some(orders.map_or(begin, |orders| orders.max(begin))),
             Some(from) if limit > from => {
                 if self.inactivity.wheels[class as usize].is_due(limit) {
                     self.fire(class, from, limit);
@@ -184,9 +188,9 @@ impl Engine {
         let settled: Vec<_> = silences.open.extract_if(.., is_settled).collect();
         let is_changed = !settled.is_empty() || before != (silences.open.len(), news.len());
         settled.iter().for_each(|open| self.settle(slot, open, news));
-        let other = if class == Class::Orders { Class::Sessions } else { Class::Orders };
-        let other = self.inactivity.state.due_to[other as usize].filter(|_| self.inactivity.bounds.has[other as usize]);
-        let known_from = other.map_or(limit, |other| limit.min(other));
+        let mut due_to = self.inactivity.state.due_to;
+        due_to[class as usize] = Some(limit);
+        let known_from = due_to.into_iter().flatten().min().unwrap_or(limit);
         silences.comebacks.retain(|order| order.at >= known_from);
         self.inactivity.table.put(slot, silences);
         if is_changed {

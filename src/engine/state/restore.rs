@@ -125,8 +125,7 @@ impl Restorer {
         engine.first_event = first_event.map(Time::clamped);
         engine.first_order = first_order.map(Time::clamped);
         engine.folded_at = Time::clamped(folded_at);
-        let watermark = engine.clock.watermark();
-        engine.inactivity.resume(&spec.inactivity, inactivity, watermark);
+        engine.inactivity.resume(&spec.inactivity, inactivity, &engine.clock);
         let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
         let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
         let now = engine.clock.newest().map(|newest| newest.plus(1));
