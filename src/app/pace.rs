@@ -7,7 +7,7 @@ use crate::engine::inactivity::release::Allowance;
 use crate::event::{MINUTE, Time};
 use crate::source::Partition;
 
-/// The most notices of a partition that leave with one cut, so that its transaction stays small.
+/// The most notices that leave with one cut, so that its transaction stays small.
 const MOST_AT_A_TIME: usize = 20_000;
 
 /// When alerts may leave.
@@ -29,15 +29,15 @@ impl Pace {
         Pace { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
     }
 
-    /// What may leave of a partition at an instant of the wall clock.
+    /// What may leave at an instant of the wall clock of a partition that is cut together with others, `together` in all.
     #[must_use]
-    pub fn allowance(&self, partition: Partition, now: Time) -> Allowance {
+    pub fn allowance(&self, partition: Partition, now: Time, together: usize) -> Allowance {
         let minute = now.millis().div_euclid(MINUTE);
         Allowance {
             minute,
             alerts: self.max_per_minute.map(|most| share(most, partition, self.partitions, minute)),
             quiet: self.quiet.as_ref().is_some_and(|(hours, zone)| is_quiet(*hours, zone, now)),
-            most: MOST_AT_A_TIME,
+            most: (MOST_AT_A_TIME / together.max(1)).max(1),
         }
     }
 }
@@ -83,7 +83,7 @@ mod tests {
             quiet: Some((QuietHours::parse(text).unwrap(), TimeZone::get(zone).unwrap())),
             partitions: 1,
         };
-        let is_quiet = |pace: &Pace, at: &str| pace.allowance(Partition(0), Time::parse(at).unwrap()).quiet;
+        let is_quiet = |pace: &Pace, at: &str| pace.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
         let night = quiet("21:00-08:00", "Europe/Oslo");
         for (at, expected) in [
             ("2026-07-01T18:59:59Z", false),

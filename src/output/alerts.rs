@@ -203,8 +203,8 @@ mod tests {
             r#""source":"/retentiond/my%20group""#,
             r#""type":"retentiond.customer.inactive.v1""#,
             r#""subject":"c-1""#,
-            r#""time":"1970-01-01T00:00:05Z""#,
-            r#""silent_since":"1970-01-01T00:00:01Z""#,
+            r#""time":"1970-01-01T00:00:05.000Z""#,
+            r#""silent_since":"1970-01-01T00:00:01.000Z""#,
             r#""revenue":{"EUR":"72.12"}"#,
             r#""risk":"high""#,
         ] {

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Every alert and win-back of the definitions as SQL over raw events, and whether the program says the same.
 
-    python alerts.py --events FILE... --config CONFIG.json [--program ALERTS.ndjson [--summary SUMMARY.json]]
+    python alerts.py --events FILE... --config CONFIG.json [--log-order]
+                     [--program ALERTS.ndjson [--summary SUMMARY.json]]
 
 Prints the messages, one a line, in the order of their instants; with --program it prints what differs between these
 and the lines of `replay --alerts` (or of the alert topic), and with --summary also what differs from the key `winback`
 of `replay --format json`; then it exits with 1.
 
-Events are taken in the order of (time, place in the file), as `replay` takes them: so the event that decides a silence
-is the first one later than due + settle, and what is known then are the events up to that one.
+Events are taken in the order of (time, place in the file), as `replay` takes them, or with --log-order as they stand, as
+the daemon takes those of a partition; too late must be none. The event that decides a silence is the first one later than
+due + settle, and what is known then are the events up to that one.
 
 Besides what `oracle.py` reads, the configuration holds `inactivity`, a list of rules
 
@@ -23,16 +25,22 @@ import hashlib
 import json
 import sys
 from collections import Counter
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from oracle import (
-    HOUR_MS, UNKNOWN_VALUE, database, exponent_of, format_time, load, money, parse_amount, query, read_config,
+    HOUR_MS, UNKNOWN_VALUE, database, exponent_of, load, money, parse_amount, query, read_config,
 )
 
 RULE_KEYS = {
     "name", "after_ms", "cadence", "min_ms", "max_ms", "no_session_for_ms", "stage", "min_orders", "min_revenue",
     "segment",
 }
+
+
+def format_time(ms: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def digest(*parts: str) -> str:
@@ -48,7 +56,7 @@ def is_held_out(customer: str, alerts: dict) -> bool:
 EVENTS = """
 CREATE OR REPLACE TEMP TABLE taken AS
 SELECT e.file_order, e.type, e.time_ms AS t, e.currency, e.amount, e.kind, e.customer, r.customer_id,
-       row_number() OVER (ORDER BY e.time_ms, e.file_order) AS place,
+       row_number() OVER (ORDER BY CASE WHEN $log_order THEN 0 ELSE e.time_ms END, e.file_order) AS place,
        EXISTS (FROM raw_events x WHERE x.type = 'erase' AND x.customer_id = r.customer_id
                AND x.file_order > e.file_order) AS is_erased
 FROM events e JOIN raw_events r USING (file_order)
@@ -87,7 +95,9 @@ silences AS (
 -- The first event later than due + settle decides.
 decided AS (
     SELECT s.*, m.place AS decided
-    FROM silences s ASOF JOIN (SELECT t, min(place) AS place FROM taken GROUP BY t) m ON s.due + $settle < m.t
+    FROM silences s ASOF JOIN (
+        SELECT DISTINCT t, min(place) OVER (ORDER BY t DESC) AS place FROM taken    -- of all that are no earlier
+    ) m ON s.due + $settle < m.t
 ),
 -- As of the instant when it was due: orders, stage, status.
 as_due AS (
@@ -121,8 +131,8 @@ known AS (
     FROM standing s
 ),
 backs AS (
-    SELECT k.customer, k.y, min_by(o.t, o.place) AS back_t, min_by(o.currency, o.place) AS back_currency,
-           min_by(o.amount, o.place) AS back_amount
+    SELECT k.customer, k.y, first(o.t ORDER BY o.t, o.place) AS back_t,
+           first(o.currency ORDER BY o.t, o.place) AS back_currency, first(o.amount ORDER BY o.t, o.place) AS back_amount
     FROM known k JOIN taken o ON o.customer = k.customer AND o.type = 'order'
          AND o.t > k.due AND o.t <= k.due + $within
     GROUP BY ALL
@@ -224,11 +234,11 @@ def messages_of(rule: dict, silence: dict, revenue: dict[str, int]) -> list[tupl
     return found
 
 
-def evaluate(db, raw: dict) -> tuple[list[dict], list[dict]]:
+def evaluate(db, raw: dict, log_order: bool = False) -> tuple[list[dict], list[dict]]:
     """The messages in the order of their instants, and what came of each rule."""
     config = read_config({key: value for key, value in raw.items() if key not in ("inactivity", "alerts")})
     alerts = raw["alerts"]
-    db.execute(EVENTS)
+    db.execute(EVENTS, {"log_order": log_order})
     segments: dict[int, dict[str, str]] = {}
     for row in query(db, SEGMENTS):
         segments.setdefault(row["customer"], {})[row["dimension"]] = row["value"]
@@ -304,6 +314,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=Path, nargs="+", required=True)
     parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--log-order", action="store_true")
     parser.add_argument("--program", type=Path)
     parser.add_argument("--summary", type=Path)
     args = parser.parse_args()
@@ -311,7 +322,7 @@ def main() -> int:
     config = read_config({key: value for key, value in raw.items() if key not in ("inactivity", "alerts")})
     with database() as db:
         load(db, args.events, config, False)
-        messages, rules = evaluate(db, raw)
+        messages, rules = evaluate(db, raw, args.log_order)
     if not args.program:
         for message in messages:
             print(json.dumps(message))

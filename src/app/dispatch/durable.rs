@@ -13,6 +13,7 @@ use crate::checkpoint::files::WrittenCut;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
+use crate::engine::inactivity::release::Allowance;
 use crate::event::{Time, wall_clock};
 use crate::output::alerts;
 use crate::source::rebalance;
@@ -24,6 +25,8 @@ use crate::worker::Taken;
 
 /// How long a plain commit may take.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// With so many bytes waiting no further alerts are taken into a cut.
+const FULL_OUTBOX: u64 = 16 << 20;
 
 impl<C: GroupClient> Dispatcher<C> {
     /// Takes a step of the rebalance protocol, and passes on what it means for the state.
@@ -273,7 +276,12 @@ impl<C: GroupClient> Dispatcher<C> {
         self.tokens = BTreeMap::from([(cut, token)]);
         self.cut_begun = Some(Instant::now());
         let (now, pace) = (wall_clock(), &self.rules.pace);
-        let cut_one = |&partition: &Partition| self.pool.cut(partition, cut.0, pace.allowance(partition, now));
+        // What earlier cuts could not deliver comes first.
+        let is_full = self.outbox.bytes() >= FULL_OUTBOX;
+        let cut_one = |&partition: &Partition| {
+            let allowance = pace.allowance(partition, now, partitions.len());
+            self.pool.cut(partition, cut.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
+        };
         partitions.iter().try_for_each(cut_one).map_err(gone)
     }
 

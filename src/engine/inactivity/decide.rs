@@ -376,6 +376,7 @@ impl Engine {
         queue.sort_unstable();
         self.inactivity.waiting = queue.len();
         self.inactivity.queue = queue.into();
+        self.inactivity.heed_open();
         for class in [Class::Orders, Class::Sessions] {
             let from = self.inactivity.state.due_to[class as usize].unwrap_or(i64::MIN);
             let mut wheel = std::mem::take(&mut self.inactivity.wheels[class as usize]);
@@ -394,6 +395,19 @@ fn numbers((slot, silences): (Slot, &Silences)) -> impl Iterator<Item = (u64, Sl
 }
 
 impl super::Inactivity {
+    /// A rule that is no longer there may have left silences open, which orders still end.
+    fn heed_open(&mut self) {
+        let open: Vec<_> = self.table.iter().flat_map(|(_, silences)| &silences.open).map(|open| open.rule).collect();
+        for rule in open {
+            let class = self.class_of(rule);
+            self.bounds.has[class as usize] = true;
+            if class == Class::Orders {
+                let shortest = self.state.rules.get(usize::from(rule)).map_or(0, |rule| rule.shortest);
+                self.bounds.shortest = self.bounds.shortest.min(shortest);
+            }
+        }
+    }
+
     fn class_of(&self, rule: u16) -> Class {
         let class = self.state.rules.get(usize::from(rule)).map_or(0, |rule| rule.class);
         if class == Class::Sessions as u8 { Class::Sessions } else { Class::Orders }
