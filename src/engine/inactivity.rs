@@ -389,6 +389,12 @@ impl Inactivity {
         self.since = spec.since.unwrap_or(since).millis();
     }
 
+    /// How many entries the wheels hold.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.wheels.iter().map(Wheel::len).sum()
+    }
+
     /// What is under way, of each customer.
     #[must_use]
     pub fn table(&self) -> &Table {

@@ -79,6 +79,12 @@ impl Wheel {
         due.into_iter().map(Slot).collect()
     }
 
+    /// How many entries there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.near.len() + self.buckets.values().map(Vec::len).sum::<usize>()
+    }
+
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
