@@ -15,6 +15,7 @@ use retentiond::checkpoint::files;
 use retentiond::checkpoint::manifest::{Expected, Origin, TopicEntry};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
+use retentiond::engine::inactivity::InactivitySpec;
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
@@ -42,6 +43,7 @@ fn spec() -> Spec {
         topics: vec![true],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: Vec::new() }],
         rates: None,
+        inactivity: InactivitySpec::default(),
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
     }
 }

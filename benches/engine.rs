@@ -4,6 +4,7 @@
 //!
 //! Times are CPU time of the thread, so that a busy machine disturbs them little.
 //!
+//! - `silence`: the same with rules on inactivity, and what an alert costs when time passes.
 //! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
@@ -17,10 +18,11 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use retentiond::app::blueprint;
-use retentiond::config::Settings;
+use retentiond::config::{Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
+use retentiond::engine::inactivity::release::Allowance;
 use retentiond::engine::{Engine, Outcome};
-use retentiond::event::{Attributes, Currency, Event, Kind, Money, Time};
+use retentiond::event::{Attributes, Currency, Event, HOUR, Kind, Money, Time};
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::worker::{Blueprint, Worker};
 
@@ -136,6 +138,68 @@ fn engine(c: &mut Criterion) {
     group.finish();
 }
 
+/// The default windows with rules on inactivity: none, one of a fixed silence, and a second one of each customer's own
+/// pace. With 10,000 customers nobody is silent for long; with a million, who order every 135 days, nearly every order
+/// ends a silence that was due. Alerts are taken out as a cut does, now and then.
+fn silence(c: &mut Criterion) {
+    let rules = [
+        ("lapsing", Silence::After(Millis::days(45))),
+        ("off pace", Silence::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) }),
+    ];
+    let spec = |count: usize| {
+        let rule = |&(name, silence): &(&str, Silence)| InactivityRule {
+            name: name.into(),
+            silence,
+            filter: Filter::default(),
+        };
+        let mut settings = settings(7);
+        settings.inactivity = rules[..count].iter().map(rule).collect();
+        settings.alerts.backfill = true;
+        settings.alerts.holdout = 0.1;
+        Arc::new(blueprint::spec(&settings))
+    };
+    let mut group = c.benchmark_group("silence");
+    group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
+    for customers in [10_000, 1_000_000] {
+        for count in 0..=rules.len() {
+            let name = BenchmarkId::new(format!("{count} rules"), format!("{customers} customers"));
+            group.bench_function(name, |bencher| {
+                let mut orders = Orders::new(customers, WARM, 0);
+                let mut engine = Engine::new(spec(count));
+                apply(&mut engine, &mut orders, WARM);
+                engine.release(&Allowance::ALL);
+                bencher.iter_custom(|iters| {
+                    let took = apply(&mut engine, &mut orders, iters);
+                    let begun = cpu_time();
+                    black_box(engine.release(&Allowance::ALL));
+                    took + cpu_time() - begun
+                });
+            });
+        }
+    }
+    // A million customers who ordered once, one after the other, and then no more: time alone passes over them.
+    group.bench_function("decide and release one alert", |bencher| {
+        let mut orders = Orders::new(1_000_000, 1_000_000, 0);
+        let mut silent = Engine::new(spec(1));
+        apply(&mut silent, &mut orders, 1_000_000);
+        let at = silent.clock().watermark().expect("orders");
+        bencher.iter_custom(|iters| {
+            let (mut took, mut alerts) = (Duration::ZERO, 0);
+            let mut engine = silent.clone();
+            engine.release(&Allowance::ALL);
+            for hour in 1..=46 * 24 {
+                let begun = cpu_time();
+                engine.raise_watermark(0, at.plus(hour * HOUR));
+                alerts += engine.release(&Allowance::ALL).len();
+                took += cpu_time() - begun;
+            }
+            assert!(alerts > 50_000, "{alerts}");
+            took.mul_f64(iters as f64 / alerts as f64)
+        });
+    });
+    group.finish();
+}
+
 /// Messages as they lie in a partition.
 struct Messages {
     json: Vec<String>,
@@ -225,6 +289,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1_500));
-    targets = decode, engine, worker
+    targets = decode, engine, silence, worker
 }
 criterion_main!(benches);

@@ -15,6 +15,7 @@ use crate::decode::{CsvColumns, CsvHeaderError, Decoded, Decoder, Reason, Reject
 use crate::engine::Engine;
 use crate::engine::customers::Key;
 use crate::engine::dedup::fingerprint;
+use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::engine::spec::Spec;
 use crate::event::{Attributes, CostKind, Event, Kind, MAX_DIMENSIONS, Money, Time};
 use crate::source::files::{EventFile, Layout, next_line};
@@ -233,7 +234,17 @@ impl History {
 
     /// Applies all events in the order of their time, events of the same time in file order. `progress` is told every
     /// so often how many are applied. `spec` must have one topic.
-    pub fn apply(mut self, spec: Arc<Spec>, mut progress: impl FnMut(u64)) -> Engine {
+    pub fn apply(self, spec: Arc<Spec>, progress: impl FnMut(u64)) -> Engine {
+        self.apply_telling(spec, progress, |_| {})
+    }
+
+    /// As [`History::apply`], and tells of silent customers, in the order of the instants; of nobody who was erased.
+    pub fn apply_telling(
+        mut self,
+        spec: Arc<Spec>,
+        mut progress: impl FnMut(u64),
+        mut tell: impl FnMut(&Alert),
+    ) -> Engine {
         if !self.rows.is_sorted_by_key(|row| row.time) {
             self.rows.sort_by_key(|row| row.time);
         }
@@ -243,14 +254,26 @@ impl History {
             engine.apply(0, &self.event(row));
             if i % 4096 == 0 {
                 progress(i as u64);
+                self.tell(&mut engine, &mut tell);
             }
         }
+        self.tell(&mut engine, &mut tell);
         for (customer, &times) in &self.erased {
             for before in 0..times {
                 engine.erase(&identity(customer, before));
             }
         }
         engine
+    }
+
+    fn tell(&self, engine: &mut Engine, tell: &mut impl FnMut(&Alert)) {
+        for mut alert in engine.release(&Allowance::ALL) {
+            let (customer, erasures) = alert.customer.split_once('\0').unwrap_or((&alert.customer, "0"));
+            if self.erased.get(customer).is_none_or(|times| erasures == times.to_string()) {
+                alert.customer = customer.to_owned();
+                tell(&alert);
+            }
+        }
     }
 
     fn event(&self, row: &Row) -> Event<'_> {
@@ -310,6 +333,7 @@ fn place_number(place: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::decode::Format;
+    use crate::engine::inactivity::InactivitySpec;
     use crate::engine::lifecycle::LifecycleSpec;
     use crate::engine::spec::{RollingSpec, WindowId};
     use crate::engine::zone::Zone;
@@ -332,6 +356,7 @@ mod tests {
                 loyal_orders: 5,
             },
             rates: None,
+            inactivity: InactivitySpec::default(),
         })
     }
 

@@ -12,11 +12,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use retentiond::checkpoint::files::{self, WrittenCut};
-use retentiond::checkpoint::manifest::{Expected, Kind as FileKind, Manifest, Origin, TopicEntry};
+use retentiond::checkpoint::manifest::{Expected, Kind as FileKind, Manifest, Origin, TopicEntry, VERSION};
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
 use retentiond::engine::distribution::{GAPS, order_values};
+use retentiond::engine::inactivity::release::Allowance;
+use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::rates::{Rate, Rates};
 use retentiond::engine::segments::DimensionSpec;
@@ -48,7 +50,24 @@ fn spec() -> Arc<Spec> {
             Currency::from_code("EUR").unwrap(),
             [(15_020, Currency::from_code("JPY").unwrap(), Rate::new(61, 4).unwrap())],
         )),
+        inactivity: inactivity(),
     })
+}
+
+fn inactivity() -> InactivitySpec {
+    let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
+    let rules = vec![
+        rule("silent", Silence::After(5 * DAY)),
+        rule("off pace", Silence::Cadence { factor: 1.5, min: DAY, max: 9 * DAY }),
+        rule("unseen", Silence::NoSessionFor(4 * DAY)),
+    ];
+    let (settle, winback_within) = (DAY, 20 * DAY);
+    InactivitySpec { rules, settle, since: Some(Time::MIN), holdout: 0.3, salt: "salt".into(), winback_within }
+}
+
+/// The spec of a program that knew no rules.
+fn without_rules() -> Arc<Spec> {
+    Arc::new(Spec { inactivity: InactivitySpec::default(), ..Spec::clone(&spec()) })
 }
 
 /// Customers who ordered once long ago: so many that they lie in several buckets.
@@ -121,6 +140,7 @@ fn assert_same(one: &mut Engine, other: &mut Engine) {
     for id in (0..2_000).map(id) {
         assert_eq!(one.customer(&id), other.customer(&id), "{id}");
     }
+    assert_eq!(one.clone().release(&Allowance::ALL), other.clone().release(&Allowance::ALL));
 }
 
 /// A partition whose engine is written to a directory.
@@ -246,9 +266,9 @@ async fn damage_and_loss_are_noticed_and_named() {
     assert!(load(&partition).await.is_ok());
 }
 
-/// The directory with what version 1 wrote.
-fn golden() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/checkpoint-v1"))
+/// The directory with what a version wrote.
+fn golden(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/checkpoint-v{version}"))
 }
 
 /// The figures as text that no change of an internal type changes.
@@ -292,20 +312,42 @@ fn figures(engine: &mut Engine) -> String {
 
 /// `RETENTIOND_WRITE_GOLDEN=1` writes the files anew, which only a change of the format's version may ask for.
 #[tokio::test]
-async fn version_1_is_read() {
+async fn this_version_is_read() {
     if std::env::var_os("RETENTIOND_WRITE_GOLDEN").is_some() {
         write_golden().await;
     }
+    read_golden(VERSION, &spec()).await;
+}
+
+/// It knew no silences.
+#[tokio::test]
+async fn the_version_before_is_read() {
+    read_golden(VERSION - 1, &without_rules()).await;
+    let (_directory, mut engine) = load_golden(VERSION - 1, &spec()).await;
+    assert_eq!(engine.waiting_alerts(), 0, "what was due before there was a rule is nobody's business");
+    let begun = engine.clock().watermark().unwrap();
+    (GOLDEN_EVENTS..3 * GOLDEN_EVENTS).for_each(|n| give(&mut engine, n));
+    let alerts = engine.release(&Allowance::ALL);
+    assert!(alerts.len() > 100 && alerts.iter().all(|alert| alert.due_at >= begun), "{}", alerts.len());
+}
+
+async fn load_golden(version: u32, spec: &Arc<Spec>) -> (TempDir, Engine) {
+    let golden = golden(version);
     // A copy: opening a store may write to it.
     let directory = tempfile::tempdir_in(support::scratch()).unwrap();
-    copy(golden(), directory.path());
+    copy(&golden, directory.path());
     let store = Store::open(&format!("file://{}", directory.path().display()), "another").await.unwrap();
-    let text = fs::read_to_string(golden().join("committed.txt")).unwrap();
+    let text = fs::read_to_string(golden.join("committed.txt")).unwrap();
     let Ok(Metadata::State(named)) = text.trim().parse() else { panic!("{text}") };
-    let (mut engine, manifest) = files::load(&store, &named, &expected(store.id()), &spec(), 1).await.unwrap();
-    assert_eq!(manifest.version, 1);
-    assert_eq!(figures(&mut engine), fs::read_to_string(golden().join("figures.txt")).unwrap());
-    let mut steady = Engine::new(spec());
+    let (engine, manifest) = files::load(&store, &named, &expected(store.id()), spec, 1).await.unwrap();
+    assert_eq!(manifest.version, version);
+    (directory, engine)
+}
+
+async fn read_golden(version: u32, spec: &Arc<Spec>) {
+    let (_directory, mut engine) = load_golden(version, spec).await;
+    assert_eq!(figures(&mut engine), fs::read_to_string(golden(version).join("figures.txt")).unwrap());
+    let mut steady = Engine::new(Arc::clone(spec));
     (0..GOLDEN_EVENTS).for_each(|n| give(&mut steady, n));
     assert_same(&mut engine, &mut steady);
 }
@@ -320,18 +362,19 @@ async fn write_golden() {
             partition.cut(n).await;
         }
     }
-    _ = fs::remove_dir_all(golden());
-    fs::create_dir_all(golden()).unwrap();
+    let golden = golden(VERSION);
+    _ = fs::remove_dir_all(&golden);
+    fs::create_dir_all(&golden).unwrap();
     let (mut engine, manifest) = load(&partition).await.unwrap();
     let live = manifest.files.iter().map(|file| file.name.clone()).chain([partition.named().name]);
     for name in live.map(|name| format!("{}/{name}", files::group_directory(GROUP))).chain(["store.json".into()]) {
-        let to = golden().join(&name);
+        let to = golden.join(&name);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(partition.directory.path().join(&name), to).unwrap();
     }
     let text = Metadata::State(partition.named()).to_string();
-    fs::write(golden().join("committed.txt"), text + "\n").unwrap();
-    fs::write(golden().join("figures.txt"), figures(&mut engine)).unwrap();
+    fs::write(golden.join("committed.txt"), text + "\n").unwrap();
+    fs::write(golden.join("figures.txt"), figures(&mut engine)).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -1,6 +1,8 @@
 //! Tests against a real Kafka broker: of the rig itself here, of the daemon in `tests/kafka/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "kafka/alerts.rs"]
+mod alerts;
 #[path = "kafka/bad_input.rs"]
 mod bad_input;
 #[path = "kafka/chaos.rs"]

@@ -29,7 +29,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
 const SEE_EVERYTHING: [&str; 2] = ["app", "cli"];
 
 /// The crates that the engine may use.
-const ENGINE_CRATES: [&str; 6] = ["foldhash", "hashbrown", "jiff", "serde", "xxhash_rust", "zerocopy"];
+const ENGINE_CRATES: [&str; 7] = ["foldhash", "hashbrown", "jiff", "serde", "sha2", "xxhash_rust", "zerocopy"];
 /// What of `std` would be I/O, a clock or concurrency.
 const IMPURE: [&str; 9] = ["env", "fs", "io", "net", "os", "path", "process", "thread", "time"];
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::config::{self, Settings};
 use crate::decode::{Decoder, Format};
-use crate::engine::lifecycle::LifecycleSpec;
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence, stage_number};
+use crate::engine::lifecycle::{LifecycleSpec, Stage};
 use crate::engine::rates::{Rate, Rates};
 use crate::engine::segments::DimensionSpec;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
@@ -68,6 +69,49 @@ pub fn spec(settings: &Settings) -> Spec {
             loyal_orders: settings.customers.loyal_orders,
         },
         rates: rates(settings),
+        inactivity: inactivity(settings),
+    }
+}
+
+/// Who is told of silent customers.
+fn inactivity(settings: &Settings) -> InactivitySpec {
+    let stage = |stage: &config::Stage| match stage {
+        config::Stage::Prospect => stage_number(None),
+        config::Stage::New => stage_number(Some(Stage::New)),
+        config::Stage::Repeat => stage_number(Some(Stage::Repeat)),
+        config::Stage::Loyal => stage_number(Some(Stage::Loyal)),
+    };
+    let dimensions = &settings.customers.dimensions.0;
+    let place = |name: &String| dimensions.iter().position(|dimension| dimension.name == *name);
+    let rule = |rule: &config::InactivityRule| RuleSpec {
+        name: rule.name.clone(),
+        silence: match rule.silence {
+            config::Silence::After(after) => Silence::After(after.get()),
+            config::Silence::Cadence { factor, min, max } => {
+                Silence::Cadence { factor, min: min.get(), max: max.get() }
+            }
+            config::Silence::NoSessionFor(after) => Silence::NoSessionFor(after.get()),
+        },
+        filter: Filter {
+            stages: rule.filter.stages.iter().map(stage).collect(),
+            min_orders: rule.filter.min_orders,
+            min_revenue: rule.filter.min_revenue,
+            segment: rule
+                .filter
+                .segment
+                .iter()
+                .filter_map(|(name, value)| Some((place(name)?, value.clone())))
+                .collect(),
+        },
+    };
+    let alerts = &settings.alerts;
+    InactivitySpec {
+        rules: settings.inactivity.iter().map(rule).collect(),
+        settle: alerts.settle.get(),
+        since: if alerts.backfill { Some(Time::MIN) } else { alerts.since },
+        holdout: alerts.holdout,
+        salt: alerts.salt.clone(),
+        winback_within: alerts.winback_within.get(),
     }
 }
 
@@ -83,7 +127,9 @@ fn rates(settings: &Settings) -> Option<Rates> {
 /// The spec for files: one topic, sorted, with its whole history at hand.
 #[must_use]
 pub fn replay_spec(settings: &Settings) -> Spec {
-    Spec { history: None, topics: vec![true], ..spec(settings) }
+    let mut spec = Spec { history: None, topics: vec![true], ..spec(settings) };
+    spec.inactivity.since = settings.alerts.since.or(Some(Time::MIN));
+    spec
 }
 
 /// What is known about the data as a whole, `first_event` being when they begin unless the settings know better.

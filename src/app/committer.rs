@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::checkpoint::protocol::{CutId, Outcome};
-use crate::output::dead_letters::{DeadLetters, Letter};
+use crate::output::dead_letters::{DeadLetters, Letter, Topics};
 use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
 use crate::source::{Committed, GroupToken, Header, SourceError, TopicPartition};
 
@@ -55,8 +55,8 @@ pub enum Means {
     Transactions {
         /// Makes one.
         make: Box<dyn Fn() -> Result<Box<dyn Transactions>, SourceError> + Send>,
-        /// The topic of the letters.
-        topic: String,
+        /// Where letters go.
+        topics: Topics,
     },
     /// By the member, behind the letters; without a producer letters are dropped.
     Plain(Option<DeadLetters>),
@@ -171,7 +171,7 @@ impl<S: Fn(Said)> Work<S> {
 
     fn attempt(&mut self, transaction: &Transaction) -> Result<(), TransactionError> {
         let given_up = || TransactionError::Abort("a partition of it was given up meanwhile".to_owned());
-        let (Some(producer), Means::Transactions { topic, .. }) = (&mut self.producer, &self.means) else {
+        let (Some(producer), Means::Transactions { topics, .. }) = (&mut self.producer, &self.means) else {
             return Err(given_up());
         };
         producer.begin()?;
@@ -182,7 +182,7 @@ impl<S: Fn(Said)> Work<S> {
                 .map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() })
                 .collect();
             producer.produce(&Outgoing {
-                topic,
+                topic: topics.of(letter),
                 key: letter.key.as_deref(),
                 payload: letter.payload.as_deref(),
                 headers: &headers,

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::committer::Committer;
 use super::outbox::Outbox;
+use super::pace::Pace;
 use super::vault::{Answer, Files, Vault};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, BudgetId, CutId, Life, PartitionPhase};
@@ -56,6 +57,10 @@ pub struct Rules {
     pub keep_files: Duration,
     /// After how long a caught-up topic-partition without records no longer holds time up.
     pub idle_after: Duration,
+    /// When alerts may leave.
+    pub pace: Pace,
+    /// The attribute `source` of alerts.
+    pub alert_source: String,
 }
 
 /// How far one topic-partition is read and applied.

@@ -4,6 +4,7 @@ pub mod blueprint;
 mod committer;
 mod dispatch;
 mod outbox;
+mod pace;
 mod service;
 mod vault;
 

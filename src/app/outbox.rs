@@ -1,4 +1,4 @@
-//! What waits for its transaction: the dead letters of each partition, in the order in which they arose.
+//! What waits for its transaction: the dead letters and alerts of each partition, in the order in which they arose.
 //!
 //! A cut closes the outbox of its partitions: what is in it then belongs to the cut, and leaves with it or returns to the
 //! front. Pure; [`super::durable`] decides when.
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::checkpoint::protocol::CutId;
-use crate::output::dead_letters::Letter;
+use crate::output::dead_letters::{Channel, Letter};
 use crate::source::Partition;
 
 /// The outboxes of all partitions.
@@ -63,7 +63,7 @@ impl Outbox {
     pub fn truncate(&mut self, partition: Partition, cut: CutId, index: usize) -> bool {
         let letters = self.boxes.get_mut(&partition).and_then(|of| of.cut.as_mut()).filter(|(of, _)| *of == cut);
         let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
-        if letter.is_truncated() {
+        if letter.to != Channel::DeadLetters || letter.is_truncated() {
             return false;
         }
         let before = letter.bytes() as u64;
@@ -111,7 +111,13 @@ mod tests {
     const TWO: Partition = Partition(2);
 
     fn letter(text: &str) -> Letter {
-        Letter { key: None, payload: Some(text.as_bytes().to_vec()), headers: Vec::new(), time: None }
+        Letter {
+            to: Channel::DeadLetters,
+            key: None,
+            payload: Some(text.as_bytes().to_vec()),
+            headers: Vec::new(),
+            time: None,
+        }
     }
 
     fn texts(outbox: &Outbox, partition: Partition, cut: CutId) -> Vec<String> {

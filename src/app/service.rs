@@ -18,13 +18,15 @@ use tracing::{info, warn};
 use super::blueprint;
 use super::committer::{Committer, Means};
 use super::dispatch::{Dispatcher, Parts, Rules};
+use super::pace::Pace;
 use super::vault::{Answer, TopicIds, Vault};
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::Store;
 use crate::config::{self, Settings};
 use crate::engine::spec::Spec;
 use crate::http;
-use crate::output::dead_letters::DeadLetters;
+use crate::output::alerts;
+use crate::output::dead_letters::{DeadLetters, Topics};
 use crate::output::publisher::create_topics;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
@@ -162,7 +164,7 @@ impl Source {
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
-        self.create_dead_letter_topic(&kafka, partitions);
+        self.create_topics(&kafka, partitions);
         let (tell, answers) = mpsc::channel();
         let vault = Arc::new(Vault {
             store,
@@ -187,6 +189,8 @@ impl Source {
             cut_every: self.settings.checkpoint.interval.to_std(),
             keep_files: self.settings.checkpoint.keep.to_std(),
             idle_after: self.settings.time.idle_after.to_std(),
+            pace: Pace::new(&self.settings, partitions),
+            alert_source: alerts::source(&kafka.group_id),
         };
         let protocol = protocol::Rules {
             delivery,
@@ -264,7 +268,10 @@ impl Source {
 
     /// How cuts are committed.
     fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, Means) {
-        let topic = self.settings.dead_letters.topic.clone();
+        let topics = Topics {
+            dead_letters: self.settings.dead_letters.topic.clone(),
+            alerts: self.settings.alerts.topic.clone(),
+        };
         match self.settings.kafka.delivery {
             config::Delivery::ExactlyOnce => {
                 let settings = TransactionSettings::new(kafka, instance);
@@ -272,24 +279,30 @@ impl Source {
                     let producer = TransactionalProducer::new(&settings)?;
                     Ok(Box::new(producer) as Box<dyn Transactions>)
                 };
-                (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topic })
+                (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topics })
             }
             config::Delivery::AtLeastOnce => {
-                let letters = DeadLetters::new(&kafka.brokers, &topic, producer_options(&self.settings));
-                let letters = letters.inspect_err(|error| warn!("dead letters are dropped: {error}")).ok();
+                let letters = DeadLetters::new(&kafka.brokers, topics, producer_options(&self.settings));
+                let letters = letters.inspect_err(|error| warn!("dead letters and alerts are dropped: {error}")).ok();
                 (Delivery::AtLeastOnce, Means::Plain(letters))
             }
         }
     }
 
-    /// Creates the topic of dead letters where it is missing and may be created. Without it rejected messages hold
-    /// commits up.
-    fn create_dead_letter_topic(&self, kafka: &KafkaSettings, partitions: u32) {
-        let topic = &self.settings.dead_letters.topic;
+    /// Creates the topics of dead letters and, where there are rules, of alerts, where they are missing and may be
+    /// created. Without them rejected messages and alerts hold commits up.
+    fn create_topics(&self, kafka: &KafkaSettings, partitions: u32) {
+        self.create_if_missing(kafka, &self.settings.dead_letters.topic, partitions);
+        if !self.settings.inactivity.is_empty() {
+            self.create_if_missing(kafka, &self.settings.alerts.topic, partitions);
+        }
+    }
+
+    fn create_if_missing(&self, kafka: &KafkaSettings, topic: &String, partitions: u32) {
         let lookup = KafkaSettings { topics: vec![topic.clone()], ..kafka.clone() };
         let exists = partition_counts(&lookup, METADATA_WAIT).is_ok_and(|counts| counts != [None]);
         if !exists && let Err(error) = self.create_topic(topic, partitions) {
-            warn!("the dead-letter topic {topic:?} could not be created: {error}");
+            warn!("the topic {topic:?} could not be created: {error}");
         }
     }
 
@@ -298,7 +311,7 @@ impl Source {
         let partitions = i32::try_from(partitions)?;
         let brokers = &self.settings.kafka.brokers;
         runtime.block_on(create_topics(brokers, &[topic], partitions, producer_options(&self.settings)))?;
-        info!(topic, partitions, "created the dead-letter topic");
+        info!(topic, partitions, "created a topic");
         Ok(())
     }
 }

@@ -9,8 +9,8 @@ use crate::engine::state::{Needs, cohorts_key, lifecycle_key, reporting_key, win
 use crate::engine::window_ids;
 
 /// The version that is written.
-pub const VERSION: u32 = 1;
-/// The oldest version that is read: the one before, once there is one.
+pub const VERSION: u32 = 2;
+/// The oldest version that is read: the one before.
 pub const OLDEST: u32 = 1;
 
 /// What a file holds.
@@ -377,8 +377,8 @@ mod tests {
 
     #[test]
     fn other_versions_and_what_is_no_manifest_are_refused() {
-        let (bytes, name) = named(&Manifest { version: 2, ..manifest() });
-        let version = ManifestError::Version { name: name.name.clone(), version: 2 };
+        let (bytes, name) = named(&Manifest { version: VERSION + 1, ..manifest() });
+        let version = ManifestError::Version { name: name.name.clone(), version: VERSION + 1 };
         assert_eq!(Manifest::decode(&bytes, &name), Err(version));
         for text in ["", "{}", "{\"version\":1}", "[1]"] {
             let name = ManifestRef { name: "x".into(), digest: digest(text.as_bytes()) };

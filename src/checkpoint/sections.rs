@@ -17,8 +17,8 @@ use crate::engine::state::{Scalars, SeenCut};
 
 const MAGIC: &[u8; 8] = b"RTNDSECT";
 /// The version that is written.
-pub const VERSION: i32 = 1;
-/// The oldest version that is read: the one before, once there is one.
+pub const VERSION: i32 = 2;
+/// The oldest version that is read: the one before.
 pub const OLDEST: i32 = 1;
 
 const ZSTD_LEVEL: i32 = 1;

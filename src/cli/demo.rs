@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::app::Daemon;
 use crate::config::Settings;
 use crate::engine::WindowParts;
+use crate::engine::inactivity::release::{GroupParts, RuleParts};
 use crate::engine::zone;
 use crate::event::{DAY, Time, decimal_text};
 use crate::http::Access;
@@ -76,6 +77,18 @@ period = "90d"
 [[windows]]
 name = "365d"
 period = "365d"
+[[inactivity]]
+name = "lapsing"
+after = "21d"
+min_orders = 2
+[[inactivity]]
+name = "off_pace"
+cadence = 3.0
+min = "7d"
+max = "60d"
+[alerts]
+backfill = true
+holdout = 0.1
 [time]
 history_whole = true
 [currency]
@@ -102,7 +115,7 @@ date,currency,rate
 impl Demo {
     pub(super) fn run(self) -> Result<()> {
         let cluster = MockCluster::new(1).context("cannot start the embedded Kafka")?;
-        for topic in ["orders", "sessions", "retention-dead-letters"] {
+        for topic in ["orders", "sessions", "retention-dead-letters", "retention-alerts"] {
             cluster.create_topic(topic, PARTITIONS, 1).context("cannot create the topics of the embedded Kafka")?;
         }
         let brokers = cluster.bootstrap_servers();
@@ -202,7 +215,7 @@ fn greet(address: SocketAddr) {
          \x20 page     http://{address}/\n\
          \x20 metrics  http://{address}/metrics\n\
          \x20 summary  http://{address}/api/v1/summary\n\n\
-         shop day      active     new    lost  churn 7d  churn 30d  repeat 30d  orders 7d      revenue 7d",
+         shop day      active     new    lost  churn 7d  churn 30d  repeat 30d  orders 7d      revenue 7d  alerts  won back",
         (CRISIS_AFTER_DAYS as f64 / SHOP_DAYS_PER_SECOND) as i64
     ));
 }
@@ -218,19 +231,20 @@ async fn print_figures(workers: Workers) {
         let Some(snapshot) = overview.snapshot else { continue };
         let [Some(week), Some(month), ..] = snapshot.rolling.as_slice() else { continue };
         if last.replace(snapshot.at) != Some(snapshot.at) {
-            super::print(&line(snapshot.at, week, month));
+            super::print(&line(snapshot.at, week, month, &snapshot.inactivity));
         }
     }
 }
 
-fn line(at: Time, week: &WindowParts, month: &WindowParts) -> String {
+fn line(at: Time, week: &WindowParts, month: &WindowParts, rules: &[RuleParts]) -> String {
+    let treated = |count: fn(&GroupParts) -> u64| rules.iter().map(|rule| count(&rule.groups[0])).sum::<u64>();
     let percent = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{:.1} %", 100.0 * ratio));
     let revenue = week.money.iter().find(|(currency, _)| currency.is_reporting());
     let revenue = revenue.map_or_else(String::new, |(&currency, money)| {
         format!("{} {}", decimal_text(money.revenue, currency), currency.iso_code())
     });
     format!(
-        "{}  {:>8}  {:>6}  {:>6}  {:>8}  {:>9}  {:>10}  {:>9}  {:>14}",
+        "{}  {:>8}  {:>6}  {:>6}  {:>8}  {:>9}  {:>10}  {:>9}  {:>14}  {:>6}  {:>8}",
         zone::date(zone::Zone::utc().day(at)),
         week.parts.end,
         week.parts.new,
@@ -239,6 +253,8 @@ fn line(at: Time, week: &WindowParts, month: &WindowParts) -> String {
         percent(month.parts.churn_ratio()),
         percent(month.parts.repeat_ratio()),
         week.parts.orders,
-        revenue
+        revenue,
+        treated(|group| group.sent),
+        treated(|group| group.won_back),
     )
 }

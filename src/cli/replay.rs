@@ -20,6 +20,7 @@ use crate::engine::axis::Pane;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::{Engine, WindowParts, window_ids};
 use crate::event::{HOUR, REPORTING, Time, wall_clock};
+use crate::output::alerts;
 use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::History;
@@ -50,6 +51,10 @@ pub struct Replay {
     /// Also print the values of every dimension (OpenMetrics only).
     #[arg(long)]
     segments: bool,
+    /// Also write the alerts and win-backs to a file, as the daemon would send them: one CloudEvents message a line.
+    /// Silences count from the beginning, unless alerts.since says otherwise.
+    #[arg(long, value_name = "FILE")]
+    alerts: Option<PathBuf>,
     /// A label to add to every sample (OpenMetrics only), such as job=retentiond.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -93,7 +98,7 @@ impl Replay {
         let history = read(&self.files, &settings)?;
         report_rejections(&history);
         ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.lines);
-        let mut engine = apply(history, &settings);
+        let mut engine = apply(history, &settings, self.alerts.as_deref())?;
         report_unconverted(&mut engine);
         if self.series {
             return self.print_series(&mut engine, &settings);
@@ -183,11 +188,33 @@ fn progress_bar(len: u64, template: &str) -> ProgressBar {
     bar
 }
 
-fn apply(history: History, settings: &Settings) -> Engine {
+fn apply(history: History, settings: &Settings, alerts: Option<&Path>) -> Result<Engine> {
     let bar = progress_bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
-    let engine = history.apply(Arc::new(blueprint::replay_spec(settings)), |done| bar.set_position(done));
+    let spec = Arc::new(blueprint::replay_spec(settings));
+    let engine = match alerts {
+        None => history.apply(spec, |done| bar.set_position(done)),
+        Some(path) => {
+            let failed = || format!("{}: alerts cannot be written", path.display());
+            let mut out = BufWriter::new(File::create(path).with_context(failed)?);
+            let source = alerts::source(&settings.kafka.group_id);
+            let mut written = Ok(());
+            let engine = history.apply_telling(
+                spec,
+                |done| bar.set_position(done),
+                |alert| {
+                    if written.is_ok() {
+                        let mut line = alerts::json(alert, &source);
+                        line.push(b'\n');
+                        written = out.write_all(&line);
+                    }
+                },
+            );
+            written.and_then(|()| out.flush()).with_context(failed)?;
+            engine
+        }
+    };
     bar.finish_and_clear();
-    engine
+    Ok(engine)
 }
 
 fn summary(engine: &mut Engine, settings: &Settings, as_of: Option<Time>) -> Summary {

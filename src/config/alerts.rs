@@ -217,6 +217,9 @@ pub struct Alerts {
     /// The most alerts in a minute, later ones wait; no limit when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_minute: Option<u32>,
+    /// The time of day, in `time.zone`, in which no alert leaves; those of that time leave afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_hours: Option<QuietHours>,
     /// Where alerts are sent besides the topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
@@ -233,8 +236,65 @@ impl Default for Alerts {
             salt: "retentiond".to_owned(),
             winback_within: Millis::days(30),
             max_per_minute: None,
+            quiet_hours: None,
             webhook: None,
         }
+    }
+}
+
+/// A time of day, `21:00-08:00`, the end excluded; it may pass midnight. In minutes of the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuietHours {
+    from: u16,
+    until: u16,
+}
+
+impl QuietHours {
+    /// Reads `21:00-08:00`.
+    ///
+    /// # Errors
+    /// What is wrong and what to write instead.
+    pub fn parse(text: &str) -> Result<QuietHours, String> {
+        let minute = |text: &str| {
+            let (hour, minute) = text.trim().split_once(':')?;
+            let (hour, minute): (u16, u16) = (hour.parse().ok()?, minute.parse().ok()?);
+            (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+        };
+        let times = text.split_once('-').and_then(|(from, until)| Some((minute(from)?, minute(until)?)));
+        match times {
+            Some((from, until)) if from != until => Ok(QuietHours { from, until }),
+            Some(_) => Err(format!("{text:?} is no time at all, or all day; write such as \"21:00-08:00\"")),
+            None => Err(format!("{text:?} is no time of day; write such as \"21:00-08:00\"")),
+        }
+    }
+
+    /// Whether a minute of the day lies within.
+    #[must_use]
+    pub fn hold(self, minute: u16) -> bool {
+        if self.from < self.until {
+            (self.from..self.until).contains(&minute)
+        } else {
+            minute >= self.from || minute < self.until
+        }
+    }
+}
+
+impl fmt::Display for QuietHours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let QuietHours { from, until } = self;
+        write!(f, "{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, until / 60, until % 60)
+    }
+}
+
+impl Serialize for QuietHours {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for QuietHours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<QuietHours, D::Error> {
+        QuietHours::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use alerts::{Alerts, Filter, InactivityRule, Silence, Stage, Webhook};
+pub use alerts::{Alerts, Filter, InactivityRule, QuietHours, Silence, Stage, Webhook};
 pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};

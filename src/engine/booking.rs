@@ -10,6 +10,7 @@ use super::Engine;
 use super::axis::Moment;
 use super::clock::Class;
 use super::customers::Slot;
+use super::inactivity::table::Comeback;
 use super::journal::{Booked, Entry};
 use super::lifecycle::LifeTerm;
 use super::recent::{OrderPlace, SessionPlace};
@@ -87,8 +88,11 @@ impl Engine {
         if self.customers.record(slot).has(Mark::Complained) {
             self.interrupt_complainers_silence(slot, now.profile, &place, at);
         }
-        let floor = self.clock.floor(Class::Orders);
+        let deadline = if place.place > 0 { self.order_deadline_before(slot) } else { None };
+        let floor = self.inactivity.retention(Class::Orders, self.clock.floor(Class::Orders));
         self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
+        let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
+        self.watch_order(slot, &place, order, deadline);
         self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));
         self.book_reporting(slot, Flow::Order, amount, at);
         if self.first_order.is_none_or(|first| at.time < first) {
@@ -343,14 +347,15 @@ impl Engine {
     /// Sessions are kept as long as an earlier first order may still come in and claim them for its segments; so all
     /// of them while the partition has had no order at all.
     fn session_floor(&self) -> Time {
-        let sessions = self.clock.floor(Class::Sessions);
+        let sessions = self.inactivity.retention(Class::Sessions, self.clock.floor(Class::Sessions));
         if self.segments.is_empty() { sessions } else { sessions.min(self.clock.floor(Class::Orders)) }
     }
 
     fn sweep(&mut self) {
-        let floors = (self.clock.floor(Class::Orders), self.session_floor());
+        let floor = self.clock.floor(Class::Orders);
+        let floors = (self.inactivity.retention(Class::Orders, floor), self.session_floor());
         let customers = &self.customers;
-        self.journal.sweep(|slot| customers.record(slot).first(), floors.0);
+        self.journal.sweep(|slot| customers.record(slot).first(), floor);
         for slot in self.recent.sweep(|slot| customers.record(slot), floors.0, floors.1) {
             self.customers.record_mut(slot).forget_sessions();
         }

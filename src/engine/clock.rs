@@ -126,12 +126,19 @@ impl Clock {
         low.map_or(Time::MIN, |low| low.plus(-self.allowed_lateness))
     }
 
+    /// How far the topics have come that carry a class: the smallest of their watermarks.
+    #[inline]
+    #[must_use]
+    pub fn carried(&self, class: Class) -> Option<Time> {
+        let carrying = self.topics.iter().filter(|topic| topic.carries[class as usize]);
+        carrying.filter_map(|topic| topic.watermark).min()
+    }
+
     /// The time of a class: the smallest watermark of the topics that carry it, `time` before there is any.
     #[inline]
     #[must_use]
     pub fn of_class(&self, class: Class, time: Time) -> Time {
-        let carrying = self.topics.iter().filter(|topic| topic.carries[class as usize]);
-        carrying.filter_map(|topic| topic.watermark).min().unwrap_or(time)
+        self.carried(class).unwrap_or(time)
     }
 }
 

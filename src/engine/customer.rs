@@ -1,6 +1,7 @@
 //! What the engine tells of one customer.
 
 use super::customers::{Key, Slot};
+use super::inactivity::release::Deadline;
 use super::lifecycle::{Stage, Status};
 use super::record::Mark;
 use super::{Currency, Engine, Time};
@@ -31,6 +32,8 @@ pub struct CustomerFigures {
     pub segments: Vec<String>,
     /// Orders less refunds and cancellations in minor units, by currency, in the order in which these were first seen.
     pub net_revenue: Vec<(Currency, i64)>,
+    /// Silences that go on and are not decided yet, the first due first.
+    pub deadlines: Vec<Deadline>,
 }
 
 impl Engine {
@@ -61,6 +64,7 @@ impl Engine {
             complained: record.has(Mark::Complained),
             segments: self.segments.names(record.profile).map(str::to_owned).collect(),
             net_revenue: net_revenue.filter_map(named).collect(),
+            deadlines: self.deadlines(slot),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
 //!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer;
 //!   [`rates`] are what amounts are worth in the reporting currency.
+//! - [`inactivity`] tells who falls silent and who comes back.
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
 //! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
@@ -19,6 +20,7 @@ pub mod dedup;
 pub mod distribution;
 mod extras;
 pub mod figures;
+pub mod inactivity;
 pub mod journal;
 pub mod lifecycle;
 mod net_revenue;
@@ -48,6 +50,7 @@ use dedup::Dedup;
 use distribution::{DistributionParts, Distributions};
 use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
+use inactivity::Inactivity;
 use journal::Journal;
 use lifecycle::{Lifecycle, LifecycleParts};
 use net_revenue::NetRevenue;
@@ -120,6 +123,7 @@ pub struct Engine {
     totals: Totals,
     distributions: Distributions,
     net_revenue: NetRevenue,
+    inactivity: Inactivity,
     currencies: Vec<Currency>,
     /// Amounts without a rate, since somebody last asked.
     unconverted: BTreeMap<Currency, u64>,
@@ -150,6 +154,7 @@ impl Engine {
             totals: Totals::default(),
             distributions: Distributions::default(),
             net_revenue: NetRevenue::default(),
+            inactivity: Inactivity::new(&spec.inactivity),
             currencies: Vec::new(),
             unconverted: BTreeMap::new(),
             first_event: None,
@@ -188,6 +193,7 @@ impl Engine {
         }
         self.fold_history();
         let slot = self.customers.find_or_insert(&key);
+        let session_deadline = self.session_deadline(slot);
         self.book_sight(slot, at);
         match &event.kind {
             Kind::Order { amount, attributes, referred_by, .. } => {
@@ -205,6 +211,8 @@ impl Engine {
             Kind::Feedback { kind, .. } => self.book_feedback(slot, kind, at),
             Kind::Cost { kind, amount } => self.book_cost(slot, *kind, *amount, at),
         }
+        self.watch_session(slot, session_deadline);
+        self.decide();
         Outcome::Applied
     }
 
@@ -218,6 +226,7 @@ impl Engine {
                 self.extras.remove(slot);
                 self.journal.remove(slot);
                 self.net_revenue.remove(slot);
+                self.inactivity.remove(slot);
                 true
             }
             None => false,
@@ -373,6 +382,7 @@ impl Engine {
     pub fn raise_watermark(&mut self, topic: usize, to: Time) {
         if self.clock.raise(topic, to) {
             self.written.note_change();
+            self.decide();
         }
     }
 
@@ -412,7 +422,11 @@ impl Engine {
     pub fn state_bytes(&self) -> usize {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
-        let of_customers = self.recent.bytes() + self.journal.bytes() + self.extras.bytes() + self.net_revenue.bytes();
+        let of_customers = self.recent.bytes()
+            + self.journal.bytes()
+            + self.extras.bytes()
+            + self.net_revenue.bytes()
+            + self.inactivity.bytes();
         let further = self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes() + self.distributions.bytes();
         self.customers.bytes() + windows + self.segments.bytes() + dedup + of_customers + further
     }

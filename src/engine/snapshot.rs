@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::distribution::DistributionParts;
+use super::inactivity::release::{RuleParts, add_rules};
 use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::totals::TotalsParts;
@@ -60,6 +61,8 @@ pub struct Snapshot {
     pub totals: TotalsParts,
     /// How gaps and order values are spread.
     pub distributions: DistributionParts,
+    /// What came of the rules on inactivity so far, whatever the instant of the question.
+    pub inactivity: Vec<RuleParts>,
     /// The cohort triangle by cohort month and month, both counted from January of year 0; only in answer to
     /// [`Periods::Since`].
     pub cohorts: Option<BTreeMap<(i32, i32), CohortFigures>>,
@@ -80,6 +83,7 @@ impl Snapshot {
             lifecycle: LifecycleParts::default(),
             totals: TotalsParts::default(),
             distributions: DistributionParts::default(),
+            inactivity: Vec::new(),
             cohorts: matches!(periods, Periods::Since(_)).then(BTreeMap::new),
         }
     }
@@ -99,6 +103,7 @@ impl Snapshot {
         self.lifecycle += &engine.lifecycle(self.at);
         self.totals += &engine.totals(self.at);
         self.distributions += &engine.distributions(self.at);
+        add_rules(&mut self.inactivity, &engine.inactivity());
         if let Some(cohorts) = &mut self.cohorts {
             add_cohorts(cohorts, &engine.cohorts(self.at));
         }
@@ -137,6 +142,7 @@ impl Snapshot {
         self.lifecycle += &other.lifecycle;
         self.totals += &other.totals;
         self.distributions += &other.distributions;
+        add_rules(&mut self.inactivity, &other.inactivity);
         if let (Some(sum), Some(more)) = (&mut self.cohorts, &other.cohorts) {
             add_cohorts(sum, more);
         }

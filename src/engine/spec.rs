@@ -1,6 +1,7 @@
 //! What an engine is to compute: windows, zone and time rules, the same for every partition.
 
 use super::axis::{Axis, Moment, Pane};
+use super::inactivity::InactivitySpec;
 use super::lifecycle::LifecycleSpec;
 use super::rates::Rates;
 use super::segments::DimensionSpec;
@@ -52,6 +53,8 @@ pub struct Spec {
     pub lifecycle: LifecycleSpec,
     /// What amounts are worth in the reporting currency; `None`: there is none.
     pub rates: Option<Rates>,
+    /// Who is told of silent customers.
+    pub inactivity: InactivitySpec,
 }
 
 /// A window of a [`Spec`], rolling or calendar.

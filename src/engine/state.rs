@@ -11,6 +11,7 @@
 //! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::Aside`], and a line in each of the three functions below it |
 //! | array over panes | windows, cohorts, totals | a line in `show_arrays` or in the `show` of its owner |
 //! | what is held as [`arrays::Numbers`] | distributions | likewise |
+//! | read off the records | the wheel of deadlines | nothing: it is wound up anew |
 //! | passing | amounts without a rate | nothing: it begins anew |
 //! | fingerprint | ids of orders | |
 //!
@@ -23,11 +24,13 @@ pub mod restore;
 pub mod rotation;
 pub mod rows;
 mod seed;
+mod silences;
 
 use super::Engine;
 use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
+use super::inactivity;
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;
@@ -110,6 +113,9 @@ pub struct Scalars {
     pub first_order: Option<i64>,
     /// Up to where old panes were folded.
     pub folded_at: i64,
+    /// Silences. Version 1 of the format knows none.
+    #[serde(default)]
+    pub inactivity: inactivity::State,
 }
 
 /// A currency as files hold it.
@@ -294,6 +300,7 @@ impl Engine {
             totals,
             distributions: _,
             net_revenue: _,
+            inactivity,
             currencies,
             unconverted: _,
             first_event,
@@ -318,6 +325,7 @@ impl Engine {
             first_event: first_event.map(Time::millis),
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
+            inactivity: inactivity.state(),
         }
     }
 
@@ -369,6 +377,7 @@ impl Engine {
             totals,
             distributions,
             net_revenue: _,
+            inactivity: _,
             currencies: _,
             unconverted: _,
             first_event: _,
@@ -393,7 +402,7 @@ impl Engine {
     /// Of whom the side tables hold something.
     fn slots_aside(&self) -> Slots {
         let mut aside = Slots(vec![0; self.customers.slots().div_ceil(64)]);
-        let rare = self.extras.slots().chain(self.net_revenue.slots());
+        let rare = self.extras.slots().chain(self.net_revenue.slots()).chain(self.inactivity.table().slots());
         self.recent.slots().chain(self.journal.slots()).chain(rare).for_each(|slot| _ = aside.insert(slot.0));
         aside
     }
@@ -407,16 +416,18 @@ impl Engine {
             journal: self.journal.of(slot).to_vec(),
             extras: self.extras.of(slot),
             further: self.net_revenue.further(slot).to_vec(),
+            silences: self.inactivity.table().get(slot).cloned().unwrap_or_default(),
         }
     }
 
     /// Puts back what [`Engine::aside_of`] told.
     fn put_aside(&mut self, slot: Slot, aside: Aside) {
-        let Aside { orders, sessions, journal, extras, further } = aside;
+        let Aside { orders, sessions, journal, extras, further, silences } = aside;
         self.recent.restore(slot, orders, sessions);
         self.journal.restore(slot, journal);
         self.extras.restore(slot, extras);
         self.net_revenue.restore(slot, further);
+        self.inactivity.restore(slot, silences);
     }
 }
 

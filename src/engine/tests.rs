@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
+use super::inactivity::InactivitySpec;
 use super::lifecycle::{LifecycleSpec, Transition};
 use super::segments::DimensionSpec;
 use super::spec::{CalendarSpec, RollingSpec, Spec, WindowId};
@@ -42,6 +43,7 @@ pub(crate) fn spec(zone: &str) -> Spec {
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into(), "app".into()] }],
         lifecycle: LifecycleSpec { active_for: 10 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
         rates: None,
+        inactivity: InactivitySpec::default(),
     }
 }
 
@@ -335,6 +337,7 @@ mod further;
 mod rare;
 mod reporting;
 mod respecified;
+mod silent;
 mod spread;
 use further::{assert_cohorts_equal, assert_lifecycle_equal, assert_segments_equal};
 use rare::{add_cost, assert_totals_equal};

@@ -22,13 +22,13 @@ use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::metrics::{self, Scrape};
-use crate::output::summary::{self, Background, DistributionSummary, Summary};
+use crate::output::summary::{self, Background, DistributionSummary, RuleSummary, Summary};
 use crate::source::status::SourceStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
 const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
-     /api/v1/customers/{id}, /api/v1/definitions";
+     /api/v1/winback, /api/v1/customers/{id}, /api/v1/definitions";
 
 /// The page brings everything it needs and may ask nobody but us.
 const PAGE_POLICY: &str =
@@ -124,6 +124,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/api/v1/series", get(series))
         .route("/api/v1/cohorts", get(cohorts))
         .route("/api/v1/distributions", get(distributions))
+        .route("/api/v1/winback", get(winback))
         .route("/api/v1/definitions", get(definitions))
         .route("/api/v1/customers/{id}", get(customers::customer));
     if matches!(shared.access, Access::Nobody) {
@@ -220,6 +221,23 @@ async fn distributions(State(shared): State<Arc<Shared>>) -> Result<impl IntoRes
 struct Distributions {
     as_of: Option<Time>,
     distributions: Vec<DistributionSummary>,
+}
+
+/// The win-backs of the summary alone.
+async fn winback(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
+    let overview = shared.overview(Wanted::OpenAndPrevious).await?;
+    let (at, rules) = match &overview.snapshot {
+        Some(snapshot) => (Some(snapshot.at), summary::winback(&snapshot.inactivity)),
+        None => (None, Vec::new()),
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(Winback { as_of: at, rules })))
+}
+
+/// What `/api/v1/winback` answers.
+#[derive(Serialize)]
+struct Winback {
+    as_of: Option<Time>,
+    rules: Vec<RuleSummary>,
 }
 
 async fn series(

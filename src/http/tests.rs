@@ -333,7 +333,9 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
             json!({"id": "anna", "stage": "repeat", "status": "active", "first_order": "2025-12-20T00:00:00.000Z",
                 "last_order": "2026-04-25T00:00:00.000Z", "orders": 3, "sessions": 2,
                 "last_session": "2026-05-02T00:00:00.000Z", "referred": false, "complained": false, "segments": {"channel": "unknown"},
-                "currencies": {"EUR": {"net_revenue": "80.50", "clv": "27.7890410959"}}})
+                "currencies": {"EUR": {"net_revenue": "80.50", "clv": "27.7890410959"}},
+                "deadlines": [{"rule": "lapsing", "silent_since": "2026-04-25T00:00:00.000Z", "due_at": "2026-06-09T00:00:00.000Z",
+                    "decided_at": "2026-06-10T00:00:00.000Z", "held_out": false}]})
         )
     );
     let dora = server.get_with("/api/v1/customers/do%72a", "bearer hunter2").json();
@@ -375,6 +377,23 @@ fn the_demo_tells_everybody() {
     server.fill();
     assert_eq!(server.get("/api/v1/customers/cora").json()["currencies"]["JPY"]["net_revenue"], "1500");
     assert_eq!(server.get("/api/v1/customers/").status, 404);
+    server.stop();
+}
+
+#[test]
+fn win_backs_are_told_by_rule_and_group() {
+    let server = start();
+    assert_eq!(server.get("/api/v1/winback").json(), json!({"as_of": null, "rules": []}));
+    server.fill();
+    let found = server.get("/api/v1/winback").json();
+    // No checkpoint was taken, so nothing has left.
+    let treated = json!({"due": 2, "sent": 0, "won_back": 1, "winback_ratio": 0.5,
+        "currencies": {"EUR": {"revenue": "30.00"}}});
+    let holdout = json!({"due": 0, "sent": 0, "won_back": 0, "winback_ratio": null, "currencies": {}});
+    let rule = json!({"rule": "lapsing", "treated": treated, "holdout": holdout, "uplift": null,
+        "uplift_interval": null});
+    assert_eq!(found, json!({"as_of": "2026-05-02T12:00:00.000Z", "rules": [rule]}));
+    assert_eq!(server.get("/api/v1/summary").json()["winback"], found["rules"]);
     server.stop();
 }
 

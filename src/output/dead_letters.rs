@@ -30,19 +30,23 @@ pub struct Origin<'a> {
     pub partition: i32,
 }
 
-/// Dead letters are not delivered yet, so nothing behind them may be committed.
+/// Dead letters or alerts are not delivered yet, so nothing behind them may be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("dead letters cannot be delivered to topic {topic:?}: {cause}; create it or set dead_letters.topic")]
+#[error(
+    "dead letters or alerts cannot be delivered to topic {dead_letters:?} or {alerts:?}: {cause}; create them, or set \
+     dead_letters.topic and alerts.topic"
+)]
 pub struct Undelivered {
-    topic: String,
+    dead_letters: String,
+    alerts: String,
     cause: String,
 }
 
-/// Publishes dead letters.
+/// Publishes dead letters and alerts.
 pub struct DeadLetters {
     producer: ThreadedProducer<Deliveries>,
     deliveries: Deliveries,
-    topic: String,
+    topics: Topics,
 }
 
 /// Counts the messages that the broker refused for good.
@@ -64,13 +68,13 @@ impl ProducerContext for Deliveries {
 }
 
 impl DeadLetters {
-    /// A producer for the topic.
+    /// A producer for the topics.
     ///
     /// # Errors
     /// When librdkafka refuses an option.
     pub fn new(
         brokers: &str,
-        topic: &str,
+        topics: Topics,
         options: impl Iterator<Item = (String, String)>,
     ) -> Result<DeadLetters, KafkaError> {
         let mut config = ClientConfig::new();
@@ -84,18 +88,20 @@ impl DeadLetters {
             .set("partitioner", "murmur2_random");
         let deliveries = Deliveries::default();
         let producer = config.create_with_context(deliveries.clone())?;
-        Ok(DeadLetters { producer, deliveries, topic: topic.to_owned() })
+        Ok(DeadLetters { producer, deliveries, topics })
     }
 
     /// Queues a letter; one that is too large to be sent again is cut off and says so.
     pub fn publish(&self, letter: &Letter) {
         if let Err(error) = self.send(letter) {
-            warn!("a dead letter of {} bytes is cut off: {error}", letter.bytes());
             let mut letter = letter.clone();
-            letter.truncate();
+            if letter.to == Channel::DeadLetters {
+                warn!("a dead letter of {} bytes is cut off: {error}", letter.bytes());
+                letter.truncate();
+            }
             if let Err(error) = self.send(&letter) {
                 self.deliveries.refused.fetch_add(1, Ordering::Relaxed);
-                error!("a dead letter was refused: {error}");
+                error!("a message was refused: {error}");
             }
         }
     }
@@ -104,7 +110,7 @@ impl DeadLetters {
         let headers = letter.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
             headers.insert(Header { key: name, value: value.as_deref() })
         });
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).headers(headers);
+        let mut record = BaseRecord::<[u8], [u8]>::to(self.topics.of(letter)).headers(headers);
         (record.key, record.payload) = (letter.key.as_deref(), letter.payload.as_deref());
         record.timestamp = letter.time;
         loop {
@@ -124,7 +130,10 @@ impl DeadLetters {
     /// # Errors
     /// When something is not delivered.
     pub fn flush(&self) -> Result<(), Undelivered> {
-        let undelivered = |cause: String| Undelivered { topic: self.topic.clone(), cause };
+        let Topics { dead_letters, alerts } = &self.topics;
+        let topics = (dead_letters.clone(), alerts.clone());
+        let undelivered =
+            |cause: String| Undelivered { dead_letters: topics.0.clone(), alerts: topics.1.clone(), cause };
         if self.producer.in_flight_count() > 0 {
             self.producer.flush(FLUSH_WAIT).map_err(|error| undelivered(error.to_string()))?;
         }
@@ -135,9 +144,40 @@ impl DeadLetters {
     }
 }
 
-/// A message that enters no figure, as it is to be kept.
+/// Which topic a letter goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// That of messages that enter no figure.
+    DeadLetters,
+    /// That of alerts.
+    Alerts,
+}
+
+/// The topics that letters go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// That of messages that enter no figure.
+    pub dead_letters: String,
+    /// That of alerts.
+    pub alerts: String,
+}
+
+impl Topics {
+    /// The topic of a letter.
+    #[must_use]
+    pub fn of(&self, letter: &Letter) -> &str {
+        match letter.to {
+            Channel::DeadLetters => &self.dead_letters,
+            Channel::Alerts => &self.alerts,
+        }
+    }
+}
+
+/// A message for a topic of ours: one that enters no figure, as it is to be kept, or an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
+    /// Where it goes.
+    pub to: Channel,
     /// The key as it was.
     pub key: Option<Vec<u8>>,
     /// The value as it was.
@@ -171,6 +211,7 @@ impl Letter {
         ];
         let ours = ours.into_iter().map(|(name, value)| (format!("{OURS}{name}"), Some(value.into_bytes())));
         Letter {
+            to: Channel::DeadLetters,
             key: record.key.map(<[u8]>::to_vec),
             payload: record.payload.map(<[u8]>::to_vec),
             headers: theirs

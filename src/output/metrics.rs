@@ -6,6 +6,7 @@
 mod distributions;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod inactivity;
 pub mod openmetrics;
 mod read;
 mod segments;
@@ -19,6 +20,7 @@ use crate::engine::figures::{MoneyParts, Parts};
 use crate::event::Currency;
 
 use distributions::{DISTRIBUTIONS, Histogram};
+use inactivity::INACTIVITY;
 use read::{Samples, WindowView};
 pub use read::{Scrape, is_caught_up};
 use segments::SEGMENT;
@@ -96,7 +98,7 @@ impl Metric {
 
 /// Every metric that there is.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
-    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(DISTRIBUTIONS).chain(OPERATION)
+    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(INACTIVITY).chain(DISTRIBUTIONS).chain(OPERATION)
 }
 
 /// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.

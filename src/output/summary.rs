@@ -3,6 +3,7 @@
 mod customer;
 mod distributions;
 mod further;
+mod winback;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use crate::event::{Currency, Time, decimal_text};
 pub use customer::CustomerSummary;
 pub use distributions::{DistributionSummary, distributions};
 pub use further::{feedback, stages, transitions};
+pub use winback::{RuleSummary, winback};
 
 /// What is known about the data as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +55,8 @@ pub struct Summary {
     pub feedback: Vec<FeedbackSummary>,
     /// How gaps and order values are spread.
     pub distributions: Vec<DistributionSummary>,
+    /// What came of the rules on inactivity so far.
+    pub winback: Vec<RuleSummary>,
     /// Rolling windows and open calendar periods by the values of the dimensions.
     pub segments: Vec<SegmentSummary>,
 }
@@ -243,6 +247,7 @@ impl Summary {
             referrals: 0,
             feedback: Vec::new(),
             distributions: Vec::new(),
+            winback: Vec::new(),
             segments: Vec::new(),
         }
     }
@@ -264,6 +269,7 @@ impl Summary {
             referrals: snapshot.totals.referrals,
             feedback: further::feedback(&snapshot.totals).collect(),
             distributions: distributions(&snapshot.distributions),
+            winback: winback(&snapshot.inactivity),
             segments: further::segments(spec, snapshot, background),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::decode::{Decoded, Decoder, Reason, Rejection};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
+use crate::engine::inactivity::release::{Alert, Allowance, RuleParts, add_rules};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
@@ -46,6 +47,8 @@ pub struct Tally {
     pub late: u64,
     /// Amounts that had no rate into the reporting currency.
     pub unconverted: BTreeMap<Currency, u64>,
+    /// What came of the rules, as far as it is committed.
+    pub inactivity: Vec<RuleParts>,
 }
 
 impl Tally {
@@ -71,6 +74,11 @@ impl Tally {
         self.duplicates += other.duplicates;
         self.late += other.late;
         self.add_unconverted(&other.unconverted);
+        self.add_inactivity(&other.inactivity);
+    }
+
+    fn add_inactivity(&mut self, more: &[RuleParts]) {
+        add_rules(&mut self.inactivity, more);
     }
 
     fn add_unconverted(&mut self, amounts: &BTreeMap<Currency, u64>) {
@@ -95,6 +103,8 @@ pub struct PartitionStatus {
     pub first_order: Option<Time>,
     /// How many customers have a record.
     pub tracked_customers: usize,
+    /// How many alerts and win-backs wait to leave.
+    pub waiting_alerts: usize,
     /// Bytes of memory held, about.
     pub state_bytes: usize,
 }
@@ -154,7 +164,18 @@ struct Tenure {
     has_moved: bool,
     last: Vec<Option<LastRecord>>,
     /// The cut that is neither committed nor taken back yet.
-    open: Option<(u64, Arc<Cut>)>,
+    open: Option<Open>,
+    /// What came of the rules as far as it is committed.
+    inactivity: Vec<RuleParts>,
+}
+
+/// A cut that is neither committed nor taken back yet.
+#[derive(Debug, Clone)]
+struct Open {
+    cut: u64,
+    taken: Arc<Cut>,
+    /// What came of the rules by then.
+    inactivity: Vec<RuleParts>,
 }
 
 impl Tenure {
@@ -178,6 +199,8 @@ pub struct Taken {
     pub next: Vec<i64>,
     /// The last applied record of each, if one was applied since the engine was taken over.
     pub last: Vec<Option<LastRecord>>,
+    /// What may be told with it, in its order.
+    pub alerts: Vec<Alert>,
 }
 
 impl Worker {
@@ -197,34 +220,37 @@ impl Worker {
     /// Takes a partition over, with an engine that has read up to `next`, by topic.
     pub fn begin(&mut self, partition: Partition, engine: Engine, next: Vec<i64>) {
         self.parked.remove(&partition);
+        let inactivity = engine.inactivity();
         self.engines.insert(partition, engine);
-        self.tenures.insert(partition, Tenure::at(next));
+        self.tenures.insert(partition, Tenure { inactivity, ..Tenure::at(next) });
     }
 
     /// Copies out what changed since the last cut, which is open until [`Worker::settle`] or [`Worker::take_back`];
-    /// `None` when nothing was read since.
-    pub fn cut(&mut self, partition: Partition, cut: u64) -> Option<Taken> {
+    /// `None` when nothing was read since. Alerts leave with it as far as they may.
+    pub fn cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<Taken> {
         let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
         if std::mem::take(&mut tenure.has_moved) {
             // Also records that change nothing move the offsets, which belong to the state.
             engine.note_progress();
         }
+        let alerts = engine.release(allowance);
         let taken = Arc::new(engine.cut()?);
-        tenure.open = Some((cut, Arc::clone(&taken)));
-        Some(Taken { cut: taken, next: tenure.next.clone(), last: tenure.last.clone() })
+        tenure.open = Some(Open { cut, taken: Arc::clone(&taken), inactivity: engine.inactivity() });
+        Some(Taken { cut: taken, next: tenure.next.clone(), last: tenure.last.clone(), alerts })
     }
 
     /// The cut is committed.
     pub fn settle(&mut self, partition: Partition, cut: u64) {
-        if let Some(tenure) = self.tenure_mut(partition) {
-            tenure.open.take_if(|(open, _)| *open == cut);
-        }
+        let Some(tenure) = self.tenure_mut(partition) else { return };
+        let Some(open) = tenure.open.take_if(|open| open.cut == cut) else { return };
+        let before = std::mem::replace(&mut tenure.inactivity, open.inactivity.clone());
+        self.tally.add_inactivity(&news(&before, &open.inactivity));
     }
 
     /// The cut will never be committed: what it holds counts as changed again.
     pub fn take_back(&mut self, partition: Partition, cut: u64) {
-        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take_if(|(open, _)| *open == cut));
-        let Some((_, taken)) = taken else { return };
+        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take_if(|open| open.cut == cut));
+        let Some(Open { taken, .. }) = taken else { return };
         let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
         if let Some(engine) = self.engines.get_mut(&partition).or(parked) {
             engine.take_back(&taken);
@@ -316,6 +342,7 @@ impl Worker {
             first_event: engine.first_event(),
             first_order: engine.first_order(),
             tracked_customers: engine.tracked_customers(),
+            waiting_alerts: engine.waiting_alerts(),
             state_bytes: engine.state_bytes(),
         });
         WorkerStatus { partitions: partitions.collect(), tally: self.tally.clone() }
@@ -345,6 +372,16 @@ impl Worker {
         }
         snapshot
     }
+}
+
+/// What came of rules between two instants.
+fn news(before: &[RuleParts], after: &[RuleParts]) -> Vec<RuleParts> {
+    let since = |rule: &RuleParts| {
+        let before = before.iter().find(|before| before.rule == rule.rule).cloned().unwrap_or_default();
+        let groups = std::array::from_fn(|group| rule.groups[group].since(&before.groups[group]));
+        RuleParts { rule: rule.rule.clone(), groups }
+    };
+    after.iter().map(since).collect()
 }
 
 /// Adds the figures of others, pane by pane; what one does not know, the sum does not know either.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
+use crate::engine::inactivity::release::Allowance;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
@@ -28,7 +29,7 @@ enum Work<B> {
     Unpark(Partition, SyncSender<Option<Vec<i64>>>),
     Park(Partition),
     Forget(Partition),
-    Cut(Partition, u64),
+    Cut(Partition, u64, Allowance),
     Settle(Partition, u64),
     TakeBack(Partition, u64),
     Records {
@@ -150,12 +151,12 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Forget(partition)).map_err(|_| Stopped)
     }
 
-    /// Takes a cut of a partition behind everything queued; [`Report::Cut`] brings it.
+    /// Takes a cut of a partition behind everything queued; [`Report::Cut`] brings it, with the alerts that may leave.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn cut(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Cut(partition, cut)).map_err(|_| Stopped)
+    pub fn cut(&self, partition: Partition, cut: u64, allowance: Allowance) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Cut(partition, cut, allowance)).map_err(|_| Stopped)
     }
 
     /// A cut is committed.
@@ -252,8 +253,8 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
                 worker.forget(partition);
                 _ = reports.send(Report::Forgotten(partition));
             }
-            Work::Cut(partition, cut) => {
-                _ = reports.send(Report::Cut(partition, cut, worker.cut(partition, cut)));
+            Work::Cut(partition, cut, allowance) => {
+                _ = reports.send(Report::Cut(partition, cut, worker.cut(partition, cut, &allowance)));
             }
             Work::Settle(partition, cut) => worker.settle(partition, cut),
             Work::TakeBack(partition, cut) => worker.take_back(partition, cut),

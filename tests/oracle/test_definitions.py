@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 
-from oracle import PARTS, evaluate, parse_time
+import alerts
+from oracle import PARTS, database, evaluate, load, parse_time, read_config
 
 TESTS = Path(__file__).parent.parent
 SAMPLE = TESTS / "data" / "CDNOW_sample.txt"
@@ -102,6 +103,22 @@ def documented(path: Path) -> tuple[str, list[tuple[str, list[dict]]]]:
     return as_of, answers
 
 
+RULE = {"name": "lapsing", "after_ms": 45 * 86_400_000}
+ALERTS = {"settle_ms": 86_400_000, "holdout": 0, "salt": "", "winback_within_ms": 30 * 86_400_000}
+
+
+def silences(path: Path) -> dict:
+    """What the oracle says of silences, by part."""
+    with database() as db:
+        load(db, [path], read_config(CONFIG), False)
+        messages, [rule] = alerts.evaluate(db, {**CONFIG, "inactivity": [RULE], "alerts": ALERTS})
+    inactive = [message for message in messages if message["type"].endswith("inactive.v1")]
+    return {
+        "alerts": {message["id"]: {**message["data"], "id": message["id"]} for message in inactive},
+        "winbacks": rule["treated"],
+    }
+
+
 def expected_row(part: str, row: dict, result: dict) -> dict:
     """Where the oracle says what a row of the document says."""
 
@@ -129,6 +146,10 @@ def expected_row(part: str, row: dict, result: dict) -> dict:
             return {"referrals": result["referrals"]}
         case "feedback":
             return find(result["feedback"], "kind")
+        case "alerts":
+            return result["silences"]["alerts"][row["id"]]
+        case "winbacks":
+            return result["silences"]["winbacks"]
         case "cohorts":
             return find(result["cohorts"], "cohort", "age_months")
     raise AssertionError(f"a part that is not compared: {part}")
@@ -148,13 +169,16 @@ def main():
         path.write_text("".join(json.dumps(event) + "\n" for event in events()))
         as_of, answers = documented(path)
         [result], rejected = evaluate([path], CONFIG, [parse_time(as_of)], PARTS)
+        result["silences"] = silences(path)
     assert not rejected, rejected
     asked = {part for part, _ in answers}
     assert asked >= {"windows", "currencies", "reporting", "segments", "stages", "transitions", "distributions",
-                     "referrals", "feedback", "cohorts"}, asked
+                     "referrals", "feedback", "cohorts", "alerts", "winbacks"}, asked
     compared = 0
     for part, rows in answers:
         assert rows, part
+        if part == "alerts":
+            assert {row["id"] for row in rows} == set(result["silences"]["alerts"]), part
         for row in rows:
             expected = expected_row(part, row, result)
             for figure, value in row.items():

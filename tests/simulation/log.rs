@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use retentiond::engine::inactivity::release::Allowance;
+use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::snapshot::{Periods, Snapshot};
@@ -38,7 +40,24 @@ pub fn spec() -> Spec {
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
         rates: None,
+        inactivity: inactivity(),
         lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
+    }
+}
+
+/// Sessions come in a topic of their own, in no order to the orders, so no rule looks at them here.
+fn inactivity() -> InactivitySpec {
+    let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
+    InactivitySpec {
+        rules: vec![
+            rule("silent", Silence::After(10 * HOUR)),
+            rule("off pace", Silence::Cadence { factor: 1.2, min: HOUR, max: 2 * DAY }),
+        ],
+        settle: LATENESS,
+        since: Some(Time::MIN),
+        holdout: 0.2,
+        salt: "salt".into(),
+        winback_within: DAY,
     }
 }
 
@@ -54,6 +73,8 @@ pub enum Payload {
 pub enum Entry {
     /// The test alert of an accepted order.
     Alert { partition: i32, customer: String, order: String },
+    /// What is told of a customer who is silent, or back.
+    Silent { partition: i32, text: String },
     /// A message that entered no figure.
     DeadLetter { partition: i32, topic: usize, offset: i64 },
 }
@@ -61,7 +82,9 @@ pub enum Entry {
 impl Entry {
     pub fn partition(&self) -> i32 {
         match self {
-            Entry::Alert { partition, .. } | Entry::DeadLetter { partition, .. } => *partition,
+            Entry::Alert { partition, .. } | Entry::Silent { partition, .. } | Entry::DeadLetter { partition, .. } => {
+                *partition
+            }
         }
     }
 }
@@ -171,6 +194,12 @@ impl PartitionState {
         }
     }
 
+    /// What may be told of silent customers, as with a cut.
+    pub fn silent(&mut self) -> Vec<Entry> {
+        let alerts = self.engine.release(&Allowance::ALL).into_iter();
+        alerts.map(|alert| Entry::Silent { partition: self.partition, text: format!("{alert:?}") }).collect()
+    }
+
     /// Applies the log up to these offsets, and answers what leaves.
     pub fn advance(&mut self, log: &Log, to: &[i64]) -> Vec<Entry> {
         let mut entries = Vec::new();
@@ -182,6 +211,7 @@ impl PartitionState {
             }
             self.next[topic] = to;
         }
+        entries.extend(self.silent());
         entries
     }
 

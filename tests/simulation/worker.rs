@@ -134,6 +134,7 @@ impl Replica {
             return self.note_soon(world, Note::Tell(Event::Unchanged { cut, partition: of }));
         }
         live.changed = false;
+        live.outbox.extend(live.state.silent());
         let entries = std::mem::take(&mut live.outbox);
         live.open = Some((cut, entries.clone()));
         let content = Clones::cut(&live.state);

@@ -12,7 +12,17 @@ use super::scratch;
 use super::skip::{Skip, or_skip};
 
 const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/oracle.py");
+const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/alerts.py");
 const COMPARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/compare.py");
+
+/// In which order the program took the events.
+#[derive(Clone, Copy, Debug)]
+pub enum Order<'a> {
+    /// As they stand.
+    Log,
+    /// By their time; this is what `replay` printed.
+    Time { summary: &'a Path },
+}
 
 /// A Python that has the `duckdb` package.
 #[derive(Clone, Debug)]
@@ -75,6 +85,25 @@ impl Oracle {
         assert!(output.status.success(), "the oracle failed: {}", said(&output));
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("the oracle printed no JSON: {error}\n{}", said(&output)))
+    }
+
+    /// Panics with differences between the oracle's alerts and the program's (NDJSON), and, where a summary of `replay` is
+    /// given, between what came of the rules; returns how many alerts, win-backs and held-out silences were compared.
+    pub fn compare_alerts(&self, events: &Path, config: &Value, program: &Path, order: Order<'_>) -> [u64; 3] {
+        let dir = tempfile::tempdir_in(scratch()).expect("a directory for the comparison");
+        let mut command = Command::new(&self.python);
+        command.arg(ALERTS).arg("--events").arg(events).arg("--config").arg(write(dir.path(), "config.json", config));
+        command.arg("--program").arg(program);
+        match order {
+            Order::Log => command.arg("--log-order"),
+            Order::Time { summary } => command.arg("--summary").arg(summary),
+        };
+        let output = run(&mut command);
+        assert!(output.status.success(), "the program's alerts differ from SQL's:\n{}", said(&output));
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let last = stdout.trim().lines().last().expect("a count");
+        let numbers: Vec<u64> = last.split(' ').filter_map(|word| word.parse().ok()).collect();
+        [numbers[0], numbers[1], numbers[2]]
     }
 
     /// Panics with every difference between the oracle's figures and the program's; returns how many were compared.

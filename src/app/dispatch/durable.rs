@@ -13,7 +13,9 @@ use crate::checkpoint::files::WrittenCut;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
-use crate::event::wall_clock;
+use crate::engine::inactivity::release::Allowance;
+use crate::event::{Time, wall_clock};
+use crate::output::alerts;
 use crate::source::rebalance;
 use crate::source::transaction::TransactionError;
 use crate::source::{
@@ -23,6 +25,8 @@ use crate::worker::Taken;
 
 /// How long a plain commit may take.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
+/// With so many bytes waiting no further alerts are taken into a cut.
+const FULL_OUTBOX: u64 = 16 << 20;
 
 impl<C: GroupClient> Dispatcher<C> {
     /// Takes a step of the rebalance protocol, and passes on what it means for the state.
@@ -192,13 +196,15 @@ impl<C: GroupClient> Dispatcher<C> {
             Origin::Genesis { since } => {
                 info!("partition {} begins with nothing", partition.0);
                 self.files.insert(partition, Files { since, ..Files::default() });
-                let engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));
+                let mut engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));
+                engine.set_alerts_since(Time::clamped(since));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 next
             }
             Origin::Loaded => {
-                let Some((_, engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
+                let Some((_, mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
                 let customers = engine.tracked_customers();
+                engine.set_alerts_since(Time::clamped(manifest.origin.since));
                 info!("partition {} goes on with the state of {customers} customers", partition.0);
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 let since = manifest.origin.since;
@@ -269,7 +275,14 @@ impl<C: GroupClient> Dispatcher<C> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
         self.tokens = BTreeMap::from([(cut, token)]);
         self.cut_begun = Some(Instant::now());
-        partitions.iter().try_for_each(|&partition| self.pool.cut(partition, cut.0)).map_err(gone)
+        let (now, pace) = (wall_clock(), &self.rules.pace);
+        // What earlier cuts could not deliver comes first.
+        let is_full = self.outbox.bytes() >= FULL_OUTBOX;
+        let cut_one = |&partition: &Partition| {
+            let allowance = pace.allowance(partition, now, partitions.len());
+            self.pool.cut(partition, cut.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
+        };
+        partitions.iter().try_for_each(cut_one).map_err(gone)
     }
 
     /// A worker has copied the state of a partition.
@@ -281,6 +294,9 @@ impl<C: GroupClient> Dispatcher<C> {
     ) -> Result<(), SourceError> {
         let Some(taken) = taken else { return self.step(Event::Unchanged { cut, partition }) };
         let Some(files) = self.files.get(&partition) else { return Ok(()) };
+        for alert in &taken.alerts {
+            self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
+        }
         self.outbox.close(partition, cut);
         let ids = self.ids.get(&partition).cloned().unwrap_or_default();
         self.vault.upload(cut, partition, taken, files, ids);
@@ -435,7 +451,9 @@ impl<C: GroupClient> Dispatcher<C> {
             Said::TooLarge(cut, index) => {
                 let place = self.letters.get(index).copied();
                 if !place.is_some_and(|(partition, place)| self.outbox.truncate(partition, cut, place)) {
-                    error!("a dead letter cannot be produced even cut off; raise max.message.bytes of its topic");
+                    error!(
+                        "a dead letter cannot be produced even cut off, or an alert; raise max.message.bytes of its topic"
+                    );
                 }
                 Ok(())
             }

@@ -14,12 +14,16 @@ use crate::app::committer::Means;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
+use crate::engine::inactivity::release::Allowance;
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
+use crate::output::alerts::json;
+use crate::output::dead_letters::Topics;
 use crate::source::memory::{Fault, MemberId, MemoryBatch, MemoryBroker, MemoryClient, MemoryHandle, Produced};
 use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
@@ -28,6 +32,7 @@ use crate::worker::{Blueprint, Worker};
 
 const TOPICS: u16 = 2;
 const PARTITIONS: i32 = 3;
+const ALERT_SOURCE: &str = "/retentiond/test";
 /// Every partition's last order lies here, so that all of them are at the same instant.
 const LAST: i64 = 1_780_000_000_000;
 
@@ -147,7 +152,7 @@ impl Member {
         let means = match world.delivery {
             Delivery::ExactlyOnce => Means::Transactions {
                 make: Box::new(move || Ok(Box::new(broker.producer(&format!("test-{number}"))))),
-                topic: "dead".into(),
+                topics: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
             },
             Delivery::AtLeastOnce => Means::Plain(None),
         };
@@ -159,6 +164,8 @@ impl Member {
             cut_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
+            pace: Pace { max_per_minute: None, quiet: None, partitions: 2 },
+            alert_source: ALERT_SOURCE.into(),
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
@@ -219,9 +226,25 @@ fn blueprint() -> Arc<Blueprint> {
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec![] }],
         lifecycle: LifecycleSpec { active_for: 5 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 3 },
         rates: None,
+        inactivity: inactivity(),
     };
     let decoder = || Decoder::new(Format::Native, vec!["channel".into()]);
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
+}
+
+fn inactivity() -> InactivitySpec {
+    let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
+    InactivitySpec {
+        rules: vec![
+            rule("silent", Silence::After(20 * HOUR)),
+            rule("off pace", Silence::Cadence { factor: 1.2, min: HOUR, max: 4 * DAY }),
+        ],
+        settle: DAY,
+        since: Some(Time::MIN),
+        holdout: 0.2,
+        salt: "salt".into(),
+        winback_within: 2 * DAY,
+    }
 }
 
 fn order(customer: &str, time: i64, id: u32, cents: i64) -> String {
@@ -270,8 +293,15 @@ fn places() -> impl Iterator<Item = TopicPartition> {
 /// Topic, partition and offset of a record.
 type Place = (String, String, i64);
 
-/// What one worker says, and what it rejects, that reads every topic-partition from beginning to end.
-fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) -> (Snapshot, Vec<Place>) {
+/// What one worker says, what it rejects and whom it alerts.
+struct Straight {
+    figures: Snapshot,
+    places: Vec<Place>,
+    alerts: Vec<String>,
+}
+
+/// That of a worker that reads every topic-partition from beginning to end.
+fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) -> Straight {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[PARTITIONS.unsigned_abs(); TOPICS as usize]);
     for (at, payload) in history {
         broker.append(*at, None, Some(payload.as_bytes()), 0);
@@ -299,7 +329,11 @@ fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) ->
         }
     }
     places.sort_unstable();
-    (worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious), places)
+    let alerts = (0..PARTITIONS).filter_map(|partition| worker.cut(Partition(partition), 1, &Allowance::ALL));
+    let alerts = alerts.flat_map(|taken| taken.alerts);
+    let alerts = alerts.map(|alert| String::from_utf8(json(&alert, ALERT_SOURCE)).unwrap());
+    let alerts = sorted_without_erased(alerts);
+    Straight { figures: worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious), places, alerts }
 }
 
 /// The figures of all members together.
@@ -335,7 +369,7 @@ fn free_number(members: &[Member]) -> usize {
     (0..).find(|number| members.iter().all(|member| member.number != *number)).unwrap()
 }
 
-fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, (Snapshot, Vec<Place>)) {
+fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, Straight) {
     let (broker, history) = (&world.broker, history(seed));
     let append = |part: &[(TopicPartition, String)]| {
         for (at, payload) in part {
@@ -424,6 +458,25 @@ fn live_while(members: &mut [Member], leaving: Member) {
     left.join().unwrap();
 }
 
+/// Of a customer who is erased an alert that waits is dropped, so how many leave is a matter of when checkpoints are taken.
+fn sorted_without_erased(alerts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut alerts: Vec<_> = alerts.filter(|alert| !alert.contains("erased-")).collect();
+    alerts.sort_unstable();
+    alerts
+}
+
+/// The committed alerts.
+fn committed_alerts(world: &World) -> Vec<String> {
+    let produced = world.broker.produced().into_iter().filter(|produced| produced.topic == "alerts");
+    sorted_without_erased(produced.map(|alert| String::from_utf8(alert.payload.unwrap()).unwrap()))
+}
+
+/// As often as they leave, see [`sorted_without_erased`].
+fn without_sent(mut figures: Snapshot) -> Snapshot {
+    figures.inactivity.iter_mut().flat_map(|rule| &mut rule.groups).for_each(|group| group.sent = 0);
+    figures
+}
+
 /// Where the committed dead letters come from.
 fn dead_letters(world: &World) -> Vec<Place> {
     let text = |value: &Option<Vec<u8>>| String::from_utf8(value.clone().unwrap()).unwrap();
@@ -434,6 +487,7 @@ fn dead_letters(world: &World) -> Vec<Place> {
     };
     let mut places: Vec<_> = produced
         .iter()
+        .filter(|produced| produced.topic == "dead")
         .map(|letter| (of(letter, "topic"), of(letter, "partition"), of(letter, "offset").parse().unwrap()))
         .collect();
     places.sort_unstable();
@@ -452,12 +506,14 @@ proptest! {
         let protocol = if eager { RebalanceProtocol::Eager } else { RebalanceProtocol::Incremental };
         let delivery = if once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
         let world = World::new(protocol, &[PARTITIONS.unsigned_abs(); TOPICS as usize], delivery);
-        let (found, (expected, rejected)) = live_through(&world, seed, actions);
+        let (found, straight) = live_through(&world, seed, actions);
         if once {
-            prop_assert_eq!(dead_letters(&world), rejected);
+            prop_assert_eq!(dead_letters(&world), straight.places);
+            prop_assert!(straight.alerts.len() > 10, "{}", straight.alerts.len());
+            prop_assert_eq!(committed_alerts(&world), straight.alerts);
         }
-        prop_assert!(expected.rolling[1].as_ref().unwrap().parts.orders > 0);
-        prop_assert_eq!(found, expected);
+        prop_assert!(straight.figures.rolling[1].as_ref().unwrap().parts.orders > 0);
+        prop_assert_eq!(without_sent(found), without_sent(straight.figures));
     }
 }
 

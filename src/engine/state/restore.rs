@@ -112,6 +112,7 @@ impl Restorer {
             first_event,
             first_order,
             folded_at,
+            inactivity,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
@@ -124,6 +125,7 @@ impl Restorer {
         engine.first_event = first_event.map(Time::clamped);
         engine.first_order = first_order.map(Time::clamped);
         engine.folded_at = Time::clamped(folded_at);
+        engine.inactivity.resume(&spec.inactivity, inactivity, &engine.clock);
         let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
         let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
         let now = engine.clock.newest().map(|newest| newest.plus(1));
@@ -267,6 +269,7 @@ impl Restorer {
         if !kept.is_everything() {
             engine.seed(&kept, all.as_ref());
         }
+        engine.wind_up();
         Ok(engine)
     }
 }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use super::plain::{Reader, put_number, put_signed};
+use super::silences;
 use crate::engine::customers::Arena;
+use crate::engine::inactivity::table::Silences;
 use crate::engine::journal::{Booked, Entry};
 use crate::engine::record::{KeyTag, Known, Record};
 use crate::engine::window::Flow;
@@ -106,6 +108,8 @@ pub struct Aside {
     pub extras: [Option<Time>; 3],
     /// Net revenue by the number of each currency but the first, in minor units.
     pub further: Vec<(u8, i64)>,
+    /// Silences that are under way.
+    pub silences: Silences,
 }
 
 /// What a part of the encoding holds.
@@ -115,6 +119,9 @@ mod part {
     pub const JOURNAL: u64 = 3;
     pub const EXTRAS: u64 = 4;
     pub const FURTHER: u64 = 5;
+    pub const COMEBACKS: u64 = 6;
+    pub const OPEN: u64 = 7;
+    pub const NOTICES: u64 = 8;
 }
 
 /// What an entry of the journal says.
@@ -128,7 +135,7 @@ mod booked {
 impl Aside {
     /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Aside { orders, sessions, journal, extras, further } = self;
+        let Aside { orders, sessions, journal, extras, further, silences } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
         encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
         encode_part(out, part::JOURNAL, journal, |out, entry| {
@@ -154,6 +161,10 @@ impl Aside {
             put_number(out, u64::from(currency));
             put_signed(out, minor);
         });
+        let Silences { comebacks, open, notices } = silences;
+        encode_part(out, part::COMEBACKS, comebacks, silences::put_comeback);
+        encode_part(out, part::OPEN, open, silences::put_open);
+        encode_part(out, part::NOTICES, notices, silences::put_notice);
     }
 
     /// Reads what [`Aside::encode`] wrote; `None` for anything else.
@@ -176,6 +187,9 @@ impl Aside {
                         let currency = u8::try_from(reader.number()?).ok()?;
                         aside.further.push((currency, reader.signed()?));
                     }
+                    part::COMEBACKS => aside.silences.comebacks.push(silences::take_comeback(&mut reader)?),
+                    part::OPEN => aside.silences.open.push(silences::take_open(&mut reader)?),
+                    part::NOTICES => aside.silences.notices.push(silences::take_notice(&mut reader)?),
                     _ => return None,
                 }
             }
@@ -232,10 +246,11 @@ mod tests {
             journal in prop::collection::vec(entry(), 0..9),
             extras in any::<[Option<i64>; 3]>(),
             further in prop::collection::vec(any::<(u8, i64)>(), 0..4),
+            silences in silences::tests::silences(),
         ) {
             let orders = orders.into_iter().map(Time::clamped).collect();
             let extras = extras.map(|time| time.map(Time::clamped));
-            let aside = Aside { orders, sessions, journal, extras, further };
+            let aside = Aside { orders, sessions, journal, extras, further, silences };
             let mut bytes = Vec::new();
             aside.encode(&mut bytes);
             prop_assert_eq!(bytes.is_empty(), aside == Aside::default());

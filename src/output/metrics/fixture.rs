@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::decode::{Decoder, Format};
+use crate::engine::inactivity::release::Allowance;
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::Periods;
@@ -61,9 +63,22 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         dimensions: vec![DimensionSpec { name: "channel".to_owned(), values: Vec::new() }],
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
         rates: None,
+        inactivity: inactivity(),
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());
     Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
+}
+
+/// Who orders nothing for 45 days is told of; nobody is held out.
+fn inactivity() -> InactivitySpec {
+    let rule = RuleSpec { name: "lapsing".into(), silence: Silence::After(45 * DAY), filter: Filter::default() };
+    InactivitySpec {
+        rules: vec![rule],
+        settle: DAY,
+        since: Some(Time::MIN),
+        winback_within: 60 * DAY,
+        ..InactivitySpec::default()
+    }
 }
 
 pub(crate) fn order(id: u32, customer: &str, time: &str, amount: &str, currency: &str) -> String {
@@ -120,6 +135,8 @@ impl Shop {
         worker.start(Partition(1));
         worker.apply(ORDERS, &orders(), Time::MAX, &mut rejected);
         worker.apply(SESSIONS, &sessions(), Time::MAX, &mut rejected);
+        worker.cut(ORDERS.partition, 1, &Allowance::ALL);
+        worker.settle(ORDERS.partition, 1);
         Shop { spec: Arc::clone(&blueprint.spec), worker }
     }
 

@@ -25,7 +25,8 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
     revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
-const PROMISED_OF_OPERATION: &str = "interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
+const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_total winbacks_total winback_revenue_total
+    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
     events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
      checkpoint_last_success_timestamp_seconds dead_letters_total partitions_assigned source_partitions \
@@ -303,6 +304,13 @@ fn counters_and_the_state_of_the_source() {
             ("retentiond_events_late_total", 1.0),
             ("retentiond_lag_events{topic=\"orders\",partition=\"0\"}", 3.0),
             ("retentiond_tracked_customers", 4.0),
+            // Anna was back before it was decided, Bert was not; Anna's order of 30 euros settled hers.
+            ("retentiond_inactivity_due_total{rule=\"lapsing\",group=\"treated\"}", 2.0),
+            ("retentiond_inactivity_due_total{rule=\"lapsing\",group=\"holdout\"}", 0.0),
+            ("retentiond_inactivity_alerts_total{rule=\"lapsing\"}", 1.0),
+            ("retentiond_winbacks_total{rule=\"lapsing\",group=\"treated\"}", 1.0),
+            ("retentiond_winback_revenue_total{rule=\"lapsing\",group=\"treated\",currency=\"EUR\"}", 30.0),
+            ("retentiond_inactivity_alerts_waiting", 0.0),
             ("retentiond_partitions_assigned", 2.0),
             ("retentiond_source_partitions{topic=\"orders\"}", 2.0),
             ("retentiond_rebalances_total", 3.0),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Background, amount_text, decimal, ratio};
 use crate::engine::customer::CustomerFigures;
+use crate::engine::inactivity::release::Deadline;
 use crate::engine::spec::Spec;
 use crate::event::{Currency, Time, decimal_text};
 
@@ -37,6 +38,23 @@ pub struct CustomerSummary {
     pub segments: BTreeMap<String, String>,
     /// Money by currency.
     pub currencies: BTreeMap<Currency, CustomerMoney>,
+    /// Silences that go on and are not decided yet, the first due first.
+    pub deadlines: Vec<DeadlineSummary>,
+}
+
+/// A silence that goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadlineSummary {
+    /// The rule.
+    pub rule: String,
+    /// The last order or session.
+    pub silent_since: Time,
+    /// When it is due.
+    pub due_at: Time,
+    /// Once time has passed this it is decided.
+    pub decided_at: Time,
+    /// Whether the customer is never alerted.
+    pub held_out: bool,
 }
 
 /// The money of one customer in one currency: decimal strings in major units.
@@ -73,8 +91,14 @@ impl CustomerSummary {
             complained: figures.complained,
             segments: dimensions.zip(figures.segments.iter().cloned()).collect(),
             currencies: figures.net_revenue.iter().map(money).collect(),
+            deadlines: figures.deadlines.iter().map(deadline).collect(),
         }
     }
+}
+
+fn deadline(deadline: &Deadline) -> DeadlineSummary {
+    let Deadline { rule, silent_since, due_at, decided_at, held_out } = deadline.clone();
+    DeadlineSummary { rule, silent_since, due_at, decided_at, held_out }
 }
 
 /// Net revenue x own lifespan / max(P, now - first order): the formula of [`super::lifetime_value`] for one customer,
@@ -105,6 +129,7 @@ mod tests {
             complained: false,
             segments: Vec::new(),
             net_revenue: Vec::new(),
+            deadlines: Vec::new(),
         }
     }
 

@@ -1,0 +1,102 @@
+//! When alerts may leave: quiet hours, and the most in a minute. Both say when, never whether.
+
+use jiff::tz::TimeZone;
+
+use crate::config::{QuietHours, Settings};
+use crate::engine::inactivity::release::Allowance;
+use crate::event::{MINUTE, Time};
+use crate::source::Partition;
+
+/// The most notices that leave with one cut, so that its transaction stays small.
+const MOST_AT_A_TIME: usize = 20_000;
+
+/// When alerts may leave.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// The most alerts in a minute, over all partitions of the topic.
+    pub max_per_minute: Option<u32>,
+    /// The time of day in which none leave, and where that time is told.
+    pub quiet: Option<(QuietHours, TimeZone)>,
+    /// How many partitions there are, on this replica and others.
+    pub partitions: u32,
+}
+
+impl Pace {
+    /// As configured.
+    #[must_use]
+    pub fn new(settings: &Settings, partitions: u32) -> Pace {
+        let quiet = settings.alerts.quiet_hours.map(|hours| (hours, settings.time.zone.rules().clone()));
+        Pace { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
+    }
+
+    /// What may leave at an instant of the wall clock of a partition that is cut together with others, `together` in all.
+    #[must_use]
+    pub fn allowance(&self, partition: Partition, now: Time, together: usize) -> Allowance {
+        let minute = now.millis().div_euclid(MINUTE);
+        Allowance {
+            minute,
+            alerts: self.max_per_minute.map(|most| share(most, partition, self.partitions, minute)),
+            quiet: self.quiet.as_ref().is_some_and(|(hours, zone)| is_quiet(*hours, zone, now)),
+            most: (MOST_AT_A_TIME / together.max(1)).max(1),
+        }
+    }
+}
+
+/// The share of a partition in the alerts of a minute: all shares make up `most`, and what does not divide goes to other
+/// partitions from minute to minute, so that nobody waits for ever.
+fn share(most: u32, partition: Partition, partitions: u32, minute: i64) -> u32 {
+    let partitions = i64::from(partitions.max(1));
+    let place = (i64::from(partition.0) + minute).rem_euclid(partitions);
+    let upto = |places: i64| i64::from(most) * places / partitions;
+    u32::try_from(upto(place + 1) - upto(place)).unwrap_or(0)
+}
+
+fn is_quiet(hours: QuietHours, zone: &TimeZone, now: Time) -> bool {
+    let Ok(instant) = jiff::Timestamp::from_millisecond(now.millis()) else { return false };
+    let local = zone.to_datetime(instant);
+    let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
+    hours.hold(minute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_make_up_the_whole_in_every_minute_and_reach_everybody() {
+        for (most, partitions) in [(600, 12_u32), (7, 12), (1, 3), (100, 7), (5, 1)] {
+            let mut reached = vec![0; partitions as usize];
+            for minute in 29_000_000..29_000_000 + i64::from(partitions) {
+                let shares = (0..partitions.cast_signed()).map(|p| share(most, Partition(p), partitions, minute));
+                let shares: Vec<_> = shares.collect();
+                assert_eq!(shares.iter().sum::<u32>(), most, "{most} over {partitions}");
+                reached.iter_mut().zip(shares).for_each(|(sum, share)| *sum += share);
+            }
+            assert_eq!(reached, vec![most; partitions as usize], "over as many minutes as partitions all get the same");
+        }
+    }
+
+    #[test]
+    fn quiet_hours_are_local_and_may_pass_midnight() {
+        let quiet = |text: &str, zone: &str| Pace {
+            max_per_minute: None,
+            quiet: Some((QuietHours::parse(text).unwrap(), TimeZone::get(zone).unwrap())),
+            partitions: 1,
+        };
+        let is_quiet = |pace: &Pace, at: &str| pace.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
+        let night = quiet("21:00-08:00", "Europe/Oslo");
+        for (at, expected) in [
+            ("2026-07-01T18:59:59Z", false),
+            ("2026-07-01T19:00:00Z", true),
+            ("2026-07-02T05:59:59Z", true),
+            ("2026-07-02T06:00:00Z", false),
+            // In winter the clock stands an hour nearer to UTC.
+            ("2026-01-02T06:30:00Z", true),
+            ("2026-01-02T07:00:00Z", false),
+        ] {
+            assert_eq!(is_quiet(&night, at), expected, "{at}");
+        }
+        let noon = quiet("12:00-13:00", "UTC");
+        assert!(is_quiet(&noon, "2026-01-02T12:30:00Z") && !is_quiet(&noon, "2026-01-02T13:00:00Z"));
+    }
+}

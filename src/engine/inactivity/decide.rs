@@ -1,0 +1,415 @@
+//! Decides silences and win-backs as time passes, and keeps the wheel in step with the records.
+//!
+//! The event that moves time is applied first. What is decided depends on the record alone, so neither batches nor
+//! restarts change it.
+
+use super::table::{Comeback, News, Notice, Open, Silences};
+use super::{Group, RuleSpec, stage_number, status_number};
+use crate::engine::Engine;
+use crate::engine::clock::Class;
+use crate::engine::customers::Slot;
+use crate::engine::recent::OrderPlace;
+use crate::engine::record::{KeyTag, Mark, Record};
+use crate::event::{MINUTE, Time};
+
+/// A silence of a customer that is not over before it is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Silent {
+    /// The place of the rule in the spec.
+    pub rule: usize,
+    /// The last qualifying event, in epoch milliseconds.
+    pub since: i64,
+    /// When it is due.
+    pub due: i64,
+    /// Whether a qualifying event came after that.
+    pub is_over: bool,
+}
+
+/// Something to tell, and by what it is put in order.
+struct Told {
+    key: (i64, String, usize),
+    slot: Slot,
+    notice: Notice,
+}
+
+impl Engine {
+    /// Decides everything whose time has come.
+    #[inline]
+    pub(in crate::engine) fn decide(&mut self) {
+        if self.inactivity.bounds.is_off() {
+            return;
+        }
+        let Some(watermark) = self.clock.watermark() else { return };
+        let settle = self.spec.inactivity.settle;
+        let begin = watermark.millis() - settle;
+        for class in [Class::Orders, Class::Sessions] {
+            // How far orders are decided also says which of them sessions have to know.
+            if class == Class::Sessions && !self.inactivity.bounds.has[class as usize] {
+                continue;
+            }
+            // A topic that does not drive time may lag behind: then its events are waited for.
+            let Some(carried) = self.clock.carried(class) else { continue };
+            self.decide_class(class, begin, watermark.min(carried).millis() - settle);
+        }
+    }
+
+    /// Decides what is due before `limit`; `begin` is how far time has come for the classes together.
+    #[inline]
+    fn decide_class(&mut self, class: Class, begin: i64, limit: i64) {
+        let [orders, _] = self.inactivity.state.due_to;
+        let due_to = &mut self.inactivity.state.due_to[class as usize];
+        match *due_to {
+            // What was due before the first event of a class is never decided; nor are its orders known any more.
+            None => *due_to = Some(orders.map_or(begin, |orders| orders.max(begin))),
+            Some(from) if limit > from => {
+                if self.inactivity.wheels[class as usize].is_due(limit) {
+                    self.fire(class, from, limit);
+                }
+                self.inactivity.state.due_to[class as usize] = Some(limit);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Decides what is due from `from` to before `limit`.
+    #[cold]
+    fn fire(&mut self, class: Class, from: i64, limit: i64) {
+        let mut wheel = std::mem::take(&mut self.inactivity.wheels[class as usize]);
+        let due = wheel.take(limit, |slot| self.deadline(slot, class, from));
+        let mut news = Vec::new();
+        for slot in due {
+            self.look_at(slot, class, (from, limit), &mut news);
+            if let Some(at) = self.deadline(slot, class, limit) {
+                wheel.push(at, slot);
+            }
+        }
+        self.inactivity.wheels[class as usize] = wheel;
+        news.sort_by(|a: &Told, b| a.key.cmp(&b.key));
+        for Told { slot, mut notice, .. } in news {
+            let number = self.inactivity.state.number;
+            self.inactivity.state.number += 1;
+            notice.number = number;
+            self.inactivity.table.entry(slot).notices.push(notice);
+            self.inactivity.queue.push_back((number, slot));
+            self.inactivity.waiting += 1;
+        }
+    }
+
+    /// When there is something to decide of a customer next, of what is not due before `from`.
+    pub(in crate::engine) fn deadline(&self, slot: Slot, class: Class, from: i64) -> Option<i64> {
+        let mut next = i64::MAX;
+        self.each_silence(slot, class, from, |silent| next = next.min(silent.due));
+        if let Some(silences) = self.inactivity.table.get(slot) {
+            let of_class = silences.open.iter().filter(|open| self.inactivity.class_of(open.rule) == class);
+            next = of_class.map(Open::settled_at).fold(next, i64::min);
+        }
+        (next < i64::MAX).then_some(next)
+    }
+
+    /// The silences of a customer that are due at `from` or later, the newest first.
+    pub(in crate::engine) fn each_silence(&self, slot: Slot, class: Class, from: i64, mut found: impl FnMut(Silent)) {
+        let record = self.customers.record(slot);
+        if record.tag == KeyTag::FREE || !self.inactivity.bounds.has[class as usize] {
+            return;
+        }
+        let rules = self.spec.inactivity.rules.iter().enumerate();
+        let rules = rules.filter(|(_, rule)| rule.silence.class() == class);
+        let first = record.first().map_or(0, Time::millis);
+        let mut visit = |y: i64, rank: u32, next: Option<i64>| {
+            for (rule, RuleSpec { silence, .. }) in rules.clone() {
+                let Some(after) = silence.after(rank, first, y) else { continue };
+                let due = y + after;
+                if due >= from && next.is_none_or(|next| next > due) {
+                    found(Silent { rule, since: y, due, is_over: next.is_some() });
+                }
+            }
+        };
+        let longest = self.inactivity.bounds.longest[class as usize];
+        let mut next = None;
+        let too_old = |y: i64| y.saturating_add(longest) < from;
+        match class {
+            Class::Orders => {
+                for (index, y) in (0..).zip(self.known_orders(slot, record)) {
+                    if too_old(y) {
+                        break;
+                    }
+                    visit(y, record.orders - index, next);
+                    next = Some(y);
+                }
+            }
+            Class::Sessions => {
+                for y in self.visits(slot, record) {
+                    if too_old(y) {
+                        break;
+                    }
+                    visit(y, 0, next);
+                    next = Some(y);
+                }
+            }
+        }
+    }
+
+    /// The known orders in epoch milliseconds, the newest first.
+    fn known_orders(&self, slot: Slot, record: &Record) -> impl Iterator<Item = i64> {
+        let in_record = (0..Record::NEWEST).map_while(|index| record.newest(index));
+        let is_more = record.orders as usize > Record::NEWEST;
+        // The side table is asked only by those who get there.
+        let older =
+            is_more.then(|| std::iter::once_with(move || self.recent.of(slot).0.iter().rev().copied()).flatten());
+        in_record.chain(older.into_iter().flatten()).map(Time::millis)
+    }
+
+    /// The minutes of the known sessions, and the one in which a prospect was first seen; the newest first.
+    fn visits(&self, slot: Slot, record: &Record) -> Vec<i64> {
+        let minutes = self.recent.known_sessions(slot, record);
+        let mut visits: Vec<_> = minutes.into_iter().rev().map(|minute| i64::from(minute) * MINUTE).collect();
+        let was_prospect = |seen: &Time| record.first().is_none_or(|first| *seen < first);
+        if let Some(seen) = record.seen().filter(was_prospect).filter(|_| !record.sessions_forgotten()) {
+            let minute = seen.millis().div_euclid(MINUTE) * MINUTE;
+            if visits.last().is_none_or(|&oldest| minute < oldest) {
+                visits.push(minute);
+            }
+        }
+        visits
+    }
+
+    /// Decides what is due of a customer within (from, limit), and what became of what was due.
+    fn look_at(&mut self, slot: Slot, class: Class, span: (i64, i64), news: &mut Vec<Told>) {
+        let (from, limit) = span;
+        let mut found = Vec::new();
+        self.each_silence(slot, class, from, |silent| found.extend(Some(silent).filter(|silent| silent.due < limit)));
+        found.sort_unstable_by_key(|silent| (silent.due, silent.rule));
+        let mut silences = self.inactivity.table.take(slot);
+        let before = (silences.open.len(), news.len());
+        for silent in found {
+            self.decide_silence(slot, &silent, &mut silences, news);
+        }
+        let is_settled = |open: &mut Open| self.inactivity.class_of(open.rule) == class && open.settled_at() < limit;
+        let settled: Vec<_> = silences.open.extract_if(.., is_settled).collect();
+        let is_changed = !settled.is_empty() || before != (silences.open.len(), news.len());
+        settled.iter().for_each(|open| self.settle(slot, open, news));
+        let mut due_to = self.inactivity.state.due_to;
+        due_to[class as usize] = Some(limit);
+        let known_from = due_to.into_iter().flatten().min().unwrap_or(limit);
+        silences.comebacks.retain(|order| order.at >= known_from);
+        self.inactivity.table.put(slot, silences);
+        if is_changed {
+            self.customers.record_mut(slot);
+        }
+    }
+
+    fn decide_silence(&mut self, slot: Slot, silent: &Silent, silences: &mut Silences, news: &mut Vec<Told>) {
+        if !self.is_told(silent) {
+            return;
+        }
+        let Some(figures) = self.figures_when_due(slot, silent) else { return };
+        let customer = self.customers.id(slot);
+        let held_out = self.spec.inactivity.is_held_out(&customer);
+        let number = self.inactivity.numbers[silent.rule];
+        self.inactivity.state.rules[usize::from(number)].groups[Group::of(held_out) as usize].due += 1;
+        let &Silent { rule, since, due, is_over } = silent;
+        let alerted = !is_over && !held_out;
+        let until = due.saturating_add(self.spec.inactivity.winback_within);
+        let mut open = Open { rule: number, since, due, until, held_out, alerted, back: None };
+        silences.comebacks.iter().for_each(|&order| _ = open.see(order));
+        silences.open.push(open);
+        if alerted {
+            let notice = Notice { number: 0, rule: number, since, due, news: figures };
+            news.push(Told { key: (due, customer, rule), slot, notice });
+        }
+    }
+
+    /// Whether a silence that is due counts, as far as that is known.
+    pub(in crate::engine) fn would_tell(&self, slot: Slot, silent: &Silent) -> bool {
+        self.is_told(silent) && self.figures_when_due(slot, silent).is_some()
+    }
+
+    /// Whether a silence counts at all: not one from before the alerts or its rule began.
+    fn is_told(&self, silent: &Silent) -> bool {
+        let rule = &self.inactivity.state.rules[usize::from(self.inactivity.numbers[silent.rule])];
+        silent.due >= self.inactivity.since.max(rule.since) && silent.since >= rule.from
+    }
+
+    /// What is told of a customer who is silent: orders, stage and status as of the instant when the silence was due, the
+    /// rest as it is known; `None` when the rule is not about such customers.
+    fn figures_when_due(&self, slot: Slot, silent: &Silent) -> Option<News> {
+        let record = self.customers.record(slot);
+        let filter = &self.spec.inactivity.rules[silent.rule].filter;
+        let later = self.known_orders(slot, record).take_while(|&order| order > silent.due).count();
+        let last = self.known_orders(slot, record).nth(later);
+        let orders = record.orders.saturating_sub(u32::try_from(later).unwrap_or(u32::MAX));
+        let standing = record.first().zip(last).map(|(first, last)| {
+            self.spec.lifecycle.standing(orders, first, Time::clamped(last), Time::clamped(silent.due))
+        });
+        let stage = stage_number(standing.map(|(stage, _)| stage));
+        if orders < filter.min_orders || !(filter.stages.is_empty() || filter.stages.contains(&stage)) {
+            return None;
+        }
+        let revenue: Vec<_> = self.net_revenue.of(slot, record).collect();
+        if let Some(least) = filter.min_revenue {
+            let of = |&&(number, _): &&(u8, i64)| self.currencies.get(usize::from(number)) == Some(&least.currency);
+            if revenue.iter().find(of).map_or(0, |(_, minor)| *minor) < least.minor {
+                return None;
+            }
+        }
+        if !filter.segment.is_empty() {
+            let names: Vec<_> = self.segments.names(record.profile).collect();
+            let has = |(dimension, value): &(usize, String)| names.get(*dimension) == Some(&value.as_str());
+            if orders == 0 || !filter.segment.iter().all(has) {
+                return None;
+            }
+        }
+        let status = status_number(standing.map(|(_, status)| status));
+        Some(News::Silent { orders, stage, status, complained: record.has(Mark::Complained), revenue })
+    }
+
+    /// Counts what became of a silence that nothing can change any more.
+    fn settle(&mut self, slot: Slot, open: &Open, news: &mut Vec<Told>) {
+        let Some(back) = open.back else { return };
+        let group = &mut self.inactivity.state.rules[usize::from(open.rule)].groups[Group::of(open.held_out) as usize];
+        group.won_back += 1;
+        match group.revenue.iter_mut().find(|(currency, _)| *currency == back.currency) {
+            Some((_, sum)) => *sum = sum.saturating_add(back.minor),
+            None => group.revenue.push((back.currency, back.minor)),
+        }
+        if open.alerted {
+            let &Open { rule, since, due, .. } = open;
+            let notice = Notice { number: 0, rule, since, due, news: News::Back(back) };
+            news.push(Told { key: (back.at, self.customers.id(slot), usize::from(rule)), slot, notice });
+        }
+    }
+
+    /// Takes note of an order that is booked: it may end a silence, and begins one. `before` is when there was something
+    /// to decide, where the order is not the newest.
+    #[inline]
+    pub(in crate::engine) fn watch_order(
+        &mut self,
+        slot: Slot,
+        place: &OrderPlace,
+        order: Comeback,
+        before: Option<i64>,
+    ) {
+        let bounds = self.inactivity.bounds;
+        if bounds.is_off() {
+            return;
+        }
+        let y = place.y.map(Time::millis);
+        if bounds.has[Class::Sessions as usize] || y.is_some_and(|y| order.at > y.saturating_add(bounds.shortest)) {
+            self.watch_comeback(slot, order);
+        }
+        if !bounds.has[Class::Orders as usize] {
+            return;
+        }
+        let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
+        let had_deadline = |y: i64| y.saturating_add(bounds.longest[Class::Orders as usize]) >= from;
+        let before = match y {
+            _ if place.place > 0 => before,
+            Some(y) if had_deadline(y) && !bounds.has_cadence => return,
+            // The silence that the order ended had a deadline, so there is an entry no later than that.
+            Some(y) => self.order_deadline(slot, y, 1, from),
+            None => None,
+        };
+        let after = match place.place {
+            0 => self.order_deadline(slot, order.at, 0, from),
+            _ => self.deadline(slot, Class::Orders, from),
+        };
+        if let Some(after) = after.filter(|&after| before.is_none_or(|before| after < before)) {
+            self.inactivity.wheels[Class::Orders as usize].push(after, slot);
+        }
+    }
+
+    /// When there is something to decide of a customer's orders, of which an older one is about to be booked.
+    #[cold]
+    pub(in crate::engine) fn order_deadline_before(&self, slot: Slot) -> Option<i64> {
+        let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
+        self.deadline(slot, Class::Orders, from)
+    }
+
+    /// When the silence is due that begins at `y`, the `newer`-th newest order, by the rule that is first.
+    fn order_deadline(&self, slot: Slot, y: i64, newer: u32, from: i64) -> Option<i64> {
+        let record = self.customers.record(slot);
+        let first = record.first().map_or(0, Time::millis);
+        let rules = self.spec.inactivity.rules.iter().filter(|rule| rule.silence.class() == Class::Orders);
+        let due = rules.filter_map(|rule| Some(y + rule.silence.after(record.orders - newer, first, y)?));
+        due.filter(|&due| due >= from).min()
+    }
+
+    /// Keeps an order that may turn out to be the first after a due silence.
+    fn watch_comeback(&mut self, slot: Slot, order: Comeback) {
+        let known_from = self.inactivity.known_from(Class::Orders).unwrap_or(i64::MIN);
+        let super::Inactivity { table, wheels, state, .. } = &mut self.inactivity;
+        let silences = table.entry(slot);
+        silences.comebacks.push(order);
+        for open in &mut silences.open {
+            if open.see(order) {
+                let class = state.rules[usize::from(open.rule)].class;
+                wheels[usize::from(class.min(1))].push(open.settled_at(), slot);
+            }
+        }
+        table.sweep(known_from);
+    }
+
+    /// When there is something to decide of a customer's sessions, if they matter.
+    #[inline]
+    pub(in crate::engine) fn session_deadline(&self, slot: Slot) -> Option<i64> {
+        if !self.inactivity.bounds.has[Class::Sessions as usize] {
+            return None;
+        }
+        let from = self.inactivity.state.due_to[Class::Sessions as usize].unwrap_or(i64::MIN);
+        self.deadline(slot, Class::Sessions, from)
+    }
+
+    /// Takes note of an event that may have begun a silence of sessions; `before` is what
+    /// [`Engine::session_deadline`] said before it was booked.
+    #[inline]
+    pub(in crate::engine) fn watch_session(&mut self, slot: Slot, before: Option<i64>) {
+        let after = self.session_deadline(slot);
+        if let Some(after) = after.filter(|&after| before.is_none_or(|before| after < before)) {
+            self.inactivity.wheels[Class::Sessions as usize].push(after, slot);
+        }
+    }
+
+    /// Builds wheel and queue of an engine whose records were restored.
+    pub(in crate::engine) fn wind_up(&mut self) {
+        let mut queue: Vec<_> =
+            self.inactivity.table.iter().collect::<Vec<_>>().into_iter().flat_map(numbers).collect();
+        queue.sort_unstable();
+        self.inactivity.waiting = queue.len();
+        self.inactivity.queue = queue.into();
+        self.inactivity.heed_open();
+        for class in [Class::Orders, Class::Sessions] {
+            let from = self.inactivity.state.due_to[class as usize].unwrap_or(i64::MIN);
+            let mut wheel = std::mem::take(&mut self.inactivity.wheels[class as usize]);
+            for slot in self.customers.occupied() {
+                if let Some(at) = self.deadline(slot, class, from) {
+                    wheel.push(at, slot);
+                }
+            }
+            self.inactivity.wheels[class as usize] = wheel;
+        }
+    }
+}
+
+fn numbers((slot, silences): (Slot, &Silences)) -> impl Iterator<Item = (u64, Slot)> {
+    silences.notices.iter().map(move |notice| (notice.number, slot))
+}
+
+impl super::Inactivity {
+    /// A rule that is no longer there may have left silences open, which orders still end.
+    fn heed_open(&mut self) {
+        let open: Vec<_> = self.table.iter().flat_map(|(_, silences)| &silences.open).map(|open| open.rule).collect();
+        for rule in open {
+            let class = self.class_of(rule);
+            self.bounds.has[class as usize] = true;
+            if class == Class::Orders {
+                let shortest = self.state.rules.get(usize::from(rule)).map_or(0, |rule| rule.shortest);
+                self.bounds.shortest = self.bounds.shortest.min(shortest);
+            }
+        }
+    }
+
+    fn class_of(&self, rule: u16) -> Class {
+        let class = self.state.rules.get(usize::from(rule)).map_or(0, |rule| rule.class);
+        if class == Class::Sessions as u8 { Class::Sessions } else { Class::Orders }
+    }
+}

@@ -1,0 +1,182 @@
+//! What is known of the silences of the few customers who have some under way.
+//!
+//! A silence that is not decided yet needs nothing here: it follows from the record. Once it is, it is open until the
+//! win-back is decided too. Beside it lie the amounts of those orders that may turn out to end a silence, and the notices
+//! that wait to leave.
+
+use hashbrown::HashMap;
+
+use crate::engine::customers::Slot;
+
+/// An order that may be a win-back. Of orders at the same time the first in log order stands first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comeback {
+    /// When, in epoch milliseconds.
+    pub at: i64,
+    /// The number of the currency.
+    pub currency: u8,
+    /// The amount in minor units.
+    pub minor: i64,
+}
+
+/// A silence that was due and may still be won back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// The number of the rule.
+    pub rule: u16,
+    /// The last qualifying event, in epoch milliseconds.
+    pub since: i64,
+    /// When it was due.
+    pub due: i64,
+    /// Until when, included, an order wins the customer back.
+    pub until: i64,
+    /// Whether the customer is never alerted.
+    pub held_out: bool,
+    /// Whether there is an alert.
+    pub alerted: bool,
+    /// The first order after it was due, so far.
+    pub back: Option<Comeback>,
+}
+
+impl Open {
+    /// Takes note of an order.
+    pub fn see(&mut self, order: Comeback) -> bool {
+        let ends = self.due < order.at && order.at <= self.until;
+        let is_first = ends && self.back.is_none_or(|back| order.at < back.at);
+        if is_first {
+            self.back = Some(order);
+        }
+        is_first
+    }
+
+    /// When nothing can change any more what became of it.
+    #[must_use]
+    pub fn settled_at(&self) -> i64 {
+        self.back.map_or(self.until, |back| back.at)
+    }
+}
+
+/// Something that somebody is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Its place in the order of the partition.
+    pub number: u64,
+    /// The number of the rule.
+    pub rule: u16,
+    /// The last qualifying event, in epoch milliseconds.
+    pub since: i64,
+    /// When the silence was due.
+    pub due: i64,
+    /// What there is to tell.
+    pub news: News,
+}
+
+/// What there is to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A customer is silent.
+    Silent {
+        /// Orders up to the instant when it was due.
+        orders: u32,
+        /// The number of the stage then: 0 of a prospect, see [`super::stage_number`].
+        stage: u8,
+        /// The number of the status then: 0 of a prospect.
+        status: u8,
+        /// Whether there is a complaint.
+        complained: bool,
+        /// Net revenue by the number of the currency, in minor units.
+        revenue: Vec<(u8, i64)>,
+    },
+    /// The customer is back.
+    Back(Comeback),
+}
+
+/// What is known of one customer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Silences {
+    /// Orders that may end a silence, in log order.
+    pub comebacks: Vec<Comeback>,
+    /// Silences that were due and may still be won back.
+    pub open: Vec<Open>,
+    /// What waits to leave, in its order.
+    pub notices: Vec<Notice>,
+}
+
+impl Silences {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Silences { comebacks, open, notices } = self;
+        comebacks.is_empty() && open.is_empty() && notices.is_empty()
+    }
+}
+
+// Small in the engine's own tests, so that they see what is forgotten.
+const SMALLEST_SWEEP: usize = if cfg!(test) { 4 } else { 1024 };
+
+/// The silences of everybody who has some.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    entries: HashMap<Slot, Silences, foldhash::fast::FixedState>,
+    sweep_at: usize,
+}
+
+impl Table {
+    /// What is known of a customer.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Option<&Silences> {
+        self.entries.get(&slot)
+    }
+
+    /// The same, to add something.
+    pub fn entry(&mut self, slot: Slot) -> &mut Silences {
+        self.entries.entry(slot).or_default()
+    }
+
+    /// Takes what is known of a customer out.
+    pub fn take(&mut self, slot: Slot) -> Silences {
+        self.entries.remove(&slot).unwrap_or_default()
+    }
+
+    /// Puts it back, if there is anything.
+    pub fn put(&mut self, slot: Slot, silences: Silences) {
+        if !silences.is_empty() {
+            self.entries.insert(slot, silences);
+        }
+    }
+
+    /// The customers of whom something is here.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.entries.keys().copied()
+    }
+
+    /// All customers of whom something is here, and what.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Silences)> {
+        self.entries.iter().map(|(&slot, silences)| (slot, silences))
+    }
+
+    /// Forgets the orders before `limit`, which can end no silence that is yet to be decided, once enough has gathered
+    /// to be worth a walk.
+    pub fn sweep(&mut self, limit: i64) {
+        if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
+            return;
+        }
+        self.entries.retain(|_, silences| {
+            silences.comebacks.retain(|order| order.at >= limit);
+            !silences.is_empty()
+        });
+        self.sweep_at = 2 * self.entries.len();
+        self.entries.shrink_to(self.sweep_at);
+    }
+
+    /// Bytes of memory held, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of = |silences: &Silences| {
+            silences.comebacks.capacity() * size_of::<Comeback>()
+                + silences.open.capacity() * size_of::<Open>()
+                + silences.notices.capacity() * size_of::<Notice>()
+        };
+        self.entries.allocation_size() + self.entries.values().map(of).sum::<usize>()
+    }
+}

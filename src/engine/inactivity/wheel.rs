@@ -1,0 +1,135 @@
+//! Which customers have a deadline when: a timer wheel in event time whose buckets are lists of slots.
+//!
+//! An entry takes four bytes and says nothing but "look at this customer by then". Whether there is anything to decide
+//! is read off the customer's record, so an order moves no entry: one that is looked at too early is put further on.
+//! Only the bucket that time is in is held in the order of the exact instants.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use crate::engine::customers::Slot;
+use crate::event::HOUR;
+
+/// How much time a bucket covers, in milliseconds.
+const WIDTH: i64 = HOUR;
+
+/// Deadlines in epoch milliseconds.
+#[derive(Debug, Clone)]
+pub struct Wheel {
+    buckets: BTreeMap<i64, Vec<u32>>,
+    /// The entries of the buckets up to `opened`, by their instants.
+    near: BinaryHeap<Reverse<(i64, u32)>>,
+    /// The last bucket that was opened.
+    opened: i64,
+    /// No entry is due before.
+    wake: i64,
+}
+
+impl Default for Wheel {
+    fn default() -> Wheel {
+        Wheel { buckets: BTreeMap::new(), near: BinaryHeap::new(), opened: i64::MIN, wake: i64::MAX }
+    }
+}
+
+impl Wheel {
+    /// Sees to it that a customer is looked at once time has passed `at`.
+    #[inline]
+    pub fn push(&mut self, at: i64, slot: Slot) {
+        let bucket = at.div_euclid(WIDTH);
+        if bucket <= self.opened {
+            self.near.push(Reverse((at, slot.0)));
+            self.wake = self.wake.min(at);
+        } else {
+            self.buckets.entry(bucket).or_default().push(slot.0);
+            self.wake = self.wake.min(bucket * WIDTH);
+        }
+    }
+
+    /// Whether anybody is to be looked at before `limit`.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, limit: i64) -> bool {
+        self.wake < limit
+    }
+
+    /// Takes out whoever has an entry before `limit`, each once. `deadline` tells when a customer's next decision is
+    /// due, if one is; who has to wait is put further on.
+    pub fn take(&mut self, limit: i64, deadline: impl Fn(Slot) -> Option<i64>) -> Vec<Slot> {
+        let mut due = Vec::new();
+        while let Some((&bucket, _)) = self.buckets.first_key_value().filter(|(bucket, _)| **bucket * WIDTH < limit) {
+            let slots = self.buckets.remove(&bucket).unwrap_or_default();
+            self.opened = bucket;
+            for slot in slots {
+                match deadline(Slot(slot)) {
+                    Some(at) if at < limit => due.push(slot),
+                    Some(at) => self.push(at, Slot(slot)),
+                    None => {}
+                }
+            }
+        }
+        while let Some(Reverse((_, slot))) = self.near.peek().filter(|Reverse((at, _))| *at < limit) {
+            due.push(*slot);
+            self.near.pop();
+        }
+        let near = self.near.peek().map(|Reverse((at, _))| *at);
+        let bucket = self.buckets.first_key_value().map(|(bucket, _)| bucket * WIDTH);
+        self.wake = near.into_iter().chain(bucket).min().unwrap_or(i64::MAX);
+        due.sort_unstable();
+        due.dedup();
+        due.into_iter().map(Slot).collect()
+    }
+
+    /// How many entries there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.near.len() + self.buckets.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let entries: usize = self.buckets.values().map(Vec::capacity).sum();
+        let buckets = self.buckets.len() * size_of::<(i64, Vec<u32>)>();
+        entries * size_of::<u32>() + buckets + self.near.capacity() * size_of::<(i64, u32)>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a list of everybody's deadlines: whoever is due is taken out, and nobody is forgotten.
+        #[test]
+        fn takes_out_whoever_is_due(
+            steps in prop::collection::vec((0..40_u32, 1..12 * HOUR, prop::option::of(1..9 * HOUR)), 1..200),
+        ) {
+            let (mut wheel, mut deadlines, mut now) = (Wheel::default(), BTreeMap::<u32, i64>::new(), 0);
+            for (slot, after, step) in steps {
+                // The entry stays where it was when the deadline moves on.
+                let before = deadlines.insert(slot, now + after);
+                if before.is_none_or(|before| now + after < before) {
+                    wheel.push(now + after, Slot(slot));
+                }
+                let Some(step) = step else { continue };
+                now += step;
+                let due: Vec<_> = deadlines.iter().filter(|(_, at)| **at < now).map(|(&slot, _)| slot).collect();
+                let is_due = wheel.is_due(now);
+                let taken = wheel.take(now, |slot| deadlines.get(&slot.0).copied());
+                prop_assert!(is_due || due.is_empty());
+                prop_assert!(due.iter().all(|&slot| taken.contains(&Slot(slot))), "{due:?} of {taken:?}");
+                // Who was looked at in vain goes on waiting.
+                for slot in taken {
+                    match deadlines.get(&slot.0) {
+                        Some(&at) if at >= now => wheel.push(at, slot),
+                        _ => _ = deadlines.remove(&slot.0),
+                    }
+                }
+            }
+        }
+    }
+}
