@@ -3,6 +3,7 @@
 pub mod blueprint;
 mod committer;
 mod dispatch;
+mod flood;
 mod outbox;
 mod service;
 mod vault;

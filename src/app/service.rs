@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::blueprint;
 use super::committer::{Committer, Means};
 use super::dispatch::{Dispatcher, Parts, Rules};
+use super::flood::FloodRules;
 use super::vault::{Answer, TopicIds, Vault};
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::Store;
@@ -187,6 +188,11 @@ impl Source {
             cut_every: self.settings.checkpoint.interval.to_std(),
             keep_files: self.settings.checkpoint.keep.to_std(),
             idle_after: self.settings.time.idle_after.to_std(),
+            dead_letters: self.settings.dead_letters.topic.clone(),
+            flood: FloodRules {
+                messages: self.settings.dead_letters.stop_after.into(),
+                share: self.settings.dead_letters.stop_share,
+            },
         };
         let protocol = protocol::Rules {
             delivery,

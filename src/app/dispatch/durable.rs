@@ -14,6 +14,7 @@ use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
 use crate::event::wall_clock;
+use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::rebalance;
 use crate::source::transaction::TransactionError;
 use crate::source::{
@@ -435,10 +436,11 @@ impl<C: GroupClient> Dispatcher<C> {
             Said::TooLarge(cut, index) => {
                 let place = self.letters.get(index).copied();
                 if !place.is_some_and(|(partition, place)| self.outbox.truncate(partition, cut, place)) {
-                    error!("a dead letter cannot be produced even cut off; raise max.message.bytes of its topic");
+                    return Err(SourceError::Configuration(too_large_even_cut_off(&self.rules.dead_letters)));
                 }
                 Ok(())
             }
+            Said::Undeliverable(why) => Err(SourceError::Configuration(why)),
             Said::Renewed(cut) => self.step(Event::ProducerRenewed(cut)),
             Said::Fenced(text) => {
                 error!("{text}");

@@ -159,6 +159,8 @@ impl Member {
             cut_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
+            dead_letters: "dead-letters".to_owned(),
+            flood: FloodRules { messages: 0, share: 1.0 },
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
