@@ -14,6 +14,8 @@ mod outages;
 mod support;
 #[path = "kafka/transactions.rs"]
 mod transactions;
+#[path = "kafka/webhook.rs"]
+mod webhook;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

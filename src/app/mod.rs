@@ -7,5 +7,6 @@ mod flood;
 mod outbox;
 mod service;
 mod vault;
+mod webhook;
 
 pub use service::Daemon;

@@ -20,6 +20,7 @@ use super::committer::{Committer, Means};
 use super::dispatch::{Dispatcher, Parts, Rules};
 use super::flood::FloodRules;
 use super::vault::{Answer, TopicIds, Vault};
+use super::webhook::{self, Courier};
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::Store;
 use crate::config::{self, Settings};
@@ -27,6 +28,8 @@ use crate::engine::spec::Spec;
 use crate::http;
 use crate::output::dead_letters::DeadLetters;
 use crate::output::publisher::create_topics;
+use crate::output::webhook::endpoint::Endpoint;
+use crate::output::webhook::signature::Keys;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
     partition_counts,
@@ -60,6 +63,7 @@ pub struct Daemon {
     server: JoinHandle<io::Result<()>>,
     stop_source: mpsc::Sender<()>,
     source_ended: oneshot::Receiver<Result<(), SourceError>>,
+    webhook: Option<Courier>,
 }
 
 impl Daemon {
@@ -69,13 +73,15 @@ impl Daemon {
     /// # Errors
     /// When the address is taken, or the operating system refuses a thread.
     pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
+        let webhook = webhook_plan(&settings)?;
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let blueprint = Arc::new(blueprint::blueprint(&settings));
         let (reports, reported) = mpsc::channel();
         let pool = Pool::start(&blueprint, worker_threads(), &reports)?;
         let workers = pool.workers();
-        let (tell_status, status) = watch::channel(SourceStatus::default());
+        let delivery = webhook.as_ref().map(|plan| Arc::clone(&plan.status));
+        let (tell_status, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
         let service = http::Service {
             workers: workers.clone(),
             source: status.clone(),
@@ -94,7 +100,8 @@ impl Daemon {
         std::thread::Builder::new().name("source".into()).spawn(move || {
             _ = tell.send(source.run(pool, reported));
         })?;
-        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended })
+        let webhook = webhook.map(Courier::start).transpose()?;
+        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended, webhook })
     }
 
     /// Where it answers.
@@ -126,9 +133,14 @@ impl Daemon {
             () = shutdown => {
                 info!("stopping: applying and committing what was read");
                 drop(self.stop_source);
+                self.webhook.iter_mut().for_each(Courier::ask_to_stop);
                 tokio::time::timeout(STOP_BUDGET, &mut self.source_ended).await.ok()
             }
         };
+        if let Some(webhook) = self.webhook {
+            // Beside the runtime, whose threads answer requests until the end.
+            _ = tokio::task::spawn_blocking(move || webhook.stop()).await;
+        }
         drop(self.stop_http);
         self.server.await.context("the HTTP server ended before its time")?.context("the HTTP server failed")?;
         match ended {
@@ -307,6 +319,25 @@ impl Source {
         info!(topic, partitions, "created the dead-letter topic");
         Ok(())
     }
+}
+
+/// What the webhook works with, if one is configured.
+fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceError> {
+    let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
+    let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
+    let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
+    let keys = Keys::parse(secret).map_err(|error| wrong(format!("{} {error}", hook.secret_file.display())))?;
+    let mut kafka = kafka_settings(settings);
+    kafka.group_id = format!("{}-webhook", kafka.group_id);
+    kafka.topics = vec![settings.alerts.topic.clone()];
+    // Few messages, which wait in the topic rather than here.
+    for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
+        kafka.options.insert(option.to_owned(), value.to_owned());
+    }
+    let letters = DeadLetters::new(&kafka.brokers, &settings.dead_letters.topic, producer_options(settings));
+    let letters = letters.map_err(|error| SourceError::Configuration(format!("kafka.options: {error}")))?;
+    let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
+    Ok(Some(webhook::Plan { kafka, endpoint, letters, status: Arc::default() }))
 }
 
 /// Keeps a second process from using a local store under the same name; the lock goes with the process.

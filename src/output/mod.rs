@@ -4,3 +4,4 @@ pub mod dead_letters;
 pub mod metrics;
 pub mod publisher;
 pub mod summary;
+pub mod webhook;
