@@ -34,6 +34,7 @@ use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
     partition_counts,
 };
+use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
 use crate::source::transaction::Transactions;
 use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
@@ -89,6 +90,10 @@ impl Daemon {
             topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
             background: blueprint::background(&settings, None),
             access,
+            partitioner: match settings.kafka.partitioner {
+                config::Partitioner::Murmur2 => Partitioner::Murmur2,
+                config::Partitioner::Crc32 => Partitioner::Crc32,
+            },
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));

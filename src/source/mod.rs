@@ -11,6 +11,7 @@ pub mod idle;
 pub mod kafka;
 pub mod latency;
 pub mod memory;
+pub mod partitioner;
 pub mod rebalance;
 pub mod status;
 pub mod transaction;
