@@ -4,6 +4,7 @@ pub mod blueprint;
 mod committer;
 mod dispatch;
 mod flood;
+pub mod letters;
 mod outbox;
 mod service;
 mod vault;

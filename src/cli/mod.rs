@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod dlq;
 mod replay;
 mod run;
 mod simulate;
@@ -38,6 +39,8 @@ enum Verb {
     Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
+    /// Look at dead letters, or put them back to their topics after a fix.
+    Dlq(dlq::Dlq),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
@@ -55,6 +58,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Dlq(dlq) => dlq.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
