@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod dlq;
+mod explain;
 mod replay;
 mod run;
 mod simulate;
@@ -41,6 +42,8 @@ enum Verb {
     Replay(replay::Replay),
     /// Look at dead letters, or put them back to their topics after a fix.
     Dlq(dlq::Dlq),
+    /// Tell what is known of one customer and why, through a running daemon.
+    Explain(explain::Explain),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
@@ -59,6 +62,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
         Verb::Dlq(dlq) => dlq.run(),
+        Verb::Explain(explain) => explain.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
@@ -93,7 +97,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SourceError::Fenced(_)) => 75,
         Some(SourceError::Unavailable(_)) => 1,
         None if error.is::<ConfigErrors>() => 78,
-        None => 1,
+        None => error.downcast_ref::<explain::ExplainError>().map_or(1, explain::ExplainError::code),
     }
 }
 

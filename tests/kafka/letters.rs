@@ -1,11 +1,13 @@
 //! Dead letters: put back after a fix, refused for good, and too many of them.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::common::{PATIENCE, Rig, assert_equals_replay, metrics, summary};
 use crate::support::cli::{self, Said};
+use crate::support::daemon::Daemon;
 use crate::support::history;
 use crate::support::kafka::{self, Broker, MURMUR2, Message};
 use crate::support::{scratch, unique, wait_for};
@@ -28,7 +30,7 @@ fn orders() -> Vec<(String, String)> {
 }
 
 /// `retentiond dlq` with the configuration of a rig.
-fn dlq(config: &std::path::Path, args: &[&str]) -> Said {
+fn dlq(config: &Path, args: &[&str]) -> Said {
     let mut all = vec!["dlq", args[0], "--config", config.to_str().unwrap()];
     all.extend(&args[1..]);
     cli::run(all)
@@ -101,7 +103,9 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     }
 
     let fixed = Rig { more: FIXED, ..wrong.clone() };
-    let mut daemon = fixed.launch("first").start();
+    let token = scratch().join(unique("token"));
+    fs::write(&token, "hunter2\n").unwrap();
+    let mut daemon = fixed.launch("first").env("RETENTIOND__HTTP__TOKEN_FILE", token.to_str().unwrap()).start();
     daemon.wait_ready(PATIENCE);
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let lines: String = orders.iter().map(|(_, order)| format!("{order}\n")).collect();
@@ -110,7 +114,36 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     let found = summary(&daemon);
     let as_of = found["as_of"].as_str().expect("there were events");
     assert_equals_replay(&found, &cli::replay(&[&events], Some(&known), Some(as_of)));
+    assert_explained(&daemon, &token);
     assert_eq!(found["windows"][3]["orders"], 600 - beyond(&orders, as_of), "{}", found["windows"][3]);
+}
+
+/// One of them in words, through the daemon.
+fn assert_explained(daemon: &Daemon, token: &Path) {
+    let url = format!("http://{}", daemon.http_addr());
+    let explain = |customer: &str, more: &[&str]| {
+        let mut args = vec!["explain", customer, "--url", url.as_str()];
+        args.extend(more);
+        cli::run(args)
+    };
+    let with_token = ["--token-file", token.to_str().unwrap()];
+    let told = explain("c-7", &with_token);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    for part in ["customer c-7 as of 2150-03-", "loyal: 15 orders", "active: ordered lately", "EUR ", "from 2150-"] {
+        assert!(told.stdout.contains(part), "{part} in {}", told.stdout);
+    }
+    for (code, said) in [
+        (66, explain("nobody", &with_token)),
+        (77, explain("c-7", &[])),
+        (77, explain("c-7", &["--token-file", "/dev/null"])),
+        (69, cli::run(["explain", "c-7", "--url", "http://127.0.0.1:1"])),
+    ] {
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert!(!said.stderr.contains("c-7") && said.stdout.is_empty(), "{said:?}");
+    }
+    let (status, list) = daemon.try_get("/api/v1/at-risk?limit=3", &[("Authorization", "Bearer hunter2")]).unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((status, &list["total_at_risk"], &list["currency"]), (200, &Value::from(0), &Value::from("EUR")));
 }
 
 /// How many orders lie after an instant, by the order of their texts.
