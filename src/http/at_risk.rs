@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -40,7 +40,7 @@ pub(super) async fn at_risk(
     query: Result<Query<AtRiskQuery>, QueryRejection>,
 ) -> Response {
     if let Err(refused) = shared.admit(&headers) {
-        return refused;
+        return refused.into_response();
     }
     // One scan at a time: a second one would only make both slower.
     let Ok(_only) = shared.scanning.try_lock() else {
@@ -125,14 +125,6 @@ impl AtRiskQuery {
                 codes()
             )),
         }
-    }
-}
-
-impl Shared {
-    /// Whether a question about single customers is answered: within the limit, and with the token.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Response> {
-        self.limit.take(Instant::now()).map_err(IntoResponse::into_response)?;
-        self.access.check(headers).map_err(IntoResponse::into_response)
     }
 }
 

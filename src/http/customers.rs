@@ -21,7 +21,7 @@ pub(super) async fn customer(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     if let Err(refused) = shared.admit(&headers) {
-        return refused;
+        return refused.into_response();
     }
     match answer(&shared, id).await {
         Ok(summary) => ([(CACHE_CONTROL, "no-store")], Json(summary)).into_response(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use super::Service;
-use super::access::Access;
+use super::access::{Access, Denied};
 use super::at_risk;
 use super::customers;
 use super::definitions::Definitions;
@@ -67,6 +67,12 @@ impl Shared {
             partitioner: service.partitioner,
             started: Instant::now(),
         }
+    }
+
+    /// Whether a question about single customers is answered: within the limit, and with the token.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        self.limit.take(Instant::now()).map_err(Denied::TooMany)?;
+        self.access.check(headers).map_err(Denied::Refused)
     }
 
     /// The partition of a customer, where another replica owns it.

@@ -149,7 +149,7 @@ fn assert_explained(daemon: &Daemon, token: &Path) {
 /// How many orders lie after an instant, by the order of their texts.
 fn beyond(orders: &[(String, String)], as_of: &str) -> usize {
     let time = |order: &str| serde_json::from_str::<Value>(order).unwrap()["time"].as_str().unwrap()[..10].to_owned();
-    orders.iter().filter(|(_, order)| time(order) > as_of[..10].to_owned()).count()
+    orders.iter().filter(|(_, order)| time(order).as_str() > &as_of[..10]).count()
 }
 
 fn garbage(broker: &Broker, topic: &str, messages: usize) {
