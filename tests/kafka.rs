@@ -13,11 +13,15 @@ mod common;
 mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
+#[path = "kafka/letters.rs"]
+mod letters;
 #[path = "kafka/outages.rs"]
 mod outages;
 mod support;
 #[path = "kafka/transactions.rs"]
 mod transactions;
+#[path = "kafka/webhook.rs"]
+mod webhook;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

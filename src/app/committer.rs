@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::checkpoint::protocol::{CutId, Outcome};
-use crate::output::dead_letters::{DeadLetters, Letter, Topics};
+use crate::output::dead_letters::{DeadLetters, Letter, Topics, Undelivered};
 use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
 use crate::source::{Committed, GroupToken, Header, SourceError, TopicPartition};
 
@@ -47,6 +47,8 @@ pub enum Said {
     Renewed(CutId),
     /// Somebody else has our transactional id.
     Fenced(String),
+    /// Letters can never be delivered, for this reason, which a person has to remove.
+    Undeliverable(String),
 }
 
 /// How cuts are committed.
@@ -147,9 +149,15 @@ impl<S: Fn(Said)> Work<S> {
 
     fn commit(&mut self, transaction: Transaction) {
         if let Means::Plain(letters) = &self.means {
-            let outcome = deliver(letters.as_ref(), &transaction.letters);
             let cut = transaction.cut;
-            return (self.say)(if outcome { Said::Delivered(transaction) } else { Said::Ended(cut, Outcome::Aborted) });
+            return (self.say)(match deliver(letters.as_ref(), &transaction.letters) {
+                Ok(()) => Said::Delivered(transaction),
+                Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
+                Err(yet @ Undelivered::Yet { .. }) => {
+                    error!("no offsets are committed: {yet}");
+                    Said::Ended(cut, Outcome::Aborted)
+                }
+            });
         }
         if !self.has_producer() {
             return;
@@ -258,8 +266,7 @@ impl<S: Fn(Said)> Work<S> {
 }
 
 /// At least once: publishes the letters and waits for them.
-fn deliver(producer: Option<&DeadLetters>, letters: &[Arc<Letter>]) -> bool {
-    let Some(producer) = producer else { return true };
-    letters.iter().for_each(|letter| producer.publish(letter));
-    producer.flush().inspect_err(|error| error!("no offsets are committed: {error}")).is_ok()
+fn deliver(producer: Option<&DeadLetters>, letters: &[Arc<Letter>]) -> Result<(), Undelivered> {
+    let letters: Vec<&Letter> = letters.iter().map(Arc::as_ref).collect();
+    producer.map_or(Ok(()), |producer| producer.deliver(&letters))
 }

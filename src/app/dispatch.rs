@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::committer::Committer;
+use super::flood::{Flood, FloodRules, Flooded};
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::vault::{Answer, Files, Vault};
@@ -23,7 +24,7 @@ use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, BudgetId, CutId, Life, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
-use crate::output::dead_letters::{Letter, Origin};
+use crate::output::dead_letters::{Letter, Origin, Topics};
 use crate::source::idle::{Silence, raises};
 use crate::source::latency::Latency;
 use crate::source::rebalance;
@@ -61,6 +62,10 @@ pub struct Rules {
     pub pace: Pace,
     /// The attribute `source` of alerts.
     pub alert_source: String,
+    /// Names of our topics, for messages to people.
+    pub outputs: Topics,
+    /// When a source counts as misread.
+    pub flood: FloodRules,
 }
 
 /// How far one topic-partition is read and applied.
@@ -141,6 +146,8 @@ pub struct Dispatcher<C: GroupClient> {
     doomed: Vec<(Instant, Vec<String>)>,
     /// Why partitions wait for a person.
     failed: BTreeMap<Partition, String>,
+    /// Whether a source is misread as a whole.
+    flood: Flood,
     /// Whether reading is paused because of the outbox.
     held: bool,
     cut_begun: Option<Instant>,
@@ -170,6 +177,7 @@ impl<C: GroupClient> Dispatcher<C> {
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
         let Parts { client, pool, reports, vault, committer, answers } = parts;
+        let flood = Flood::new(rules.flood, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
             durable: protocol::State::new(protocol),
@@ -198,6 +206,7 @@ impl<C: GroupClient> Dispatcher<C> {
             budgets: Vec::new(),
             doomed: Vec::new(),
             failed: BTreeMap::new(),
+            flood,
             held: false,
             cut_begun: None,
             checkpoints: Checkpoints::default(),
@@ -353,7 +362,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 // What a dropped engine did before it was gone will be done again.
                 Report::Applied(applied) if self.forgetting.contains_key(&applied.at.partition) => {}
                 Report::Cut(partition, ..) if self.forgetting.contains_key(&partition) => {}
-                Report::Applied(applied) => self.applied(&applied),
+                Report::Applied(applied) => self.applied(&applied)?,
                 Report::Cut(partition, cut, taken) => self.cut_taken(partition, CutId(cut), taken)?,
                 Report::Forgotten(partition) => self.forgotten(partition),
             }
@@ -370,17 +379,38 @@ impl<C: GroupClient> Dispatcher<C> {
         }
     }
 
-    fn applied(&mut self, applied: &Applied<C::Batch>) {
+    fn applied(&mut self, applied: &Applied<C::Batch>) -> Result<(), SourceError> {
         self.latency.record(applied.took, applied.records);
+        let rejected = applied.rejected.as_ref().map_or(&[][..], |(_, rejected)| rejected);
+        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), applied.records, rejected) {
+            return Err(self.misread(applied, &flooded));
+        }
         if let Some((batch, rejected)) = &applied.rejected {
             self.bury(applied.at, batch, rejected);
         }
-        let Some(progress) = self.progress.get_mut(&applied.at) else { return };
+        let Some(progress) = self.progress.get_mut(&applied.at) else { return Ok(()) };
         let position = &mut progress.position;
         position.applied = position.applied.max(Some(applied.next));
         if applied.end {
             position.last_at_end = Some(Instant::now());
         }
+        Ok(())
+    }
+
+    /// Why the program stops rather than turn a whole topic into dead letters; an explanation holds no customer id.
+    fn misread(&self, applied: &Applied<C::Batch>, flooded: &Flooded) -> SourceError {
+        let topic = self.rules.topics.get(usize::from(applied.at.topic.0)).map_or("", String::as_str);
+        let (index, example) = &flooded.example;
+        let offset = applied.rejected.as_ref().map_or(-1, |(batch, _)| batch.get(*index).offset);
+        SourceError::Configuration(format!(
+            "topic {topic:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
+             partition {} offset {offset}: {example}. Correct the format of the topic's source under [sources], or the \
+             producers; to take all of them for dead letters, set dead_letters.stop_after = 0",
+            flooded.rejected,
+            flooded.messages,
+            flooded.reason.label(),
+            applied.at.partition.0,
+        ))
     }
 
     /// Puts the letters of rejected records into the outbox.

@@ -3,9 +3,12 @@
 pub mod blueprint;
 mod committer;
 mod dispatch;
+mod flood;
+pub mod letters;
 mod outbox;
 mod pace;
 mod service;
 mod vault;
+mod webhook;
 
 pub use service::Daemon;

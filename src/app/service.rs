@@ -18,8 +18,10 @@ use tracing::{info, warn};
 use super::blueprint;
 use super::committer::{Committer, Means};
 use super::dispatch::{Dispatcher, Parts, Rules};
+use super::flood::FloodRules;
 use super::pace::Pace;
 use super::vault::{Answer, TopicIds, Vault};
+use super::webhook::{self, Courier};
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::Store;
 use crate::config::{self, Settings};
@@ -28,10 +30,13 @@ use crate::http;
 use crate::output::alerts;
 use crate::output::dead_letters::{DeadLetters, Topics};
 use crate::output::publisher::create_topics;
+use crate::output::webhook::endpoint::Endpoint;
+use crate::output::webhook::signature::Keys;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
     partition_counts,
 };
+use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
 use crate::source::transaction::Transactions;
 use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
@@ -61,6 +66,7 @@ pub struct Daemon {
     server: JoinHandle<io::Result<()>>,
     stop_source: mpsc::Sender<()>,
     source_ended: oneshot::Receiver<Result<(), SourceError>>,
+    webhook: Option<Courier>,
 }
 
 impl Daemon {
@@ -70,13 +76,15 @@ impl Daemon {
     /// # Errors
     /// When the address is taken, or the operating system refuses a thread.
     pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
+        let webhook = webhook_plan(&settings)?;
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
         let blueprint = Arc::new(blueprint::blueprint(&settings));
         let (reports, reported) = mpsc::channel();
         let pool = Pool::start(&blueprint, worker_threads(), &reports)?;
         let workers = pool.workers();
-        let (tell_status, status) = watch::channel(SourceStatus::default());
+        let delivery = webhook.as_ref().map(|plan| Arc::clone(&plan.status));
+        let (tell_status, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
         let service = http::Service {
             workers: workers.clone(),
             source: status.clone(),
@@ -84,6 +92,10 @@ impl Daemon {
             topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
             background: blueprint::background(&settings, None),
             access,
+            partitioner: match settings.kafka.partitioner {
+                config::Partitioner::Murmur2 => Partitioner::Murmur2,
+                config::Partitioner::Crc32 => Partitioner::Crc32,
+            },
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
@@ -95,7 +107,8 @@ impl Daemon {
         std::thread::Builder::new().name("source".into()).spawn(move || {
             _ = tell.send(source.run(pool, reported));
         })?;
-        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended })
+        let webhook = webhook.map(Courier::start).transpose()?;
+        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended, webhook })
     }
 
     /// Where it answers.
@@ -127,9 +140,14 @@ impl Daemon {
             () = shutdown => {
                 info!("stopping: applying and committing what was read");
                 drop(self.stop_source);
+                self.webhook.iter_mut().for_each(Courier::ask_to_stop);
                 tokio::time::timeout(STOP_BUDGET, &mut self.source_ended).await.ok()
             }
         };
+        if let Some(webhook) = self.webhook {
+            // Beside the runtime, whose threads answer requests until the end.
+            _ = tokio::task::spawn_blocking(move || webhook.stop()).await;
+        }
         drop(self.stop_http);
         self.server.await.context("the HTTP server ended before its time")?.context("the HTTP server failed")?;
         match ended {
@@ -191,6 +209,11 @@ impl Source {
             idle_after: self.settings.time.idle_after.to_std(),
             pace: Pace::new(&self.settings, partitions),
             alert_source: alerts::source(&kafka.group_id),
+            outputs: outputs(&self.settings),
+            flood: FloodRules {
+                messages: self.settings.dead_letters.stop_after.into(),
+                share: self.settings.dead_letters.stop_share,
+            },
         };
         let protocol = protocol::Rules {
             delivery,
@@ -268,10 +291,7 @@ impl Source {
 
     /// How cuts are committed.
     fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, Means) {
-        let topics = Topics {
-            dead_letters: self.settings.dead_letters.topic.clone(),
-            alerts: self.settings.alerts.topic.clone(),
-        };
+        let topics = outputs(&self.settings);
         match self.settings.kafka.delivery {
             config::Delivery::ExactlyOnce => {
                 let settings = TransactionSettings::new(kafka, instance);
@@ -316,6 +336,25 @@ impl Source {
     }
 }
 
+/// What the webhook works with, if one is configured.
+fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceError> {
+    let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
+    let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
+    let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
+    let keys = Keys::parse(secret).map_err(|error| wrong(format!("{} {error}", hook.secret_file.display())))?;
+    let mut kafka = kafka_settings(settings);
+    kafka.group_id = format!("{}-webhook", kafka.group_id);
+    kafka.topics = vec![settings.alerts.topic.clone()];
+    // Few messages, which wait in the topic rather than here.
+    for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
+        kafka.options.insert(option.to_owned(), value.to_owned());
+    }
+    let letters = DeadLetters::new(&kafka.brokers, outputs(settings), producer_options(settings));
+    let letters = letters.map_err(|error| SourceError::Configuration(format!("kafka.options: {error}")))?;
+    let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
+    Ok(Some(webhook::Plan { kafka, endpoint, letters, status: Arc::default() }))
+}
+
 /// Keeps a second process from using a local store under the same name; the lock goes with the process.
 fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
     let Some(path) = store.url().strip_prefix("file://") else { return Ok(None) };
@@ -353,7 +392,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
 }
 
 /// What the consumer needs to know.
-fn kafka_settings(settings: &Settings) -> KafkaSettings {
+pub(super) fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
         config::Protocol::Classic => GroupProtocol::Classic,
         config::Protocol::Consumer => GroupProtocol::Consumer,
@@ -368,6 +407,11 @@ fn kafka_settings(settings: &Settings) -> KafkaSettings {
         topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
         options: settings.kafka.options.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
+}
+
+/// The topics that are ours.
+fn outputs(settings: &Settings) -> Topics {
+    Topics { dead_letters: settings.dead_letters.topic.clone(), alerts: settings.alerts.topic.clone() }
 }
 
 /// The options that say how to reach the brokers, which a producer shares; those of fetching mean nothing to it.

@@ -2,6 +2,8 @@
 
 mod config;
 mod demo;
+mod dlq;
+mod explain;
 mod replay;
 mod run;
 mod simulate;
@@ -38,6 +40,10 @@ enum Verb {
     Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
+    /// Look at dead letters, or put them back to their topics after a fix.
+    Dlq(dlq::Dlq),
+    /// Tell what is known of one customer and why, through a running daemon.
+    Explain(explain::Explain),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
@@ -55,6 +61,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Dlq(dlq) => dlq.run(),
+        Verb::Explain(explain) => explain.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
@@ -89,7 +97,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(SourceError::Fenced(_)) => 75,
         Some(SourceError::Unavailable(_)) => 1,
         None if error.is::<ConfigErrors>() => 78,
-        None => 1,
+        None => error.downcast_ref::<explain::ExplainError>().map_or(1, explain::ExplainError::code),
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     tables.currency.check(problems);
     inactivity(tables, problems);
     alerts(tables, problems);
+    dead_letters(tables, problems);
     service(tables, problems);
 }
 
@@ -471,6 +472,13 @@ fn webhook(hook: &Webhook, problems: &mut Problems) {
     }
     if hook.timeout == Millis::ZERO {
         problems.add("alerts.webhook.timeout", "is zero; write how long an attempt may take, such as \"10s\"");
+    }
+}
+
+fn dead_letters(tables: &Tables, problems: &mut Problems) {
+    let share = tables.dead_letters.stop_share;
+    if !(share > 0.0 && share <= 1.0) {
+        problems.add("dead_letters.stop_share", format!("{share} is no share above 0 and up to 1; write such as 0.9"));
     }
 }
 

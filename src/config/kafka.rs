@@ -181,15 +181,19 @@ impl Default for Source {
 }
 
 /// `[dead_letters]`: where messages go that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetters {
     /// Topic.
     pub topic: String,
+    /// How many messages of a source are looked at together for whether it is read in the wrong format; 0: not at all.
+    pub stop_after: u32,
+    /// The share of them that cannot be used at which the daemon stops, above 0.
+    pub stop_share: f64,
 }
 
 impl Default for DeadLetters {
     fn default() -> DeadLetters {
-        DeadLetters { topic: "retention-dead-letters".to_owned() }
+        DeadLetters { topic: "retention-dead-letters".to_owned(), stop_after: 1_000, stop_share: 0.9 }
     }
 }

@@ -42,7 +42,10 @@ impl Secret {
     }
 
     /// The content of a file without the line end behind it.
-    pub(super) fn read(path: &Path) -> Result<Secret, String> {
+    ///
+    /// # Errors
+    /// What is wrong with the file, and what it should hold.
+    pub fn read(path: &Path) -> Result<Secret, String> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             format!("cannot read {path:?} ({error}); the file must hold the secret and be readable for this user")
         })?;

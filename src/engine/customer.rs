@@ -14,6 +14,8 @@ pub struct CustomerFigures {
     pub now: Time,
     /// Stage and status; `None` of a prospect.
     pub standing: Option<(Stage, Status)>,
+    /// Since or from when on the customer is at risk, and when lapsed, if no order comes; `None` of a prospect.
+    pub turns: Option<(Time, Time)>,
     /// Orders.
     pub orders: u32,
     /// The earliest order.
@@ -40,21 +42,25 @@ impl Engine {
     /// What is known of a customer; `None` when there is no record of that id.
     #[must_use]
     pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
-        self.customers.find(&Key::new(id)).map(|slot| self.customer_figures(slot))
+        let slot = self.customers.find(&Key::new(id))?;
+        let record = self.customers.record(slot);
+        let latest = record.newest(0).max(record.last_session()).max(record.seen());
+        let now = self.clock.watermark().or(latest).unwrap_or(Time::MIN);
+        Some(self.customer_figures(slot, now))
     }
 
-    fn customer_figures(&self, slot: Slot) -> CustomerFigures {
+    /// What is known of a customer, with stage and status at an instant.
+    pub(super) fn customer_figures(&self, slot: Slot, now: Time) -> CustomerFigures {
         let record = self.customers.record(slot);
         let (first_order, last_order) = (record.first(), record.newest(0));
-        let latest = last_order.max(record.last_session()).max(record.seen());
-        let now = self.clock.watermark().or(latest).unwrap_or(Time::MIN);
-        let standing = first_order.zip(last_order);
-        let standing = standing.map(|(first, last)| self.spec.lifecycle.standing(record.orders, first, last, now));
+        let span = first_order.zip(last_order);
+        let standing = span.map(|(first, last)| self.spec.lifecycle.standing(record.orders, first, last, now));
         let net_revenue = self.net_revenue.of(slot, record);
         let named = |(number, minor): (u8, i64)| Some((*self.currencies.get(usize::from(number))?, minor));
         CustomerFigures {
             now,
             standing,
+            turns: span.map(|(first, last)| self.spec.lifecycle.turns(record.orders, first, last)),
             orders: record.orders,
             first_order,
             last_order,

@@ -62,6 +62,14 @@ impl LifecycleSpec {
         (self.stage(orders, status), status)
     }
 
+    /// From when on a customer with `orders` orders from `first` to `last` is at risk, and from when on lapsed, if no
+    /// order comes: the first instants of the hours at which [`LifecycleSpec::standing`] changes.
+    #[must_use]
+    pub fn turns(&self, orders: u32, first: Time, last: Time) -> (Time, Time) {
+        let after = |hours: Pane| Time::clamped(i64::from(pane(last).saturating_add(hours)) * HOUR);
+        (after(self.at_risk_after(orders, first, last)), after(self.lapsed_after()))
+    }
+
     fn stage(&self, orders: u32, status: Status) -> Stage {
         match orders {
             _ if orders >= self.loyal_orders && status == Status::Lapsed => Stage::Repeat,

@@ -3,13 +3,15 @@
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
-//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer;
+//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer, [`at_risk`] of
+//!   those who may not come back;
 //!   [`rates`] are what amounts are worth in the reporting currency.
 //! - [`inactivity`] tells who falls silent and who comes back.
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
 //! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
 
+pub mod at_risk;
 pub mod axis;
 mod booking;
 pub mod clock;

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
+use super::limit::TooMany;
+
 /// Who may ask about single customers.
 pub enum Access {
     /// No token is configured.
@@ -79,6 +81,22 @@ impl IntoResponse for Refusal {
             Refusal::Closed => (StatusCode::FORBIDDEN, body).into_response(),
             Refusal::Missing => unauthorized("Bearer realm=\"retentiond\"", body),
             Refusal::Wrong => unauthorized("Bearer realm=\"retentiond\", error=\"invalid_token\"", body),
+        }
+    }
+}
+
+/// Why a question about single customers is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    TooMany(TooMany),
+    Refused(Refusal),
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        match self {
+            Denied::TooMany(too_many) => too_many.into_response(),
+            Denied::Refused(refusal) => refusal.into_response(),
         }
     }
 }

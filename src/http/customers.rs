@@ -12,13 +12,16 @@ use axum::response::{IntoResponse, Response};
 use super::routes::{Failure, Shared};
 use crate::output::summary::CustomerSummary;
 
+/// The longest id that an event may carry, in bytes.
+const LONGEST_ID: usize = 255;
+
 pub(super) async fn customer(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    if let Err(refusal) = shared.access.check(&headers) {
-        return refusal.into_response();
+    if let Err(refused) = shared.admit(&headers) {
+        return refused.into_response();
     }
     match answer(&shared, id).await {
         Ok(summary) => ([(CACHE_CONTROL, "no-store")], Json(summary)).into_response(),
@@ -32,11 +35,26 @@ async fn answer(shared: &Shared, id: Result<Path<String>, PathRejection>) -> Res
         error: "the customer id is not UTF-8".to_owned(),
         hint: Some("encode the bytes of the id with %".to_owned()),
     })?;
+    if id.len() > LONGEST_ID {
+        return Err(Failure {
+            status: StatusCode::BAD_REQUEST,
+            error: format!("the customer id has {} bytes; ids have at most {LONGEST_ID}", id.len()),
+            hint: None,
+        });
+    }
     let asked = id.clone();
-    let figures = shared.ask(move |workers| workers.customer(&asked)).await?.ok_or_else(|| Failure {
-        status: StatusCode::NOT_FOUND,
-        error: "no customer with that id has a record here".to_owned(),
-        hint: Some("ask the replica that owns the customer's partition; ids are case-sensitive".to_owned()),
+    let figures = shared.ask(move |workers| workers.customer(&asked)).await?;
+    let figures = figures.ok_or_else(|| match shared.elsewhere(&id) {
+        Some(partition) => Failure {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            error: format!("the customer belongs to partition {partition}, which another replica owns"),
+            hint: Some("ask the replica that owns it; retentiond_partition_state names its partitions".to_owned()),
+        },
+        None => Failure {
+            status: StatusCode::NOT_FOUND,
+            error: "no customer with that id has a record here".to_owned(),
+            hint: Some("ids are case-sensitive; an erased customer has no record".to_owned()),
+        },
     })?;
     Ok(CustomerSummary::new(id, &shared.spec, &figures, &shared.background))
 }

@@ -34,6 +34,9 @@ pub struct Readiness {
     pub ready: bool,
     /// What is missing, if anything.
     pub reasons: Vec<String>,
+    /// What a person should know, and is no reason to send requests elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Readiness {
@@ -55,7 +58,11 @@ impl Readiness {
         }
         reasons.extend(unfinished(source));
         reasons.extend(behind(source, topics));
-        Readiness { ready: reasons.is_empty(), reasons }
+        let is_disabled = source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled);
+        let notes = is_disabled.then(|| {
+            "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them".to_owned()
+        });
+        Readiness { ready: reasons.is_empty(), reasons, notes: notes.into_iter().collect() }
     }
 }
 
@@ -97,7 +104,10 @@ fn behind(source: &SourceStatus, topics: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::source::delivery::DeliveryStatus;
     use crate::source::status::Position;
     use crate::source::{Partition, TopicIndex};
 
@@ -155,6 +165,17 @@ mod tests {
         source.trouble = Some("127.0.0.1:9092 refuses connections".into());
         source.partition_counts = vec![Some(3)];
         assert_eq!(reasons(&source), ["not joined: 127.0.0.1:9092 refuses connections"]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_is_told_and_is_no_reason() {
+        let webhook = Arc::new(DeliveryStatus::default());
+        let source = SourceStatus { webhook: Some(Arc::clone(&webhook)), ..positions(&[]) };
+        let notes = || Readiness::new(&source, &["orders".to_owned()], true).notes;
+        assert_eq!(notes(), Vec::<String>::new());
+        webhook.change(|webhook| webhook.is_disabled = true);
+        assert!(notes().len() == 1 && notes()[0].contains("410"), "{:?}", notes());
+        assert_eq!(reasons(&source), Vec::<String>::new());
     }
 
     #[test]

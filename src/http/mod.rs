@@ -2,9 +2,11 @@
 //! is read off the workers and the poll loop at the moment of the question.
 
 mod access;
+mod at_risk;
 mod customers;
 mod definitions;
 mod health;
+mod limit;
 mod routes;
 mod series;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::engine::spec::Spec;
 use crate::output::summary::Background;
+use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
 use crate::worker::pool::Workers;
 
@@ -42,6 +45,8 @@ pub struct Service {
     pub background: Background,
     /// Who may ask about single customers.
     pub access: Access,
+    /// How the producers of the events choose partitions.
+    pub partitioner: Partitioner,
 }
 
 /// Why the server cannot listen.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,21 +14,24 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
 use super::Service;
-use super::access::{Access, Refusal};
+use super::access::{Access, Denied};
+use super::at_risk;
 use super::customers;
 use super::definitions::Definitions;
 use super::health::{self, Readiness};
+use super::limit::Limit;
 use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::metrics::{self, Scrape};
 use crate::output::summary::{self, Background, DistributionSummary, RuleSummary, Summary};
+use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
 const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
-     /api/v1/winback, /api/v1/customers/{id}, /api/v1/definitions";
+     /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/definitions";
 
 /// The page brings everything it needs and may ask nobody but us.
 const PAGE_POLICY: &str =
@@ -43,6 +46,10 @@ pub(super) struct Shared {
     topics: Vec<String>,
     pub(super) background: Background,
     pub(super) access: Access,
+    pub(super) limit: Limit,
+    /// Held while all customers are looked at.
+    pub(super) scanning: Mutex<()>,
+    partitioner: Partitioner,
     started: Instant,
 }
 
@@ -55,8 +62,26 @@ impl Shared {
             topics: service.topics,
             background: service.background,
             access: service.access,
+            limit: Limit::new(Instant::now()),
+            scanning: Mutex::new(()),
+            partitioner: service.partitioner,
             started: Instant::now(),
         }
+    }
+
+    /// Whether a question about single customers is answered: within the limit, and with the token.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
+        self.limit.take(Instant::now()).map_err(Denied::TooMany)?;
+        self.access.check(headers).map_err(Denied::Refused)
+    }
+
+    /// The partition of a customer, where another replica owns it.
+    pub(super) fn elsewhere(&self, customer: &str) -> Option<u32> {
+        let source = self.source.borrow();
+        let partitions = source.partition_counts.iter().copied().reduce(|a, b| Some(a?.max(b?))).flatten()?;
+        let partition = self.partitioner.partition(customer.as_bytes(), partitions);
+        let is_ours = source.owned.iter().any(|owned| u32::try_from(owned.0) == Ok(partition));
+        (source.joined && !is_ours).then_some(partition)
     }
 
     /// Drops the handle to the workers, once nobody asks them any more.
@@ -115,7 +140,7 @@ impl From<Stopped> for Failure {
 }
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -126,10 +151,8 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/api/v1/distributions", get(distributions))
         .route("/api/v1/winback", get(winback))
         .route("/api/v1/definitions", get(definitions))
-        .route("/api/v1/customers/{id}", get(customers::customer));
-    if matches!(shared.access, Access::Nobody) {
-        router = router.route("/api/v1/at-risk", get(closed));
-    }
+        .route("/api/v1/customers/{id}", get(customers::customer))
+        .route("/api/v1/at-risk", get(at_risk::at_risk));
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(shared))
 }
 
@@ -256,16 +279,12 @@ async fn series(
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
 }
 
-fn bad_question(error: String) -> Failure {
+pub(super) fn bad_question(error: String) -> Failure {
     Failure { status: StatusCode::BAD_REQUEST, error, hint: None }
 }
 
 async fn definitions(State(shared): State<Arc<Shared>>) -> Response {
     Json(Definitions::new(&shared.spec)).into_response()
-}
-
-async fn closed() -> Response {
-    Refusal::Closed.into_response()
 }
 
 async fn not_found(uri: Uri) -> Failure {

@@ -12,6 +12,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::event::Time;
 use crate::output::metrics::fixture::{self, Lines};
+use crate::source::partitioner::Partitioner;
 use crate::source::status::{PartitionState, Position};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::pool::Pool;
@@ -50,6 +51,7 @@ fn start_with(access: Access) -> Server {
         topics: fixture::topics(),
         background: Background { clv_window: Some(1), ..Background::default() },
         access,
+        partitioner: Partitioner::Murmur2,
     };
     let listener = runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     let address = listener.local_addr().unwrap();
@@ -241,7 +243,6 @@ fn refusals_are_json_with_a_hint() {
         assert!(body["error"].as_str().unwrap().contains(error), "{body}");
         assert!(!body["hint"].as_str().unwrap().is_empty());
     }
-    assert_eq!(start_with(Access::Everybody).get("/api/v1/at-risk").status, 404, "not served yet");
 }
 
 #[test]
@@ -264,6 +265,7 @@ fn a_question_to_workers_that_have_stopped_is_unavailable() {
         topics: fixture::topics(),
         background: Background::default(),
         access: Access::with_token(None),
+        partitioner: Partitioner::Murmur2,
     }));
     server.runtime.block_on(shared.let_workers_go());
     let listener = server.runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
@@ -330,7 +332,8 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
         (anna.status, anna.json()),
         (
             200,
-            json!({"id": "anna", "stage": "repeat", "status": "active", "first_order": "2025-12-20T00:00:00.000Z",
+            json!({"id": "anna", "stage": "repeat", "status": "active", "as_of": "2026-05-02T12:00:00.000Z",
+                "at_risk_at": "2026-07-01T12:00:00.000Z", "lapses_at": "2026-07-24T00:00:00.000Z", "first_order": "2025-12-20T00:00:00.000Z",
                 "last_order": "2026-04-25T00:00:00.000Z", "orders": 3, "sessions": 2,
                 "last_session": "2026-05-02T00:00:00.000Z", "referred": false, "complained": false, "segments": {"channel": "unknown"},
                 "currencies": {"EUR": {"net_revenue": "80.50", "clv": "27.7890410959"}},
@@ -368,6 +371,78 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
         assert!(answer.json()["error"].as_str().unwrap().contains(error), "{}", answer.body);
         assert!(!answer.body.contains(path), "no id is repeated: {}", answer.body);
     }
+    server.stop();
+}
+
+#[test]
+fn customers_at_risk_are_listed_to_whoever_shows_the_token() {
+    let server = start_with(Access::with_token(Some("hunter2")));
+    let get = |query: &str| server.get_with(&format!("/api/v1/at-risk{query}"), "Bearer hunter2");
+    let nobody = get("").json();
+    assert_eq!(
+        (&nobody["as_of"], &nobody["total_at_risk"], &nobody["customers"]),
+        (&Value::Null, &json!(0), &json!([]))
+    );
+    server.fill();
+    let later = Lines(vec![fixture::order(8, "eve", "2026-06-20T00:00:00Z", "5.00", "EUR")]);
+    server.pool.records(fixture::ORDERS, later, Time::MAX, Instant::now()).unwrap();
+    let list = get("?sort=value&currency=JPY&limit=10").json();
+    assert_eq!((&list["sort"], &list["currency"]), (&json!("value"), &json!("JPY")));
+    // Two orders, the last on 2 May at noon: at risk after 45 days, lapsed after 90.
+    let [cora] = list["customers"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!((&cora["customer_id"], &cora["stage"], &cora["orders"]), (&json!("cora"), &json!("repeat"), &json!(2)));
+    assert_eq!(
+        (&cora["first_order"], &cora["last_order"]),
+        (&json!("2026-05-01T00:00:00.000Z"), &json!("2026-05-02T12:00:00.000Z"))
+    );
+    assert_eq!(
+        (&cora["at_risk_since"], &cora["lapses_at"]),
+        (&json!("2026-06-16T12:00:00.000Z"), &json!("2026-07-31T12:00:00.000Z"))
+    );
+    assert_eq!((&cora["complained"], &cora["currencies"]["JPY"]["net_revenue"]), (&json!(false), &json!("1500")));
+    assert_eq!((&list["total_at_risk"], &list["revenue_at_risk"]), (&json!(1), &json!({"JPY": "1500"})));
+    for (query, mistake) in [
+        ("?limit=0", "from 1 to 1000"),
+        ("?limit=1001", "from 1 to 1000"),
+        ("?limit=many", "write ?limit=100"),
+        ("?order=value", "write ?limit=100"),
+        ("", "several currencies"),
+        ("?currency=USD", "nothing was paid in"),
+        ("?sort=size", "write one of value"),
+    ] {
+        let answer = get(query);
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(mistake), "{query}: {}", answer.body);
+    }
+    assert_eq!(server.get("/api/v1/at-risk").status, 401);
+    server.stop();
+}
+
+#[test]
+fn a_customer_of_another_replica_is_said_to_be_elsewhere() {
+    let server = start_with(Access::Everybody);
+    server.fill();
+    let statuses = || ["c-1", "c-2", "c-3", "c-4"].map(|id| server.get(&format!("/api/v1/customers/{id}")).status);
+    assert_eq!(statuses(), [404; 4], "both partitions are here");
+    server.source.send_modify(|source| source.owned = vec![Partition(0)]);
+    let partition = |id: &str| Partitioner::Murmur2.partition(id.as_bytes(), 2);
+    let expected = ["c-1", "c-2", "c-3", "c-4"].map(|id| if partition(id) == 0 { 404 } else { 421 });
+    assert!(expected.contains(&404) && expected.contains(&421));
+    assert_eq!(statuses(), expected);
+    let elsewhere = ["c-1", "c-2", "c-3", "c-4"].into_iter().find(|id| partition(id) == 1).unwrap();
+    let answer = server.get(&format!("/api/v1/customers/{elsewhere}"));
+    assert!(answer.json()["error"].as_str().unwrap().contains("partition 1"), "{}", answer.body);
+    let long = "x".repeat(256);
+    assert_eq!(server.get(&format!("/api/v1/customers/{long}")).status, 400);
+    server.stop();
+}
+
+#[test]
+fn whoever_asks_too_often_is_told_when_to_ask_again() {
+    let server = start_with(Access::with_token(Some("hunter2")));
+    let statuses: Vec<_> = (0..400).map(|_| server.get("/api/v1/customers/c-1").status).collect();
+    assert_eq!(statuses[..100], [401; 100]);
+    assert!(statuses.contains(&429), "{statuses:?}");
     server.stop();
 }
 

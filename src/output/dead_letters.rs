@@ -1,15 +1,14 @@
 //! The dead-letter topic: every message that enters no figure, as it was, with the reason.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use tracing::{error, warn};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use tracing::warn;
 
 use crate::decode::Rejection;
 use crate::source::RecordBatch;
@@ -19,7 +18,7 @@ const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// What is left of a key, a value, and headers that cannot be produced again for their size.
 const TRUNCATED_BYTES: usize = 1 << 16;
 /// What the names of our own headers begin with.
-const OURS: &str = "retentiond.error.";
+pub const OURS: &str = "retentiond.error.";
 
 /// Where a message came from.
 #[derive(Debug, Clone, Copy)]
@@ -32,37 +31,68 @@ pub struct Origin<'a> {
 
 /// Dead letters or alerts are not delivered yet, so nothing behind them may be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "dead letters or alerts cannot be delivered to topic {dead_letters:?} or {alerts:?}: {cause}; create them, or set \
-     dead_letters.topic and alerts.topic"
-)]
-pub struct Undelivered {
-    dead_letters: String,
-    alerts: String,
-    cause: String,
+pub enum Undelivered {
+    /// Trying again later may help.
+    #[error(
+        "messages cannot be delivered to topic {topic:?}: {cause}; create it, or set another name in the configuration"
+    )]
+    Yet {
+        /// The topic.
+        topic: String,
+        /// What was said.
+        cause: String,
+    },
+    /// Trying again cannot help.
+    #[error("{}", too_large_even_cut_off(.0))]
+    Ever(String),
 }
 
-/// Publishes dead letters and alerts.
+/// What a person has to do when an alert, or a letter that is cut off, does not fit into its topic.
+#[must_use]
+pub fn too_large_even_cut_off(topic: &str) -> String {
+    format!(
+        "an alert, or a dead letter that was cut off, is refused by topic {topic:?} for its size; let max.message.bytes of the \
+         topic be at least {}",
+        TRUNCATED_BYTES * 4
+    )
+}
+
+/// Publishes dead letters and alerts where there are no transactions.
 pub struct DeadLetters {
     producer: ThreadedProducer<Deliveries>,
     deliveries: Deliveries,
     topics: Topics,
 }
 
-/// Counts the messages that the broker refused for good.
+/// What the broker refused for good.
 #[derive(Clone, Default)]
-struct Deliveries {
-    refused: Arc<AtomicU64>,
+struct Deliveries(Arc<Mutex<Refusals>>);
+
+#[derive(Default)]
+struct Refusals {
+    /// Which delivery is under way; what an earlier one left means nothing any more.
+    round: u64,
+    /// The places of the letters, and why they were refused.
+    letters: Vec<(usize, KafkaError)>,
+}
+
+impl Deliveries {
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    /// The round, and the place of the letter in it.
+    type DeliveryOpaque = Box<(u64, usize)>;
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<(u64, usize)>) {
         if let Err((error, _)) = result {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            error!("a dead letter was refused: {error}");
+            let mut refusals = self.refusals();
+            if refusals.round == sent.0 {
+                refusals.letters.push((sent.1, error.clone()));
+            }
         }
     }
 }
@@ -91,32 +121,80 @@ impl DeadLetters {
         Ok(DeadLetters { producer, deliveries, topics })
     }
 
-    /// Queues a letter; one that is too large to be sent again is cut off and says so.
-    pub fn publish(&self, letter: &Letter) {
-        if let Err(error) = self.send(letter) {
-            let mut letter = letter.clone();
-            if letter.to == Channel::DeadLetters {
-                warn!("a dead letter of {} bytes is cut off: {error}", letter.bytes());
-                letter.truncate();
+    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off and
+    /// say so. What is not delivered then is to be delivered anew, with all others: some may be there twice.
+    ///
+    /// # Errors
+    /// When something is not delivered. Nothing of it counts for the next call.
+    pub fn deliver(&self, letters: &[&Letter]) -> Result<(), Undelivered> {
+        let too_large = self.attempt(letters)?;
+        if let Some(alert) = too_large.iter().map(|&place| letters[place]).find(|letter| letter.to == Channel::Alerts) {
+            return Err(Undelivered::Ever(self.topics.of(alert).to_owned()));
+        }
+        let cut_off = too_large.into_iter().map(|place| {
+            let mut letter = letters[place].clone();
+            warn!("a dead letter of {} bytes is cut off", letter.bytes());
+            letter.truncate();
+            letter
+        });
+        let cut_off: Vec<_> = cut_off.collect();
+        let again = self.attempt(&cut_off.iter().collect::<Vec<_>>())?;
+        if again.is_empty() { Ok(()) } else { Err(Undelivered::Ever(self.topics.dead_letters.clone())) }
+    }
+
+    /// Publishes letters; returns the places of those that are too large.
+    fn attempt(&self, letters: &[&Letter]) -> Result<Vec<usize>, Undelivered> {
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let round = {
+            let mut refusals = self.deliveries.refusals();
+            refusals.letters.clear();
+            refusals.round += 1;
+            refusals.round
+        };
+        let topic_of = |place: usize| self.topics.of(letters[place]).to_owned();
+        let undelivered = |place, cause: String| Undelivered::Yet { topic: topic_of(place), cause };
+        let deadline = Instant::now() + FLUSH_WAIT;
+        let mut refused = Vec::new();
+        let sent =
+            (0..).zip(letters).try_for_each(|(place, letter)| match self.send(letter, (round, place), deadline) {
+                Ok(()) => Ok(()),
+                Err(error) if is_too_large(&error) => {
+                    refused.push((place, error));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            });
+        let flushed = sent.and_then(|()| self.producer.flush(deadline.saturating_duration_since(Instant::now())));
+        if let Err(error) = flushed {
+            // What is still queued comes again with the next attempt.
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+            return Err(undelivered(0, error.to_string()));
+        }
+        refused.append(&mut self.deliveries.refusals().letters);
+        match refused.iter().find(|(_, error)| !is_too_large(error)) {
+            Some((place, error)) => {
+                Err(undelivered(*place, format!("{} message(s) were refused: {error}", refused.len())))
             }
-            if let Err(error) = self.send(&letter) {
-                self.deliveries.refused.fetch_add(1, Ordering::Relaxed);
-                error!("a message was refused: {error}");
-            }
+            None => Ok(refused.into_iter().map(|(place, _)| place).collect()),
         }
     }
 
-    fn send(&self, letter: &Letter) -> Result<(), KafkaError> {
+    fn send(&self, letter: &Letter, sent: (u64, usize), deadline: Instant) -> Result<(), KafkaError> {
         let headers = letter.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
             headers.insert(Header { key: name, value: value.as_deref() })
         });
-        let mut record = BaseRecord::<[u8], [u8]>::to(self.topics.of(letter)).headers(headers);
+        let mut record =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(self.topics.of(letter), Box::new(sent)).headers(headers);
         (record.key, record.payload) = (letter.key.as_deref(), letter.payload.as_deref());
         record.timestamp = letter.time;
         loop {
             record = match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
                     _ = self.producer.flush(Duration::from_millis(100));
                     back
                 }
@@ -124,24 +202,10 @@ impl DeadLetters {
             };
         }
     }
+}
 
-    /// Waits until everything queued is delivered, for a few seconds at most.
-    ///
-    /// # Errors
-    /// When something is not delivered.
-    pub fn flush(&self) -> Result<(), Undelivered> {
-        let Topics { dead_letters, alerts } = &self.topics;
-        let topics = (dead_letters.clone(), alerts.clone());
-        let undelivered =
-            |cause: String| Undelivered { dead_letters: topics.0.clone(), alerts: topics.1.clone(), cause };
-        if self.producer.in_flight_count() > 0 {
-            self.producer.flush(FLUSH_WAIT).map_err(|error| undelivered(error.to_string()))?;
-        }
-        match self.deliveries.refused.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            refused => Err(undelivered(format!("{refused} message(s) were refused for good"))),
-        }
-    }
+fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 /// Which topic a letter goes to.
@@ -202,24 +266,29 @@ impl Letter {
     ) -> Letter {
         let record = batch.get(index);
         let theirs = batch.headers(index);
-        let theirs = theirs.iter().filter(|header| !header.name.starts_with(OURS));
-        let ours = [
-            ("reason", rejection.to_string()),
-            ("topic", origin.topic.to_owned()),
-            ("partition", origin.partition.to_string()),
-            ("offset", record.offset.to_string()),
-        ];
-        let ours = ours.into_iter().map(|(name, value)| (format!("{OURS}{name}"), Some(value.into_bytes())));
-        Letter {
+        let theirs = theirs.into_iter().map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec)));
+        let letter = Letter {
             to: Channel::DeadLetters,
             key: record.key.map(<[u8]>::to_vec),
             payload: record.payload.map(<[u8]>::to_vec),
-            headers: theirs
-                .map(|header| (header.name.to_string(), header.value.map(<[u8]>::to_vec)))
-                .chain(ours)
-                .collect(),
+            headers: theirs.collect(),
             time: batch.stamp(index).time.map(|time| time.min(now)),
-        }
+        };
+        letter.marked(origin, record.offset, &rejection.to_string())
+    }
+
+    /// The message with the reason and the origin as headers, in the place of ours that it had.
+    #[must_use]
+    pub fn marked(mut self, origin: &Origin<'_>, offset: i64, reason: &str) -> Letter {
+        self.headers.retain(|(name, _)| !name.starts_with(OURS));
+        let ours = [
+            ("reason", reason.to_owned()),
+            ("topic", origin.topic.to_owned()),
+            ("partition", origin.partition.to_string()),
+            ("offset", offset.to_string()),
+        ];
+        self.headers.extend(ours.map(|(name, value)| (format!("{OURS}{name}"), Some(value.into_bytes()))));
+        self
     }
 
     /// How many bytes it holds.

@@ -527,6 +527,31 @@ static OPERATION: &[Metric] = &[
     counter("retentiond_dead_letters_total", &[], "Dead letters that were committed.", |scrape, samples| {
         samples.add([], read::total(scrape.source.checkpoints.letters))
     }),
+    counter(
+        "retentiond_webhook_deliveries_total",
+        &["outcome"],
+        "Alerts that the webhook is done with: delivered, or given_up and put into the dead-letter topic.",
+        read::webhook_deliveries,
+    ),
+    counter(
+        "retentiond_webhook_attempts_total",
+        &["code"],
+        "Attempts to deliver an alert by how they ended: a class of HTTP statuses, timeout, forbidden (no public \
+         address) or failed (no connection).",
+        read::webhook_attempts,
+    ),
+    gauge(
+        "retentiond_webhook_oldest_undelivered_seconds",
+        &[],
+        "Seconds since the oldest alert was published that this replica has read and not delivered; 0 when there is none.",
+        read::webhook_oldest,
+    ),
+    gauge(
+        "retentiond_webhook_disabled",
+        &[],
+        "1 once the endpoint answered 410, which it does not get over before a restart.",
+        read::webhook_disabled,
+    ),
     gauge(
         "retentiond_partitions_assigned",
         &[],

@@ -5,3 +5,4 @@ pub mod dead_letters;
 pub mod metrics;
 pub mod publisher;
 pub mod summary;
+pub mod webhook;

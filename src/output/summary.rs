@@ -1,5 +1,6 @@
 //! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
 
+mod at_risk;
 mod customer;
 mod distributions;
 mod further;
@@ -18,6 +19,7 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
 
+pub use at_risk::AtRiskSummary;
 pub use customer::CustomerSummary;
 pub use distributions::{DistributionSummary, distributions};
 pub use further::{feedback, stages, transitions};

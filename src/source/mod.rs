@@ -4,12 +4,14 @@
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
 mod co_partitioning;
+pub mod delivery;
 pub mod files;
 pub mod group;
 pub mod idle;
 pub mod kafka;
 pub mod latency;
 pub mod memory;
+pub mod partitioner;
 pub mod rebalance;
 pub mod status;
 pub mod transaction;

@@ -1,8 +1,10 @@
 //! What the poll loop tells the world about itself: published as a whole, read without a lock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::delivery::DeliveryStatus;
 use super::latency::Latency;
 use super::{Partition, TopicPartition};
 use crate::event::Time;
@@ -92,6 +94,8 @@ pub struct SourceStatus {
     pub checkpoints: Checkpoints,
     /// How long records took from the poll that read them until they were applied.
     pub latency: Latency,
+    /// How the webhook is doing, if there is one.
+    pub webhook: Option<Arc<DeliveryStatus>>,
 }
 
 impl SourceStatus {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decode::{Decoded, Decoder, Reason, Rejection};
+use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance, RuleParts, add_rules};
@@ -15,6 +16,9 @@ use crate::engine::state::Cut;
 use crate::engine::{Engine, Outcome, WindowParts};
 use crate::event::{Currency, EventType, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
+
+/// How many customers are looked at before whoever waits has a turn; some milliseconds.
+const SLICE: usize = 1 << 16;
 
 /// What every worker needs to know.
 #[derive(Debug)]
@@ -362,6 +366,24 @@ impl Worker {
     #[must_use]
     pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
         self.engines.values().find_map(|engine| engine.customer(id))
+    }
+
+    /// The currencies that any of the partitions knows.
+    #[must_use]
+    pub fn currencies(&self) -> Vec<Currency> {
+        self.engines.values().flat_map(Engine::currencies).collect()
+    }
+
+    /// The customers at risk of one slice, and where the next one begins; a partition that is given up meanwhile is
+    /// passed over.
+    #[must_use]
+    pub fn at_risk(&self, question: &AtRiskQuestion, from: (Partition, usize)) -> (AtRisk, Option<(Partition, usize)>) {
+        let mut left = self.engines.range(from.0..);
+        let Some((&partition, engine)) = left.next() else { return (AtRisk::default(), None) };
+        let first = if partition == from.0 { from.1 } else { 0 };
+        let (found, next) = engine.at_risk(question, first, SLICE);
+        let next = next.map(|slot| (partition, slot));
+        (found, next.or_else(|| left.next().map(|(&partition, _)| (partition, 0))))
     }
 
     /// The figures of all partitions at one instant, added up.

@@ -1,19 +1,21 @@
 //! The worker threads: each owns every n-th partition, takes batches from a bounded queue, and answers questions
 //! between them. A scrape asks all workers the same question and adds the answers up.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
+use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::Allowance;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
-use crate::event::Time;
+use crate::event::{Currency, Time};
 use crate::source::{Partition, RecordBatch, TopicPartition};
 
 /// How many batches wait for a worker at most; then the poll loop waits.
@@ -59,6 +61,23 @@ enum Question {
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
     Series { window: WindowId, from: Pane, to: Pane, reply: SyncSender<Vec<Option<WindowParts>>> },
     Customer { id: Arc<str>, reply: SyncSender<Option<CustomerFigures>> },
+    Currencies(SyncSender<Vec<Currency>>),
+    AtRisk { question: AtRiskQuestion, from: (Partition, usize), reply: SyncSender<Slice> },
+}
+
+/// The customers at risk of a slice, and where the next one of the same worker begins.
+type Slice = (AtRisk, Option<(Partition, usize)>);
+
+/// Where a slice of the customers begins: which worker, and of what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    worker: usize,
+    from: (Partition, usize),
+}
+
+impl Cursor {
+    /// Before everybody.
+    pub const START: Cursor = Cursor { worker: 0, from: (Partition(0), 0) };
 }
 
 /// A batch that a worker has applied, or the end of a topic-partition that it has reached.
@@ -284,6 +303,8 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
             Work::Ask(Question::Series { window, from, to, reply }) => _ = reply.send(worker.series(window, from, to)),
             Work::Ask(Question::Customer { id, reply }) => _ = reply.send(worker.customer(&id)),
+            Work::Ask(Question::Currencies(reply)) => _ = reply.send(worker.currencies()),
+            Work::Ask(Question::AtRisk { question, from, reply }) => _ = reply.send(worker.at_risk(&question, from)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
     }
@@ -379,6 +400,31 @@ impl Workers {
         let id: Arc<str> = id.into();
         let answers = self.ask_all(|reply| Question::Customer { id: Arc::clone(&id), reply })?;
         Ok(answers.into_iter().flatten().next())
+    }
+
+    /// The currencies that are known, in order.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn currencies(&self) -> Result<BTreeSet<Currency>, Stopped> {
+        Ok(self.ask_all(Question::Currencies)?.into_iter().flatten().collect())
+    }
+
+    /// The customers at risk of one slice, and the cursor of the next; between two slices the worker does what waits.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn at_risk(&self, question: AtRiskQuestion, cursor: Cursor) -> Result<(AtRisk, Option<Cursor>), Stopped> {
+        let Some(ask) = self.0.get(cursor.worker) else { return Ok((AtRisk::default(), None)) };
+        let (reply, answer) = sync_channel(1);
+        ask(Question::AtRisk { question, from: cursor.from, reply })?;
+        let (found, next) = answer.recv().map_err(|_| Stopped)?;
+        let next_worker = cursor.worker + 1;
+        let next = match next {
+            Some(from) => Some(Cursor { from, ..cursor }),
+            None => (next_worker < self.0.len()).then_some(Cursor { worker: next_worker, ..Cursor::START }),
+        };
+        Ok((found, next))
     }
 
     fn snapshot(&self, at: Time, periods: Periods) -> Result<Option<Snapshot>, Stopped> {

@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod daemon;
 pub mod history;
+pub mod hook;
 pub mod kafka;
 pub mod log;
 pub mod metrics;

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::engine::inactivity::release::Allowance;
 use crate::event::{Time, wall_clock};
 use crate::output::alerts;
+use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::rebalance;
 use crate::source::transaction::TransactionError;
 use crate::source::{
@@ -451,12 +452,14 @@ impl<C: GroupClient> Dispatcher<C> {
             Said::TooLarge(cut, index) => {
                 let place = self.letters.get(index).copied();
                 if !place.is_some_and(|(partition, place)| self.outbox.truncate(partition, cut, place)) {
-                    error!(
-                        "a dead letter cannot be produced even cut off, or an alert; raise max.message.bytes of its topic"
-                    );
+                    let letter = place.and_then(|(partition, place)| self.outbox.of_cut(partition, cut).get(place));
+                    let outputs = &self.rules.outputs;
+                    let topic = letter.map_or(outputs.dead_letters.as_str(), |letter| outputs.of(letter));
+                    return Err(SourceError::Configuration(too_large_even_cut_off(topic)));
                 }
                 Ok(())
             }
+            Said::Undeliverable(why) => Err(SourceError::Configuration(why)),
             Said::Renewed(cut) => self.step(Event::ProducerRenewed(cut)),
             Said::Fenced(text) => {
                 error!("{text}");

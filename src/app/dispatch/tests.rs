@@ -166,6 +166,8 @@ impl Member {
             idle_after: Duration::from_secs(600),
             pace: Pace { max_per_minute: None, quiet: None, partitions: 2 },
             alert_source: ALERT_SOURCE.into(),
+            outputs: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
+            flood: FloodRules { messages: 0, share: 1.0 },
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());

@@ -15,6 +15,7 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{WindowParts, window_ids};
 use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
+use crate::source::delivery::{CODES, Deliveries};
 use crate::source::status::{PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
 
@@ -101,6 +102,10 @@ impl Scrape<'_> {
                 read_segment(values, [self.spec.name(id), &dimension.name, value], &window, samples);
             }
         }
+    }
+
+    fn webhook(&self) -> Option<Deliveries> {
+        self.source.webhook.as_ref().map(|webhook| webhook.read())
     }
 
     /// Whether the period is that of the first order or a later one; periods before it do not exist.
@@ -329,6 +334,33 @@ pub(super) fn source_partitions(scrape: &Scrape<'_>, samples: &mut Samples) {
         if let &Some(partitions) = partitions {
             samples.add([topic], f64::from(partitions));
         }
+    }
+}
+
+pub(super) fn webhook_deliveries(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(webhook) = scrape.webhook() {
+        samples.add(["delivered"], total(webhook.delivered));
+        samples.add(["given_up"], total(webhook.given_up));
+    }
+}
+
+/// Every code, also at zero, so that the first one is an increase.
+pub(super) fn webhook_attempts(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for (code, attempts) in scrape.webhook().iter().flat_map(|webhook| CODES.iter().zip(webhook.attempts)) {
+        samples.add([code], total(attempts));
+    }
+}
+
+pub(super) fn webhook_oldest(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(webhook) = scrape.webhook() {
+        let age = webhook.oldest.map_or(0.0, |since| scrape.now.saturating_duration_since(since).as_secs_f64());
+        samples.add([], age);
+    }
+}
+
+pub(super) fn webhook_disabled(scrape: &Scrape<'_>, samples: &mut Samples) {
+    if let Some(webhook) = scrape.webhook() {
+        samples.add([], flag(webhook.is_disabled));
     }
 }
 

@@ -30,7 +30,8 @@ const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_tota
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_duplicate_total \
     events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
      checkpoint_last_success_timestamp_seconds dead_letters_total partitions_assigned source_partitions \
-    rebalances_total build_info";
+    rebalances_total build_info webhook_deliveries_total webhook_attempts_total webhook_oldest_undelivered_seconds \
+    webhook_disabled";
 
 fn source() -> SourceStatus {
     let position = |topic, partition, position| {
@@ -41,6 +42,7 @@ fn source() -> SourceStatus {
     latency.record(Duration::from_millis(20), 9);
     latency.record(Duration::from_secs(90), 1);
     SourceStatus {
+        webhook: Some(Arc::default()),
         partition_counts: vec![Some(2), None],
         joined: true,
         owned: vec![Partition(0), Partition(1)],

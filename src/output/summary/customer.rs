@@ -20,6 +20,12 @@ pub struct CustomerSummary {
     pub stage: &'static str,
     /// active, `at_risk` or lapsed; none of a prospect.
     pub status: &'static str,
+    /// The instant at which stage and status are read.
+    pub as_of: Time,
+    /// Since or from when on the customer is at risk if no order comes; null of a prospect.
+    pub at_risk_at: Option<Time>,
+    /// Since or from when on the customer is lapsed if no order comes; null of a prospect.
+    pub lapses_at: Option<Time>,
     /// The earliest order.
     pub first_order: Option<Time>,
     /// The latest order.
@@ -71,17 +77,14 @@ impl CustomerSummary {
     /// Reads a customer off what an engine knows.
     #[must_use]
     pub fn new(id: String, spec: &Spec, figures: &CustomerFigures, background: &Background) -> CustomerSummary {
-        let period = background.clv_window.and_then(|window| spec.rolling.get(window)).map(|window| window.period);
-        let money = |&(currency, minor): &(Currency, i64)| {
-            let clv = period.and_then(|period| own_lifetime_value(figures, currency, minor, period));
-            let net_revenue = decimal_text(i128::from(minor), currency);
-            (currency, CustomerMoney { net_revenue, clv: clv.map(|clv| amount_text(clv, currency)) })
-        };
         let dimensions = spec.dimensions.iter().map(|dimension| dimension.name.clone());
         CustomerSummary {
             id,
             stage: figures.standing.map_or("prospect", |(stage, _)| stage.name()),
             status: figures.standing.map_or("none", |(_, status)| status.name()),
+            as_of: figures.now,
+            at_risk_at: figures.turns.map(|(at_risk, _)| at_risk),
+            lapses_at: figures.turns.map(|(_, lapsed)| lapsed),
             first_order: figures.first_order,
             last_order: figures.last_order,
             orders: figures.orders,
@@ -90,7 +93,7 @@ impl CustomerSummary {
             referred: figures.referred,
             complained: figures.complained,
             segments: dimensions.zip(figures.segments.iter().cloned()).collect(),
-            currencies: figures.net_revenue.iter().map(money).collect(),
+            currencies: money(spec, figures, background),
             deadlines: figures.deadlines.iter().map(deadline).collect(),
         }
     }
@@ -99,6 +102,21 @@ impl CustomerSummary {
 fn deadline(deadline: &Deadline) -> DeadlineSummary {
     let Deadline { rule, silent_since, due_at, decided_at, held_out } = deadline.clone();
     DeadlineSummary { rule, silent_since, due_at, decided_at, held_out }
+}
+
+/// The money of a customer by currency.
+pub(super) fn money(
+    spec: &Spec,
+    figures: &CustomerFigures,
+    background: &Background,
+) -> BTreeMap<Currency, CustomerMoney> {
+    let period = background.clv_window.and_then(|window| spec.rolling.get(window)).map(|window| window.period);
+    let of = |&(currency, minor): &(Currency, i64)| {
+        let clv = period.and_then(|period| own_lifetime_value(figures, currency, minor, period));
+        let net_revenue = decimal_text(i128::from(minor), currency);
+        (currency, CustomerMoney { net_revenue, clv: clv.map(|clv| amount_text(clv, currency)) })
+    };
+    figures.net_revenue.iter().map(of).collect()
 }
 
 /// Net revenue x own lifespan / max(P, now - first order): the formula of [`super::lifetime_value`] for one customer,
@@ -120,6 +138,7 @@ mod tests {
         CustomerFigures {
             now: at(now),
             standing: None,
+            turns: None,
             orders,
             first_order: Some(at(first)),
             last_order: Some(at(last)),

@@ -27,6 +27,8 @@ pub(in super::super) struct TransactionFailure {
 /// A message to be sent.
 pub(in super::super) struct Message<'a> {
     pub topic: &'a CStr,
+    /// The partitioner decides when absent.
+    pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
     pub payload: Option<&'a [u8]>,
     pub headers: &'a [Header<'a>],
@@ -93,7 +95,7 @@ impl Handle {
         type Value = rd::rd_kafka_vu_s__bindgen_ty_1;
         let arguments = [
             (kind::RD_KAFKA_VTYPE_TOPIC, Value { cstr: message.topic.as_ptr() }),
-            (kind::RD_KAFKA_VTYPE_PARTITION, Value { i32_: UNASSIGNED }),
+            (kind::RD_KAFKA_VTYPE_PARTITION, Value { i32_: message.partition.unwrap_or(UNASSIGNED) }),
             (kind::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: rd::RD_KAFKA_MSG_F_COPY }),
             (kind::RD_KAFKA_VTYPE_KEY, bytes(message.key)),
             (kind::RD_KAFKA_VTYPE_VALUE, bytes(message.payload)),

@@ -1,0 +1,124 @@
+//! Whether a source is misread as a whole: a wrong format would otherwise turn a whole topic into dead letters, and its
+//! offsets would be committed behind them. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::decode::Reason;
+use crate::worker::Rejected;
+
+/// When a source counts as misread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FloodRules {
+    /// How many messages of a topic are looked at together; never anything when 0.
+    pub messages: u64,
+    /// The share of them that is too much, from above 0 to 1.
+    pub share: f64,
+}
+
+/// A source that is misread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flooded {
+    /// How many messages were looked at.
+    pub messages: u64,
+    /// How many of them cannot be read.
+    pub rejected: u64,
+    /// The reason of most.
+    pub reason: Reason,
+    /// The place in the batch, and the words, of one that was rejected for it.
+    pub example: (usize, String),
+}
+
+/// What is counted since the last look.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    messages: u64,
+    rejected: u64,
+    reasons: BTreeMap<Reason, u64>,
+}
+
+/// Looks at every topic on its own.
+#[derive(Debug)]
+pub struct Flood {
+    rules: FloodRules,
+    topics: Vec<Tally>,
+}
+
+impl Flood {
+    /// Nothing has been read yet.
+    #[must_use]
+    pub fn new(rules: FloodRules, topics: usize) -> Flood {
+        Flood { rules, topics: vec![Tally::default(); topics] }
+    }
+
+    /// Takes note of a batch of a topic; tells when the topic is misread.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub fn note(&mut self, topic: usize, records: usize, rejected: &[Rejected]) -> Option<Flooded> {
+        if self.rules.messages == 0 {
+            return None;
+        }
+        let tally = self.topics.get_mut(topic)?;
+        tally.messages += records as u64;
+        for rejected in rejected.iter().filter(|rejected| is_of_format(rejected.rejection.reason)) {
+            tally.rejected += 1;
+            *tally.reasons.entry(rejected.rejection.reason).or_default() += 1;
+        }
+        if tally.messages < self.rules.messages {
+            return None;
+        }
+        let Tally { messages, rejected: count, reasons } = std::mem::take(tally);
+        if count == 0 || (count as f64) < self.rules.share * messages as f64 {
+            return None;
+        }
+        let reason = reasons.into_iter().max_by_key(|(_, count)| *count).map(|(reason, _)| reason)?;
+        let of = |wanted: Option<Reason>| {
+            rejected.iter().find(|rejected| wanted.is_none_or(|wanted| rejected.rejection.reason == wanted))
+        };
+        let example = of(Some(reason)).or_else(|| of(None));
+        let example = example.map_or((0, String::new()), |example| (example.index, example.rejection.to_string()));
+        Some(Flooded { messages, rejected: count, reason, example })
+    }
+}
+
+/// Whether a message says with this that it is no message of the format; times alone say that it was sent at another time.
+fn is_of_format(reason: Reason) -> bool {
+    !matches!(reason, Reason::InTheFuture | Reason::TooLate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Rejection;
+
+    fn rejected(count: usize, reason: Reason) -> Vec<Rejected> {
+        (0..count).map(|index| Rejected { index, rejection: Rejection::new(reason, format!("no. {index}")) }).collect()
+    }
+
+    fn flood() -> Flood {
+        Flood::new(FloodRules { messages: 100, share: 0.9 }, 2)
+    }
+
+    #[test]
+    fn tells_when_nearly_everything_of_a_topic_is_rejected() {
+        let mut flood = flood();
+        assert_eq!(flood.note(0, 60, &rejected(60, Reason::InvalidJson)), None, "too few to tell");
+        assert_eq!(flood.note(1, 60, &[]), None);
+        let found = flood.note(0, 40, &rejected(30, Reason::MissingField)).unwrap();
+        assert_eq!((found.messages, found.rejected, found.reason), (100, 90, Reason::InvalidJson));
+        // The batch at hand holds no example of the reason of most.
+        assert_eq!(found.example, (0, "missing_field: no. 0".to_owned()));
+        assert_eq!(flood.note(1, 40, &rejected(40, Reason::InvalidJson)), None, "each topic on its own");
+    }
+
+    #[test]
+    fn some_bad_messages_and_wrong_clocks_are_no_flood() {
+        let mut flood = flood();
+        for _ in 0..20 {
+            assert_eq!(flood.note(0, 100, &rejected(89, Reason::WrongType)), None);
+            assert_eq!(flood.note(0, 100, &rejected(100, Reason::TooLate)), None);
+            assert_eq!(flood.note(0, 100, &rejected(100, Reason::InTheFuture)), None);
+        }
+        assert!(flood.note(0, 1_000, &rejected(900, Reason::WrongType)).is_some());
+        let mut off = Flood::new(FloodRules { messages: 0, share: 0.9 }, 1);
+        assert_eq!(off.note(0, 1_000, &rejected(1_000, Reason::WrongType)), None);
+    }
+}

@@ -1,0 +1,532 @@
+//! Dead letters, looked at and put back: what `retentiond dlq` does.
+//!
+//! The verb is a member of a group of its own, `<kafka.group_id>-dlq`, and every step is one transaction: letters that go
+//! back to their topics, letters that stay and are written again behind all others, and the position behind both. So each
+//! goes back once, whatever a call chose or however it ended, and the next call goes on behind it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use super::service::kafka_settings;
+use crate::config::Settings;
+use crate::output::dead_letters::OURS;
+use crate::source::kafka::{KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts};
+use crate::source::transaction::{Outgoing, TransactionError, Transactions};
+use crate::source::{
+    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
+    Start, TopicIndex, TopicPartition,
+};
+
+/// How long the brokers may say nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much one transaction holds at most.
+const STEP_LETTERS: usize = 500;
+const STEP_BYTES: usize = 8 << 20;
+/// How long one poll waits.
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long leaving the group may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Which letters are meant; an empty choice means all.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Reasons, any of which will do.
+    pub reasons: Vec<String>,
+    /// Topics that they came from, any of which will do.
+    pub topics: Vec<String>,
+    /// Log time of the message, in epoch milliseconds, at or after this.
+    pub since: Option<i64>,
+    /// And before this.
+    pub until: Option<i64>,
+    /// How many at most.
+    pub limit: Option<u64>,
+}
+
+/// A letter as it lies in the dead-letter topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Letter {
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+    time: Option<i64>,
+}
+
+/// What the headers of a letter say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Sender {
+    reason: String,
+    topic: Option<String>,
+    partition: Option<i32>,
+    is_truncated: bool,
+}
+
+impl Letter {
+    fn sender(&self) -> Sender {
+        let ours = |name: &str| {
+            let found = self.headers.iter().find(|(header, _)| header.strip_prefix(OURS) == Some(name));
+            found.map(|(_, value)| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned())
+        };
+        let reason = ours("reason").unwrap_or_else(|| "unknown".to_owned());
+        Sender {
+            reason: reason.split(':').next().unwrap_or_default().to_owned(),
+            topic: ours("topic").filter(|topic| !topic.is_empty()),
+            partition: ours("partition").and_then(|partition| partition.parse().ok()),
+            is_truncated: ours("truncated").is_some(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+        length(&self.key) + length(&self.payload) + headers
+    }
+}
+
+/// What becomes of a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It goes back to its topic.
+    Back,
+    /// It was not chosen, or its topic is not there: it stays for another call.
+    Stays,
+    /// It was cut off, or does not say where it came from: it can never go back.
+    Lost,
+}
+
+impl Choice {
+    fn fate(&self, sender: &Sender, time: Option<i64>, has_topic: impl FnOnce(&str) -> bool) -> Fate {
+        let among = |list: &[String], value: &str| list.is_empty() || list.iter().any(|listed| listed == value);
+        let Some(topic) = &sender.topic else { return Fate::Lost };
+        let is_in_time = self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
+            && self.until.is_none_or(|until| time.is_some_and(|time| time < until));
+        if sender.is_truncated {
+            Fate::Lost
+        } else if among(&self.reasons, &sender.reason) && among(&self.topics, topic) && is_in_time && has_topic(topic) {
+            Fate::Back
+        } else {
+            Fate::Stays
+        }
+    }
+}
+
+/// What there is, or what was done, of one reason and topic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Letters that went back, or would.
+    pub back: u64,
+    /// Letters that stay for another call.
+    pub stay: u64,
+    /// Letters that can never go back.
+    pub lost: u64,
+    /// The log time of the newest, in epoch milliseconds.
+    pub newest: Option<i64>,
+}
+
+/// What was found by reason and topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The counts.
+    pub counts: BTreeMap<(String, String), Count>,
+    /// Topics that letters came from and that do not exist.
+    pub missing: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, sender: &Sender, fate: Fate, time: Option<i64>) {
+        let key = (sender.reason.clone(), sender.topic.clone().unwrap_or_default());
+        let count = self.counts.entry(key).or_default();
+        match fate {
+            Fate::Back => count.back += 1,
+            Fate::Stays => count.stay += 1,
+            Fate::Lost => count.lost += 1,
+        }
+        count.newest = count.newest.max(time);
+    }
+
+    /// How many go back.
+    #[must_use]
+    pub fn back(&self) -> u64 {
+        self.counts.values().map(|count| count.back).sum()
+    }
+}
+
+/// The topics that letters go back to, as far as they were asked for.
+struct Targets {
+    kafka: KafkaSettings,
+    /// `None` for one that does not exist.
+    partitions: BTreeMap<String, Option<u32>>,
+}
+
+impl Targets {
+    /// How many partitions a topic has.
+    fn of(&mut self, topic: &str) -> Result<Option<u32>, SourceError> {
+        if let Some(known) = self.partitions.get(topic) {
+            return Ok(*known);
+        }
+        let lookup = KafkaSettings { topics: vec![topic.to_owned()], ..self.kafka.clone() };
+        let found = match partition_counts(&lookup, PATIENCE) {
+            Ok(counts) => counts.first().copied().flatten(),
+            // No legal name, so there is none of it.
+            Err(SourceError::Configuration(_)) => None,
+            Err(error) => return Err(error),
+        };
+        self.partitions.insert(topic.to_owned(), found);
+        Ok(found)
+    }
+
+    fn missing(&self) -> Vec<String> {
+        let missing = self.partitions.iter().filter(|(_, partitions)| partitions.is_none());
+        missing.map(|(topic, _)| topic.clone()).collect()
+    }
+}
+
+/// The group of the verb, with the dead-letter topic as the only one.
+fn group(settings: &Settings) -> Result<(KafkaSettings, u32), SourceError> {
+    let mut kafka = kafka_settings(settings);
+    kafka.group_id = format!("{}-dlq", kafka.group_id);
+    // Whoever ends gives its partitions back at once.
+    kafka.instance_id = None;
+    kafka.topics = vec![settings.dead_letters.topic.clone()];
+    match partition_counts(&kafka, PATIENCE)?.first().copied().flatten() {
+        Some(partitions) => Ok((kafka, partitions)),
+        None => Err(SourceError::Configuration(format!(
+            "there is no topic {:?}; dead_letters.topic must be the one that the daemon writes to",
+            settings.dead_letters.topic
+        ))),
+    }
+}
+
+fn place(partition: i32) -> TopicPartition {
+    TopicPartition { topic: TopicIndex(0), partition: Partition(partition) }
+}
+
+/// Puts the chosen letters back.
+///
+/// # Errors
+/// When the brokers refuse or do not answer. What was put back until then is, and a further call goes on behind it.
+pub fn replay(settings: &Settings, choice: &Choice) -> Result<Report, SourceError> {
+    let (kafka, _) = group(settings)?;
+    let mut producer = TransactionalProducer::new(&TransactionSettings::new(&kafka, "replay"))?;
+    producer.init(PATIENCE).map_err(failed)?;
+    let client = KafkaClient::join(&kafka)?;
+    let targets = Targets { kafka: kafka.clone(), partitions: BTreeMap::new() };
+    let mut replay = Replay {
+        client,
+        producer,
+        choice: choice.clone(),
+        topic: kafka.topics[0].clone(),
+        targets,
+        left: BTreeMap::new(),
+        report: Report::default(),
+    };
+    let outcome = replay.run();
+    let Replay { client, targets, mut report, .. } = replay;
+    client.close(CLOSE_WAIT);
+    report.missing = targets.missing();
+    outcome.map(|()| report)
+}
+
+fn failed(error: TransactionError) -> SourceError {
+    match error {
+        TransactionError::Fenced { text, .. } => {
+            SourceError::Fenced(format!("another `retentiond dlq replay` of the same group runs: {text}"))
+        }
+        TransactionError::Configuration(text) => SourceError::Configuration(text),
+        TransactionError::TooLarge { text, .. } => SourceError::Configuration(format!(
+            "a letter is too large for its topic: {text}; raise max.message.bytes of the topic, or leave it out with \
+             --since and --until"
+        )),
+        other => SourceError::Unavailable(format!("{other}. Run the same again: it goes on where this one ended")),
+    }
+}
+
+/// A call that is under way.
+struct Replay {
+    client: KafkaClient,
+    producer: TransactionalProducer,
+    choice: Choice,
+    topic: String,
+    targets: Targets,
+    /// How far each partition is to be read: the letters that were there at the start.
+    left: BTreeMap<i32, i64>,
+    report: Report,
+}
+
+impl Replay {
+    fn run(&mut self) -> Result<(), SourceError> {
+        let mut heard = Instant::now();
+        let mut is_assigned = false;
+        while !is_assigned || !self.left.is_empty() {
+            for polled in self.client.poll(POLL_WAIT) {
+                match polled {
+                    Polled::Assigned(given) => {
+                        is_assigned = true;
+                        self.begin(&given)?;
+                    }
+                    Polled::Records(at, batch) => self.put_back(at.partition.0, &batch)?,
+                    Polled::End { at, offset } => self.reached(at.partition.0, offset),
+                    Polled::Revoked(_) | Polled::Lost(_) => {
+                        return Err(SourceError::Unavailable(
+                            "another `retentiond dlq replay` of the same group has joined; let one run at a time"
+                                .into(),
+                        ));
+                    }
+                    Polled::Uncommitted => {}
+                    Polled::Trouble(text) => tracing::warn!("{text}"),
+                    Polled::Fatal(error) => return Err(error),
+                }
+                heard = Instant::now();
+                if self.is_full() {
+                    return Ok(());
+                }
+            }
+            if heard.elapsed() > 2 * PATIENCE {
+                return Err(SourceError::Unavailable(format!(
+                    "the brokers have said nothing for {} s",
+                    heard.elapsed().as_secs()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.choice.limit.is_some_and(|limit| self.report.back() >= limit)
+    }
+
+    /// Reads what the group has not done with yet, up to what is there now.
+    fn begin(&mut self, given: &[TopicPartition]) -> Result<(), SourceError> {
+        let handle = self.client.handle();
+        let ask = |start: Start| handle.offsets(&given.iter().map(|at| (*at, start)).collect::<Vec<_>>(), PATIENCE);
+        let (earliest, ends) = (ask(Start::Earliest)?, ask(Start::Latest)?);
+        let committed = handle.committed(given, PATIENCE)?;
+        let next = committed.iter().zip(&earliest).map(|(committed, earliest)| {
+            committed.as_ref().map_or(*earliest, |committed| committed.offset.max(*earliest))
+        });
+        let starts: Vec<_> = given.iter().copied().zip(next).collect();
+        self.left = starts
+            .iter()
+            .zip(ends)
+            .filter(|((_, next), end)| next < end)
+            .map(|((at, _), end)| (at.partition.0, end))
+            .collect();
+        let starts: Vec<_> = starts.into_iter().map(|(at, next)| (at, Start::Offset(next))).collect();
+        match self.client.protocol() {
+            crate::source::RebalanceProtocol::Eager => self.client.assign(&starts),
+            crate::source::RebalanceProtocol::Incremental => self.client.incremental_assign(&starts),
+        }
+    }
+
+    fn reached(&mut self, partition: i32, offset: i64) {
+        if self.left.get(&partition).is_some_and(|end| offset >= *end) {
+            self.left.remove(&partition);
+        }
+    }
+
+    fn put_back<B: RecordBatch>(&mut self, partition: i32, batch: &B) -> Result<(), SourceError> {
+        let mut index = 0;
+        while index < batch.len() && !self.is_full() {
+            let Some(&end) = self.left.get(&partition) else { return Ok(()) };
+            let mut step = Step::default();
+            let room = self.choice.limit.map_or(u64::MAX, |limit| limit - self.report.back());
+            while index < batch.len() && step.has_room(room) {
+                let offset = batch.get(index).offset;
+                if offset >= end {
+                    break;
+                }
+                let letter = read(batch, index);
+                let sender = letter.sender();
+                let count = match &sender.topic {
+                    Some(topic) if *topic != self.topic => self.targets.of(topic)?,
+                    _ => None,
+                };
+                let fate = self.choice.fate(&sender, letter.time, |_| count.is_some());
+                step.add(letter, sender, fate, count, offset);
+                index += 1;
+            }
+            let token = self.client.group_token()?;
+            if let Some(next) = step.next {
+                self.commit(&step, &token, partition, next)?;
+                for (letter, sender, fate, _) in &step.letters {
+                    self.report.note(sender, *fate, letter.time);
+                }
+                self.reached(partition, next);
+            } else {
+                self.reached(partition, end);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, step: &Step, token: &GroupToken, partition: i32, next: i64) -> Result<(), SourceError> {
+        let outcome = self.transaction(step, token, partition, next);
+        if let Err(error) = outcome {
+            // Of a producer that is spent the brokers abort it by themselves.
+            _ = self.producer.abort();
+            return Err(failed(error));
+        }
+        Ok(())
+    }
+
+    fn transaction(
+        &mut self,
+        step: &Step,
+        token: &GroupToken,
+        partition: i32,
+        next: i64,
+    ) -> Result<(), TransactionError> {
+        self.producer.begin()?;
+        for (letter, sender, fate, count) in &step.letters {
+            let (topic, target) = match (fate, &sender.topic) {
+                (Fate::Back, Some(topic)) => {
+                    let fits = |partition: &i32| u32::try_from(*partition).is_ok_and(|number| Some(number) < *count);
+                    (topic.as_str(), sender.partition.filter(fits))
+                }
+                (Fate::Stays, _) => (self.topic.as_str(), Some(partition)),
+                _ => continue,
+            };
+            let theirs = |name: &String| *fate == Fate::Stays || !name.starts_with(OURS);
+            let headers = letter.headers.iter().filter(|(name, _)| theirs(name));
+            let headers: Vec<_> =
+                headers.map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() }).collect();
+            let record = Outgoing {
+                topic,
+                key: letter.key.as_deref(),
+                payload: letter.payload.as_deref(),
+                headers: &headers,
+                time: letter.time,
+            };
+            self.producer.produce_to(target, &record)?;
+        }
+        let next = Committed { offset: next, metadata: Vec::new() };
+        self.producer.send_offsets(token, &[(place(partition), next)])?;
+        self.producer.commit()
+    }
+}
+
+/// The letters of one transaction: each with what its headers say, its fate, and the partitions of its topic.
+#[derive(Default)]
+struct Step {
+    letters: Vec<(Letter, Sender, Fate, Option<u32>)>,
+    bytes: usize,
+    back: u64,
+    /// The offset behind the last of them.
+    next: Option<i64>,
+}
+
+impl Step {
+    fn has_room(&self, back: u64) -> bool {
+        self.letters.len() < STEP_LETTERS && self.bytes < STEP_BYTES && self.back < back
+    }
+
+    fn add(&mut self, letter: Letter, sender: Sender, fate: Fate, count: Option<u32>, offset: i64) {
+        self.bytes += letter.bytes();
+        self.back += u64::from(fate == Fate::Back);
+        self.next = Some(offset + 1);
+        self.letters.push((letter, sender, fate, count));
+    }
+}
+
+fn read<B: RecordBatch>(batch: &B, index: usize) -> Letter {
+    let record = batch.get(index);
+    let headers = batch.headers(index).into_iter();
+    Letter {
+        key: record.key.map(<[u8]>::to_vec),
+        payload: record.payload.map(<[u8]>::to_vec),
+        headers: headers.map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+        time: batch.stamp(index).time,
+    }
+}
+
+/// What waits, and what [`replay`] would do with it; changes nothing and joins no group.
+///
+/// # Errors
+/// When the brokers refuse or do not answer.
+pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError> {
+    let (kafka, partitions) = group(settings)?;
+    let mut targets = Targets { kafka: kafka.clone(), partitions: BTreeMap::new() };
+    let mut report = Report::default();
+    let mut found = Ok(());
+    read_waiting(&kafka, partitions, |letter| {
+        let sender = letter.sender();
+        let count = match &sender.topic {
+            Some(topic) if *topic != kafka.topics[0] => targets.of(topic)?,
+            _ => None,
+        };
+        let fate = match choice.fate(&sender, letter.time, |_| count.is_some()) {
+            Fate::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Fate::Stays,
+            fate => fate,
+        };
+        report.note(&sender, fate, letter.time);
+        Ok(())
+    })
+    .unwrap_or_else(|error| found = Err(error));
+    report.missing = targets.missing();
+    found.map(|()| report)
+}
+
+/// Reads every letter that the group has not done with.
+fn read_waiting(
+    kafka: &KafkaSettings,
+    partitions: u32,
+    mut each: impl FnMut(&Letter) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let unavailable = |error: KafkaError| SourceError::Unavailable(format!("cannot read the dead letters: {error}"));
+    let mut config = ClientConfig::new();
+    config.extend(kafka.options.clone());
+    config
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("group.id", &kafka.group_id)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest");
+    let reader: BaseConsumer = config.create().map_err(unavailable)?;
+    let topic = &kafka.topics[0];
+    let mut list = TopicPartitionList::new();
+    for partition in (0..partitions).filter_map(|partition| i32::try_from(partition).ok()) {
+        list.add_partition(topic, partition);
+    }
+    let list = reader.committed_offsets(list, PATIENCE).map_err(unavailable)?;
+    for mut of in list.elements_for_topic(topic) {
+        if !matches!(of.offset(), Offset::Offset(_)) {
+            of.set_offset(Offset::Beginning).map_err(unavailable)?;
+        }
+    }
+    reader.assign(&list).map_err(unavailable)?;
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < partitions as usize {
+        match reader.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                let headers = message.headers().into_iter().flat_map(Headers::iter);
+                each(&Letter {
+                    key: message.key().map(<[u8]>::to_vec),
+                    payload: message.payload().map(<[u8]>::to_vec),
+                    headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+                    time: message.timestamp().to_millis(),
+                })?;
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
+            Some(Err(error)) => tracing::warn!("{error}"),
+            None => {
+                return Err(SourceError::Unavailable(format!(
+                    "the brokers have said nothing for {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+use super::*;
+
+fn letter(reason: &str, topic: Option<&str>, truncated: bool) -> Letter {
+    let ours = |name: &str, value: &str| (format!("retentiond.error.{name}"), Some(value.as_bytes().to_vec()));
+    let mut headers = vec![("trace".to_owned(), None), ours("reason", reason), ours("partition", "3")];
+    headers.extend(topic.map(|topic| ours("topic", topic)));
+    headers.extend(truncated.then(|| ours("truncated", "true")));
+    Letter { headers, time: Some(1_000), ..Letter::default() }
+}
+
+fn fate(choice: &Choice, letter: &Letter) -> Fate {
+    choice.fate(&letter.sender(), letter.time, |topic| topic != "gone")
+}
+
+#[test]
+fn what_is_chosen_goes_back_and_everything_else_stays() {
+    let orders = letter("invalid_json: expected value", Some("orders"), false);
+    let found = orders.sender();
+    assert_eq!(
+        (found.reason.as_str(), found.topic.as_deref(), found.partition),
+        ("invalid_json", Some("orders"), Some(3))
+    );
+    let choice = |change: fn(&mut Choice)| {
+        let mut choice = Choice::default();
+        change(&mut choice);
+        choice
+    };
+    assert_eq!(fate(&Choice::default(), &orders), Fate::Back);
+    for (is_chosen, change) in [
+        (true, (|choice| choice.reasons = vec!["too_late".into(), "invalid_json".into()]) as fn(&mut Choice)),
+        (false, |choice| choice.reasons = vec!["invalid".into()]),
+        (true, |choice| choice.topics = vec!["orders".into()]),
+        (false, |choice| choice.topics = vec!["sessions".into()]),
+        (true, |choice| choice.since = Some(1_000)),
+        (false, |choice| choice.since = Some(1_001)),
+        (true, |choice| choice.until = Some(1_001)),
+        (false, |choice| choice.until = Some(1_000)),
+    ] {
+        let choice = choice(change);
+        assert_eq!(fate(&choice, &orders), if is_chosen { Fate::Back } else { Fate::Stays }, "{choice:?}");
+    }
+    let timeless = Letter { time: None, ..orders };
+    assert_eq!(fate(&choice(|choice| choice.since = Some(0)), &timeless), Fate::Stays);
+    assert_eq!(fate(&Choice::default(), &letter("too_late: x", Some("gone"), false)), Fate::Stays);
+}
+
+#[test]
+fn what_is_cut_off_or_from_nowhere_never_goes_back() {
+    let none_of_it = Choice { reasons: vec!["another".into()], ..Choice::default() };
+    for lost in
+        [letter("invalid_json: x", Some("orders"), true), letter("invalid_json: x", None, false), Letter::default()]
+    {
+        assert_eq!((fate(&Choice::default(), &lost), fate(&none_of_it, &lost)), (Fate::Lost, Fate::Lost));
+    }
+    let mut report = Report::default();
+    report.note(&Letter::default().sender(), Fate::Lost, None);
+    report.note(&letter("a: b", Some("t"), false).sender(), Fate::Back, Some(2));
+    report.note(&letter("a", Some("t"), false).sender(), Fate::Stays, Some(1));
+    let counts: Vec<_> = report.counts.into_iter().collect();
+    assert_eq!(counts[0], (("a".into(), "t".into()), Count { back: 1, stay: 1, lost: 0, newest: Some(2) }));
+    assert_eq!(counts[1].0, ("unknown".to_owned(), String::new()));
+}

@@ -1,0 +1,120 @@
+//! `retentiond dlq`: dead letters, looked at and put back.
+
+use anyhow::Result;
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+
+use super::ConfigFile;
+use crate::app::letters::{self, Choice, Report};
+use crate::config::Settings;
+use crate::event::Time;
+
+/// Look at dead letters, or put them back to their topics after a fix.
+#[derive(Debug, clap::Args)]
+pub struct Dlq {
+    #[command(subcommand)]
+    verb: DlqVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum DlqVerb {
+    /// Count the letters that have not been put back, by reason and topic.
+    Ls {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        chosen: Chosen,
+    },
+    /// Put letters back to the topics and partitions that they came from, each once; a further call goes on behind.
+    Replay {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        chosen: Chosen,
+        /// How many letters go back at most.
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which letters; those that are not chosen stay for another call.
+#[derive(Debug, clap::Args)]
+struct Chosen {
+    /// Only letters with this reason, such as invalid_json; may be given several times.
+    #[arg(long = "reason", value_name = "R")]
+    reasons: Vec<String>,
+    /// Only letters from this topic; may be given several times.
+    #[arg(long = "topic", value_name = "T")]
+    topics: Vec<String>,
+    /// Only messages whose log time is this or later, RFC 3339.
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
+    since: Option<Time>,
+    /// Only messages whose log time is earlier than this.
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
+    until: Option<Time>,
+}
+
+impl Chosen {
+    fn choice(self, limit: Option<u64>) -> Choice {
+        let millis = |time: Option<Time>| time.map(Time::millis);
+        let (since, until) = (millis(self.since), millis(self.until));
+        Choice { reasons: self.reasons, topics: self.topics, since, until, limit }
+    }
+}
+
+impl Dlq {
+    pub(super) fn run(self) -> Result<()> {
+        let (config, choice, is_dry, verb) = match self.verb {
+            DlqVerb::Ls { config, chosen } => (config, chosen.choice(None), true, "could go back"),
+            DlqVerb::Replay { config, chosen, limit, dry_run } => {
+                (config, chosen.choice(limit), dry_run, if dry_run { "would go back" } else { "went back" })
+            }
+        };
+        let settings = Settings::load(config.path(), std::env::vars())?;
+        let report = if is_dry { letters::look(&settings, &choice)? } else { letters::replay(&settings, &choice)? };
+        super::print(&render(&report, verb));
+        Ok(())
+    }
+}
+
+fn render(report: &Report, verb: &str) -> String {
+    if report.counts.is_empty() {
+        return "No dead letters.".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["reason", "topic", verb, "stay", "cannot go back", "newest"]);
+    for ((reason, topic), count) in &report.counts {
+        let newest = count.newest.map_or_else(String::new, |millis| Time::clamped(millis).to_string());
+        let [back, stay, lost] = [count.back, count.stay, count.lost].map(|count| count.to_string());
+        table.add_row([reason.clone(), topic.clone(), back, stay, lost, newest]);
+    }
+    let mut text = format!("{table}\n\n{} {verb}.\n", report.back());
+    for topic in &report.missing {
+        text.push_str(&format!("Topic {topic:?} does not exist, so its letters stay.\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::letters::Count;
+
+    #[test]
+    fn shows_what_was_done_by_reason_and_topic() {
+        let mut report = Report::default();
+        assert_eq!(render(&report, "went back"), "No dead letters.");
+        let key = ("invalid_json".to_owned(), "orders".to_owned());
+        report.counts.insert(key, Count { back: 3, stay: 1, lost: 2, newest: Some(0) });
+        report.missing.push("gone".to_owned());
+        let text = render(&report, "went back");
+        let row = text.lines().find(|line| line.contains("invalid_json")).unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells, ["invalid_json", "orders", "3", "1", "2", "1970-01-01T00:00:00.000Z"]);
+        assert!(text.contains("3 went back.") && text.contains("\"gone\" does not exist"), "{text}");
+    }
+}

@@ -1,0 +1,115 @@
+//! One attempt: a POST of a message as it is, with the headers of Standard Webhooks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use tracing::warn;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::transport::DefaultConnector;
+
+use super::address::{Forbidden, Guard};
+use super::policy::{Outcome, retry_after};
+use super::signature::Keys;
+use crate::event::wall_clock;
+
+/// How much of an answer is read, so that its connection can serve again.
+const ANSWER_BYTES: u64 = 1 << 16;
+/// What the alerts are.
+const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// Where alerts are posted. Clones share its connections.
+#[derive(Clone)]
+pub struct Endpoint {
+    agent: ureq::Agent,
+    url: Arc<str>,
+    keys: Keys,
+}
+
+/// What an attempt sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Post<'a> {
+    /// The id of the event.
+    pub id: &'a str,
+    /// The media type; that of CloudEvents when absent.
+    pub content_type: Option<&'a str>,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Endpoint {
+    /// An endpoint at a URL, without asking it anything. `timeout` is that of a whole attempt, the name's resolution
+    /// included; certificates are checked against those that the system trusts (`SSL_CERT_FILE` names others).
+    #[must_use]
+    pub fn new(url: &str, keys: Keys, timeout: Duration, allow_private: bool) -> Endpoint {
+        let guard = Guard {
+            allow_private,
+            #[cfg(test)]
+            instead: None,
+        };
+        Endpoint::guarded(url, keys, timeout, guard)
+    }
+
+    fn guarded(url: &str, keys: Keys, timeout: Duration, guard: Guard) -> Endpoint {
+        let mut config = ureq::Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // A proxy would resolve the name by itself, behind the guard.
+            .proxy(None)
+            .max_idle_connections_per_host(16)
+            .user_agent(concat!("retentiond/", env!("CARGO_PKG_VERSION")));
+        if url.starts_with("https://") {
+            config = config.tls_config(tls());
+        }
+        let agent = ureq::Agent::with_parts(config.build(), DefaultConnector::default(), guard);
+        Endpoint { agent, url: url.into(), keys }
+    }
+
+    /// Posts and waits for the end. Every attempt is signed anew, with the time of the attempt.
+    #[must_use]
+    pub fn post(&self, post: &Post<'_>) -> Outcome {
+        let now = wall_clock().millis() / 1000;
+        let request = self
+            .agent
+            .post(&*self.url)
+            .header("content-type", post.content_type.unwrap_or(CONTENT_TYPE))
+            .header("webhook-id", post.id)
+            .header("webhook-timestamp", now.to_string())
+            .header("webhook-signature", self.keys.sign(post.id, now, post.body));
+        match request.send(post.body) {
+            Ok(mut answer) => {
+                let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+                let asked = asked.and_then(|value| retry_after(value, now.unsigned_abs()));
+                // Whatever it says; a body that does not end within the limit costs its connection.
+                _ = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec();
+                Outcome::Answered { status: answer.status().as_u16(), retry_after: asked }
+            }
+            Err(ureq::Error::Timeout(_)) => Outcome::TimedOut,
+            Err(ureq::Error::Io(error)) if error.get_ref().is_some_and(|inner| inner.is::<Forbidden>()) => {
+                Outcome::Forbidden(error.to_string())
+            }
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+}
+
+fn tls() -> TlsConfig {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        warn!("a trusted certificate cannot be read: {error}");
+    }
+    let roots: Vec<_> = found.certs.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    if roots.is_empty() {
+        warn!("the system trusts no certificates, so no webhook over https gets through; install ca-certificates");
+    }
+    TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build()
+}
+
+#[cfg(test)]
+mod tests;
