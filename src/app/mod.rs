@@ -3,8 +3,9 @@
 pub mod blueprint;
 mod committer;
 mod dispatch;
+pub mod offline;
 mod outbox;
 mod service;
 mod vault;
 
-pub use service::Daemon;
+pub use service::{Daemon, start};

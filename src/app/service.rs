@@ -340,7 +340,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
 }
 
 /// What the consumer needs to know.
-fn kafka_settings(settings: &Settings) -> KafkaSettings {
+pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
         config::Protocol::Classic => GroupProtocol::Classic,
         config::Protocol::Consumer => GroupProtocol::Consumer,
@@ -366,7 +366,9 @@ fn producer_options(settings: &Settings) -> impl Iterator<Item = (String, String
     settings.kafka.options.iter().filter(shared).map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-fn start(start: config::Start) -> Start {
+/// Where to begin, as the source knows it.
+#[must_use]
+pub fn start(start: config::Start) -> Start {
     match start {
         config::Start::Earliest => Start::Earliest,
         config::Start::Latest => Start::Latest,

@@ -188,6 +188,7 @@ impl Vault {
                 topics: vault.topics.iter().enumerate().map(entry).collect(),
                 store: vault.store.id().to_owned(),
                 since,
+                written: wall_clock().millis(),
             };
             let written =
                 files::write_cut(&vault.store, &vault.spec, origin, &taken.cut, before.as_ref(), rand::random());

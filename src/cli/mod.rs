@@ -1,8 +1,10 @@
 //! The verbs, one file each.
 
+mod checkpoint;
 mod config;
 mod demo;
 mod replay;
+mod rewind;
 mod run;
 mod simulate;
 mod table;
@@ -38,6 +40,11 @@ enum Verb {
     Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
+    /// Look at the checkpoints in the store.
+    #[command(subcommand_required = true)]
+    Checkpoint(checkpoint::Checkpoint),
+    /// Go back to an older checkpoint, offline and on purpose.
+    Rewind(rewind::Rewind),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
@@ -55,6 +62,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Checkpoint(checkpoint) => checkpoint.run(),
+        Verb::Rewind(rewind) => rewind.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
@@ -72,6 +81,11 @@ pub struct ConfigFile {
 impl ConfigFile {
     fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// The settings; without the secrets for a verb that talks to nobody.
+    fn load(&self, without_secrets: bool) -> Result<Settings, ConfigErrors> {
+        if without_secrets { self.load_without_secrets() } else { Settings::load(self.path(), std::env::vars()) }
     }
 
     /// The settings of a verb that talks to nobody: no file that holds a secret is opened.

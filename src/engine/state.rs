@@ -110,6 +110,12 @@ pub struct Scalars {
     pub first_order: Option<i64>,
     /// Up to where old panes were folded.
     pub folded_at: i64,
+    /// How many customers have a record.
+    #[serde(default)]
+    pub customers: u64,
+    /// Whether everything since the very first order went in.
+    #[serde(default)]
+    pub history_whole: bool,
 }
 
 /// A currency as files hold it.
@@ -299,6 +305,7 @@ impl Engine {
             first_event,
             first_order,
             folded_at,
+            history_whole,
             written,
         } = self;
         let windows = window_ids(spec)
@@ -318,6 +325,8 @@ impl Engine {
             first_event: first_event.map(Time::millis),
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
+            customers: customers.len() as u64,
+            history_whole: *history_whole,
         }
     }
 
@@ -374,6 +383,7 @@ impl Engine {
             first_event: _,
             first_order: _,
             folded_at: _,
+            history_whole: _,
             written: _,
         } = self;
         for (window, (key, _)) in windows.iter_mut().zip(&kept.windows).filter(|(_, (_, kept))| *kept) {

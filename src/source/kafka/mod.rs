@@ -8,6 +8,7 @@ mod admin;
 mod errors;
 mod ffi;
 mod handle;
+mod reader;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use self::admin::{GroupState, KafkaAdmin};
 pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
+pub use self::reader::Glimpse;
 use self::settings::Role;
 pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
 use self::topics::{TopicCache, TopicNames};
