@@ -3,12 +3,16 @@
 
 #[path = "kafka/bad_input.rs"]
 mod bad_input;
+#[path = "kafka/bootstrap.rs"]
+mod bootstrap;
 #[path = "kafka/common.rs"]
 mod common;
 #[path = "kafka/durability.rs"]
 mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
+#[path = "kafka/going_back.rs"]
+mod going_back;
 #[path = "kafka/outages.rs"]
 mod outages;
 mod support;

@@ -1,6 +1,8 @@
 //! Wiring and ordered shutdown: settings become threads, and a stop goes through them in the order of the data.
 
+mod anchors;
 pub mod blueprint;
+pub mod bootstrap;
 mod committer;
 mod dispatch;
 pub mod offline;

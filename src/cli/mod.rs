@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+mod bootstrap;
 mod checkpoint;
 mod config;
 mod demo;
@@ -40,6 +41,8 @@ enum Verb {
     Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
+    /// Build the first checkpoints from a history export, for topics that hold only the last days.
+    Bootstrap(bootstrap::Bootstrap),
     /// Look at the checkpoints in the store.
     #[command(subcommand_required = true)]
     Checkpoint(checkpoint::Checkpoint),
@@ -62,6 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Bootstrap(bootstrap) => bootstrap.run(),
         Verb::Checkpoint(checkpoint) => checkpoint.run(),
         Verb::Rewind(rewind) => rewind.run(),
         Verb::Simulate(simulate) => simulate.run(),

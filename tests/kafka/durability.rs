@@ -15,24 +15,24 @@ use crate::support::history;
 use crate::support::kafka::{self, Broker};
 use crate::support::{cli, log, scratch, wait_for};
 
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 /// Behind every other event.
-const LAST: &str = "1998-07-03T00:00:00.000Z";
+pub const LAST: &str = "1998-07-03T00:00:00.000Z";
 /// In how many portions the load is published between two kills, about.
 const PORTIONS: usize = 20;
 
 /// A message for the bus: partition if not the key decides, key, payload.
-type Line = (Option<i32>, String, String);
+pub type Line = (Option<i32>, String, String);
 
 /// Where a message lies: topic, partition, offset.
 type Place = (String, i32, i64);
 
-fn native(messages: Vec<log::Message>) -> Vec<Line> {
+pub fn native(messages: Vec<log::Message>) -> Vec<Line> {
     messages.into_iter().map(|message| (None, message.key, message.payload.expect("an order"))).collect()
 }
 
 /// An order of a customer of its own in each partition, so that all partitions end at one instant.
-fn last_orders() -> Vec<Line> {
+pub fn last_orders() -> Vec<Line> {
     let order = |partition| {
         let customer = format!("last-{partition}");
         let order = format!(
@@ -44,7 +44,7 @@ fn last_orders() -> Vec<Line> {
 }
 
 /// Visits on the days before the sales, three in ten of them reported twice, in the order of time.
-fn sessions(sales: &[history::Sale]) -> Vec<Line> {
+pub fn sessions(sales: &[history::Sale]) -> Vec<Line> {
     let mut chance = ChaCha8Rng::seed_from_u64(11);
     let mut sessions = Vec::new();
     for (number, sale) in sales.iter().enumerate().filter(|(number, _)| number % 2 == 0) {
@@ -60,13 +60,13 @@ fn sessions(sales: &[history::Sale]) -> Vec<Line> {
     sessions.into_iter().map(|(_, line)| line).collect()
 }
 
-fn publish(broker: &Broker, topic: &str, lines: &[Line]) {
+pub fn publish(broker: &Broker, topic: &str, lines: &[Line]) {
     let messages = lines.iter().map(|(partition, key, payload)| (*partition, Some(key), Some(payload)));
     assert_eq!(broker.publish(topic, messages), lines.len() as u64);
 }
 
 /// What `replay` says of these events.
-fn replay(lines: &[&[Line]], as_of: &str) -> Value {
+pub fn replay(lines: &[&[Line]], as_of: &str) -> Value {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let text: String = lines.iter().copied().flatten().map(|(.., payload)| format!("{payload}\n")).collect();
     let events = history::write(dir.path(), "events.ndjson", text);

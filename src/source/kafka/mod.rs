@@ -206,7 +206,7 @@ impl KafkaClient {
 /// Puts runs of messages together, one batch per topic-partition where the order allows it.
 ///
 /// An end closes the batch before it, so that the records and ends of a topic-partition stay in log order.
-fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
+fn gather(runs: Vec<Run>, names: &TopicNames, out: &mut Vec<Polled<KafkaBatch>>) {
     for run in runs {
         match run {
             Run::Records(at, batch) => {
@@ -218,6 +218,13 @@ fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
                 }
             }
             Run::End(at, offset) => out.push(Polled::End { at, offset }),
+            Run::Problem { topic: Some(topic), partition, offset, failure }
+                if errors::is_out_of_range(failure.code) =>
+            {
+                let place = format!("topic {topic:?} partition {partition}");
+                let text = errors::out_of_range(&place, offset, &failure);
+                out.extend(names.place(&topic, partition).map(|at| Polled::OutOfRange(at, text)));
+            }
             Run::Problem { topic, partition, offset, failure } => {
                 let place = topic.map(|topic| format!("topic {topic:?} partition {partition}"));
                 out.push(errors::reported(place.as_deref(), offset, &failure));
@@ -252,7 +259,7 @@ impl LogClient for KafkaClient {
         }
         let notices = std::mem::take(&mut out);
         let runs = runs.into_iter().map(|run| self.unwrap_fatal(run)).collect();
-        gather(runs, &mut out);
+        gather(runs, self.topics.names(), &mut out);
         out.extend(notices);
         if out.iter().any(|polled| matches!(polled, Polled::Fatal(SourceError::Fenced(_)))) {
             self.rejoin_after_echo(&mut out);
