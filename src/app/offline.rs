@@ -2,7 +2,7 @@
 //! it has no members, commit.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::app::service::kafka_settings;
 use crate::checkpoint::manifest::Expected;
@@ -16,6 +16,8 @@ use crate::source::{
 
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(15);
+/// How long to wait before a coordinator is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// The cluster and the group, from outside.
 #[derive(Debug, Clone)]
@@ -99,7 +101,7 @@ impl Cluster {
     /// # Errors
     /// [`SourceError::Unavailable`] where it has, and when the coordinator does not answer.
     pub fn require_empty_group(&self) -> Result<(), SourceError> {
-        let state = self.admin.describe_group(WAIT)?;
+        let state = patiently(|wait| self.admin.describe_group(wait))?;
         if state.is_empty() {
             return Ok(());
         }
@@ -117,7 +119,7 @@ impl Cluster {
     /// # Errors
     /// When the coordinator refuses or does not answer.
     pub fn standings(&self) -> Result<BTreeMap<i32, Standing>, SourceError> {
-        let committed = self.admin.all_committed(WAIT)?;
+        let committed = patiently(|wait| self.admin.all_committed(wait))?;
         let standing = |partition: i32| {
             let of_topic = |topic: &String| committed.get(&(topic.clone(), partition));
             standing(&self.topics, &self.topics.iter().map(of_topic).collect::<Vec<_>>())
@@ -145,6 +147,18 @@ impl Cluster {
             self.siblings(*partition).into_iter().zip(committed.collect::<Vec<_>>()).collect::<Vec<_>>()
         };
         self.admin.commit(&states.iter().flat_map(of).collect::<Vec<_>>(), WAIT)
+    }
+}
+
+/// Asks again while the coordinator does not answer: one that has just started reads its groups first.
+fn patiently<T>(ask: impl Fn(Duration) -> Result<T, SourceError>) -> Result<T, SourceError> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        match ask(remaining.max(RETRY_AFTER)) {
+            Err(SourceError::Unavailable(_)) if remaining > RETRY_AFTER => std::thread::park_timeout(RETRY_AFTER),
+            answer => return answer,
+        }
     }
 }
 

@@ -129,7 +129,8 @@ fn equals_one_run(
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stdout.contains("Committed for the group"), "{}", said.stdout);
     let begun = broker.committed(&rig.group, &rig.orders);
-    assert!(begun.values().all(|next| next.offset > 0 && next.metadata.starts_with("v1;p")), "{begun:?}");
+    assert!(begun.values().all(|next| next.metadata.starts_with("v1;p")), "{begun:?}");
+    assert!(begun.values().any(|next| next.offset > 0), "the overlap begins within the topic: {begun:?}");
 
     let launch = launch(rig);
     let mut daemon = launch.start();
@@ -139,8 +140,8 @@ fn equals_one_run(
     publish(broker, &rig.orders, partitioner, rest);
     publish(broker, &rig.orders, partitioner, &last.iter().collect::<Vec<_>>());
     let mut daemon = launch.start();
-    daemon.wait_for("everything to be read", PATIENCE, |daemon| (summary(daemon)["as_of"] == LAST).then_some(()));
     daemon.wait_ready(PATIENCE);
+    daemon.wait_for("everything to be read", PATIENCE, |daemon| (summary(daemon)["as_of"] == LAST).then_some(()));
     let lines = |sent: &[Sent]| sent.iter().map(|sent| sent.line.clone()).collect::<Vec<_>>();
     let whole = replay(&[&lines(&orders), &lines(&visits), &lines(&last)], LAST);
     assert_equals_replay(&summary(&daemon), &whole);

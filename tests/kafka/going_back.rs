@@ -100,8 +100,8 @@ fn a_damaged_checkpoint_is_gone_back_behind() {
     publish(broker, &rig.orders, parts[2]);
     publish(broker, &rig.orders, &last);
     let mut daemon = launch.start();
-    daemon.wait_for("everything to be read", PATIENCE, |daemon| (summary(daemon)["as_of"] == LAST).then_some(()));
     daemon.wait_ready(PATIENCE);
+    daemon.wait_for("everything to be read", PATIENCE, |daemon| (summary(daemon)["as_of"] == LAST).then_some(()));
     assert_equals_replay(&summary(&daemon), &replay(&[&orders, &last], LAST));
     all_committed();
     let said = rig.run("only", &["rewind", "--all", "--to-newest", "--yes"]);
@@ -168,6 +168,7 @@ fn another_log_of_the_same_name_is_not_read_on() {
     let mut daemon = launch.start();
     let reasons = daemon.wait_for("every partition to stop", PATIENCE, |daemon| {
         let (_, reasons) = readiness(daemon)?;
+        eprintln!("XX {reasons}");
         (reasons.matches("another in its place").count() == PARTITIONS as usize).then_some(reasons)
     });
     assert!(reasons.contains("another cluster's"), "{reasons}");
