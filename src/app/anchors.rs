@@ -30,11 +30,12 @@ pub type Looks = Arc<dyn Fn(TopicPartition, i64) -> Result<Look, SourceError> + 
 /// # Errors
 /// When the brokers do not answer.
 pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Look, SourceError> {
-    let bounds = admin.offsets(&[(at, Start::Earliest), (at, Start::Latest)], WAIT)?;
-    if offset < bounds[0] {
+    // One after the other: librdkafka answers for a topic-partition once in a request.
+    let bound = |start: Start| Ok(admin.offsets(&[(at, start)], WAIT)?.first().copied().unwrap_or_default());
+    if offset < bound(Start::Earliest)? {
         return Ok(Look::Gone);
     }
-    if offset >= bounds[1] {
+    if offset >= bound(Start::Latest)? {
         return Ok(Look::Beyond);
     }
     let found = admin.glimpse(&[(at, offset)], 1, WAIT)?;

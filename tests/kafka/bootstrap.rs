@@ -217,8 +217,10 @@ fn a_bootstrap_takes_the_place_of_nothing_by_mistake() {
     assert!(said.stdout.contains("64 event(s) from") && said.stdout.contains("and 48 without an id"), "{said:?}");
     let mut daemon = launch(&rig).start();
     daemon.wait_ready(PATIENCE);
-    let whole = replay(&[&orders.iter().map(|sent| sent.line.clone()).collect::<Vec<_>>()], &at(399));
     let found = summary(&daemon);
+    let as_of = found["as_of"].as_str().unwrap();
+    assert!(as_of > at(350).as_str(), "{as_of}");
+    let whole = replay(&[&orders.iter().map(|sent| sent.line.clone()).collect::<Vec<_>>()], as_of);
     let figure = |of: &Value, name: &str| of["windows"][3][name].clone();
     for name in ["orders", "end_customers", "ordering_customers"] {
         assert_eq!(figure(&found, name), figure(&whole, name), "{name}");

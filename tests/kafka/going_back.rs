@@ -168,7 +168,6 @@ fn another_log_of_the_same_name_is_not_read_on() {
     let mut daemon = launch.start();
     let reasons = daemon.wait_for("every partition to stop", PATIENCE, |daemon| {
         let (_, reasons) = readiness(daemon)?;
-        eprintln!("XX {reasons}");
         (reasons.matches("another in its place").count() == PARTITIONS as usize).then_some(reasons)
     });
     assert!(reasons.contains("another cluster's"), "{reasons}");
