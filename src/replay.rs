@@ -232,12 +232,12 @@ impl History {
     /// Those of whom some were erased: who is there in the end bears the id, the others before something else.
     fn renamed(&self) -> HashMap<u32, String, Hasher> {
         let place = |identity: &str| self.customers.get_index_of(identity).map(place_number);
-        let names = |(customer, &times): (&Box<str>, &u32)| {
+        let names = |customer: &str, times: u32| {
             let former = (0..times).map(|before| (identity(customer, before).into_owned(), former(customer, before)));
-            let last = (identity(customer, times).into_owned(), customer.to_string());
+            let last = (identity(customer, times).into_owned(), customer.to_owned());
             former.chain([last]).collect::<Vec<_>>()
         };
-        let all = self.erased.iter().flat_map(names);
+        let all = self.erased.iter().flat_map(|(customer, &times)| names(customer, times));
         all.filter_map(|(identity, name)| Some((place(&identity)?, name))).collect()
     }
 

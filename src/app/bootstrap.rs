@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -65,14 +66,6 @@ pub enum BootstrapError {
     /// A thread ended before its time.
     #[error("a thread that builds checkpoints ended before its time; this is a bug")]
     Thread,
-    /// A checkpoint cannot be written.
-    #[error("partition {partition}: {source}")]
-    Write {
-        /// The partition.
-        partition: usize,
-        /// What is wrong.
-        source: files::WriteError,
-    },
 }
 
 /// Where the topics go on, partition by partition.
@@ -97,7 +90,7 @@ pub fn partitioner(settings: &Settings) -> Partitioner {
 ///
 /// # Errors
 /// [`BootstrapError::Taken`], and whatever keeps cluster or store from answering.
-pub async fn require_new(cluster: &Cluster, store: &Store) -> anyhow::Result<()> {
+pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
     let taken = cluster.standings()?.into_iter().find(|(_, standing)| *standing != Standing::Nothing);
     if let Some((partition, _)) = taken {
         let text = format!("the group {:?} has committed offsets of partition {partition}", cluster.group);
@@ -116,7 +109,7 @@ pub async fn require_new(cluster: &Cluster, store: &Store) -> anyhow::Result<()>
 ///
 /// # Errors
 /// See [`BootstrapError`]; and when the brokers do not answer.
-pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> anyhow::Result<Seams> {
+pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<Seams> {
     let all = cluster.all();
     let starts = |start: Start| all.iter().map(|&at| (at, start)).collect::<Vec<_>>();
     let next = cluster.offsets(&starts(Start::At(overlap_from.millis())))?;
@@ -257,8 +250,8 @@ impl Site<'_> {
     /// more events are applied.
     ///
     /// # Errors
-    /// See [`BootstrapError`]; nothing is committed.
-    pub fn build(&self, histories: Vec<History>, progress: impl Fn(u64) + Sync) -> Result<Vec<Built>, BootstrapError> {
+    /// When the store does not take a checkpoint; nothing is committed.
+    pub fn build(&self, histories: Vec<History>, progress: impl Fn(u64) + Sync) -> Result<Vec<Built>> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(histories.len());
         let left = Mutex::new(histories.into_iter().enumerate());
         let take = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -271,21 +264,17 @@ impl Site<'_> {
         };
         let all = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            let join =
-                |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or(Err(BootstrapError::Thread));
-            threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err(BootstrapError::Thread.into()))
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
         });
         let mut built: Vec<Built> = all?.into_iter().flatten().collect();
         built.sort_by_key(|built| built.partition);
         Ok(built)
     }
 
-    fn build_one(
-        &self,
-        partition: usize,
-        history: History,
-        progress: &(impl Fn(u64) + Sync),
-    ) -> Result<Built, BootstrapError> {
+    fn build_one(&self, partition: usize, history: History, progress: &(impl Fn(u64) + Sync)) -> Result<Built> {
         let spec = Arc::new(blueprint::spec(self.settings));
         let mut engine = history.found(Arc::clone(&spec), self.overlap_from, progress);
         if self.history_whole {
@@ -298,7 +287,7 @@ impl Site<'_> {
         let next = self.seams.next[partition].clone();
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
         let written = files::write_cut(self.store, &spec, self.origin(number, &next), &cut, None, rand::random());
-        let written = self.runtime.block_on(written).map_err(|source| BootstrapError::Write { partition, source })?;
+        let written = self.runtime.block_on(written).with_context(|| format!("partition {partition}"))?;
         let metadata = Metadata::of(&written.reference);
         Ok(Built { partition: number, metadata, next, customers, bytes: written.bytes })
     }

@@ -4,7 +4,7 @@
 //! was made. What both hold is taken once: an event with an id counts from the file, and the id is remembered, so that
 //! the topic's copy is a duplicate; an event without one counts from the topic, whose copy could not be told from it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{History, HistoryError, Tally, read};
@@ -74,7 +74,7 @@ impl Partitioned {
         Ok(())
     }
 
-    fn add(&mut self, path: &PathBuf, line: u64, topics: Topics, decoded: Result<Decoded<'_>, Rejection>) {
+    fn add(&mut self, path: &Path, line: u64, topics: Topics, decoded: Result<Decoded<'_>, Rejection>) {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(topics, &event),
             Ok(Decoded::Erase(customer)) => self.of(&customer).erase(&customer),
