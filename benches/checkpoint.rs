@@ -81,6 +81,7 @@ fn main() {
         topics: vec![topic],
         store: store.id().into(),
         since: 0,
+        written: 0,
     };
     let mut last = None;
     for (round, name) in ["all", "a tenth", "a tenth again", "a thousandth"].iter().enumerate() {

@@ -3,44 +3,30 @@
 //! Files are read in the order in which they are given. Of several copies the first in file order counts, and an erased
 //! customer's later events belong to a new one; only then are the events sorted by time.
 
+mod columns;
+mod partitioned;
+mod read;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::decode::{CsvColumns, CsvHeaderError, Decoded, Decoder, Reason, Rejection};
+pub use self::partitioned::{Partitioned, Seam, Topics};
+pub use self::read::HistoryError;
+use crate::decode::{Decoded, Decoder, Reason, Rejection};
 use crate::engine::Engine;
 use crate::engine::customers::Key;
 use crate::engine::dedup::fingerprint;
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::engine::spec::Spec;
-use crate::event::{Attributes, CostKind, Event, Kind, MAX_DIMENSIONS, Money, Time};
-use crate::source::files::{EventFile, Layout, next_line};
+use crate::event::{Attributes, CostKind, Event, EventType, Kind, MAX_DIMENSIONS, Money, Time};
+use crate::source::files::EventFile;
 
 /// How many rejections are kept with their explanation.
 const SHOWN_REJECTIONS: usize = 10;
-
-/// A file that cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("{}, line {line}: {cause}", path.display())]
-pub struct HistoryError {
-    path: PathBuf,
-    line: u64,
-    cause: HistoryFault,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum HistoryFault {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Csv(#[from] csv::Error),
-    #[error("{0}")]
-    Header(#[from] CsvHeaderError),
-}
 
 /// A line that enters no figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +45,8 @@ struct Row {
     time: Time,
     /// Place in [`History::customers`].
     customer: u32,
+    /// The source topic that goes on with such events; 0 where there is none.
+    topic: u16,
     what: What,
 }
 
@@ -97,6 +85,15 @@ pub struct History {
     /// How often each customer was erased so far.
     erased: HashMap<Box<str>, u32, Hasher>,
     seen: HashSet<u64, Hasher>,
+    /// Events whose copies may come from elsewhere: when, of which type, and their identities.
+    remembered: Vec<(Time, EventType, u64)>,
+    /// What was read.
+    pub tally: Tally,
+}
+
+/// What was read of files, beside the events that count.
+#[derive(Debug, Default)]
+pub struct Tally {
     /// Lines read.
     pub lines: u64,
     /// Second copies.
@@ -109,88 +106,56 @@ pub struct History {
     pub examples: Vec<RejectedLine>,
 }
 
+impl Tally {
+    fn reject(&mut self, path: &Path, line: u64, rejection: Rejection) {
+        *self.rejected.entry(rejection.reason).or_default() += 1;
+        if self.examples.len() < SHOWN_REJECTIONS {
+            self.examples.push(RejectedLine { path: path.to_owned(), line, rejection });
+        }
+    }
+}
+
 impl History {
     /// Reads a file to its end. Events after `latest` are refused.
     ///
     /// # Errors
     /// When the file cannot be read, or when a CSV header lacks a column. A line that is no event is no error: it is
-    /// counted in [`History::rejected`].
+    /// counted in [`Tally::rejected`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, latest: Time) -> Result<(), HistoryError> {
-        let EventFile { path, layout, reader } = file;
-        let mut line = 0;
-        let read = match layout {
-            Layout::Ndjson => self.read_ndjson(&path, &mut line, reader, decoder, latest),
-            Layout::Csv => self.read_csv(&path, &mut line, reader, decoder, latest),
-        };
-        self.lines += line;
-        read.map_err(|cause| HistoryError { path, line, cause })
-    }
-
-    fn read_ndjson(
-        &mut self,
-        path: &Path,
-        line: &mut u64,
-        mut reader: Box<dyn io::BufRead + Send>,
-        decoder: &Decoder,
-        latest: Time,
-    ) -> Result<(), HistoryFault> {
-        let mut bytes = Vec::new();
-        while next_line(reader.as_mut(), &mut bytes)? {
-            *line += 1;
-            if !bytes.trim_ascii().is_empty() {
-                let decoded = decoder.decode(None, Some(&bytes), latest);
-                self.add(path, *line, decoded);
-            }
-        }
+        let path = file.path.clone();
+        let lines = read::read(file, decoder, latest, &mut |line, decoded| match decoded {
+            Ok(Decoded::Event(event)) => match self.admit(&event) {
+                Some(_) => self.push(&event, 0),
+                None => self.tally.duplicates += 1,
+            },
+            Ok(Decoded::Erase(customer)) => self.erase(&customer),
+            Ok(Decoded::Unknown) => self.tally.unknown += 1,
+            Err(rejection) => self.tally.reject(&path, line, rejection),
+        })?;
+        self.tally.lines += lines;
         Ok(())
     }
 
-    fn read_csv(
-        &mut self,
-        path: &Path,
-        line: &mut u64,
-        reader: Box<dyn io::BufRead + Send>,
-        decoder: &Decoder,
-        latest: Time,
-    ) -> Result<(), HistoryFault> {
-        let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(reader);
-        *line = 1;
-        let columns = CsvColumns::from_header(table.headers()?, decoder.dimensions())?;
-        let mut row = csv::ByteRecord::new();
-        while table.read_byte_record(&mut row)? {
-            *line = row.position().map_or(*line + 1, csv::Position::line);
-            let decoded = columns.decode(&row, latest);
-            self.add(path, *line, decoded);
-        }
-        Ok(())
+    fn erase(&mut self, customer: &str) {
+        *self.erased.entry(customer.into()).or_default() += 1;
     }
 
-    fn add(&mut self, path: &Path, line: u64, decoded: Result<Decoded<'_>, Rejection>) {
-        match decoded {
-            Ok(Decoded::Event(event)) => self.add_event(&event),
-            Ok(Decoded::Erase(customer)) => *self.erased.entry(customer.into()).or_default() += 1,
-            Ok(Decoded::Unknown) => self.unknown += 1,
-            Err(rejection) => {
-                *self.rejected.entry(rejection.reason).or_default() += 1;
-                if self.examples.len() < SHOWN_REJECTIONS {
-                    self.examples.push(RejectedLine { path: path.to_owned(), line, rejection });
-                }
-            }
-        }
+    /// The identity of an event, if it has one; `None` for a second copy.
+    fn admit(&mut self, event: &Event<'_>) -> Option<Option<u64>> {
+        let Some(id) = event.kind.id() else { return Some(None) };
+        let identity = fingerprint(Key::new(&event.customer).hash(), event.kind.event_type(), id);
+        self.seen.insert(identity).then_some(Some(identity))
     }
 
-    fn add_event(&mut self, event: &Event<'_>) {
-        if let Some(id) = event.kind.id() {
-            let identity = fingerprint(Key::new(&event.customer).hash(), event.kind.event_type(), id);
-            if !self.seen.insert(identity) {
-                self.duplicates += 1;
-                return;
-            }
-        }
+    fn push(&mut self, event: &Event<'_>, topic: u16) {
         let identity = identity(&event.customer, self.erased.get(event.customer.as_ref()).copied().unwrap_or(0));
-        let row =
-            Row { time: event.time, customer: intern(&mut self.customers, &identity), what: self.what(&event.kind) };
+        let customer = intern(&mut self.customers, &identity);
+        let row = Row { time: event.time, customer, topic, what: self.what(&event.kind) };
         self.rows.push(row);
+    }
+
+    fn remember(&mut self, event: &Event<'_>, identity: u64) {
+        self.remembered.push((event.time, event.kind.event_type(), identity));
     }
 
     fn what(&mut self, kind: &Kind<'_>) -> What {
@@ -239,41 +204,60 @@ impl History {
     }
 
     /// As [`History::apply`], and tells of silent customers, in the order of the instants; of nobody who was erased.
-    pub fn apply_telling(
-        mut self,
-        spec: Arc<Spec>,
-        mut progress: impl FnMut(u64),
-        mut tell: impl FnMut(&Alert),
-    ) -> Engine {
-        if !self.rows.is_sorted_by_key(|row| row.time) {
-            self.rows.sort_by_key(|row| row.time);
-        }
+    pub fn apply_telling(mut self, spec: Arc<Spec>, progress: impl FnMut(u64), mut tell: impl FnMut(&Alert)) -> Engine {
         let mut engine = Engine::new(spec);
-        for (i, row) in self.rows.iter().enumerate() {
-            // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
-            engine.apply(0, &self.event(row));
-            if i % 4096 == 0 {
-                progress(i as u64);
-                self.tell(&mut engine, &mut tell);
-            }
-        }
-        self.tell(&mut engine, &mut tell);
-        for (customer, &times) in &self.erased {
-            for before in 0..times {
-                engine.erase(&identity(customer, before));
-            }
-        }
+        self.apply_to(&mut engine, progress, Some(&mut tell));
         engine
     }
 
-    fn tell(&self, engine: &mut Engine, tell: &mut impl FnMut(&Alert)) {
-        for mut alert in engine.release(&Allowance::ALL) {
-            let (customer, erasures) = alert.customer.split_once('\0').unwrap_or((&alert.customer, "0"));
-            if self.erased.get(customer).is_none_or(|times| erasures == times.to_string()) {
-                alert.customer = customer.to_owned();
-                tell(&alert);
+    /// Without anybody to tell, alerts stay with the engine.
+    fn apply_to(
+        &mut self,
+        engine: &mut Engine,
+        mut progress: impl FnMut(u64),
+        mut tell: Option<&mut dyn FnMut(&Alert)>,
+    ) {
+        self.seen = HashSet::default();
+        if !self.rows.is_sorted_by_key(|row| row.time) {
+            self.rows.sort_by_key(|row| row.time);
+        }
+        let renamed = self.renamed();
+        for (i, row) in self.rows.iter().enumerate() {
+            let mut event = self.event(row);
+            if let Some(name) = renamed.get(&row.customer) {
+                event.customer = Cow::Borrowed(name);
+            }
+            // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
+            engine.apply(usize::from(row.topic), &event);
+            if i % 4096 == 0 {
+                progress(i as u64);
+                tell.iter_mut().for_each(|tell| release(engine, tell));
             }
         }
+        tell.iter_mut().for_each(|tell| release(engine, tell));
+        progress(self.rows.len() as u64);
+        for (customer, &times) in &self.erased {
+            for before in 0..times {
+                engine.erase(&former(customer, before));
+            }
+        }
+    }
+
+    /// Those of whom some were erased: who is there in the end bears the id, the others before something else.
+    fn renamed(&self) -> HashMap<u32, String, Hasher> {
+        let place = |identity: &str| self.customers.get_index_of(identity).map(place_number);
+        let names = |customer: &str, times: u32| {
+            let former = (0..times).map(|before| (identity(customer, before).into_owned(), former(customer, before)));
+            let last = (identity(customer, times).into_owned(), customer.to_owned());
+            former.chain([last]).collect::<Vec<_>>()
+        };
+        let all = self.erased.iter().flat_map(|(customer, &times)| names(customer, times));
+        all.filter_map(|(identity, name)| Some((place(&identity)?, name))).collect()
+    }
+
+    #[cfg(test)]
+    fn events(&self) -> impl Iterator<Item = Event<'_>> {
+        self.rows.iter().map(|row| self.event(row))
     }
 
     fn event(&self, row: &Row) -> Event<'_> {
@@ -311,6 +295,16 @@ impl History {
     }
 }
 
+/// Tells of silent customers, save those who were erased later on.
+fn release(engine: &mut Engine, tell: &mut dyn FnMut(&Alert)) {
+    engine.release(&Allowance::ALL).iter().filter(|alert| !alert.customer.contains('\0')).for_each(tell);
+}
+
+/// The name under which a customer is applied who was erased later on; the byte 0 keeps it apart from every id.
+fn former(customer: &str, erased: u32) -> String {
+    format!("{customer}\0{erased}\0")
+}
+
 /// A customer id after that many erasures of it; the byte 0 keeps it apart from every id in the files.
 fn identity(customer: &str, erased: u32) -> Cow<'_, str> {
     match erased {
@@ -338,6 +332,7 @@ mod tests {
     use crate::engine::spec::{RollingSpec, WindowId};
     use crate::engine::zone::Zone;
     use crate::event::DAY;
+    use crate::source::files::Layout;
 
     fn spec() -> Arc<Spec> {
         Arc::new(Spec {
@@ -379,9 +374,9 @@ mod tests {
              bad,c-1,yesterday,5.00,EUR\n",
             Layout::Csv,
         );
-        assert_eq!((history.len(), history.duplicates, history.lines), (4, 1, 7));
-        assert_eq!(history.examples[0].line, 7);
-        assert_eq!(history.rejected, BTreeMap::from([(Reason::InvalidTime, 1)]));
+        assert_eq!((history.len(), history.tally.duplicates, history.tally.lines), (4, 1, 7));
+        assert_eq!(history.tally.examples[0].line, 7);
+        assert_eq!(history.tally.rejected, BTreeMap::from([(Reason::InvalidTime, 1)]));
         let mut engine = history.apply(spec(), |_| {});
         let figures = engine.figures(WindowId::Rolling(0), Time::parse("2026-03-05T12:00:00Z").unwrap()).unwrap();
         assert_eq!((figures.parts.orders, figures.parts.new), (4, 1));
@@ -397,7 +392,7 @@ mod tests {
              {\"type\":\"wish\"}\n",
             Layout::Ndjson,
         );
-        assert_eq!((history.unknown, history.lines), (1, 5));
+        assert_eq!((history.tally.unknown, history.tally.lines), (1, 5));
         let mut engine = history.apply(spec(), |_| {});
         assert_eq!(engine.tracked_customers(), 1);
         let figures = engine.figures(WindowId::Rolling(0), Time::clamped(DAY)).unwrap();

@@ -167,6 +167,7 @@ impl Partition {
             topics: vec![topic("orders"), topic("sessions")],
             store: self.store.id().into(),
             since: ORIGIN,
+            written: ORIGIN,
         }
     }
 

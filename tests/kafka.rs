@@ -5,6 +5,8 @@
 mod alerts;
 #[path = "kafka/bad_input.rs"]
 mod bad_input;
+#[path = "kafka/bootstrap.rs"]
+mod bootstrap;
 #[path = "kafka/chaos.rs"]
 mod chaos;
 #[path = "kafka/common.rs"]
@@ -13,6 +15,8 @@ mod common;
 mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
+#[path = "kafka/going_back.rs"]
+mod going_back;
 #[path = "kafka/letters.rs"]
 mod letters;
 #[path = "kafka/outages.rs"]

@@ -38,7 +38,7 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 90;
 
 /// Verbs that documents may name before they exist.
-const PLANNED_VERBS: [&str; 3] = ["bootstrap", "checkpoint", "rewind"];
+const PLANNED_VERBS: [&str; 0] = [];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_retentiond");
 

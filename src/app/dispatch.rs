@@ -129,7 +129,7 @@ pub struct Dispatcher<C: GroupClient> {
     /// Partitions that begin, until they are assigned.
     beginning: BTreeSet<Partition>,
     /// Engines that were loaded and not yet begun with.
-    loaded: BTreeMap<Partition, (Life, Box<Engine>, Box<Manifest>)>,
+    loaded: BTreeMap<Partition, (Box<Engine>, Box<Manifest>)>,
     files: BTreeMap<Partition, Files>,
     /// The ids of the source topics when a partition was taken over.
     ids: BTreeMap<Partition, Vec<String>>,
@@ -277,6 +277,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 // Every commit waits for its answer.
                 Polled::Uncommitted => {}
                 Polled::Trouble(text) => self.trouble(text),
+                Polled::OutOfRange(at, text) => self.out_of_range(at, &text)?,
                 Polled::Fatal(error) => return Err(error),
             }
         }
@@ -341,6 +342,16 @@ impl<C: GroupClient> Dispatcher<C> {
             return Ok(());
         }
         self.pool.end(at, offset).map_err(gone)
+    }
+
+    /// The log does not hold what is to be read next: the partition stops, with every topic of it.
+    fn out_of_range(&mut self, at: TopicPartition, text: &str) -> Result<(), SourceError> {
+        warn!("{text}");
+        let Some(&life) = self.running.get(&at.partition) else { return Ok(()) };
+        self.step(protocol::Event::OutOfRange { partition: at.partition, life })?;
+        // Nothing more of it is to be fetched, nor to be thrown away.
+        let read: Vec<_> = self.read.iter().filter(|read| read.partition == at.partition).copied().collect();
+        self.client.pause(&read)
     }
 
     fn trouble(&mut self, text: String) {

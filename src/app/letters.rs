@@ -280,6 +280,7 @@ impl Replay {
                     }
                     Polled::Uncommitted => {}
                     Polled::Trouble(text) => tracing::warn!("{text}"),
+                    Polled::OutOfRange(_, text) => return Err(SourceError::Unavailable(text)),
                     Polled::Fatal(error) => return Err(error),
                 }
                 heard = Instant::now();

@@ -1,14 +1,17 @@
 //! Wiring and ordered shutdown: settings become threads, and a stop goes through them in the order of the data.
 
+mod anchors;
 pub mod blueprint;
+pub mod bootstrap;
 mod committer;
 mod dispatch;
 mod flood;
 pub mod letters;
+pub mod offline;
 mod outbox;
 mod pace;
 mod service;
 mod vault;
 mod webhook;
 
-pub use service::Daemon;
+pub use service::{Daemon, start};

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -15,15 +15,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::anchors::{Looks, look};
 use super::blueprint;
 use super::committer::{Committer, Means};
 use super::dispatch::{Dispatcher, Parts, Rules};
 use super::flood::FloodRules;
+use super::offline::open_store;
 use super::pace::Pace;
 use super::vault::{Answer, TopicIds, Vault};
 use super::webhook::{self, Courier};
+use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
-use crate::checkpoint::store::Store;
+use crate::checkpoint::store::{Store, StoreError};
 use crate::config::{self, Settings};
 use crate::engine::spec::Spec;
 use crate::http;
@@ -50,6 +53,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const STOP_BUDGET: Duration = Duration::from_secs(25);
 /// How long one question about the topics' ids may take.
 const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
+/// For how long an answer about them holds.
+const TOPIC_IDS_FRESH: Duration = Duration::from_secs(2);
 /// A file that is not finished after this long will never be.
 const UNFINISHED_FOR: Duration = Duration::from_secs(600);
 /// Bytes of dead letters that wait for their transaction at most before a cut is taken for them.
@@ -177,7 +182,9 @@ impl Source {
     fn run(self, pool: Pool<KafkaBatch>, reports: Receiver<Report<KafkaBatch>>) -> Result<(), SourceError> {
         let kafka = kafka_settings(&self.settings);
         let instance = self.settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default();
-        let store = self.open_store()?;
+        let Some(store) = self.open_store()? else {
+            return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
+        };
         let _lock = lock(&store, &format!("{}-{instance}", kafka.group_id))?;
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
@@ -192,6 +199,7 @@ impl Source {
             topics: kafka.topics.clone(),
             partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             topic_ids: self.topic_ids(&kafka),
+            looks: looks(kafka.clone()),
             answers: tell.clone(),
         });
         let (delivery, means) = self.means(&kafka, &instance);
@@ -283,10 +291,18 @@ impl Source {
         }
     }
 
-    fn open_store(&self) -> Result<Store, SourceError> {
-        let new_id = format!("{:016x}", rand::random::<u64>());
-        let opened = self.runtime.block_on(Store::open(&self.settings.checkpoint.url, &new_id));
-        opened.map_err(|error| SourceError::Configuration(error.to_string()))
+    /// Waits until the store can be opened; `None` when asked to stop meanwhile.
+    fn open_store(&self) -> Result<Option<Store>, SourceError> {
+        loop {
+            match self.runtime.block_on(open_store(&self.settings)) {
+                Ok(store) => return Ok(Some(store)),
+                Err(error) if is_lasting(&error) => return Err(SourceError::Configuration(error.to_string())),
+                Err(error) => self.trouble(error.to_string()),
+            }
+            if !matches!(self.source_stops.recv_timeout(RETRY_AFTER), Err(RecvTimeoutError::Timeout)) {
+                return Ok(None);
+            }
+        }
     }
 
     /// How cuts are committed.
@@ -355,11 +371,18 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     Ok(Some(webhook::Plan { kafka, endpoint, letters, status: Arc::default() }))
 }
 
+/// Whether a person has to change something before the store can be opened. Everything else may be over soon.
+fn is_lasting(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Url(_) | StoreError::NotBuilt(_) | StoreError::Permission { .. } | StoreError::Identity { .. }
+    )
+}
+
 /// Keeps a second process from using a local store under the same name; the lock goes with the process.
 fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
     let Some(path) = store.url().strip_prefix("file://") else { return Ok(None) };
-    let name: String = instance.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let path = Path::new(path).join(format!("{name}.lock"));
+    let path = Path::new(path).join(format!("{}.lock", files::group_directory(instance)));
     let failed = |error: io::Error| SourceError::Configuration(format!("{}: {error}", path.display()));
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
@@ -377,22 +400,45 @@ fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
     }
 }
 
-/// Asks for the ids of the source topics, by a client of its own that is made once.
+/// Asks for the ids of the source topics, by a client of its own that is made once. Partitions that are taken over at
+/// once ask once.
 fn topic_ids(kafka: KafkaSettings) -> TopicIds {
-    let admin = std::sync::OnceLock::new();
+    type Answered = (KafkaAdmin, Instant, Vec<Option<String>>);
+    let known: Mutex<Option<Answered>> = Mutex::new(None);
     Arc::new(move || {
-        if admin.get().is_none() {
-            _ = admin.set(KafkaAdmin::new(&kafka)?);
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, at, ids)) = &*known
+            && at.elapsed() < TOPIC_IDS_FRESH
+        {
+            return Ok(ids.clone());
         }
-        match admin.get() {
-            Some(admin) => admin.topic_ids(TOPIC_IDS_WAIT),
-            None => Err(SourceError::Unavailable("no client for questions about topics".to_owned())),
-        }
+        let admin = match known.take() {
+            Some((admin, ..)) => admin,
+            None => KafkaAdmin::new(&kafka)?,
+        };
+        let ids = admin.topic_ids(TOPIC_IDS_WAIT)?;
+        *known = Some((admin, Instant::now(), ids.clone()));
+        Ok(ids)
+    })
+}
+
+/// Looks at records, by a client of its own that is made once.
+fn looks(kafka: KafkaSettings) -> Looks {
+    let known: Mutex<Option<KafkaAdmin>> = Mutex::new(None);
+    Arc::new(move |at, offset| {
+        let admin = {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*known {
+                Some(admin) => admin.clone(),
+                None => known.insert(KafkaAdmin::new(&kafka)?).clone(),
+            }
+        };
+        look(&admin, at, offset)
     })
 }
 
 /// What the consumer needs to know.
-pub(super) fn kafka_settings(settings: &Settings) -> KafkaSettings {
+pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
         config::Protocol::Classic => GroupProtocol::Classic,
         config::Protocol::Consumer => GroupProtocol::Consumer,
@@ -421,7 +467,9 @@ fn producer_options(settings: &Settings) -> impl Iterator<Item = (String, String
     settings.kafka.options.iter().filter(shared).map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-fn start(start: config::Start) -> Start {
+/// Where to begin, as the source knows it.
+#[must_use]
+pub fn start(start: config::Start) -> Start {
     match start {
         config::Start::Earliest => Start::Earliest,
         config::Start::Latest => Start::Latest,

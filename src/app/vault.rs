@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use super::anchors::{Looks, anchor, fits};
 use super::committer::Said;
 use crate::checkpoint::files::{self, LoadError, WrittenCut};
-use crate::checkpoint::manifest::{self, Anchor, Expected, Manifest, ManifestError, TopicEntry};
+use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
 use crate::checkpoint::protocol::{CommittedOffset, CommittedOffsets, CutId, Event, Identity, Life, LoadFailure};
 use crate::checkpoint::store::{Store, StoreError};
@@ -17,7 +18,7 @@ use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::event::wall_clock;
 use crate::source::{GroupHandle, Partition, SourceError, Start, TopicIndex, TopicPartition};
-use crate::worker::{LastRecord, Taken};
+use crate::worker::Taken;
 
 /// How long one question to the group may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -70,6 +71,8 @@ pub struct Vault {
     pub partitions: i32,
     /// Their ids now.
     pub topic_ids: TopicIds,
+    /// What stands in the log where a record was.
+    pub looks: Looks,
     /// To the poll loop.
     pub answers: Sender<Answer>,
 }
@@ -129,21 +132,56 @@ impl Vault {
 
     /// Loads the state that a manifest names.
     pub fn load(self: &Arc<Self>, partition: Partition, life: Life, named: ManifestRef) {
-        self.spawn(move |vault| match vault.runtime.block_on(vault.load_state(&named)) {
-            Ok((engine, manifest)) => Answer::Loaded(partition, life, Box::new(engine), Box::new(manifest)),
-            Err(error) => {
+        self.spawn(move |vault| {
+            let failed = |failure| Answer::Event(Event::LoadFailed { partition, life, failure });
+            let not_loaded = |error: &dyn std::fmt::Display| {
                 warn!("the state of partition {} is not loaded: {error}", partition.0);
-                let failure = failure(&named.name, &error);
-                Answer::Event(Event::LoadFailed { partition, life, failure })
+            };
+            match vault.runtime.block_on(vault.read_manifest(&named)).map(|manifest| vault.is_same_log(&manifest)) {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return failed(LoadFailure::LogDiffers),
+                Ok(Err(error)) => {
+                    not_loaded(&error);
+                    return failed(LoadFailure::Unavailable);
+                }
+                Err(error) => {
+                    not_loaded(&error);
+                    return failed(failure(&named.name, &error));
+                }
+            }
+            match vault.runtime.block_on(vault.load_state(&named)) {
+                Ok((engine, manifest)) => Answer::Loaded(partition, life, Box::new(engine), Box::new(manifest)),
+                Err(error) => {
+                    not_loaded(&error);
+                    failed(failure(&named.name, &error))
+                }
             }
         });
     }
 
-    /// The protocol compares what the manifest belongs to, so here everything is as the manifest says.
-    async fn load_state(&self, named: &ManifestRef) -> Result<(Engine, Manifest), LoadError> {
+    async fn read_manifest(&self, named: &ManifestRef) -> Result<Manifest, LoadError> {
         let directory = files::group_directory(&self.group);
         let text = self.store.get(&format!("{directory}/{}", named.name)).await?;
-        let manifest = Manifest::decode(&text, named)?;
+        Ok(Manifest::decode(&text, named)?)
+    }
+
+    /// Whether the last record applied of every topic is still where it was, as far as it is there at all.
+    fn is_same_log(&self, manifest: &Manifest) -> Result<bool, SourceError> {
+        for at in self.siblings(Partition(manifest.origin.partition)) {
+            let name = &self.topics[usize::from(at.topic.0)];
+            let topic = manifest.origin.topics.iter().find(|topic| topic.name == *name);
+            if let Some(anchor) = topic.and_then(|topic| topic.anchor.as_ref())
+                && !fits(anchor, (self.looks)(at, anchor.offset)?)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The protocol compares what the manifest belongs to, so here everything is as the manifest says.
+    async fn load_state(&self, named: &ManifestRef) -> Result<(Engine, Manifest), LoadError> {
+        let manifest = self.read_manifest(named).await?;
         let id = |name: &String| manifest.origin.topics.iter().find(|topic| topic.name == *name)?.id.clone();
         let expected = Expected {
             group: self.group.clone(),
@@ -188,6 +226,7 @@ impl Vault {
                 topics: vault.topics.iter().enumerate().map(entry).collect(),
                 store: vault.store.id().to_owned(),
                 since,
+                written: wall_clock().millis(),
             };
             let written =
                 files::write_cut(&vault.store, &vault.spec, origin, &taken.cut, before.as_ref(), rand::random());
@@ -271,15 +310,6 @@ fn offsets(committed: Vec<Option<crate::source::Committed>>) -> CommittedOffsets
         metadata: String::from_utf8(committed.metadata).unwrap_or_default(),
     };
     committed.into_iter().map(|committed| committed.map(offset)).collect()
-}
-
-fn anchor(last: LastRecord) -> Anchor {
-    Anchor {
-        offset: last.offset,
-        leader_epoch: last.stamp.leader_epoch.unwrap_or(-1),
-        time: last.stamp.time.unwrap_or(-1),
-        hash: format!("{:016x}", last.hash),
-    }
 }
 
 fn failure(manifest: &str, error: &LoadError) -> LoadFailure {

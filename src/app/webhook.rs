@@ -329,6 +329,8 @@ impl<'a, C: GroupClient> Session<'a, C> {
                     self.told = Some(text);
                 }
             }
+            // The next session begins with what the topic still holds.
+            Polled::OutOfRange(_, text) => return Err(SourceError::Unavailable(text)),
             Polled::Fatal(error) => return Err(error),
         }
         Ok(())

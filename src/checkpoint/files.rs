@@ -18,8 +18,8 @@ use super::sections::{self, SectionsError};
 use super::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
-use crate::engine::state::Cut;
 use crate::engine::state::restore::{RestoreError, Restorer};
+use crate::engine::state::{Cut, Scalars};
 
 /// How many files are fetched ahead of the one that is being decoded.
 const FETCHED_AHEAD: usize = 6;
@@ -166,11 +166,19 @@ pub fn encode(
         needs: cut.needs,
         files: live,
         definition: Definition::of(spec),
+        customers: cut.scalars.customers,
+        watermark: watermark(spec, &cut.scalars),
     };
     let (text, digest) = manifest.encode()?;
     let reference = ManifestRef { name: format!("{stem}.json"), digest };
     let superseded = superseded.into_iter().map(|file| file.name).collect();
     Ok(Encoded { files, manifest, reference, text, superseded })
+}
+
+/// The watermark of the partition in milliseconds: the smallest of its clock-driving topics that ever had an event.
+fn watermark(spec: &Spec, scalars: &Scalars) -> Option<i64> {
+    let driving = scalars.topics.iter().zip(&spec.topics).filter(|(_, drives)| **drives);
+    driving.filter_map(|(topic, _)| topic.watermark).min()
 }
 
 /// Writes an encoded cut: its files, then its manifest.

@@ -137,6 +137,9 @@ pub struct Origin {
     pub store: String,
     /// From when on silences are alerted, in milliseconds.
     pub since: i64,
+    /// The wall clock when it was written, in milliseconds; 0 where that was not noted yet.
+    #[serde(default)]
+    pub written: i64,
 }
 
 /// The manifest of a cut.
@@ -155,6 +158,12 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
     /// What was computed.
     pub definition: Definition,
+    /// How many customers the state has.
+    #[serde(default)]
+    pub customers: u64,
+    /// The watermark of the partition in milliseconds, once there is one.
+    #[serde(default)]
+    pub watermark: Option<i64>,
 }
 
 /// What the one who loads a state knows of it.
@@ -280,7 +289,7 @@ impl Manifest {
     /// # Errors
     /// See [`ManifestError`].
     pub fn check(&self, named: &ManifestRef, expected: &Expected) -> Result<(), ManifestError> {
-        let Origin { group, partition, partitions, topics, store, since: _ } = &self.origin;
+        let Origin { group, partition, partitions, topics, store, since: _, written: _ } = &self.origin;
         if (group, *partition) != (&expected.group, expected.partition) {
             let whose = |group: &str, partition: i32| format!("partition {partition} of the group {group}");
             return Err(ManifestError::Foreign {
@@ -332,6 +341,7 @@ mod tests {
                 topics: vec![topic],
                 store: "s-1".into(),
                 since: 0,
+                written: 0,
             },
             sequence: 1,
             needs: Needs::default(),
@@ -344,6 +354,8 @@ mod tests {
                 lifecycle: String::new(),
                 cohorts: String::new(),
             },
+            customers: 0,
+            watermark: None,
         }
     }
 

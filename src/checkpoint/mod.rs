@@ -10,8 +10,10 @@
 //! - [`manifest`]: which files belong together, and what of the log they hold. [`metadata`] is its name in a committed
 //!   offset, which is what makes it valid.
 //! - [`chain`]: which files are needed still. [`files`]: from a cut to its files, and from files to an engine.
+//! - [`catalogue`]: what the store holds of a group, for people.
 //! - [`store`]: where the files are; the only input and output here.
 
+pub mod catalogue;
 pub mod chain;
 pub mod files;
 pub mod manifest;

@@ -27,6 +27,17 @@ pub struct Store {
     directory: Option<PathBuf>,
 }
 
+/// A file as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name in the store.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written, by the clock of the store, epoch milliseconds.
+    pub modified: i64,
+}
+
 /// What [`IDENTITY`] holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +105,9 @@ pub enum StoreError {
         /// What the system says.
         why: String,
     },
+    /// There is no store there.
+    #[error("{0} holds no store: there is no store.json; let checkpoint.url lead to where the checkpoints are")]
+    Absent(String),
     /// The identity of the store cannot be read.
     #[error(
         "{url}: store.json is damaged; put it back as it was: {{\"version\":1,\"id\":\"<the id that the manifests name>\"}}"
@@ -120,13 +134,29 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn open(url: &str, new_id: &str) -> Result<Store, StoreError> {
-        let (objects, directory) = match url.split_once("://") {
-            Some(("file", path)) if path.starts_with('/') => open_directory(url, LocalPath::new(path))?,
-            Some(("s3" | "gs" | "az", _)) => (open_bucket(url)?, None),
-            _ => return Err(StoreError::Url(url.to_owned())),
-        };
+        let (objects, directory) = open_place(url)?;
         let mut store = Store { objects, id: String::new(), url: url.to_owned(), directory };
         store.id = store.identity(new_id).await?;
+        Ok(store)
+    }
+
+    /// Opens the store of a URL, to look at it: nothing is made or written.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn open_existing(url: &str) -> Result<Store, StoreError> {
+        if let Some(path) = url.strip_prefix("file://")
+            && !LocalPath::new(path).join(IDENTITY).exists()
+        {
+            return Err(StoreError::Absent(url.to_owned()));
+        }
+        let (objects, directory) = open_place(url)?;
+        let mut store = Store { objects, id: String::new(), url: url.to_owned(), directory };
+        let identity = store.get(IDENTITY).await.map_err(|error| match error {
+            StoreError::Missing { url, .. } => StoreError::Absent(url),
+            error => error,
+        })?;
+        store.id = store.read_identity(&identity)?;
         Ok(store)
     }
 
@@ -145,8 +175,13 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let identity: Identity = serde_json::from_slice(&found).map_err(|_| damaged())?;
-        if identity.version == 1 && is_word(&identity.id) { Ok(identity.id) } else { Err(damaged()) }
+        self.read_identity(&found)
+    }
+
+    fn read_identity(&self, found: &[u8]) -> Result<String, StoreError> {
+        let identity = serde_json::from_slice::<Identity>(found).ok();
+        let sound = identity.filter(|identity| identity.version == 1 && is_word(&identity.id));
+        sound.map(|identity| identity.id).ok_or_else(|| StoreError::Identity { url: self.url.clone() })
     }
 
     /// What tells this store from every other.
@@ -206,12 +241,40 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub async fn list(&self, directory: &str) -> Result<Vec<String>, StoreError> {
-        let prefix = self.path(directory)?;
-        let listed = self.objects.list_with_delimiter(Some(&prefix)).await;
-        let listed = listed.map_err(|error| self.explain(directory, error))?;
-        let mut names: Vec<_> = listed.objects.into_iter().map(|object| object.location.to_string()).collect();
+        Ok(self.list_stored(directory).await?.into_iter().map(|stored| stored.name).collect())
+    }
+
+    /// As [`Store::list`], with what else the listing tells.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn list_stored(&self, directory: &str) -> Result<Vec<Stored>, StoreError> {
+        let listed = self.list_level(directory).await?.objects;
+        let stored = |object: object_store::ObjectMeta| Stored {
+            name: object.location.to_string(),
+            bytes: object.size,
+            modified: object.last_modified.timestamp_millis(),
+        };
+        let mut stored: Vec<_> = listed.into_iter().map(stored).collect();
+        stored.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(stored)
+    }
+
+    /// The names of the directories in a directory, in order.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn directories(&self, directory: &str) -> Result<Vec<String>, StoreError> {
+        let prefixes = self.list_level(directory).await?.common_prefixes;
+        let mut names: Vec<_> = prefixes.into_iter().map(|prefix| prefix.to_string()).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    async fn list_level(&self, directory: &str) -> Result<object_store::ListResult, StoreError> {
+        let prefix = self.path(directory)?;
+        let listed = self.objects.list_with_delimiter(Some(&prefix)).await;
+        listed.map_err(|error| self.explain(directory, error))
     }
 
     /// Deletes what unfinished writes have left in a local directory, which nothing else shows or deletes.
@@ -279,6 +342,14 @@ fn explain_io(url: &str, name: &str, error: &io::Error) -> StoreError {
 }
 
 type Opened = (Arc<dyn ObjectStore>, Option<PathBuf>);
+
+fn open_place(url: &str) -> Result<Opened, StoreError> {
+    match url.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => open_directory(url, LocalPath::new(path)),
+        Some(("s3" | "gs" | "az", _)) => Ok((open_bucket(url)?, None)),
+        _ => Err(StoreError::Url(url.to_owned())),
+    }
+}
 
 fn open_directory(url: &str, path: &LocalPath) -> Result<Opened, StoreError> {
     std::fs::create_dir_all(path).map_err(|error| explain_io(url, "the directory", &error))?;

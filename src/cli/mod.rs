@@ -1,10 +1,13 @@
 //! The verbs, one file each.
 
+mod bootstrap;
+mod checkpoint;
 mod config;
 mod demo;
 mod dlq;
 mod explain;
 mod replay;
+mod rewind;
 mod run;
 mod simulate;
 mod table;
@@ -44,6 +47,13 @@ enum Verb {
     Dlq(dlq::Dlq),
     /// Tell what is known of one customer and why, through a running daemon.
     Explain(explain::Explain),
+    /// Build the first checkpoints from a history export, for topics that hold only the last days.
+    Bootstrap(bootstrap::Bootstrap),
+    /// Look at the checkpoints in the store.
+    #[command(subcommand_required = true)]
+    Checkpoint(checkpoint::Checkpoint),
+    /// Go back to an older checkpoint, offline and on purpose.
+    Rewind(rewind::Rewind),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
@@ -63,6 +73,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Replay(replay) => replay.run(),
         Verb::Dlq(dlq) => dlq.run(),
         Verb::Explain(explain) => explain.run(),
+        Verb::Bootstrap(bootstrap) => bootstrap.run(),
+        Verb::Checkpoint(checkpoint) => checkpoint.run(),
+        Verb::Rewind(rewind) => rewind.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
         Verb::Config(config) => config.run(),
@@ -80,6 +93,11 @@ pub struct ConfigFile {
 impl ConfigFile {
     fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// The settings; without the secrets for a verb that talks to nobody.
+    fn load(&self, without_secrets: bool) -> Result<Settings, ConfigErrors> {
+        if without_secrets { self.load_without_secrets() } else { Settings::load(self.path(), std::env::vars()) }
     }
 
     /// The settings of a verb that talks to nobody: no file that holds a secret is opened.

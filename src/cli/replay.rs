@@ -23,11 +23,12 @@ use crate::event::{HOUR, REPORTING, Time, wall_clock};
 use crate::output::alerts;
 use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
-use crate::replay::History;
+use crate::replay::{History, Tally};
 use crate::source::files;
 
 /// Compute the figures of event files: NDJSON in the native format, or CSV with the header
-/// `order_id,customer_id,time,amount,currency` (order_id optional, other columns are attributes); `.gz` and `.zst` too.
+/// `order_id,customer_id,time,amount,currency` (order_id optional, other columns are attributes), `.gz` and `.zst` too;
+/// or Parquet with such columns.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
     /// Event files, in the order in which copies of one event are told apart.
@@ -96,8 +97,8 @@ impl Replay {
     pub(super) fn run(self) -> Result<()> {
         let settings = self.config.load_without_secrets()?;
         let history = read(&self.files, &settings)?;
-        report_rejections(&history);
-        ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.lines);
+        report_rejections(&history.tally);
+        ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.tally.lines);
         let mut engine = apply(history, &settings, self.alerts.as_deref())?;
         report_unconverted(&mut engine);
         if self.series {
@@ -175,13 +176,13 @@ fn read(paths: &[PathBuf], settings: &Settings) -> Result<History> {
     Ok(history)
 }
 
-fn open(path: &Path, bar: &ProgressBar) -> std::io::Result<files::EventFile> {
+pub(super) fn open(path: &Path, bar: &ProgressBar) -> std::io::Result<files::EventFile> {
     let bar = bar.clone();
     files::open(path, move |file: File| bar.wrap_read(file))
 }
 
 /// Drawn on a terminal only.
-fn progress_bar(len: u64, template: &str) -> ProgressBar {
+pub(super) fn progress_bar(len: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(len)
         .with_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -281,21 +282,20 @@ fn report_unconverted(engine: &mut Engine) {
     }
 }
 
-fn report_rejections(history: &History) {
-    if history.duplicates > 0 {
-        warn!(duplicates = history.duplicates, "second copies were left out");
+pub(super) fn report_rejections(tally: &Tally) {
+    if tally.duplicates > 0 {
+        warn!(duplicates = tally.duplicates, "second copies were left out");
     }
-    if history.unknown > 0 {
-        warn!(events = history.unknown, "events of unknown types were passed over");
+    if tally.unknown > 0 {
+        warn!(events = tally.unknown, "events of unknown types were passed over");
     }
-    let rejected: u64 = history.rejected.values().sum();
+    let rejected: u64 = tally.rejected.values().sum();
     if rejected == 0 {
         return;
     }
-    for example in &history.examples {
+    for example in &tally.examples {
         warn!("{}, line {}: {}", example.path.display(), example.line, example.rejection);
     }
-    let reasons: Vec<_> =
-        history.rejected.iter().map(|(reason, count)| format!("{} {count}", reason.label())).collect();
-    warn!("{rejected} of {} line(s) were rejected: {}", history.lines, reasons.join(", "));
+    let reasons: Vec<_> = tally.rejected.iter().map(|(reason, count)| format!("{} {count}", reason.label())).collect();
+    warn!("{rejected} of {} line(s) were rejected: {}", tally.lines, reasons.join(", "));
 }

@@ -36,6 +36,8 @@ struct Topic {
 pub struct Clock {
     topics: Vec<Topic>,
     allowed_lateness: i64,
+    /// No event moves a watermark beyond this, while it is set.
+    ceiling: Time,
 }
 
 impl Clock {
@@ -43,7 +45,7 @@ impl Clock {
     #[must_use]
     pub fn new(drives: &[bool], allowed_lateness: i64) -> Clock {
         let topics = drives.iter().map(|&drives| Topic { watermark: None, drives, carries: [false; 2] }).collect();
-        Clock { topics, allowed_lateness }
+        Clock { topics, allowed_lateness, ceiling: Time::MAX }
     }
 
     /// Whether an event lies more than the allowed lateness behind the watermark of its own topic.
@@ -58,7 +60,13 @@ impl Clock {
     pub fn accept(&mut self, topic: usize, class: Class, time: Time) {
         let topic = &mut self.topics[topic];
         topic.carries[class as usize] = true;
-        topic.watermark = topic.watermark.max(Some(time));
+        topic.watermark = topic.watermark.max(Some(time.min(self.ceiling)));
+    }
+
+    /// Lets events move no watermark beyond `ceiling`, until the next call: what is known of later times comes from
+    /// elsewhere, and the topics will be read from there.
+    pub fn hold_at(&mut self, ceiling: Time) {
+        self.ceiling = ceiling;
     }
 
     /// Raises the watermark of a topic that is caught up and silent; never lowers it, never starts it. Returns whether
@@ -76,7 +84,7 @@ impl Clock {
     /// What has become of each topic.
     #[must_use]
     pub fn state(&self) -> Vec<TopicState> {
-        let Clock { topics, allowed_lateness: _ } = self;
+        let Clock { topics, allowed_lateness: _, ceiling: _ } = self;
         let state = |&Topic { watermark, drives: _, carries }: &Topic| TopicState {
             watermark: watermark.map(Time::millis),
             carries,
@@ -173,6 +181,18 @@ mod tests {
         assert_eq!(clock.watermark(), Some(at(700)), "a watermark never goes back");
         clock.raise(1, at(950));
         assert_eq!(clock.watermark(), Some(at(950)));
+    }
+
+    #[test]
+    fn a_held_clock_accepts_what_lies_behind_it() {
+        let mut clock = Clock::new(&[true], 100);
+        clock.hold_at(at(1_000));
+        clock.accept(0, Class::Orders, at(5_000));
+        assert_eq!(clock.watermark(), Some(at(1_000)));
+        assert!(!clock.is_too_late(0, at(900)) && clock.is_too_late(0, at(899)));
+        clock.hold_at(Time::MAX);
+        clock.accept(0, Class::Orders, at(5_000));
+        assert_eq!(clock.watermark(), Some(at(5_000)));
     }
 
     #[test]

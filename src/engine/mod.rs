@@ -63,7 +63,7 @@ use state::Written;
 use totals::{Totals, TotalsParts};
 use window::{Flow, Window};
 
-use crate::event::{Currency, Event, HOUR, Kind, Time};
+use crate::event::{Currency, Event, EventType, HOUR, Kind, Time};
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct Engine {
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
+    /// Whether everything since the very first order went in.
+    history_whole: bool,
     written: Written,
 }
 
@@ -162,6 +164,7 @@ impl Engine {
             first_event: None,
             first_order: None,
             folded_at: Time::MIN,
+            history_whole: false,
             spec,
         }
     }
@@ -386,6 +389,30 @@ impl Engine {
             self.written.note_change();
             self.decide();
         }
+    }
+
+    /// Lets events move no watermark beyond `ceiling`, until the next call; see [`Clock::hold_at`].
+    pub fn hold_clock_at(&mut self, ceiling: Time) {
+        self.clock.hold_at(ceiling);
+    }
+
+    /// Remembers an event that was applied without its id, so that a copy with its id is a duplicate.
+    pub fn remember(&mut self, kind: EventType, fingerprint: u64, time: Time) {
+        let class = if kind == EventType::Session { Class::Sessions } else { Class::Orders };
+        let clock = self.clock.of_class(class, time);
+        _ = self.dedup[class as usize].is_duplicate(fingerprint, clock, time);
+    }
+
+    /// Notes that everything since the very first order of the business is in.
+    pub fn note_whole_history(&mut self) {
+        self.written.note_change();
+        self.history_whole = true;
+    }
+
+    /// Whether [`Engine::note_whole_history`] was called, in this engine or the one it was restored from.
+    #[must_use]
+    pub fn history_whole(&self) -> bool {
+        self.history_whole
     }
 
     /// From when on a window has seen everything, if it was added to an engine that had seen some already: what is said

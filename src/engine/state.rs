@@ -116,6 +116,12 @@ pub struct Scalars {
     /// Silences. Version 1 of the format knows none.
     #[serde(default)]
     pub inactivity: inactivity::State,
+    /// How many customers have a record.
+    #[serde(default)]
+    pub customers: u64,
+    /// Whether everything since the very first order went in.
+    #[serde(default)]
+    pub history_whole: bool,
 }
 
 /// A currency as files hold it.
@@ -306,6 +312,7 @@ impl Engine {
             first_event,
             first_order,
             folded_at,
+            history_whole,
             written,
         } = self;
         let windows = window_ids(spec)
@@ -326,6 +333,8 @@ impl Engine {
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
             inactivity: inactivity.state(),
+            customers: customers.len() as u64,
+            history_whole: *history_whole,
         }
     }
 
@@ -383,6 +392,7 @@ impl Engine {
             first_event: _,
             first_order: _,
             folded_at: _,
+            history_whole: _,
             written: _,
         } = self;
         for (window, (key, _)) in windows.iter_mut().zip(&kept.windows).filter(|(_, (_, kept))| *kept) {

@@ -27,6 +27,7 @@ use crate::output::metrics::{self, Scrape};
 use crate::output::summary::{self, Background, DistributionSummary, RuleSummary, Summary};
 use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
+use crate::worker::WorkerStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
@@ -106,7 +107,16 @@ impl Shared {
     }
 
     fn background(&self, overview: &Overview) -> Background {
-        Background { data_begin: self.background.data_begin.or(overview.data_begin()), ..self.background }
+        self.background_of(&overview.status)
+    }
+
+    /// What the settings know, and what the partitions do where these say nothing.
+    fn background_of(&self, status: &WorkerStatus) -> Background {
+        Background {
+            data_begin: self.background.data_begin.or(status.data_begin()),
+            history_whole: self.background.history_whole || status.history_whole(),
+            ..self.background
+        }
     }
 }
 
@@ -273,8 +283,7 @@ async fn series(
     let now = status.now().ok_or_else(|| bad_question("there is no event yet".to_owned()))?;
     let panes = query.panes(&shared.spec, now).map_err(bad_question)?;
     let parts = shared.ask(move |workers| workers.series(panes.window, panes.from, panes.to)).await?;
-    let background =
-        Background { data_begin: shared.background.data_begin.or(status.data_begin()), ..shared.background };
+    let background = shared.background_of(&status);
     let answer = query.answer(&shared.spec, &background, panes, &parts).map_err(bad_question)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
 }

@@ -1,4 +1,4 @@
-//! Files of events: NDJSON or CSV, plain or compressed with gzip or Zstandard.
+//! Files of events: NDJSON or CSV, plain or compressed with gzip or Zstandard, or Parquet.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,6 +14,8 @@ pub enum Layout {
     Ndjson,
     /// A header row and one order a row.
     Csv,
+    /// Columns; read from the path, since it cannot be read from beginning to end.
+    Parquet,
 }
 
 /// An open file of events.
@@ -44,6 +46,7 @@ pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R
     let mut reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(1 << 18, decompressed));
     let layout = match stem.rsplit_once('.').map(|(_, ending)| ending) {
         Some("csv") => Layout::Csv,
+        Some("parquet" | "pq") if stem == name => Layout::Parquet,
         Some("ndjson" | "jsonl" | "json") => Layout::Ndjson,
         _ => sniff(reader.as_mut())?,
     };
@@ -51,7 +54,11 @@ pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R
 }
 
 fn sniff(reader: &mut dyn BufRead) -> io::Result<Layout> {
-    let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
+    let begin = reader.fill_buf()?;
+    if begin.starts_with(b"PAR1") {
+        return Ok(Layout::Parquet);
+    }
+    let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
     Ok(if first == Some(&b'{') { Layout::Ndjson } else { Layout::Csv })
 }
 

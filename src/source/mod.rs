@@ -131,6 +131,9 @@ pub enum Polled<B> {
     Lost(Vec<TopicPartition>),
     /// A [`LogClient::commit`] did not get through: what was told may have to be told again.
     Uncommitted,
+    /// The log does not hold the offset that is to be read next, and nothing more comes of this topic-partition; the text
+    /// says what to do.
+    OutOfRange(TopicPartition, String),
     /// Something is wrong and the client keeps trying, such as an unreachable broker.
     Trouble(String),
     /// Something is wrong that trying again cannot mend.

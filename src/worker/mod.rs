@@ -105,6 +105,8 @@ pub struct PartitionStatus {
     pub first_event: Option<Time>,
     /// Its earliest order.
     pub first_order: Option<Time>,
+    /// Whether it has everything since the very first order.
+    pub history_whole: bool,
     /// How many customers have a record.
     pub tracked_customers: usize,
     /// How many alerts and win-backs wait to leave.
@@ -127,6 +129,13 @@ impl WorkerStatus {
     #[must_use]
     pub fn now(&self) -> Option<Time> {
         self.partitions.iter().filter_map(|partition| partition.watermark).min()
+    }
+
+    /// Whether all partitions that hold events have everything since the very first order.
+    #[must_use]
+    pub fn history_whole(&self) -> bool {
+        let mut filled = self.partitions.iter().filter(|partition| partition.first_event.is_some()).peekable();
+        filled.peek().is_some() && filled.all(|partition| partition.history_whole)
     }
 
     /// From when on the data are there: the latest first event over the partitions that hold any.
@@ -345,6 +354,7 @@ impl Worker {
             topic_watermarks: topics.clone().map(|topic| engine.clock().topic_watermark(topic)).collect(),
             first_event: engine.first_event(),
             first_order: engine.first_order(),
+            history_whole: engine.history_whole(),
             tracked_customers: engine.tracked_customers(),
             waiting_alerts: engine.waiting_alerts(),
             state_bytes: engine.state_bytes(),

@@ -1,14 +1,18 @@
 //! A daemon's configuration over topics of its own, and what is expected of it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::cli::{self, Said};
 use crate::support::daemon::{Daemon, Launch};
 use crate::support::kafka::Broker;
 use crate::support::metrics::Metrics;
-use crate::support::{free_port, scratch, unique};
+use crate::support::{free_port, scratch, unique, wait_for};
 
 /// How long anything may take that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,15 +54,24 @@ impl Rig {
 
     /// How a replica with this name is started; on a port of its own, the same each time.
     pub fn launch(&self, instance: &str) -> Launch {
+        Launch::verb("run").config(self.config(instance)).http_port(free_port())
+    }
+
+    /// The store of a replica with this name, unless the environment says otherwise.
+    pub fn store(&self, instance: &str) -> PathBuf {
+        scratch().join("state").join(&self.group).join(instance)
+    }
+
+    /// The configuration of a replica with this name.
+    pub fn config(&self, instance: &str) -> String {
         let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, more } = self;
-        let state = scratch().join("state").join(group).join(instance);
         // The brokers decide about the other protocol's sessions.
         let session = if kafka.contains("consumer") {
             ""
         } else {
             "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\""
         };
-        let config = format!(
+        format!(
             r#"
 [kafka]
 brokers = "{brokers}"
@@ -80,9 +93,25 @@ url = "file://{}"
 interval = "{commit_every}"
 {more}
 "#,
-            state.display()
-        );
-        Launch::verb("run").config(config).http_port(free_port())
+            self.store(instance).display()
+        )
+    }
+
+    /// Runs another verb to its end, with the same configuration.
+    pub fn run(&self, instance: &str, args: &[&str]) -> Said {
+        let dir = tempfile::tempdir_in(scratch()).unwrap();
+        let path = dir.path().join("retentiond.toml");
+        fs::write(&path, self.config(instance)).unwrap();
+        let config = [OsStr::new("--config"), path.as_os_str()];
+        cli::run(args.iter().map(OsStr::new).chain(config))
+    }
+
+    /// As [`Rig::run`], again until the group has no members any more: a static one stays until its session times out.
+    pub fn run_on_empty_group(&self, instance: &str, args: &[&str]) -> Said {
+        wait_for("a group without members", PATIENCE, || {
+            let said = self.run(instance, args);
+            (!said.stderr.contains("has members")).then_some(said)
+        })
     }
 
     /// Whether everything that lies in the source topics is committed.

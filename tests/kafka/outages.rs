@@ -179,3 +179,21 @@ fn of_two_replicas_with_one_name_the_older_gives_way_and_another_store_is_not_be
     wait_for("the store to be noticed", PATIENCE, || newer.get("/readyz").1.contains("checkpoint.url").then_some(()));
     assert_eq!(newer.get("/readyz").0, 503);
 }
+
+#[test]
+fn a_store_that_is_not_there_yet_is_waited_for() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 2);
+    let sales = first_sales(500);
+    publish(broker, &rig.orders, &sales);
+    let place = tempfile::tempdir_in(scratch()).unwrap();
+    // A file where the directory should be stops root too, whom permissions do not.
+    let mount = place.path().join("mount");
+    std::fs::write(&mount, "").unwrap();
+    let url = format!("file://{}/state", mount.display());
+    let mut daemon = rig.launch("only").env("RETENTIOND__CHECKPOINT__URL", &url).start();
+    wait_for_reason(&mut daemon, "cannot be opened");
+    std::fs::remove_file(&mount).unwrap();
+    wait_for_figures(&mut daemon, &sales);
+}

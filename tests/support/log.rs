@@ -137,7 +137,7 @@ pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants
         let file = EventFile { path: "log".into(), layout: Layout::Ndjson, reader };
         let mut history = History::default();
         history.read(file, &decoder, Time::MAX).expect("the history can be read");
-        assert!(history.rejected.is_empty(), "lines were rejected: {:?}", history.examples);
+        assert!(history.tally.rejected.is_empty(), "lines were rejected: {:?}", history.tally.examples);
         history.apply(Arc::clone(&spec), |_| {})
     };
     let mut engines: Vec<Engine> = split(log, parts).into_iter().map(engine).collect();

@@ -203,7 +203,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 next
             }
             Origin::Loaded => {
-                let Some((_, mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
+                let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
                 info!("partition {} goes on with the state of {customers} customers", partition.0);
@@ -421,7 +421,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 Answer::Loaded(partition, life, engine, manifest) => {
                     let (belongs, next) = self.vault.belongs_to(&manifest);
                     self.sweep_older(&manifest);
-                    self.loaded.insert(partition, (life, engine, manifest));
+                    self.loaded.insert(partition, (engine, manifest));
                     self.step(Event::Loaded { partition, life, manifest: belongs, next })?;
                 }
                 Answer::Said(said) => self.said(said)?,

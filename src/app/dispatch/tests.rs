@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::app::anchors::Look;
 use crate::app::committer::Means;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
@@ -146,6 +147,7 @@ impl Member {
             topics: topics.clone(),
             partitions: PARTITIONS,
             topic_ids: Arc::new(|| Ok(vec![Some("one".into()), Some("two".into())])),
+            looks: Arc::new(|_, _| Ok(Look::Gone)),
             answers: tell.clone(),
         });
         let broker = world.broker.clone();

@@ -153,8 +153,9 @@ impl fmt::Display for Reason {
                  `retentiond rewind` to go back to an older checkpoint"
             ),
             Reason::LogTruncated => f.write_str(
-                "the log no longer holds the record that was applied last but another in its place: it was truncated \
-                 (an unclean leader election?); use `retentiond rewind` to a checkpoint before that",
+                "the log no longer holds the record that was applied last but ends before it or has another in its \
+                 place: it was truncated (an unclean leader election?), or it is another cluster's; let kafka.brokers \
+                 lead to the former one, or use `retentiond rewind` to a checkpoint before that",
             ),
             Reason::OffsetOutOfRange => f.write_str(
                 "the next offset lies outside the log: its records were deleted before they were read, or the log was \

@@ -113,6 +113,8 @@ impl Restorer {
             first_order,
             folded_at,
             inactivity,
+            customers: _,
+            history_whole,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
@@ -126,6 +128,7 @@ impl Restorer {
         engine.first_order = first_order.map(Time::clamped);
         engine.folded_at = Time::clamped(folded_at);
         engine.inactivity.resume(&spec.inactivity, inactivity, &engine.clock);
+        engine.history_whole = history_whole;
         let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
         let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
         let now = engine.clock.newest().map(|newest| newest.plus(1));

@@ -9,6 +9,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::errors;
 use super::ffi::{Failure, Handle};
 use super::handle::KafkaHandle;
+use super::reader::{Glimpse, glimpse};
 use super::settings::{KafkaSettings, Role};
 use super::topics::TopicNames;
 use crate::source::{Committed, GroupHandle, SourceError, Start, TopicPartition};
@@ -36,6 +37,7 @@ impl GroupState {
 pub struct KafkaAdmin {
     client: KafkaHandle,
     group: CString,
+    settings: KafkaSettings,
 }
 
 impl KafkaAdmin {
@@ -48,7 +50,8 @@ impl KafkaAdmin {
         let handle = Handle::new(settings.configuration(Role::Outsider)?).map_err(wrong)?;
         let group = CString::new(settings.group_id.as_str());
         let group = group.map_err(|_| wrong("kafka.group_id contains a zero byte".to_owned()))?;
-        Ok(KafkaAdmin { client: KafkaHandle { handle, names: TopicNames::new(&settings.topics)? }, group })
+        let client = KafkaHandle { handle, names: TopicNames::new(&settings.topics)? };
+        Ok(KafkaAdmin { client, group, settings: settings.clone() })
     }
 
     /// Who is in the group.
@@ -124,6 +127,20 @@ impl KafkaAdmin {
             Some(Err(failure)) => Err(errors::failed(doing, &failure)),
             None => Err(SourceError::Unavailable(format!("{doing}: no answer within {wait:?}"))),
         }
+    }
+
+    /// Up to `limit` committed records of each topic-partition from an offset on; none where the offset lies outside
+    /// the log. By a client of its own, so that many may look at once.
+    ///
+    /// # Errors
+    /// When the records do not come within `wait`.
+    pub fn glimpse(
+        &self,
+        from: &[(TopicPartition, i64)],
+        limit: usize,
+        wait: Duration,
+    ) -> Result<BTreeMap<TopicPartition, Vec<Glimpse>>, SourceError> {
+        glimpse(&self.settings, from, limit, wait)
     }
 
     /// The id of each source topic, in their order: another one after a topic was deleted and created again. `None`

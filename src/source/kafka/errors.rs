@@ -22,15 +22,6 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
     match failure.code {
         code if is_fenced(code) => Polled::Fatal(fenced(&text)),
         Code::Fatal => fatal(failure),
-        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => {
-            let from = if offset >= 0 { format!(" from offset {offset}") } else { String::new() };
-            Polled::Fatal(SourceError::Configuration(format!(
-                "{place}: cannot read on{from}: {text}. The records there are gone (deleted by retention, or the topic \
-                 was truncated or recreated), and skipping them would make every figure wrong. Let the topic keep its \
-                 records for longer than the longest outage and rebuild the state with `retentiond bootstrap`; after \
-                 a truncation, `retentiond rewind` to a checkpoint from before it"
-            )))
-        }
         Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented => {
             Polled::Fatal(SourceError::Configuration(format!(
                 "{place}: a record at or after offset {offset} cannot be read: {text}. The log is damaged, or \
@@ -54,6 +45,23 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
         )),
         _ => Polled::Trouble(format!("{place}: {text}")),
     }
+}
+
+/// Whether the log does not hold what is to be read next.
+pub(super) fn is_out_of_range(code: Code) -> bool {
+    matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation)
+}
+
+/// What is said where the log does not hold what is to be read next.
+pub(super) fn out_of_range(place: &str, offset: i64, failure: &Failure) -> String {
+    let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
+    let from = if offset >= 0 { format!(" from offset {offset}") } else { String::new() };
+    format!(
+        "{place}: cannot read on{from}: {text}. The records there are gone (deleted by retention, or the topic was \
+         truncated or recreated), and skipping them would make every figure wrong. Let the topic keep its records for \
+         longer than the longest outage and rebuild the state with `retentiond bootstrap`; after a truncation, \
+         `retentiond rewind` to a checkpoint from before it"
+    )
 }
 
 /// What a failure to do something comes to; `doing` begins the message.
@@ -137,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_position_is_fatal_and_names_topic_partition_offset_and_remedy() {
-        let Polled::Fatal(SourceError::Configuration(text)) = outcome(Code::AutoOffsetReset) else {
-            panic!("not a configuration error")
-        };
+    fn a_lost_position_names_topic_partition_offset_and_remedy() {
+        let failure = Failure { code: Code::AutoOffsetReset, text: "reason".to_owned() };
+        assert!(is_out_of_range(failure.code));
+        let text = out_of_range("topic \"orders\" partition 3", 42, &failure);
         for part in ["orders", "partition 3", "offset 42", "reason", "retentiond rewind"] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -148,7 +156,7 @@ mod tests {
 
     #[test]
     fn records_that_would_be_skipped_are_fatal() {
-        for code in [Code::BadMessage, Code::BadCompression, Code::MessageSizeTooLarge, Code::LogTruncation] {
+        for code in [Code::BadMessage, Code::BadCompression, Code::MessageSizeTooLarge] {
             assert!(matches!(outcome(code), Polled::Fatal(SourceError::Configuration(_))), "{code:?}");
         }
     }

@@ -9,6 +9,7 @@ mod ends;
 mod errors;
 mod ffi;
 mod handle;
+mod reader;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use self::ends::Ends;
 pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
+pub use self::reader::Glimpse;
 use self::settings::Role;
 pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
 use self::topics::{TopicCache, TopicNames};
@@ -258,7 +260,7 @@ impl KafkaClient {
 }
 
 /// Puts runs of messages together, one batch per topic-partition.
-fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
+fn gather(runs: Vec<Run>, names: &TopicNames, out: &mut Vec<Polled<KafkaBatch>>) {
     for run in runs {
         match run {
             Run::Records(at, batch) => {
@@ -268,6 +270,14 @@ fn gather(runs: Vec<Run>, out: &mut Vec<Polled<KafkaBatch>>) {
                 } else {
                     out.push(Polled::Records(at, batch));
                 }
+            }
+            Run::End(_) => {}
+            Run::Problem { topic: Some(topic), partition, offset, failure }
+                if errors::is_out_of_range(failure.code) =>
+            {
+                let place = format!("topic {topic:?} partition {partition}");
+                let text = errors::out_of_range(&place, offset, &failure);
+                out.extend(names.place(&topic, partition).map(|at| Polled::OutOfRange(at, text)));
             }
             Run::Problem { topic, partition, offset, failure } => {
                 let place = topic.map(|topic| format!("topic {topic:?} partition {partition}"));
@@ -303,7 +313,7 @@ impl LogClient for KafkaClient {
         }
         let notices = std::mem::take(&mut out);
         let runs = runs.into_iter().map(|run| self.unwrap_fatal(run)).collect();
-        gather(runs, &mut out);
+        gather(runs, self.topics.names(), &mut out);
         out.retain_mut(|polled| self.is_news(polled));
         if self.ends_seen.elapsed() >= ENDS_EVERY {
             self.reached_ends(&mut out);

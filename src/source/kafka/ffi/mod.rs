@@ -164,12 +164,17 @@ impl Handle {
 
     /// Joins the group and returns the queue on which everything arrives.
     pub fn subscribe(self: &Arc<Handle>, topics: &List) -> Result<Queue, Failure> {
+        let queue = self.consumer_queue()?;
         // SAFETY: a live client and a live list, which is copied.
-        unsafe {
-            result_of(rd::rd_kafka_poll_set_consumer(self.rk))?;
-            result_of(rd::rd_kafka_subscribe(self.rk, topics.0))?;
-        }
-        // SAFETY: a live client that is in a group; otherwise `rd_kafka_poll_set_consumer` had failed.
+        result_of(unsafe { rd::rd_kafka_subscribe(self.rk, topics.0) })?;
+        Ok(queue)
+    }
+
+    /// The queue on which everything arrives, without joining the group.
+    pub fn consumer_queue(self: &Arc<Handle>) -> Result<Queue, Failure> {
+        // SAFETY: a live client.
+        result_of(unsafe { rd::rd_kafka_poll_set_consumer(self.rk) })?;
+        // SAFETY: a live client with a group id; otherwise `rd_kafka_poll_set_consumer` had failed.
         Ok(unsafe { Queue::from_raw(rd::rd_kafka_queue_get_consumer(self.rk), Arc::clone(self)) })
     }
 

@@ -25,7 +25,14 @@ unsafe impl Send for Queue {}
 /// One or more consecutive messages of one topic-partition, or one that tells of something else.
 pub(in super::super) enum Run {
     Records(TopicPartition, KafkaBatch),
-    Problem { topic: Option<String>, partition: i32, offset: i64, failure: Failure },
+    /// Only of a client that asked for it; see [`super::super::ends`] for why a member of a group does not.
+    End(TopicPartition),
+    Problem {
+        topic: Option<String>,
+        partition: i32,
+        offset: i64,
+        failure: Failure,
+    },
 }
 
 impl Queue {
@@ -98,7 +105,7 @@ impl KafkaBatch {
                     run.fill(ptr::null_mut()); // the new batch owns them now
                     out.push(Run::Records(at, KafkaBatch { messages, handle: Arc::clone(&self.handle) }));
                 }
-                Head::Problem(problem) => out.push(problem),
+                Head::Other(run) => out.push(run),
             }
             start += length;
         }
@@ -122,14 +129,15 @@ impl KafkaBatch {
                 };
                 (1 + (start + 1..self.messages.len()).take_while(same).count(), Head::Records(at))
             }
-            (code, _) => (1, Head::Problem(problem(first, code))),
+            (Code::PartitionEOF, Some(at)) => (1, Head::Other(Run::End(at))),
+            (code, _) => (1, Head::Other(problem(first, code))),
         }
     }
 }
 
 enum Head {
     Records(TopicPartition),
-    Problem(Run),
+    Other(Run),
 }
 
 fn problem(message: &rd::rd_kafka_message_t, code: Code) -> Run {

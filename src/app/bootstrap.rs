@@ -1,0 +1,369 @@
+//! A first checkpoint of every partition from a history of events, committed where the topics go on with it.
+//!
+//! In this order: whether the group and the store are free, where the topics go on, whether they are partitioned as the
+//! configuration says, the files, an engine and a checkpoint of each partition, and the commit of all of them in one
+//! request. A crash before the commit leaves files that nothing names.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use super::anchors::{anchor, last_record};
+use super::blueprint;
+use super::offline::{Cluster, Standing};
+use crate::checkpoint::files;
+use crate::checkpoint::manifest::{Origin, TopicEntry};
+use crate::checkpoint::metadata::Metadata;
+use crate::checkpoint::store::Store;
+use crate::config::{self, Settings};
+use crate::decode::{Decoded, Decoder};
+use crate::event::{Time, wall_clock};
+use crate::replay::History;
+use crate::source::kafka::Glimpse;
+use crate::source::partitioner::Partitioner;
+use crate::source::{SourceError, Start, TopicPartition};
+use crate::worker::LastRecord;
+
+/// How many records before and behind the seam are looked at, of every partition.
+const BEFORE: i64 = 100;
+const LOOKED_AT: usize = 300;
+/// How long looking at them may take.
+const LOOK_WAIT: Duration = Duration::from_secs(60);
+/// Of so many records in a hundred that are looked at the partition must be the right one.
+const FITTING_PERCENT: u64 = 99;
+
+/// Why nothing was built. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// Something of the group is there already.
+    #[error(
+        "{0}; a bootstrap would take its place: say so with --replace (checkpoints in the store stay for `retentiond \
+         rewind`), or choose another kafka.group_id"
+    )]
+    Taken(String),
+    /// The topics do not hold what came since.
+    #[error(
+        "topic {topic:?} partition {partition} begins with a record of {first}, after --until {until}: what came in \
+         between is in neither; use an export that reaches further, up to a time from which the topic holds everything"
+    )]
+    Gap {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The time of its first record.
+        first: Time,
+        /// Up to where the files are read.
+        until: Time,
+    },
+    /// The topics are partitioned otherwise.
+    #[error("{0}")]
+    Partitioner(String),
+    /// A thread ended before its time.
+    #[error("a thread that builds checkpoints ended before its time; this is a bug")]
+    Thread,
+}
+
+/// Where the topics go on, partition by partition.
+#[derive(Debug)]
+pub struct Seams {
+    /// The next offset of each source topic, by partition.
+    pub next: Vec<Vec<i64>>,
+    /// The last record before it, where there is one near.
+    last: BTreeMap<TopicPartition, LastRecord>,
+}
+
+/// The partitioner of the settings.
+#[must_use]
+pub fn partitioner(settings: &Settings) -> Partitioner {
+    match settings.kafka.partitioner {
+        config::Partitioner::Murmur2 => Partitioner::Murmur2,
+        config::Partitioner::Crc32 => Partitioner::Crc32,
+    }
+}
+
+/// Refuses where the group has committed something, or where the store holds checkpoints of it.
+///
+/// # Errors
+/// [`BootstrapError::Taken`], and whatever keeps cluster or store from answering.
+pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
+    let taken = cluster.standings()?.into_iter().find(|(_, standing)| *standing != Standing::Nothing);
+    if let Some((partition, _)) = taken {
+        let text = format!("the group {:?} has committed offsets of partition {partition}", cluster.group);
+        return Err(BootstrapError::Taken(text).into());
+    }
+    let directory = files::group_directory(&cluster.group);
+    if !store.directories(&directory).await?.is_empty() {
+        let text = format!("{} holds checkpoints of the group {:?}", store.url(), cluster.group);
+        return Err(BootstrapError::Taken(text).into());
+    }
+    Ok(())
+}
+
+/// Finds out where the topics go on with `overlap_from`, and looks at records there: they must be in the partitions that
+/// the partitioner says.
+///
+/// # Errors
+/// See [`BootstrapError`]; and when the brokers do not answer.
+pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<Seams> {
+    let all = cluster.all();
+    let starts = |start: Start| all.iter().map(|&at| (at, start)).collect::<Vec<_>>();
+    let next = cluster.offsets(&starts(Start::At(overlap_from.millis())))?;
+    let first = cluster.offsets(&starts(Start::Earliest))?;
+    let look_from: Vec<_> =
+        all.iter().zip(next.iter().zip(&first)).map(|(&at, (&next, &first))| (at, first.max(next - BEFORE))).collect();
+    let seen = cluster.admin.glimpse(&look_from, LOOKED_AT, LOOK_WAIT)?;
+    let mut last = BTreeMap::new();
+    for (at, (&next, &first)) in all.iter().zip(next.iter().zip(&first)) {
+        let records = seen.get(at).map_or(&[][..], Vec::as_slice);
+        last.extend(records.iter().rfind(|record| record.offset < next).map(|record| (*at, last_record(record))));
+        let begin = records.first().and_then(|record| Time::from_millis(record.stamp.time?).ok());
+        if let Some(begin) = begin.filter(|begin| first > 0 && next == first && *begin > until) {
+            let topic = cluster.topics[usize::from(at.topic.0)].clone();
+            return Err(BootstrapError::Gap { topic, partition: at.partition.0, first: begin, until }.into());
+        }
+    }
+    let decoders: Vec<_> =
+        settings.sources.values().map(|source| blueprint::decoder(settings, source.format)).collect();
+    let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
+    let mut sample = Sample { partitions, ..Sample::default() };
+    for (at, records) in &seen {
+        records.iter().for_each(|record| sample.add(&decoders[usize::from(at.topic.0)], *at, record));
+    }
+    sample.judge(partitioner(settings)).map_err(BootstrapError::Partitioner)?;
+    let topics = cluster.topics.len();
+    Ok(Seams { next: next.chunks(topics).map(<[i64]>::to_vec).collect(), last })
+}
+
+/// Records that were looked at.
+#[derive(Debug, Default)]
+struct Sample {
+    partitions: u32,
+    /// How many there were.
+    records: u64,
+    /// How many of them lie where each partitioner puts their customer.
+    fitting: [u64; Partitioner::ALL.len()],
+    /// How many have a key that is not the customer's id.
+    other_keys: u64,
+}
+
+impl Sample {
+    fn add(&mut self, decoder: &Decoder, at: TopicPartition, record: &Glimpse) {
+        let decoded = decoder.decode(record.key.as_deref(), record.payload.as_deref(), Time::MAX);
+        let customer = match &decoded {
+            Ok(Decoded::Event(event)) => event.customer.as_ref(),
+            Ok(Decoded::Erase(customer)) => customer.as_ref(),
+            Ok(Decoded::Unknown) | Err(_) => return,
+        };
+        self.records += 1;
+        self.other_keys += u64::from(record.key.as_deref() != Some(customer.as_bytes()));
+        for (fitting, partitioner) in self.fitting.iter_mut().zip(Partitioner::ALL) {
+            let partition = partitioner.partition(customer.as_bytes(), self.partitions);
+            *fitting += u64::from(i64::from(partition) == i64::from(at.partition.0));
+        }
+    }
+
+    fn fits(&self, partitioner: Partitioner) -> bool {
+        let fitting = self.fitting[partitioner as usize];
+        fitting * 100 >= self.records * FITTING_PERCENT
+    }
+
+    /// Whether customers lie where a partitioner puts them.
+    fn judge(&self, configured: Partitioner) -> Result<(), String> {
+        let (records, name) = (self.records, configured.name());
+        if records == 0 {
+            warn!("the topics hold no events near --until, so kafka.partitioner = {name:?} could not be checked");
+            return Ok(());
+        }
+        let wrong = records - self.fitting[configured as usize];
+        if self.fits(configured) {
+            if wrong > 0 {
+                warn!("{wrong} of {records} records are not where kafka.partitioner = {name:?} puts their customers");
+            }
+            return Ok(());
+        }
+        let found = format!(
+            "{wrong} of {records} records that were looked at are not in the partition where kafka.partitioner = {name:?} \
+             puts their customers, so history and topic of a customer would not meet"
+        );
+        let fitting = Partitioner::ALL.into_iter().find(|other| self.fits(*other));
+        Err(match fitting {
+            Some(other) => {
+                format!(
+                    "{found}. They are where {:?} puts them: write kafka.partitioner = {:?}",
+                    other.name(),
+                    other.name()
+                )
+            }
+            None if self.other_keys > 0 => format!(
+                "{found}. {} of them have another key than the customer's id, which is what has to decide: let the \
+                 producers use it as the key, or a topic in between",
+                self.other_keys
+            ),
+            None => format!(
+                "{found}. Neither do they lie where another known partitioner puts them: have partitions been added? Let \
+                 the producers use the one of the Java client, \"murmur2\", and a topic that was so from the beginning"
+            ),
+        })
+    }
+}
+
+/// What was built of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The partition.
+    pub partition: i32,
+    /// The name to commit.
+    pub metadata: Metadata,
+    /// The next offset of each source topic.
+    pub next: Vec<i64>,
+    /// How many customers there are.
+    pub customers: u64,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+/// What every partition is built with.
+pub struct Site<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The store.
+    pub store: &'a Store,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// Where the topics go on.
+    pub seams: &'a Seams,
+    /// The instant from which the topics are read.
+    pub overlap_from: Time,
+    /// Whether the files reach back to the very first order.
+    pub history_whole: bool,
+    /// Uploads run here.
+    pub runtime: Handle,
+}
+
+impl Site<'_> {
+    /// Builds and writes a checkpoint of every partition, as many at once as there are cores. `progress` is told how many
+    /// more events are applied.
+    ///
+    /// # Errors
+    /// When the store does not take a checkpoint; nothing is committed.
+    pub fn build(&self, histories: Vec<History>, progress: impl Fn(u64) + Sync) -> Result<Vec<Built>> {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(histories.len());
+        let left = Mutex::new(histories.into_iter().enumerate());
+        let take = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            let mut built = Vec::new();
+            while let Some((partition, history)) = take() {
+                built.push(self.build_one(partition, history, &progress)?);
+            }
+            Ok(built)
+        };
+        let all = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|_| Err(BootstrapError::Thread.into()))
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+        });
+        let mut built: Vec<Built> = all?.into_iter().flatten().collect();
+        built.sort_by_key(|built| built.partition);
+        Ok(built)
+    }
+
+    fn build_one(&self, partition: usize, history: History, progress: &(impl Fn(u64) + Sync)) -> Result<Built> {
+        let spec = Arc::new(blueprint::spec(self.settings));
+        let mut engine = history.found(Arc::clone(&spec), self.overlap_from, wall_clock(), progress);
+        if self.history_whole {
+            engine.note_whole_history();
+        }
+        let customers = engine.tracked_customers() as u64;
+        // `found` has noted a change, so there is one.
+        let cut = engine.cut().ok_or(BootstrapError::Thread)?;
+        drop(engine);
+        let next = self.seams.next[partition].clone();
+        let number = i32::try_from(partition).unwrap_or(i32::MAX);
+        let written = files::write_cut(self.store, &spec, self.origin(number, &next), &cut, None, rand::random());
+        let written = self.runtime.block_on(written).with_context(|| format!("partition {partition}"))?;
+        let metadata = Metadata::of(&written.reference);
+        Ok(Built { partition: number, metadata, next, customers, bytes: written.bytes })
+    }
+
+    fn origin(&self, partition: i32, next: &[i64]) -> Origin {
+        let cluster = self.cluster;
+        let topics = cluster.siblings(partition).into_iter().zip(next);
+        let entry = |(at, &offset): (TopicPartition, &i64)| TopicEntry {
+            name: cluster.topics[usize::from(at.topic.0)].clone(),
+            id: cluster.ids[usize::from(at.topic.0)].clone(),
+            offset,
+            anchor: self.seams.last.get(&at).copied().map(anchor),
+        };
+        let now = wall_clock().millis();
+        Origin {
+            group: cluster.group.clone(),
+            partition,
+            partitions: cluster.partitions,
+            topics: topics.map(entry).collect(),
+            store: self.store.id().to_owned(),
+            since: now,
+            written: now,
+        }
+    }
+}
+
+/// Commits what was built, for a group without members.
+///
+/// # Errors
+/// As [`Cluster::commit`].
+pub fn commit(cluster: &Cluster, built: &[Built]) -> Result<(), SourceError> {
+    let states: Vec<_> =
+        built.iter().map(|built| (built.partition, built.metadata.clone(), built.next.clone())).collect();
+    cluster.commit(&states)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Format;
+    use crate::source::{Partition, Stamp, TopicIndex};
+
+    /// Records of a hundred customers where a partitioner puts them, a few of them elsewhere; keyed by their ids or not.
+    fn sample(partitioner: impl Fn(&[u8]) -> u32, elsewhere: usize, keyed: bool) -> Sample {
+        let mut sample = Sample { partitions: 7, ..Sample::default() };
+        let decoder = Decoder::new(Format::Native, Vec::new());
+        for number in 0..100 {
+            let customer = format!("c-{number}");
+            let partition = partitioner(customer.as_bytes()) + u32::from(number < elsewhere);
+            let at = TopicPartition { topic: TopicIndex(0), partition: Partition((partition % 7).cast_signed()) };
+            let order = format!(r#"{{"type":"session","customer_id":"{customer}","time":1}}"#);
+            let record = Glimpse {
+                offset: 0,
+                key: keyed.then(|| customer.clone().into_bytes()),
+                payload: Some(order.into_bytes()),
+                stamp: Stamp { time: None, leader_epoch: None },
+            };
+            sample.add(&decoder, at, &record);
+        }
+        sample
+    }
+
+    #[test]
+    fn a_wrong_partitioner_is_told_from_the_right_one() {
+        for (right, wrong) in [(Partitioner::Murmur2, Partitioner::Crc32), (Partitioner::Crc32, Partitioner::Murmur2)] {
+            let by = |key: &[u8]| right.partition(key, 7);
+            assert_eq!(sample(by, 0, true).judge(right), Ok(()));
+            assert_eq!(sample(by, 1, true).judge(right), Ok(()), "one in a hundred is somebody's experiment");
+            assert!(sample(by, 2, true).judge(right).is_err());
+            let error = sample(by, 0, true).judge(wrong).unwrap_err();
+            assert!(error.contains(&format!("write kafka.partitioner = {:?}", right.name())), "{error}");
+        }
+        let error = sample(|_| 3, 0, false).judge(Partitioner::Murmur2).unwrap_err();
+        assert!(error.contains("100 of them have another key"), "{error}");
+        let error = sample(|_| 3, 0, true).judge(Partitioner::Murmur2).unwrap_err();
+        assert!(error.contains("partitions been added"), "{error}");
+        assert_eq!(Sample::default().judge(Partitioner::Crc32), Ok(()), "an empty topic tells nothing");
+    }
+}

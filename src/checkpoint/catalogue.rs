@@ -1,0 +1,133 @@
+//! What the store holds of a group, for those who look at it or go back in it: the manifests of each partition, whether
+//! their files are whole, and the files that no manifest names.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::digest;
+use super::files::group_directory;
+use super::manifest::{Manifest, ManifestError};
+use super::metadata::ManifestRef;
+use super::store::{Store, StoreError, Stored};
+
+/// A manifest in the store.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name within the directory of the group, and its whole digest.
+    pub reference: ManifestRef,
+    /// When it was written, epoch milliseconds.
+    pub written: i64,
+    /// What it says, where it can be read.
+    pub manifest: Result<Manifest, ManifestError>,
+}
+
+/// What the store holds of a partition.
+#[derive(Debug, Clone)]
+pub struct Shelf {
+    /// The partition.
+    pub partition: i32,
+    /// Its manifests, the newest first.
+    pub entries: Vec<Entry>,
+    /// Files that no readable manifest names, within the directory of the group: a crash left them, or a manifest that
+    /// named them is gone.
+    pub orphans: Vec<Stored>,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It has so many bytes, not those of the manifest.
+    Length(u64),
+    /// It has another digest than the manifest says.
+    Digest,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Missing => f.write_str("missing"),
+            Damage::Length(bytes) => write!(f, "damaged: it has {bytes} bytes"),
+            Damage::Digest => f.write_str("damaged: another digest"),
+        }
+    }
+}
+
+/// Looks at every partition of a group, in order.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn shelves(store: &Store, group: &str) -> Result<Vec<Shelf>, StoreError> {
+    let directory = group_directory(group);
+    let directories = store.directories(&directory).await?;
+    let number = |name: &String| name.rsplit('/').next()?.strip_prefix('p')?.parse::<i32>().ok();
+    let mut partitions: Vec<i32> = directories.iter().filter_map(number).collect();
+    partitions.sort_unstable();
+    let mut shelves = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        shelves.push(shelf(store, group, partition).await?);
+    }
+    Ok(shelves)
+}
+
+/// Looks at one partition of a group; empty when there is nothing of it.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn shelf(store: &Store, group: &str, partition: i32) -> Result<Shelf, StoreError> {
+    let directory = group_directory(group);
+    let within = |stored: Stored| {
+        let name = stored.name.strip_prefix(&format!("{directory}/")).map(str::to_owned);
+        name.map(|name| Stored { name, ..stored })
+    };
+    let listed = store.list_stored(&format!("{directory}/p{partition}")).await?;
+    let (manifests, mut orphans): (Vec<_>, Vec<_>) =
+        listed.into_iter().filter_map(within).partition(|stored| stored.name.ends_with(".json"));
+    let mut entries = Vec::with_capacity(manifests.len());
+    for stored in manifests {
+        match entry(store, &directory, &stored).await {
+            Ok(entry) => entries.push(entry),
+            // A running replica deletes what is old.
+            Err(StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let sequence = |entry: &Entry| entry.manifest.as_ref().map_or(0, |manifest| manifest.sequence);
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.written, sequence(entry))));
+    let named: BTreeSet<&str> = entries
+        .iter()
+        .filter_map(|entry| entry.manifest.as_ref().ok())
+        .flat_map(|manifest| manifest.files.iter().map(|file| file.name.as_str()))
+        .collect();
+    orphans.retain(|stored| !named.contains(stored.name.as_str()));
+    Ok(Shelf { partition, entries, orphans })
+}
+
+async fn entry(store: &Store, directory: &str, stored: &Stored) -> Result<Entry, StoreError> {
+    let text = store.get(&format!("{directory}/{}", stored.name)).await?;
+    let reference = ManifestRef { name: stored.name.clone(), digest: digest(&text) };
+    let manifest = Manifest::decode(&text, &reference);
+    let noted = manifest.as_ref().map_or(0, |manifest| manifest.origin.written);
+    let written = if noted > 0 { noted } else { stored.modified };
+    Ok(Entry { reference, written, manifest })
+}
+
+/// What is wrong with the files of a manifest, by their names; all of them are read.
+///
+/// # Errors
+/// See [`StoreError`].
+pub async fn damages(store: &Store, manifest: &Manifest) -> Result<Vec<(String, Damage)>, StoreError> {
+    let directory = group_directory(&manifest.origin.group);
+    let mut damages = Vec::new();
+    for file in &manifest.files {
+        let damage = match store.get(&format!("{directory}/{}", file.name)).await {
+            Ok(bytes) if bytes.len() as u64 != file.bytes => Some(Damage::Length(bytes.len() as u64)),
+            Ok(bytes) => (digest(&bytes) != file.digest).then_some(Damage::Digest),
+            Err(StoreError::Missing { .. }) => Some(Damage::Missing),
+            Err(error) => return Err(error),
+        };
+        damages.extend(damage.map(|damage| (file.name.clone(), damage)));
+    }
+    Ok(damages)
+}

@@ -1,0 +1,155 @@
+//! `retentiond bootstrap`: topics hold days, customers have years.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::ConfigFile;
+use super::replay::{open, progress_bar, report_rejections};
+use crate::app::blueprint;
+use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
+use crate::app::offline::{self, Cluster};
+use crate::config::{Format, Millis, Settings};
+use crate::event::{Time, wall_clock};
+use crate::replay::{Partitioned, Seam, Topics};
+
+/// How long to wait for the brokers.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Build the first checkpoint of every partition from a history export, and commit it where the topics go on with it.
+///
+/// The group must have no members. Events before --until count from the files, later ones from the topics; these are read
+/// from --until less --overlap on, by record time, and what both hold is taken once, by its id.
+#[derive(Debug, clap::Args)]
+pub struct Bootstrap {
+    /// Event files: NDJSON in the native format, CSV with the header of `retentiond replay` (both `.gz` and `.zst` too), or
+    /// Parquet with such columns. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
+    /// only source with `clock = false` and everything else to the first source that drives time.
+    #[arg(required = true, value_name = "HISTORY")]
+    history: Vec<String>,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Up to where the files hold everything, RFC 3339 or epoch milliseconds: later events count from the topics.
+    #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
+    until: Time,
+    /// How far before that the topics are read, for events that were late and clocks that differ.
+    #[arg(long, value_name = "SPAN", default_value = "1d", value_parser = Millis::parse)]
+    overlap: Millis,
+    /// The files do not reach back to the very first order: new, reactivated and returning customers stay incomplete.
+    #[arg(long)]
+    partial: bool,
+    /// Take the place of what the group has committed and of its checkpoints, which stay in the store.
+    #[arg(long)]
+    replace: bool,
+}
+
+impl Bootstrap {
+    pub(super) fn run(self) -> Result<()> {
+        let begun = Instant::now();
+        let settings = self.config.load(false)?;
+        let now = wall_clock();
+        ensure!(
+            self.until <= now,
+            "--until is {}, which is to come; the files cannot hold everything up to then",
+            self.until
+        );
+        let overlap_from = self.until.plus(-self.overlap.get());
+        let files = self.files(&settings)?;
+        let runtime = super::runtime()?;
+        let cluster = Cluster::reach(&settings, PATIENCE)?;
+        cluster.require_empty_group()?;
+        let store = runtime.block_on(offline::open_store(&settings))?;
+        if !self.replace {
+            runtime.block_on(require_new(&cluster, &store))?;
+        }
+        let seams = find_seams(&cluster, &settings, overlap_from, self.until)?;
+        let history = self.read(&files, &settings, &cluster, overlap_from)?;
+        report_rejections(&history.tally);
+        let tally = (history.len(), history.left, history.unidentified, history.tally.lines);
+        ensure!(!history.is_empty(), "no event before {} in {} line(s): nothing to begin with", self.until, tally.3);
+        let site = Site {
+            cluster: &cluster,
+            store: &store,
+            settings: &settings,
+            seams: &seams,
+            overlap_from,
+            history_whole: !self.partial,
+            runtime: runtime.handle().clone(),
+        };
+        let bar = progress_bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
+        let built = site.build(history.into_partitions(), |more| bar.inc(more))?;
+        bar.finish_and_clear();
+        commit(&cluster, &built)?;
+        let (events, left, unidentified, lines) = tally;
+        let customers: u64 = built.iter().map(|built| built.customers).sum();
+        let bytes: u64 = built.iter().map(|built| built.bytes).sum();
+        super::print(&format!(
+            "{events} of {lines} line(s) make the state of {customers} customer(s) in {} partition(s), {bytes} bytes, in \
+             {:.1} s.\nLeft to the topics: {left} event(s) from {} on, and {unidentified} without an id from {overlap_from} \
+             on.\nCommitted for the group {}; `retentiond run` goes on from there.",
+            built.len(),
+            begun.elapsed().as_secs_f64(),
+            self.until,
+            cluster.group
+        ));
+        Ok(())
+    }
+
+    /// The files, and which sources go on with them.
+    fn files(&self, settings: &Settings) -> Result<Vec<(PathBuf, Topics)>> {
+        let file = |text: &String| {
+            let (path, topics) = match text.split_once('=') {
+                Some((source, path)) if !Path::new(text).exists() => (path, of_source(settings, source)?),
+                _ => (text.as_str(), of_any(settings)),
+            };
+            ensure!(Path::new(path).is_file(), "{path}: there is no such file");
+            Ok((PathBuf::from(path), topics))
+        };
+        self.history.iter().map(file).collect()
+    }
+
+    fn read(
+        &self,
+        files: &[(PathBuf, Topics)],
+        settings: &Settings,
+        cluster: &Cluster,
+        overlap_from: Time,
+    ) -> Result<Partitioned> {
+        let bytes = files.iter().filter_map(|(path, _)| path.metadata().ok()).map(|file| file.len()).sum();
+        let bar = progress_bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
+        let decoder = blueprint::decoder(settings, Format::Native);
+        let customers = &settings.customers;
+        // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.
+        let memory = customers.dedup_for.get().max(customers.allowed_lateness.get());
+        let seam = Seam { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory) };
+        let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
+        let mut history = Partitioned::new(partitions, partitioner(settings), seam);
+        for (path, topics) in files {
+            let file = open(path, &bar).with_context(|| format!("{}: cannot be read", path.display()))?;
+            history.read(file, &decoder, *topics)?;
+        }
+        bar.finish_and_clear();
+        Ok(history)
+    }
+}
+
+fn of_source(settings: &Settings, name: &str) -> Result<Topics> {
+    let Some(place) = settings.sources.keys().position(|source| source == name) else {
+        let names: Vec<_> = settings.sources.keys().map(String::as_str).collect();
+        bail!("there is no source {name:?}; there are {}", names.join(", "));
+    };
+    let place = u16::try_from(place)?;
+    Ok(Topics { sessions: place, others: place })
+}
+
+fn of_any(settings: &Settings) -> Topics {
+    let sources = || (0_u16..).zip(settings.sources.values());
+    let driving = sources().find(|(_, source)| source.clock).map_or(0, |(place, _)| place);
+    let mut others = sources().filter(|(_, source)| !source.clock);
+    let sessions = match (others.next(), others.next()) {
+        (Some((place, _)), None) => place,
+        _ => driving,
+    };
+    Topics { sessions, others: driving }
+}

@@ -1,0 +1,236 @@
+//! Orders in Parquet: columns named as in a CSV header, of whatever type an export gives them.
+//!
+//! A cell becomes the text that would stand in CSV, so that one decoder knows what is right. Text is taken as it is,
+//! whole numbers as their digits (an amount in major units, a time in epoch milliseconds), decimals exactly, timestamps
+//! and dates as instants (UTC where they have no zone). Floating-point amounts, times and ids are refused: what was
+//! rounded when it was written cannot be read exactly.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::Path;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Date32Type, Date64Type, Decimal32Type, Decimal64Type, Decimal128Type, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef};
+use arrow_schema::{DataType, TimeUnit};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+
+use super::read::{HistoryFault, Sink};
+use crate::decode::{CsvColumns, Decoder};
+use crate::event::{DAY, SECOND, Time};
+
+/// The columns that figures are computed from; all others are attributes.
+const EXACT: [&str; 5] = ["order_id", "customer_id", "time", "amount", "currency"];
+/// How many rows are decoded at once.
+const BATCH_ROWS: usize = 8192;
+
+/// A column of a type that is not read.
+#[derive(Debug, thiserror::Error)]
+#[error("column {name} is of the type {found}; {remedy}")]
+pub(super) struct ColumnError {
+    name: String,
+    found: DataType,
+    remedy: &'static str,
+}
+
+/// Reads the rows of a file; `line` counts them.
+pub(super) fn read(
+    path: &Path,
+    line: &mut u64,
+    decoder: &Decoder,
+    latest: Time,
+    sink: Sink<'_>,
+) -> Result<(), HistoryFault> {
+    // What the writer says of Arrow types is passed over: dictionaries and views are read as plain text.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
+    let wanted = |name: &str| EXACT.contains(&name) || decoder.dimensions().iter().any(|dimension| dimension == name);
+    let fields = builder.schema().fields();
+    let chosen: Vec<usize> = (0..fields.len()).filter(|&place| wanted(fields[place].name())).collect();
+    for &place in &chosen {
+        check(fields[place].name(), fields[place].data_type())?;
+    }
+    let columns = CsvColumns::from_header(chosen.iter().map(|&i| fields[i].name().as_str()), decoder.dimensions())?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
+    let (mut text, mut cells) = (Vec::new(), Vec::<Range<usize>>::new());
+    for batch in builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
+            *line += 1;
+            text.clear();
+            cells.clear();
+            for column in batch.columns() {
+                let start = text.len();
+                write_cell(column, row, &mut text);
+                cells.push(start..text.len());
+            }
+            sink(*line, columns.decode(cells.iter().map(|cell| &text[cell.clone()]), latest));
+        }
+    }
+    Ok(())
+}
+
+fn check(name: &str, found: &DataType) -> Result<(), ColumnError> {
+    let error = |remedy| Err(ColumnError { name: name.to_owned(), found: found.clone(), remedy });
+    match found {
+        DataType::Float16 | DataType::Float32 | DataType::Float64 if EXACT.contains(&name) => {
+            error("what floating point has rounded cannot be read exactly: write it as DECIMAL, a whole number or text")
+        }
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale)
+            if *scale >= 0 =>
+        {
+            Ok(())
+        }
+        DataType::Utf8
+        | DataType::LargeUtf8
+        | DataType::Binary
+        | DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::UInt8
+        | DataType::UInt16
+        | DataType::UInt32
+        | DataType::UInt64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Date32
+        | DataType::Date64
+        | DataType::Timestamp(..) => Ok(()),
+        _ => error("write it as text, a number or a timestamp"),
+    }
+}
+
+/// Writes what would stand in CSV; nothing for null.
+fn write_cell(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+    if column.is_null(row) {
+        return;
+    }
+    macro_rules! plain {
+        ($kind:ty) => {
+            _ = write!(out, "{}", column.as_primitive::<$kind>().value(row))
+        };
+    }
+    macro_rules! millis {
+        ($kind:ty, $each:expr) => {{
+            let millis: i64 = $each(i64::from(column.as_primitive::<$kind>().value(row)));
+            _ = write!(out, "{millis}");
+        }};
+    }
+    match column.data_type() {
+        DataType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
+        DataType::LargeUtf8 => out.extend_from_slice(column.as_string::<i64>().value(row).as_bytes()),
+        DataType::Binary => out.extend_from_slice(column.as_binary::<i32>().value(row)),
+        DataType::Boolean => _ = write!(out, "{}", column.as_boolean().value(row)),
+        DataType::Int8 => plain!(Int8Type),
+        DataType::Int16 => plain!(Int16Type),
+        DataType::Int32 => plain!(Int32Type),
+        DataType::Int64 => plain!(Int64Type),
+        DataType::UInt8 => plain!(UInt8Type),
+        DataType::UInt16 => plain!(UInt16Type),
+        DataType::UInt32 => plain!(UInt32Type),
+        DataType::UInt64 => plain!(UInt64Type),
+        DataType::Float32 => plain!(Float32Type),
+        DataType::Float64 => plain!(Float64Type),
+        DataType::Decimal32(_, scale) => {
+            write_decimal(column.as_primitive::<Decimal32Type>().value(row).into(), *scale, out);
+        }
+        DataType::Decimal64(_, scale) => {
+            write_decimal(column.as_primitive::<Decimal64Type>().value(row).into(), *scale, out);
+        }
+        DataType::Decimal128(_, scale) => {
+            write_decimal(column.as_primitive::<Decimal128Type>().value(row), *scale, out);
+        }
+        DataType::Date32 => millis!(Date32Type, |days: i64| days.saturating_mul(DAY)),
+        DataType::Date64 => millis!(Date64Type, |millis: i64| millis),
+        DataType::Timestamp(unit, _) => match unit {
+            TimeUnit::Second => millis!(TimestampSecondType, |seconds: i64| seconds.saturating_mul(SECOND)),
+            TimeUnit::Millisecond => millis!(TimestampMillisecondType, |millis: i64| millis),
+            TimeUnit::Microsecond => millis!(TimestampMicrosecondType, |micros: i64| micros.div_euclid(1_000)),
+            TimeUnit::Nanosecond => millis!(TimestampNanosecondType, |nanos: i64| nanos.div_euclid(1_000_000)),
+        },
+        // Refused by `check`.
+        _ => {}
+    }
+}
+
+fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
+    let places = usize::from(scale.unsigned_abs());
+    let sign = if value < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", value.unsigned_abs(), width = places + 1);
+    let (whole, decimals) = digits.split_at(digits.len() - places);
+    let point = if places > 0 { "." } else { "" };
+    _ = write!(out, "{sign}{whole}{point}{decimals}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+    use parquet::arrow::ArrowWriter;
+
+    use super::super::History;
+    use super::*;
+    use crate::decode::Format;
+    use crate::source::files;
+
+    fn write(columns: Vec<(&str, ArrayRef)>) -> tempfile::TempPath {
+        let file = tempfile::Builder::new().suffix(".parquet").tempfile().unwrap();
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = ArrowWriter::try_new(file.reopen().unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        file.into_temp_path()
+    }
+
+    fn read(path: &Path) -> Result<History, super::super::HistoryError> {
+        let mut history = History::default();
+        let file = files::open(path, |file| file).unwrap();
+        history.read(file, &Decoder::new(Format::Native, vec!["channel".into()]), Time::MAX)?;
+        Ok(history)
+    }
+
+    fn columns(amount: ArrayRef) -> Vec<(&'static str, ArrayRef)> {
+        vec![
+            ("customer_id", Arc::new(Int64Array::from(vec![7, 8, 9]))),
+            ("time", Arc::new(TimestampMicrosecondArray::from(vec![1_000_001, 2_000_000, 3_000_000]))),
+            ("amount", amount),
+            ("currency", Arc::new(StringArray::from(vec![Some("EUR"), Some("EUR"), None]))),
+            ("channel", Arc::new(StringArray::from(vec!["web", "app", "web"]))),
+            ("colour", Arc::new(StringArray::from(vec!["red", "red", "red"]))),
+        ]
+    }
+
+    #[test]
+    fn columns_of_many_types_are_orders() {
+        let amount = Decimal128Array::from(vec![7_212, 5, 1]).with_precision_and_scale(12, 2).unwrap();
+        let history = read(&write(columns(Arc::new(amount)))).unwrap();
+        assert_eq!((history.len(), history.tally.lines), (2, 3));
+        assert!(history.tally.examples[0].rejection.to_string().contains("currency is missing"));
+        let events: Vec<_> = history.events().map(|event| (event.customer.into_owned(), event.time.millis())).collect();
+        assert_eq!(events, [("7".to_owned(), 1_000), ("8".to_owned(), 2_000)]);
+    }
+
+    #[test]
+    fn floating_point_is_refused_where_figures_are_exact() {
+        let error = read(&write(columns(Arc::new(Float64Array::from(vec![1.0, 2.0, 3.0]))))).unwrap_err().to_string();
+        assert!(error.contains("column amount is of the type Float64") && error.contains("DECIMAL"), "{error}");
+    }
+
+    #[test]
+    fn decimals_keep_every_digit() {
+        for (value, scale, text) in [(5, 2, "0.05"), (-7_212, 2, "-72.12"), (12, 0, "12"), (0, 3, "0.000")] {
+            let mut out = Vec::new();
+            write_decimal(value, scale, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! History up to an instant, dealt out to the partitions in which the topics go on with it.
+//!
+//! The topics are read on from a while before that instant, so that nothing is lost that arrived late or while the export
+//! was made. What both hold is taken once: an event with an id counts from the file, and the id is remembered, so that
+//! the topic's copy is a duplicate; an event without one counts from the topic, whose copy could not be told from it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{History, HistoryError, Tally, read};
+use crate::decode::{Decoded, Decoder, Rejection};
+use crate::engine::Engine;
+use crate::engine::spec::Spec;
+use crate::event::{Event, Kind, Time};
+use crate::source::files::EventFile;
+use crate::source::partitioner::Partitioner;
+
+/// Where the files end and the topics begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seam {
+    /// Events from here on are left to the topics.
+    pub until: Time,
+    /// The topics are read from here on, by record time.
+    pub overlap_from: Time,
+    /// Ids of events from here on are remembered.
+    pub remember_from: Time,
+}
+
+/// Which source topic brings what a file holds, by its place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topics {
+    /// Sessions.
+    pub sessions: u16,
+    /// Everything else.
+    pub others: u16,
+}
+
+/// The history of each partition.
+#[derive(Debug)]
+pub struct Partitioned {
+    partitions: Vec<History>,
+    partitioner: Partitioner,
+    seam: Seam,
+    /// Lines, rejections and duplicates over all partitions.
+    pub tally: Tally,
+    /// Events from the seam on, left to the topics.
+    pub left: u64,
+    /// Events without an id within the overlap, left to the topics.
+    pub unidentified: u64,
+}
+
+impl Partitioned {
+    /// No event yet.
+    #[must_use]
+    pub fn new(partitions: u32, partitioner: Partitioner, seam: Seam) -> Partitioned {
+        Partitioned {
+            partitions: (0..partitions).map(|_| History::default()).collect(),
+            partitioner,
+            seam,
+            tally: Tally::default(),
+            left: 0,
+            unidentified: 0,
+        }
+    }
+
+    /// Reads a file to its end.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub fn read(&mut self, file: EventFile, decoder: &Decoder, topics: Topics) -> Result<(), HistoryError> {
+        let path = file.path.clone();
+        let lines = read::read(file, decoder, Time::MAX, &mut |line, decoded| self.add(&path, line, topics, decoded))?;
+        self.tally.lines += lines;
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, line: u64, topics: Topics, decoded: Result<Decoded<'_>, Rejection>) {
+        match decoded {
+            Ok(Decoded::Event(event)) => self.add_event(topics, &event),
+            Ok(Decoded::Erase(customer)) => self.of(&customer).erase(&customer),
+            Ok(Decoded::Unknown) => self.tally.unknown += 1,
+            Err(rejection) => self.tally.reject(path, line, rejection),
+        }
+    }
+
+    fn of(&mut self, customer: &str) -> &mut History {
+        let partitions = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        let place = self.partitioner.partition(customer.as_bytes(), partitions);
+        &mut self.partitions[place as usize]
+    }
+
+    fn add_event(&mut self, topics: Topics, event: &Event<'_>) {
+        let seam = self.seam;
+        let topic = if matches!(event.kind, Kind::Session { .. }) { topics.sessions } else { topics.others };
+        let history = self.of(&event.customer);
+        // The first copy in file order counts, so one that is left to the topic rules the later ones out as well.
+        let Some(identity) = history.admit(event) else {
+            self.tally.duplicates += 1;
+            return;
+        };
+        if event.time >= seam.until {
+            self.left += 1;
+        } else if identity.is_none() && event.time >= seam.overlap_from {
+            self.unidentified += 1;
+        } else {
+            history.push(event, topic);
+            if let Some(identity) = identity.filter(|_| event.time >= seam.remember_from) {
+                history.remember(event, identity);
+            }
+        }
+    }
+
+    /// How many events count.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.partitions.iter().map(History::len).sum()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.partitions.iter().all(History::is_empty)
+    }
+
+    /// The history of each partition, by its number.
+    #[must_use]
+    pub fn into_partitions(self) -> Vec<History> {
+        self.partitions
+    }
+}
+
+impl History {
+    /// An engine that knows all of it and goes on with the topics at `overlap_from`: no watermark lies behind that, so
+    /// nothing that is read from there on is too late which would not have been. `progress` is told how many more events
+    /// are applied. Nobody is alerted of a silence that was due before `alerts_since`, unless the rules say otherwise.
+    pub fn found(
+        mut self,
+        spec: Arc<Spec>,
+        overlap_from: Time,
+        alerts_since: Time,
+        mut progress: impl FnMut(u64),
+    ) -> Engine {
+        let mut engine = Engine::new(spec);
+        engine.set_alerts_since(alerts_since);
+        engine.hold_clock_at(overlap_from);
+        let mut told = 0;
+        self.apply_to(
+            &mut engine,
+            |done| {
+                progress(done - told);
+                told = done;
+            },
+            None,
+        );
+        let mut remembered = std::mem::take(&mut self.remembered);
+        remembered.sort_unstable_by_key(|(time, ..)| *time);
+        for (time, kind, identity) in remembered {
+            engine.remember(kind, identity, time);
+        }
+        engine.hold_clock_at(Time::MAX);
+        // What is read from the topics begins at offsets that belong to this state, even to an empty one.
+        engine.note_progress();
+        engine
+    }
+}
