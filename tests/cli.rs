@@ -3,6 +3,8 @@
 
 #[path = "cli/currency.rs"]
 mod currency;
+#[path = "cli/notify.rs"]
+mod notify;
 #[path = "cli/openmetrics.rs"]
 mod openmetrics;
 mod support;

@@ -3,8 +3,10 @@
 pub mod blueprint;
 mod committer;
 mod dispatch;
+mod notify;
 mod outbox;
 mod service;
 mod vault;
 
+pub use notify::Manager;
 pub use service::Daemon;

@@ -4,7 +4,7 @@
 mod access;
 mod customers;
 mod definitions;
-mod health;
+pub mod health;
 mod routes;
 mod series;
 #[cfg(test)]
