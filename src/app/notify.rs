@@ -28,7 +28,12 @@ impl Manager {
     #[must_use]
     pub fn new(variable: impl Fn(&str) -> Option<String>, process: u32) -> Manager {
         let Some(name) = variable("NOTIFY_SOCKET") else { return Manager::default() };
-        let socket = address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address)));
+        let socket = address(&name).and_then(|address| {
+            let socket = UnixDatagram::unbound()?;
+            // A manager that does not listen must not hold the daemon up.
+            socket.set_nonblocking(true)?;
+            Ok((socket, address))
+        });
         let socket = socket.inspect_err(|error| warn!("NOTIFY_SOCKET is {name:?}: {error}; nobody is told")).ok();
         let ours = variable("WATCHDOG_PID").is_none_or(|id| id == process.to_string());
         let micros = variable("WATCHDOG_USEC").filter(|_| ours).and_then(|micros| micros.parse().ok());
@@ -115,6 +120,17 @@ mod tests {
             manager(&[("NOTIFY_SOCKET", name)]).serving();
         }
         manager(&[]).serving();
+    }
+
+    #[test]
+    fn a_manager_that_does_not_listen_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let _listener = UnixDatagram::bind(&path).unwrap();
+        let manager = manager(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        for _ in 0..10_000 {
+            manager.serving();
+        }
     }
 
     #[test]
