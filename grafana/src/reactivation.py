@@ -1,6 +1,6 @@
 """*Reactivation*: who falls silent, and who comes back."""
 
-from kit import COUNT, JOB, RATIO, WINDOW, WINDOWS, board, lines, meaningful, number, ratio, total, whole
+from kit import COUNT, JOB, MONEY, RATIO, WINDOW, WINDOWS, board, lines, meaningful, number, ratio, total, whole
 
 W = "retentiond_window_"
 
@@ -40,6 +40,27 @@ def flow():
     ]
 
 
+def campaign():
+    def lately(metric, by):
+        return f"sum by ({by}) (increase(retentiond_{metric}{{{JOB}}}[$__rate_interval]))"
+
+    return [
+        lines("Silences", "Customers who were found silent by a rule, of those who are alerted (treated) and of those who never are (holdout).", COUNT,
+              [(lately("inactivity_due_total", "rule, group"), "{{rule}} {{group}}")], bars=True),
+        lines("Alerts", "Alerts on the alert topic, by rule.", COUNT, [(lately("inactivity_alerts_total", "rule"), "{{rule}}")], bars=True),
+        lines("Alerts that wait", "Decided and not on the alert topic yet: until the next checkpoint, for quiet hours or for the limit a minute.", COUNT,
+              [(f"sum(retentiond_inactivity_alerts_waiting{{{JOB}}})", "waiting")], low=0),
+        lines("Won back", "Silences that an order ended in time, of the alerted and of those who never are.", COUNT,
+              [(lately("winbacks_total", "rule, group"), "{{rule}} {{group}}")], bars=True),
+        lines("Win-back rate", "Win-backs by silences over 30 days. What the alerts achieve is the distance between treated and holdout.", RATIO,
+              [(f"avg by (rule, group) (job_rule_group:retentiond_winbacks:ratio30d{{{JOB}}})", "{{rule}} {{group}}")], low=0),
+        lines("Revenue of win-backs", "What the orders brought that ended silences, by rule, group and currency.", MONEY,
+              [(lately("winback_revenue_total", "rule, group, currency"), "{{rule}} {{group}} {{currency}}")], bars=True),
+        lines("What alerts achieve", "How many more of the alerted come back than of those who never are, over 30 days; needs alerts.holdout.", RATIO,
+              [(f"avg by (rule) (job_rule:retentiond_winbacks:uplift30d{{{JOB}}})", "{{rule}}")], width=12),
+    ]
+
+
 def reasons():
     return [
         lines("Reactivated customers", "Customers who came back in the window after having been inactive at its start, beside those who were lost.", COUNT,
@@ -55,5 +76,5 @@ def dashboard():
         "Reactivation",
         "Who falls silent, who comes back, and what may be the reason.",
         [WINDOWS],
-        [("Now: $window", now()), ("Silence and return", flow()), ("What may be the reason", reasons())],
+        [("Now: $window", now()), ("Silence and return", flow()), ("Alerts and win-back", campaign()), ("What may be the reason", reasons())],
     )

@@ -47,6 +47,13 @@ active_for = "30d"
 name = "30d"
 period = "30d"
 active_for = "30d"
+[[inactivity]]
+name = "lapsing"
+after = "20d"
+[alerts]
+topic = "{}"
+backfill = true
+holdout = 0.2
 [clv]
 window = "30d"
 [time]
@@ -60,6 +67,7 @@ interval = "1s"
         broker.brokers(),
         unique("retentiond"),
         unique("dead-letters"),
+        unique("alerts"),
         rates.display()
     )
 }
