@@ -3,6 +3,8 @@
 
 #[path = "cli/currency.rs"]
 mod currency;
+#[path = "cli/notify.rs"]
+mod notify;
 #[path = "cli/openmetrics.rs"]
 mod openmetrics;
 mod support;
@@ -291,6 +293,9 @@ fn simulate_refuses_a_pace_that_is_none() {
         assert_refused(&run(["simulate", &format!("--rate={rate}")]), 1, &["--rate is "]);
     }
     assert_refused(&run(["simulate", "--rate", "fast"]), 2, &["--rate"]);
+    for share in ["-0.1", "1.5", "nan"] {
+        assert_refused(&run(["simulate", &format!("--slump={share}")]), 1, &["--slump is ", "from 0 to 1"]);
+    }
     assert_refused(&run(["simulate", "--option", "novalue"]), 2, &["NAME=VALUE"]);
 }
 

@@ -7,6 +7,7 @@ mod committer;
 mod dispatch;
 mod flood;
 pub mod letters;
+mod notify;
 pub mod offline;
 mod outbox;
 mod pace;
@@ -14,4 +15,5 @@ mod service;
 mod vault;
 mod webhook;
 
+pub use notify::Manager;
 pub use service::{Daemon, start};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::ConfigFile;
-use crate::app::Daemon;
+use crate::app::{Daemon, Manager};
 use crate::config::{Secret, Settings};
 use crate::http::Access;
 
@@ -20,8 +20,18 @@ impl Run {
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
             let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));
+            let manager = Manager::new(|name| std::env::var(name).ok(), std::process::id());
             let daemon = Daemon::start(settings, access).await?;
-            daemon.run_until(super::stop_requested_or_twice()).await
+            manager.serving();
+            let source = daemon.status();
+            let stop = async {
+                super::stop_requested_or_twice().await;
+                manager.stopping();
+            };
+            tokio::select! {
+                ended = daemon.run_until(stop) => ended,
+                () = manager.keep_alive(source) => Ok(()),
+            }
         });
         // A librdkafka call that hangs must not keep the process from ending.
         runtime.shutdown_background();

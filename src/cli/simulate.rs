@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::event::{DAY, Time, wall_clock};
 use crate::output::publisher::{Publisher, create_topics};
-use crate::shop::{Shop, ShopSettings};
+use crate::shop::{Crisis, Shop, ShopSettings};
 
 /// How often the pace is checked.
 const STEP: Duration = Duration::from_millis(20);
@@ -37,6 +37,12 @@ pub struct Simulate {
     /// When the shop opens, RFC 3339 [default: so that it ends now].
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     start: Option<Time>,
+    /// The share of customers who leave at once and without a word, so that churn rises; from 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    slump: Option<f64>,
+    /// How many days before the end they leave.
+    #[arg(long, value_name = "D", default_value_t = 30, requires = "slump")]
+    slump_days: u16,
     /// The topic for orders and everything but sessions.
     #[arg(long, default_value = "orders")]
     orders: String,
@@ -61,6 +67,9 @@ impl Simulate {
         if !self.rate.is_finite() || self.rate < 0.0 {
             bail!("--rate is {}; write 0 or more messages a second", self.rate);
         }
+        if self.slump.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            bail!("--slump is {}; write a share from 0 to 1", self.slump.unwrap_or_default());
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         if let Some(partitions) = self.partitions {
             let options = self.options.iter().cloned();
@@ -75,6 +84,7 @@ impl Simulate {
             initial_customers: self.customers,
             #[expect(clippy::cast_precision_loss, reason = "a rate")]
             customers_per_day: self.customers as f64 / 40.0,
+            crises: self.crises(end),
             ..ShopSettings::default()
         });
         let publisher = Publisher::new(&self.brokers, &self.orders, &self.sessions, self.options.iter().cloned())?;
@@ -82,6 +92,11 @@ impl Simulate {
         publisher.flush().with_context(|| format!("{sent} message(s) were queued"))?;
         info!(messages = sent, shop_time = %end, "the simulation is over");
         Ok(())
+    }
+
+    fn crises(&self, end: Time) -> Vec<Crisis> {
+        let at = end.plus(-i64::from(self.slump_days) * DAY);
+        self.slump.map(|share| Crisis { at, share, channel: None }).into_iter().collect()
     }
 
     fn publish(&self, shop: Shop, end: Time, publisher: &Publisher, stop: &mpsc::Receiver<()>) -> Result<u64> {

@@ -5,7 +5,7 @@ mod access;
 mod at_risk;
 mod customers;
 mod definitions;
-mod health;
+pub mod health;
 mod limit;
 mod routes;
 mod series;

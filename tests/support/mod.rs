@@ -85,7 +85,7 @@ pub fn scratch() -> &'static Path {
 }
 
 /// The last `lines` lines of a file, for a failure's message.
-fn tail(path: &Path, lines: usize) -> String {
+pub fn tail(path: &Path, lines: usize) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
