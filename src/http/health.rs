@@ -34,6 +34,8 @@ pub struct Readiness {
     pub ready: bool,
     /// What is missing, if anything.
     pub reasons: Vec<String>,
+    /// Records not applied yet; `null` until the end of everything that is read is known.
+    pub lag_events: Option<i64>,
 }
 
 impl Readiness {
@@ -55,7 +57,8 @@ impl Readiness {
         }
         reasons.extend(unfinished(source));
         reasons.extend(behind(source, topics));
-        Readiness { ready: reasons.is_empty(), reasons }
+        let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
+        Readiness { ready: reasons.is_empty(), reasons, lag_events }
     }
 }
 

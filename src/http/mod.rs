@@ -5,6 +5,7 @@ mod access;
 mod customers;
 mod definitions;
 mod health;
+mod page;
 mod routes;
 mod series;
 #[cfg(test)]
