@@ -5,15 +5,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tracing::warn;
 
-use super::{ConfigFile, table};
+use super::{ConfigFile, progress, table};
 use crate::app::blueprint;
 use crate::config::{Format, Millis, Settings};
 use crate::engine::axis::Pane;
@@ -158,7 +157,7 @@ impl Replay {
 
 fn read(paths: &[PathBuf], settings: &Settings) -> Result<History> {
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
-    let bar = progress_bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
+    let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
     let decoder = blueprint::decoder(settings, Format::Native);
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut history = History::default();
@@ -175,16 +174,8 @@ fn open(path: &Path, bar: &ProgressBar) -> std::io::Result<files::EventFile> {
     files::open(path, move |file: File| bar.wrap_read(file))
 }
 
-/// Drawn on a terminal only.
-fn progress_bar(len: u64, template: &str) -> ProgressBar {
-    let bar = ProgressBar::new(len)
-        .with_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
-}
-
 fn apply(history: History, settings: &Settings) -> Engine {
-    let bar = progress_bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
+    let bar = progress::bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
     let engine = history.apply(Arc::new(blueprint::replay_spec(settings)), |done| bar.set_position(done));
     bar.finish_and_clear();
     engine

@@ -21,6 +21,7 @@ impl Run {
         let outcome = runtime.block_on(async {
             let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));
             let daemon = Daemon::start(settings, access).await?;
+            tokio::spawn(super::progress::follow(daemon.status()));
             daemon.run_until(super::stop_requested_or_twice()).await
         });
         // A librdkafka call that hangs must not keep the process from ending.

@@ -267,7 +267,7 @@ function drawCohorts() {
       const cell = cells[age];
       if (!cell) return h("td", { class: "size" }, "");
       const part = read(cell) / most, open = age === cells.length - 1;
-      return h("td", { class: `${part > .5 ? "dark" : ""}${open ? " open" : ""}`, "--share": `${Math.round(100 * part)}%`, title: `${whole.format(cell.ordering_customers)} of ${whole.format(cell.customers)} ordered, ${whole.format(cell.orders)} orders${open ? "; this month is not over" : ""}` }, text(read(cell)));
+      return h("td", { class: `${part > .7 ? "dark" : ""}${open ? " open" : ""}`, "--share": `${Math.round(100 * part)}%`, title: `${whole.format(cell.ordering_customers)} of ${whole.format(cell.customers)} ordered, ${whole.format(cell.orders)} orders${open ? "; this month is not over" : ""}` }, text(read(cell)));
     }))));
 }
 
@@ -284,7 +284,6 @@ function drawStages() {
     const cells = stage === "prospect" ? [h("td", { colspan: "3" }, whole.format(of(stage, "none") ?? 0))]
       : statuses.map(status => h("td", {}, of(stage, status) === undefined ? NOTHING : whole.format(of(stage, status))));
     const bar = h("div", { class: "stack", "--size": `${100 * total(row) / most}%` }, statuses.map(status => h("i", { class: colour[status], "--part": of(stage, status) ?? 0 })));
-    if (stage === "prospect") cells[0].style.border = "";
     return [h("tr", {}, head, cells), h("tr", { "aria-hidden": "true" }, h("td", { colspan: "4", class: "line" }, bar))];
   }));
 }
@@ -298,9 +297,9 @@ function drawSegments(view) {
   select.value = chosen;
   const rows = all.filter(one => one.dimension === chosen && (one.end_customers || one.start_customers || one.orders)).sort((a, b) => b.end_customers - a.end_customers);
   if (!changed("segments", [rows, page.currency])) return;
-  const more = rows.length - 20, worst = Math.max(...rows.map(one => one.churn_ratio ?? 0), 1e-9);
+  const more = rows.length - 20;
   at("segments").replaceChildren(...rows.slice(0, 20).map(one => h("tr", {}, h("th", { scope: "row" }, one.value), h("td", {}, whole.format(one.end_customers)),
-    h("td", { class: one.complete ? "" : "unsure" }, h("span", { class: "meter", "aria-hidden": "true" }, h("i", { "--size": `${100 * (one.churn_ratio ?? 0) / worst}%` })), one.churn_ratio === null ? NOTHING : share.format(one.churn_ratio)),
+    h("td", { class: one.complete ? "" : "unsure" }, h("span", { class: "meter", "aria-hidden": "true" }, h("i", { "--size": `${100 * (one.churn_ratio ?? 0)}%` })), one.churn_ratio === null ? NOTHING : share.format(one.churn_ratio)),
     h("td", {}, one.repeat_ratio === null ? NOTHING : share.format(one.repeat_ratio)), h("td", {}, page.currency ? money(one.currencies[page.currency]?.revenue ?? "0", code(page.currency), true) : NOTHING))),
     ...(more > 0 ? [h("tr", {}, h("th", { scope: "row" }, `and ${more} more`), h("td", { colspan: "4" }))] : []));
 }
