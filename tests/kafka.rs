@@ -9,6 +9,8 @@ mod common;
 mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
+#[path = "kafka/logs.rs"]
+mod logs;
 #[path = "kafka/outages.rs"]
 mod outages;
 mod support;

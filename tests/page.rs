@@ -130,7 +130,7 @@ fn changes_and_curves_are_those_of_the_series() {
     browser.on(SCREENS[0]);
     let summary = shop.get("api/v1/summary");
     let as_of = summary["as_of"].as_str().unwrap();
-    for (name, before) in [("30d", 30 * 86_400_000_i64), ("month", 0)] {
+    for (name, figure, before) in [("30d", "repeat_ratio", 30 * 86_400_000_i64), ("month", "orders", 0)] {
         browser.open(&shop.url(&format!("#{name}")), "");
         browser.wait(DRAWN);
         let now = retentiond::event::Time::parse(as_of).unwrap().millis();
@@ -138,15 +138,17 @@ fn changes_and_curves_are_those_of_the_series() {
         let then = if before > 0 { json!(now - before) } else { json!("2026-03-09T12:00:00Z") };
         let then = then.as_str().map_or_else(|| then.to_string(), str::to_owned);
         let point = |at: &str| {
-            let path = format!("api/v1/series?window={name}&figure=repeat_ratio&from={at}&to={at}");
+            let path = format!("api/v1/series?window={name}&figure={figure}&from={at}&to={at}");
             shop.get(&path)["points"][0][1].as_f64().unwrap()
         };
         let (now, then) = (point(&now.to_string()), point(&then));
-        let change = browser.eval("document.querySelector('[data-figure=repeat_ratio] .change').innerText");
+        let change = browser.eval(&format!("document.querySelector('[data-figure={figure}] .change').innerText"));
         let change = change.as_str().unwrap();
         assert!(now != then && (now > then) == change.contains('▲'), "{name}: {change:?}, {then} to {now}");
         let size = number(change).unwrap();
-        assert!((size - 100.0 * (now - then).abs()).abs() <= 0.051, "{name}: {change:?}, {then} to {now}");
+        // Of ratios in points, of counts in percent of what it was.
+        let exact = 100.0 * (now - then).abs() / if figure == "orders" { then } else { 1.0 };
+        assert!((size - exact).abs() <= 0.051, "{name}: {change:?}, {then} to {now}");
     }
     browser.eval("document.querySelector('[data-figure=orders]').click()");
     let bars = browser.eval("document.querySelectorAll('#curve .column').length");

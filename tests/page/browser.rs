@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -151,14 +151,22 @@ impl Browser {
 
     /// Opens a page, with a script that runs before its own.
     pub fn open(&mut self, url: &str, before: &str) {
+        // By way of an empty page, since another fragment alone would load nothing.
+        self.navigate("about:blank");
         let script = self.call("Page.addScriptToEvaluateOnNewDocument", &json!({"source": before}));
+        self.navigate(url);
+        self.call("Page.removeScriptToEvaluateOnNewDocument", &script);
+    }
+
+    fn navigate(&mut self, url: &str) {
         self.loaded = false;
         let opened = self.call("Page.navigate", &json!({"url": url}));
         assert!(opened["errorText"].is_null(), "{url}: {opened}");
+        let end = Instant::now() + PATIENCE;
         while !self.loaded {
+            assert!(Instant::now() < end, "{url} is not loaded");
             self.next();
         }
-        self.call("Page.removeScriptToEvaluateOnNewDocument", &script);
     }
 
     /// Looks at the page on another screen.
