@@ -281,7 +281,7 @@ function drawStages() {
   const colour = { active: "active", at_risk: "risk", lapsed: "lapsed", none: "none" };
   at("stage-rows").replaceChildren(...list.flatMap(row => {
     const [stage, name, meaning, statuses] = row, head = h("th", { scope: "row" }, name, h("small", {}, meaning));
-    const cells = stage === "prospect" ? [h("td", { colspan: "3" }, whole.format(of(stage, "none") ?? 0))]
+    const cells = stage === "prospect" ? [h("td", { colspan: "3", class: "start" }, `${whole.format(of(stage, "none") ?? 0)} without an order`)]
       : statuses.map(status => h("td", {}, of(stage, status) === undefined ? NOTHING : whole.format(of(stage, status))));
     const bar = h("div", { class: "stack", "--size": `${100 * total(row) / most}%` }, statuses.map(status => h("i", { class: colour[status], "--part": of(stage, status) ?? 0 })));
     return [h("tr", {}, head, cells), h("tr", { "aria-hidden": "true" }, h("td", { colspan: "4", class: "line" }, bar))];
