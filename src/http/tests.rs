@@ -321,9 +321,9 @@ fn a_series_shows_one_figure_over_time() {
     assert_eq!(
         both["points"],
         json!([
-            ["2026-04-24T23:00:00.000Z", 1, true],
-            ["2026-04-25T23:00:00.000Z", 2, true],
-            ["2026-04-26T22:00:00.000Z", 2, true]
+            ["2026-04-24T23:00:00.000Z", 0, true],
+            ["2026-04-25T23:00:00.000Z", 1, true],
+            ["2026-04-26T22:00:00.000Z", 1, true]
         ])
     );
     let years = "/api/v1/series?window=30d&figure=orders&from=2024-01-01T00:00:00Z&step_seconds=604800";
