@@ -19,6 +19,8 @@ mod figures;
 mod going_back;
 #[path = "kafka/letters.rs"]
 mod letters;
+#[path = "kafka/logs.rs"]
+mod logs;
 #[path = "kafka/outages.rs"]
 mod outages;
 mod support;

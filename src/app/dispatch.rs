@@ -6,6 +6,7 @@
 //! its state.
 
 mod durable;
+mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
+
+use journal::Journal;
 
 use super::committer::Committer;
 use super::flood::{Flood, FloodRules, Flooded};
@@ -152,6 +155,7 @@ pub struct Dispatcher<C: GroupClient> {
     held: bool,
     cut_begun: Option<Instant>,
     checkpoints: Checkpoints,
+    journal: Journal,
     ending: Option<Ending>,
     status: watch::Sender<SourceStatus>,
     latency: Latency,
@@ -210,6 +214,7 @@ impl<C: GroupClient> Dispatcher<C> {
             held: false,
             cut_begun: None,
             checkpoints: Checkpoints::default(),
+            journal: Journal::default(),
             ending: None,
             status,
             latency: Latency::default(),
@@ -229,6 +234,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let outcome = loop {
             if !closing && !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
                 closing = true;
+                info!("reading ends; what was read is applied and committed");
                 if let Err(error) = self.close_group() {
                     break Err(error);
                 }
@@ -251,6 +257,7 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     fn close(self) {
+        info!("leaving the group");
         self.client.close(CLOSE_WAIT);
         if self.pool.join().is_err() {
             error!("a worker ended before its time");
@@ -468,7 +475,7 @@ impl<C: GroupClient> Dispatcher<C> {
             status.latency.clone_from(&self.latency);
         });
         if was_behind && self.status.borrow().has_caught_up() {
-            info!("caught up with every owned partition");
+            self.journal.caught_up();
         }
     }
 }

@@ -64,6 +64,7 @@ const PARKED_FOR: u32 = 30;
 
 /// A running daemon.
 pub struct Daemon {
+    begun: Instant,
     address: SocketAddr,
     workers: Workers,
     status: watch::Receiver<SourceStatus>,
@@ -81,6 +82,8 @@ impl Daemon {
     /// # Errors
     /// When the address is taken, or the operating system refuses a thread.
     pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
+        announce(&settings);
+        let begun = Instant::now();
         let webhook = webhook_plan(&settings)?;
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
@@ -113,7 +116,7 @@ impl Daemon {
             _ = tell.send(source.run(pool, reported));
         })?;
         let webhook = webhook.map(Courier::start).transpose()?;
-        Ok(Daemon { address, workers, status, stop_http, server, stop_source, source_ended, webhook })
+        Ok(Daemon { begun, address, workers, status, stop_http, server, stop_source, source_ended, webhook })
     }
 
     /// Where it answers.
@@ -143,7 +146,7 @@ impl Daemon {
         let ended = tokio::select! {
             ended = &mut self.source_ended => Some(ended),
             () = shutdown => {
-                info!("stopping: applying and committing what was read");
+                info!("stopping");
                 drop(self.stop_source);
                 self.webhook.iter_mut().for_each(Courier::ask_to_stop);
                 tokio::time::timeout(STOP_BUDGET, &mut self.source_ended).await.ok()
@@ -153,15 +156,41 @@ impl Daemon {
             // Beside the runtime, whose threads answer requests until the end.
             _ = tokio::task::spawn_blocking(move || webhook.stop()).await;
         }
+        info!("ending HTTP");
         drop(self.stop_http);
         self.server.await.context("the HTTP server ended before its time")?.context("the HTTP server failed")?;
         match ended {
             Some(ended) => ended.context("the source thread ended before its time")??,
             None => warn!("the source did not stop in {} s; leaving without it", STOP_BUDGET.as_secs()),
         }
-        info!("stopped");
+        let source = self.status.borrow();
+        let (checkpoints, dead_letters) = (source.checkpoints.committed, source.checkpoints.letters);
+        let (records, seconds) = (source.latency.count(), self.begun.elapsed().as_secs());
+        info!(records, checkpoints, dead_letters, seconds, "stopped");
         Ok(())
     }
+}
+
+/// What is started, in one line that holds no secret.
+fn announce(settings: &Settings) {
+    let list = |names: Vec<&str>| names.join(" ");
+    let topics = list(settings.sources.values().map(|source| source.topic.as_str()).collect());
+    let windows = list(settings.windows.iter().map(|window| window.name.as_str()).collect());
+    let delivery = match settings.kafka.delivery {
+        config::Delivery::ExactlyOnce => "exactly_once",
+        config::Delivery::AtLeastOnce => "at_least_once",
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        brokers = settings.kafka.brokers,
+        group = settings.kafka.group_id,
+        topics,
+        delivery,
+        windows,
+        zone = settings.time.zone.name(),
+        store = settings.checkpoint.url,
+        "starting"
+    );
 }
 
 /// One core polls and decompresses, the others work.

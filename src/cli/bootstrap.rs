@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::ConfigFile;
-use super::replay::{open, progress_bar, report_rejections};
+use super::progress;
+use super::replay::{open, report_rejections};
 use crate::app::blueprint;
 use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
@@ -77,7 +78,7 @@ impl Bootstrap {
             history_whole: !self.partial,
             runtime: runtime.handle().clone(),
         };
-        let bar = progress_bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
+        let bar = progress::bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
         let built = site.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
         commit(&cluster, &built)?;
@@ -117,7 +118,7 @@ impl Bootstrap {
         overlap_from: Time,
     ) -> Result<Partitioned> {
         let bytes = files.iter().filter_map(|(path, _)| path.metadata().ok()).map(|file| file.len()).sum();
-        let bar = progress_bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
+        let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
         let decoder = blueprint::decoder(settings, Format::Native);
         let customers = &settings.customers;
         // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod dlq;
 mod explain;
+mod progress;
 mod replay;
 mod rewind;
 mod run;
@@ -129,7 +130,7 @@ pub fn print_error(error: &anyhow::Error) {
 pub fn start_logging(filter: Option<&str>) {
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or("info"));
     let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| progress::AboveBars);
     if terminal {
         log.with_target(false).init();
     } else {

@@ -5,15 +5,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tracing::warn;
 
-use super::{ConfigFile, table};
+use super::{ConfigFile, progress, table};
 use crate::app::blueprint;
 use crate::config::{Format, Millis, Settings};
 use crate::engine::axis::Pane;
@@ -164,7 +163,7 @@ impl Replay {
 
 fn read(paths: &[PathBuf], settings: &Settings) -> Result<History> {
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
-    let bar = progress_bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
+    let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
     let decoder = blueprint::decoder(settings, Format::Native);
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut history = History::default();
@@ -181,16 +180,8 @@ pub(super) fn open(path: &Path, bar: &ProgressBar) -> std::io::Result<files::Eve
     files::open(path, move |file: File| bar.wrap_read(file))
 }
 
-/// Drawn on a terminal only.
-pub(super) fn progress_bar(len: u64, template: &str) -> ProgressBar {
-    let bar = ProgressBar::new(len)
-        .with_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
-}
-
 fn apply(history: History, settings: &Settings, alerts: Option<&Path>) -> Result<Engine> {
-    let bar = progress_bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
+    let bar = progress::bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
     let spec = Arc::new(blueprint::replay_spec(settings));
     let engine = match alerts {
         None => history.apply(spec, |done| bar.set_position(done)),

@@ -22,6 +22,7 @@ impl Run {
             let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));
             let manager = Manager::new(|name| std::env::var(name).ok(), std::process::id());
             let daemon = Daemon::start(settings, access).await?;
+            tokio::spawn(super::progress::follow(daemon.status()));
             manager.serving();
             let source = daemon.status();
             let stop = async {

@@ -10,6 +10,8 @@ use crate::output::metrics;
 #[derive(Debug, Clone, Serialize)]
 pub struct Definitions<'a> {
     windows: Vec<WindowDefinition<'a>>,
+    /// Whose ISO 4217 code the amounts under `reporting` are in, where a table of rates is configured.
+    reporting_currency: Option<&'static str>,
     figures: Vec<FigureDefinition>,
     distributions: Vec<FigureDefinition>,
     /// Of `/api/v1/customers/{id}`.
@@ -42,6 +44,9 @@ struct FigureDefinition {
     per_currency: bool,
     /// How it is computed; S, E, N, L, P and A are the figures and lengths of the same window, p its last pane.
     formula: &'static str,
+    /// The same for those who do not read formulas; of the figures of windows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain: Option<&'static str>,
     /// The metric that shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<&'static str>,
@@ -54,6 +59,7 @@ impl Definitions<'_> {
         let windows = window_ids(spec).map(|id| window(spec, id)).collect();
         Definitions {
             windows,
+            reporting_currency: spec.rates.as_ref().map(|rates| rates.reporting().iso_code()),
             figures: figures().collect(),
             distributions: distributions().collect(),
             customer: customer().into(),
@@ -82,15 +88,66 @@ fn figures() -> impl Iterator<Item = FigureDefinition> {
         let per_currency = metric.labels().contains(&"currency");
         let name = metric.figure()?;
         let figure = if per_currency { name.strip_prefix("currency_").unwrap_or(name) } else { name };
-        Some(FigureDefinition { figure, per_currency, formula: metric.help, metric: Some(metric.name) })
+        let plain = plain(figure, per_currency);
+        Some(FigureDefinition { figure, per_currency, formula: metric.help, plain, metric: Some(metric.name) })
     });
     metrics.chain([FigureDefinition {
         figure: "lifespan_seconds",
         per_currency: false,
         formula: "The sum of the gaps between successive orders <= p, divided by the customers with at least 2 orders \
                   <= p.",
+        plain: plain("lifespan_seconds", false),
         metric: None,
     }])
+}
+
+/// What a figure says, in a line that a shopkeeper understands. "Active" is who ordered within A.
+fn plain(figure: &str, per_currency: bool) -> Option<&'static str> {
+    let text = match figure {
+        "start_customers" => "Customers who were active when the window opened.",
+        "end_customers" => "Customers who ordered recently enough to count as active now.",
+        "new_customers" => "Customers who ordered for the first time ever.",
+        "lost_customers" => "Customers who were active when the window opened and have been silent for too long since.",
+        "retained_customers" => "Customers who were active when the window opened and still are.",
+        "reactivated_customers" => "Customers who had gone silent before the window and ordered again.",
+        "ordering_customers" => "Customers who ordered at least once.",
+        "repeat_customers" => "Customers who ordered at least twice within the window.",
+        "returning_customers" => "Customers who ordered, and for the second time or more.",
+        "visiting_customers" => "Customers who visited the shop.",
+        "referred_customers" => "New customers who were recommended by another customer.",
+        "lost_complainers" => "Lost customers who had complained.",
+        "customers_to_date" => "Everybody who has ever ordered.",
+        "costed_customers" => "Everybody who has ever ordered and of whom a cost is known.",
+        "orders" if per_currency => "Orders paid in this currency.",
+        "orders" => "All orders, cancelled ones included.",
+        "sessions" => "Visits to the shop.",
+        "churn_ratio" => "The share of the customers active at the start who went silent.",
+        "retention_ratio" => "The share of the customers active at the start who still are.",
+        "crr_ratio" => {
+            "Active customers now, without new ones, per customer at the start; who came back counts as kept."
+        }
+        "repeat_ratio" => "Of those who ordered, the share who did so at least twice within the window.",
+        "returning_ratio" => "Of those who ordered, the share who have now ordered twice or more.",
+        "conversion_ratio" => "Customers who ordered for each customer who visited.",
+        "referral_ratio" => "Of the new customers, the share whom another customer recommended.",
+        "lost_complainer_ratio" => "Of the lost customers, the share who had complained.",
+        "cost_coverage_ratio" => "Of everybody who has ever ordered, the share of whom a cost is known.",
+        "purchase_frequency" => "Orders for each customer who ordered.",
+        "lifespan_seconds" => "Time between first and latest order, the mean of those with two orders or more.",
+        "complete" => "Whether the data reach back far enough for churn to mean something.",
+        "new_complete" => "Whether they also reach back to the very first order.",
+        "revenue" => "What the orders brought, before refunds and cancellations.",
+        "refunds" => "What was paid back.",
+        "cancellations" => "What was cancelled.",
+        "acquisition_costs" => "What was spent to win customers.",
+        "retention_costs" => "What was spent to keep customers.",
+        "average_order_value" => "What an order brings on average.",
+        "net_average_order_value" => "What an order brings on average after refunds and cancellations.",
+        "clv" => "What a customer brings over all the time that customers have stayed so far.",
+        "clv_after_costs" => "The same, less what a customer has cost so far.",
+        _ => return None,
+    };
+    Some(text)
 }
 
 /// The distributions of the summary, in the words of the metrics.
@@ -98,12 +155,12 @@ fn distributions() -> impl Iterator<Item = FigureDefinition> {
     metrics::definitions().filter_map(|metric| {
         let per_currency = metric.labels().contains(&"currency");
         let figure = metric.distribution()?;
-        Some(FigureDefinition { figure, per_currency, formula: metric.help, metric: Some(metric.name) })
+        Some(FigureDefinition { figure, per_currency, formula: metric.help, plain: None, metric: Some(metric.name) })
     })
 }
 
 fn customer() -> [FigureDefinition; 2] {
-    let figure = |figure, formula| FigureDefinition { figure, per_currency: true, formula, metric: None };
+    let figure = |figure, formula| FigureDefinition { figure, per_currency: true, formula, plain: None, metric: None };
     [
         figure("net_revenue", "Orders - refunds - cancellations to date."),
         figure(
@@ -136,5 +193,7 @@ mod tests {
             .collect();
         let defined: BTreeSet<(bool, &str)> = figures().map(|figure| (figure.per_currency, figure.figure)).collect();
         assert_eq!(shown, defined);
+        let unexplained: Vec<_> = figures().filter(|figure| figure.plain.is_none()).map(|f| f.figure).collect();
+        assert!(unexplained.is_empty(), "no plain words for {unexplained:?}");
     }
 }

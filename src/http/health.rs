@@ -37,6 +37,8 @@ pub struct Readiness {
     /// What a person should know, and is no reason to send requests elsewhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Records not applied yet; `null` until the end of everything that is read is known.
+    pub lag_events: Option<i64>,
 }
 
 impl Readiness {
@@ -58,11 +60,12 @@ impl Readiness {
         }
         reasons.extend(unfinished(source));
         reasons.extend(behind(source, topics));
+        let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
         let is_disabled = source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled);
         let notes = is_disabled.then(|| {
             "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them".to_owned()
         });
-        Readiness { ready: reasons.is_empty(), reasons, notes: notes.into_iter().collect() }
+        Readiness { ready: reasons.is_empty(), reasons, notes: notes.into_iter().collect(), lag_events }
     }
 }
 

@@ -7,6 +7,7 @@ mod customers;
 mod definitions;
 pub mod health;
 mod limit;
+mod page;
 mod routes;
 mod series;
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
@@ -20,6 +20,7 @@ use super::customers;
 use super::definitions::Definitions;
 use super::health::{self, Readiness};
 use super::limit::Limit;
+use super::page;
 use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
 use crate::event::Time;
@@ -33,10 +34,6 @@ use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 /// The paths that the hint of a 404 names.
 const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
      /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/definitions";
-
-/// The page brings everything it needs and may ask nobody but us.
-const PAGE_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
 
 /// What the handlers share.
 pub(super) struct Shared {
@@ -151,7 +148,9 @@ impl From<Stopped> for Failure {
 
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let router = Router::new()
-        .route("/", get(page))
+        .route("/", get(page::document))
+        .route("/style.css", get(page::style))
+        .route("/app.js", get(page::script))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -164,10 +163,6 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/api/v1/customers/{id}", get(customers::customer))
         .route("/api/v1/at-risk", get(at_risk::at_risk));
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(shared))
-}
-
-async fn page() -> impl IntoResponse {
-    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(include_str!("page.html")))
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
@@ -214,6 +209,8 @@ struct ReplicaSummary {
     partitions_assigned: usize,
     /// Partitions that there are; `null` until every topic's are known.
     partitions_total: Option<u32>,
+    /// From when on the data are there: as configured, or as found.
+    data_begin: Option<Time>,
 }
 
 async fn summary(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
@@ -222,6 +219,7 @@ async fn summary(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
     let summary = overview.snapshot.as_ref().map(|snapshot| Summary::new(&shared.spec, snapshot, &background));
     let source = shared.source.borrow();
     let answer = ReplicaSummary {
+        data_begin: background.data_begin,
         summary: summary.unwrap_or_else(Summary::before_any_event),
         partitions_assigned: source.owned.len(),
         // Source topics have equally many, or the daemon refuses to work.
@@ -282,9 +280,10 @@ async fn series(
     let status = shared.ask(Workers::status).await?;
     let now = status.now().ok_or_else(|| bad_question("there is no event yet".to_owned()))?;
     let panes = query.panes(&shared.spec, now).map_err(bad_question)?;
-    let parts = shared.ask(move |workers| workers.series(panes.window, panes.from, panes.to)).await?;
+    let (window, list) = (panes.window, Arc::clone(&panes.list));
+    let parts = shared.ask(move |workers| workers.series(window, &list)).await?;
     let background = shared.background_of(&status);
-    let answer = query.answer(&shared.spec, &background, panes, &parts).map_err(bad_question)?;
+    let answer = query.answer(&shared.spec, &background, &panes, &parts).map_err(bad_question)?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
 }
 

@@ -1,16 +1,21 @@
-//! `/api/v1/series`: one figure of one window over time.
+//! `/api/v1/series`: figures of one window over time.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::engine::WindowParts;
 use crate::engine::axis::Pane;
 use crate::engine::spec::{Spec, WindowId};
 use crate::event::Time;
+use crate::output::metrics::openmetrics::is_shown;
 use crate::output::summary::{Background, pane_summary};
 
 /// How many panes one answer holds at most.
-const MAX_POINTS: i64 = 11_000;
+const MAX_POINTS: usize = 11_000;
+/// Out of how many panes those of a step are picked at most.
+const MAX_PANES: i64 = 1_000_000;
 /// How many panes before now an answer holds unless told otherwise.
 const DEFAULT_POINTS: Pane = 500;
 
@@ -18,18 +23,20 @@ const DEFAULT_POINTS: Pane = 500;
 #[derive(Debug, Deserialize)]
 pub(super) struct SeriesQuery {
     window: String,
+    /// One, or several behind commas.
     figure: String,
     currency: Option<String>,
     from: Option<String>,
     to: Option<String>,
+    /// Of the panes one in so many seconds, and the first and the last.
+    step_seconds: Option<i64>,
 }
 
 /// Which panes are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Panes {
     pub window: WindowId,
-    pub from: Pane,
-    pub to: Pane,
+    pub list: Arc<[Pane]>,
 }
 
 /// The answer: a point a pane, stamped with the first instant of the pane.
@@ -39,7 +46,18 @@ pub(super) struct Series {
     figure: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     currency: Option<String>,
-    points: Vec<(Time, Value)>,
+    points: Vec<Point>,
+}
+
+/// A time and behind it the value of each figure.
+#[derive(Debug)]
+struct Point(Time, Vec<Value>);
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let time = serde_json::to_value(self.0).map_err(serde::ser::Error::custom)?;
+        serializer.collect_seq(std::iter::once(&time).chain(&self.1))
+    }
 }
 
 impl SeriesQuery {
@@ -55,17 +73,27 @@ impl SeriesQuery {
         let to = spec.pane(window, instant("to", self.to.as_deref())?.unwrap_or(now));
         let from = instant("from", self.from.as_deref())?.map(|from| spec.pane(window, from));
         let from = from.unwrap_or_else(|| to.saturating_sub(DEFAULT_POINTS));
-        let points = i64::from(to) - i64::from(from) + 1;
-        match points {
-            ..=0 => Err("from lies behind to".to_owned()),
-            1..=MAX_POINTS => Ok(Panes { window, from, to }),
-            _ => {
-                Err(format!("{points} panes are asked for, at most {MAX_POINTS} are answered; move from and to closer"))
-            }
+        let panes = i64::from(to) - i64::from(from) + 1;
+        if panes <= 0 {
+            return Err("from lies behind to".to_owned());
+        }
+        let step = self.step_seconds.unwrap_or(0).saturating_mul(1000);
+        let shown = |&pane: &Pane| pane == from || pane == to || step <= 0 || is_shown(spec, window, pane, step);
+        let most = MAX_POINTS + 1;
+        let list: Vec<Pane> = match panes {
+            ..=MAX_PANES => (from..=to).filter(shown).take(most).collect(),
+            _ => Vec::new(),
+        };
+        match list.len() {
+            1..=MAX_POINTS => Ok(Panes { window, list: list.into() }),
+            _ => Err(format!(
+                "{panes} panes are asked for, at most {MAX_POINTS} are answered, out of at most {MAX_PANES}; move from \
+                 and to closer, or set step_seconds"
+            )),
         }
     }
 
-    /// Reads the figure off each pane.
+    /// Reads the figures off each pane.
     ///
     /// # Errors
     /// When there is no such figure.
@@ -73,28 +101,33 @@ impl SeriesQuery {
         self,
         spec: &Spec,
         background: &Background,
-        panes: Panes,
+        panes: &Panes,
         parts: &[Option<WindowParts>],
     ) -> Result<Series, String> {
         let mut points = Vec::with_capacity(parts.len());
-        for (pane, figures) in (panes.from..).zip(parts) {
-            let value = match figures {
-                None => Value::Null,
+        for (&pane, figures) in panes.list.iter().zip(parts) {
+            let values = match figures {
+                None => self.figures().map(|_| Value::Null).collect(),
                 Some(figures) => {
                     let summary = pane_summary(spec, panes.window, pane, figures, background);
-                    self.read(&serde_json::to_value(summary).map_err(|error| error.to_string())?)?
+                    let summary = serde_json::to_value(summary).map_err(|error| error.to_string())?;
+                    self.figures().map(|figure| self.read(&summary, figure)).collect::<Result<_, _>>()?
                 }
             };
-            points.push((spec.first_instant(panes.window, pane), value));
+            points.push(Point(spec.first_instant(panes.window, pane), values));
         }
         Ok(Series { window: self.window, figure: self.figure, currency: self.currency, points })
     }
 
-    fn read(&self, summary: &Value) -> Result<Value, String> {
-        let unknown = || format!("figure {:?} does not exist; see /api/v1/definitions", self.figure);
+    fn figures(&self) -> impl Iterator<Item = &str> {
+        self.figure.split(',')
+    }
+
+    fn read(&self, summary: &Value, figure: &str) -> Result<Value, String> {
+        let unknown = || format!("figure {figure:?} does not exist; see /api/v1/definitions");
         match &self.currency {
-            Some(currency) => Ok(summary["currencies"][currency].get(&self.figure).cloned().unwrap_or(Value::Null)),
-            None => match summary.get(&self.figure) {
+            Some(currency) => Ok(summary["currencies"][currency].get(figure).cloned().unwrap_or(Value::Null)),
+            None => match summary.get(figure) {
                 Some(Value::Object(_)) | None => Err(format!("{}; money needs currency=", unknown())),
                 Some(value) => Ok(value.clone()),
             },

@@ -199,20 +199,22 @@ fn health_follows_the_poll_loop() {
 fn readiness_names_what_is_missing() {
     let mut server = start();
     let ready = server.get("/readyz");
-    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": []})));
+    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": [], "lag_events": 0})));
     server.source.send_modify(|source| {
         source.joined = false;
         source.trouble = Some("no broker answers".into());
     });
     let unready = server.get("/readyz");
     assert_eq!(unready.status, 503);
-    assert_eq!(unready.json(), json!({"ready": false, "reasons": ["not joined: no broker answers"]}));
+    assert_eq!(unready.json(), json!({"ready": false, "reasons": ["not joined: no broker answers"], "lag_events": 0}));
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(1) };
     server.source.send_modify(|source| {
         source.joined = true;
         source.positions.insert(at, Position { applied: Some(5), end: Some(12_350), last_at_end: None });
     });
-    assert_eq!(server.get("/readyz").json()["reasons"], json!(["catching up: orders/1 is 12345 behind"]));
+    let behind = server.get("/readyz").json();
+    assert_eq!(behind["reasons"], json!(["catching up: orders/1 is 12345 behind"]));
+    assert_eq!(behind["lag_events"], 12_345);
     server.source.send_modify(|source| source.positions.clear());
     assert_eq!(server.get("/readyz").status, 200);
     let (other, _) = watch::channel(SourceStatus::default());
@@ -222,10 +224,19 @@ fn readiness_names_what_is_missing() {
 
 #[test]
 fn the_page_needs_nothing_from_elsewhere() {
-    let page = start().get("/");
+    let server = start();
+    let page = server.get("/");
     assert_eq!((page.status, page.content_type.as_str()), (200, "text/html; charset=utf-8"));
-    assert!(page.body.contains("/api/v1/summary") && page.body.contains("prefers-color-scheme"));
+    let mut bytes = page.body.len();
+    for (path, content_type) in [("/style.css", "text/css"), ("/app.js", "text/javascript")] {
+        assert!(page.body.contains(&format!("\"{}\"", &path[1..])), "the page names {path}, relative to itself");
+        let file = server.get(path);
+        assert_eq!((file.status, file.content_type), (200, format!("{content_type}; charset=utf-8")));
+        assert!(!file.body.contains("http://") && !file.body.contains("https://"), "{path}");
+        bytes += file.body.len();
+    }
     assert!(!page.body.contains("http://") && !page.body.contains("https://"));
+    assert!(bytes < 60 << 10, "the page is small, not {bytes} bytes");
 }
 
 #[test]
@@ -305,10 +316,25 @@ fn a_series_shows_one_figure_over_time() {
     assert_eq!(points.last().unwrap()[1], 0, "if nobody orders again, everybody lapses");
     let money = server.get("/api/v1/series?window=month&figure=revenue&currency=EUR&from=2026-04-24T00:00:00Z").json();
     assert_eq!(money["points"][1], json!(["2026-04-25T00:00:00.000Z", "40.50"]));
+    let both = server
+        .get("/api/v1/series?window=30d&figure=orders,complete&from=2026-04-24T23:30:00Z&to=2026-04-26T22:30:00Z&step_seconds=86400")
+        .json();
+    // The first pane, that in which each day ends, and the last.
+    assert_eq!(
+        both["points"],
+        json!([
+            ["2026-04-24T23:00:00.000Z", 0, true],
+            ["2026-04-25T23:00:00.000Z", 1, true],
+            ["2026-04-26T22:00:00.000Z", 1, true]
+        ])
+    );
+    let years = "/api/v1/series?window=30d&figure=orders&from=2024-01-01T00:00:00Z&step_seconds=604800";
+    assert_eq!(server.get(years).json()["points"].as_array().unwrap().len(), 124);
     for (query, mistake) in [
         ("", "write ?window=30d&figure=churn_ratio"),
         ("?window=31d&figure=orders", "is not configured; there are 30d, 365d, month, year"),
-        ("?window=30d&figure=luck", "does not exist"),
+        ("?window=30d&figure=luck", "\"luck\" does not exist"),
+        ("?window=30d&figure=orders,luck", "\"luck\" does not exist"),
         ("?window=30d&figure=orders&from=yesterday", "from is not an RFC 3339 time"),
         ("?window=30d&figure=orders&from=2026-05-03T00:00:00Z&to=2026-05-01T00:00:00Z", "from lies behind to"),
         ("?window=30d&figure=orders&from=2000-01-01T00:00:00Z", "at most 11000 are answered"),

@@ -62,6 +62,8 @@ impl PartitionState {
 pub struct Checkpoints {
     /// Bytes written to the store.
     pub bytes: u64,
+    /// Checkpoints that were committed.
+    pub committed: u64,
     /// Dead letters that were committed.
     pub letters: u64,
     /// When the last checkpoint was committed, by the wall clock.

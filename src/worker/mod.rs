@@ -362,12 +362,12 @@ impl Worker {
         WorkerStatus { partitions: partitions.collect(), tally: self.tally.clone() }
     }
 
-    /// The figures of one window of all partitions for every pane from `from` to `to`, added up.
-    pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
-        let panes = usize::try_from(i64::from(to) - i64::from(from) + 1).unwrap_or(0);
-        let mut sums = vec![Some(WindowParts::default()); panes];
+    /// The figures of one window of all partitions in each of some panes, added up.
+    pub fn series(&mut self, window: WindowId, panes: &[Pane]) -> Vec<Option<WindowParts>> {
+        let mut sums = vec![Some(WindowParts::default()); panes.len()];
         for engine in self.engines.values_mut() {
-            add_series(&mut sums, &engine.series(window, from, to));
+            let figures: Vec<_> = panes.iter().flat_map(|&pane| engine.series(window, pane, pane)).collect();
+            add_series(&mut sums, &figures);
         }
         sums
     }

@@ -59,7 +59,7 @@ enum Work<B> {
 enum Question {
     Status(SyncSender<WorkerStatus>),
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
-    Series { window: WindowId, from: Pane, to: Pane, reply: SyncSender<Vec<Option<WindowParts>>> },
+    Series { window: WindowId, panes: Arc<[Pane]>, reply: SyncSender<Vec<Option<WindowParts>>> },
     Customer { id: Arc<str>, reply: SyncSender<Option<CustomerFigures>> },
     Currencies(SyncSender<Vec<Currency>>),
     AtRisk { question: AtRiskQuestion, from: (Partition, usize), reply: SyncSender<Slice> },
@@ -301,7 +301,7 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
             Work::Quit => return,
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
-            Work::Ask(Question::Series { window, from, to, reply }) => _ = reply.send(worker.series(window, from, to)),
+            Work::Ask(Question::Series { window, panes, reply }) => _ = reply.send(worker.series(window, &panes)),
             Work::Ask(Question::Customer { id, reply }) => _ = reply.send(worker.customer(&id)),
             Work::Ask(Question::Currencies(reply)) => _ = reply.send(worker.currencies()),
             Work::Ask(Question::AtRisk { question, from, reply }) => _ = reply.send(worker.at_risk(&question, from)),
@@ -379,12 +379,12 @@ impl Workers {
         Ok(status)
     }
 
-    /// The figures of one window of all partitions for every pane from `from` to `to`, both included.
+    /// The figures of one window of all partitions in each of some panes.
     ///
     /// # Errors
     /// When a worker is gone.
-    pub fn series(&self, window: WindowId, from: Pane, to: Pane) -> Result<Vec<Option<WindowParts>>, Stopped> {
-        let answers = self.ask_all(|reply| Question::Series { window, from, to, reply })?;
+    pub fn series(&self, window: WindowId, panes: &Arc<[Pane]>) -> Result<Vec<Option<WindowParts>>, Stopped> {
+        let answers = self.ask_all(|reply| Question::Series { window, panes: Arc::clone(panes), reply })?;
         let sum = answers.into_iter().reduce(|mut sums, more| {
             add_series(&mut sums, &more);
             sums

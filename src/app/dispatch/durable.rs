@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::journal::State;
 use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::app::committer::{Said, Transaction};
 use crate::app::vault::{Answer, Files};
@@ -37,8 +38,9 @@ impl<C: GroupClient> Dispatcher<C> {
             rebalance::Event::Lost(_) => self.overtake()?,
             _ => Vec::new(),
         };
+        self.journal.group_says(&event);
         let (next, commands) = rebalance::step(&self.group, event);
-        self.group = next;
+        let before = std::mem::replace(&mut self.group, next);
         let mut stopped: Vec<Partition> = Vec::new();
         let mut in_order = false;
         for command in commands {
@@ -69,8 +71,7 @@ impl<C: GroupClient> Dispatcher<C> {
             }
         }
         if !closing {
-            let owned: Vec<_> = self.group.owned().iter().map(|partition| partition.0).collect();
-            info!(partitions = ?owned, "the group has handed out partitions anew");
+            self.journal.owns(self.group.owned(), before.owned());
             self.status.send_modify(|status| {
                 status.joined = true;
                 status.rebalances += 1;
@@ -103,6 +104,7 @@ impl<C: GroupClient> Dispatcher<C> {
         if stopped.is_empty() {
             return Ok(());
         }
+        self.journal.leaves(&stopped, in_order);
         self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
@@ -135,7 +137,10 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn obey(&mut self, command: Command) -> Result<(), SourceError> {
         match command {
-            Command::ReadCommitted(partition, life) => self.vault.read_committed(self.handle(), partition, life),
+            Command::ReadCommitted(partition, life) => {
+                self.journal.restores(partition);
+                self.vault.read_committed(self.handle(), partition, life);
+            }
             Command::FindStart(partition, life) => {
                 self.vault.find_start(self.handle(), partition, life, self.rules.start);
             }
@@ -187,6 +192,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn commit_genesis(&mut self, cut: CutId, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
         self.letters.clear();
+        self.journal.commits(parts.len(), 0);
         self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters: Vec::new() });
         Ok(())
     }
@@ -195,7 +201,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn begin(&mut self, partition: Partition, life: Life, origin: Origin, next: Vec<i64>) -> Result<(), SourceError> {
         let next = match origin {
             Origin::Genesis { since } => {
-                info!("partition {} begins with nothing", partition.0);
+                self.journal.begins(partition, &State::Nothing);
                 self.files.insert(partition, Files { since, ..Files::default() });
                 let mut engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));
                 engine.set_alerts_since(Time::clamped(since));
@@ -206,13 +212,16 @@ impl<C: GroupClient> Dispatcher<C> {
                 let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
-                info!("partition {} goes on with the state of {customers} customers", partition.0);
+                self.journal.begins(partition, &State::Loaded(customers));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 let since = manifest.origin.since;
                 self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });
                 next
             }
-            Origin::Parked => self.pool.unpark(partition).map_err(gone)?.unwrap_or(next),
+            Origin::Parked => {
+                self.journal.begins(partition, &State::Kept);
+                self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
+            }
         };
         for (at, next) in self.vault.siblings(partition).into_iter().zip(next) {
             let position = crate::source::status::Position { applied: Some(next), ..Default::default() };
@@ -353,6 +362,7 @@ impl<C: GroupClient> Dispatcher<C> {
             letters.extend(of.iter().cloned());
             self.letters.extend((0..of.len()).map(|index| (part.partition, index)));
         }
+        self.journal.commits(parts.len(), letters.len());
         self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters });
     }
 
@@ -398,6 +408,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let (done, waiting) =
             std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
         self.releases = waiting;
+        self.journal.left(partitions);
         self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
         for release in done {
             if let Some(these) = release.unassign {
@@ -447,7 +458,7 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn said(&mut self, said: Said) -> Result<(), SourceError> {
         match said {
-            Said::Ended(cut, outcome) => self.step(Event::Ended { cut, outcome }),
+            Said::Ended(cut, outcome) => self.ended(cut, outcome),
             Said::Delivered(transaction) => self.commit_plainly(&transaction),
             Said::TooLarge(cut, index) => {
                 let place = self.letters.get(index).copied();
@@ -472,7 +483,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
         let cut = transaction.cut;
         if self.aborted == Some(cut) {
-            return self.step(Event::Ended { cut, outcome: Outcome::Aborted });
+            return self.ended(cut, Outcome::Aborted);
         }
         let outcome = match self.handle().commit(&transaction.token, &transaction.next, COMMIT_WAIT) {
             Ok(()) => Outcome::Committed,
@@ -484,6 +495,12 @@ impl<C: GroupClient> Dispatcher<C> {
                 }
             }
         };
+        self.ended(cut, outcome)
+    }
+
+    fn ended(&mut self, cut: CutId, outcome: Outcome) -> Result<(), SourceError> {
+        self.journal.committed(cut, outcome, self.cut_begun.map(|begun| begun.elapsed()));
+        self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
         self.step(Event::Ended { cut, outcome })
     }
 

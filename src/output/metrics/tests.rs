@@ -49,6 +49,7 @@ fn source() -> SourceStatus {
         states: BTreeMap::from([(Partition(0), PartitionState::Running), (Partition(1), PartitionState::Running)]),
         checkpoints: Checkpoints {
             bytes: 4_096,
+            committed: 7,
             letters: 2,
             last_success: Some(Time::clamped(1_780_000_000_000)),
             took: Some(Duration::from_millis(250)),

@@ -1,0 +1,122 @@
+//! What the log tells of the poll loop's life: one line for each event that a person may have to understand later. It
+//! names partitions and numbers, never a customer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use crate::checkpoint::protocol::{CutId, Outcome};
+use crate::source::{Partition, rebalance};
+
+/// When what began that is not over yet.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    joined: bool,
+    /// Since when something is owned that is not at its end.
+    behind_since: Option<Instant>,
+    /// Partitions whose state is being looked for or loaded.
+    restoring: BTreeMap<Partition, Instant>,
+    /// Partitions that are being given up.
+    leaving: BTreeMap<Partition, Instant>,
+    /// Why.
+    why: &'static str,
+    /// Partitions and letters of the cut under way.
+    committing: (usize, usize),
+}
+
+impl Journal {
+    /// The group says something about partitions; what is given up from now on is given up because of it.
+    pub(super) fn group_says(&mut self, event: &rebalance::Event) {
+        self.why = match event {
+            rebalance::Event::Closing => "this replica stops",
+            rebalance::Event::Lost(_) => "the group took them away because this member was silent too long",
+            rebalance::Event::Assigned(_) | rebalance::Event::Revoked(_) => "the group hands its partitions out anew",
+        };
+    }
+
+    /// These partitions are owned now, those were before.
+    pub(super) fn owns(&mut self, now: &BTreeSet<Partition>, before: &BTreeSet<Partition>) {
+        let gained = now.difference(before).count();
+        if gained > 0 {
+            self.behind_since = Some(Instant::now());
+        }
+        let partitions = list(now);
+        if std::mem::replace(&mut self.joined, true) {
+            let lost = before.difference(now).count();
+            info!(partitions, gained, lost, "the group has handed out partitions anew");
+        } else {
+            info!(partitions, "joined the group");
+        }
+    }
+
+    pub(super) fn restores(&mut self, partition: Partition) {
+        self.restoring.entry(partition).or_insert_with(Instant::now);
+    }
+
+    /// A partition begins to be read: with nothing, with so many customers, or with what was kept in memory.
+    pub(super) fn begins(&mut self, partition: Partition, state: &State) {
+        let took = seconds(self.restoring.remove(&partition).map_or(Duration::ZERO, |since| since.elapsed()));
+        let p = partition.0;
+        match state {
+            State::Nothing => info!("partition {p} begins with nothing"),
+            State::Loaded(customers) => {
+                info!("partition {p} goes on with the state of {customers} customers, loaded in {took}");
+            }
+            State::Kept => info!("partition {p} goes on with the state that was kept in memory"),
+        }
+    }
+
+    pub(super) fn leaves(&mut self, partitions: &[Partition], in_order: bool) {
+        let now = Instant::now();
+        self.leaving.extend(partitions.iter().map(|&partition| (partition, now)));
+        partitions.iter().for_each(|partition| _ = self.restoring.remove(partition));
+        let (partitions, why) = (list(partitions), self.why);
+        if in_order {
+            info!(partitions, "handing over, behind a last checkpoint: {why}");
+        } else {
+            info!(partitions, "giving up what was not committed: {why}");
+        }
+    }
+
+    pub(super) fn left(&mut self, partitions: &[Partition]) {
+        let began = partitions.iter().filter_map(|partition| self.leaving.remove(partition)).min();
+        if let Some(began) = began {
+            info!(partitions = list(partitions), "let go of partitions after {}", seconds(began.elapsed()));
+        }
+    }
+
+    pub(super) fn caught_up(&mut self) {
+        let took = self.behind_since.take().map(|since| format!(" after {}", seconds(since.elapsed())));
+        info!("caught up with every owned partition{}", took.unwrap_or_default());
+    }
+
+    pub(super) fn commits(&mut self, partitions: usize, letters: usize) {
+        self.committing = (partitions, letters);
+    }
+
+    /// Why a checkpoint failed is told where it fails.
+    pub(super) fn committed(&self, cut: CutId, outcome: Outcome, took: Option<Duration>) {
+        let (partitions, dead_letters) = self.committing;
+        if outcome == Outcome::Committed {
+            let took = took.map(seconds).unwrap_or_default();
+            debug!(cut = cut.0, partitions, dead_letters, took, "a checkpoint is committed");
+        }
+    }
+}
+
+/// What a partition begins with.
+pub(super) enum State {
+    Nothing,
+    Loaded(usize),
+    Kept,
+}
+
+fn list<'a>(partitions: impl IntoIterator<Item = &'a Partition>) -> String {
+    let names: Vec<_> = partitions.into_iter().map(|partition| partition.0.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+fn seconds(span: Duration) -> String {
+    format!("{:.1} s", span.as_secs_f64())
+}

@@ -1,0 +1,38 @@
+//! The page for people who would rather look than read. It is three files that the program carries with it, asks nobody
+//! but this daemon, and gets every figure from the API.
+
+use axum::http::HeaderName;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::IntoResponse;
+
+/// Nothing but our own style, script and API; no form leaves, nobody frames it. What the API says is only ever put in as
+/// text, and this is the second line of defence.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub(super) async fn document() -> impl IntoResponse {
+    file("text/html; charset=utf-8", include_str!("page/index.html"))
+}
+
+pub(super) async fn style() -> impl IntoResponse {
+    file("text/css; charset=utf-8", include_str!("page/style.css"))
+}
+
+pub(super) async fn script() -> impl IntoResponse {
+    // One file to the browser; split for those who read it.
+    file("text/javascript; charset=utf-8", concat!(include_str!("page/draw.js"), include_str!("page/app.js")))
+}
+
+/// A browser asks again each time, so that the page always fits the API behind it.
+fn file(content_type: &'static str, text: &'static str) -> ([(HeaderName, &'static str); 5], &'static str) {
+    let headers = [
+        (CONTENT_TYPE, content_type),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (CACHE_CONTROL, "no-cache"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, text)
+}

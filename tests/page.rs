@@ -1,0 +1,298 @@
+//! The page in a real browser: what it says is what the API says, whatever the data hold, on every screen.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "page/browser.rs"]
+mod browser;
+#[path = "page/shop.rs"]
+mod shop;
+mod support;
+
+use std::time::Duration;
+
+use browser::{Browser, SCREENS, Screen};
+use retentiond::source::status::Position;
+use retentiond::source::{Partition, TopicIndex, TopicPartition};
+use serde_json::{Value, json};
+use shop::{HOSTILE, Shop, USUAL};
+use support::daemon::Launch;
+use support::free_port;
+use support::skip::or_skip;
+
+const DRAWN: &str = "document.body.dataset.trends !== undefined";
+
+/// Answers `path` with a status and a body instead of the daemon.
+fn instead(path: &str, status: u16, body: &Value) -> String {
+    format!(
+        "{{ const ask = window.fetch; window.fetch = (path, options) => String(path).startsWith({path}) \
+         ? (window.asked ??= [], window.asked.push(options?.headers ?? {{}}), \
+            Promise.resolve(new Response({body}, {{ status: {status} }}))) : ask(path, options); }}",
+        path = json!(path),
+        body = json!(body.to_string()),
+    )
+}
+
+/// The number in a text such as `€1,234.50`, `-12.5%` or `–`, which is none.
+fn number(text: &str) -> Option<f64> {
+    let kept: String = text.chars().filter(|c| c.is_ascii_digit() || *c == '.' || *c == '-').collect();
+    kept.parse().ok()
+}
+
+/// Panics unless `shown` is `exact`, rounded as it is shown.
+fn assert_shows(what: &str, shown: &str, exact: &Value) {
+    let percent = shown.ends_with('%');
+    let exact = match exact {
+        Value::String(decimal) => decimal.parse().ok(),
+        Value::Bool(flag) => return assert_eq!(shown, if *flag { "yes" } else { "no" }, "{what}"),
+        other => other.as_f64(),
+    };
+    let exact = if what.contains("lifespan") { exact.map(|seconds| seconds / 86_400.0) } else { exact };
+    let exact = exact.map(|exact: f64| if percent { 100.0 * exact } else { exact });
+    let decimals =
+        number(shown).map_or(0, |_| shown.split_once('.').map_or(0, |(_, d)| d.matches(char::is_numeric).count()));
+    let rounding = 0.5 / 10_f64.powi(i32::try_from(decimals).unwrap()) + 1e-9;
+    // A number without decimals may have lost zeros: two decimals at most are shown of whatever is no count.
+    match (number(shown), exact) {
+        (None, None) => {}
+        (Some(shown_number), Some(exact)) if (shown_number - exact).abs() <= rounding => {}
+        (_, exact) => panic!("{what}: the page shows {shown:?}, the API says {exact:?}"),
+    }
+}
+
+#[test]
+fn every_figure_on_the_page_is_that_of_the_summary() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    browser.on(SCREENS[0]);
+    browser.open(&shop.url("#30d"), "");
+    browser.wait(DRAWN);
+    browser.eval("document.getElementById('all').open = true");
+    browser.wait("document.querySelectorAll('#all-rows tr').length > 0");
+
+    let (summary, definitions) = (shop.get("api/v1/summary"), shop.get("api/v1/definitions"));
+    let table = browser.eval("[...document.querySelectorAll('#all-rows tr')].map(row => [...row.querySelectorAll('td')].map(cell => cell.innerText))");
+    let calendar = summary["calendar"].as_array().unwrap();
+    let open = |name: &str| calendar.iter().rfind(|period| period["window"] == name).unwrap();
+    let mut windows: Vec<&Value> = summary["windows"].as_array().unwrap().iter().collect();
+    windows.extend(["month", "quarter", "year"].map(open));
+    let mut rows = table.as_array().unwrap().iter();
+    let mut compared = 0;
+    for figure in definitions["figures"].as_array().unwrap() {
+        let name = figure["figure"].as_str().unwrap();
+        let currencies: &[Option<&str>] =
+            if figure["per_currency"] == true { &[Some("EUR"), Some("USD")] } else { &[None] };
+        for currency in currencies {
+            let cells = rows.next().unwrap().as_array().unwrap();
+            assert_eq!(cells.len(), windows.len(), "{name}");
+            for (cell, window) in cells.iter().zip(&windows) {
+                let of = currency.map_or(*window, |currency| &window["currencies"][currency]);
+                let what = format!("{name} {currency:?} of {}", window["window"]);
+                assert_shows(&what, cell.as_str().unwrap(), &of[name]);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 250 && rows.next().is_none(), "{compared} figures compared");
+
+    for window in &windows {
+        let name = window["window"].as_str().unwrap();
+        browser.eval(&format!("document.querySelector('#windows input[value=\"{name}\"]').click()"));
+        browser.wait(&format!("document.querySelector('#windows input:checked').value === '{name}'"));
+        browser.wait("page.trends !== null");
+        let tiles = browser.eval("Object.fromEntries([...document.querySelectorAll('.tile')].map(tile => [tile.dataset.figure, tile.querySelector('.value').innerText]))");
+        for (figure, shown) in tiles.as_object().unwrap() {
+            let of = if window.get(figure).is_some() { *window } else { &window["currencies"]["EUR"] };
+            assert_shows(&format!("the tile {figure} of {name}"), shown.as_str().unwrap(), &of[figure]);
+        }
+        assert!(tiles.as_object().unwrap().len() >= 9, "{tiles}");
+        if window["complete"] == true {
+            let headline = browser.eval("document.getElementById('headline').innerText");
+            assert_shows("lost", headline.as_str().unwrap().split(" of ").next().unwrap(), &window["lost_customers"]);
+        }
+    }
+    let cells = browser.eval("document.querySelectorAll('#cohorts td:not(.size)').length");
+    assert!(cells.as_u64().unwrap() > 200, "{cells} cells of the cohorts");
+    let stages = browser
+        .eval("[...document.querySelectorAll('#stage-rows td:not(.line)')].map(cell => cell.innerText.split(' ')[0])");
+    let expected: Vec<&Value> = summary["stages"].as_array().unwrap().iter().map(|stage| &stage["customers"]).collect();
+    for (shown, exact) in stages.as_array().unwrap().iter().zip(expected) {
+        assert_shows("a stage", shown.as_str().unwrap(), exact);
+    }
+    browser.assert_named();
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn changes_and_curves_are_those_of_the_series() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    browser.on(SCREENS[0]);
+    let summary = shop.get("api/v1/summary");
+    let as_of = summary["as_of"].as_str().unwrap();
+    for (name, figure, before) in [("30d", "repeat_ratio", 30 * 86_400_000_i64), ("month", "orders", 0)] {
+        browser.open(&shop.url(&format!("#{name}")), "");
+        browser.wait(DRAWN);
+        let now = retentiond::event::Time::parse(as_of).unwrap().millis();
+        // The last order is of 9 April 2026: the day before it of the month before is 9 March.
+        let then = if before > 0 { json!(now - before) } else { json!("2026-03-09T12:00:00Z") };
+        let then = then.as_str().map_or_else(|| then.to_string(), str::to_owned);
+        let point = |at: &str| {
+            let path = format!("api/v1/series?window={name}&figure={figure}&from={at}&to={at}");
+            shop.get(&path)["points"][0][1].as_f64().unwrap()
+        };
+        let (now, then) = (point(&now.to_string()), point(&then));
+        let change = browser.eval(&format!("document.querySelector('[data-figure={figure}] .change').innerText"));
+        let change = change.as_str().unwrap();
+        assert!(now != then && (now > then) == change.contains('▲'), "{name}: {change:?}, {then} to {now}");
+        let size = number(change).unwrap();
+        // Of ratios in points, of counts in percent of what it was.
+        let exact = 100.0 * (now - then).abs() / if figure == "orders" { then } else { 1.0 };
+        assert!((size - exact).abs() <= 0.051, "{name}: {change:?}, {then} to {now}");
+    }
+    browser.eval("document.querySelector('[data-figure=orders]').click()");
+    let bars = browser.eval("document.querySelectorAll('#curve .column').length");
+    assert_eq!(bars, 24, "two years of months");
+    browser.eval("document.querySelector('#curve svg').focus()");
+    for key in ["ArrowLeft", "ArrowLeft"] {
+        browser.call("Input.dispatchKeyEvent", &json!({"type": "keyDown", "key": key, "code": key}));
+    }
+    let readout = browser.eval("document.getElementById('readout').innerText");
+    let february =
+        summary["calendar"].as_array().unwrap().iter().find(|p| p["window"] == "month" && p["from"] == "2026-02-01");
+    let shown = readout.as_str().unwrap().split(" · ").next().unwrap();
+    assert_shows("the orders two months back", shown, &february.unwrap()["orders"]);
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn nothing_that_customers_send_is_taken_for_markup() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    let customers: Vec<Value> = HOSTILE
+        .iter()
+        .map(|id| {
+            json!({"customer_id": id, "stage": id, "orders": 3, "last_order": "2026-03-01T00:00:00Z",
+            "at_risk_since": null, "lapses_at": "2026-05-01T00:00:00Z", "revenue": {"EUR": "12.50", "USD": "1.00"}})
+        })
+        .collect();
+    let risks = instead("api/v1/at-risk", 200, &json!({"customers": customers, "total_at_risk": 77}));
+    let rules = json!([{"rule": HOSTILE[0], "groups": [{"group": HOSTILE[1], "due": 3, "winback_ratio": 0.25}]}]);
+    let winbacks = instead("api/v1/winback", 200, &json!({ "rules": rules }));
+    for screen in SCREENS {
+        browser.on(screen);
+        browser.open(&shop.url(""), &(risks.clone() + &winbacks));
+        browser.wait(DRAWN);
+        browser.wait("document.querySelectorAll('#risks tr').length === 5 && document.querySelectorAll('#winbacks tr').length === 1");
+        let text = browser.eval("document.getElementById('main').textContent");
+        for hostile in HOSTILE {
+            let times = text.as_str().unwrap().matches(hostile).count();
+            assert!(times >= 3, "{hostile} is shown as it is, {times} times: {text}");
+        }
+        assert_eq!(browser.eval("window.hacked ?? null"), Value::Null);
+        assert_eq!(
+            browser
+                .eval("document.querySelectorAll('main img, main script, main b b, [onerror], [onmouseover]').length"),
+            0
+        );
+        assert!(text.as_str().unwrap().contains("5 of 77") && text.as_str().unwrap().contains("25.0%"), "{text}");
+    }
+    browser.assert_named();
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn a_token_opens_the_list_of_customers_and_stays_in_the_tab() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    let hidden = |browser: &mut Browser, id: &str| browser.eval(&format!("document.getElementById('{id}').hidden"));
+    for (status, shown) in [(403, false), (404, false), (401, true)] {
+        browser.open(&shop.url(""), &instead("api/v1/at-risk", status, &json!({"error": "no"})));
+        browser.wait("window.asked !== undefined && document.body.dataset.trends !== undefined");
+        assert_eq!(hidden(&mut browser, "risk-section"), !shown, "{status}");
+        assert_eq!(hidden(&mut browser, "winback-section"), true, "there are no alerts");
+    }
+    assert_eq!(hidden(&mut browser, "token-form"), false);
+    browser.eval("document.getElementById('token').value = ' open sesame '; document.querySelector('#token-form button').click()");
+    browser
+        .wait("window.asked.length === 2 && document.getElementById('token-note').innerText.includes('another token')");
+    assert_eq!(browser.eval("window.asked[1].authorization"), "Bearer open sesame");
+    assert_eq!(browser.eval("document.getElementById('token').value + localStorage.length + document.cookie"), "0");
+    assert_eq!(browser.eval("sessionStorage.getItem('token')"), Value::Null, "a token that is refused is forgotten");
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn says_what_is_missing_and_fits_every_screen() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let fits = |browser: &mut Browser, what: &str, screen: Screen| {
+        let wide = browser.eval("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= u64::from(screen.width), "{what}: {wide} pixels on {screen:?}");
+    };
+    let text = |browser: &mut Browser| browser.eval("document.body.innerText").as_str().unwrap().to_owned();
+    let shop = Shop::open(USUAL);
+    browser.open(&shop.url(""), "");
+    browser.wait("document.body.dataset.asOf === 'never'");
+    assert!(text(&mut browser).contains("No orders yet"));
+
+    shop.fill();
+    let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
+    shop.source.send_modify(|source| {
+        source.partition_counts = vec![Some(4)];
+        source.positions.insert(at, Position { applied: Some(5), end: Some(12_350), last_at_end: None });
+    });
+    for screen in SCREENS {
+        browser.on(screen);
+        browser.open(&shop.url("#7d"), "");
+        browser.wait(DRAWN);
+        let said = text(&mut browser);
+        for words in
+            ["Catching up", "12,345 messages are still to be read", "orders/0 is 12345 behind", "1 of 4 partitions"]
+        {
+            assert!(said.contains(words), "{words:?} in {said}");
+        }
+        fits(&mut browser, "catching up", screen);
+    }
+    let many = Shop::open(&shop::many_windows());
+    many.fill();
+    for screen in SCREENS {
+        browser.on(screen);
+        browser.open(&many.url("#an_unusually_long_name_16"), "");
+        browser.wait(DRAWN);
+        browser.eval("document.getElementById('all').open = true");
+        fits(&mut browser, "many windows", screen);
+    }
+    let young = Shop::open("[time]\ndata_begin = \"2026-01-01T00:00:00Z\"\n");
+    young.fill();
+    browser.open(&young.url("#90d"), "");
+    browser.wait(DRAWN);
+    let said = text(&mut browser);
+    assert!(said.contains("The data begin on Jan 1, 2026: right from Jun 30, 2026 on."), "{said}");
+    assert!(browser.eval("document.querySelectorAll('.tile .unsure').length").as_u64().unwrap() >= 4);
+    browser.eval("window.fetch = () => Promise.reject(new Error('the line is dead'))");
+    browser.wait("document.getElementById('health').innerText === 'No answer'");
+    assert!(text(&mut browser).contains("the line is dead"));
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn the_demo_has_a_page_without_mistakes() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let port = free_port();
+    let mut demo = Launch::verb("demo").arg("--listen").arg(format!("127.0.0.1:{port}")).http_port(port).start();
+    demo.wait_ready(Duration::from_secs(60));
+    browser.on(SCREENS[0]);
+    browser.open(&format!("http://127.0.0.1:{port}/"), "");
+    browser.wait("document.body.dataset.trends !== undefined && document.querySelectorAll('.tile').length > 8");
+    browser.wait(
+        "document.querySelector('#segments tr') !== null && document.getElementById('currency').value === 'reporting'",
+    );
+    let revenue = browser.eval("document.querySelector('[data-figure=revenue] .value').innerText");
+    assert!(revenue.as_str().unwrap().starts_with('€'), "the reporting currency has its sign: {revenue}");
+    browser.assert_named();
+    browser.assert_no_mistakes();
+    demo.terminate();
+    assert!(demo.wait_exit(Duration::from_secs(30)).success());
+}
