@@ -16,7 +16,7 @@
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
 //! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
 //! - [`checkpoint`]: durable state in files; the rules of durability stand in [`checkpoint::protocol`].
-//! - [`output`]: metric names ([`output::metrics`]), the summary, alerts, dead letters.
+//! - [`output`]: metric names ([`output::metrics`]), the summary, alerts and the webhook, dead letters.
 //! - [`http`]: routes and page.
 //! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.
 //! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.

@@ -13,15 +13,15 @@ use crate::support::kafka::{self, Broker, MURMUR2, Message};
 use crate::support::{scratch, unique, wait_for};
 
 const PARTITIONS: i32 = 2;
-/// What lets orders of the year 2150 in.
-const FIXED: &str = "[customers]\nmax_future = \"100000d\"\n[time]\nhistory_whole = true\n";
+/// What lets orders of the year 2099 in.
+const FIXED: &str = "[customers]\nmax_future = \"36500d\"\n[time]\nhistory_whole = true\n";
 
-/// Orders of 2150, which no clock permits yet, in the order of time.
+/// Orders of 2099, which no clock permits yet, in the order of time.
 fn orders() -> Vec<(String, String)> {
     let order = |number: usize| {
         let (customer, day, hour) = (format!("c-{}", number % 40), 1 + number / 24, number % 24);
         let order = format!(
-            r#"{{"type":"order","order_id":"o-{number}","customer_id":"{customer}","time":"2150-03-{day:02}T{hour:02}:00:00Z","amount":"{}.50","currency":"EUR"}}"#,
+            r#"{{"type":"order","order_id":"o-{number}","customer_id":"{customer}","time":"2099-03-{day:02}T{hour:02}:00:00Z","amount":"{}.50","currency":"EUR"}}"#,
             number % 90
         );
         (customer, order)
@@ -129,7 +129,7 @@ fn assert_explained(daemon: &Daemon, token: &Path) {
     let with_token = ["--token-file", token.to_str().unwrap()];
     let told = explain("c-7", &with_token);
     assert_eq!(told.code, Some(0), "{told:?}");
-    for part in ["customer c-7 as of 2150-03-", "loyal: 15 orders", "active: ordered lately", "EUR ", "from 2150-"] {
+    for part in ["customer c-7 as of 2099-03-", "loyal: 15 orders", "active: ordered lately", "EUR ", "from 2099-"] {
         assert!(told.stdout.contains(part), "{part} in {}", told.stdout);
     }
     for (code, said) in [
@@ -176,6 +176,7 @@ fn a_wrong_format_ends_the_program_before_a_topic_is_all_dead_letters() {
     // Whoever wants them all for dead letters says so.
     let rig = Rig { commit_every: "1s", more: "", ..rig };
     let mut daemon = rig.launch("first").env("RETENTIOND__DEAD_LETTERS__STOP_AFTER", "0").start();
+    daemon.wait_ready(PATIENCE);
     daemon.wait_for("all letters", PATIENCE, |daemon| {
         (metrics(daemon).get("retentiond_dead_letters_total") == Some(3_000.0)).then_some(())
     });

@@ -55,7 +55,7 @@ impl Outcome {
 
 /// Answers by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "see Class::label")]
+#[expect(missing_docs, reason = "see source::delivery::CODES")]
 pub enum Class {
     Taken,
     Redirect,
