@@ -334,7 +334,7 @@ mod tests {
     use crate::event::DAY;
     use crate::source::files::Layout;
 
-    fn spec() -> Arc<Spec> {
+    pub(super) fn spec() -> Arc<Spec> {
         Arc::new(Spec {
             rolling: vec![RollingSpec { name: "7d".into(), period: 7 * DAY, active_for: 90 * DAY, resolution: DAY }],
             calendar: vec![],

@@ -163,3 +163,86 @@ impl History {
         engine
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Format;
+    use crate::engine::Outcome;
+    use crate::event::{DAY, HOUR};
+    use crate::source::files::Layout;
+
+    const UNTIL: i64 = 20_000 * DAY;
+
+    fn order(id: &str, customer: &str, time: i64) -> String {
+        let id = if id.is_empty() { String::new() } else { format!(r#""order_id":"{id}","#) };
+        format!(r#"{{"type":"order",{id}"customer_id":"{customer}","time":{time},"amount":"1","currency":"EUR"}}"#)
+    }
+
+    fn read(lines: &[String]) -> Partitioned {
+        let at = |millis: i64| Time::clamped(millis);
+        let seam = Seam { until: at(UNTIL), overlap_from: at(UNTIL - DAY), remember_from: at(UNTIL - 8 * DAY) };
+        let mut history = Partitioned::new(1, Partitioner::Murmur2, seam);
+        let reader = Box::new(std::io::Cursor::new(lines.join("\n")));
+        let file = EventFile { path: "test".into(), layout: Layout::Ndjson, reader };
+        history.read(file, &Decoder::new(Format::Native, vec![]), Topics { sessions: 0, others: 0 }).unwrap();
+        history
+    }
+
+    fn found(history: Partitioned) -> Engine {
+        let spec = super::super::tests::spec();
+        history.into_partitions().remove(0).found(spec, Time::clamped(UNTIL - DAY), |_| {})
+    }
+
+    fn apply(engine: &mut Engine, line: &str) -> Outcome {
+        let decoder = Decoder::new(Format::Native, vec![]);
+        let Decoded::Event(event) = decoder.decode(None, Some(line.as_bytes()), Time::MAX).unwrap() else { panic!() };
+        engine.apply(0, &event)
+    }
+
+    #[test]
+    fn files_and_topic_meet_without_gap_or_overlap() {
+        let lines = [
+            order("old", "a", UNTIL - 9 * DAY),
+            order("a-1", "a", UNTIL - HOUR),
+            order("", "a", UNTIL - 2 * HOUR),
+            order("", "b", UNTIL - DAY - 1),
+            order("later", "b", UNTIL),
+            order("later", "b", UNTIL - HOUR),
+            order("a-1", "a", UNTIL - 3 * HOUR),
+        ];
+        let history = read(&lines);
+        assert_eq!((history.len(), history.left, history.unidentified, history.tally.duplicates), (3, 1, 1, 2));
+        let mut engine = found(history);
+        assert_eq!(engine.clock().watermark(), Some(Time::clamped(UNTIL - DAY)));
+        for (line, outcome) in [
+            // As late as it may be where the topic is read from.
+            (order("late", "c", UNTIL - 2 * DAY), Outcome::Applied),
+            (order("older", "c", UNTIL - 2 * DAY - 1), Outcome::TooLate),
+            (order("a-1", "a", UNTIL - HOUR), Outcome::Duplicate),
+            (order("", "a", UNTIL - 2 * HOUR), Outcome::Applied),
+            (order("later", "b", UNTIL), Outcome::Applied),
+        ] {
+            assert_eq!(apply(&mut engine, &line), outcome, "{line}");
+        }
+        assert_eq!(engine.clock().watermark(), Some(Time::clamped(UNTIL)));
+    }
+
+    #[test]
+    fn who_came_back_after_an_erasure_goes_on_under_the_id() {
+        let erase = r#"{"type":"erase","customer_id":"a"}"#.to_owned();
+        let lines = [
+            order("1", "a", UNTIL - 9 * DAY),
+            erase.clone(),
+            order("2", "a", UNTIL - 8 * DAY),
+            erase,
+            order("3", "a", UNTIL - 7 * DAY),
+            order("4", "a", UNTIL - 6 * DAY),
+        ];
+        let mut engine = found(read(&lines));
+        assert_eq!(engine.tracked_customers(), 1);
+        assert_eq!(apply(&mut engine, &order("5", "a", UNTIL + 1)), Outcome::Applied);
+        assert_eq!(engine.tracked_customers(), 1, "the topic's customer is the one of the file");
+        assert!(engine.customer("a").is_some());
+    }
+}
