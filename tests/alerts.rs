@@ -22,12 +22,12 @@ const RULES: &str = r#"
 name = "lapsing"
 after = "45d"
 [[inactivity]]
-name = "off pace"
+name = "off-pace"
 cadence = 2.5
 min = "5d"
 max = "120d"
 [[inactivity]]
-name = "good ones"
+name = "good-ones"
 after = "60d"
 stage = ["repeat", "loyal"]
 min_orders = 3
@@ -45,8 +45,8 @@ winback_within = "40d"
 fn rules() -> Value {
     json!([
         {"name": "lapsing", "after_ms": 45 * DAY},
-        {"name": "off pace", "cadence": 2.5, "min_ms": 5 * DAY, "max_ms": 120 * DAY},
-        {"name": "good ones", "after_ms": 60 * DAY, "stage": ["repeat", "loyal"], "min_orders": 3,
+        {"name": "off-pace", "cadence": 2.5, "min_ms": 5 * DAY, "max_ms": 120 * DAY},
+        {"name": "good-ones", "after_ms": 60 * DAY, "stage": ["repeat", "loyal"], "min_orders": 3,
          "min_revenue": ["80.00", "USD"]},
         {"name": "newcomers", "after_ms": 21 * DAY, "stage": ["new"]},
     ])

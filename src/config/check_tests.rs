@@ -318,6 +318,14 @@ fn alerts_and_webhook() {
             "alerts.max_per_minute: is 0, so no alert would ever leave; write 1 or more, or leave it out",
         ),
         (
+            alerts("quiet_hours = \"9pm-8am\""),
+            "alerts.quiet_hours: \"9pm-8am\" is no time of day; write such as \"21:00-08:00\"",
+        ),
+        (
+            alerts("quiet_hours = \"08:00-08:00\""),
+            "alerts.quiet_hours: \"08:00-08:00\" is no time at all, or all day; write such as \"21:00-08:00\"",
+        ),
+        (
             alerts("backfill = true\nsince = 2026-01-01T00:00:00Z"),
             "alerts.since: contradicts alerts.backfill = true, which begins at the beginning; remove one",
         ),

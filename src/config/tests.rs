@@ -101,6 +101,7 @@ holdout = 0.1
 salt = "pepper"
 winback_within = "14d"
 max_per_minute = 600
+quiet_hours = "21:00-08:00"
 [dead_letters]
 topic = "d"
 [checkpoint]

@@ -327,7 +327,8 @@ impl Inactivity {
     #[must_use]
     pub fn new(spec: &InactivitySpec) -> Inactivity {
         let mut new = Inactivity { bounds: Bounds::of(spec), ..Inactivity::default() };
-        new.since = spec.since.map_or(0, Time::millis);
+        // Until somebody says so nobody is told of, rather than everybody who ever fell silent.
+        new.since = spec.since.map_or(i64::MAX, Time::millis);
         new.adopt(spec, None);
         new
     }

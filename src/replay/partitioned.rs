@@ -191,7 +191,7 @@ mod tests {
 
     fn found(history: Partitioned) -> Engine {
         let spec = super::super::tests::spec();
-        history.into_partitions().remove(0).found(spec, Time::clamped(UNTIL - DAY), |_| {})
+        history.into_partitions().remove(0).found(spec, Time::clamped(UNTIL - DAY), Time::MAX, |_| {})
     }
 
     fn apply(engine: &mut Engine, line: &str) -> Outcome {

@@ -24,7 +24,7 @@ const RULES: &str = r#"
 name = "lapsing"
 after = "45d"
 [[inactivity]]
-name = "off pace"
+name = "off-pace"
 cadence = 2.0
 min = "3d"
 max = "90d"
@@ -61,7 +61,7 @@ fn compare(broker: &Broker, rig: &Rig, topic: &str) -> Option<[u64; 3]> {
         "dimensions": [],
         "inactivity": [
             {"name": "lapsing", "after_ms": 45 * DAY},
-            {"name": "off pace", "cadence": 2.0, "min_ms": 3 * DAY, "max_ms": 90 * DAY, "stage": ["repeat", "loyal"]},
+            {"name": "off-pace", "cadence": 2.0, "min_ms": 3 * DAY, "max_ms": 90 * DAY, "stage": ["repeat", "loyal"]},
         ],
         "alerts": {"settle_ms": DAY, "holdout": 0.2, "salt": "retentiond", "winback_within_ms": 20 * DAY},
     });
@@ -126,7 +126,7 @@ fn kill9_and_rebalances_lose_and_repeat_no_alert() {
     let sent = |daemon: &Daemon| {
         let metrics = metrics(daemon);
         let sent = |rule: &str| metrics.get(&format!("retentiond_inactivity_alerts_total{{rule=\"{rule}\"}}"));
-        sent("lapsing").unwrap() + sent("off pace").unwrap()
+        sent("lapsing").unwrap() + sent("off-pace").unwrap()
     };
     replicas.iter_mut().for_each(|replica| replica.wait_ready(PATIENCE));
     let counted: f64 = replicas.iter().map(sent).sum();

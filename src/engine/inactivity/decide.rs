@@ -212,6 +212,8 @@ impl Engine {
         let until = due.saturating_add(self.spec.inactivity.winback_within);
         let mut open = Open { rule: number, since, due, until, held_out, alerted, back: None };
         silences.comebacks.iter().for_each(|&order| _ = open.see(order));
+        // Most have one, and room for four would be most of what a silent customer costs.
+        silences.open.reserve_exact(1);
         silences.open.push(open);
         if alerted {
             let notice = Notice { number: 0, rule: number, since, due, news: figures };
@@ -339,6 +341,7 @@ impl Engine {
         let known_from = self.inactivity.known_from(Class::Orders).unwrap_or(i64::MIN);
         let super::Inactivity { table, wheels, state, .. } = &mut self.inactivity;
         let silences = table.entry(slot);
+        silences.comebacks.reserve_exact(1);
         silences.comebacks.push(order);
         for open in &mut silences.open {
             if open.see(order) {
