@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::decode::{CsvColumns, CsvHeaderError, Decoded, Decoder, Reason, Rejection};
+use crate::decode::{CsvColumns, CsvHeaderError, Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;
 use crate::engine::customers::Key;
 use crate::engine::dedup::fingerprint;
@@ -102,6 +102,8 @@ pub struct History {
     pub duplicates: u64,
     /// Events of types that this version does not know.
     pub unknown: u64,
+    /// Messages skipped on purpose, by reason.
+    pub skipped: BTreeMap<Skip, u64>,
     /// Rejected lines by reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// The first few rejected lines.
@@ -168,7 +170,9 @@ impl History {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(&event),
             Ok(Decoded::Erase(customer)) => *self.erased.entry(customer.into()).or_default() += 1,
+            Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(event)),
             Ok(Decoded::Unknown) => self.unknown += 1,
+            Ok(Decoded::Skipped(skip)) => *self.skipped.entry(skip).or_default() += 1,
             Err(rejection) => {
                 *self.rejected.entry(rejection.reason).or_default() += 1;
                 if self.examples.len() < SHOWN_REJECTIONS {

@@ -138,6 +138,8 @@ pub struct Dispatcher<C: GroupClient> {
     failed: BTreeMap<Partition, String>,
     /// Whether reading is paused because of the outbox.
     held: bool,
+    /// What is paused because its records wait for a schema.
+    stalled: BTreeSet<TopicPartition>,
     cut_begun: Option<Instant>,
     checkpoints: Checkpoints,
     ending: Option<Ending>,
@@ -194,6 +196,7 @@ impl<C: GroupClient> Dispatcher<C> {
             doomed: Vec::new(),
             failed: BTreeMap::new(),
             held: false,
+            stalled: BTreeSet::new(),
             cut_begun: None,
             checkpoints: Checkpoints::default(),
             ending: None,
@@ -272,6 +275,7 @@ impl<C: GroupClient> Dispatcher<C> {
         self.assign_beginning()?;
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
             self.publish();
+            self.pause_stalled()?;
             self.raise_idle_watermarks()?;
         }
         Ok(())
@@ -327,6 +331,24 @@ impl<C: GroupClient> Dispatcher<C> {
             return Ok(());
         }
         self.pool.end(at, offset).map_err(gone)
+    }
+
+    /// Reads no more of what waits for a schema, and on where it does not wait any more.
+    fn pause_stalled(&mut self) -> Result<(), SourceError> {
+        let stalled = self.pool.stalled();
+        if stalled == self.stalled {
+            return Ok(());
+        }
+        let read = |at: &&TopicPartition| self.read.contains(at);
+        let paused: Vec<_> = stalled.difference(&self.stalled).filter(read).copied().collect();
+        let resumed: Vec<_> = self.stalled.difference(&stalled).filter(read).copied().collect();
+        self.stalled = stalled;
+        if self.held {
+            // All is paused; what is not any more is found out when that ends.
+            return Ok(());
+        }
+        self.client.pause(&paused)?;
+        self.client.resume(&resumed)
     }
 
     fn trouble(&mut self, text: String) {
@@ -418,6 +440,7 @@ impl<C: GroupClient> Dispatcher<C> {
             status.states = states;
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
+            status.schemas = self.pool.trouble();
             status.checkpoints = self.checkpoints;
             status.latency.clone_from(&self.latency);
         });

@@ -15,7 +15,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{ConfigErrors, Settings};
+use crate::config::{ConfigErrors, Format, Settings};
 use crate::event::Time;
 use crate::source::SourceError;
 
@@ -114,6 +114,12 @@ pub fn start_logging(filter: Option<&str>) {
 /// Reads RFC 3339 or epoch milliseconds.
 fn parse_time(text: &str) -> Result<Time, String> {
     Time::parse_or_millis(text).map_err(|error| error.to_string())
+}
+
+/// Reads the name of a message format.
+fn parse_format(text: &str) -> Result<Format, String> {
+    let names = || Format::ALL.map(Format::name).join(", ");
+    Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("write one of {}", names()))
 }
 
 /// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.

@@ -162,7 +162,8 @@ fn every_key_is_read() {
         options,
         [("fetch.queue.backoff.ms", "5"), ("security.protocol", "SASL_SSL"), ("socket.keepalive.enable", "true")]
     );
-    assert_eq!(settings.sources["sessions"], Source { topic: "sessions".into(), format: Format::Native, clock: false });
+    let sessions = Source { topic: "sessions".into(), clock: false, ..Source::default() };
+    assert_eq!(settings.sources["sessions"], sessions);
     let dimensions: Vec<_> =
         settings.customers.dimensions.0.iter().map(|d| (d.name.as_str(), d.values.len())).collect();
     assert_eq!(dimensions, [("channel", 2), ("country", 0)]);
