@@ -39,7 +39,7 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_FUNCTION_LINES: usize = 90;
 
 /// Verbs that documents may name before they exist.
-const PLANNED_VERBS: [&str; 5] = ["bootstrap", "checkpoint", "dlq", "explain", "rewind"];
+const PLANNED_VERBS: [&str; 4] = ["bootstrap", "checkpoint", "dlq", "rewind"];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_retentiond");
 

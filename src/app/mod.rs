@@ -4,6 +4,7 @@ pub mod blueprint;
 mod committer;
 mod dispatch;
 mod outbox;
+pub mod sample;
 mod service;
 mod vault;
 

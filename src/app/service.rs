@@ -340,7 +340,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
 }
 
 /// What the consumer needs to know.
-fn kafka_settings(settings: &Settings) -> KafkaSettings {
+pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
         config::Protocol::Classic => GroupProtocol::Classic,
         config::Protocol::Consumer => GroupProtocol::Consumer,

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod explain_event;
 mod replay;
 mod run;
 mod simulate;
@@ -42,6 +43,8 @@ enum Verb {
     Simulate(simulate::Simulate),
     /// Check a configuration: exit 0, or 78 with every mistake named.
     Validate(validate::Validate),
+    /// Tell what a message means.
+    Explain(explain_event::ExplainEvent),
     /// Print the effective configuration, secrets redacted.
     Config(config::Config),
 }
@@ -57,6 +60,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Replay(replay) => replay.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
+        Verb::Explain(explain) => explain.run(),
         Verb::Config(config) => config.run(),
     }
 }

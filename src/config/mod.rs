@@ -18,6 +18,8 @@ mod kafka;
 mod load;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod mapping_tests;
 mod millis;
 mod options;
 mod service;

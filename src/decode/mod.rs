@@ -323,6 +323,10 @@ enum Reader {
 
 impl Reader {
     fn new(format: Format, options: &Options, dimensions: &[String]) -> Result<Reader, OptionError> {
+        if !options.guests.fits(format) {
+            let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
+            return Err(OptionError::new("guests", what));
+        }
         Ok(match format {
             Format::Native => Reader::Native,
             Format::Segment => Reader::Segment(Box::new(presets::Segment::new(options, dimensions)?)),

@@ -298,6 +298,23 @@ impl Options {
     }
 }
 
+impl Guests {
+    /// Whether messages of a format hold what it takes.
+    pub(super) fn fits(self, format: Format) -> bool {
+        let any = matches!(format, Format::Native | Format::CloudEvents);
+        match self {
+            Guests::Drop => true,
+            Guests::AnonymousId => {
+                any || matches!(
+                    format,
+                    Format::Segment | Format::Ga4 | Format::Snowplow | Format::Debezium | Format::Custom
+                )
+            }
+            Guests::EmailHash => any || !matches!(format, Format::Ga4 | Format::Snowplow),
+        }
+    }
+}
+
 const fn known_to(format: Format) -> &'static [&'static str] {
     match format {
         Format::Native => &[],

@@ -85,3 +85,56 @@ impl<B> Waiting<B> {
         brought.map(|brought| (at, brought))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::TopicIndex;
+
+    fn at(topic: u16, partition: i32) -> TopicPartition {
+        TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
+    }
+
+    fn records(name: &'static str) -> Brought<&'static str> {
+        Brought::Records(name, Time::MAX, Instant::now())
+    }
+
+    fn name(brought: Option<(TopicPartition, Brought<&'static str>)>) -> Option<String> {
+        brought.map(|(_, brought)| match brought {
+            Brought::Records(name, ..) => name.to_owned(),
+            Brought::End(offset) => format!("end {offset}"),
+        })
+    }
+
+    #[test]
+    fn what_waits_keeps_its_order_and_holds_up_nothing_else() {
+        let stalled = Stalled::default();
+        let mut waiting = Waiting::new(stalled.clone());
+        assert!(waiting.admit(at(0, 0), records("a"), false).is_none());
+        assert!(waiting.admit(at(0, 0), records("b"), true).is_none(), "behind another one");
+        assert!(waiting.admit(at(0, 0), Brought::End(9), true).is_none(), "the end is behind them too");
+        assert!(waiting.admit(at(1, 0), records("c"), true).is_some(), "another topic goes on");
+        assert!(waiting.admit(at(0, 1), Brought::End(3), true).is_some(), "another partition goes on");
+        assert_eq!(stalled.get(), BTreeSet::from([at(0, 0)]));
+
+        assert!(waiting.next(|_, _| false).is_none());
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("a"));
+        assert!(waiting.next(|_, batch| *batch != "b").is_none());
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("b"));
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("end 9"));
+        assert!(waiting.is_empty() && stalled.get().is_empty());
+    }
+
+    #[test]
+    fn what_waits_of_a_partition_goes_with_it() {
+        let stalled = Stalled::default();
+        let mut waiting = Waiting::new(stalled.clone());
+        for at in [at(0, 0), at(1, 0), at(0, 1)] {
+            assert!(waiting.admit(at, records("x"), false).is_none());
+        }
+        waiting.forget(Partition(0));
+        assert_eq!(stalled.get(), BTreeSet::from([at(0, 1)]));
+        assert!(waiting.next(|_, _| true).is_some());
+        assert!(waiting.next(|_, _| true).is_none());
+    }
+}

@@ -70,6 +70,27 @@ fn replace_value(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     bytes.splice(from..from + len, piece.iter().copied());
 }
 
+/// What stands beside committed offsets may be anybody's.
+#[test]
+fn damaged_metadata_of_offsets_are_refused_or_read_as_they_are() {
+    use retentiond::checkpoint::metadata::Metadata;
+
+    let sound: [&[u8]; 3] =
+        [b"v1;genesis;1767323045678;0123456789abcdef", b"v1;p0-1-2.json;0123456789abcdef", b"v2;something;else"];
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut read = 0;
+    for case in 0..20_000 {
+        let mut bytes = sound[case % sound.len()].to_vec();
+        damage(&mut random, &mut bytes, sound[0]);
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(metadata) = text.parse::<Metadata>() {
+            read += 1;
+            assert_eq!(metadata.to_string().parse(), Ok(metadata), "{text:?}");
+        }
+    }
+    assert!(read > 100, "{read}");
+}
+
 /// Damages the messages of all formats in turn; how many were events, skipped and rejected.
 #[test]
 fn damaged_messages_are_told_apart_and_panic_nowhere() {
