@@ -55,7 +55,7 @@ fn each_mistake_in_the_structure_is_explained() {
         ("[kafak]\na = 1", "kafak: is no setting; did you mean \"kafka\"?"),
         (
             "[telemetry]\na = 1",
-            "telemetry: is no section; the sections are kafka, sources, customers, windows, calendar, time, clv, currency, \
+            "telemetry: is no section; the sections are kafka, sources, schema_registry, customers, windows, calendar, time, clv, currency, \
              inactivity, alerts, dead_letters, checkpoint, http",
         ),
         (

@@ -1,6 +1,8 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
 pub mod pool;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::collections::BTreeMap;

@@ -101,7 +101,7 @@ fn avro_order() -> Vec<u8> {
 fn protobuf_order() -> Vec<u8> {
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, u8::try_from(text.len()).unwrap()], text].concat();
     // seconds = 1767323045, nanos = 678000000
-    let time = [0x08, 0xa5, 0x8b, 0xdd, 0xca, 0x06, 0x10, 0x80, 0xdf, 0xa5, 0xc3, 0x02];
+    let time = [0x08, 0xa5, 0xeb, 0xdc, 0xca, 0x06, 0x10, 0x80, 0xeb, 0xa5, 0xc3, 0x02];
     let channel = [text(1, b"channel"), text(2, b"web")].concat();
     let line = [text(1, b"s"), vec![0x10, 0x0c]].concat();
     [
