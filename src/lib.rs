@@ -13,6 +13,7 @@
 //! - [`event`]: the words of the domain, free of any format.
 //! - [`source`]: where records come from; the only module with `unsafe` (librdkafka's batch call).
 //! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
+//! - [`registry`]: schemas that messages name, from a schema registry.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
 //! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
 //! - [`checkpoint`]: durable state in files; the rules of durability stand in [`checkpoint::protocol`].
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod event;
 pub mod http;
 pub mod output;
+pub mod registry;
 pub mod replay;
 pub mod shop;
 pub mod source;

@@ -16,7 +16,7 @@ use hashbrown::{HashMap, HashSet};
 
 pub use self::partitioned::{Partitioned, Seam, Topics};
 pub use self::read::HistoryError;
-use crate::decode::{Decoded, Decoder, Reason, Rejection};
+use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;
 use crate::engine::customers::Key;
 use crate::engine::dedup::fingerprint;
@@ -100,6 +100,8 @@ pub struct Tally {
     pub duplicates: u64,
     /// Events of types that this version does not know.
     pub unknown: u64,
+    /// Messages skipped on purpose, by reason.
+    pub skipped: BTreeMap<Skip, u64>,
     /// Rejected lines by reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// The first few rejected lines.
@@ -124,16 +126,22 @@ impl History {
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, latest: Time) -> Result<(), HistoryError> {
         let path = file.path.clone();
         let lines = read::read(file, decoder, latest, &mut |line, decoded| match decoded {
-            Ok(Decoded::Event(event)) => match self.admit(&event) {
-                Some(_) => self.push(&event, 0),
-                None => self.tally.duplicates += 1,
-            },
+            Ok(Decoded::Event(event)) => self.add_event(&event),
+            Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(event)),
             Ok(Decoded::Erase(customer)) => self.erase(&customer),
             Ok(Decoded::Unknown) => self.tally.unknown += 1,
+            Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
             Err(rejection) => self.tally.reject(&path, line, rejection),
         })?;
         self.tally.lines += lines;
         Ok(())
+    }
+
+    fn add_event(&mut self, event: &Event<'_>) {
+        match self.admit(event) {
+            Some(_) => self.push(event, 0),
+            None => self.tally.duplicates += 1,
+        }
     }
 
     fn erase(&mut self, customer: &str) {

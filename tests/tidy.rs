@@ -13,13 +13,14 @@ use retentiond::decode::Reason;
 use retentiond::output::metrics::{self, Kind};
 
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("event", &[]),
     ("source", &["event"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
     ("checkpoint", &["engine", "event", "source"]),
-    ("config", &["event", "source"]),
+    ("config", &["decode", "event", "source"]),
+    ("registry", &["decode"]),
     ("shop", &["event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),

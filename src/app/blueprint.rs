@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{self, Settings};
-use crate::decode::{Decoder, Format};
+use crate::config::{self, Settings, Source};
+use crate::decode::{Decoder, Schemas};
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence, stage_number};
 use crate::engine::lifecycle::{LifecycleSpec, Stage};
 use crate::engine::rates::{Rate, Rates};
@@ -12,22 +12,39 @@ use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
+use crate::registry::{Access, Client, Registry};
 use crate::worker::Blueprint;
 
 /// What the workers of the daemon need to know.
 #[must_use]
 pub fn blueprint(settings: &Settings) -> Blueprint {
-    let decoders = settings.sources.values().map(|source| decoder(settings, source.format)).collect();
+    let schemas = registry(settings);
+    let decoder = |source| match &schemas {
+        Some(schemas) => decoder(settings, source).with_schemas(Arc::clone(schemas)),
+        None => decoder(settings, source),
+    };
+    let decoders = settings.sources.values().map(decoder).collect();
     Blueprint { spec: Arc::new(spec(settings)), decoders }
 }
 
-/// A decoder of one format that keeps the configured dimensions.
+/// A decoder of a source's messages that keeps the configured dimensions.
 #[must_use]
-pub fn decoder(settings: &Settings, format: config::Format) -> Decoder {
-    let format = match format {
-        config::Format::Native => Format::Native,
+pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
+    let dimensions = || settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect();
+    // Whoever loads settings is told of options that do not fit; what is left are settings that nobody loaded.
+    Decoder::with_options(source.format, dimensions(), &source.mapping)
+        .unwrap_or_else(|_| Decoder::new(source.format, dimensions()))
+}
+
+/// The schema registry, if one is configured; it is asked when a message first names a schema.
+#[must_use]
+pub fn registry(settings: &Settings) -> Option<Arc<dyn Schemas>> {
+    let registry = settings.schema_registry.as_ref()?;
+    let access = match (&registry.user, &registry.password) {
+        (Some(user), Some(password)) => Access::basic(user, password.reveal()),
+        _ => Access::default(),
     };
-    Decoder::new(format, settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect())
+    Some(Arc::new(Registry::new(Client::new(&registry.url, access, registry.timeout.to_std()))))
 }
 
 /// What the engines compute.

@@ -127,8 +127,7 @@ pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, un
             return Err(BootstrapError::Gap { topic, partition: at.partition.0, first: begin, until }.into());
         }
     }
-    let decoders: Vec<_> =
-        settings.sources.values().map(|source| blueprint::decoder(settings, source.format)).collect();
+    let decoders: Vec<_> = settings.sources.values().map(|source| blueprint::decoder(settings, source)).collect();
     let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
     let mut sample = Sample { partitions, ..Sample::default() };
     for (at, records) in &seen {
@@ -157,7 +156,11 @@ impl Sample {
         let customer = match &decoded {
             Ok(Decoded::Event(event)) => event.customer.as_ref(),
             Ok(Decoded::Erase(customer)) => customer.as_ref(),
-            Ok(Decoded::Unknown) | Err(_) => return,
+            Ok(Decoded::Several { events, .. }) => match events.first() {
+                Some(event) => event.customer.as_ref(),
+                None => return,
+            },
+            Ok(Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => return,
         };
         self.records += 1;
         self.other_keys += u64::from(record.key.as_deref() != Some(customer.as_bytes()));

@@ -153,6 +153,8 @@ pub struct Dispatcher<C: GroupClient> {
     flood: Flood,
     /// Whether reading is paused because of the outbox.
     held: bool,
+    /// What is paused because its records wait for a schema.
+    stalled: BTreeSet<TopicPartition>,
     cut_begun: Option<Instant>,
     checkpoints: Checkpoints,
     journal: Journal,
@@ -212,6 +214,7 @@ impl<C: GroupClient> Dispatcher<C> {
             failed: BTreeMap::new(),
             flood,
             held: false,
+            stalled: BTreeSet::new(),
             cut_begun: None,
             checkpoints: Checkpoints::default(),
             journal: Journal::default(),
@@ -294,6 +297,7 @@ impl<C: GroupClient> Dispatcher<C> {
         self.assign_beginning()?;
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
             self.publish();
+            self.pause_stalled()?;
             self.raise_idle_watermarks()?;
         }
         Ok(())
@@ -359,6 +363,24 @@ impl<C: GroupClient> Dispatcher<C> {
         // Nothing more of it is to be fetched, nor to be thrown away.
         let read: Vec<_> = self.read.iter().filter(|read| read.partition == at.partition).copied().collect();
         self.client.pause(&read)
+    }
+
+    /// Reads no more of what waits for a schema, and on where it does not wait any more.
+    fn pause_stalled(&mut self) -> Result<(), SourceError> {
+        let stalled = self.pool.stalled();
+        if stalled == self.stalled {
+            return Ok(());
+        }
+        let read = |at: &&TopicPartition| self.read.contains(at);
+        let paused: Vec<_> = stalled.difference(&self.stalled).filter(read).copied().collect();
+        let resumed: Vec<_> = self.stalled.difference(&stalled).filter(read).copied().collect();
+        self.stalled = stalled;
+        if self.held {
+            // All is paused; what is not any more is found out when that ends.
+            return Ok(());
+        }
+        self.client.pause(&paused)?;
+        self.client.resume(&resumed)
     }
 
     fn trouble(&mut self, text: String) {
@@ -471,6 +493,7 @@ impl<C: GroupClient> Dispatcher<C> {
             status.states = states;
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
+            status.schemas = self.pool.trouble();
             status.checkpoints = self.checkpoints;
             status.latency.clone_from(&self.latency);
         });

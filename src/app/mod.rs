@@ -11,6 +11,7 @@ mod notify;
 pub mod offline;
 mod outbox;
 mod pace;
+pub mod sample;
 mod service;
 mod vault;
 mod webhook;

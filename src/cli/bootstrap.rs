@@ -11,7 +11,7 @@ use super::replay::{open, report_rejections};
 use crate::app::blueprint;
 use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
-use crate::config::{Format, Millis, Settings};
+use crate::config::{Millis, Settings};
 use crate::event::{Time, wall_clock};
 use crate::replay::{Partitioned, Seam, Topics};
 
@@ -119,7 +119,8 @@ impl Bootstrap {
     ) -> Result<Partitioned> {
         let bytes = files.iter().filter_map(|(path, _)| path.metadata().ok()).map(|file| file.len()).sum();
         let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
-        let decoder = blueprint::decoder(settings, Format::Native);
+        // Files are written as the topic that goes on with them.
+        let decoders: Vec<_> = settings.sources.values().map(|source| blueprint::decoder(settings, source)).collect();
         let customers = &settings.customers;
         // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.
         let memory = customers.dedup_for.get().max(customers.allowed_lateness.get());
@@ -128,7 +129,7 @@ impl Bootstrap {
         let mut history = Partitioned::new(partitions, partitioner(settings), seam);
         for (path, topics) in files {
             let file = open(path, &bar).with_context(|| format!("{}: cannot be read", path.display()))?;
-            history.read(file, &decoder, *topics)?;
+            history.read(file, &decoders[usize::from(topics.others)], *topics)?;
         }
         bar.finish_and_clear();
         Ok(history)

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::ConfigFile;
+use super::explain_event::EventQuestion;
 use crate::config::{Secret, Settings};
 
 /// How long the daemon may take to answer.
@@ -15,24 +16,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a daemon answers that was told nothing else.
 const USUAL_URL: &str = "http://127.0.0.1:9736";
 
-/// Tell what is known of one customer: record, figures, stage and status with their reasons, and what comes next.
+/// Tell what is known of one customer, or with --event what a message means. Of a customer: record, figures, stage and status with their reasons, and what comes next.
 /// Exit 66: no such customer; 69: no answer, or another replica owns the customer; 77: the token is missing or wrong.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
     /// The customer id.
-    #[arg(value_name = "CUSTOMER")]
-    customer: String,
+    #[arg(value_name = "CUSTOMER", required_unless_present = "event", conflicts_with = "event")]
+    customer: Option<String>,
     /// Where the daemon answers [default: http.listen of --config, else http://127.0.0.1:9736].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "event")]
     url: Option<String>,
     /// File with the token of the daemon's API [default: http.token_file of --config].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "event")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
     /// Print the daemon's answer as it is.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "event")]
     json: bool,
+    #[command(flatten)]
+    message: EventQuestion,
 }
 
 /// Why nothing is told. No text holds the customer's id.
@@ -64,6 +67,7 @@ impl ExplainError {
 
 impl Explain {
     pub(super) fn run(self) -> Result<()> {
+        let Some(customer) = self.customer else { return self.message.run(&self.config) };
         let settings = match self.config.path() {
             None => None,
             path => Some(Settings::load_without_secrets(path, std::env::vars())?),
@@ -83,7 +87,7 @@ impl Explain {
         let url = url.unwrap_or_else(|| USUAL_URL.to_owned());
         let token_file = self.token_file.clone().or_else(|| settings.and_then(|settings| settings.http.token_file));
         let token = token_file.map(|path| Secret::read(&path)).transpose().map_err(ExplainError::NotPermitted)?;
-        let answer = ask(url.trim_end_matches('/'), &self.customer, token.as_ref())?;
+        let answer = ask(url.trim_end_matches('/'), &customer, token.as_ref())?;
         super::print(&if self.json { answer.to_string() } else { render(&answer) });
         Ok(())
     }

@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod dlq;
 mod explain;
+mod explain_event;
 mod progress;
 mod replay;
 mod rewind;
@@ -21,7 +22,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{ConfigErrors, Settings};
+use crate::config::{ConfigErrors, Format, Settings};
 use crate::event::Time;
 use crate::source::SourceError;
 
@@ -46,7 +47,7 @@ enum Verb {
     Replay(replay::Replay),
     /// Look at dead letters, or put them back to their topics after a fix.
     Dlq(dlq::Dlq),
-    /// Tell what is known of one customer and why, through a running daemon.
+    /// Tell what is known of one customer and why, through a running daemon; or what one message means.
     Explain(explain::Explain),
     /// Build the first checkpoints from a history export, for topics that hold only the last days.
     Bootstrap(bootstrap::Bootstrap),
@@ -73,12 +74,12 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Run(run) => run.run(),
         Verb::Replay(replay) => replay.run(),
         Verb::Dlq(dlq) => dlq.run(),
-        Verb::Explain(explain) => explain.run(),
         Verb::Bootstrap(bootstrap) => bootstrap.run(),
         Verb::Checkpoint(checkpoint) => checkpoint.run(),
         Verb::Rewind(rewind) => rewind.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Validate(validate) => validate.run(),
+        Verb::Explain(explain) => explain.run(),
         Verb::Config(config) => config.run(),
     }
 }
@@ -141,6 +142,12 @@ pub fn start_logging(filter: Option<&str>) {
 /// Reads RFC 3339 or epoch milliseconds.
 fn parse_time(text: &str) -> Result<Time, String> {
     Time::parse_or_millis(text).map_err(|error| error.to_string())
+}
+
+/// Reads the name of a message format.
+fn parse_format(text: &str) -> Result<Format, String> {
+    let names = || Format::ALL.map(Format::name).join(", ");
+    Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("write one of {}", names()))
 }
 
 /// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{ConfigFile, progress, table};
 use crate::app::blueprint;
-use crate::config::{Format, Millis, Settings};
+use crate::config::{Format, Millis, Settings, Source};
 use crate::engine::axis::Pane;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::{Engine, WindowParts, window_ids};
@@ -25,7 +25,7 @@ use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::{History, Tally};
 use crate::source::files;
 
-/// Compute the figures of event files: NDJSON in the native format, or CSV with the header
+/// Compute the figures of event files: NDJSON in the format of the source, native by default, or CSV with the header
 /// `order_id,customer_id,time,amount,currency` (order_id optional, other columns are attributes), `.gz` and `.zst` too;
 /// or Parquet with such columns.
 #[derive(Debug, clap::Args)]
@@ -38,6 +38,13 @@ pub struct Replay {
     /// The instant at which the figures are read, RFC 3339 or epoch milliseconds [default: the last event].
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     as_of: Option<Time>,
+    /// The format of the messages in NDJSON files, such as "shopify", without options.
+    #[arg(long, value_name = "FORMAT", value_parser = super::parse_format, conflicts_with = "source")]
+    input_format: Option<Format>,
+    /// The source of the configuration whose format and mapping the messages have [default: that of all sources, if it
+    /// is one and the same].
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     format: Output,
@@ -94,8 +101,10 @@ enum Output {
 
 impl Replay {
     pub(super) fn run(self) -> Result<()> {
-        let settings = self.config.load_without_secrets()?;
-        let history = read(&self.files, &settings)?;
+        let mut settings = self.config.load_without_secrets()?;
+        settings.read_salts()?;
+        let source = chosen(&settings, self.source.as_deref(), self.input_format)?;
+        let history = read(&self.files, &settings, &source)?;
         report_rejections(&history.tally);
         ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.tally.lines);
         let mut engine = apply(history, &settings, self.alerts.as_deref())?;
@@ -161,10 +170,27 @@ impl Replay {
     }
 }
 
-fn read(paths: &[PathBuf], settings: &Settings) -> Result<History> {
+/// How the messages in files are read.
+pub(super) fn chosen(settings: &Settings, name: Option<&str>, format: Option<Format>) -> Result<Source> {
+    let mut sources = settings.sources.iter();
+    if let Some(format) = format {
+        return Ok(Source { format, ..Source::default() });
+    }
+    if let Some(name) = name {
+        let names = || settings.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let found = settings.sources.get(name).cloned();
+        return found.with_context(|| format!("the configuration has no source {name:?}; its sources are {}", names()));
+    }
+    let (_, first) = sources.next().context("no source is configured")?;
+    let same = |(_, other): (_, &Source)| (other.format, &other.mapping) == (first.format, &first.mapping);
+    ensure!(sources.all(same), "the sources have several formats; say which one the files have, with --source NAME");
+    Ok(first.clone())
+}
+
+fn read(paths: &[PathBuf], settings: &Settings, source: &Source) -> Result<History> {
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
     let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
-    let decoder = blueprint::decoder(settings, Format::Native);
+    let decoder = blueprint::decoder(settings, source);
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut history = History::default();
     for path in paths {
@@ -279,6 +305,9 @@ pub(super) fn report_rejections(tally: &Tally) {
     }
     if tally.unknown > 0 {
         warn!(events = tally.unknown, "events of unknown types were passed over");
+    }
+    for (skip, messages) in &tally.skipped {
+        warn!("{messages} message(s) were skipped on purpose: {}", skip.label());
     }
     let rejected: u64 = tally.rejected.values().sum();
     if rejected == 0 {

@@ -1,15 +1,20 @@
-//! `retentiond validate`: is this configuration sound?
+//! `retentiond validate`: is this configuration sound, and do the messages fit it?
 
 use anyhow::Result;
 
 use super::ConfigFile;
+use crate::app::sample::sample;
 use crate::config::Settings;
+use crate::source::SourceError;
 
 /// Check a configuration.
 #[derive(Debug, clap::Args)]
 pub struct Validate {
     #[command(flatten)]
     config: ConfigFile,
+    /// Also read the newest N messages of each source topic and tell what they mean; joins no group, commits nothing.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sample: Option<u32>,
 }
 
 impl Validate {
@@ -23,6 +28,12 @@ impl Validate {
             settings.calendar.len(),
             settings.time.zone.name()
         ));
-        Ok(())
+        let Some(count) = self.sample else { return Ok(()) };
+        let findings = sample(&settings, count)?;
+        super::print(&findings.report());
+        match findings.fault() {
+            Some(fault) => Err(SourceError::Configuration(fault).into()),
+            None => Ok(()),
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
+use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
 /// What a Kafka topic, and an instance id, may be called.
@@ -29,6 +30,8 @@ fn is_legal_name(name: &str) -> bool {
 pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     kafka(tables, problems);
     topics(tables, problems);
+    mappings(tables, problems);
+    schema_registry(tables, problems);
     customers(tables, problems);
     dimensions(tables, problems);
     windows(tables, problems);
@@ -60,6 +63,7 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
     Settings {
         kafka: tables.kafka,
         sources,
+        schema_registry: tables.schema_registry,
         customers,
         windows,
         calendar: tables.calendar.iter().filter_map(CalendarTable::settings).collect(),
@@ -141,6 +145,39 @@ fn topics(tables: &Tables, problems: &mut Problems) {
         problems.add_between(&["sources"], "is empty; write at least [sources.orders], or leave it out");
     } else if !tables.sources.values().any(|source| source.clock) {
         problems.add_between(&["sources"], "hold none that drives time; write clock = true for at least one");
+    }
+}
+
+/// What each source's format is told, its format understands.
+fn mappings(tables: &Tables, problems: &mut Problems) {
+    let dimensions = || tables.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect();
+    for (name, source) in &tables.sources {
+        if let Err(wrong) = Decoder::with_options(source.format, dimensions(), &source.mapping) {
+            problems.add(format!("{}.{}", key_of(&["sources", name, "mapping"]), wrong.option), wrong.what);
+        }
+    }
+}
+
+fn schema_registry(tables: &Tables, problems: &mut Problems) {
+    let Some(registry) = &tables.schema_registry else { return };
+    let example = "write such as \"http://schema-registry:8081\"";
+    let authority = registry.url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    if registry.url.is_empty() {
+        problems.add("schema_registry.url", format!("is missing; {example}"));
+    } else if registry.url.starts_with("https://") {
+        let remedy =
+            "this build speaks HTTP without TLS; reach the registry inside the network, or through a local proxy";
+        problems.add("schema_registry.url", format!("begins with https://; {remedy}"));
+    } else if authority.is_empty() {
+        problems.add("schema_registry.url", format!("is no web address; {example}"));
+    } else if authority.contains('@') {
+        problems.add("schema_registry.url", "holds a user or password; write user and password_file instead");
+    }
+    if registry.user.is_some() != registry.password_file.is_some() {
+        problems.add("schema_registry.user", "and password_file belong together; write both or neither");
+    }
+    if registry.timeout == Millis::ZERO {
+        problems.add("schema_registry.timeout", "is zero; write how long a question may take, such as \"5s\"");
     }
 }
 

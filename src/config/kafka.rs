@@ -1,11 +1,14 @@
 //! `[kafka]`, `[sources.*]` and `[dead_letters]`: where events come from.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::options::ClientOptions;
-use super::value::{choice, parse_instant};
+use super::millis::Millis;
+use super::options::{ClientOptions, Secret};
+use super::value::{choice, no_choice, parse_instant};
+pub use crate::decode::{Format, Options as Mapping};
 use crate::event::Time;
 
 /// `[kafka]`: the cluster and this replica's place in the consumer group.
@@ -154,11 +157,18 @@ choice! {
     }
 }
 
-choice! {
-    /// What the messages of a source look like.
-    Format {
-        /// The project's own JSON.
-        Native = "native",
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let names = Format::ALL.into_iter().map(Format::name);
+        let found = Format::ALL.into_iter().find(|format| format.name() == text);
+        found.ok_or_else(|| serde::de::Error::custom(no_choice(&text, names)))
     }
 }
 
@@ -172,11 +182,49 @@ pub struct Source {
     pub format: Format,
     /// Whether its events drive time.
     pub clock: bool,
+    /// How they are read beyond that.
+    #[serde(skip_serializing_if = "is_plain")]
+    pub mapping: Mapping,
+}
+
+fn is_plain(mapping: &Mapping) -> bool {
+    *mapping == Mapping::default()
 }
 
 impl Default for Source {
     fn default() -> Source {
-        Source { topic: String::new(), format: Format::Native, clock: true }
+        Source { topic: String::new(), format: Format::Native, clock: true, mapping: Mapping::default() }
+    }
+}
+
+/// `[schema_registry]`: where the schemas are that messages name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchemaRegistry {
+    /// Its address, `http://host:port`, with a path if it has one.
+    pub url: String,
+    /// Who asks, where it wants to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// What is in that file.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+    /// How long one question may take.
+    pub timeout: Millis,
+}
+
+impl Default for SchemaRegistry {
+    fn default() -> SchemaRegistry {
+        SchemaRegistry {
+            url: String::new(),
+            user: None,
+            password_file: None,
+            password: None,
+            timeout: Millis::clamped(5_000),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::alerts::{Alerts, RuleTable};
 use super::currency::ReportingCurrency;
 use super::error::{Problems, is_index, key_of, nearest};
 use super::figures::{CalendarTable, Clv, Customers, TimeSettings, WindowTable};
-use super::kafka::{DeadLetters, Kafka, Source};
+use super::kafka::{DeadLetters, Kafka, SchemaRegistry, Source};
 use super::options::option_of_variable;
 use super::service::{Checkpoint, Http};
 
@@ -24,8 +24,18 @@ const PREFIX: &str = "RETENTIOND__";
 const LISTS: [&str; 3] = ["windows", "calendar", "inactivity"];
 
 /// Sections that are tables of keys.
-const TABLES: [&str; 9] =
-    ["kafka", "customers", "time", "clv", "currency", "alerts", "dead_letters", "checkpoint", "http"];
+const TABLES: [&str; 10] = [
+    "kafka",
+    "schema_registry",
+    "customers",
+    "time",
+    "clv",
+    "currency",
+    "alerts",
+    "dead_letters",
+    "checkpoint",
+    "http",
+];
 
 /// The configuration as written, each table still without what follows from other tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +43,7 @@ const TABLES: [&str; 9] =
 pub(super) struct Tables {
     pub(super) kafka: Kafka,
     pub(super) sources: BTreeMap<String, Source>,
+    pub(super) schema_registry: Option<SchemaRegistry>,
     pub(super) customers: Customers,
     pub(super) windows: Vec<WindowTable>,
     pub(super) calendar: Vec<CalendarTable>,
@@ -52,6 +63,7 @@ impl Default for Tables {
         Tables {
             kafka: Kafka::default(),
             sources: BTreeMap::from([("orders".to_owned(), orders)]),
+            schema_registry: None,
             customers: Customers::default(),
             windows: WindowTable::usual(),
             calendar: CalendarTable::usual(),
@@ -115,6 +127,14 @@ pub(super) fn read(
 fn refuse_lists(tree: &mut Value, problems: &mut Problems) {
     let mut tables: Vec<Vec<String>> = TABLES.iter().map(|name| vec![(*name).to_owned()]).collect();
     tables.push(vec!["alerts".to_owned(), "webhook".to_owned()]);
+    if let Some(sources) = tree.as_dict().and_then(|tree| tree.get("sources")?.as_dict()) {
+        for name in sources.keys() {
+            tables.push(["sources", name, "mapping"].map(str::to_owned).to_vec());
+            for table in ["fields", "constants", "types", "attributes", "where"] {
+                tables.push(["sources", name, "mapping", table].map(str::to_owned).to_vec());
+            }
+        }
+    }
     for (name, value) in tree.as_dict().into_iter().flatten() {
         let inner: Vec<String> = match value {
             Value::Dict(_, sources) if name == "sources" => sources.keys().cloned().collect(),

@@ -55,7 +55,7 @@ fn each_mistake_in_the_structure_is_explained() {
         ("[kafak]\na = 1", "kafak: is no setting; did you mean \"kafka\"?"),
         (
             "[telemetry]\na = 1",
-            "telemetry: is no section; the sections are kafka, sources, customers, windows, calendar, time, clv, currency, \
+            "telemetry: is no section; the sections are kafka, sources, schema_registry, customers, windows, calendar, time, clv, currency, \
              inactivity, alerts, dead_letters, checkpoint, http",
         ),
         (
@@ -72,7 +72,11 @@ fn each_mistake_in_the_structure_is_explained() {
             "[sources]\norders = \"o\"",
             "sources.orders: \"o\" is of the wrong type; write a table with keys, as in [kafka]",
         ),
-        ("[sources.orders]\nformat = \"xml\"", "sources.orders.format: \"xml\" is not known; write \"native\""),
+        (
+            "[sources.orders]\nformat = \"xml\"",
+            "sources.orders.format: \"xml\" is not known; write \"native\", \"segment\", \"shopify\", \"stripe\", \"cloudevents\", \
+             \"debezium\", \"ga4\", \"snowplow\" or \"custom\"",
+        ),
         ("http = [\"0.0.0.0:80\"]", "http: a list is of the wrong type; write a table with keys, as in [kafka]"),
         ("windows = [[\"a\"]]", "windows[0]: a list is of the wrong type; write a table with keys, as in [kafka]"),
         (

@@ -18,6 +18,8 @@ mod kafka;
 mod load;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod mapping_tests;
 mod millis;
 mod options;
 mod service;
@@ -35,7 +37,8 @@ pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
 pub use kafka::{
-    DeadLetters, Delivery, Format, Kafka, Membership, MissingTopics, Partitioner, Protocol, Source, Start,
+    DeadLetters, Delivery, Format, Kafka, Mapping, Membership, MissingTopics, Partitioner, Protocol, SchemaRegistry,
+    Source, Start,
 };
 pub use millis::Millis;
 pub use options::{ClientOptions, Secret};
@@ -53,6 +56,9 @@ pub struct Settings {
     pub kafka: Kafka,
     /// Topics of events by the name of the source; at least one drives time. `orders` alone when none is configured.
     pub sources: BTreeMap<String, Source>,
+    /// Where the schemas are that messages name, if they name any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_registry: Option<SchemaRegistry>,
     /// Who counts as what.
     pub customers: Customers,
     /// Rolling windows in the order of the file.
@@ -119,7 +125,33 @@ impl Settings {
         toml::to_string(self).unwrap_or_else(|error| format!("# cannot be printed: {error}\n"))
     }
 
+    /// Reads the files that salt the hashes of guests' addresses: what events mean depends on them, so verbs that read
+    /// events need them even if they open no other secret.
+    ///
+    /// # Errors
+    /// Every file that cannot be read.
+    pub fn read_salts(&mut self) -> Result<(), ConfigErrors> {
+        let mut problems = Problems::default();
+        self.salts(&mut problems);
+        problems.unless_any(())
+    }
+
+    fn salts(&mut self, problems: &mut Problems) {
+        for (name, source) in &mut self.sources {
+            if let Some(path) = &source.mapping.salt_file {
+                let salt = secret(&key_of(&["sources", name, "mapping", "salt_file"]), path, problems);
+                source.mapping.salt = salt.map(|salt| crate::decode::Salt::new(salt.reveal()));
+            }
+        }
+    }
+
     fn read_secrets(&mut self, problems: &mut Problems) {
+        self.salts(problems);
+        if let Some(registry) = &mut self.schema_registry
+            && let Some(path) = &registry.password_file
+        {
+            registry.password = secret("schema_registry.password_file", path, problems);
+        }
         for (option, why) in self.kafka.options.read_secrets() {
             problems.add(key_of(&["kafka", "options", &option]), why);
         }

@@ -13,7 +13,7 @@ pub(super) fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Sett
     Settings::load(Some(file.path()), environment.into_iter())
 }
 
-fn load(text: &str) -> Settings {
+pub(super) fn load(text: &str) -> Settings {
     load_with(text, &[]).unwrap_or_else(|errors| panic!("{errors}\nin\n{text}"))
 }
 
@@ -123,6 +123,44 @@ token_file = "SECRET"
 "sasl.password_file" = "SECRET"
 "#;
 
+/// Sets every key of mappings and of the schema registry.
+const FORMATS: &str = r#"
+[customers]
+dimensions = ["channel"]
+[schema_registry]
+url = "http://registry:8081"
+user = "ann"
+password_file = "SECRET"
+timeout = "2s"
+[sources.orders]
+format = "debezium"
+[sources.orders.mapping]
+amount_unit = "minor"
+amount_scale = 2
+time_format = "pattern"
+time_pattern = "%Y"
+time_zone = "Europe/Oslo"
+cancelled = "status"
+cancelled_values = ["cancelled"]
+deletes = "cancel"
+fields = { time = "placed_at" }
+constants = { currency = "EUR" }
+attributes = { channel = "channel" }
+where = { status = ["paid"] }
+[sources.shop]
+format = "shopify"
+mapping = { guests = "email_hash", salt_file = "SECRET", test_orders = "count", amount = "subtotal_price" }
+[sources.charges]
+format = "stripe"
+mapping = { refunds = "refund_objects" }
+[sources.clicks]
+format = "segment"
+mapping = { currency = "EUR", types = { Sold = "order" } }
+[sources.events]
+format = "cloudevents"
+mapping = { data = "segment" }
+"#;
+
 fn secret_file(content: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
@@ -163,7 +201,8 @@ fn every_key_is_read() {
         options,
         [("fetch.queue.backoff.ms", "5"), ("security.protocol", "SASL_SSL"), ("socket.keepalive.enable", "true")]
     );
-    assert_eq!(settings.sources["sessions"], Source { topic: "sessions".into(), format: Format::Native, clock: false });
+    let sessions = Source { topic: "sessions".into(), clock: false, ..Source::default() };
+    assert_eq!(settings.sources["sessions"], sessions);
     let dimensions: Vec<_> =
         settings.customers.dimensions.0.iter().map(|d| (d.name.as_str(), d.values.len())).collect();
     assert_eq!(dimensions, [("channel", 2), ("country", 0)]);
@@ -257,7 +296,7 @@ fn the_reference_configuration_is_the_default_and_names_every_key() {
 
     let secret = secret_file("x");
     let mut known = BTreeSet::new();
-    for text in [EVERYTHING.to_owned(), with_secret_file(WEBHOOK, &secret)] {
+    for text in [EVERYTHING.to_owned(), with_secret_file(WEBHOOK, &secret), with_secret_file(FORMATS, &secret)] {
         keys("", &toml::Value::try_from(load(&text)).unwrap(), &mut known);
     }
     assert_eq!(known.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "not in deploy/retentiond.toml");
@@ -272,8 +311,9 @@ fn is_setting(line: &str) -> bool {
 /// The paths to all values, without positions in lists; of names that users choose only the table.
 fn keys(path: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
     let chosen = ["kafka.options", "customers.dimensions", "inactivity.segment"];
+    let is_chosen = chosen.contains(&path) || path.starts_with("sources.NAME.mapping.");
     match value {
-        toml::Value::Table(table) if !chosen.contains(&path) => {
+        toml::Value::Table(table) if !is_chosen => {
             for (key, value) in table {
                 let key = if path == "sources" { "NAME" } else { key };
                 keys(format!("{path}.{key}").trim_start_matches('.'), value, found);

@@ -17,8 +17,46 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     /// A number, spelled as in the message.
     Number(&'a str),
+    /// An instant that was worked out, in epoch milliseconds.
+    Millis(i64),
+    /// An amount in units of `10^-exponent` of its currency: cents of EUR are `exponent` 2.
+    Units {
+        /// How many.
+        units: i64,
+        /// How small; `None`: the currency's own minor units.
+        exponent: Option<u32>,
+    },
     /// Something else, in words.
     Other(&'static str),
+}
+
+impl<'a> Value<'a> {
+    /// The same, a number being an id like any text.
+    pub fn into_id(self) -> Value<'a> {
+        match self {
+            Value::Number(digits) => Value::Text(Cow::Borrowed(digits)),
+            other => other,
+        }
+    }
+
+    /// This, or the other where nothing stands.
+    pub fn or(self, other: Value<'a>) -> Value<'a> {
+        if self == Value::Absent { other } else { self }
+    }
+
+    /// The text or the digits.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            Value::Number(digits) => Some(digits),
+            _ => None,
+        }
+    }
+
+    /// A whole number, in text or not.
+    pub fn as_integer(&self) -> Option<i64> {
+        self.as_text()?.parse().ok()
+    }
 }
 
 /// All fields that any event type knows.
@@ -82,7 +120,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn missing(field: &str) -> Rejection {
+pub(super) fn missing(field: &str) -> Rejection {
     Rejection::new(Reason::MissingField, format!("{field} is missing"))
 }
 
@@ -94,7 +132,7 @@ fn required_text<'a>(field: &str, value: Value<'a>) -> Result<Cow<'a, str>, Reje
     match value {
         Value::Text(text) => Ok(text),
         Value::Absent => Err(missing(field)),
-        Value::Number(_) => Err(wrong_type(field, "a string", "a number")),
+        Value::Number(_) | Value::Millis(_) | Value::Units { .. } => Err(wrong_type(field, "a string", "a number")),
         Value::Other(found) => Err(wrong_type(field, "a string", found)),
     }
 }
@@ -120,10 +158,13 @@ pub(super) fn customer(value: Value<'_>) -> Result<Cow<'_, str>, Rejection> {
     }
 }
 
-fn time(value: Value<'_>) -> Result<Time, Rejection> {
+/// An instant: RFC 3339 text, or epoch milliseconds as a number or digits.
+pub(super) fn time(value: Value<'_>) -> Result<Time, Rejection> {
     let epoch = |digits: &str| digits.parse::<i64>().ok().map(Time::from_millis);
     let (parsed, text) = match &value {
         Value::Absent => return Err(missing("time")),
+        Value::Millis(millis) => (Some(Time::from_millis(*millis)), "the number"),
+        Value::Units { .. } => return Err(wrong_type("time", "RFC 3339 text or epoch milliseconds", "an amount")),
         Value::Other(found) => return Err(wrong_type("time", "RFC 3339 text or epoch milliseconds", found)),
         Value::Number(digits) => (epoch(digits), *digits),
         Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => (epoch(text), text.as_ref()),
@@ -134,13 +175,16 @@ fn time(value: Value<'_>) -> Result<Time, Rejection> {
         .map_err(|error| Rejection::new(Reason::InvalidTime, format!("time {:?} is {error}", excerpt(text))))
 }
 
-fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rejection> {
+/// An amount of a currency.
+pub(super) fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rejection> {
     let code = required_text("currency", currency)?;
     let currency = Currency::from_code(&code).map_err(|error| {
         Rejection::new(Reason::UnknownCurrency, format!("currency {:?} is {error}", excerpt(&code)))
     })?;
     let text = match &amount {
         Value::Absent => return Err(missing("amount")),
+        Value::Units { units, exponent } => return in_units(*units, *exponent, currency),
+        Value::Millis(_) => return Err(wrong_type("amount", "a decimal string or a number", "a time")),
         Value::Other(found) => return Err(wrong_type("amount", "a decimal string or a number", found)),
         Value::Number(digits) => digits,
         Value::Text(text) => text.as_ref(),
@@ -151,11 +195,18 @@ fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rejection> {
     })
 }
 
+fn in_units(units: i64, exponent: Option<u32>, currency: Currency) -> Result<Money, Rejection> {
+    Money::from_units(units, exponent.unwrap_or(currency.exponent()), currency).map_err(|error| {
+        let verb = if error == MoneyError::ExcessDecimals { "" } else { "is " };
+        Rejection::new(Reason::InvalidAmount, format!("amount {units} in small units {verb}{error} ({currency})"))
+    })
+}
+
 fn score(value: Value<'_>) -> Result<Option<f64>, Rejection> {
     match value {
         Value::Absent => Ok(None),
         Value::Number(digits) => Ok(digits.parse().ok().filter(|score: &f64| score.is_finite())),
-        Value::Text(_) => Err(wrong_type("score", "a number", "text")),
+        Value::Text(_) | Value::Millis(_) | Value::Units { .. } => Err(wrong_type("score", "a number", "text")),
         Value::Other(found) => Err(wrong_type("score", "a number", found)),
     }
 }

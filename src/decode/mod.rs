@@ -2,34 +2,153 @@
 
 mod csv;
 mod fields;
+mod framing;
+mod instants;
+mod json;
 mod native;
+mod options;
+mod paths;
+mod presets;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 pub use csv::{CsvColumns, CsvHeaderError};
+pub use framing::{Schema, SchemaId, SchemaText, Schemas};
+pub use options::{
+    AmountUnit, Deletes, FieldTexts, Guests, OptionError, Options, Salt, StripeRefunds, TestOrders, TimeFormat,
+};
 
+use self::fields::Value;
+use self::framing::Unframed;
 use crate::event::{Event, EventType, Time};
+
+/// One message, as far as formats look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its key, if any.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a tombstone.
+    pub payload: Option<&'a [u8]>,
+    /// Its headers, by name; empty unless [`Decoder::wants_headers`].
+    pub headers: Vec<(Cow<'a, str>, Option<&'a [u8]>)>,
+}
+
+impl<'a> Message<'a> {
+    /// The last header of a name that has a value.
+    fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| *value)
+    }
+
+    /// The customer id that is the key.
+    fn key_as_customer(&self, because: &str) -> Result<Value<'a>, Rejection> {
+        match self.key.map(std::str::from_utf8) {
+            Some(Ok(key)) if !key.is_empty() => Ok(Value::Text(Cow::Borrowed(key))),
+            Some(Err(_)) => Err(Rejection::new(Reason::NotUtf8, format!("{because}, and the key is not UTF-8"))),
+            _ => Err(Rejection::new(Reason::MissingField, format!("{because}, and there is no key that does"))),
+        }
+    }
+}
 
 /// What a message says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
     /// Something happened.
     Event(Event<'a>),
+    /// Several things happened, or one that an earlier message may have told.
+    Several {
+        /// Them, in this order.
+        events: Vec<Event<'a>>,
+        /// What happened before this is told again: if it is too late by now, nothing is lost.
+        told_before: Time,
+    },
     /// A customer is to be forgotten.
     Erase(Cow<'a, str>),
     /// A type that this version does not know; to be counted and passed over.
     Unknown,
+    /// A message that is no event on purpose; to be counted and passed over.
+    Skipped(Skip),
 }
 
 impl Decoded<'_> {
-    /// The value of the label `type`.
+    /// The same, borrowing nothing.
     #[must_use]
-    pub fn event_type(&self) -> EventType {
+    pub fn into_owned(self) -> Decoded<'static> {
         match self {
-            Decoded::Event(event) => event.kind.event_type(),
-            Decoded::Erase(_) => EventType::Erase,
-            Decoded::Unknown => EventType::Unknown,
+            Decoded::Event(event) => Decoded::Event(event.into_owned()),
+            Decoded::Several { events, told_before } => {
+                Decoded::Several { events: events.into_iter().map(Event::into_owned).collect(), told_before }
+            }
+            Decoded::Erase(customer) => Decoded::Erase(Cow::Owned(customer.into_owned())),
+            Decoded::Unknown => Decoded::Unknown,
+            Decoded::Skipped(skip) => Decoded::Skipped(skip),
+        }
+    }
+
+    /// The values of the label `type`, one for each event; none for a message that is skipped.
+    pub fn event_types(&self) -> impl Iterator<Item = EventType> {
+        let (one, several): (Option<EventType>, &[Event<'_>]) = match self {
+            Decoded::Event(event) => (Some(event.kind.event_type()), &[]),
+            Decoded::Several { events, .. } => (None, events),
+            Decoded::Erase(_) => (Some(EventType::Erase), &[]),
+            Decoded::Unknown => (Some(EventType::Unknown), &[]),
+            Decoded::Skipped(_) => (None, &[]),
+        };
+        one.into_iter().chain(several.iter().map(|event| event.kind.event_type()))
+    }
+}
+
+/// Why a message, or an event of it, is passed over on purpose: the label `reason` of what is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Skip {
+    /// An order that its system calls a test.
+    Test,
+    /// It names no customer, and guests are not to count.
+    Guest,
+    /// A payment that is not taken yet.
+    Unpaid,
+    /// A refund that moved no money.
+    NoMoney,
+    /// A change of a row or order that is no event.
+    Change,
+    /// Not among those that `mapping.where` chooses.
+    Filtered,
+    /// Other messages tell the same.
+    ToldElsewhere,
+    /// An event that its message repeats from an earlier one, too late to recognise it as a duplicate.
+    ToldBefore,
+    /// A null value that means nothing.
+    Tombstone,
+}
+
+impl Skip {
+    /// Every reason.
+    pub const ALL: [Skip; 9] = [
+        Skip::Test,
+        Skip::Guest,
+        Skip::Unpaid,
+        Skip::NoMoney,
+        Skip::Change,
+        Skip::Filtered,
+        Skip::ToldElsewhere,
+        Skip::ToldBefore,
+        Skip::Tombstone,
+    ];
+
+    /// The value of the label `reason`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Skip::Test => "test",
+            Skip::Guest => "guest",
+            Skip::Unpaid => "unpaid",
+            Skip::NoMoney => "no_money",
+            Skip::Change => "change",
+            Skip::Filtered => "filtered",
+            Skip::ToldElsewhere => "told_elsewhere",
+            Skip::ToldBefore => "told_before",
+            Skip::Tombstone => "tombstone",
         }
     }
 }
@@ -63,11 +182,15 @@ pub enum Reason {
     InTheFuture,
     /// Further behind the watermark than `allowed_lateness`.
     TooLate,
+    /// Written with a schema that the registry does not have, or that cannot be read with.
+    UnknownSchema,
+    /// Not what its schema says.
+    UnfitForSchema,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 15] = [
         Reason::EmptyMessage,
         Reason::NotUtf8,
         Reason::InvalidJson,
@@ -81,6 +204,8 @@ impl Reason {
         Reason::InvalidValue,
         Reason::InTheFuture,
         Reason::TooLate,
+        Reason::UnknownSchema,
+        Reason::UnfitForSchema,
     ];
 
     /// The value of the label `reason`.
@@ -100,6 +225,8 @@ impl Reason {
             Reason::InvalidValue => "invalid_value",
             Reason::InTheFuture => "in_the_future",
             Reason::TooLate => "too_late",
+            Reason::UnknownSchema => "unknown_schema",
+            Reason::UnfitForSchema => "unfit_for_schema",
         }
     }
 }
@@ -131,23 +258,183 @@ impl fmt::Display for Rejection {
 pub enum Format {
     /// One JSON object a message, as in the documentation.
     Native,
+    /// Segment's `track`, `page`, `screen` and `identify` calls.
+    Segment,
+    /// Shopify's webhooks of orders and refunds.
+    Shopify,
+    /// Stripe's events of charges and refunds.
+    Stripe,
+    /// CloudEvents around the native or another format.
+    CloudEvents,
+    /// Debezium's changes of a table of orders.
+    Debezium,
+    /// Google Analytics 4.
+    Ga4,
+    /// Snowplow's ecommerce events.
+    Snowplow,
+    /// JSON with a place for each field.
+    Custom,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Format; 9] = [
+        Format::Native,
+        Format::Segment,
+        Format::Shopify,
+        Format::Stripe,
+        Format::CloudEvents,
+        Format::Debezium,
+        Format::Ga4,
+        Format::Snowplow,
+        Format::Custom,
+    ];
+
+    /// As it is written in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Native => "native",
+            Format::Segment => "segment",
+            Format::Shopify => "shopify",
+            Format::Stripe => "stripe",
+            Format::CloudEvents => "cloudevents",
+            Format::Debezium => "debezium",
+            Format::Ga4 => "ga4",
+            Format::Snowplow => "snowplow",
+            Format::Custom => "custom",
+        }
+    }
+}
+
+/// A format with its options, ready to read.
+#[derive(Debug, Clone)]
+enum Reader {
+    Native,
+    Segment(Box<presets::Segment>),
+    Shopify(Box<presets::Shopify>),
+    Stripe(Box<presets::Stripe>),
+    CloudEvents(Box<presets::CloudEvents>),
+    Debezium(Box<presets::Debezium>),
+    Ga4(Box<presets::Ga4>),
+    Snowplow(Box<presets::Snowplow>),
+    Custom(Box<presets::Custom>),
+}
+
+impl Reader {
+    fn new(format: Format, options: &Options, dimensions: &[String]) -> Result<Reader, OptionError> {
+        if !options.guests.fits(format) {
+            let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
+            return Err(OptionError::new("guests", what));
+        }
+        Ok(match format {
+            Format::Native => Reader::Native,
+            Format::Segment => Reader::Segment(Box::new(presets::Segment::new(options, dimensions)?)),
+            Format::Shopify => Reader::Shopify(Box::new(presets::Shopify::new(options, dimensions)?)),
+            Format::Stripe => Reader::Stripe(Box::new(presets::Stripe::new(options, dimensions)?)),
+            Format::CloudEvents => Reader::CloudEvents(Box::new(presets::CloudEvents::new(options, dimensions)?)),
+            Format::Debezium => Reader::Debezium(Box::new(presets::Debezium::new(options, dimensions)?)),
+            Format::Ga4 => Reader::Ga4(Box::new(presets::Ga4::new(options, dimensions)?)),
+            Format::Snowplow => Reader::Snowplow(Box::new(presets::Snowplow::new(options, dimensions)?)),
+            Format::Custom => Reader::Custom(Box::new(presets::Custom::new(options, dimensions)?)),
+        })
+    }
+
+    /// Decodes a value that has bytes; the message supplies key and headers.
+    fn decode<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        dimensions: &[String],
+    ) -> Result<Decoded<'a>, Rejection> {
+        match self {
+            Reader::Native => native::decode(message.key, Some(bytes), dimensions),
+            Reader::Segment(segment) => segment.decode(bytes),
+            Reader::Shopify(shopify) => shopify.decode(message, bytes),
+            Reader::Stripe(stripe) => stripe.decode(message, bytes),
+            Reader::CloudEvents(events) => events.decode(message, bytes),
+            Reader::Debezium(debezium) => debezium.decode(bytes),
+            Reader::Ga4(ga4) => ga4.decode(bytes),
+            Reader::Snowplow(snowplow) => snowplow.decode(bytes),
+            Reader::Custom(custom) => custom.decode(bytes),
+        }
+    }
+
+    /// What a null value means: the wish to forget the customer who is the key, save where keys are those of rows.
+    fn decode_null<'a>(&self, key: Option<&'a [u8]>) -> Result<Decoded<'a>, Rejection> {
+        match self {
+            Reader::Debezium(_) => Ok(Decoded::Skipped(Skip::Tombstone)),
+            _ => native::tombstone(key),
+        }
+    }
 }
 
 /// Decodes the messages of one source.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    format: Format,
+    reader: Reader,
     dimensions: Vec<String>,
+    /// Where the schemas come from that messages may name.
+    schemas: Option<Arc<dyn Schemas>>,
 }
 
 impl Decoder {
-    /// A decoder that keeps the attributes of these dimensions and no others.
+    /// A decoder of a format without options that keeps the attributes of these dimensions and no others.
     #[must_use]
     pub fn new(format: Format, dimensions: Vec<String>) -> Decoder {
-        Decoder { format, dimensions }
+        // Every format can do without options; a test holds that.
+        let reader = Reader::new(format, &Options::default(), &dimensions).unwrap_or(Reader::Native);
+        Decoder { reader, dimensions, schemas: None }
     }
 
-    /// Decodes one message. Events after `latest` are refused.
+    /// A decoder of a format that keeps the attributes of these dimensions and no others.
+    ///
+    /// # Errors
+    /// The option that cannot be as it is.
+    pub fn with_options(format: Format, dimensions: Vec<String>, options: &Options) -> Result<Decoder, OptionError> {
+        if let Some((option, known)) = options.unknown_to(format).first() {
+            let remedy = match known {
+                [] => "remove it".to_owned(),
+                known => format!("its options are {}", known.join(", ")),
+            };
+            let what = format!("means nothing to the format {:?}; {remedy}", format.name());
+            return Err(OptionError::new(*option, what));
+        }
+        Ok(Decoder { reader: Reader::new(format, options, &dimensions)?, dimensions, schemas: None })
+    }
+
+    /// The same for messages that may name the schema they were written with.
+    #[must_use]
+    pub fn with_schemas(self, schemas: Arc<dyn Schemas>) -> Decoder {
+        Decoder { schemas: Some(schemas), ..self }
+    }
+
+    /// Whether [`Decoder::decode_message`] looks at headers.
+    #[must_use]
+    pub fn wants_headers(&self) -> bool {
+        self.wants_schemas() || matches!(self.reader, Reader::CloudEvents(_))
+    }
+
+    /// Whether [`Decoder::is_ready_for`] may say no.
+    #[must_use]
+    pub fn wants_schemas(&self) -> bool {
+        self.schemas.is_some()
+    }
+
+    /// Whether the schema that a message names is at hand; if not it is asked for, and the message has to wait.
+    #[must_use]
+    pub fn is_ready_for(&self, message: &Message<'_>) -> bool {
+        let Some(schemas) = &self.schemas else { return true };
+        framing::schema_of(message).is_none_or(|id| schemas.is_settled(id))
+    }
+
+    /// What keeps schemas from coming at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.schemas.as_ref()?.trouble()
+    }
+
+    /// Decodes one message that has no headers. Events after `latest` are refused.
     ///
     /// # Errors
     /// A [`Rejection`] that names the field and the mistake.
@@ -157,11 +444,49 @@ impl Decoder {
         payload: Option<&'a [u8]>,
         latest: Time,
     ) -> Result<Decoded<'a>, Rejection> {
-        let decoded = match self.format {
-            Format::Native => native::decode(key, payload, &self.dimensions)?,
+        let decoded = match &self.reader {
+            Reader::Native if self.schemas.is_none() => native::decode(key, payload, &self.dimensions)?,
+            _ => self.read(&Message { key, payload, headers: Vec::new() })?,
         };
         refuse_future(&decoded, latest)?;
         Ok(decoded)
+    }
+
+    /// Decodes one message. Events after `latest` are refused.
+    ///
+    /// # Errors
+    /// A [`Rejection`] that names the field and the mistake.
+    pub fn decode_message<'a>(&self, message: &Message<'a>, latest: Time) -> Result<Decoded<'a>, Rejection> {
+        let decoded = self.read(message)?;
+        refuse_future(&decoded, latest)?;
+        Ok(decoded)
+    }
+
+    fn read<'a>(&self, message: &Message<'a>) -> Result<Decoded<'a>, Rejection> {
+        match message.payload {
+            None => self.reader.decode_null(message.key),
+            Some([]) => Err(json::no_bytes()),
+            Some(bytes) => match &self.schemas {
+                None => self.reader.decode(message, bytes, &self.dimensions),
+                Some(schemas) => self.read_framed(message, bytes, schemas.as_ref()),
+            },
+        }
+    }
+
+    fn read_framed<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        schemas: &dyn Schemas,
+    ) -> Result<Decoded<'a>, Rejection> {
+        match framing::unframed(message, bytes, schemas)? {
+            Unframed::Borrowed([]) => Err(json::no_bytes()),
+            Unframed::Borrowed(bytes) => self.reader.decode(message, bytes, &self.dimensions),
+            Unframed::Owned(json) => {
+                let message = Message { payload: Some(&json), ..message.clone() };
+                self.reader.decode(&message, &json, &self.dimensions).map(Decoded::into_owned)
+            }
+        }
     }
 
     /// The names of the dimensions whose attributes are kept.
@@ -172,14 +497,16 @@ impl Decoder {
 }
 
 fn refuse_future(decoded: &Decoded<'_>, latest: Time) -> Result<(), Rejection> {
-    match decoded {
-        Decoded::Event(event) if event.time > latest => Err(Rejection::new(
-            Reason::InTheFuture,
-            format!(
-                "time {} is ahead of the clock by more than customers.max_future (latest accepted: {latest})",
-                event.time
-            ),
-        )),
-        _ => Ok(()),
+    let newest = match decoded {
+        Decoded::Event(event) => event.time,
+        Decoded::Several { events, .. } => events.iter().map(|event| event.time).max().unwrap_or(Time::MIN),
+        Decoded::Erase(_) | Decoded::Unknown | Decoded::Skipped(_) => return Ok(()),
+    };
+    if newest <= latest {
+        return Ok(());
     }
+    Err(Rejection::new(
+        Reason::InTheFuture,
+        format!("time {newest} is ahead of the clock by more than customers.max_future (latest accepted: {latest})"),
+    ))
 }

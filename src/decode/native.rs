@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::fields::{Fields, Value, customer};
+use super::json::{self, scalar};
 use super::{Decoded, Reason, Rejection};
 use crate::event::Attributes;
 
@@ -19,7 +19,7 @@ pub(super) fn decode<'a>(
 ) -> Result<Decoded<'a>, Rejection> {
     match payload {
         None => tombstone(key),
-        Some([]) => Err(Rejection::new(Reason::EmptyMessage, "the value has no bytes; a JSON object is expected")),
+        Some([]) => Err(json::no_bytes()),
         Some(bytes) => {
             // Filled in place, because it is large.
             let mut fields = Fields::default();
@@ -29,7 +29,8 @@ pub(super) fn decode<'a>(
     }
 }
 
-fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
+/// The wish to forget the customer whose id is the key.
+pub(super) fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     let Some(key) = key else {
         return Err(Rejection::new(Reason::InvalidId, "a null value without a key names no customer to erase"));
     };
@@ -39,20 +40,14 @@ fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     customer(Value::Text(Cow::Borrowed(id))).map(Decoded::Erase)
 }
 
-fn object<'a>(bytes: &'a [u8], dimensions: &[String], fields: &mut Fields<'a>) -> Result<(), Rejection> {
+/// Reads the fields of an object.
+pub(super) fn object<'a>(bytes: &'a [u8], dimensions: &[String], fields: &mut Fields<'a>) -> Result<(), Rejection> {
     // In text that is known to be UTF-8, no string needs a check of its own.
     let read = match std::str::from_utf8(bytes) {
         Ok(text) => read(serde_json::Deserializer::from_str(text), dimensions, fields),
         Err(_) => read(serde_json::Deserializer::from_slice(bytes), dimensions, fields),
     };
-    match read {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Rejection::new(Reason::NotAnObject, "a JSON object is expected")),
-        Err(error) if std::str::from_utf8(bytes).is_err() => {
-            Err(Rejection::new(Reason::NotUtf8, format!("not UTF-8 near column {}", error.column())))
-        }
-        Err(error) => Err(Rejection::new(Reason::InvalidJson, error.to_string())),
-    }
+    json::checked(bytes, read)
 }
 
 fn read<'de, R: serde_json::de::Read<'de>>(
@@ -259,28 +254,6 @@ impl<'de> Visitor<'de> for AttributesSeed<'_> {
         Ok(Attributes::default())
     }
     otherwise!(|_: &str| Attributes::default());
-}
-
-/// A value that may be text or a number; numbers keep their spelling, so that no float ever holds an amount.
-fn scalar(raw: &RawValue) -> Value<'_> {
-    let json = raw.get();
-    match json.as_bytes().first() {
-        Some(b'"') => text(json),
-        Some(b'-' | b'0'..=b'9') => Value::Number(json),
-        Some(b'n') => Value::Absent,
-        Some(b't' | b'f') => Value::Other("a boolean"),
-        Some(b'[') => Value::Other("a list"),
-        _ => Value::Other("an object"),
-    }
-}
-
-fn text(json: &str) -> Value<'_> {
-    let inner = &json[1..json.len() - 1];
-    if !inner.contains('\\') {
-        return Value::Text(Cow::Borrowed(inner));
-    }
-    serde_json::from_str(json)
-        .map_or(Value::Other("text with a broken escape"), |text: String| Value::Text(text.into()))
 }
 
 #[cfg(test)]

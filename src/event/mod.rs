@@ -28,6 +28,18 @@ pub struct Event<'a> {
     pub kind: Kind<'a>,
 }
 
+impl Event<'_> {
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Event<'static> {
+        Event { customer: owned(self.customer), time: self.time, kind: self.kind.into_owned() }
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
 /// What happened, and the id under which a second copy of it is recognised.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind<'a> {
@@ -94,6 +106,27 @@ pub enum CostKind {
 }
 
 impl Kind<'_> {
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Kind<'static> {
+        match self {
+            Kind::Order { id, amount, attributes, referred_by } => Kind::Order {
+                id: id.map(owned),
+                amount,
+                attributes: attributes.into_owned(),
+                referred_by: referred_by.map(owned),
+            },
+            Kind::Refund { id, amount } => Kind::Refund { id: id.map(owned), amount },
+            Kind::Cancel { order, amount } => Kind::Cancel { order: order.map(owned), amount },
+            Kind::Session { id } => Kind::Session { id: id.map(owned) },
+            Kind::Customer { attributes, referred_by } => {
+                Kind::Customer { attributes: attributes.into_owned(), referred_by: referred_by.map(owned) }
+            }
+            Kind::Feedback { kind, score } => Kind::Feedback { kind: owned(kind), score },
+            Kind::Cost { kind, amount } => Kind::Cost { kind, amount },
+        }
+    }
+
     /// The name of the type, as in the native format and in `retentiond_events_total{type}`.
     #[must_use]
     pub fn event_type(&self) -> EventType {
@@ -184,6 +217,12 @@ impl<'a> Attributes<'a> {
         if let Some(slot) = self.0.get_mut(dimension) {
             *slot = Some(value);
         }
+    }
+
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Attributes<'static> {
+        Attributes(self.0.map(|value| value.map(owned)))
     }
 
     /// The value of a dimension, if the event names one.

@@ -119,6 +119,28 @@ impl Money {
         };
         if minor > MAX_MINOR_UNITS { Err(MoneyError::TooLarge) } else { Ok(Money { minor, currency }) }
     }
+
+    /// From whole units of `10^-exponent` of the currency: 7212 of exponent 2 is 72.12.
+    ///
+    /// # Errors
+    /// See [`MoneyError`]; [`MoneyError::ExcessDecimals`] where the currency's own minor units are larger and do not divide it.
+    pub fn from_units(units: i64, exponent: u32, currency: Currency) -> Result<Money, MoneyError> {
+        if units < 0 {
+            return Err(MoneyError::Negative);
+        }
+        let step = |by: u32| 10_i64.checked_pow(by).ok_or(MoneyError::TooLarge);
+        let own = currency.exponent();
+        let minor = if exponent <= own {
+            units.checked_mul(step(own - exponent)?).ok_or(MoneyError::TooLarge)?
+        } else {
+            let step = step(exponent - own)?;
+            if units % step != 0 {
+                return Err(MoneyError::ExcessDecimals);
+            }
+            units / step
+        };
+        if minor > MAX_MINOR_UNITS { Err(MoneyError::TooLarge) } else { Ok(Money { minor, currency }) }
+    }
 }
 
 impl fmt::Display for Money {
@@ -250,6 +272,27 @@ mod tests {
         ] {
             assert_eq!(minor(text, code), Err(expected), "{text} {code}");
         }
+    }
+
+    #[test]
+    fn whole_units_of_any_size_become_the_currencys_own() -> Result<(), MoneyError> {
+        use MoneyError::*;
+        for (units, exponent, code, expected) in [
+            (7212, 2, "EUR", Ok(7212)),
+            (72, 0, "EUR", Ok(7200)),
+            (7_212_000, 5, "EUR", Ok(7212)),
+            (7_212_001, 5, "EUR", Err(ExcessDecimals)),
+            (500, 2, "ISK", Ok(5)),
+            (501, 2, "ISK", Err(ExcessDecimals)),
+            (-1, 2, "EUR", Err(Negative)),
+            (MAX_MINOR_UNITS + 1, 2, "EUR", Err(TooLarge)),
+            (i64::MAX, 0, "EUR", Err(TooLarge)),
+            (1, 99, "EUR", Err(TooLarge)),
+        ] {
+            let money = Money::from_units(units, exponent, Currency::from_code(code)?);
+            assert_eq!(money.map(|money| money.minor), expected, "{units} of exponent {exponent}, {code}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -58,6 +58,7 @@ impl Readiness {
         for (topic, _) in topics.iter().zip(counts).filter(|(_, count)| count.is_none()) {
             reasons.push(format!("topic {topic} is missing, or the broker has not told its partitions yet"));
         }
+        reasons.extend(source.schemas.clone());
         reasons.extend(unfinished(source));
         reasons.extend(behind(source, topics));
         let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));

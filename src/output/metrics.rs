@@ -459,6 +459,12 @@ static OPERATION: &[Metric] = &[
         read::rejected,
     ),
     counter(
+        "retentiond_events_skipped_total",
+        &["topic", "reason"],
+        "Messages that are no events on purpose, such as test orders, and events that their messages repeat.",
+        read::skipped,
+    ),
+    counter(
         "retentiond_events_duplicate_total",
         &[],
         "Events of which a copy had counted before.",

@@ -77,6 +77,8 @@ impl Partitioned {
     fn add(&mut self, path: &Path, line: u64, topics: Topics, decoded: Result<Decoded<'_>, Rejection>) {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(topics, &event),
+            Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(topics, event)),
+            Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
             Ok(Decoded::Erase(customer)) => self.of(&customer).erase(&customer),
             Ok(Decoded::Unknown) => self.tally.unknown += 1,
             Err(rejection) => self.tally.reject(path, line, rejection),

@@ -90,6 +90,8 @@ pub struct SourceStatus {
     pub rebalances: u64,
     /// What is wrong at the moment, such as an unreachable broker.
     pub trouble: Option<String>,
+    /// Why schemas do not come that records wait for.
+    pub schemas: Option<String>,
     /// The last time that the poll loop went round.
     pub last_poll: Option<Instant>,
     /// What became durable.

@@ -1,11 +1,14 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
 pub mod pool;
+#[cfg(test)]
+mod tests;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::decode::{Decoded, Decoder, Reason, Rejection};
+use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
@@ -14,7 +17,7 @@ use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
 use crate::engine::{Engine, Outcome, WindowParts};
-use crate::event::{Currency, EventType, Time};
+use crate::event::{Currency, Event, EventType, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
@@ -45,6 +48,8 @@ pub struct Tally {
     pub events: Vec<[u64; EventType::ALL.len()]>,
     /// Messages rejected for each reason.
     pub rejected: Vec<[u64; Reason::ALL.len()]>,
+    /// Messages and events skipped on purpose, for each reason.
+    pub skipped: Vec<[u64; Skip::ALL.len()]>,
     /// Second copies.
     pub duplicates: u64,
     /// Events too late to count.
@@ -60,6 +65,7 @@ impl Tally {
         Tally {
             events: vec![Default::default(); topics],
             rejected: vec![Default::default(); topics],
+            skipped: vec![Default::default(); topics],
             ..Tally::default()
         }
     }
@@ -69,10 +75,14 @@ impl Tally {
         let topics = self.events.len().max(other.events.len());
         self.events.resize(topics, Default::default());
         self.rejected.resize(topics, Default::default());
+        self.skipped.resize(topics, Default::default());
         for (mine, theirs) in self.events.iter_mut().zip(&other.events) {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
         for (mine, theirs) in self.rejected.iter_mut().zip(&other.rejected) {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
+        }
+        for (mine, theirs) in self.skipped.iter_mut().zip(&other.skipped) {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
         self.duplicates += other.duplicates;
@@ -306,6 +316,13 @@ impl Worker {
         }
     }
 
+    /// Whether every record of a batch can be read now; if not, what is lacking is on its way.
+    #[must_use]
+    pub fn is_ready_for<B: RecordBatch>(&self, at: TopicPartition, batch: &B) -> bool {
+        let decoder = &self.blueprint.decoders[usize::from(at.topic.0)];
+        !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
+    }
+
     /// Applies a batch of a partition that was started; events after `latest` are refused. Returns the offset behind
     /// the last record; `None` for a partition that is not owned (a batch that crossed a revocation).
     pub fn apply<B: RecordBatch>(
@@ -318,11 +335,18 @@ impl Worker {
         let engine = self.engines.get_mut(&at.partition)?;
         let topic = usize::from(at.topic.0);
         let decoder = &self.blueprint.decoders[topic];
+        let wants_headers = decoder.wants_headers();
         let mut last = None;
         for index in 0..batch.len() {
             let record = batch.get(index);
             last = Some((index, record));
-            if let Err(rejection) = apply_record(engine, &mut self.tally, decoder, topic, record, latest) {
+            let applied = if wants_headers {
+                let decoded = decoder.decode_message(&message(batch, index), latest);
+                apply_decoded(engine, &mut self.tally, topic, decoded)
+            } else {
+                apply_record(engine, &mut self.tally, decoder, topic, record, latest)
+            };
+            if let Err(rejection) = applied {
                 rejected.push(Rejected { index, rejection });
             }
         }
@@ -433,6 +457,13 @@ pub fn hash(record: Record<'_>) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(record.payload.unwrap_or_default(), key)
 }
 
+/// A record with its headers.
+fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
+    let record = batch.get(index);
+    let headers = batch.headers(index).into_iter().map(|header| (header.name, header.value)).collect();
+    Message { key: record.key, payload: record.payload, headers }
+}
+
 fn apply_record(
     engine: &mut Engine,
     tally: &mut Tally,
@@ -441,23 +472,57 @@ fn apply_record(
     record: Record<'_>,
     latest: Time,
 ) -> Result<(), Rejection> {
-    let decoded = decoder.decode(record.key, record.payload, latest).inspect_err(|rejection| {
-        tally.rejected[topic][rejection.reason as usize] += 1;
-    })?;
-    tally.events[topic][decoded.event_type() as usize] += 1;
+    let decoded = decoder.decode(record.key, record.payload, latest);
+    apply_decoded(engine, tally, topic, decoded)
+}
+
+fn apply_decoded(
+    engine: &mut Engine,
+    tally: &mut Tally,
+    topic: usize,
+    decoded: Result<Decoded<'_>, Rejection>,
+) -> Result<(), Rejection> {
+    let decoded = decoded.inspect_err(|rejection| tally.rejected[topic][rejection.reason as usize] += 1)?;
     match decoded {
-        Decoded::Unknown => {}
-        Decoded::Erase(customer) => {
-            engine.erase(&customer);
+        Decoded::Event(event) => apply_event(engine, tally, topic, &event, Time::MIN),
+        Decoded::Several { events, told_before } => {
+            let apply = |event| apply_event(engine, tally, topic, event, told_before);
+            // All of them, also behind one that is too late; the letter tells of the first.
+            events.iter().map(apply).fold(Ok(()), Result::and)
         }
-        Decoded::Event(event) => match engine.apply(topic, &event) {
-            Outcome::Applied => {}
-            Outcome::Duplicate => tally.duplicates += 1,
-            Outcome::TooLate => {
-                tally.late += 1;
-                return Err(too_late(engine, topic, event.time));
-            }
-        },
+        Decoded::Erase(customer) => {
+            tally.events[topic][EventType::Erase as usize] += 1;
+            engine.erase(&customer);
+            Ok(())
+        }
+        Decoded::Unknown => {
+            tally.events[topic][EventType::Unknown as usize] += 1;
+            Ok(())
+        }
+        Decoded::Skipped(skip) => {
+            tally.skipped[topic][skip as usize] += 1;
+            Ok(())
+        }
+    }
+}
+
+/// Applies an event; one before `told_before` was told by another message already, so it is not lost when it is too late.
+fn apply_event(
+    engine: &mut Engine,
+    tally: &mut Tally,
+    topic: usize,
+    event: &Event<'_>,
+    told_before: Time,
+) -> Result<(), Rejection> {
+    tally.events[topic][event.kind.event_type() as usize] += 1;
+    match engine.apply(topic, event) {
+        Outcome::Applied => {}
+        Outcome::Duplicate => tally.duplicates += 1,
+        Outcome::TooLate if event.time < told_before => tally.skipped[topic][Skip::ToldBefore as usize] += 1,
+        Outcome::TooLate => {
+            tally.late += 1;
+            return Err(too_late(engine, topic, event.time));
+        }
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //! between them. A scrape asks all workers the same question and adds the answers up.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::waiting::{Brought, Stalled, Waiting};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
@@ -20,6 +21,8 @@ use crate::source::{Partition, RecordBatch, TopicPartition};
 
 /// How many batches wait for a worker at most; then the poll loop waits.
 const QUEUED_BATCHES: usize = 16;
+/// After how long batches that wait for a schema are looked at again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// What a worker is to do, in this order.
 enum Work<B> {
@@ -110,6 +113,8 @@ pub enum Report<B> {
 pub struct Pool<B> {
     queues: Vec<SyncSender<Work<B>>>,
     threads: Vec<JoinHandle<()>>,
+    stalled: Stalled,
+    blueprint: Arc<Blueprint>,
 }
 
 /// All workers are gone: the daemon is shutting down.
@@ -123,12 +128,14 @@ impl<B: RecordBatch> Pool<B> {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(blueprint: &Arc<Blueprint>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
-        let mut pool = Pool { queues: Vec::new(), threads: Vec::new() };
+        let stalled = Stalled::default();
+        let mut pool = Pool { queues: Vec::new(), threads: Vec::new(), stalled, blueprint: Arc::clone(blueprint) };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
             let (worker, reports) = (Worker::new(Arc::clone(blueprint)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
-            pool.threads.push(thread.spawn(move || run(worker, &work, &reports))?);
+            let stalled = pool.stalled.clone();
+            pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);
             pool.queues.push(queue);
         }
         Ok(pool)
@@ -218,6 +225,18 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(at.partition).send(Work::Raise { at, to }).map_err(|_| Stopped)
     }
 
+    /// The topic-partitions of which records wait for a schema: read no more of them for the time being.
+    #[must_use]
+    pub fn stalled(&self) -> BTreeSet<TopicPartition> {
+        self.stalled.get()
+    }
+
+    /// What keeps schemas from coming at the moment.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.blueprint.decoders.iter().find_map(|decoder| decoder.trouble())
+    }
+
     /// Waits until everything queued so far is applied and reported.
     ///
     /// # Errors
@@ -260,45 +279,66 @@ fn ask<B, T>(
     Ok(answer)
 }
 
-fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>) {
-    let mut rejected = Vec::new();
-    // Whoever asked may be gone when the answer is ready, which is no reason to stop.
-    for work in work {
+fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
+    let mut bench = Bench { worker, waiting: Waiting::new(stalled), reports };
+    loop {
+        let next = if bench.waiting.is_empty() {
+            work.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            bench.try_again();
+            work.recv_timeout(TRY_AGAIN_AFTER)
+        };
+        match next {
+            Ok(Work::Quit) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(work) => bench.take(work),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// A worker with what waits for it.
+struct Bench<'r, B> {
+    worker: Worker,
+    waiting: Waiting<B>,
+    reports: &'r mpsc::Sender<Report<B>>,
+}
+
+impl<B: RecordBatch> Bench<'_, B> {
+    fn take(&mut self, work: Work<B>) {
+        let worker = &mut self.worker;
+        // Whoever asked may be gone when the answer is ready, which is no reason to stop.
         match work {
-            Work::Begin { partition, engine, next } => worker.begin(partition, *engine, next),
+            Work::Begin { partition, engine, next } => {
+                self.waiting.forget(partition);
+                worker.begin(partition, *engine, next);
+            }
             Work::Unpark(partition, reply) => _ = reply.send(worker.unpark(partition)),
-            Work::Park(partition) => worker.park(partition),
+            Work::Park(partition) => {
+                self.waiting.forget(partition);
+                worker.park(partition);
+            }
             Work::Forget(partition) => {
+                self.waiting.forget(partition);
                 worker.forget(partition);
-                _ = reports.send(Report::Forgotten(partition));
+                _ = self.reports.send(Report::Forgotten(partition));
             }
             Work::Cut(partition, cut, allowance) => {
-                _ = reports.send(Report::Cut(partition, cut, worker.cut(partition, cut, &allowance)));
+                let taken = worker.cut(partition, cut, &allowance);
+                _ = self.reports.send(Report::Cut(partition, cut, taken));
             }
             Work::Settle(partition, cut) => worker.settle(partition, cut),
             Work::TakeBack(partition, cut) => worker.take_back(partition, cut),
             Work::Records { at, batch, latest, read } => {
-                if let Some(next) = worker.apply(at, &batch, latest, &mut rejected) {
-                    let (records, took) = (batch.len(), read.elapsed());
-                    let rejected = std::mem::take(&mut rejected);
-                    let rejected = (!rejected.is_empty()).then_some((batch, rejected));
-                    _ = reports.send(Report::Applied(Applied { at, next, end: false, records, took, rejected }));
-                }
+                let is_ready = worker.is_ready_for(at, &batch);
+                let admitted = self.waiting.admit(at, Brought::Records(batch, latest, read), is_ready);
+                admitted.into_iter().for_each(|brought| self.apply(at, brought));
             }
             Work::End { at, offset } => {
-                worker.end(at, offset);
-                let took = Duration::ZERO;
-                _ = reports.send(Report::Applied(Applied {
-                    at,
-                    next: offset,
-                    end: true,
-                    records: 0,
-                    took,
-                    rejected: None,
-                }));
+                let admitted = self.waiting.admit(at, Brought::End(offset), true);
+                admitted.into_iter().for_each(|brought| self.apply(at, brought));
             }
             Work::Raise { at, to } => worker.raise_watermark(at, to),
-            Work::Quit => return,
+            Work::Quit => {}
             Work::Barrier(reply) => _ = reply.send(()),
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
             Work::Ask(Question::Series { window, panes, reply }) => _ = reply.send(worker.series(window, &panes)),
@@ -307,6 +347,30 @@ fn run<B: RecordBatch>(mut worker: Worker, work: &Receiver<Work<B>>, reports: &m
             Work::Ask(Question::AtRisk { question, from, reply }) => _ = reply.send(worker.at_risk(&question, from)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
+    }
+
+    /// Applies what waited and is ready by now.
+    fn try_again(&mut self) {
+        while let Some((at, brought)) = self.waiting.next(|at, batch| self.worker.is_ready_for(at, batch)) {
+            self.apply(at, brought);
+        }
+    }
+
+    fn apply(&mut self, at: TopicPartition, brought: Brought<B>) {
+        let applied = match brought {
+            Brought::Records(batch, latest, read) => {
+                let mut rejected = Vec::new();
+                let Some(next) = self.worker.apply(at, &batch, latest, &mut rejected) else { return };
+                let (records, took) = (batch.len(), read.elapsed());
+                let rejected = (!rejected.is_empty()).then_some((batch, rejected));
+                Applied { at, next, end: false, records, took, rejected }
+            }
+            Brought::End(offset) => {
+                self.worker.end(at, offset);
+                Applied { at, next: offset, end: true, records: 0, took: Duration::ZERO, rejected: None }
+            }
+        };
+        _ = self.reports.send(Report::Applied(applied));
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use retentiond::app::blueprint;
-use retentiond::config::{Format, Settings};
+use retentiond::config::{Settings, Source};
 use retentiond::engine::Engine;
 use retentiond::engine::snapshot::{Periods, Snapshot};
 use retentiond::engine::spec::Spec;
@@ -130,7 +130,7 @@ pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Re
 /// its own; the engines' figures are added up.
 pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants: &[&str]) -> Vec<String> {
     let spec = Arc::new(blueprint::replay_spec(settings));
-    let decoder = blueprint::decoder(settings, Format::Native);
+    let decoder = blueprint::decoder(settings, &Source::default());
     let engine = |messages: Vec<Message>| {
         let text: String = messages.iter().map(Message::line).collect();
         let reader = Box::new(std::io::Cursor::new(text.into_bytes()));

@@ -261,6 +261,7 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn assign_running(&mut self) -> Result<(), SourceError> {
         let starts = self.starts(|_| true);
+        self.stalled.clear(); // an assignment ends pauses
         self.read = starts.iter().map(|(at, _)| *at).collect();
         self.client.assign(&starts)?;
         if self.held { self.hold(true) } else { Ok(()) }
@@ -277,6 +278,8 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn hold(&mut self, held: bool) -> Result<(), SourceError> {
         self.held = held;
+        // Resumed with the others and paused again when it is looked at next.
+        self.stalled.clear();
         let read: Vec<_> = self.read.iter().copied().collect();
         if held { self.client.pause(&read) } else { self.client.resume(&read) }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rust_decimal::prelude::ToPrimitive;
 
 use super::Values;
-use crate::decode::Reason;
+use crate::decode::{Reason, Skip};
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
 use crate::engine::rates::Rates;
@@ -282,6 +282,17 @@ pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
         for reason in Reason::ALL.into_iter().filter(|&reason| reason != Reason::TooLate) {
             let seen = counts.get(i).map_or(0, |of_topic| of_topic[reason as usize]);
             samples.add([topic, reason.label()], total(seen));
+        }
+    }
+}
+
+/// Every reason of every topic, as with rejections.
+pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let counts = &scrape.overview.status.tally.skipped;
+    for (i, topic) in scrape.topics.iter().enumerate() {
+        for skip in Skip::ALL {
+            let seen = counts.get(i).map_or(0, |of_topic| of_topic[skip as usize]);
+            samples.add([topic, skip.label()], total(seen));
         }
     }
 }

@@ -82,7 +82,22 @@ impl KafkaClient {
             list.add(name, -1, NO_OFFSET);
         }
         let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
-        Ok(KafkaClient {
+        Ok(KafkaClient::with_queue(settings, handle, queue, topics))
+    }
+
+    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`], and must commit nothing.
+    ///
+    /// # Errors
+    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    pub fn look(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
+        let handle = open(settings, Role::Member)?;
+        let topics = TopicCache::new(TopicNames::new(&settings.topics)?);
+        let queue = handle.look().map_err(|failure| errors::failed("cannot read", &failure))?;
+        Ok(KafkaClient::with_queue(settings, handle, queue, topics))
+    }
+
+    fn with_queue(settings: &KafkaSettings, handle: Arc<Handle>, queue: Queue, topics: TopicCache) -> KafkaClient {
+        KafkaClient {
             handle,
             queue,
             topics,
@@ -93,7 +108,7 @@ impl KafkaClient {
             ends_seen: Instant::now(),
             settings: settings.clone(),
             lost_at: None,
-        })
+        }
     }
 
     /// Where to begin, as offsets.

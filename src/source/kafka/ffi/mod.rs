@@ -178,6 +178,15 @@ impl Handle {
         Ok(unsafe { Queue::from_raw(rd::rd_kafka_queue_get_consumer(self.rk), Arc::clone(self)) })
     }
 
+    /// The queue on which everything arrives that is assigned, without joining the group.
+    pub fn look(self: &Arc<Handle>) -> Result<Queue, Failure> {
+        // SAFETY: a live client; then its consumer queue exists, or `rd_kafka_poll_set_consumer` had failed.
+        unsafe {
+            result_of(rd::rd_kafka_poll_set_consumer(self.rk))?;
+            Ok(Queue::from_raw(rd::rd_kafka_queue_get_consumer(self.rk), Arc::clone(self)))
+        }
+    }
+
     fn new_queue(self: &Arc<Handle>) -> Queue {
         // SAFETY: a live client.
         unsafe { Queue::from_raw(rd::rd_kafka_queue_new(self.rk), Arc::clone(self)) }

@@ -1,0 +1,307 @@
+//! A look at real messages before the daemon runs: what they mean, what is wrong with them, and whether every customer
+//! is in one partition. Nothing is committed, and no group is joined.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::blueprint;
+use super::service::kafka_settings;
+use crate::config::Settings;
+use crate::decode::{Decoded, Decoder, Message, Reason, Skip};
+use crate::event::{EventType, Time, wall_clock};
+use crate::source::kafka::{KafkaAdmin, KafkaClient, partition_counts};
+use crate::source::{
+    CoPartitioning, LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
+    check_co_partitioning,
+};
+
+/// How long brokers and registry may take for an answer, and how long the messages of a topic may.
+const WAIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the messages of one source are.
+#[derive(Debug, Default)]
+struct Found {
+    messages: u64,
+    events: BTreeMap<EventType, u64>,
+    skipped: BTreeMap<Skip, u64>,
+    /// How many, and where and why the first was.
+    rejected: BTreeMap<Reason, (u64, String)>,
+    /// The earliest and the latest event.
+    times: Option<(Time, Time)>,
+    /// Messages of a customer whose key is another text, or none.
+    keyed_otherwise: u64,
+    waiting: u64,
+}
+
+/// What a sample shows.
+#[derive(Debug)]
+pub struct Findings {
+    topics: Vec<String>,
+    sources: Vec<Found>,
+    /// Where each customer was seen first, and whether also elsewhere.
+    customers: HashMap<String, (Partition, bool)>,
+}
+
+impl Findings {
+    fn new(topics: Vec<String>) -> Findings {
+        let sources = topics.iter().map(|_| Found::default()).collect();
+        Findings { topics, sources, customers: HashMap::new() }
+    }
+
+    /// Takes a message into account.
+    fn note(&mut self, at: TopicPartition, offset: i64, message: &Message<'_>, decoder: &Decoder, latest: Time) {
+        let topic = usize::from(at.topic.0);
+        let found = &mut self.sources[topic];
+        found.messages += 1;
+        let decoded = decoder.decode_message(message, latest);
+        match &decoded {
+            Err(rejection) => {
+                let place = || format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
+                let first = || (0, format!("{}; the first is {}", rejection.detail, place()));
+                found.rejected.entry(rejection.reason).or_insert_with(first).0 += 1;
+            }
+            Ok(Decoded::Skipped(skip)) => *found.skipped.entry(*skip).or_default() += 1,
+            Ok(decoded) => decoded.event_types().for_each(|kind| *found.events.entry(kind).or_default() += 1),
+        }
+        let events = match &decoded {
+            Ok(Decoded::Event(event)) => std::slice::from_ref(event),
+            Ok(Decoded::Several { events, .. }) => events,
+            _ => return,
+        };
+        for event in events {
+            let (from, to) = found.times.unwrap_or((event.time, event.time));
+            found.times = Some((from.min(event.time), to.max(event.time)));
+            let seen = self.customers.entry(event.customer.clone().into_owned()).or_insert((at.partition, false));
+            seen.1 |= seen.0 != at.partition;
+        }
+        if events.iter().any(|event| message.key != Some(event.customer.as_bytes())) {
+            found.keyed_otherwise += 1;
+        }
+    }
+
+    /// How many customers were seen, and how many of them in several partitions.
+    fn split(&self) -> (usize, usize) {
+        (self.customers.len(), self.customers.values().filter(|(_, elsewhere)| *elsewhere).count())
+    }
+
+    /// What has to be mended before the daemon runs, if anything.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if let (customers, split @ 1..) = self.split() {
+            return Some(format!(
+                "{split} of {customers} customers have events in several partitions, and would count once in each. Key all \
+                 source topics by customer id, with one partitioner and equally many partitions, or copy them into topics \
+                 that are (docs/formats.md, \"Keys\")"
+            ));
+        }
+        let means_nothing = |found: &Found| {
+            found.messages > 0 && found.rejected.values().map(|(n, _)| n).sum::<u64>() == found.messages
+        };
+        let (topic, _) = self.topics.iter().zip(&self.sources).find(|(_, found)| means_nothing(found))?;
+        Some(format!("no message of topic {topic} is understood; is its format right?"))
+    }
+
+    /// For a person.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = String::new();
+        for (topic, found) in self.topics.iter().zip(&self.sources) {
+            _ = writeln!(text, "{topic}: {} message(s)", found.messages);
+            for (kind, count) in &found.events {
+                _ = writeln!(text, "  {count:>8} {}", kind.name());
+            }
+            for (skip, count) in &found.skipped {
+                _ = writeln!(text, "  {count:>8} skipped: {}", skip.label());
+            }
+            for (reason, (count, example)) in &found.rejected {
+                _ = writeln!(text, "  {count:>8} rejected: {}: {example}", reason.label());
+            }
+            if found.waiting > 0 {
+                _ = writeln!(text, "  {:>8} not read: their schema did not come", found.waiting);
+            }
+            if let Some((from, to)) = found.times {
+                _ = writeln!(text, "  events from {from} to {to}");
+            }
+            if found.keyed_otherwise > 0 {
+                _ = writeln!(text, "  {:>8} with a key that is not the customer id", found.keyed_otherwise);
+            }
+        }
+        let (customers, split) = self.split();
+        _ = writeln!(text, "{customers} customer(s), {split} of them in several partitions");
+        text
+    }
+}
+
+/// A message of its own.
+struct Kept {
+    at: TopicPartition,
+    offset: i64,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Kept {
+    fn message(&self) -> Message<'_> {
+        let headers = self.headers.iter().map(|(name, value)| (Cow::Borrowed(name.as_str()), value.as_deref()));
+        Message { key: self.key.as_deref(), payload: self.payload.as_deref(), headers: headers.collect() }
+    }
+}
+
+/// Reads the newest `count` messages of each source topic, about equally many of each partition.
+///
+/// # Errors
+/// When brokers cannot be reached, or topics are missing or have unequal partition counts.
+pub fn sample(settings: &Settings, count: u32) -> Result<Findings, SourceError> {
+    let kafka = kafka_settings(settings);
+    let counts = partition_counts(&kafka, WAIT)?;
+    let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
+    let partitions = match check_co_partitioning(&named)? {
+        CoPartitioning::Equal(partitions) => i32::try_from(partitions).unwrap_or(i32::MAX),
+        CoPartitioning::Missing(missing) => {
+            return Err(SourceError::Unavailable(format!("topic(s) that do not exist: {}", missing.join(", "))));
+        }
+    };
+    let topics = u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
+    let of_topic =
+        |topic| (0..partitions).map(move |p| TopicPartition { topic: TopicIndex(topic), partition: Partition(p) });
+    let all: Vec<_> = (0..topics).flat_map(of_topic).collect();
+    let admin = KafkaAdmin::new(&kafka)?;
+    let ask = |start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), WAIT);
+    let (begins, ends) = (ask(Start::Earliest)?, ask(Start::Latest)?);
+    let each = i64::from(count.div_ceil(partitions.unsigned_abs().max(1)).max(1));
+    let ranges =
+        all.iter().zip(begins.iter().zip(&ends)).map(|(at, (begin, end))| (*at, (*begin).max(end - each), *end));
+    let ranges: Vec<_> = ranges.filter(|(_, from, end)| from < end).collect();
+    let mut client = KafkaClient::look(&kafka)?;
+    let kept = read(&mut client, &ranges)?;
+    let findings = understand(settings, kafka.topics, &kept, || drop(client.poll(POLL)));
+    client.close(Duration::from_secs(5));
+    Ok(findings)
+}
+
+/// The messages of these offset ranges, ends excluded.
+fn read(client: &mut KafkaClient, ranges: &[(TopicPartition, i64, i64)]) -> Result<Vec<Kept>, SourceError> {
+    client.assign(&ranges.iter().map(|(at, from, _)| (*at, Start::Offset(*from))).collect::<Vec<_>>())?;
+    let mut open: BTreeMap<TopicPartition, i64> = ranges.iter().map(|(at, _, end)| (*at, *end)).collect();
+    let mut kept = Vec::new();
+    let mut progress = Instant::now();
+    while !open.is_empty() && progress.elapsed() < WAIT {
+        for polled in client.poll(POLL) {
+            match polled {
+                Polled::Records(at, batch) => {
+                    progress = Instant::now();
+                    let Some(&end) = open.get(&at) else { continue };
+                    kept.extend((0..batch.len()).filter(|&i| batch.get(i).offset < end).map(|i| keep(at, &batch, i)));
+                    if batch.get(batch.len() - 1).offset + 1 >= end {
+                        open.remove(&at);
+                    }
+                }
+                Polled::End { at, .. } => drop(open.remove(&at)),
+                Polled::Fatal(error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn keep<B: RecordBatch>(at: TopicPartition, batch: &B, index: usize) -> Kept {
+    let record = batch.get(index);
+    let headers = batch.headers(index).into_iter();
+    Kept {
+        at,
+        offset: record.offset,
+        key: record.key.map(<[u8]>::to_vec),
+        payload: record.payload.map(<[u8]>::to_vec),
+        headers: headers.map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+    }
+}
+
+/// Decodes the messages; waits for schemas by `pause`.
+fn understand(settings: &Settings, topics: Vec<String>, kept: &[Kept], mut pause: impl FnMut()) -> Findings {
+    let blueprint = blueprint::blueprint(settings);
+    let latest = wall_clock().plus(settings.customers.max_future.get());
+    let mut findings = Findings::new(topics);
+    let deadline = Instant::now() + WAIT;
+    for one in kept {
+        let topic = usize::from(one.at.topic.0);
+        let (decoder, message) = (&blueprint.decoders[topic], one.message());
+        while !decoder.is_ready_for(&message) && Instant::now() < deadline {
+            pause();
+        }
+        if decoder.is_ready_for(&message) {
+            findings.note(one.at, one.offset, &message, decoder, latest);
+        } else {
+            findings.sources[topic].waiting += 1;
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(topic: u16, partition: i32, key: &str, value: &str) -> Kept {
+        Kept {
+            at: TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) },
+            offset: 7,
+            key: Some(key.into()),
+            payload: Some(value.into()),
+            headers: vec![],
+        }
+    }
+
+    fn order(customer: &str, time: &str) -> String {
+        format!(r#"{{"type":"order","customer_id":"{customer}","time":"{time}","amount":"1.00","currency":"EUR"}}"#)
+    }
+
+    fn findings(kept: &[Kept]) -> Findings {
+        understand(&Settings::default(), vec!["orders".into()], kept, || panic!("nothing to wait for"))
+    }
+
+    #[test]
+    fn a_sample_tells_what_messages_mean_and_names_no_customer() {
+        let found = findings(&[
+            kept(0, 0, "ann", &order("ann", "2026-01-02T03:04:05Z")),
+            kept(0, 1, "bob", &order("bob", "2025-01-02T03:04:05Z")),
+            kept(0, 1, "x", &order("bob", "2025-06-02T03:04:05Z")),
+            kept(0, 1, "bob", &order("bob", "yesterday")),
+            kept(0, 1, "bob", r#"{"type":"wish"}"#),
+        ]);
+        assert_eq!(found.fault(), None);
+        let report = found.report();
+        for line in [
+            "orders: 5 message(s)",
+            "       3 order",
+            "       1 unknown",
+            "rejected: invalid_time: time \"yesterday\" is not",
+            "the first is orders partition 1 offset 7",
+            "events from 2025-01-02T03:04:05.000Z to 2026-01-02T03:04:05.000Z",
+            "       1 with a key that is not the customer id",
+            "2 customer(s), 0 of them in several partitions",
+        ] {
+            assert!(report.contains(line), "{line}\n{report}");
+        }
+        assert!(!report.contains("ann") && !report.contains("bob"), "{report}");
+    }
+
+    #[test]
+    fn a_customer_in_two_partitions_is_a_fault_with_a_remedy() {
+        let time = "2026-01-02T03:04:05Z";
+        let found = findings(&[kept(0, 0, "o-1", &order("ann", time)), kept(0, 1, "o-2", &order("ann", time))]);
+        let fault = found.fault().unwrap();
+        assert!(fault.starts_with("1 of 1 customers have events in several partitions"), "{fault}");
+    }
+
+    #[test]
+    fn a_topic_of_which_nothing_is_understood_is_a_fault() {
+        let fault = findings(&[kept(0, 0, "a", "<order/>"), kept(0, 0, "a", "<order/>")]).fault().unwrap();
+        assert!(fault.contains("no message of topic orders is understood"), "{fault}");
+        assert_eq!(findings(&[]).fault(), None, "an empty topic is none");
+    }
+}

@@ -1,0 +1,125 @@
+//! `retentiond explain --event FILE`: what a message means.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::{ConfigFile, replay};
+use crate::app::blueprint;
+use crate::config::Format;
+use crate::decode::{Decoded, Decoder, Message, Rejection};
+use crate::event::{Event, Kind, wall_clock};
+
+/// How long a schema may take to come.
+const SCHEMA_WAIT: Duration = Duration::from_secs(10);
+
+/// A message whose meaning is asked for.
+#[derive(Debug, clap::Args)]
+pub(super) struct EventQuestion {
+    /// File with the value of one message, as it is in the topic; "-" is the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(super) event: Option<PathBuf>,
+    /// The format, such as "shopify", without options.
+    #[arg(long, value_name = "FORMAT", value_parser = super::parse_format, requires = "event", conflicts_with_all = ["source", "path"])]
+    format: Option<Format>,
+    /// The source whose format and mapping the message has [default: that of all sources, if it is one and the same].
+    #[arg(long, value_name = "NAME", requires = "event")]
+    source: Option<String>,
+    /// The key of the message.
+    #[arg(long, value_name = "TEXT", requires = "event")]
+    key: Option<String>,
+    /// A header of the message; may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header, requires = "event")]
+    headers: Vec<(String, String)>,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl EventQuestion {
+    pub(super) fn run(self, config: &ConfigFile) -> Result<()> {
+        let mut settings = config.load_without_secrets()?;
+        settings.read_salts()?;
+        let source = replay::chosen(&settings, self.source.as_deref(), self.format)?;
+        let mut decoder = blueprint::decoder(&settings, &source);
+        if let Some(schemas) = blueprint::registry(&settings) {
+            decoder = decoder.with_schemas(schemas);
+        }
+        let bytes = read(self.event.as_deref().unwrap_or(Path::new("-")))?;
+        let headers = self.headers.iter();
+        let message = Message {
+            key: self.key.as_deref().map(str::as_bytes),
+            payload: Some(&bytes),
+            headers: headers.map(|(name, value)| (Cow::Borrowed(name.as_str()), Some(value.as_bytes()))).collect(),
+        };
+        wait_for_schema(&decoder, &message)?;
+        let latest = wall_clock().plus(settings.customers.max_future.get());
+        super::print(&meaning(&decoder.decode_message(&message, latest), decoder.dimensions()));
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    if path.as_os_str() != "-" {
+        return std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("the standard input cannot be read")?;
+    Ok(bytes)
+}
+
+fn wait_for_schema(decoder: &Decoder, message: &Message<'_>) -> Result<()> {
+    let begun = Instant::now();
+    while !decoder.is_ready_for(message) {
+        if begun.elapsed() > SCHEMA_WAIT {
+            bail!("{}", decoder.trouble().unwrap_or_else(|| "the schema does not come".to_owned()));
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// One line for each event.
+fn meaning(decoded: &Result<Decoded<'_>, Rejection>, dimensions: &[String]) -> String {
+    match decoded {
+        Ok(Decoded::Event(event)) => line(event, dimensions),
+        Ok(Decoded::Several { events, told_before }) => events.iter().fold(String::new(), |mut lines, event| {
+            let again = if event.time < *told_before { "  (an earlier message has told this)" } else { "" };
+            _ = writeln!(lines, "{}{again}", line(event, dimensions));
+            lines
+        }),
+        Ok(Decoded::Erase(customer)) => format!("erase: customer {customer} is to be forgotten"),
+        Ok(Decoded::Unknown) => "unknown: a type that is no event; it is counted and passed over".to_owned(),
+        Ok(Decoded::Skipped(skip)) => format!("skipped: {}; it is counted and passed over", skip.label()),
+        Err(rejection) => format!("rejected: {rejection}"),
+    }
+}
+
+fn line(event: &Event<'_>, dimensions: &[String]) -> String {
+    let mut line = format!("{}: customer {}, {}", event.kind.event_type().name(), event.customer, event.time);
+    match event.kind.id() {
+        Some(id) => _ = write!(line, ", id {id}"),
+        None => line.push_str(", without an id"),
+    }
+    match &event.kind {
+        Kind::Order { amount, .. }
+        | Kind::Refund { amount, .. }
+        | Kind::Cancel { amount, .. }
+        | Kind::Cost { amount, .. } => _ = write!(line, ", {amount}"),
+        Kind::Session { .. } | Kind::Customer { .. } | Kind::Feedback { .. } => {}
+    }
+    if let Kind::Order { attributes, .. } | Kind::Customer { attributes, .. } = &event.kind {
+        for (place, name) in dimensions.iter().enumerate() {
+            if let Some(value) = attributes.get(place) {
+                _ = write!(line, ", {name} {value}");
+            }
+        }
+    }
+    line
+}

@@ -1,0 +1,147 @@
+//! `[sources.*]` with formats and mappings, and `[schema_registry]`.
+
+use std::io::Write as _;
+
+use super::tests::{load, mistakes};
+use super::{Format, Settings};
+
+fn source(format: &str, mapping: &str) -> String {
+    format!("[sources.orders]\nformat = \"{format}\"\n[sources.orders.mapping]\n{mapping}")
+}
+
+#[test]
+fn every_format_is_one_line() {
+    for format in Format::ALL {
+        let settings = load(&format!("[sources.orders]\nformat = \"{}\"", format.name()));
+        assert_eq!(settings.sources["orders"].format, format);
+        let again = load(&settings.to_redacted_toml());
+        assert_eq!(again, settings, "{}", format.name());
+    }
+}
+
+#[test]
+fn a_mapping_survives_being_printed() {
+    let settings = load(&source(
+        "custom",
+        "amount_unit = \"minor\"\ntime_format = \"epoch_s\"\ntypes = { SALE = \"order\" }\nattributes = {}\n\
+         fields = { type = \"a.b\", time = \"/c.d/0\" }\nconstants = { currency = \"EUR\" }\nwhere = { s = [\"paid\"] }",
+    ));
+    let mapping = &settings.sources["orders"].mapping;
+    assert_eq!(mapping.fields.r#type.as_deref(), Some("a.b"));
+    assert_eq!(mapping.only["s"], ["paid"]);
+    assert_eq!(load(&settings.to_redacted_toml()), settings);
+}
+
+#[test]
+fn what_a_format_does_not_understand_is_named() {
+    for (text, expected) in [
+        ("[sources.orders]\nformat = \"xml\"".to_owned(), "sources.orders.format: \"xml\" is not known; write"),
+        (
+            source("native", "guests = \"anonymous_id\""),
+            "sources.orders.mapping.guests: means nothing to the format \"native\"; remove it",
+        ),
+        (
+            source("shopify", "deletes = \"cancel\""),
+            "sources.orders.mapping.deletes: means nothing to the format \"shopify\"; its options are guests, ",
+        ),
+        (
+            source("shopify", "guests = \"anonymous_id\""),
+            "sources.orders.mapping.guests: is one that messages of the format \"shopify\" do not tell; write another",
+        ),
+        (
+            source("shopify", "guests = \"email_hash\""),
+            "sources.orders.mapping.guests: hashes need a salt, or anyone can try addresses; write salt_file, ",
+        ),
+        (
+            source("shopify", "amount = \"price\""),
+            "sources.orders.mapping.amount: \"price\" is no amount of an order; write one of total_price, ",
+        ),
+        (
+            source("segment", "currency = \"euro\""),
+            "sources.orders.mapping.currency: \"euro\" is no ISO 4217 code in capitals; write one such as \"EUR\"",
+        ),
+        (
+            source("segment", "types = { X = \"sale\" }"),
+            "sources.orders.mapping.types.\"X\": \"sale\" is no type of event; write one of order, ",
+        ),
+        (
+            source("custom", "attributes = { colour = \"a\" }"),
+            "sources.orders.mapping.attributes.colour: \"colour\" is not among customers.dimensions; add it there",
+        ),
+        (
+            source("custom", "fields = { time = \"a..b\" }"),
+            "sources.orders.mapping.fields.time: \"a..b\" is no place in a message; write names with dots",
+        ),
+        (
+            source("custom", "fields = { currency = \"a\" }\nconstants = { currency = \"EUR\" }"),
+            "sources.orders.mapping.constants.currency: is in fields too; keep one of the two",
+        ),
+        (
+            source("custom", "fields = { tme = \"a\" }"),
+            "sources.orders.mapping.fields.tme: is no setting; did you mean \"time\"?",
+        ),
+        (
+            source("custom", "time_format = \"pattern\""),
+            "sources.orders.mapping.time_pattern: is missing; write one such as",
+        ),
+        (
+            source("custom", "time_zone = \"Europe/Oslo\""),
+            "sources.orders.mapping.time_zone: is for time_format = \"pattern\"; write that too, or leave it out",
+        ),
+        (
+            source("debezium", "cancelled_values = [\"x\"]"),
+            "sources.orders.mapping.cancelled_values: are values of a column; write its name as cancelled",
+        ),
+        (
+            source("cloudevents", "data = \"cloudevents\""),
+            "sources.orders.mapping.data: \"cloudevents\" is no format of data; write one of native, ",
+        ),
+        (
+            source("cloudevents", "data = \"stripe\"\namount = \"total\""),
+            "sources.orders.mapping.amount: means nothing to data of the format \"stripe\"; remove it",
+        ),
+        ("[schema_registry]".to_owned(), "schema_registry.url: is missing; write such as"),
+        (
+            "[schema_registry]\nurl = \"https://r\"".to_owned(),
+            "schema_registry.url: begins with https://; this build speaks HTTP without TLS;",
+        ),
+        (
+            "[schema_registry]\nurl = \"http://a:b@r\"".to_owned(),
+            "schema_registry.url: holds a user or password; write user and password_file instead",
+        ),
+        (
+            "[schema_registry]\nurl = \"http://r\"\nuser = \"a\"".to_owned(),
+            "schema_registry.user: and password_file belong together; write both or neither",
+        ),
+        (
+            "[schema_registry]\nurl = \"http://r\"\ntimeout = \"0s\"".to_owned(),
+            "schema_registry.timeout: is zero; write how long",
+        ),
+    ] {
+        let found = mistakes(&text, &[]);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{text}\n{found:#?}\n{expected}");
+    }
+}
+
+#[test]
+fn salts_and_passwords_are_read_from_files_and_never_shown() {
+    let mut salt = tempfile::NamedTempFile::new().unwrap();
+    writeln!(salt, "pepper").unwrap();
+    let path = salt.path().display();
+    let text = format!(
+        "{}\n[schema_registry]\nurl = \"http://r:8081\"\nuser = \"ann\"\npassword_file = \"{path}\"",
+        source("shopify", &format!("guests = \"email_hash\"\nsalt_file = \"{path}\""))
+    );
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let settings = Settings::load(Some(file.path()), std::iter::empty()).unwrap();
+    assert!(settings.sources["orders"].mapping.salt.is_some());
+    assert_eq!(settings.schema_registry.as_ref().unwrap().password.as_ref().unwrap().reveal(), "pepper");
+    assert!(!format!("{settings:?}{}", settings.to_redacted_toml()).contains("pepper"));
+
+    let mut without = Settings::load_without_secrets(Some(file.path()), std::iter::empty()).unwrap();
+    assert!(without.sources["orders"].mapping.salt.is_none());
+    without.read_salts().unwrap();
+    assert_eq!(without.sources["orders"].mapping.salt, settings.sources["orders"].mapping.salt);
+    assert!(without.schema_registry.unwrap().password.is_none());
+}

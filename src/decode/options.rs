@@ -1,0 +1,357 @@
+//! How the messages of a source are read beyond their format: `[sources.NAME.mapping]`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Format;
+use crate::event::EventType;
+
+/// What becomes of an order without a customer id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guests {
+    /// It is skipped, and counted.
+    #[default]
+    Drop,
+    /// The customer is the anonymous id of the browser or device.
+    AnonymousId,
+    /// The customer is the hash of the e-mail address: SHA-256 of salt and trimmed lower-case address, in hex digits.
+    EmailHash,
+}
+
+/// What becomes of an order that its system calls a test.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestOrders {
+    /// It is skipped, and counted.
+    #[default]
+    Skip,
+    /// It is an order like any other.
+    Count,
+}
+
+/// Which of Stripe's events say that money went back; both would count it twice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StripeRefunds {
+    /// `charge.refunded`, whose total so far is compared with the one before.
+    #[default]
+    Charges,
+    /// `refund.created` and `refund.updated`, one refund each; the message key names the customer.
+    RefundObjects,
+}
+
+/// What a row that is deleted means (Debezium's operation `d`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deletes {
+    /// Nothing: rows are deleted to tidy up.
+    #[default]
+    Ignore,
+    /// The order is cancelled.
+    Cancel,
+}
+
+/// What amounts are numbers of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AmountUnit {
+    /// Euros.
+    #[default]
+    Major,
+    /// Cents: whole numbers of the currency's minor unit (ISO 4217).
+    Minor,
+}
+
+/// How instants are written. Text with an offset is RFC 3339 whatever this says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeFormat {
+    /// RFC 3339, or time since the epoch in seconds, milli-, micro- or nanoseconds, told apart by size: milliseconds up to
+    /// the year 2199 are smaller than microseconds since April 1970.
+    #[default]
+    Auto,
+    /// RFC 3339 text.
+    Rfc3339,
+    /// Seconds since the epoch.
+    EpochS,
+    /// Milliseconds since the epoch.
+    EpochMs,
+    /// Microseconds since the epoch.
+    EpochUs,
+    /// `time_pattern`, in `time_zone` where the text names no offset.
+    Pattern,
+}
+
+macro_rules! fields {
+    ($($(#[$doc:meta])* $field:ident,)+) => {
+        /// A text for each field of an event: a place in the message, or the value itself.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct FieldTexts {
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<String>,)+
+        }
+
+        impl FieldTexts {
+            /// The fields that are set, by name.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+                [$((stringify!($field), &self.$field),)+]
+                    .into_iter()
+                    // A keyword has to be written as r#type in Rust.
+                    .filter_map(|(name, text)| Some((name.strip_prefix("r#").unwrap_or(name), text.as_deref()?)))
+            }
+
+            /// These, and those of `defaults` where nothing is set.
+            #[must_use]
+            pub fn or(&self, defaults: &FieldTexts) -> FieldTexts {
+                FieldTexts { $($field: self.$field.clone().or_else(|| defaults.$field.clone()),)+ }
+            }
+        }
+    };
+}
+
+fields! {
+    /// What happened.
+    r#type,
+    /// Whose event it is.
+    customer_id,
+    /// When it happened.
+    time,
+    /// Order id.
+    order_id,
+    /// Refund id.
+    refund_id,
+    /// Session id.
+    session_id,
+    /// Amount.
+    amount,
+    /// ISO 4217 code.
+    currency,
+    /// Who referred the customer.
+    referred_by,
+    /// Kind of a feedback or cost.
+    kind,
+    /// Score of a feedback.
+    score,
+    /// E-mail address, for guests.
+    email,
+    /// Id of browser or device, for guests.
+    anonymous_id,
+}
+
+/// What the hash of an e-mail address begins with; never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Salt(pub(super) String);
+
+impl Salt {
+    /// Keeps a text from being shown.
+    #[must_use]
+    pub fn new(text: &str) -> Salt {
+        Salt(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[sources.NAME.mapping]`; which format knows which option is [`Options::unknown_to`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// What becomes of an order without a customer id.
+    pub guests: Guests,
+    /// File with the salt of `guests = "email_hash"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub salt_file: Option<PathBuf>,
+    /// What is in that file.
+    #[serde(skip)]
+    pub salt: Option<Salt>,
+    /// Whether test orders count.
+    pub test_orders: TestOrders,
+    /// Which of the format's amounts is the order's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// Currency of messages that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    /// Stripe: which events say that money went back.
+    pub refunds: StripeRefunds,
+    /// CloudEvents: the format of `data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// What amounts are numbers of.
+    pub amount_unit: AmountUnit,
+    /// Debezium: the scale of amounts that are bytes, where messages carry no schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount_scale: Option<u32>,
+    /// How instants are written.
+    pub time_format: TimeFormat,
+    /// Pattern of instants, as of strptime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_pattern: Option<String>,
+    /// IANA zone of instants without an offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// Debezium: column that says that an order was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<String>,
+    /// Debezium: values of that column that say so; without any, every value but null, false, 0 and no text at all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cancelled_values: Vec<String>,
+    /// Debezium: what a deleted row means.
+    pub deletes: Deletes,
+    /// Where each field stands.
+    pub fields: FieldTexts,
+    /// Fields that are the same in every message.
+    pub constants: FieldTexts,
+    /// What the message calls a type, and the type that it is.
+    pub types: BTreeMap<String, String>,
+    /// Where the value of each dimension stands.
+    pub attributes: BTreeMap<String, String>,
+    /// Places and the values that they must hold for the message to count.
+    #[serde(rename = "where")]
+    pub only: BTreeMap<String, Vec<String>>,
+}
+
+/// An option that cannot be as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {what}")]
+pub struct OptionError {
+    /// Which option, such as `fields.time`.
+    pub option: String,
+    /// What is wrong with it; then, after a semicolon, the remedy.
+    pub what: String,
+}
+
+impl OptionError {
+    /// A mistake at an option.
+    pub(super) fn new(option: impl Into<String>, what: impl Into<String>) -> OptionError {
+        OptionError { option: option.into(), what: what.into() }
+    }
+}
+
+impl Options {
+    /// The options that are set, by name.
+    fn set(&self) -> Vec<&'static str> {
+        let plain = Options::default();
+        let all = [
+            ("guests", self.guests != plain.guests),
+            ("salt_file", self.salt_file.is_some()),
+            ("test_orders", self.test_orders != plain.test_orders),
+            ("amount", self.amount.is_some()),
+            ("currency", self.currency.is_some()),
+            ("refunds", self.refunds != plain.refunds),
+            ("data", self.data.is_some()),
+            ("amount_unit", self.amount_unit != plain.amount_unit),
+            ("amount_scale", self.amount_scale.is_some()),
+            ("time_format", self.time_format != plain.time_format),
+            ("time_pattern", self.time_pattern.is_some()),
+            ("time_zone", self.time_zone.is_some()),
+            ("cancelled", self.cancelled.is_some()),
+            ("cancelled_values", !self.cancelled_values.is_empty()),
+            ("deletes", self.deletes != plain.deletes),
+            ("fields", self.fields != plain.fields),
+            ("constants", self.constants != plain.constants),
+            ("types", !self.types.is_empty()),
+            ("attributes", !self.attributes.is_empty()),
+            ("where", !self.only.is_empty()),
+        ];
+        all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
+    }
+
+    /// The options that are set and mean nothing to a format, with those that it knows.
+    #[must_use]
+    pub fn unknown_to(&self, format: Format) -> Vec<(&'static str, &'static [&'static str])> {
+        let known = known_to(format);
+        // What is inside a CloudEvent may be of any format; that one's own reader looks at the rest.
+        if format == Format::CloudEvents {
+            return Vec::new();
+        }
+        self.set().into_iter().filter(|option| !known.contains(option)).map(|option| (option, known)).collect()
+    }
+
+    /// What a type is called in the messages and the type that it is: as configured, else the format's own.
+    pub(super) fn types(&self, usual: &[(&str, EventType)]) -> Result<BTreeMap<String, EventType>, OptionError> {
+        if self.types.is_empty() {
+            return Ok(usual.iter().map(|(name, event_type)| ((*name).to_owned(), *event_type)).collect());
+        }
+        let known = |name: &String| {
+            let is = |known: &EventType| *known != EventType::Unknown && known.name() == name;
+            EventType::ALL.into_iter().find(is)
+        };
+        let names: Vec<_> =
+            EventType::ALL.iter().filter(|known| **known != EventType::Unknown).map(|t| t.name()).collect();
+        let read = |(called, name): (&String, &String)| match known(name) {
+            Some(event_type) => Ok((called.clone(), event_type)),
+            None => {
+                let what = format!("{name:?} is no type of event; write one of {}", names.join(", "));
+                Err(OptionError::new(format!("types.{called:?}"), what))
+            }
+        };
+        self.types.iter().map(read).collect()
+    }
+}
+
+impl Guests {
+    /// Whether messages of a format hold what it takes.
+    pub(super) fn fits(self, format: Format) -> bool {
+        let any = matches!(format, Format::Native | Format::CloudEvents);
+        match self {
+            Guests::Drop => true,
+            Guests::AnonymousId => {
+                any || matches!(
+                    format,
+                    Format::Segment | Format::Ga4 | Format::Snowplow | Format::Debezium | Format::Custom
+                )
+            }
+            Guests::EmailHash => any || !matches!(format, Format::Ga4 | Format::Snowplow),
+        }
+    }
+}
+
+const fn known_to(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Native => &[],
+        Format::Segment => &["guests", "salt_file", "amount", "currency", "types", "attributes"],
+        Format::Shopify => &["guests", "salt_file", "test_orders", "amount", "attributes"],
+        Format::Stripe => &["guests", "salt_file", "test_orders", "refunds", "attributes"],
+        Format::Ga4 => &["guests", "currency", "types", "attributes"],
+        Format::Snowplow => &["guests", "currency", "attributes"],
+        Format::Debezium => &[
+            "guests",
+            "salt_file",
+            "amount_unit",
+            "amount_scale",
+            "time_format",
+            "time_pattern",
+            "time_zone",
+            "cancelled",
+            "cancelled_values",
+            "deletes",
+            "fields",
+            "constants",
+            "attributes",
+            "where",
+        ],
+        Format::Custom => &[
+            "guests",
+            "salt_file",
+            "amount_unit",
+            "time_format",
+            "time_pattern",
+            "time_zone",
+            "fields",
+            "constants",
+            "types",
+            "attributes",
+            "where",
+        ],
+        Format::CloudEvents => &["data"],
+    }
+}

@@ -1,0 +1,294 @@
+//! Values at known places of a JSON document, taken out in one pass and without a tree of it.
+
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Rejection;
+use super::fields::Value;
+use super::json;
+
+/// How many places one document can be asked for.
+pub(super) const MAX_SLOTS: usize = 40;
+
+/// Places in a document, each with the number of its slot.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Paths {
+    root: Node,
+    slots: Vec<String>,
+}
+
+/// The places below one place.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    /// The slot of the value here, if it is asked for.
+    slot: Option<usize>,
+    children: Vec<(Box<str>, Node)>,
+}
+
+/// What stands at the places of [`Paths`]: the JSON as it is spelled; empty where nothing stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slots<'a>([&'a str; MAX_SLOTS]);
+
+impl<'a> Slots<'a> {
+    fn empty() -> Slots<'a> {
+        Slots([""; MAX_SLOTS])
+    }
+
+    /// The value of a slot, as text or number.
+    pub fn value(&self, slot: usize) -> Value<'a> {
+        json::spelled(self.0[slot])
+    }
+
+    /// The value of a slot if there is one and it is not null, else of the next.
+    pub fn first_of<const N: usize>(&self, slots: [usize; N]) -> Value<'a> {
+        slots.into_iter().map(|slot| self.value(slot)).find(|value| *value != Value::Absent).unwrap_or_default()
+    }
+
+    /// The JSON of a slot; `None` where nothing or null stands.
+    pub fn raw(&self, slot: usize) -> Option<&'a str> {
+        Some(self.0[slot]).filter(|json| !json.is_empty() && *json != "null")
+    }
+
+    /// Whether `true` stands there.
+    pub fn is_true(&self, slot: usize) -> bool {
+        self.0[slot] == "true"
+    }
+
+    /// Whether `false` stands there.
+    pub fn is_false(&self, slot: usize) -> bool {
+        self.0[slot] == "false"
+    }
+}
+
+impl Paths {
+    /// The places with the slots 0, 1, ... in this order.
+    pub fn of(places: &[&str]) -> Paths {
+        let mut paths = Paths::default();
+        for place in places {
+            paths.add(place);
+        }
+        paths
+    }
+
+    /// The slot of a place: names with dots between them, `items.0.price` being the price of the first item; or, where
+    /// names hold dots, a JSON pointer such as `/order.total/amount` (RFC 6901). `None` when there are too many.
+    pub fn add(&mut self, place: &str) -> Option<usize> {
+        if let Some(known) = self.slots.iter().position(|known| known == place) {
+            return Some(known);
+        }
+        if self.slots.len() == MAX_SLOTS {
+            return None;
+        }
+        let slot = self.slots.len();
+        self.slots.push(place.to_owned());
+        let mut node = &mut self.root;
+        for segment in segments(place) {
+            let at = match node.children.iter().position(|(name, _)| **name == *segment) {
+                Some(at) => at,
+                None => {
+                    node.children.push((segment.into(), Node::default()));
+                    node.children.len() - 1
+                }
+            };
+            node = &mut node.children[at].1;
+        }
+        node.slot = Some(slot);
+        Some(slot)
+    }
+
+    /// Reads an object.
+    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Slots<'a>, Rejection> {
+        let mut slots = Slots::empty();
+        let seed = Walk { node: &self.root, slots: &mut slots };
+        // In text that is known to be UTF-8, no string needs a check of its own.
+        let read = match std::str::from_utf8(bytes) {
+            Ok(text) => walk(serde_json::Deserializer::from_str(text), seed),
+            Err(_) => walk(serde_json::Deserializer::from_slice(bytes), seed),
+        };
+        json::checked(bytes, read).map(|()| slots)
+    }
+}
+
+/// The names on the way to a place.
+fn segments(place: &str) -> Vec<String> {
+    match place.strip_prefix('/') {
+        Some(pointer) => pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect(),
+        None => place.split('.').map(str::to_owned).collect(),
+    }
+}
+
+fn walk<'de, R: serde_json::de::Read<'de>>(
+    mut json: serde_json::Deserializer<R>,
+    seed: Walk<'_, '_, 'de>,
+) -> serde_json::Result<bool> {
+    let is_object = seed.deserialize(&mut json)?;
+    json.end().map(|()| is_object)
+}
+
+/// Takes out what is asked for below a place; answers whether an object stands there.
+struct Walk<'p, 's, 'de> {
+    node: &'p Node,
+    slots: &'s mut Slots<'de>,
+}
+
+impl<'de> Walk<'_, '_, 'de> {
+    /// Takes out the value of a place, given how to read it.
+    fn take<E: serde::de::Error>(
+        &mut self,
+        node: &Node,
+        read: impl FnOnce(Walk<'_, '_, 'de>) -> Result<Option<&'de RawValue>, E>,
+    ) -> Result<(), E> {
+        let raw = read(Walk { node, slots: self.slots })?;
+        if let (Some(slot), Some(raw)) = (node.slot, raw) {
+            self.slots.0[slot] = raw.get();
+            if !node.children.is_empty() {
+                // A place inside another one that is asked for too.
+                let inner = Walk { node, slots: self.slots };
+                walk(serde_json::Deserializer::from_str(raw.get()), inner).map_err(E::custom)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
+    type Value = bool;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<bool, A::Error> {
+        let node = self.node;
+        while let Some(child) = map.next_key_seed(Name(node))? {
+            match child {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(child) => self.take(child, |inner| match inner.node.slot {
+                    Some(_) => map.next_value().map(Some),
+                    None => map.next_value_seed(inner).map(|_| None),
+                })?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<bool, A::Error> {
+        let node = self.node;
+        for index in 0_usize.. {
+            let child = node.children.iter().find(|(name, _)| name.parse() == Ok(index)).map(|(_, child)| child);
+            let Some(child) = child else {
+                if list.next_element::<IgnoredAny>()?.is_none() {
+                    break;
+                }
+                continue;
+            };
+            let mut more = false;
+            self.take(child, |inner| {
+                let raw = match inner.node.slot {
+                    Some(_) => list.next_element()?,
+                    None => {
+                        more = list.next_element_seed(inner)?.is_some();
+                        None
+                    }
+                };
+                more |= raw.is_some();
+                Ok(raw)
+            })?;
+            if !more {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+        Ok(false)
+    }
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
+/// Finds the place that a name leads to.
+struct Name<'p>(&'p Node);
+
+impl<'de, 'p> DeserializeSeed<'de> for Name<'p> {
+    type Value = Option<&'p Node>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl<'p> Visitor<'_> for Name<'p> {
+    type Value = Option<&'p Node>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.children.iter().find(|(child, _)| **child == *name).map(|(_, node)| node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(places: &[&str], json: &str) -> Vec<String> {
+        let paths = Paths::of(places);
+        let slots = paths.read(json.as_bytes()).unwrap();
+        (0..places.len()).map(|slot| slots.0[slot].to_owned()).collect()
+    }
+
+    #[test]
+    fn values_are_found_at_any_depth_and_in_lists() {
+        let json = r#"{"x":[1,{"y":2}],"a":{"b":{"c":"d\"e"},"skip":{"b":1}},"items":[{"price":"1.50"},{"price":3}],"n":null}"#;
+        let places = ["a.b.c", "items.0.price", "items.1.price", "items.2.price", "n", "none", "x.1", "x.1.y"];
+        assert_eq!(found(&places, json), [r#""d\"e""#, "\"1.50\"", "3", "", "null", "", r#"{"y":2}"#, "2"]);
+    }
+
+    #[test]
+    fn pointers_reach_names_with_dots_and_slashes() {
+        let json = r#"{"order.total":{"a/b":7},"a":{"~":8}}"#;
+        assert_eq!(found(&["/order.total/a~1b", "/a/~0"], json), ["7", "8"]);
+    }
+
+    #[test]
+    fn what_is_no_object_or_no_json_is_refused() {
+        let paths = Paths::of(&["a.b"]);
+        for (bytes, reason) in [
+            (&b"[1]"[..], "not_an_object"),
+            (b"7", "not_an_object"),
+            (b"null", "not_an_object"),
+            (b"{\"a\":{\"b\":1}", "invalid_json"),
+            (b"{} {}", "invalid_json"),
+            (b"{\"a\":\"\xff\"}", "not_utf8"),
+        ] {
+            let error = paths.read(bytes).unwrap_err();
+            assert_eq!(error.reason.label(), reason, "{}", String::from_utf8_lossy(bytes));
+        }
+        assert!(paths.read(b"{\"a\":7,\"b\":[[[]]]}").is_ok(), "another type on the way is an absent value");
+    }
+}

@@ -1,0 +1,226 @@
+//! Google Analytics 4: rows of the BigQuery export, and requests of the Measurement Protocol.
+//!
+//! <https://support.google.com/analytics/answer/7029846>,
+//! <https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference>. `purchase` is an order,
+//! `refund` a refund, `session_start` a session. A refund without a value, which GA4 works out from items, is rejected.
+//! Refunds have no id of their own: it is the transaction's and the time, so a second delivery is recognised.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Common, or_skip};
+use crate::decode::fields::{Fields, Value};
+use crate::decode::json::scalar;
+use crate::decode::options::{OptionError, Options};
+use crate::decode::paths::{Paths, Slots};
+use crate::decode::{Decoded, Reason, Rejection};
+use crate::event::{Event, EventType};
+
+const PLACES: [&str; 12] = [
+    "event_name",
+    "event_timestamp",
+    "user_id",
+    "user_pseudo_id",
+    "ecommerce.transaction_id",
+    "ecommerce.purchase_revenue",
+    "ecommerce.refund_value",
+    "event_params",
+    "client_id",
+    "timestamp_micros",
+    "events",
+    "app_instance_id",
+];
+const NAME: usize = 0;
+const TIME: usize = 1;
+const USER: usize = 2;
+const PSEUDO: usize = 3;
+const TRANSACTION: usize = 4;
+const PURCHASE: usize = 5;
+const REFUND: usize = 6;
+const PARAMS: usize = 7;
+const CLIENT: usize = 8;
+const MICROS: usize = 9;
+const EVENTS: usize = 10;
+const APP: usize = 11;
+
+const TYPES: [(&str, EventType); 3] =
+    [("purchase", EventType::Order), ("refund", EventType::Refund), ("session_start", EventType::Session)];
+
+/// An event of a Measurement Protocol request.
+#[derive(Deserialize)]
+struct Sent<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    timestamp_micros: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    params: Option<Params<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Params<'a> {
+    #[serde(borrow, default)]
+    transaction_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    currency: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    session_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    ga_session_id: Option<&'a RawValue>,
+}
+
+/// A parameter of an exported event.
+#[derive(Deserialize)]
+struct Param<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: ParamValue<'a>,
+}
+
+/// Its value, in the one field of its type.
+#[derive(Deserialize)]
+struct ParamValue<'a> {
+    #[serde(borrow, default)]
+    string_value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    int_value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    double_value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    float_value: Option<&'a RawValue>,
+}
+
+impl<'a> ParamValue<'a> {
+    fn get(&self) -> Option<&'a RawValue> {
+        let all = [self.string_value, self.int_value, self.double_value, self.float_value];
+        all.into_iter().flatten().find(|raw| raw.get() != "null")
+    }
+}
+
+fn value(raw: Option<&RawValue>) -> Value<'_> {
+    raw.map_or(Value::Absent, scalar)
+}
+
+fn micros(value: Value<'_>) -> Value<'_> {
+    match value.as_integer() {
+        Some(micros) => Value::Millis(micros.div_euclid(1000)),
+        None => value,
+    }
+}
+
+fn wrong_shape(place: &str) -> Rejection {
+    Rejection::new(Reason::WrongType, format!("{place} has another shape than GA4 documents"))
+}
+
+/// Reads GA4's events.
+#[derive(Debug, Clone)]
+pub(in crate::decode) struct Ga4 {
+    paths: Paths,
+    common: Common,
+    types: BTreeMap<String, EventType>,
+}
+
+/// One event, wherever it stood.
+struct Found<'a> {
+    event_type: EventType,
+    time: Value<'a>,
+    transaction: Value<'a>,
+    amount: Value<'a>,
+    currency: Value<'a>,
+    session: Value<'a>,
+}
+
+impl Ga4 {
+    pub fn new(options: &Options, dimensions: &[String]) -> Result<Ga4, OptionError> {
+        let mut paths = Paths::of(&PLACES);
+        let usual = |name: &str| match name {
+            "country" => Some("geo.country".to_owned()),
+            "channel" => Some("traffic_source.medium".to_owned()),
+            _ => None,
+        };
+        let common = Common::new(options, dimensions, &mut paths, usual)?;
+        Ok(Ga4 { paths, common, types: options.types(&TYPES)? })
+    }
+
+    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        let slots = self.paths.read(bytes)?;
+        let Some(events) = slots.raw(EVENTS) else { return self.exported(&slots) };
+        let events: Vec<Sent<'a>> = serde_json::from_str(events).map_err(|_| wrong_shape("events"))?;
+        let mut told = Vec::new();
+        for sent in events {
+            let Some(&event_type) = self.types.get(sent.name.as_ref()) else { continue };
+            let params = sent.params.unwrap_or_default();
+            let found = Found {
+                event_type,
+                time: micros(value(sent.timestamp_micros).or(slots.value(MICROS))),
+                transaction: value(params.transaction_id).into_id(),
+                amount: value(params.value),
+                currency: value(params.currency),
+                session: value(params.session_id.or(params.ga_session_id)).into_id(),
+            };
+            let customer = or_skip!(self.customer(&slots));
+            told.push(self.event(&slots, customer, found)?);
+        }
+        Ok(match told.len() {
+            0 => Decoded::Unknown,
+            _ => super::told(told, None),
+        })
+    }
+
+    fn exported<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        let name = slots.value(NAME);
+        let Some(&event_type) = name.as_text().and_then(|name| self.types.get(name)) else {
+            return Ok(Decoded::Unknown);
+        };
+        let params = match slots.raw(PARAMS) {
+            Some(list) => serde_json::from_str::<Vec<Param<'a>>>(list).map_err(|_| wrong_shape("event_params"))?,
+            None => Vec::new(),
+        };
+        let param = |key: &str| value(params.iter().find(|param| param.key == key).and_then(|param| param.value.get()));
+        let own = if event_type == EventType::Refund { REFUND } else { PURCHASE };
+        let found = Found {
+            event_type,
+            time: micros(slots.value(TIME)),
+            transaction: slots.value(TRANSACTION).or(param("transaction_id")).into_id(),
+            amount: slots.value(own).or(param("value")),
+            currency: param("currency"),
+            session: param("ga_session_id").into_id(),
+        };
+        let customer = or_skip!(self.customer(slots));
+        self.event(slots, customer, found).map(Decoded::Event)
+    }
+
+    fn customer<'a>(&self, slots: &Slots<'a>) -> Result<Value<'a>, crate::decode::Skip> {
+        self.common.customer(slots.value(USER), slots.first_of([CLIENT, PSEUDO, APP]), &Value::Absent)
+    }
+
+    fn event<'a>(&self, slots: &Slots<'a>, customer: Value<'a>, found: Found<'a>) -> Result<Event<'a>, Rejection> {
+        let refund_id = match (found.event_type, found.transaction.as_text(), &found.time) {
+            (EventType::Refund, Some(id), Value::Millis(at)) => Value::Text(Cow::Owned(format!("{id}/{at}"))),
+            _ => Value::Absent,
+        };
+        let fields = Fields {
+            customer_id: customer,
+            time: found.time,
+            order_id: found.transaction,
+            refund_id,
+            session_id: found.session,
+            amount: found.amount,
+            currency: self.common.currency(found.currency),
+            attributes: self.common.attributes(slots),
+            ..Fields::default()
+        };
+        match found.event_type {
+            EventType::Erase | EventType::Unknown => {
+                Err(Rejection::new(Reason::InvalidValue, "an event of GA4 cannot be an erasure; change mapping.types"))
+            }
+            event_type => fields.into_event(event_type),
+        }
+    }
+}

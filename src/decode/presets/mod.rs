@@ -1,0 +1,221 @@
+//! Foreign formats: where their published documentation says that the words of an event stand.
+
+mod cloudevents;
+mod custom;
+mod debezium;
+mod ga4;
+mod segment;
+mod shopify;
+mod snowplow;
+mod stripe;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+pub(super) use cloudevents::CloudEvents;
+pub(super) use custom::Custom;
+pub(super) use debezium::Debezium;
+pub(super) use ga4::Ga4;
+pub(super) use segment::Segment;
+pub(super) use shopify::Shopify;
+pub(super) use snowplow::Snowplow;
+pub(super) use stripe::Stripe;
+
+use super::fields::{Fields, Value};
+use super::options::{Guests, OptionError, Options, Salt};
+use super::paths::{MAX_SLOTS, Paths, Slots};
+use super::{Decoded, Rejection, Skip};
+use crate::event::{Attributes, Event, EventType, HOUR, Time};
+
+/// How long before it was sent an event lies that a message repeats rather than tells.
+const TOLD_BEFORE: i64 = HOUR;
+
+/// What every format of orders knows beside its own.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    guests: Guests,
+    salt: Option<Salt>,
+    /// Dimension and slot of each attribute.
+    attributes: Vec<(usize, usize)>,
+    /// Currency of messages that name none.
+    currency: Option<String>,
+}
+
+impl Common {
+    /// Adds the places of the attributes: where the options say, else where `usual` does, if it knows one.
+    fn new(
+        options: &Options,
+        dimensions: &[String],
+        paths: &mut Paths,
+        usual: impl Fn(&str) -> Option<String>,
+    ) -> Result<Common, OptionError> {
+        let mut attributes = Vec::new();
+        for name in options.attributes.keys().filter(|name| !dimensions.contains(name)) {
+            let what = format!("{name:?} is not among customers.dimensions; add it there");
+            return Err(OptionError::new(format!("attributes.{name}"), what));
+        }
+        for (dimension, name) in dimensions.iter().enumerate() {
+            if let Some(place) = options.attributes.get(name).cloned().or_else(|| usual(name)) {
+                attributes.push((dimension, slot(paths, &format!("attributes.{name}"), &place)?));
+            }
+        }
+        if options.guests == Guests::EmailHash && options.salt_file.is_none() && options.salt.is_none() {
+            let what =
+                "hashes need a salt, or anyone can try addresses; write salt_file, the path of a file that holds one";
+            return Err(OptionError::new("guests", what));
+        }
+        let currency = options.currency.clone();
+        if let Some(code) = currency.as_deref().filter(|code| crate::event::Currency::from_code(code).is_err()) {
+            let what = format!("{code:?} is no ISO 4217 code in capitals; write one such as \"EUR\"");
+            return Err(OptionError::new("currency", what));
+        }
+        Ok(Common { guests: options.guests, salt: options.salt.clone(), attributes, currency })
+    }
+
+    fn attributes<'a>(&self, slots: &Slots<'a>) -> Attributes<'a> {
+        let mut attributes = Attributes::default();
+        for &(dimension, slot) in &self.attributes {
+            match slots.value(slot) {
+                Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
+                Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
+                _ => {}
+            }
+        }
+        attributes
+    }
+
+    /// Whose event it is: the customer, else whoever the setting for guests makes of one.
+    fn customer<'a>(&self, id: Value<'a>, anonymous: Value<'a>, email: &Value<'a>) -> Result<Value<'a>, Skip> {
+        let is_nobody = |value: &Value<'_>| match value {
+            Value::Absent => true,
+            Value::Text(text) => text.is_empty(),
+            _ => false,
+        };
+        if !is_nobody(&id) {
+            return Ok(id.into_id());
+        }
+        match self.guests {
+            Guests::AnonymousId if !is_nobody(&anonymous) => Ok(anonymous.into_id()),
+            Guests::EmailHash => match (email, &self.salt) {
+                (Value::Text(email), Some(salt)) if !email.trim().is_empty() => {
+                    Ok(Value::Text(Cow::Owned(email_hash(&salt.0, email))))
+                }
+                _ => Err(Skip::Guest),
+            },
+            _ => Err(Skip::Guest),
+        }
+    }
+
+    fn currency<'a>(&self, named: Value<'a>) -> Value<'a> {
+        match (&named, &self.currency) {
+            (Value::Absent, Some(code)) => Value::Text(Cow::Owned(code.clone())),
+            _ => in_capitals(named),
+        }
+    }
+}
+
+/// SHA-256 of the salt and the trimmed lower-case address behind it, in hex digits.
+fn email_hash(salt: &str, email: &str) -> String {
+    let digest = Sha256::new().chain_update(salt).chain_update(email.trim().to_lowercase()).finalize();
+    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// A currency code in capitals.
+fn in_capitals(code: Value<'_>) -> Value<'_> {
+    match code {
+        Value::Text(code) if code.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+            Value::Text(Cow::Owned(code.to_ascii_uppercase()))
+        }
+        other => other,
+    }
+}
+
+/// The slot of a place that an option names.
+fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize, OptionError> {
+    if place.is_empty() || (!place.starts_with('/') && place.split('.').any(str::is_empty)) {
+        let what =
+            format!("{place:?} is no place in a message; write names with dots between them, such as \"order.total\"");
+        return Err(OptionError::new(option, what));
+    }
+    paths.add(place).ok_or_else(|| {
+        OptionError::new(option, format!("is one place too many; at most {MAX_SLOTS} can be read, so leave some out"))
+    })
+}
+
+/// The instants that documentation of web shops calls ISO 8601: RFC 3339, also with a blank for the "T" and, in UTC,
+/// without an offset.
+fn in_utc(value: Value<'_>) -> Value<'_> {
+    let Value::Text(text) = &value else { return value };
+    let has_offset = text.ends_with(['Z', 'z']) || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
+    if has_offset || text.len() < 19 {
+        value
+    } else {
+        Value::Text(Cow::Owned(format!("{}Z", text.replacen(' ', "T", 1))))
+    }
+}
+
+/// Events of one message; those that happened long before it was sent are told again rather than told.
+fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
+    let told_before = sent.map_or(Time::MIN, |sent| sent.plus(-TOLD_BEFORE));
+    match events.pop() {
+        Some(event) if events.is_empty() && event.time >= told_before => Decoded::Event(event),
+        Some(last) => {
+            events.push(last);
+            Decoded::Several { events, told_before }
+        }
+        None => Decoded::Unknown,
+    }
+}
+
+/// The event of one type that the fields make up; erasures are none.
+fn event(fields: Fields<'_>, event_type: EventType) -> Result<Decoded<'_>, Rejection> {
+    match event_type {
+        EventType::Erase => super::fields::customer(fields.customer_id).map(Decoded::Erase),
+        EventType::Unknown => Ok(Decoded::Unknown),
+        _ => fields.into_event(event_type).map(Decoded::Event),
+    }
+}
+
+/// `value`, or the answer that the message is skipped.
+macro_rules! or_skip {
+    ($customer:expr) => {
+        match $customer {
+            Ok(customer) => customer,
+            Err(skip) => return Ok(Decoded::Skipped(skip)),
+        }
+    };
+}
+pub(self) use or_skip;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_hashed_as_sql_would() {
+        // printf 'pepperann@example.com' | sha256sum
+        let expected = "831740710d6a8225c6ad8e71610353afdfcf9f6a3caa448dc11ab17a513081c2";
+        let hash = email_hash("pepper", " Ann@Example.COM ");
+        assert_eq!(hash, email_hash("pepper", "ann@example.com"));
+        assert_ne!(hash, email_hash("salt", "ann@example.com"));
+        assert_eq!(hash, expected);
+    }
+
+    #[test]
+    fn iso_8601_without_an_offset_is_utc() {
+        for (text, utc) in [
+            ("2026-01-02 03:04:05.678", "2026-01-02T03:04:05.678Z"),
+            ("2026-01-02T03:04:05", "2026-01-02T03:04:05Z"),
+            ("2026-01-02T03:04:05-05:00", "2026-01-02T03:04:05-05:00"),
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
+            ("2026", "2026"),
+        ] {
+            assert_eq!(in_utc(Value::Text(text.into())), Value::Text(utc.into()));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The HTTP of a schema registry.
+//!
+//! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>; others speak it too.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::decode::{SchemaId, SchemaText};
+
+/// How many schemas one may refer to, directly and not.
+const MAX_REFERENCES: usize = 100;
+
+/// Who asks.
+#[derive(Clone, Default)]
+pub struct Access {
+    user: Option<(String, String)>,
+}
+
+impl Access {
+    /// By user and password (HTTP basic authentication).
+    #[must_use]
+    pub fn basic(user: &str, password: &str) -> Access {
+        Access { user: Some((user.to_owned(), password.to_owned())) }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.user.is_some() { "basic ***" } else { "none" })
+    }
+}
+
+/// Asks one registry.
+#[derive(Debug, Clone)]
+pub struct Client {
+    url: String,
+    access: Access,
+    timeout: Duration,
+}
+
+/// Why there is no schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum FetchError {
+    /// The registry says that there is none.
+    Unknown(String),
+    /// It does not say; ask again.
+    Unavailable(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    schema: String,
+    #[serde(default)]
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: i64,
+}
+
+impl Client {
+    /// A client of the registry at `url`; one question may take `timeout`.
+    #[must_use]
+    pub fn new(url: &str, access: Access, timeout: Duration) -> Client {
+        Client { url: url.trim_end_matches('/').to_owned(), access, timeout }
+    }
+
+    pub(super) fn schema(&self, id: SchemaId) -> Result<SchemaText, FetchError> {
+        let answer = self.ask(&match id {
+            SchemaId::Number(number) => format!("/schemas/ids/{number}"),
+            SchemaId::Guid(_) => format!("/schemas/guids/{id}"),
+        })?;
+        let mut references = Vec::new();
+        self.follow(&answer, &mut BTreeSet::new(), &mut references)?;
+        let kind = answer.schema_type.unwrap_or_else(|| "AVRO".to_owned());
+        Ok(SchemaText { kind, text: answer.schema, references })
+    }
+
+    /// Fetches what a schema refers to, those that are referred to first.
+    fn follow(
+        &self,
+        answer: &Answer,
+        seen: &mut BTreeSet<String>,
+        found: &mut Vec<(String, String)>,
+    ) -> Result<(), FetchError> {
+        for reference in &answer.references {
+            if !seen.insert(reference.name.clone()) {
+                continue;
+            }
+            if seen.len() > MAX_REFERENCES {
+                return Err(FetchError::Unknown(format!("it refers to more than {MAX_REFERENCES} others")));
+            }
+            let subject = escaped(&reference.subject);
+            let inner = self.ask(&format!("/subjects/{subject}/versions/{}", reference.version))?;
+            self.follow(&inner, seen, found)?;
+            found.push((reference.name.clone(), inner.schema));
+        }
+        Ok(())
+    }
+
+    fn ask(&self, path: &str) -> Result<Answer, FetchError> {
+        let (status, body) = self.get(path).map_err(|why| FetchError::Unavailable(format!("{}: {why}", self.url)))?;
+        match status {
+            200 => serde_json::from_str(&body).map_err(|_| {
+                FetchError::Unavailable(format!("{}{path} answers no schema; is it a registry?", self.url))
+            }),
+            404 => Err(FetchError::Unknown(format!("{} does not have it", self.url))),
+            401 | 403 => Err(FetchError::Unavailable(format!(
+                "{} answers {status}; set schema_registry.user and password_file",
+                self.url
+            ))),
+            other => Err(FetchError::Unavailable(format!("{} answers {other}", self.url))),
+        }
+    }
+
+    /// The one place that speaks HTTP: status and body of a GET.
+    fn get(&self, path: &str) -> Result<(u16, String), ureq::Error> {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(self.timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent("retentiond");
+        let agent: ureq::Agent = config.build().into();
+        let mut request =
+            agent.get(format!("{}{path}", self.url)).header("Accept", "application/vnd.schemaregistry.v1+json");
+        if let Some((user, password)) = &self.access.user {
+            let token = STANDARD.encode(format!("{user}:{password}"));
+            request = request.header("Authorization", format!("Basic {token}"));
+        }
+        let mut answer = request.call()?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+}
+
+/// A subject as a part of a path.
+fn escaped(subject: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    subject.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}

@@ -1,0 +1,166 @@
+//! Schemas from a schema registry, over HTTP: fetched once each, in the background, and kept.
+//!
+//! A registry that is down rejects nothing: who needs a schema waits, and readiness says for what.
+
+mod client;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use client::{Access, Client};
+
+use self::client::FetchError;
+use crate::decode::{Schema, SchemaId, Schemas};
+
+/// After how long a registry is asked again, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MOST: Duration = Duration::from_secs(10);
+/// After how long a schema that was unknown is asked for again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// What is known of a schema.
+#[derive(Debug, Clone)]
+enum Entry {
+    /// It is being asked for.
+    Asked,
+    Ready(Arc<Schema>),
+    /// There is none, or none that can be read with; since when, and why.
+    Refused(Instant, String),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: RwLock<HashMap<SchemaId, Entry>>,
+    trouble: Mutex<Option<String>>,
+}
+
+/// The schemas of one registry.
+#[derive(Debug)]
+pub struct Registry {
+    shared: Arc<Shared>,
+    ask: Mutex<Option<Sender<SchemaId>>>,
+    client: Client,
+}
+
+impl Registry {
+    /// A registry that is asked through `client`; nothing is asked yet.
+    #[must_use]
+    pub fn new(client: Client) -> Registry {
+        Registry { shared: Arc::default(), ask: Mutex::new(None), client }
+    }
+
+    fn entry(&self, id: SchemaId) -> Option<Entry> {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Asks in the background; the thread that does begins with the first question.
+    fn ask(&self, id: SchemaId) {
+        let mut ask = lock(&self.ask);
+        if ask.is_none() {
+            let (sender, asked) = channel();
+            let (shared, client) = (Arc::clone(&self.shared), self.client.clone());
+            let thread =
+                thread::Builder::new().name("schemas".into()).spawn(move || fetch_all(&shared, &client, &asked));
+            match thread {
+                Ok(_) => *ask = Some(sender),
+                Err(error) => {
+                    *lock(&self.shared.trouble) = Some(format!("no thread that fetches schemas: {error}"));
+                    return;
+                }
+            }
+        }
+        self.shared.set(id, Entry::Asked);
+        if ask.as_ref().is_none_or(|sender| sender.send(id).is_err()) {
+            *ask = None;
+        }
+    }
+}
+
+impl Schemas for Registry {
+    fn is_settled(&self, id: SchemaId) -> bool {
+        match self.entry(id) {
+            Some(Entry::Ready(_)) => true,
+            Some(Entry::Asked) => false,
+            Some(Entry::Refused(since, _)) if since.elapsed() < UNKNOWN_FOR => true,
+            Some(Entry::Refused(..)) | None => {
+                self.ask(id);
+                false
+            }
+        }
+    }
+
+    fn get(&self, id: SchemaId) -> Result<Arc<Schema>, String> {
+        match self.entry(id) {
+            Some(Entry::Ready(schema)) => Ok(schema),
+            Some(Entry::Refused(_, why)) => Err(why),
+            // Whoever reads has asked before.
+            Some(Entry::Asked) | None => Err("it was not asked for".to_owned()),
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.shared.trouble).clone()
+    }
+}
+
+impl Shared {
+    fn set(&self, id: SchemaId, entry: Entry) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(id, entry);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Fetches what is asked for until nobody asks any more; what the registry does not answer is asked again.
+fn fetch_all(shared: &Shared, client: &Client, asked: &Receiver<SchemaId>) {
+    let mut open: Vec<SchemaId> = Vec::new();
+    let mut pause = RETRY_FIRST;
+    loop {
+        let next = if open.is_empty() {
+            asked.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            asked.recv_timeout(pause)
+        };
+        match next {
+            Ok(id) => open.push(id),
+            Err(RecvTimeoutError::Timeout) => pause = (pause * 2).min(RETRY_MOST),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        open.retain(|&id| match fetch(client, id) {
+            Ok(entry) => {
+                shared.set(id, entry);
+                false
+            }
+            Err(why) => {
+                let text = format!("waiting for schema {id}: {why}");
+                let before = lock(&shared.trouble).replace(text.clone());
+                if before.as_ref() != Some(&text) {
+                    tracing::warn!("{text}; trying again");
+                }
+                true
+            }
+        });
+        if open.is_empty() {
+            *lock(&shared.trouble) = None;
+            pause = RETRY_FIRST;
+        }
+    }
+}
+
+fn fetch(client: &Client, id: SchemaId) -> Result<Entry, String> {
+    match client.schema(id) {
+        Ok(text) => Ok(match Schema::compile(&text) {
+            Ok(schema) => Entry::Ready(Arc::new(schema)),
+            Err(why) => Entry::Refused(Instant::now(), why),
+        }),
+        Err(FetchError::Unknown(why)) => Ok(Entry::Refused(Instant::now(), why)),
+        Err(FetchError::Unavailable(why)) => Err(why),
+    }
+}

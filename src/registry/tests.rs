@@ -1,0 +1,133 @@
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+/// A registry in this process, on a port of its own; `None` for what it does not have.
+struct Stand {
+    url: String,
+    down: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stand {
+    fn start(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> Stand {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (down, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (is_down, log) = (Arc::clone(&down), Arc::clone(&asked));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                serve(stream, &answer, &is_down, &log);
+            }
+        });
+        Stand { url, down, asked }
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::new(Client::new(&self.url, Access::basic("ann", "secret"), Duration::from_secs(5)))
+    }
+}
+
+fn serve(
+    stream: TcpStream,
+    answer: &impl Fn(&str, &str) -> Option<String>,
+    down: &AtomicBool,
+    log: &Mutex<Vec<String>>,
+) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let Some(first) = lines.next() else { return };
+    let path = first.split(' ').nth(1).unwrap().to_owned();
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let is_authorization = |line: &&String| line.to_lowercase().starts_with("authorization:");
+    let authorization = headers.iter().find(is_authorization).map_or("", |line| line.split_once(':').unwrap().1.trim());
+    log.lock().unwrap().push(path.clone());
+    let (status, body) = match answer(&path, authorization) {
+        _ if down.load(Ordering::SeqCst) => ("503 Service Unavailable", String::new()),
+        Some(body) => ("200 OK", body),
+        None => ("404 Not Found", r#"{"error_code":40403}"#.to_owned()),
+    };
+    let mut stream = stream;
+    _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+}
+
+/// Waits until the registry has answered; the fetching thread says so through what is settled.
+fn settle(registry: &Registry, id: SchemaId) -> Result<Arc<Schema>, String> {
+    wait_until(|| registry.is_settled(id));
+    registry.get(id)
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited too long");
+        thread::yield_now();
+    }
+}
+
+fn line_and_order(path: &str, _: &str) -> Option<String> {
+    match path {
+        "/schemas/ids/7" | "/schemas/guids/00000000-0000-0000-0000-000000000001" => Some(
+            r#"{"schema":"{\"type\":\"record\",\"name\":\"O\",\"fields\":[{\"name\":\"line\",\"type\":\"shop.Line\"}]}",
+                "references":[{"name":"shop.Line","subject":"shop/line","version":3}]}"#
+                .to_owned(),
+        ),
+        "/subjects/shop%2Fline/versions/3" => Some(
+            r#"{"subject":"shop/line","version":3,"id":5,"schema":"{\"type\":\"record\",\"name\":\"Line\",\"namespace\":\"shop\",\"fields\":[{\"name\":\"sku\",\"type\":\"string\"}]}"}"#
+                .to_owned(),
+        ),
+        "/schemas/ids/8" => Some(r#"{"schema":"syntax = \"proto3\"; message M { string a = 1; }","schemaType":"PROTOBUF"}"#.to_owned()),
+        "/schemas/ids/9" => Some(r#"{"schema":"<x/>","schemaType":"XML"}"#.to_owned()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_schema_is_fetched_once_with_what_it_refers_to() {
+    let stand = Stand::start(line_and_order);
+    let registry = stand.registry();
+    let id = SchemaId::Number(7);
+    assert!(!registry.is_settled(id), "nothing is waited for");
+    settle(&registry, id).unwrap();
+    settle(&registry, id).unwrap();
+    assert_eq!(*stand.asked.lock().unwrap(), ["/schemas/ids/7", "/subjects/shop%2Fline/versions/3"]);
+    let mut guid = [0; 16];
+    guid[15] = 1;
+    settle(&registry, SchemaId::Guid(guid)).unwrap();
+    settle(&registry, SchemaId::Number(8)).unwrap();
+    assert_eq!(registry.trouble(), None);
+}
+
+#[test]
+fn what_the_registry_does_not_have_or_cannot_be_read_is_refused() {
+    let registry = Stand::start(line_and_order).registry();
+    assert!(settle(&registry, SchemaId::Number(404)).unwrap_err().contains("does not have it"));
+    assert!(settle(&registry, SchemaId::Number(9)).unwrap_err().contains("supported are"));
+}
+
+#[test]
+fn a_registry_that_is_down_refuses_nothing_and_is_asked_again() {
+    let stand = Stand::start(line_and_order);
+    stand.down.store(true, Ordering::SeqCst);
+    let registry = stand.registry();
+    let id = SchemaId::Number(7);
+    assert!(!registry.is_settled(id));
+    wait_until(|| registry.trouble().is_some());
+    assert!(registry.trouble().unwrap().contains("answers 503"), "{:?}", registry.trouble());
+    assert!(!registry.is_settled(id));
+    stand.down.store(false, Ordering::SeqCst);
+    settle(&registry, id).unwrap();
+    wait_until(|| registry.trouble().is_none());
+}
+
+#[test]
+fn user_and_password_are_sent_and_never_shown() {
+    let stand = Stand::start(|_, authorization| {
+        // ann:secret
+        (authorization == "Basic YW5uOnNlY3JldA==").then(|| r#"{"schema":"{}","schemaType":"JSON"}"#.to_owned())
+    });
+    let registry = stand.registry();
+    settle(&registry, SchemaId::Number(1)).unwrap();
+    assert!(!format!("{registry:?}").contains("secret"));
+}

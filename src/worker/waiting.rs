@@ -1,0 +1,140 @@
+//! Batches that wait for what it takes to read them, in their order; other topic-partitions go on.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::event::Time;
+use crate::source::{Partition, TopicPartition};
+
+/// What a topic-partition brought.
+pub(super) enum Brought<B> {
+    /// Records, with the newest time that is accepted and when they were read.
+    Records(B, Time, Instant),
+    /// The news that it ended before this offset.
+    End(i64),
+}
+
+/// The topic-partitions of which something waits, as all workers tell; who reads them may pause them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stalled(Arc<Mutex<BTreeSet<TopicPartition>>>);
+
+impl Stalled {
+    /// All of them.
+    pub fn get(&self) -> BTreeSet<TopicPartition> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, at: TopicPartition, is_stalled: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_stalled {
+            all.insert(at);
+        } else {
+            all.remove(&at);
+        }
+    }
+}
+
+/// What waits at one worker.
+pub(super) struct Waiting<B> {
+    queues: BTreeMap<TopicPartition, VecDeque<Brought<B>>>,
+    stalled: Stalled,
+}
+
+impl<B> Waiting<B> {
+    pub fn new(stalled: Stalled) -> Waiting<B> {
+        Waiting { queues: BTreeMap::new(), stalled }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Lets something wait, or answers it where nothing of its topic-partition waits and it is ready.
+    pub fn admit(&mut self, at: TopicPartition, brought: Brought<B>, is_ready: bool) -> Option<Brought<B>> {
+        if is_ready && !self.queues.contains_key(&at) {
+            return Some(brought);
+        }
+        self.queues.entry(at).or_default().push_back(brought);
+        self.stalled.set(at, true);
+        None
+    }
+
+    /// Drops what waits of a partition: it is given up, and whoever takes it over reads it again.
+    pub fn forget(&mut self, partition: Partition) {
+        let gone: Vec<_> = self.queues.keys().filter(|at| at.partition == partition).copied().collect();
+        for at in gone {
+            self.queues.remove(&at);
+            self.stalled.set(at, false);
+        }
+    }
+
+    /// The next thing that waits and is ready by now.
+    pub fn next(&mut self, is_ready: impl Fn(TopicPartition, &B) -> bool) -> Option<(TopicPartition, Brought<B>)> {
+        let ready = |(at, queue): (&TopicPartition, &VecDeque<Brought<B>>)| match queue.front() {
+            Some(Brought::Records(batch, ..)) => is_ready(*at, batch).then_some(*at),
+            Some(Brought::End(_)) | None => Some(*at),
+        };
+        let at = self.queues.iter().find_map(ready)?;
+        let queue = self.queues.get_mut(&at)?;
+        let brought = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&at);
+            self.stalled.set(at, false);
+        }
+        brought.map(|brought| (at, brought))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::TopicIndex;
+
+    fn at(topic: u16, partition: i32) -> TopicPartition {
+        TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
+    }
+
+    fn records(name: &'static str) -> Brought<&'static str> {
+        Brought::Records(name, Time::MAX, Instant::now())
+    }
+
+    fn name(brought: Option<(TopicPartition, Brought<&'static str>)>) -> Option<String> {
+        brought.map(|(_, brought)| match brought {
+            Brought::Records(name, ..) => name.to_owned(),
+            Brought::End(offset) => format!("end {offset}"),
+        })
+    }
+
+    #[test]
+    fn what_waits_keeps_its_order_and_holds_up_nothing_else() {
+        let stalled = Stalled::default();
+        let mut waiting = Waiting::new(stalled.clone());
+        assert!(waiting.admit(at(0, 0), records("a"), false).is_none());
+        assert!(waiting.admit(at(0, 0), records("b"), true).is_none(), "behind another one");
+        assert!(waiting.admit(at(0, 0), Brought::End(9), true).is_none(), "the end is behind them too");
+        assert!(waiting.admit(at(1, 0), records("c"), true).is_some(), "another topic goes on");
+        assert!(waiting.admit(at(0, 1), Brought::End(3), true).is_some(), "another partition goes on");
+        assert_eq!(stalled.get(), BTreeSet::from([at(0, 0)]));
+
+        assert!(waiting.next(|_, _| false).is_none());
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("a"));
+        assert!(waiting.next(|_, batch| *batch != "b").is_none());
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("b"));
+        assert_eq!(name(waiting.next(|_, _| true)).as_deref(), Some("end 9"));
+        assert!(waiting.is_empty() && stalled.get().is_empty());
+    }
+
+    #[test]
+    fn what_waits_of_a_partition_goes_with_it() {
+        let stalled = Stalled::default();
+        let mut waiting = Waiting::new(stalled.clone());
+        for at in [at(0, 0), at(1, 0), at(0, 1)] {
+            assert!(waiting.admit(at, records("x"), false).is_none());
+        }
+        waiting.forget(Partition(0));
+        assert_eq!(stalled.get(), BTreeSet::from([at(0, 1)]));
+        assert!(waiting.next(|_, _| true).is_some());
+        assert!(waiting.next(|_, _| true).is_none());
+    }
+}
