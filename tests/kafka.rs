@@ -11,6 +11,8 @@ mod durability;
 mod figures;
 #[path = "kafka/outages.rs"]
 mod outages;
+#[path = "kafka/sample.rs"]
+mod sample;
 mod support;
 #[path = "kafka/transactions.rs"]
 mod transactions;
