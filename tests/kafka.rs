@@ -23,6 +23,8 @@ mod letters;
 mod logs;
 #[path = "kafka/outages.rs"]
 mod outages;
+#[path = "kafka/sample.rs"]
+mod sample;
 mod support;
 #[path = "kafka/transactions.rs"]
 mod transactions;

@@ -52,7 +52,7 @@ impl Common {
         usual: impl Fn(&str) -> Option<String>,
     ) -> Result<Common, OptionError> {
         let mut attributes = Vec::new();
-        for name in options.attributes.keys().filter(|name| !dimensions.contains(name)) {
+        if let Some(name) = options.attributes.keys().find(|name| !dimensions.contains(name)) {
             let what = format!("{name:?} is not among customers.dimensions; add it there");
             return Err(OptionError::new(format!("attributes.{name}"), what));
         }
@@ -190,7 +190,7 @@ macro_rules! or_skip {
         }
     };
 }
-pub(self) use or_skip;
+use or_skip;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,37 @@
+//! `retentiond validate --sample` looks at real messages and leaves no trace.
+
+use crate::support::cli;
+use crate::support::kafka;
+use crate::support::{scratch, unique};
+
+#[test]
+fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let topic = broker.create_topic(&unique("sampled"), 3);
+    let order = |customer: u32, n: u32| {
+        format!(
+            r#"{{"type":"order","order_id":"o-{n}","customer_id":"buyer-{customer}","time":"2026-01-02T03:04:05Z","amount":"1.00","currency":"EUR"}}"#
+        )
+    };
+    // Keyed by customer, save that one of them is everywhere.
+    let keyed = (0..90).map(|n| (None, Some(format!("buyer-{}", n % 9)), Some(order(n % 9, n))));
+    let torn = (0..3).map(|n| (Some(n), Some("x".to_owned()), Some(order(77, 1_000 + u32::try_from(n).unwrap()))));
+    assert_eq!(broker.publish(&topic, keyed.chain(torn)), 93);
+
+    let group = unique("sampling");
+    let config = scratch().join(format!("{group}.toml"));
+    let brokers = broker.brokers();
+    let text =
+        format!("[kafka]\nbrokers = \"{brokers}\"\ngroup_id = \"{group}\"\n[sources.orders]\ntopic = \"{topic}\"\n");
+    std::fs::write(&config, text).unwrap();
+    let said = cli::run(["validate", "--sample", "600", "--config", config.to_str().unwrap()]);
+    assert_eq!(said.code, Some(78), "{said:?}");
+    for line in
+        [&format!("{topic}: 93 message(s)"), "      93 order", "10 customer(s), 1 of them in several partitions"]
+    {
+        assert!(said.stdout.contains(line), "{line}\n{said:?}");
+    }
+    assert!(said.stderr.contains("1 of 10 customers have events in several partitions"), "{said:?}");
+    assert!(!format!("{said:?}").contains("buyer-"), "no customer is named: {said:?}");
+    assert!(broker.committed(&group, &topic).is_empty(), "nothing is committed");
+}
