@@ -550,3 +550,24 @@ fn firing_costs_what_fires() {
     assert_eq!(engine.waiting_alerts(), 0);
     assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept aside");
 }
+
+/// An order at the very instant when the silence is due may come in while time stands at due + settle: then nothing is
+/// decided yet, and the customer was never silent.
+#[test]
+fn nothing_is_decided_while_it_can_change() {
+    let at_the_bound = |late_order: bool| {
+        let mut spec = Spec::clone(&silent_spec(0, vec![after("a", 10)]));
+        spec.inactivity.holdout = 0.0;
+        let mut engine = Engine::new(Arc::new(spec));
+        give(&mut engine, &as_input(&one_order(0, 0)));
+        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE))));
+        assert_eq!(engine.waiting_alerts(), 0, "it can still change");
+        if late_order {
+            let Given::Sent(order) = one_order(0, 10) else { return 0 };
+            assert_eq!(engine.apply(0, &event(&order)), Outcome::Applied);
+        }
+        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE + 1))));
+        engine.waiting_alerts()
+    };
+    assert_eq!((at_the_bound(false), at_the_bound(true)), (1, 0));
+}
