@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn another_version_says_so() {
         let mut file = encode(&[("a", b"b")]).unwrap();
-        file[8] = 2;
-        assert_eq!(Sections::decode(&file), Err(SectionsError::Version(2)));
+        file[8] = u8::try_from(VERSION + 1).unwrap();
+        assert_eq!(Sections::decode(&file), Err(SectionsError::Version(VERSION + 1)));
     }
 }

@@ -178,7 +178,7 @@ pub const fn status_name(number: u8) -> &'static str {
 impl InactivitySpec {
     /// Whether a customer is never alerted, the same for all rules: the first eight bytes of SHA-256 over "holdout", 0,
     /// salt, 0, customer, read as a big-endian number, are less than `holdout` x 2^64.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
     #[must_use]
     pub fn is_held_out(&self, customer: &str) -> bool {
         if self.holdout <= 0.0 {
@@ -393,7 +393,7 @@ impl Inactivity {
     /// How many entries the wheels hold.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
-        self.wheels.iter().map(Wheel::len).sum()
+        self.wheels.iter().map(Wheel::entries).sum()
     }
 
     /// What is under way, of each customer.

@@ -165,6 +165,7 @@ fn what_waits_outlives_a_restart() {
 
     let loud = Rig { more: rules, ..rig };
     let mut daemon = launch(&loud).start();
+    daemon.wait_ready(PATIENCE);
     daemon.wait_for("everything to leave", PATIENCE, |daemon| (waiting(daemon) == 0.0).then_some(()));
     wait_for("all messages to be there", PATIENCE, || (broker.consume_all(&topic).len() as f64 >= held).then_some(()));
     let Some(counts) = compare(broker, &loud, &topic) else { return };

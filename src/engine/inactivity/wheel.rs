@@ -81,7 +81,7 @@ impl Wheel {
 
     /// How many entries there are.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.near.len() + self.buckets.values().map(Vec::len).sum::<usize>()
     }
 

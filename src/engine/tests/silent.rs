@@ -34,6 +34,9 @@ fn silent_spec(since: i64, rules: Vec<RuleSpec>) -> Arc<Spec> {
     Arc::new(Spec { inactivity, ..spec("UTC") })
 }
 
+/// Of each rule and group: due, won back, and what that brought.
+type Counts = BTreeMap<String, [[i64; 3]; 2]>;
+
 /// What the definitions say of the events in log order. Every step of the log has a number.
 #[derive(Default)]
 struct Story {
@@ -79,7 +82,7 @@ impl Story {
         self.limits.iter().position(|limits| limits[class].is_some_and(|limit| limit > at))
     }
 
-    fn tell(&self, spec: &Spec) -> (Vec<(usize, Alert)>, BTreeMap<String, [[i64; 3]; 2]>) {
+    fn tell(&self, spec: &Spec) -> (Vec<(usize, Alert)>, Counts) {
         let (mut alerts, mut totals) = (Vec::new(), BTreeMap::new());
         for rule in &spec.inactivity.rules {
             totals.insert(rule.name.clone(), [[0; 3]; 2]);
@@ -258,7 +261,7 @@ fn sorted(alerts: &[Alert]) -> Vec<String> {
     texts
 }
 
-fn counted(rules: &[RuleParts]) -> BTreeMap<String, [[i64; 3]; 2]> {
+fn counted(rules: &[RuleParts]) -> Counts {
     let group = |rule: &RuleParts, group: Group| {
         let parts = &rule.groups[group as usize];
         let minor = |(currency, minor): (&Currency, &i128)| match currency.code() {
@@ -481,33 +484,28 @@ fn story(steps: &[(i64, &[RuleSpec], i64)]) -> Vec<(String, i64)> {
 fn a_changed_rule_tells_of_nobody_twice_and_of_nothing_that_is_past() {
     let (a10, a20, b10, b20) = (after("a", 10), after("a", 20), after("b", 10), after("b", 20));
     let told = |rules: &[(&str, i64)]| rules.iter().map(|&(rule, day)| (rule.to_owned(), day)).collect::<Vec<_>>();
-    let all = |rules: &[RuleSpec]| rules.to_vec();
-    let (one, none) = (all(&[a10.clone()]), Vec::new());
+    let (joined, late) = ([b20, a10.clone()], [a10.clone(), b10]);
+    let (none, one, longer): (&[RuleSpec], _, _) = (&[], &[a10][..], &[a20][..]);
     for (what, steps, expected) in [
-        ("as it is", vec![(40, &one, 2)], vec![("a", 10)]),
-        ("over a restart before it is due", vec![(5, &one, 2), (40, &one, 2)], vec![("a", 10)]),
-        ("over a restart before it is decided", vec![(11, &one, 2), (40, &one, 2)], vec![("a", 10)]),
-        ("over a restart afterwards", vec![(13, &one, 2), (40, &one, 2)], vec![("a", 10)]),
-        ("removed before", vec![(5, &one, 2), (40, &none, 2)], vec![]),
-        ("added before", vec![(5, &none, 2), (40, &one, 2)], vec![("a", 10)]),
-        ("added afterwards", vec![(11, &none, 2), (40, &one, 2)], vec![]),
-        ("away when it was due", vec![(5, &one, 2), (15, &none, 2), (40, &one, 2)], vec![]),
-        ("away for a while before", vec![(3, &one, 2), (5, &none, 2), (40, &one, 2)], vec![("a", 10)]),
-        (
-            "another joins it",
-            vec![(5, &one, 2), (40, &all(&[b20.clone(), a10.clone()]), 2)],
-            vec![("a", 10), ("b", 20)],
-        ),
-        ("another joins too late", vec![(11, &one, 2), (40, &all(&[a10.clone(), b10.clone()]), 2)], vec![("a", 10)]),
-        ("longer before it is due", vec![(5, &one, 2), (40, &all(&[a20.clone()]), 2)], vec![("a", 20)]),
-        ("longer before it is decided", vec![(11, &one, 2), (40, &all(&[a20.clone()]), 2)], vec![("a", 20)]),
-        ("longer afterwards", vec![(13, &one, 2), (40, &all(&[a20.clone()]), 2)], vec![("a", 10)]),
-        ("shorter before it is due", vec![(5, &all(&[a20.clone()]), 2), (40, &one, 2)], vec![("a", 10)]),
-        ("shorter than what has passed", vec![(15, &all(&[a20.clone()]), 2), (40, &one, 2)], vec![]),
-        ("waits longer", vec![(13, &one, 2), (40, &one, 9)], vec![("a", 10)]),
-        ("waits less", vec![(13, &one, 9), (14, &one, 2), (40, &one, 2)], vec![("a", 10)]),
+        ("as it is", vec![(40, one, 2)], vec![("a", 10)]),
+        ("over a restart before it is due", vec![(5, one, 2), (40, one, 2)], vec![("a", 10)]),
+        ("over a restart before it is decided", vec![(11, one, 2), (40, one, 2)], vec![("a", 10)]),
+        ("over a restart afterwards", vec![(13, one, 2), (40, one, 2)], vec![("a", 10)]),
+        ("removed before", vec![(5, one, 2), (40, none, 2)], vec![]),
+        ("added before", vec![(5, none, 2), (40, one, 2)], vec![("a", 10)]),
+        ("added afterwards", vec![(11, none, 2), (40, one, 2)], vec![]),
+        ("away when it was due", vec![(5, one, 2), (15, none, 2), (40, one, 2)], vec![]),
+        ("away for a while before", vec![(3, one, 2), (5, none, 2), (40, one, 2)], vec![("a", 10)]),
+        ("another joins it", vec![(5, one, 2), (40, &joined, 2)], vec![("a", 10), ("b", 20)]),
+        ("another joins too late", vec![(11, one, 2), (40, &late, 2)], vec![("a", 10)]),
+        ("longer before it is due", vec![(5, one, 2), (40, longer, 2)], vec![("a", 20)]),
+        ("longer before it is decided", vec![(11, one, 2), (40, longer, 2)], vec![("a", 20)]),
+        ("longer afterwards", vec![(13, one, 2), (40, longer, 2)], vec![("a", 10)]),
+        ("shorter before it is due", vec![(5, longer, 2), (40, one, 2)], vec![("a", 10)]),
+        ("shorter than what has passed", vec![(15, longer, 2), (40, one, 2)], vec![]),
+        ("waits longer", vec![(13, one, 2), (40, one, 9)], vec![("a", 10)]),
+        ("waits less", vec![(13, one, 9), (14, one, 2), (40, one, 2)], vec![("a", 10)]),
     ] {
-        let steps: Vec<_> = steps.iter().map(|(to, rules, settle)| (*to, rules.as_slice(), *settle)).collect();
         assert_eq!(story(&steps), told(&expected), "{what}");
     }
 }
@@ -551,4 +549,25 @@ fn firing_costs_what_fires() {
     }
     assert_eq!(engine.waiting_alerts(), 0);
     assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept aside");
+}
+
+/// An order at the very instant when the silence is due may come in while time stands at due + settle: then nothing is
+/// decided yet, and the customer was never silent.
+#[test]
+fn nothing_is_decided_while_it_can_change() {
+    let at_the_bound = |late_order: bool| {
+        let mut spec = Spec::clone(&silent_spec(0, vec![after("a", 10)]));
+        spec.inactivity.holdout = 0.0;
+        let mut engine = Engine::new(Arc::new(spec));
+        give(&mut engine, &as_input(&one_order(0, 0)));
+        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE))));
+        assert_eq!(engine.waiting_alerts(), 0, "it can still change");
+        if late_order {
+            let Given::Sent(order) = one_order(0, 10) else { return 0 };
+            assert_eq!(engine.apply(0, &event(&order)), Outcome::Applied);
+        }
+        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE + 1))));
+        engine.waiting_alerts()
+    };
+    assert_eq!((at_the_bound(false), at_the_bound(true)), (1, 0));
 }
