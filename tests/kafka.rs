@@ -7,6 +7,9 @@ mod alerts;
 mod bad_input;
 #[path = "kafka/bootstrap.rs"]
 mod bootstrap;
+#[cfg(feature = "cloud")]
+#[path = "kafka/bucket.rs"]
+mod bucket;
 #[path = "kafka/chaos.rs"]
 mod chaos;
 #[path = "kafka/common.rs"]

@@ -61,7 +61,7 @@ fn each_mistake_in_the_structure_is_explained() {
         (
             "[kafka]\nsecurity.protocol = \"SSL\"",
             "kafka.security: is no setting; librdkafka options belong in [kafka.options], the keys here are brokers, group_id, \
-             start, instance_id, delivery, protocol, partitioner, missing_topics, options",
+             start, instance_id, delivery, protocol, membership, partitioner, missing_topics, options",
         ),
         ("kafka = 5", "kafka: 5 is of the wrong type; write a table with keys, as in [kafka]"),
         ("[kafka]\nbrokers = [\"a:1\"]", "kafka.brokers: a list is of the wrong type; write text in quotes"),
