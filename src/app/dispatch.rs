@@ -162,6 +162,8 @@ pub struct Dispatcher<C: GroupClient> {
     status: watch::Sender<SourceStatus>,
     latency: Latency,
     last_cut: Instant,
+    /// Whether the last cut could not take all alerts that may leave.
+    more_alerts: bool,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
 }
@@ -222,6 +224,7 @@ impl<C: GroupClient> Dispatcher<C> {
             status,
             latency: Latency::default(),
             last_cut: Instant::now(),
+            more_alerts: false,
             last_publish: None,
             last_idle_check: None,
         }

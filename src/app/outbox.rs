@@ -73,12 +73,12 @@ impl Outbox {
         true
     }
 
-    /// The letters of a cut are delivered. Returns how many there were.
+    /// The letters of a cut are delivered. Returns how many dead letters there were among them.
     pub fn settle(&mut self, partition: Partition, cut: CutId) -> usize {
         let Some(of) = self.boxes.get_mut(&partition) else { return 0 };
         let Some((_, letters)) = of.cut.take_if(|(of, _)| *of == cut) else { return 0 };
         self.bytes -= total(&letters);
-        letters.len()
+        letters.iter().filter(|letter| letter.to == Channel::DeadLetters).count()
     }
 
     /// The letters of a cut return to the front, in their order.

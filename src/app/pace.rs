@@ -37,9 +37,20 @@ impl Pace {
             minute,
             alerts: self.max_per_minute.map(|most| share(most, partition, self.partitions, minute)),
             quiet: self.quiet.as_ref().is_some_and(|(hours, zone)| is_quiet(*hours, zone, now)),
-            most: (MOST_AT_A_TIME / together.max(1)).max(1),
+            most: most(together),
         }
     }
+
+    /// Whether so many notices of a partition are all that one cut takes of it, so that more may be waiting.
+    #[must_use]
+    pub fn is_most(notices: usize, together: usize) -> bool {
+        notices >= most(together)
+    }
+}
+
+/// The most notices that one of so many partitions gives to a cut.
+fn most(together: usize) -> usize {
+    (MOST_AT_A_TIME / together.max(1)).max(1)
 }
 
 /// The share of a partition in the alerts of a minute: all shares make up `most`, and what does not divide goes to other

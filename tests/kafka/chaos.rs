@@ -4,6 +4,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -280,4 +281,33 @@ fn a_full_or_read_only_disk_holds_commits_but_not_figures() {
     assert_equals_replay(&summary(&daemon), &replay(&[&orders, &last], LAST));
     daemon.terminate();
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_safely() {
+    let Some(mut broker) = kafka::start_or_skip() else { return };
+    let rig = rig(&broker);
+    let orders = native(history::disorder(&history::cdnow_sample(), 0));
+    let (before, after) = orders.split_at(orders.len() / 2);
+    let last = last_orders();
+    publish(&broker, &rig.orders, before);
+    let launch = launch(&rig, "only");
+    let mut daemon = launch.start();
+    daemon.wait_ready(PATIENCE);
+    // With brokers that stand still, a stop in order would take its whole budget.
+    publish(&broker, &rig.orders, after);
+    broker.pause();
+    daemon.terminate();
+    daemon.wait_for("the first signal to be heard", PATIENCE, |daemon| {
+        daemon.stderr().contains("stopping").then_some(())
+    });
+    assert!(daemon.runs());
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(2)).code(), Some(1), "{}", daemon.stderr());
+    broker.resume();
+    publish(&broker, &rig.orders, &last);
+    let mut daemon = launch.start();
+    daemon.wait_ready(PATIENCE);
+    daemon.wait_for("the last orders", PATIENCE, |daemon| (summary(daemon)["as_of"] == LAST).then_some(()));
+    assert_equals_replay(&summary(&daemon), &replay(&[&orders, &last], LAST));
 }

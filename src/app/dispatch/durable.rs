@@ -9,6 +9,7 @@ use tracing::{error, warn};
 use super::journal::State;
 use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::app::committer::{Said, Transaction};
+use crate::app::pace::Pace;
 use crate::app::vault::{Answer, Files};
 use crate::checkpoint::files::WrittenCut;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
@@ -25,6 +26,8 @@ use crate::source::{
 };
 use crate::worker::Taken;
 
+/// How soon the next cut comes while more alerts wait than fit into one.
+const SOON: Duration = Duration::from_secs(1);
 /// How long a plain commit may take.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// With so many bytes waiting no further alerts are taken into a cut.
@@ -291,6 +294,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let (now, pace) = (wall_clock(), &self.rules.pace);
         // What earlier cuts could not deliver comes first.
         let is_full = self.outbox.bytes() >= FULL_OUTBOX;
+        self.more_alerts = false;
         let cut_one = |&partition: &Partition| {
             let allowance = pace.allowance(partition, now, partitions.len());
             self.pool.cut(partition, cut.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
@@ -307,6 +311,7 @@ impl<C: GroupClient> Dispatcher<C> {
     ) -> Result<(), SourceError> {
         let Some(taken) = taken else { return self.step(Event::Unchanged { cut, partition }) };
         let Some(files) = self.files.get(&partition) else { return Ok(()) };
+        self.more_alerts |= Pace::is_most(taken.alerts.len(), self.running.len());
         for alert in &taken.alerts {
             self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
         }
@@ -516,7 +521,8 @@ impl<C: GroupClient> Dispatcher<C> {
         }
         let doomed: Vec<_> = self.doomed.extract_if(.., |(at, _)| *at <= now).collect();
         doomed.into_iter().for_each(|(_, names)| self.vault.delete(names));
-        if self.last_cut.elapsed() >= self.rules.cut_every {
+        let every = if self.more_alerts { self.rules.cut_every.min(SOON) } else { self.rules.cut_every };
+        if self.last_cut.elapsed() >= every {
             self.last_cut = now;
             self.step(Event::Due)?;
         }
