@@ -358,7 +358,12 @@ async function drawWinbacks() {
   at("winback-section").hidden = status !== 200 || rows.length === 0;
   if (at("winback-section").hidden || !changed("winbacks", rows)) return;
   const keys = [...new Set(rows.flatMap(Object.keys))];
-  const cell = (key, found) => typeof found === "number" ? (/ratio|rate|uplift/.test(key) ? share : fine).format(found) : Array.isArray(found) ? found.join(" to ") : plain(found) ? amounts(found) : found === null || found === undefined ? NOTHING : String(found);
+  const cell = (key, found) => {
+    if (typeof found === "number") return (/ratio|rate|uplift/.test(key) ? share : fine).format(found);
+    if (Array.isArray(found)) return found.map(one => cell(key, one)).join(" to ");
+    if (plain(found)) return amounts(page.currency in found ? { [page.currency]: found[page.currency] } : found);
+    return found === null || found === undefined ? NOTHING : String(found);
+  };
   at("winback-head").replaceChildren(h("tr", {}, keys.map(key => h("th", { scope: "col" }, words(key)))));
   at("winbacks").replaceChildren(...rows.map(row => h("tr", {}, keys.map((key, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, cell(key, row[key]))))));
 }
