@@ -35,7 +35,8 @@ pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, mana
 use self::topics::{TopicCache, TopicNames};
 pub use self::transactions::TransactionalProducer;
 use super::{
-    GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, RecordBatch, SourceError, Start, TopicPartition,
+    GroupClient, GroupHandle, GroupToken, LogClient, Polled, RebalanceProtocol, RecordBatch, SourceError, Start,
+    TopicPartition,
 };
 
 /// How many messages one poll hands out at most.
@@ -113,53 +114,8 @@ impl KafkaClient {
 
     /// Where to begin, as offsets.
     fn offsets_of(&self, partitions: &[(TopicPartition, Start)]) -> Result<Vec<(TopicPartition, i64)>, SourceError> {
-        let bounds = |at: TopicPartition| {
-            let name = self.topics.names().name(at.topic);
-            let asked = self.handle.query_bounds(name, at.partition.0, ANSWER_WAIT);
-            asked.map_err(|failure| errors::failed("cannot look up the bounds of a partition", &failure))
-        };
-        let by_time = self.offsets_by_time(partitions)?;
-        let offset_of = |(at, start): &(TopicPartition, Start)| {
-            let offset = match start {
-                Start::Offset(offset) => *offset,
-                Start::Earliest => bounds(*at)?.0,
-                Start::Latest => bounds(*at)?.1,
-                Start::At(_) => match by_time.iter().find(|(found, _)| found == at) {
-                    Some((_, offset)) if *offset >= 0 => *offset,
-                    // No record is that young.
-                    _ => bounds(*at)?.1,
-                },
-            };
-            Ok((*at, offset))
-        };
-        partitions.iter().map(offset_of).collect()
-    }
-
-    /// What the brokers say to every [`Start::At`].
-    fn offsets_by_time(
-        &self,
-        partitions: &[(TopicPartition, Start)],
-    ) -> Result<Vec<(TopicPartition, i64)>, SourceError> {
-        let time = |(at, start): &(TopicPartition, Start)| match start {
-            Start::At(millis) => Some((*at, *millis)),
-            _ => None,
-        };
-        let asked: Vec<_> = partitions.iter().filter_map(time).collect();
-        if asked.is_empty() {
-            return Ok(Vec::new());
-        }
-        let doing = "cannot look up offsets by time";
-        let mut list = self.topics.names().list(asked.into_iter());
-        self.handle.offsets_for_times(&mut list, ANSWER_WAIT).map_err(|failure| errors::failed(doing, &failure))?;
-        let mut found = Vec::new();
-        for entry in list.entries() {
-            if entry.code != Code::NoError {
-                let text = format!("topic {:?} partition {}: {}", entry.topic, entry.partition, entry.code);
-                return Err(errors::failed(doing, &Failure { code: entry.code, text }));
-            }
-            found.extend(self.topics.names().place(entry.topic, entry.partition).map(|at| (at, entry.offset)));
-        }
-        Ok(found)
+        let offsets = self.handle().offsets(partitions, ANSWER_WAIT)?;
+        Ok(partitions.iter().map(|(at, _)| *at).zip(offsets).collect())
     }
 
     /// Takes away what was handed out before; `false` when nothing is left.

@@ -259,23 +259,6 @@ impl Handle {
         result_of(unsafe { rd::rd_kafka_position(self.rk, list.0) })
     }
 
-    /// The first offset of a partition and that behind its last, asked of its leader.
-    pub fn query_bounds(&self, topic: &CStr, partition: i32, wait: Duration) -> Result<(i64, i64), Failure> {
-        let (mut low, mut high) = (-1, -1);
-        // SAFETY: a live client, a terminated string, and two places to write to.
-        result_of(unsafe {
-            rd::rd_kafka_query_watermark_offsets(
-                self.rk,
-                topic.as_ptr(),
-                partition,
-                &raw mut low,
-                &raw mut high,
-                timeout(wait),
-            )
-        })?;
-        Ok((low, high))
-    }
-
     /// The end of a partition as last fetched.
     pub fn high_watermark(&self, topic: &CStr, partition: i32) -> Option<i64> {
         let (mut low, mut high) = (-1, -1);
