@@ -1,11 +1,11 @@
-//! Fills a topic with orders for `benches/pipeline`, which calls it:
-//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS`.
+//! Fills a topic with orders for `benches/pipeline` and its kin, which call it:
+//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]`.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a helper of a script")]
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::ClientConfig;
@@ -16,24 +16,37 @@ use retentiond::output::publisher::create_topics;
 use support::{MESSAGE_BYTES, Orders};
 
 const FLUSH_WAIT: Duration = Duration::from_secs(120);
+/// A paced stream sleeps no shorter than this.
+const PAUSE: Duration = Duration::from_millis(2);
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let [brokers, topic, partitions, orders, customers] = args.as_slice() else {
-        bail!("usage: fill_topic BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS");
+    let [brokers, topic, partitions, orders, customers, further @ ..] = args.as_slice() else {
+        bail!("usage: fill_topic BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]");
     };
+    let channels = further.first().map_or(Ok(4), |channels| channels.parse())?;
+    let rate: Option<f64> = further.get(1).map(|rate| rate.parse()).transpose()?;
     let (orders, customers): (u64, u64) = (orders.parse()?, customers.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(create_topics(brokers, &[topic.as_str()], partitions.parse()?, std::iter::empty()))?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
-        .set("linger.ms", "50")
+        .set("linger.ms", if rate.is_some() { "5" } else { "50" })
         .set("batch.size", "1000000")
         .set("compression.codec", "lz4")
         .set("queue.buffering.max.messages", "500000")
         .create()?;
     let mut json = String::with_capacity(MESSAGE_BYTES);
-    for order in Orders::new(customers, orders, 0).take(usize::try_from(orders)?) {
+    let begun = Instant::now();
+    let stream = Orders::new(customers, orders, 0).with_channels(channels);
+    for order in stream.take(usize::try_from(orders)?) {
+        if let Some(rate) = rate {
+            let due = begun + Duration::from_secs_f64(order.number as f64 / rate);
+            // Some at once, as a shop's front ends do.
+            while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| *wait > PAUSE) {
+                producer.poll(wait);
+            }
+        }
         order.write_json(&mut json);
         if json.len() != MESSAGE_BYTES {
             bail!("{} bytes instead of {MESSAGE_BYTES}: {json}", json.len());

@@ -25,6 +25,8 @@ pub struct Order {
     pub time: Time,
     /// What was paid, in cents.
     pub cents: i64,
+    /// By which of the channels.
+    channel: u64,
     /// More random bits.
     bits: u64,
 }
@@ -38,13 +40,23 @@ pub struct Orders {
     late_percent: u64,
     state: u64,
     next: u64,
+    /// How many values the dimension `channel` has.
+    channels: u64,
 }
+
+/// The names of the first channels; further ones are numbers.
+const CHANNELS: [&str; 4] = ["web", "app", "store", "email"];
 
 impl Orders {
     /// The stream whose first `per_span` orders span 405 days.
     pub fn new(customers: u64, per_span: u64, late_percent: u64) -> Orders {
         let step = (SPAN / i64::try_from(per_span.max(1)).unwrap_or(i64::MAX)).max(1);
-        Orders { customers, step, late_percent, state: 88_172_645_463_325_252, next: 0 }
+        Orders { customers, step, late_percent, state: 88_172_645_463_325_252, next: 0, channels: 4 }
+    }
+
+    /// The same stream with another number of channels.
+    pub fn with_channels(self, channels: u64) -> Orders {
+        Orders { channels, ..self }
     }
 
     /// Xorshift (G. Marsaglia, "Xorshift RNGs", 2003).
@@ -66,7 +78,8 @@ impl Iterator for Orders {
         let on_time = START + self.step * number.cast_signed();
         let back = if bits % 100 < self.late_percent { (bits >> 8).cast_signed() % (20 * HOUR) } else { 0 };
         let cents = 1_000 + (draw >> 32).cast_signed() % 9_000;
-        Some(Order { number, customer: draw % self.customers, time: Time::clamped(on_time - back), cents, bits })
+        let (customer, channel) = (draw % self.customers, (bits >> 20) % self.channels);
+        Some(Order { number, customer, time: Time::clamped(on_time - back), cents, channel, bits })
     }
 }
 
@@ -84,7 +97,8 @@ impl Order {
     /// The message: [`MESSAGE_BYTES`] bytes of native JSON, fields that nobody asked for included.
     pub fn write_json(&self, out: &mut String) {
         out.clear();
-        let channel = ["web", "app", "store", "email"][(self.bits >> 20) as usize % 4];
+        let channel =
+            CHANNELS.get(self.channel as usize).map_or_else(|| format!("c{}", self.channel), |&name| name.into());
         _ = write!(
             out,
             r#"{{"type":"order","order_id":"{}","customer_id":"{}","time":"{}","amount":"{}.{:02}","currency":"EUR","#,

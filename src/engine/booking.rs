@@ -16,7 +16,7 @@ use super::lifecycle::LifeTerm;
 use super::recent::{OrderPlace, SessionPlace};
 use super::record::{Mark, Record};
 use super::segments::{NO_PROFILE, Profile};
-use super::window::{Flow, OrderTerm, Sign, Span};
+use super::window::{Flow, OrderTerm, Sign, Span, Window};
 use crate::event::{Currency, MINUTE, Money, Time};
 
 /// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
@@ -75,18 +75,17 @@ impl Engine {
                 self.move_extras(slot, before, now, referred);
             }
         }
-        self.book_windows(&place, at);
+        // This order, or one that came earlier.
+        let first = before.first.filter(|_| !is_first).unwrap_or(at);
+        let profile = self.customers.record(slot).profile;
+        self.book_windows(profile, &place, at, currency, amount.minor);
+        self.book_cohort(first, &place, at, currency, amount.minor);
         self.distributions.order(&place, at.time);
         self.distributions.money(currency, amount.currency, amount.minor);
         self.book_net_revenue(slot, currency, amount.minor);
-        for window in &mut self.windows {
-            window.money(Flow::Order, currency, amount.minor, at, Sign::Add);
-        }
         self.book_stages(slot, &place, at);
-        let now = Belonging { first: if is_first { Some(at) } else { before.first }, ..self.belonging(slot) };
-        self.book_belonging_order(now, &place, at, currency, amount.minor);
         if self.customers.record(slot).has(Mark::Complained) {
-            self.interrupt_complainers_silence(slot, now.profile, &place, at);
+            self.interrupt_complainers_silence(slot, profile, &place, at);
         }
         let deadline = if place.place > 0 { self.order_deadline_before(slot) } else { None };
         let floor = self.inactivity.retention(Class::Orders, self.clock.floor(Class::Orders));
@@ -101,23 +100,29 @@ impl Engine {
         self.sweep();
     }
 
-    /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms.
-    fn book_windows(&mut self, place: &OrderPlace, at: Moment) {
-        for (term, sign) in order_terms(place, at, |time| Moment::new(time, &self.spec.zone)).into_iter().flatten() {
-            for window in &mut self.windows {
-                window.order(&term, sign);
+    /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms. The panes
+    /// of a window are the same for all customers and for those of a segment, so they are worked out once.
+    fn book_windows(&mut self, profile: Profile, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
+        let terms = order_terms(place, at, |time| Moment::new(time, &self.spec.zone));
+        for (index, window) in self.windows.iter_mut().enumerate() {
+            for (term, sign) in terms.iter().flatten() {
+                let panes = window.panes(term);
+                window.order_at(&panes, *sign);
+                self.segments.each_of(profile, index, |window| window.order_at(&panes, *sign));
             }
+            let pane = window.pane(at);
+            window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
+            let book = |window: &mut Window| window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
+            self.segments.each_of(profile, index, book);
         }
     }
 
-    fn book_belonging_order(&mut self, now: Belonging, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
-        let Some(first) = now.first else { return };
+    fn book_cohort(&mut self, first: Moment, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
+        let cohort = self.cohorts.of(first);
         for (term, sign) in order_terms(place, at, |time| Moment::new(time, &self.spec.zone)).into_iter().flatten() {
-            self.segments.order(now.profile, &term, sign);
-            self.cohorts.order(first, term.y, term.s, sign);
+            cohort.order(term.y, term.s, sign);
         }
-        self.segments.money(now.profile, Flow::Order, currency, minor, at, Sign::Add);
-        self.cohorts.money(first, currency, minor, at, Sign::Add);
+        cohort.money(currency, minor, at, Sign::Add);
     }
 
     /// Stage and status depend on rank and first order, so everything from the order before on is booked anew.
@@ -125,6 +130,10 @@ impl Engine {
         let record = self.customers.record(slot);
         let first_before = record.first();
         let rank = record.orders - u32::try_from(place.place).unwrap_or(u32::MAX) + 1;
+        if let (0, Some(first), Some(_)) = (place.place, first_before, place.y) {
+            let term = LifeTerm { first, before: place.y, order: at.time, rank, after: None };
+            return self.lifecycle.newest_order(&term);
+        }
         let newer = match place.place {
             0 => Vec::new(),
             newer => self.recent.newest_orders(slot, record, newer),
@@ -234,7 +243,7 @@ impl Engine {
         let belonging = self.belonging(slot);
         self.segments.money(belonging.at(at.time), flow, currency, minor, at, Sign::Add);
         if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-            self.cohorts.money(first, currency, minor, at, Sign::Add);
+            self.cohorts.of(first).money(currency, minor, at, Sign::Add);
         }
         if flow == Flow::Order || !self.segments.is_empty() {
             self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), minor));
@@ -280,7 +289,7 @@ impl Engine {
             let before = |back: usize| i.checked_sub(back).map(|i| moments[i]);
             let term = OrderTerm { x: before(2), y: before(1), s };
             self.segments.order(belonging.profile, &term, sign);
-            self.cohorts.order(first, term.y, s, sign);
+            self.cohorts.of(first).order(term.y, s, sign);
         }
     }
 
@@ -319,7 +328,7 @@ impl Engine {
                 let currency = usize::from(currency);
                 self.segments.money(profile, flow, currency, minor, at, sign);
                 if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-                    self.cohorts.money(first, currency, minor, at, sign);
+                    self.cohorts.of(first).money(currency, minor, at, sign);
                 }
             }
         }

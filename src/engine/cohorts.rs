@@ -58,10 +58,33 @@ impl Cell for Revenue {
     }
 }
 
+/// The customers whose first order lies in one month.
 #[derive(Debug, Clone, Default)]
-struct Cohort {
+pub struct Cohort {
     days: Prefix<CohortDay>,
     revenue: Vec<Prefix<Revenue>>,
+}
+
+impl Cohort {
+    /// Books that one of them ordered at `s`, after the order `y`; or takes it back.
+    #[inline]
+    pub fn order(&mut self, y: Option<Moment>, s: Moment, sign: Sign) {
+        let by = sign as i32;
+        let cell = self.days.cell(s.day);
+        cell.orders += by;
+        if y.is_none_or(|y| month_of(y.day) != month_of(s.day)) {
+            cell.ordering += by;
+        }
+    }
+
+    /// Books what an order of one of them brought, or takes it back.
+    #[inline]
+    pub fn money(&mut self, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        if self.revenue.len() <= currency {
+            self.revenue.resize_with(currency + 1, Prefix::default);
+        }
+        self.revenue[currency].cell(at.day).minor += minor * sign as i64;
+    }
 }
 
 /// All cohorts of a partition, by the month of the first order (counted from January of year 0).
@@ -69,23 +92,10 @@ struct Cohort {
 pub struct Cohorts(BTreeMap<i32, Cohort>);
 
 impl Cohorts {
-    /// Books that a customer of the cohort of `first` ordered at `s`, after the order `y`; or takes it back.
-    pub fn order(&mut self, first: Moment, y: Option<Moment>, s: Moment, sign: Sign) {
-        let by = sign as i32;
-        let cell = self.0.entry(month_of(first.day)).or_default().days.cell(s.day);
-        cell.orders += by;
-        if y.is_none_or(|y| month_of(y.day) != month_of(s.day)) {
-            cell.ordering += by;
-        }
-    }
-
-    /// Books what an order of a customer of the cohort of `first` brought, or takes it back.
-    pub fn money(&mut self, first: Moment, currency: usize, minor: i64, at: Moment, sign: Sign) {
-        let revenue = &mut self.0.entry(month_of(first.day)).or_default().revenue;
-        if revenue.len() <= currency {
-            revenue.resize_with(currency + 1, Prefix::default);
-        }
-        revenue[currency].cell(at.day).minor += minor * sign as i64;
+    /// The cohort of a first order.
+    #[inline]
+    pub fn of(&mut self, first: Moment) -> &mut Cohort {
+        self.0.entry(month_of(first.day)).or_default()
     }
 
     /// The triangle as of a day: every cell with something in it, by cohort month and month, both counted from January

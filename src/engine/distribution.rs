@@ -203,19 +203,23 @@ struct Hour {
 }
 
 impl Hour {
-    fn book(&mut self, millis: i64, by: i32) {
-        self.sum += i64::from(by) * millis;
+    /// Books gaps that are ascending in their length.
+    fn book(&mut self, gaps: &[Gap]) {
+        self.sum += gaps.iter().map(|gap| i64::from(gap.by) * gap.millis).sum::<i64>();
+        let mut merged = Vec::with_capacity(self.buckets.len() + gaps.len());
+        let mut known = self.buckets.iter().copied().peekable();
         // 2199 is bucket 1300.
-        let bucket = bucket(GAPS, millis) as u16;
-        match self.buckets.binary_search_by_key(&bucket, |&(bucket, _)| bucket) {
-            Ok(place) => {
-                self.buckets[place].1 += by;
-                if self.buckets[place].1 == 0 {
-                    self.buckets.remove(place);
-                }
+        let mut booked = gaps.iter().map(|gap| (bucket(GAPS, gap.millis) as u16, gap.by)).peekable();
+        while let Some(&(number, _)) = [known.peek(), booked.peek()].into_iter().flatten().min_by_key(|at| at.0) {
+            let mut count = known.next_if(|at| at.0 == number).map_or(0, |at| at.1);
+            while let Some((_, by)) = booked.next_if(|at| at.0 == number) {
+                count += by;
             }
-            Err(place) => self.buckets.insert(place, (bucket, by)),
+            if count != 0 {
+                merged.push((number, count));
+            }
         }
+        self.buckets = merged;
     }
 
     fn add_to(&self, sum: &mut Distribution) {
@@ -244,10 +248,25 @@ impl Numbers for Hour {
     }
 }
 
+/// A gap that was booked or taken back.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    /// The hour of its later order.
+    hour: i32,
+    by: i32,
+    millis: i64,
+}
+
+/// How many gaps are gathered before they are put into their hours: finding a place in a sorted list costs less for many
+/// at once.
+const GATHERED: usize = 4096;
+
 /// Gaps by the hour of their later order; hours that are long settled are folded into one sum.
 #[derive(Debug, Clone, Default)]
 struct Gaps {
     hours: BTreeMap<i64, Hour>,
+    /// What is not in `hours` yet.
+    gathered: Vec<Gap>,
     folded: Distribution,
 }
 
@@ -260,16 +279,35 @@ impl Gaps {
         if hour < folded_before {
             return self.folded.book(GAPS, millis, sign);
         }
-        self.hours.entry(hour).or_default().book(millis, sign as i32);
+        // 2199 is hour 2,016,143.
+        self.gathered.push(Gap { hour: hour as i32, by: sign as i32, millis });
+        if self.gathered.len() >= GATHERED {
+            self.settle();
+        }
+    }
+
+    /// Puts what was gathered into its hours.
+    fn settle(&mut self) {
+        self.gathered.sort_unstable_by_key(|gap| (gap.hour, gap.millis));
+        for gaps in self.gathered.chunk_by(|one, next| one.hour == next.hour) {
+            self.hours.entry(i64::from(gaps[0].hour)).or_default().book(gaps);
+        }
+        self.gathered.clear();
     }
 
     fn before(&self, hour: i64) -> Distribution {
         let mut sum = self.folded.clone();
         self.hours.range(..hour).for_each(|(_, hour)| hour.add_to(&mut sum));
+        for gap in self.gathered.iter().filter(|gap| i64::from(gap.hour) < hour) {
+            sum.count += i64::from(gap.by);
+            sum.sum += i128::from(gap.by) * i128::from(gap.millis);
+            *sum.bucket_mut(bucket(GAPS, gap.millis)) += i64::from(gap.by);
+        }
         sum
     }
 
     fn fold_before(&mut self, hour: i64) {
+        self.settle();
         let kept = self.hours.split_off(&hour);
         for settled in std::mem::replace(&mut self.hours, kept).values() {
             settled.add_to(&mut self.folded);
@@ -278,7 +316,8 @@ impl Gaps {
 
     /// Shows every array; hours before `folded_before` are no longer there, whatever an older file says of them.
     fn show(&mut self, key: &str, folded_before: i64, visitor: &mut impl Visitor) {
-        let Gaps { hours, folded } = self;
+        self.settle();
+        let Gaps { hours, gathered: _, folded } = self;
         visitor.visit_numbers(&format!("{key}/folded"), folded);
         let key = format!("{key}/hours");
         let found = visitor.names(&key).into_iter().filter_map(|name| name.parse().ok());
@@ -292,7 +331,8 @@ impl Gaps {
 
     fn bytes(&self) -> usize {
         let hour = |hour: &Hour| size_of::<(i64, Hour)>() + hour.buckets.capacity() * size_of::<(u16, i32)>();
-        self.hours.values().map(hour).sum::<usize>() + self.folded.bytes()
+        let gathered = self.gathered.capacity() * size_of::<Gap>();
+        self.hours.values().map(hour).sum::<usize>() + gathered + self.folded.bytes()
     }
 }
 

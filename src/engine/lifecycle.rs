@@ -251,12 +251,8 @@ impl Lifecycle {
         let at_risk = from + self.spec.at_risk_after(term.rank, term.first, term.order);
         let lapsed = from + self.spec.lapsed_after();
         let loyal = term.rank >= self.spec.loyal_orders;
-        let stage = match term.rank {
-            _ if loyal => Stage::Loyal,
-            1 => Stage::New,
-            _ => Stage::Repeat,
-        };
-        let stage_lapsed = if loyal { Stage::Repeat } else { stage };
+        let stage = self.spec.stage(term.rank, Status::Active);
+        let stage_lapsed = self.spec.stage(term.rank, Status::Lapsed);
         self.stay(stage, Status::Active, from, at_risk.min(until), by);
         self.stay(stage, Status::AtRisk, at_risk, lapsed.min(until), by);
         self.stay(stage_lapsed, Status::Lapsed, lapsed, until, by);
@@ -265,6 +261,32 @@ impl Lifecycle {
         if loyal {
             self.pass(Transition::LostLoyalty, lapsed, until, by);
         }
+    }
+
+    /// Books the newest order of a customer, the one before having been the newest until now: of what that was booked
+    /// for, the time from the new order on is taken back. The same as taking `term.before` back and booking it anew
+    /// with an order after it, but most of that would cancel out.
+    pub fn newest_order(&mut self, term: &LifeTerm) {
+        if let Some(before) = term.before {
+            let (from, until, rank) = (pane(before), pane(term.order), term.rank - 1);
+            let at_risk = from + self.spec.at_risk_after(rank, term.first, before);
+            let lapsed = from + self.spec.lapsed_after();
+            let (stage, stage_lapsed) = (self.spec.stage(rank, Status::Active), self.spec.stage(rank, Status::Lapsed));
+            self.stay(stage, Status::Active, until.max(from), at_risk, -1);
+            self.stay(stage, Status::AtRisk, until.max(at_risk), lapsed, -1);
+            self.stay(stage_lapsed, Status::Lapsed, until.max(lapsed), Pane::MAX, -1);
+            if at_risk >= until {
+                self.hours.cell(at_risk).transitions[Transition::ToAtRisk as usize] -= 1;
+            }
+            if lapsed >= until {
+                let cell = self.hours.cell(lapsed);
+                cell.transitions[Transition::ToLapsed as usize] -= 1;
+                if rank >= self.spec.loyal_orders {
+                    cell.transitions[Transition::LostLoyalty as usize] -= 1;
+                }
+            }
+        }
+        self.order(term, Sign::Add);
     }
 
     /// The passages at the moment of the order itself.

@@ -233,6 +233,18 @@ impl Segments {
         }
     }
 
+    /// As [`Segments::each`], of the window with that index alone.
+    #[inline]
+    pub fn each_of(&mut self, profile: Profile, index: usize, mut book: impl FnMut(&mut Window)) {
+        for (dimension, &value) in self.dimensions.iter_mut().zip(&profile) {
+            let (_, windows) = &mut dimension.values[usize::from(value)];
+            if windows.is_empty() {
+                windows.clone_from(&self.blank);
+            }
+            book(&mut windows[index]);
+        }
+    }
+
     /// Books an order, or takes it back.
     pub fn order(&mut self, profile: Profile, term: &OrderTerm, sign: Sign) {
         self.each(profile, |window| window.order(term, sign));

@@ -144,6 +144,27 @@ pub struct OrderTerm {
     pub s: Moment,
 }
 
+/// Where an [`OrderTerm`] lies on the axis of a window: the same for every scope of the window.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderPanes {
+    s: Pane,
+    leaves: Pane,
+    lapses: Pane,
+    lapses_leaves: Pane,
+    before: Option<Before>,
+}
+
+/// The same of the order before.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    leaves: Pane,
+    lapses: Pane,
+    lapses_leaves: Pane,
+    gap_millis: i64,
+    /// Of the order two before, if there is one.
+    x_leaves: Option<Pane>,
+}
+
 /// A stretch of time: from `since` on, and before `until`. Open where absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
@@ -197,25 +218,49 @@ impl Window {
         Window { axis, active_for, people: Prefix::default(), tills: Vec::new(), rare: Rarities::default() }
     }
 
+    /// Where an order and its predecessors lie.
+    #[inline]
+    #[must_use]
+    pub fn panes(&self, term: &OrderTerm) -> OrderPanes {
+        let axis = self.axis;
+        let s = axis.pane(term.s);
+        let lapses = s + self.active_for;
+        let before = term.y.map(|y_moment| {
+            let y = axis.pane(y_moment);
+            let lapses = y + self.active_for;
+            Before {
+                leaves: axis.leaves(y),
+                lapses,
+                lapses_leaves: axis.leaves(lapses),
+                gap_millis: term.s.time.millis() - y_moment.time.millis(),
+                x_leaves: term.x.map(|x| axis.leaves(axis.pane(x))),
+            }
+        });
+        OrderPanes { s, leaves: axis.leaves(s), lapses, lapses_leaves: axis.leaves(lapses), before }
+    }
+
     /// Books an order, or takes it back: everything but its money.
+    #[inline]
+    pub fn order(&mut self, term: &OrderTerm, sign: Sign) {
+        self.order_at(&self.panes(term), sign);
+    }
+
+    /// As [`Window::order`], where the panes of the term are known already.
     ///
     /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
     /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
     /// [y+A, min(leaves(y+A), next order)).
     #[inline]
-    pub fn order(&mut self, term: &OrderTerm, sign: Sign) {
+    pub fn order_at(&mut self, panes: &OrderPanes, sign: Sign) {
         let by = sign as i32;
-        let axis = self.axis;
-        let s = axis.pane(term.s);
-        let leaves = axis.leaves(s);
-        let lapses = s + self.active_for;
+        let &OrderPanes { s, leaves, lapses, lapses_leaves, before } = panes;
         {
             let cell = self.people.cell(lapses);
             cell.active -= by;
             cell.lost += by;
         }
-        self.people.cell(axis.leaves(lapses)).lost -= by;
-        let Some(y_moment) = term.y else {
+        self.people.cell(lapses_leaves).lost -= by;
+        let Some(before) = before else {
             self.people.cell(leaves).ordering -= by;
             let cell = self.people.cell(s);
             cell.active += by;
@@ -224,16 +269,14 @@ impl Window {
             cell.orders += by;
             return;
         };
-        let y = axis.pane(y_moment);
-        let (y_leaves, y_lapses) = (axis.leaves(y), y + self.active_for);
-        self.interrupt_silence(s, y_lapses, by);
-        self.people.cell(s.max(y_leaves)).ordering += by;
-        let repeat_from = term.x.map_or(s, |x| s.max(axis.leaves(axis.pane(x))));
-        if repeat_from < y_leaves {
+        self.interrupt_silence(s, &before, by);
+        self.people.cell(s.max(before.leaves)).ordering += by;
+        let repeat_from = before.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
+        if repeat_from < before.leaves {
             self.people.cell(repeat_from).repeat += by;
-            self.people.cell(y_leaves).repeat -= by;
+            self.people.cell(before.leaves).repeat -= by;
         }
-        let returning_from = if term.x.is_some() { s.max(y_leaves) } else { s };
+        let returning_from = if before.x_leaves.is_some() { s.max(before.leaves) } else { s };
         self.people.cell(returning_from).returning += by;
         {
             let cell = self.people.cell(leaves);
@@ -242,20 +285,18 @@ impl Window {
         }
         let cell = self.people.cell(s);
         cell.orders += by;
-        cell.second += if term.x.is_none() { by } else { 0 };
-        cell.gap_millis += i64::from(by) * (term.s.time.millis() - y_moment.time.millis());
+        cell.second += if before.x_leaves.is_none() { by } else { 0 };
+        cell.gap_millis += i64::from(by) * before.gap_millis;
     }
 
-    /// The order `s` ends the silence that followed y: active again, and no longer lost.
+    /// The order `s` ends the silence that followed the one before: active again, and no longer lost.
     #[inline]
-    fn interrupt_silence(&mut self, s: Pane, y_lapses: Pane, by: i32) {
-        let resumes = s.max(y_lapses);
-        let unlost = self.axis.leaves(y_lapses);
-        let cell = self.people.cell(resumes);
+    fn interrupt_silence(&mut self, s: Pane, before: &Before, by: i32) {
+        let cell = self.people.cell(s.max(before.lapses));
         cell.active += by;
-        if s < unlost {
+        if s < before.lapses_leaves {
             cell.lost -= by;
-            self.people.cell(unlost).lost += by;
+            self.people.cell(before.lapses_leaves).lost += by;
         }
     }
 
@@ -292,14 +333,27 @@ impl Window {
         self.people.cell(self.axis.pane(at)).sessions += sign as i32;
     }
 
+    /// The pane that holds a moment.
+    #[inline]
+    #[must_use]
+    pub fn pane(&self, at: Moment) -> Pane {
+        self.axis.pane(at)
+    }
+
     /// Books money of the currency with that number, or takes it back.
     #[inline]
     pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        self.money_at(flow, currency, minor, self.axis.pane(at), sign);
+    }
+
+    /// As [`Window::money`], in a pane.
+    #[inline]
+    pub fn money_at(&mut self, flow: Flow, currency: usize, minor: i64, pane: Pane, sign: Sign) {
         let by = sign as i64;
         if self.tills.len() <= currency {
             self.tills.resize_with(currency + 1, Prefix::default);
         }
-        let cell = self.tills[currency].cell(self.axis.pane(at));
+        let cell = self.tills[currency].cell(pane);
         match flow {
             Flow::Order => {
                 cell.orders += by;

@@ -157,9 +157,20 @@ static NEXT_PERIODS: LazyLock<[Box<[Day]>; 3]> = LazyLock::new(|| {
     [Unit::Month, Unit::Quarter, Unit::Year].map(|unit| (0..TABLE_DAYS).map(|day| unit.find_next_period(day)).collect())
 });
 
+/// The month of each day, as [`NEXT_PERIODS`].
+static MONTHS: LazyLock<Box<[i32]>> = LazyLock::new(|| (0..TABLE_DAYS).map(find_month).collect());
+
 /// The month that holds a day, counted from January of year 0.
+#[inline]
 #[must_use]
 pub fn month_of(day: Day) -> i32 {
+    match usize::try_from(day).ok().and_then(|day| MONTHS.get(day)) {
+        Some(&month) => month,
+        None => find_month(day),
+    }
+}
+
+fn find_month(day: Day) -> i32 {
     let (year, month) = civil(day);
     year * 12 + month - 1
 }

@@ -68,7 +68,7 @@ impl Engine {
             let term = OrderTerm { x: before(2), y: before(1), s };
             self.windows.iter_mut().for_each(|window| window.order(&term, Sign::Add));
             self.segments.order(record.profile, &term, Sign::Add);
-            self.cohorts.order(moments[0], term.y, s, Sign::Add);
+            self.cohorts.of(moments[0]).order(term.y, s, Sign::Add);
         }
         if let Some(seen) = record.seen() {
             self.lifecycle.prospect(seen, record.first(), Sign::Add);
@@ -118,7 +118,7 @@ impl Engine {
                     let currency = usize::from(currency);
                     self.segments.money(profile, flow, currency, minor, at, Sign::Add);
                     if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-                        self.cohorts.money(first, currency, minor, at, Sign::Add);
+                        self.cohorts.of(first).money(currency, minor, at, Sign::Add);
                     }
                 }
             }
