@@ -43,6 +43,12 @@ impl Fixture {
         self.message_of(&self.bytes)
     }
 
+    /// Its value, unless that is null.
+    #[allow(dead_code, reason = "each test binary uses a part")]
+    pub fn payload(&self) -> Option<&[u8]> {
+        (!self.beside.null).then_some(&*self.bytes)
+    }
+
     /// The same with another value.
     pub fn message_of<'a>(&'a self, bytes: &'a [u8]) -> Message<'a> {
         let headers = self.beside.headers.iter();
