@@ -7,6 +7,8 @@
 
 #[path = "support/damage.rs"]
 mod damage;
+#[path = "formats/files.rs"]
+mod files;
 #[path = "formats/fixtures.rs"]
 mod fixtures;
 #[path = "formats/mutation.rs"]

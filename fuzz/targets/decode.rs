@@ -61,10 +61,7 @@ fn with_options() -> Vec<(Format, Options)> {
             Format::Segment,
             Options { types: table(&[("Trip Booked", "order"), ("page", "session")]), ..anonymous.clone() },
         ),
-        (
-            Format::Shopify,
-            Options { amount: text("current_total_price"), test_orders: TestOrders::Count, ..hashed.clone() },
-        ),
+        (Format::Shopify, Options { amount: text("subtotal_price"), test_orders: TestOrders::Count, ..hashed.clone() }),
         (
             Format::Stripe,
             Options { refunds: StripeRefunds::RefundObjects, test_orders: TestOrders::Count, ..hashed.clone() },
