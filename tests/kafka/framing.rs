@@ -155,8 +155,11 @@ fn message(key: &str, frame: &[u8], header: Option<Vec<u8>>, value: &[u8]) -> Me
     }
 }
 
+/// Writes a message.
+type Write = fn(&Moved) -> Message;
+
 /// Every way to write a message: its name, and how it is done.
-fn wires() -> [(&'static str, fn(&Moved) -> Message); 5] {
+fn wires() -> [(&'static str, Write); 5] {
     [
         ("plain JSON", |of| message(&of.key(), &[], None, of.json().to_string().as_bytes())),
         ("JSON Schema", |of| message(&of.key(), &number(1), None, of.json().to_string().as_bytes())),
