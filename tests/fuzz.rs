@@ -53,7 +53,7 @@ const ORDER: &[u8] = br#"{"type":"order","order_id":"o-1","customer_id":"c-1","t
 
 fn framed_values() -> Seeds {
     let by_header = |place: &[u8], value: &[u8]| {
-        let mut header = vec![1; 17];
+        let mut header = [1; 17];
         header[16] = place[0];
         [&header[..], value].concat()
     };
