@@ -5,6 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/damage.rs"]
+mod damage;
+#[path = "formats/files.rs"]
+mod files;
 #[path = "formats/fixtures.rs"]
 mod fixtures;
 #[path = "formats/mutation.rs"]

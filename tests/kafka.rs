@@ -18,6 +18,10 @@ mod common;
 mod durability;
 #[path = "kafka/figures.rs"]
 mod figures;
+#[path = "formats/fixtures.rs"]
+mod fixtures;
+#[path = "kafka/framing.rs"]
+mod framing;
 #[path = "kafka/going_back.rs"]
 mod going_back;
 #[path = "kafka/letters.rs"]

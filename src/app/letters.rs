@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::service::kafka_settings;
 use crate::config::Settings;
-use crate::output::dead_letters::OURS;
+use crate::output::dead_letters::{OURS, Sender};
 use crate::source::kafka::{KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts};
 use crate::source::transaction::{Outgoing, TransactionError, Transactions};
 use crate::source::{
@@ -58,28 +58,9 @@ struct Letter {
     time: Option<i64>,
 }
 
-/// What the headers of a letter say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Sender {
-    reason: String,
-    topic: Option<String>,
-    partition: Option<i32>,
-    is_truncated: bool,
-}
-
 impl Letter {
     fn sender(&self) -> Sender {
-        let ours = |name: &str| {
-            let found = self.headers.iter().find(|(header, _)| header.strip_prefix(OURS) == Some(name));
-            found.map(|(_, value)| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned())
-        };
-        let reason = ours("reason").unwrap_or_else(|| "unknown".to_owned());
-        Sender {
-            reason: reason.split(':').next().unwrap_or_default().to_owned(),
-            topic: ours("topic").filter(|topic| !topic.is_empty()),
-            partition: ours("partition").and_then(|partition| partition.parse().ok()),
-            is_truncated: ours("truncated").is_some(),
-        }
+        Sender::of(&self.headers)
     }
 
     fn bytes(&self) -> usize {

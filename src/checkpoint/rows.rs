@@ -16,6 +16,7 @@
 //! | `dimension_<name>` | text | the value that the customer belongs to |
 //! | `engine` | bytes | [`crate::engine::state::rows::Aside`] of the few who need it |
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -64,6 +65,9 @@ pub enum RowsError {
     /// A column is missing or of another type.
     #[error("the column {0} is missing or of another type")]
     Column(&'static str),
+    /// The libraries panic on some damage rather than return an error.
+    #[error("it is damaged in a way that cannot be told")]
+    Panicked,
     /// A customer cannot be put in its place.
     #[error(transparent)]
     Customer(#[from] RestoreError),
@@ -277,7 +281,7 @@ pub fn restore<R>(file: &R, sequence: u64, threads: usize, restorer: &mut Restor
 where
     R: ChunkReader + Clone + 'static,
 {
-    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?;
+    let metadata = unwound(|| Ok(ArrowReaderMetadata::load(file, ArrowReaderOptions::new())?))?;
     let groups = metadata.metadata().num_row_groups();
     let threads = threads.clamp(1, MOST_THREADS).min(groups);
     let next = AtomicUsize::new(0);
@@ -297,6 +301,11 @@ where
 }
 
 type Decoded = Result<RecordBatch, RowsError>;
+
+/// A panic of `work` as an error: a state that cannot be read stops its partition, not the daemon.
+fn unwound<T>(work: impl FnOnce() -> Result<T, RowsError>) -> Result<T, RowsError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(RowsError::Panicked))
+}
 
 /// Decodes the row groups that nobody else does; ends when nobody listens.
 fn decode_groups<R>(
@@ -322,7 +331,7 @@ fn decode_groups<R>(
         if group >= groups {
             return;
         }
-        match decode(group) {
+        match unwound(|| decode(group)) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {

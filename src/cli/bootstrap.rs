@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// from --until less --overlap on, by record time, and what both hold is taken once, by its id.
 #[derive(Debug, clap::Args)]
 pub struct Bootstrap {
-    /// Event files: NDJSON in the native format, CSV with the header of `retentiond replay` (both `.gz` and `.zst` too), or
-    /// Parquet with such columns. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
+    /// Event files: NDJSON in the format of the source that goes on with them, CSV with the header of `retentiond replay`
+    /// (both `.gz` and `.zst` too), or Parquet with such columns. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
     /// only source with `clock = false` and everything else to the first source that drives time.
     #[arg(required = true, value_name = "HISTORY")]
     history: Vec<String>,

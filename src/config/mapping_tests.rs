@@ -57,6 +57,10 @@ fn what_a_format_does_not_understand_is_named() {
             "sources.orders.mapping.amount: \"price\" is no amount of an order; write one of total_price, ",
         ),
         (
+            source("shopify", "amount = \"current_total_price\""),
+            "sources.orders.mapping.amount: \"current_total_price\" is less refunds, which are events of their own and would be taken off twice; write one of total_price, ",
+        ),
+        (
             source("segment", "currency = \"euro\""),
             "sources.orders.mapping.currency: \"euro\" is no ISO 4217 code in capitals; write one such as \"EUR\"",
         ),

@@ -324,6 +324,37 @@ impl Letter {
     }
 }
 
+/// What the headers of a letter say of where it came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The label of the reason, without what explains it; `unknown` where none stands there.
+    pub reason: String,
+    /// The topic, if it is named.
+    pub topic: Option<String>,
+    /// Its partition, if it is a number.
+    pub partition: Option<i32>,
+    /// Whether the letter was cut off.
+    pub is_truncated: bool,
+}
+
+impl Sender {
+    /// Reads the headers; any text may stand there.
+    #[must_use]
+    pub fn of(headers: &[(String, Option<Vec<u8>>)]) -> Sender {
+        let ours = |name: &str| {
+            let found = headers.iter().find(|(header, _)| header.strip_prefix(OURS) == Some(name));
+            found.map(|(_, value)| String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned())
+        };
+        let reason = ours("reason").unwrap_or_else(|| "unknown".to_owned());
+        Sender {
+            reason: reason.split(':').next().unwrap_or_default().to_owned(),
+            topic: ours("topic").filter(|topic| !topic.is_empty()),
+            partition: ours("partition").and_then(|partition| partition.parse().ok()),
+            is_truncated: ours("truncated").is_some(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! From a file to decoded lines, in the order of the file.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use super::columns;
@@ -32,6 +33,8 @@ pub(super) enum HistoryFault {
     Arrow(#[from] arrow_schema::ArrowError),
     #[error("{0}")]
     Column(#[from] columns::ColumnError),
+    #[error("the file is damaged; export it again")]
+    Damaged,
 }
 
 /// Takes the lines of a file, with their numbers counted from 1.
@@ -44,7 +47,9 @@ pub(super) fn read(file: EventFile, decoder: &Decoder, latest: Time, sink: Sink<
     let read = match layout {
         Layout::Ndjson => read_ndjson(&mut line, reader, decoder, latest, sink),
         Layout::Csv => read_csv(&mut line, reader, decoder, latest, sink),
-        Layout::Parquet => columns::read(&path, &mut line, decoder, latest, sink),
+        // The libraries panic on some damage rather than return an error.
+        Layout::Parquet => catch_unwind(AssertUnwindSafe(|| columns::read(&path, &mut line, decoder, latest, sink)))
+            .unwrap_or(Err(HistoryFault::Damaged)),
     };
     read.map_err(|cause| HistoryError { path, line, cause })?;
     Ok(line)

@@ -1,12 +1,14 @@
-//! The messages below `tests/formats`.
+//! The messages below `tests/formats`, and files of them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retentiond::decode::{Decoder, Format, Message, Options, Salt};
+use retentiond::decode::{Decoded, Decoder, Format, Message, Options, Salt};
+use retentiond::event::{Event, Kind, Money, Time};
 use serde::Deserialize;
+use serde_json::json;
 
 /// The dimensions that are kept.
 pub const DIMENSIONS: [&str; 2] = ["channel", "country"];
@@ -43,6 +45,35 @@ impl Fixture {
         self.message_of(&self.bytes)
     }
 
+    /// The tables of a source with this format and mapping; `None` for messages that take more than a line in a file: a
+    /// key, headers, a salt.
+    pub fn source(&self) -> Option<String> {
+        let Beside { key, null, salt, headers, .. } = &self.beside;
+        let beside = fs::read_to_string(self.path.with_extension("toml")).unwrap_or_default();
+        let beside: toml::Table = toml::from_str(&beside).unwrap();
+        let mut source = toml::Table::new();
+        source.insert("format".to_owned(), self.format.name().into());
+        source.extend(beside.get("mapping").map(|mapping| ("mapping".to_owned(), mapping.clone())));
+        let sources = toml::Table::from_iter([("orders".to_owned(), source.into())]);
+        let text = toml::to_string(&toml::Table::from_iter([("sources".to_owned(), sources.into())])).unwrap();
+        (key.is_none() && !null && salt.is_none() && headers.is_empty()).then_some(text)
+    }
+
+    /// The message as a line of a file.
+    pub fn line(&self) -> String {
+        String::from_utf8(self.bytes.clone()).unwrap().replace('\n', " ")
+    }
+
+    /// What it means, as lines of the native format.
+    pub fn native(&self) -> Vec<String> {
+        match self.decoder().decode_message(&self.message(), Time::MAX) {
+            Ok(Decoded::Event(event)) => vec![native(&event)],
+            Ok(Decoded::Several { events, .. }) => events.iter().map(native).collect(),
+            Ok(Decoded::Erase(customer)) => vec![json!({"type": "erase", "customer_id": customer}).to_string()],
+            Ok(Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => Vec::new(),
+        }
+    }
+
     /// The same with another value.
     pub fn message_of<'a>(&'a self, bytes: &'a [u8]) -> Message<'a> {
         let headers = self.beside.headers.iter();
@@ -52,6 +83,50 @@ impl Fixture {
             headers: headers.map(|(name, value)| (Cow::Borrowed(name.as_str()), Some(value.as_bytes()))).collect(),
         }
     }
+}
+
+fn native(event: &Event<'_>) -> String {
+    let amount = |amount: &Money| {
+        let text = amount.to_string();
+        let (number, currency) = text.split_once(' ').unwrap();
+        (number.to_owned(), currency.to_owned())
+    };
+    let mut line = json!({
+        "type": event.kind.event_type().name(),
+        "customer_id": event.customer,
+        "time": event.time.to_string(),
+    });
+    let id = match &event.kind {
+        Kind::Order { .. } | Kind::Cancel { .. } => "order_id",
+        Kind::Refund { .. } => "refund_id",
+        _ => "session_id",
+    };
+    line[id] = event.kind.id().into();
+    if let Kind::Order { amount: of, .. } | Kind::Refund { amount: of, .. } | Kind::Cancel { amount: of, .. } =
+        &event.kind
+    {
+        let (number, currency) = amount(of);
+        (line["amount"], line["currency"]) = (number.into(), currency.into());
+    }
+    if let Kind::Order { attributes, .. } | Kind::Customer { attributes, .. } = &event.kind {
+        for (dimension, name) in DIMENSIONS.iter().enumerate() {
+            line["attributes"][name] = attributes.get(dimension).into();
+        }
+    }
+    line.to_string()
+}
+
+/// The messages that can stand in files, by the tables of their source, of which something is left that happened.
+pub fn files() -> BTreeMap<String, Vec<Fixture>> {
+    let mut files = BTreeMap::<String, Vec<Fixture>>::new();
+    for fixture in all() {
+        if let Some(source) = fixture.source() {
+            files.entry(source).or_default().push(fixture);
+        }
+    }
+    let happened = |line: String| !line.contains(r#""type":"erase""#);
+    files.retain(|_, messages| messages.iter().flat_map(Fixture::native).any(happened));
+    files
 }
 
 /// Every message, in the order of formats and names.

@@ -16,6 +16,7 @@ pub mod log;
 pub mod metrics;
 pub mod oracle;
 pub mod process;
+pub mod registry;
 pub mod skip;
 
 use std::collections::HashSet;

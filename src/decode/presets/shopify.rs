@@ -1,6 +1,8 @@
 //! Shopify's webhooks `orders/*` and `refunds/create`, in the JSON of the REST Admin API.
 //!
-//! <https://shopify.dev/docs/api/admin-rest/latest/resources/order>. Every message about an order holds all that ever
+//! <https://shopify.dev/docs/api/admin-rest/latest/resources/order>. `processed_at` is the time that Shopify's own reports
+//! use, and may lie in the past of an order that is imported. `currency` is the shop's; a transaction's is that of the
+//! payment, so a refund in another currency counts in that one. Every message about an order holds all that ever
 //! happened to it: the order, its refunds, its cancellation. Each is an event with an id of its own, so a second message
 //! tells what is new and repeats the rest. The order is what the first message says; later edits change nothing.
 //!
@@ -53,9 +55,9 @@ const TRANSACTIONS: usize = 11;
 const EMAILS: [usize; 3] = [12, 13, 14];
 const REFUND_LINES: usize = 15;
 
-/// The amounts of an order that may be the one that counts.
-const AMOUNTS: [&str; 5] =
-    ["total_price", "subtotal_price", "total_line_items_price", "current_total_price", "current_subtotal_price"];
+/// The amounts of an order that may be the one that counts. Those whose names begin with `current_` reflect refunds too,
+/// which are events of their own: they would be taken off twice.
+const AMOUNTS: [&str; 3] = ["total_price", "subtotal_price", "total_line_items_price"];
 
 /// A refund, inside an order or alone.
 #[derive(Deserialize)]
@@ -113,7 +115,12 @@ impl Shopify {
             None => TOTAL,
             Some(name) if AMOUNTS.contains(&name) => super::slot(&mut paths, "amount", name)?,
             Some(name) => {
-                let what = format!("{name:?} is no amount of an order; write one of {}", AMOUNTS.join(", "));
+                let why = if name.starts_with("current_") {
+                    "is less refunds, which are events of their own and would be taken off twice"
+                } else {
+                    "is no amount of an order"
+                };
+                let what = format!("{name:?} {why}; write one of {}", AMOUNTS.join(", "));
                 return Err(OptionError::new("amount", what));
             }
         };

@@ -1,6 +1,7 @@
 //! Snowplow's ecommerce tracking, in the JSON that its analytics SDKs and loaders make of enriched events.
 //!
-//! <https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events>. The action `transaction` is an order, `refund` a
+//! <https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events>; entities by their schemas, such as
+//! `com.snowplowanalytics.snowplow.ecommerce/transaction/jsonschema/1-0-0` of Iglu Central. The action `transaction` is an order, `refund` a
 //! refund under the event's id, a page view a session under the session's id.
 
 use super::{Common, event, in_utc, or_skip};

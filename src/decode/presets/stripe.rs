@@ -56,7 +56,8 @@ const REFUNDS: usize = 15;
 const REFUNDED_BEFORE: usize = 16;
 const EMAILS: [usize; 2] = [17, 18];
 
-/// Currencies whose amounts Stripe writes without decimals.
+/// Currencies whose amounts Stripe writes without decimals. ISK and UGX are not among them: of these it says that amounts
+/// keep two decimals, which are always zeros (<https://docs.stripe.com/currencies#special-cases>).
 const WHOLE: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
 /// Currencies whose amounts it writes in thousandths.

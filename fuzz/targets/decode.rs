@@ -1,0 +1,160 @@
+//! Messages in every format, with and without options, keys and headers.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use retentiond::decode::{
+    AmountUnit, CsvColumns, Decoded, Decoder, Deletes, FieldTexts, Format, Guests, Message, Options, Salt,
+    StripeRefunds, TestOrders, TimeFormat,
+};
+use retentiond::event::{Event, Kind, MAX_CUSTOMER_ID_BYTES, Time};
+
+/// What stands between value, key and headers: no byte of UTF-8.
+pub const SEPARATOR: u8 = 0xff;
+
+/// A decoder of each format without options, in the order of [`Format::ALL`], then those with many.
+static DECODERS: LazyLock<Vec<Decoder>> =
+    LazyLock::new(|| chosen().into_iter().map(|(format, options)| decoder(format, &options)).collect());
+
+fn chosen() -> Vec<(Format, Options)> {
+    let plain = Format::ALL.into_iter().map(|format| (format, Options::default()));
+    plain.chain(with_options()).collect()
+}
+
+/// The first bytes that choose a format.
+#[allow(dead_code, reason = "a fuzzer finds them itself")]
+pub fn choosers(format: Format) -> Vec<u8> {
+    (0..).zip(chosen()).filter(|(_, (known, _))| *known == format).map(|(place, _)| place).collect()
+}
+
+/// The first byte that chooses rows of CSV.
+#[allow(dead_code, reason = "a fuzzer finds it itself")]
+pub fn chooser_of_rows() -> u8 {
+    chosen().len() as u8
+}
+
+fn decoder(format: Format, options: &Options) -> Decoder {
+    let dimensions = vec!["channel".to_owned(), "country".to_owned()];
+    Decoder::with_options(format, dimensions, options).unwrap_or_else(|error| panic!("{}: {error}", format.name()))
+}
+
+fn with_options() -> Vec<(Format, Options)> {
+    let text = |text: &str| Some(text.to_owned());
+    let table = |rows: &[(&str, &str)]| rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let only = |place: &str, values: &[&str]| {
+        BTreeMap::from([(place.to_owned(), values.iter().map(|value| (*value).to_owned()).collect())])
+    };
+    let hashed = Options { guests: Guests::EmailHash, salt: Some(Salt::new("pepper")), ..Options::default() };
+    let anonymous = Options { guests: Guests::AnonymousId, currency: text("EUR"), ..Options::default() };
+    let row = FieldTexts { time: text("placed_at"), email: text("email"), ..FieldTexts::default() };
+    let deep = FieldTexts {
+        customer_id: text("buyer.number"),
+        amount: text("items.0.price"),
+        time: text("/meta~1created"),
+        ..FieldTexts::default()
+    };
+    let inside = |format: Format| Options { data: text(format.name()), ..Options::default() };
+    let mut all = vec![
+        (Format::Segment, Options { currency: text("EUR"), ..hashed.clone() }),
+        (
+            Format::Segment,
+            Options { types: table(&[("Trip Booked", "order"), ("page", "session")]), ..anonymous.clone() },
+        ),
+        (Format::Shopify, Options { amount: text("subtotal_price"), test_orders: TestOrders::Count, ..hashed.clone() }),
+        (
+            Format::Stripe,
+            Options { refunds: StripeRefunds::RefundObjects, test_orders: TestOrders::Count, ..hashed.clone() },
+        ),
+        (Format::Stripe, hashed),
+        (Format::Ga4, anonymous.clone()),
+        (Format::Snowplow, anonymous),
+        (
+            Format::Debezium,
+            Options {
+                amount_scale: Some(2),
+                cancelled: text("cancelled_at"),
+                deletes: Deletes::Cancel,
+                fields: row,
+                only: only("status", &["paid", "shipped"]),
+                attributes: table(&[("channel", "channel")]),
+                ..Options::default()
+            },
+        ),
+        (
+            Format::Custom,
+            Options {
+                amount_unit: AmountUnit::Minor,
+                time_format: TimeFormat::Pattern,
+                time_pattern: text("%d.%m.%Y %H:%M:%S"),
+                time_zone: text("Europe/Oslo"),
+                constants: FieldTexts { currency: text("JPY"), ..FieldTexts::default() },
+                types: table(&[("SALE", "order"), ("RETURN", "refund"), ("GONE", "erase")]),
+                ..Options::default()
+            },
+        ),
+        (Format::Custom, Options { fields: deep, time_format: TimeFormat::EpochS, ..Options::default() }),
+    ];
+    let data = Format::ALL.into_iter().filter(|format| *format != Format::CloudEvents);
+    all.extend(data.map(|format| (Format::CloudEvents, inside(format))));
+    all
+}
+
+/// The first byte chooses the decoder, or the rows of CSV; value, key and the names and values of headers follow.
+pub fn decode(bytes: &[u8]) -> bool {
+    let Some((&first, rest)) = bytes.split_first() else { return false };
+    let Some(decoder) = DECODERS.get(usize::from(first) % (DECODERS.len() + 1)) else { return rows(rest) };
+    let mut parts = rest.split(|byte| *byte == SEPARATOR);
+    let payload = parts.next();
+    let key = parts.next();
+    let mut headers = Vec::new();
+    while let Some(name) = parts.next() {
+        headers.push((String::from_utf8_lossy(name), parts.next()));
+    }
+    let message = Message { key, payload: payload.filter(|value| *value != b"null"), headers };
+    let decoded = decoder.decode_message(&message, Time::MAX);
+    if message.headers.is_empty() {
+        // The short way for messages without headers means the same.
+        assert_eq!(decoder.decode(key, message.payload, Time::MAX), decoded);
+    }
+    is_sound(decoded.as_ref().ok())
+}
+
+/// A header and rows, as of CSV.
+fn rows(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let header = lines.next().map(String::from_utf8_lossy).unwrap_or(Cow::Borrowed(""));
+    let Ok(columns) = CsvColumns::from_header(header.split(','), &["channel".to_owned()]) else { return false };
+    let row = |line: &[u8]| is_sound(columns.decode(line.split(|byte| *byte == b','), Time::MAX).as_ref().ok());
+    lines.fold(false, |any, line| row(line) | any)
+}
+
+/// Whether something was understood, which is then as it should be.
+pub fn is_sound(decoded: Option<&Decoded<'_>>) -> bool {
+    match decoded {
+        Some(Decoded::Event(event)) => check_event(event),
+        Some(Decoded::Several { events, .. }) => {
+            assert!(!events.is_empty(), "several events are some");
+            events.iter().for_each(check_event);
+        }
+        Some(Decoded::Erase(customer)) => assert!(!customer.is_empty(), "nobody is erased"),
+        Some(Decoded::Unknown | Decoded::Skipped(_)) | None => return false,
+    }
+    true
+}
+
+fn check_event(event: &Event<'_>) {
+    // Costs of all customers together name none.
+    let is_cost = matches!(event.kind, Kind::Cost { .. });
+    assert!(is_cost || (1..=MAX_CUSTOMER_ID_BYTES).contains(&event.customer.len()), "a customer id of a wrong length");
+    assert!((Time::MIN..=Time::MAX).contains(&event.time), "a time out of bounds");
+    match &event.kind {
+        Kind::Order { amount, .. }
+        | Kind::Refund { amount, .. }
+        | Kind::Cancel { amount, .. }
+        | Kind::Cost { amount, .. } => {
+            assert!(amount.minor >= 0, "a negative amount");
+        }
+        Kind::Session { .. } | Kind::Customer { .. } | Kind::Feedback { .. } => {}
+    }
+}

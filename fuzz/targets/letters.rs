@@ -1,0 +1,45 @@
+//! What is read back from the topics of ours: dead letters and alerts; and what a webhook answers.
+
+use std::time::Instant;
+
+use retentiond::output::dead_letters::{Channel, Letter, OURS, Origin, Sender};
+use retentiond::output::webhook::policy::{Outcome, Tries, retry_after, step};
+use retentiond::output::webhook::queue::Alert;
+
+/// Value, key, then names and values of headers, with a byte between them that is no UTF-8.
+pub fn letters(bytes: &[u8]) -> bool {
+    let mut parts = bytes.split(|byte| *byte == super::decode::SEPARATOR).map(<[u8]>::to_vec);
+    let payload = parts.next().unwrap_or_default();
+    let key = parts.next();
+    let mut headers = Vec::new();
+    while let Some(name) = parts.next() {
+        headers.push((String::from_utf8_lossy(&name).into_owned(), parts.next()));
+    }
+    _ = Sender::of(&headers);
+    answer(&payload);
+    let alert = Alert { partition: 3, offset: 7, key: key.clone(), payload: payload.clone(), headers, time: None };
+    let id = alert.id();
+    assert!(!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic()), "no header can hold the id {id:?}");
+
+    let Alert { headers, .. } = alert;
+    let theirs = headers.iter().filter(|(name, _)| !name.starts_with(OURS)).count();
+    let letter = Letter { to: Channel::DeadLetters, key, payload: Some(payload), headers, time: None };
+    let mut letter = letter.marked(&Origin { topic: "orders", partition: 3 }, 7, "invalid_json: why");
+    assert_eq!(letter.headers.len(), theirs + 4, "of ours there are four, whatever was there");
+    let sender = Sender::of(&letter.headers);
+    assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));
+    letter.truncate();
+    let sender = Sender::of(&letter.headers);
+    assert!(sender.is_truncated && sender.partition == Some(3), "a letter that is cut off keeps its origin");
+    id != "3-7"
+}
+
+/// A header `Retry-After` and what comes of it.
+fn answer(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let (mut tries, now) = (Tries::default(), Instant::now());
+    let outcome = Outcome::Answered { status: 429, retry_after: retry_after(text, 1_767_323_045) };
+    for _ in 0..3 {
+        _ = step(&mut tries, &outcome, None, now, 0.5);
+    }
+}
