@@ -37,7 +37,7 @@ use crate::output::webhook::endpoint::Endpoint;
 use crate::output::webhook::signature::Keys;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
-    partition_counts,
+    is_shared_option, partition_counts,
 };
 use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
@@ -489,11 +489,10 @@ fn outputs(settings: &Settings) -> Topics {
     Topics { dead_letters: settings.dead_letters.topic.clone(), alerts: settings.alerts.topic.clone() }
 }
 
-/// The options that say how to reach the brokers, which a producer shares; those of fetching mean nothing to it.
+/// The options that a producer shares.
 fn producer_options(settings: &Settings) -> impl Iterator<Item = (String, String)> {
-    const SHARED: [&str; 6] = ["security.", "sasl.", "ssl.", "socket.", "broker.address", "debug"];
-    let shared = |(name, _): &(&str, &str)| SHARED.iter().any(|prefix| name.starts_with(prefix));
-    settings.kafka.options.iter().filter(shared).map(|(name, value)| (name.to_owned(), value.to_owned()))
+    let shared = settings.kafka.options.iter().filter(|(name, _)| is_shared_option(name));
+    shared.map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 /// Where to begin, as the source knows it.

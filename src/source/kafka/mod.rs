@@ -4,11 +4,13 @@
 //! callback runs inside that call; it only notes the event down, [`KafkaClient::poll`] hands it out, and the caller
 //! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
 
+mod access;
 mod admin;
 mod ends;
 mod errors;
 mod ffi;
 mod handle;
+mod oidc;
 mod reader;
 mod settings;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+pub use self::access::{access_mistakes, is_shared_option};
 pub use self::admin::{GroupState, KafkaAdmin};
 use self::ends::Ends;
 pub use self::ffi::KafkaBatch;
