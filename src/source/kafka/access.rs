@@ -13,8 +13,7 @@ const MECHANISMS: &str = "\"SCRAM-SHA-512\", \"SCRAM-SHA-256\", \"PLAIN\" or \"O
 
 /// The options that say how to reach the brokers, which consumers and producers share; those of fetching mean nothing to
 /// a producer. Not `socket.timeout.ms`, which must not exceed the timeout of transactions and messages.
-#[must_use]
-pub fn is_shared_option(name: &str) -> bool {
+pub(super) fn is_shared_option(name: &str) -> bool {
     const SHARED: [&str; 8] =
         ["security.", "sasl.", "ssl.", "https.", "enable.s", "socket.", "broker.address", "reconnect."];
     name == "debug" || (name != "socket.timeout.ms" && SHARED.iter().any(|prefix| name.starts_with(prefix)))

@@ -238,7 +238,7 @@ impl Tokens {
                 Ok(token)
             }
             Err(why) => {
-                tracing::warn!(target: "kafka", "no token to log in with, trying again: {why}");
+                tracing::warn!(target: "kafka", "no token to log in with, which is tried again: {why}");
                 Err(why)
             }
         }
@@ -277,11 +277,13 @@ fn fetch(provider: &Provider) -> Result<Token, String> {
         let denied: Denied = serde_json::from_str(&body).unwrap_or_default();
         let said = format!("{} {}", denied.error, denied.error_description).replace(&provider.client_secret, "***");
         let said: String = said.trim().chars().filter(|c| !c.is_control()).take(TOLD_CHARS).collect();
+        let said = if said.is_empty() { said } else { format!(" ({said})") };
         let remedy = match status {
+            429 | 503 => "it is asked again".to_owned(),
             400 | 401 | 403 => format!("check {CLIENT_ID}, {CLIENT_SECRET} and {SCOPE} in [kafka.options]"),
             _ => format!("check {URL} in [kafka.options]"),
         };
-        return Err(format!("the token endpoint {url} answers {status} {said}; {remedy}"));
+        return Err(format!("the token endpoint {url} answers {status}{said}; {remedy}"));
     }
     let granted: Granted = serde_json::from_str(&body)
         .map_err(|_| format!("the token endpoint {url} answers no token; check {URL} in [kafka.options]"))?;

@@ -93,6 +93,14 @@ const TRANSACTIONAL: [(&str, &str); 6] = [
     ("log.queue", "false"),
 ];
 
+/// How a producer without transactions works.
+const PLAIN: [(&str, &str); 4] = [
+    ("client.id", "retentiond-dead-letters"),
+    ("enable.idempotence", "true"),
+    ("partitioner", "murmur2_random"),
+    ("log.queue", "false"),
+];
+
 /// The transactional id of an instance: the same at every start, since a new one would leave the pending transaction of
 /// the last run to its timeout, and readers of its partitions waiting.
 #[must_use]
@@ -219,6 +227,17 @@ impl KafkaSettings {
                 set(&mut conf, "group.remote.assignor", "range")?;
             }
         }
+        Ok(conf)
+    }
+
+    /// The librdkafka configuration of a producer without transactions.
+    pub(super) fn plain_producer(&self) -> Result<Conf, SourceError> {
+        let mut conf = Conf::new();
+        self.set_options(&mut conf, is_shared_option)?;
+        for (name, value) in PLAIN {
+            set(&mut conf, name, value)?;
+        }
+        set(&mut conf, "bootstrap.servers", &self.brokers)?;
         Ok(conf)
     }
 
