@@ -190,7 +190,7 @@ fn certificates_of_both_sides_are_looked_at() {
     let (certificate, key) = (theirs.certificate.display().to_string(), theirs.key.display().to_string());
     let unknown = [("ssl.certificate.location", certificate.as_str()), ("ssl.key.location", key.as_str())];
     let stranger = stranger.certificate().display().to_string();
-    let cases: [(&str, Vec<(&str, &str)>, &str); 4] = [
+    let cases = [
         ("without a certificate of ours", vec![], "ssl.certificate.location"),
         ("with one that another authority signed", unknown.to_vec(), "ssl.certificate.location"),
         ("trusting another authority", [&ours[..], &[("ssl.ca.location", &stranger)]].concat(), "ssl.ca.location"),

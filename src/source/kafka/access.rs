@@ -99,7 +99,8 @@ mod tests {
         let sasl = ("security.protocol", "SASL_SSL");
         let oauth = ("sasl.mechanism", "OAUTHBEARER");
         let oidc = ("sasl.oauthbearer.method", "oidc");
-        let cases: [(&[(&str, &str)], &[&str]); 12] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+        let cases: [Case<'_>; 12] = [
             (&[], &[]),
             (&[("security.protocol", "SSL")], &[]),
             (&[sasl], &["sasl.mechanism: is missing, which SASL_SSL needs"]),
