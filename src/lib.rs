@@ -21,7 +21,7 @@
 //! - [`http`]: routes and page.
 //! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.
 //! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
-//! - [`cli`]: one file per verb. [`config`]: typed settings.
+//! - [`cli`]: one file per verb. [`config`]: typed settings. [`tls`]: whom HTTPS trusts.
 
 pub mod app;
 pub mod checkpoint;
@@ -36,4 +36,5 @@ pub mod registry;
 pub mod replay;
 pub mod shop;
 pub mod source;
+pub mod tls;
 pub mod worker;

@@ -32,6 +32,10 @@ mod logs;
 mod outages;
 #[path = "kafka/sample.rs"]
 mod sample;
+#[path = "kafka/secrets.rs"]
+mod secrets;
+#[path = "kafka/security.rs"]
+mod security;
 mod support;
 #[path = "kafka/transactions.rs"]
 mod transactions;

@@ -13,18 +13,19 @@ use retentiond::decode::Reason;
 use retentiond::output::metrics::{self, Kind};
 
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("event", &[]),
-    ("source", &["event"]),
+    ("tls", &[]),
+    ("source", &["event", "tls"]),
     ("engine", &["event"]),
     ("decode", &["event"]),
     ("checkpoint", &["engine", "event", "source"]),
-    ("config", &["decode", "event", "source"]),
-    ("registry", &["decode"]),
+    ("config", &["decode", "event", "source", "tls"]),
+    ("registry", &["decode", "tls"]),
     ("shop", &["event"]),
     ("worker", &["decode", "engine", "event", "source"]),
     ("replay", &["decode", "engine", "event", "source"]),
-    ("output", &["decode", "engine", "event", "shop", "source", "worker"]),
+    ("output", &["decode", "engine", "event", "shop", "source", "tls", "worker"]),
     ("http", &["engine", "event", "output", "source", "worker"]),
 ];
 const SEE_EVERYTHING: [&str; 2] = ["app", "cli"];
@@ -170,7 +171,10 @@ fn every_configuration_that_is_shown_loads() {
         blocks
     });
     let reference = ("deploy/retentiond.toml".to_owned(), 1, read("deploy/retentiond.toml"));
-    let all: Vec<_> = shown.chain([reference]).collect();
+    // With the examples behind "# ".
+    let example = |path: String| (path.clone(), 1, read(&path).replace("\n# \"", "\n\""));
+    let security = files_below("deploy/security", &["toml"]).into_iter().map(example);
+    let all: Vec<_> = shown.chain([reference]).chain(security).collect();
     assert!(all.len() > 3, "only {} configurations found; does the search still work?", all.len());
     let dir = tempfile::tempdir().unwrap();
     let mut faults = String::new();

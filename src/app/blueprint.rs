@@ -13,6 +13,7 @@ use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::registry::{Access, Client, Registry};
+use crate::tls::Trust;
 use crate::worker::Blueprint;
 
 /// What the workers of the daemon need to know.
@@ -40,11 +41,15 @@ pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
 #[must_use]
 pub fn registry(settings: &Settings) -> Option<Arc<dyn Schemas>> {
     let registry = settings.schema_registry.as_ref()?;
-    let access = match (&registry.user, &registry.password) {
-        (Some(user), Some(password)) => Access::basic(user, password.reveal()),
+    let access = match (&registry.user, &registry.password, &registry.token) {
+        (Some(user), Some(password), _) => Access::basic(user, password.reveal()),
+        (.., Some(token)) => Access::bearer(token.reveal()),
         _ => Access::default(),
     };
-    Some(Arc::new(Registry::new(Client::new(&registry.url, access, registry.timeout.to_std()))))
+    // A file without a certificate was refused when it was read.
+    let own = || registry.ca.as_ref().and_then(|ca| Trust::of_pem(ca.reveal()).ok());
+    let trust = || own().unwrap_or_else(Trust::of_system);
+    Some(Arc::new(Registry::new(Client::new(&registry.url, access, registry.timeout.to_std(), trust))))
 }
 
 /// What the engines compute.

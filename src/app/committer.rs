@@ -13,8 +13,8 @@ use tracing::{error, warn};
 
 use crate::checkpoint::protocol::{CutId, Outcome};
 use crate::output::dead_letters::{DeadLetters, Letter, Topics, Undelivered};
-use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
-use crate::source::{Committed, GroupToken, Header, SourceError, TopicPartition};
+use crate::source::transaction::{FencedBy, TransactionError, Transactions};
+use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
 
 /// How long taking over the transactional id may take at a time.
 const INIT_WAIT: Duration = Duration::from_secs(10);
@@ -148,9 +148,9 @@ impl<S: Fn(Said)> Work<S> {
     }
 
     fn commit(&mut self, transaction: Transaction) {
-        if let Means::Plain(letters) = &self.means {
+        if let Means::Plain(letters) = &mut self.means {
             let cut = transaction.cut;
-            return (self.say)(match deliver(letters.as_ref(), &transaction.letters) {
+            return (self.say)(match deliver(letters.as_mut(), &transaction.letters) {
                 Ok(()) => Said::Delivered(transaction),
                 Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
@@ -184,18 +184,7 @@ impl<S: Fn(Said)> Work<S> {
         };
         producer.begin()?;
         for letter in &transaction.letters {
-            let headers: Vec<_> = letter
-                .headers
-                .iter()
-                .map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() })
-                .collect();
-            producer.produce(&Outgoing {
-                topic: topics.of(letter),
-                key: letter.key.as_deref(),
-                payload: letter.payload.as_deref(),
-                headers: &headers,
-                time: letter.time,
-            })?;
+            producer.produce(&letter.outgoing(topics, &letter.borrowed()))?;
         }
         producer.send_offsets(&transaction.token, &transaction.next)?;
         if self.is_aborted(transaction.cut) {
@@ -266,7 +255,7 @@ impl<S: Fn(Said)> Work<S> {
 }
 
 /// At least once: publishes the letters and waits for them.
-fn deliver(producer: Option<&DeadLetters>, letters: &[Arc<Letter>]) -> Result<(), Undelivered> {
+fn deliver(producer: Option<&mut DeadLetters>, letters: &[Arc<Letter>]) -> Result<(), Undelivered> {
     let letters: Vec<&Letter> = letters.iter().map(Arc::as_ref).collect();
     producer.map_or(Ok(()), |producer| producer.deliver(&letters))
 }

@@ -7,17 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
-use rdkafka::topic_partition_list::Offset;
-
 use super::service::kafka_settings;
 use crate::config::Settings;
 use crate::output::dead_letters::{OURS, Sender};
-use crate::source::kafka::{KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts};
+use crate::source::kafka::{
+    KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
+};
 use crate::source::transaction::{Outgoing, TransactionError, Transactions};
 use crate::source::{
     Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
@@ -460,50 +455,51 @@ fn read_waiting(
     partitions: u32,
     mut each: impl FnMut(&Letter) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
-    let unavailable = |error: KafkaError| SourceError::Unavailable(format!("cannot read the dead letters: {error}"));
-    let mut config = ClientConfig::new();
-    config.extend(kafka.options.clone());
-    config
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", &kafka.group_id)
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest");
-    let reader: BaseConsumer = config.create().map_err(unavailable)?;
-    let topic = &kafka.topics[0];
-    let mut list = TopicPartitionList::new();
-    for partition in (0..partitions).filter_map(|partition| i32::try_from(partition).ok()) {
-        list.add_partition(topic, partition);
-    }
-    let list = reader.committed_offsets(list, PATIENCE).map_err(unavailable)?;
-    for mut of in list.elements_for_topic(topic) {
-        if !matches!(of.offset(), Offset::Offset(_)) {
-            of.set_offset(Offset::Beginning).map_err(unavailable)?;
+    let all: Vec<TopicPartition> = (0..partitions).filter_map(|p| i32::try_from(p).ok()).map(place).collect();
+    let admin = KafkaAdmin::new(kafka)?;
+    let ask = |start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), PATIENCE);
+    let (begins, ends, committed) = (ask(Start::Earliest)?, ask(Start::Latest)?, admin.committed(&all, PATIENCE)?);
+    let ranges = all.iter().zip(begins).zip(ends).zip(committed).map(|(((at, begin), end), committed)| {
+        (*at, committed.map_or(begin, |committed| committed.offset.max(begin)), end)
+    });
+    let ranges: Vec<_> = ranges.filter(|(_, from, end)| from < end).collect();
+    let mut client = KafkaClient::look(kafka)?;
+    let outcome = read_ranges(&mut client, &ranges, &mut each);
+    client.close(CLOSE_WAIT);
+    outcome
+}
+
+/// The letters of these offset ranges, ends excluded.
+fn read_ranges(
+    client: &mut KafkaClient,
+    ranges: &[(TopicPartition, i64, i64)],
+    each: &mut impl FnMut(&Letter) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    client.assign(&ranges.iter().map(|(at, from, _)| (*at, Start::Offset(*from))).collect::<Vec<_>>())?;
+    let mut open: BTreeMap<TopicPartition, i64> = ranges.iter().map(|(at, _, end)| (*at, *end)).collect();
+    let mut progress = Instant::now();
+    while !open.is_empty() {
+        if progress.elapsed() > PATIENCE {
+            let seconds = PATIENCE.as_secs();
+            return Err(SourceError::Unavailable(format!("the brokers have said nothing for {seconds} s")));
         }
-    }
-    reader.assign(&list).map_err(unavailable)?;
-    let mut ended = std::collections::BTreeSet::new();
-    while ended.len() < partitions as usize {
-        match reader.poll(PATIENCE) {
-            Some(Ok(message)) => {
-                let headers = message.headers().into_iter().flat_map(Headers::iter);
-                each(&Letter {
-                    key: message.key().map(<[u8]>::to_vec),
-                    payload: message.payload().map(<[u8]>::to_vec),
-                    headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
-                    time: message.timestamp().to_millis(),
-                })?;
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                ended.insert(partition);
-            }
-            Some(Err(error)) => tracing::warn!("{error}"),
-            None => {
-                return Err(SourceError::Unavailable(format!(
-                    "the brokers have said nothing for {} s",
-                    PATIENCE.as_secs()
-                )));
+        for polled in client.poll(POLL_WAIT) {
+            match polled {
+                Polled::Records(at, batch) => {
+                    progress = Instant::now();
+                    let Some(&end) = open.get(&at) else { continue };
+                    for index in (0..batch.len()).filter(|&index| batch.get(index).offset < end) {
+                        each(&read(&batch, index))?;
+                    }
+                    if batch.get(batch.len() - 1).offset + 1 >= end {
+                        open.remove(&at);
+                    }
+                }
+                // What lies behind it are marks of transactions.
+                Polled::End { at, offset } if open.get(&at).is_some_and(|end| offset >= *end) => drop(open.remove(&at)),
+                Polled::Fatal(error) => return Err(error),
+                Polled::Trouble(text) => tracing::warn!("{text}"),
+                _ => {}
             }
         }
     }

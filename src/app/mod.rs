@@ -17,4 +17,5 @@ mod vault;
 mod webhook;
 
 pub use notify::Manager;
+pub(crate) use service::kafka_settings;
 pub use service::{Daemon, start};

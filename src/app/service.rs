@@ -32,12 +32,11 @@ use crate::engine::spec::Spec;
 use crate::http;
 use crate::output::alerts;
 use crate::output::dead_letters::{DeadLetters, Topics};
-use crate::output::publisher::create_topics;
 use crate::output::webhook::endpoint::Endpoint;
 use crate::output::webhook::signature::Keys;
 use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
-    partition_counts,
+    create_topics, partition_counts,
 };
 use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
@@ -49,8 +48,12 @@ use crate::worker::pool::{Pool, Report, Workers};
 const METADATA_WAIT: Duration = Duration::from_secs(5);
 /// How long to wait before brokers or topics that were not there are asked for again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// And at most, while they do not answer.
+const RETRY_MOST: Duration = Duration::from_secs(8);
 /// How long the poll loop may take to stop.
 const STOP_BUDGET: Duration = Duration::from_secs(25);
+/// How long creating a topic may take.
+const CREATE_WAIT: Duration = Duration::from_secs(30);
 /// How long one question about the topics' ids may take.
 const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
 /// For how long an answer about them holds.
@@ -264,9 +267,11 @@ impl Source {
 
     /// Waits until every source topic exists, with equal partition counts; `None` when asked to stop meanwhile.
     fn wait_for_topics(&self, kafka: &KafkaSettings) -> Result<Option<u32>, SourceError> {
+        let mut pause = RETRY_AFTER;
         loop {
             match partition_counts(kafka, METADATA_WAIT) {
                 Ok(counts) => {
+                    pause = RETRY_AFTER;
                     self.status.send_modify(|status| status.partition_counts.clone_from(&counts));
                     let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
                     match check_co_partitioning(&named)? {
@@ -277,10 +282,14 @@ impl Source {
                         CoPartitioning::Missing(missing) => self.missing(&missing)?,
                     }
                 }
-                Err(SourceError::Unavailable(why)) => self.trouble(why),
+                Err(SourceError::Unavailable(why)) => {
+                    self.trouble(why);
+                    // Who is not let in should not knock too often: some brokers lock users out for it.
+                    pause = (pause * 2).min(RETRY_MOST);
+                }
                 Err(error) => return Err(error),
             }
-            if !matches!(self.source_stops.recv_timeout(RETRY_AFTER), Err(RecvTimeoutError::Timeout)) {
+            if !matches!(self.source_stops.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
                 return Ok(None);
             }
         }
@@ -347,7 +356,7 @@ impl Source {
                 (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topics })
             }
             config::Delivery::AtLeastOnce => {
-                let letters = DeadLetters::new(&kafka.brokers, topics, producer_options(&self.settings));
+                let letters = DeadLetters::new(kafka, topics);
                 let letters = letters.inspect_err(|error| warn!("dead letters and alerts are dropped: {error}")).ok();
                 (Delivery::AtLeastOnce, Means::Plain(letters))
             }
@@ -366,18 +375,13 @@ impl Source {
     fn create_if_missing(&self, kafka: &KafkaSettings, topic: &String, partitions: u32) {
         let lookup = KafkaSettings { topics: vec![topic.clone()], ..kafka.clone() };
         let exists = partition_counts(&lookup, METADATA_WAIT).is_ok_and(|counts| counts != [None]);
-        if !exists && let Err(error) = self.create_topic(topic, partitions) {
-            warn!("the topic {topic:?} could not be created: {error}");
+        if exists {
+            return;
         }
-    }
-
-    fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let partitions = i32::try_from(partitions)?;
-        let brokers = &self.settings.kafka.brokers;
-        runtime.block_on(create_topics(brokers, &[topic], partitions, producer_options(&self.settings)))?;
-        info!(topic, partitions, "created a topic");
-        Ok(())
+        match create_topics(&lookup, i32::try_from(partitions).unwrap_or(i32::MAX), CREATE_WAIT) {
+            Ok(()) => info!(topic, partitions, "created a topic"),
+            Err(error) => warn!("the topic {topic:?} could not be created: {error}"),
+        }
     }
 }
 
@@ -394,8 +398,7 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
         kafka.options.insert(option.to_owned(), value.to_owned());
     }
-    let letters = DeadLetters::new(&kafka.brokers, outputs(settings), producer_options(settings));
-    let letters = letters.map_err(|error| SourceError::Configuration(format!("kafka.options: {error}")))?;
+    let letters = DeadLetters::new(&kafka, outputs(settings))?;
     let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
     Ok(Some(webhook::Plan { kafka, endpoint, letters, status: Arc::default() }))
 }
@@ -487,13 +490,6 @@ pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
 /// The topics that are ours.
 fn outputs(settings: &Settings) -> Topics {
     Topics { dead_letters: settings.dead_letters.topic.clone(), alerts: settings.alerts.topic.clone() }
-}
-
-/// The options that say how to reach the brokers, which a producer shares; those of fetching mean nothing to it.
-fn producer_options(settings: &Settings) -> impl Iterator<Item = (String, String)> {
-    const SHARED: [&str; 6] = ["security.", "sasl.", "ssl.", "socket.", "broker.address", "debug"];
-    let shared = |(name, _): &(&str, &str)| SHARED.iter().any(|prefix| name.starts_with(prefix));
-    settings.kafka.options.iter().filter(shared).map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 /// Where to begin, as the source knows it.

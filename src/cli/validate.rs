@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::ConfigFile;
+use crate::app::kafka_settings;
 use crate::app::sample::sample;
 use crate::config::Settings;
 use crate::source::SourceError;
@@ -18,9 +19,11 @@ pub struct Validate {
 }
 
 impl Validate {
-    /// Names every mistake; files that hold secrets must be readable too.
+    /// Names every mistake; files that hold secrets must be readable too. Then the Kafka client is set up, which talks to
+    /// nobody but reads certificates and keys.
     pub(super) fn run(self) -> Result<()> {
         let settings = Settings::load(self.config.path(), std::env::vars())?;
+        kafka_settings(&settings).check()?;
         super::print(&format!(
             "The configuration is sound: {} source(s), {} rolling and {} calendar window(s), zone {}.",
             settings.sources.len(),

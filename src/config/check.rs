@@ -116,6 +116,9 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
     for (option, what) in kafka.options.mistakes() {
         problems.add(key_of(&["kafka", "options", option]), what);
     }
+    for (option, what) in kafka.options.access_mistakes() {
+        problems.add(key_of(&["kafka", "options", &option]), what);
+    }
 }
 
 /// The topics are legal, and no topic serves two purposes.
@@ -160,14 +163,11 @@ fn mappings(tables: &Tables, problems: &mut Problems) {
 
 fn schema_registry(tables: &Tables, problems: &mut Problems) {
     let Some(registry) = &tables.schema_registry else { return };
-    let example = "write such as \"http://schema-registry:8081\"";
-    let authority = registry.url.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let example = "write such as \"https://schema-registry:8081\"";
+    let rest = ["https://", "http://"].iter().find_map(|scheme| registry.url.strip_prefix(scheme));
+    let authority = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
     if registry.url.is_empty() {
         problems.add("schema_registry.url", format!("is missing; {example}"));
-    } else if registry.url.starts_with("https://") {
-        let remedy =
-            "this build speaks HTTP without TLS; reach the registry inside the network, or through a local proxy";
-        problems.add("schema_registry.url", format!("begins with https://; {remedy}"));
     } else if authority.is_empty() {
         problems.add("schema_registry.url", format!("is no web address; {example}"));
     } else if authority.contains('@') {
@@ -175,6 +175,14 @@ fn schema_registry(tables: &Tables, problems: &mut Problems) {
     }
     if registry.user.is_some() != registry.password_file.is_some() {
         problems.add("schema_registry.user", "and password_file belong together; write both or neither");
+    } else if registry.user.is_some() && registry.token_file.is_some() {
+        problems.add("schema_registry.token_file", "is set beside user and password_file; keep one of the two ways");
+    }
+    if registry.ca_file.is_some() && !registry.url.starts_with("https://") {
+        problems.add(
+            "schema_registry.ca_file",
+            "is set, but the url does not begin with https://; write that, or remove it",
+        );
     }
     if registry.timeout == Millis::ZERO {
         problems.add("schema_registry.timeout", "is zero; write how long a question may take, such as \"5s\"");

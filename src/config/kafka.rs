@@ -201,7 +201,7 @@ impl Default for Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SchemaRegistry {
-    /// Its address, `http://host:port`, with a path if it has one.
+    /// Its address, `https://host:port` or `http://host:port`, with a path if it has one.
     pub url: String,
     /// Who asks, where it wants to know.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,6 +212,18 @@ pub struct SchemaRegistry {
     /// What is in that file.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// File with a bearer token, instead of user and password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// What is in that file.
+    #[serde(skip)]
+    pub token: Option<Secret>,
+    /// File with the certificates of the authorities that are trusted instead of the system's, in PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// What is in that file.
+    #[serde(skip)]
+    pub ca: Option<Secret>,
     /// How long one question may take.
     pub timeout: Millis,
 }
@@ -223,6 +235,10 @@ impl Default for SchemaRegistry {
             user: None,
             password_file: None,
             password: None,
+            token_file: None,
+            token: None,
+            ca_file: None,
+            ca: None,
             timeout: Millis::clamped(5_000),
         }
     }

@@ -105,9 +105,19 @@ fn what_a_format_does_not_understand_is_named() {
             "sources.orders.mapping.amount: means nothing to data of the format \"stripe\"; remove it",
         ),
         ("[schema_registry]".to_owned(), "schema_registry.url: is missing; write such as"),
+        ("[schema_registry]\nurl = \"ftp://r\"".to_owned(), "schema_registry.url: is no web address; write such as"),
         (
-            "[schema_registry]\nurl = \"https://r\"".to_owned(),
-            "schema_registry.url: begins with https://; this build speaks HTTP without TLS;",
+            "[schema_registry]\nurl = \"http://r\"\nca_file = \"ca.pem\"".to_owned(),
+            "schema_registry.ca_file: is set, but the url does not begin with https://;",
+        ),
+        (
+            "[schema_registry]\nurl = \"http://r\"\nuser = \"a\"\npassword_file = \"Cargo.toml\"\ntoken_file = \"Cargo.toml\""
+                .to_owned(),
+            "schema_registry.token_file: is set beside user and password_file; keep one of the two ways",
+        ),
+        (
+            "[schema_registry]\nurl = \"https://r\"\nca_file = \"Cargo.toml\"".to_owned(),
+            "schema_registry.ca_file: holds no certificate; write that of the authority",
         ),
         (
             "[schema_registry]\nurl = \"http://a:b@r\"".to_owned(),

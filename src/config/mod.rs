@@ -28,7 +28,7 @@ mod tests;
 mod value;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -41,12 +41,14 @@ pub use kafka::{
     Source, Start,
 };
 pub use millis::Millis;
-pub use options::{ClientOptions, Secret};
+pub use options::{ClientOptions, SECRET_OPTIONS, Secret};
 pub use service::{Checkpoint, Http};
 pub use value::Zone;
 
 use error::{Problems, key_of};
 use load::{Given, Tables};
+
+use crate::tls::Trust;
 
 /// The effective configuration: every default filled in, every check passed. Neither `Debug` nor
 /// [`Settings::to_redacted_toml`] shows a secret.
@@ -147,10 +149,16 @@ impl Settings {
 
     fn read_secrets(&mut self, problems: &mut Problems) {
         self.salts(problems);
-        if let Some(registry) = &mut self.schema_registry
-            && let Some(path) = &registry.password_file
-        {
-            registry.password = secret("schema_registry.password_file", path, problems);
+        if let Some(registry) = &mut self.schema_registry {
+            let read = |key: &str, path: &Option<PathBuf>, problems: &mut Problems| {
+                path.as_ref().and_then(|path| secret(&format!("schema_registry.{key}"), path, problems))
+            };
+            registry.password = read("password_file", &registry.password_file, problems);
+            registry.token = read("token_file", &registry.token_file, problems);
+            registry.ca = read("ca_file", &registry.ca_file, problems);
+            if let Some(Err(wrong)) = registry.ca.as_ref().map(|ca| Trust::of_pem(ca.reveal())) {
+                problems.add("schema_registry.ca_file", wrong.to_string());
+            }
         }
         for (option, why) in self.kafka.options.read_secrets() {
             problems.add(key_of(&["kafka", "options", &option]), why);

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::source::kafka::managed_option;
+use crate::source::kafka::{access_mistakes, managed_option};
 
 /// What is shown in place of a secret.
 pub(super) const REDACTED: &str = "***";
@@ -63,10 +63,24 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether the value of a librdkafka option must not be seen.
+/// The options whose values must not be seen, of librdkafka and of our own reading of it.
+pub const SECRET_OPTIONS: [&str; 9] = [
+    "sasl.jaas.config",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+];
+
+/// Whether the value of an option must not be seen: also of one that a later librdkafka may bring, or that is misspelt.
 pub(super) fn is_secret(option: &str) -> bool {
-    option == "sasl.oauthbearer.config"
-        || ["password", "passphrase", "secret", "token", "key.pem"].iter().any(|part| option.contains(part))
+    const PARTS: [&str; 5] = ["password", "passphrase", "secret", "token", "key.pem"];
+    SECRET_OPTIONS.contains(&option)
+        || option != "sasl.oauthbearer.token.endpoint.url" && PARTS.iter().any(|part| option.contains(part))
 }
 
 /// The secret option whose file the key `sasl.password_file` names.
@@ -119,6 +133,12 @@ impl ClientOptions {
             }
         }
         found
+    }
+
+    /// What the options say of security that does not fit together. A secret in a file counts as one that is there.
+    pub(super) fn access_mistakes(&self) -> Vec<(String, String)> {
+        let named = self.given.iter().map(|(key, value)| (secret_of_file(key).unwrap_or(key), value.as_str()));
+        access_mistakes(&named.collect())
     }
 
     /// Reads the files that `*_file` keys name; answers the keys whose file cannot be used, with the reason.

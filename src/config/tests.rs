@@ -42,7 +42,7 @@ delivery = "at_least_once"
 partitioner = "crc32"
 missing_topics = "exit"
 [kafka.options]
-security.protocol = "SASL_SSL"
+security.protocol = "SSL"
 "fetch.queue.backoff.ms" = 5
 "socket.keepalive.enable" = true
 [sources.orders]
@@ -162,6 +162,14 @@ format = "cloudevents"
 mapping = { data = "segment" }
 "#;
 
+/// The other way to show who asks the schema registry.
+const REGISTRY: &str = r#"
+[schema_registry]
+url = "https://registry"
+token_file = "SECRET"
+ca_file = "AUTHORITY"
+"#;
+
 fn secret_file(content: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content.as_bytes()).unwrap();
@@ -200,7 +208,7 @@ fn every_key_is_read() {
     let options: Vec<_> = settings.kafka.options.iter().collect();
     assert_eq!(
         options,
-        [("fetch.queue.backoff.ms", "5"), ("security.protocol", "SASL_SSL"), ("socket.keepalive.enable", "true")]
+        [("fetch.queue.backoff.ms", "5"), ("security.protocol", "SSL"), ("socket.keepalive.enable", "true")]
     );
     let sessions = Source { topic: "sessions".into(), clock: false, ..Source::default() };
     assert_eq!(settings.sources["sessions"], sessions);
@@ -297,7 +305,10 @@ fn the_reference_configuration_is_the_default_and_names_every_key() {
 
     let secret = secret_file("x");
     let mut known = BTreeSet::new();
-    for text in [EVERYTHING.to_owned(), with_secret_file(WEBHOOK, &secret), with_secret_file(FORMATS, &secret)] {
+    let authority = secret_file(&crate::tls::tests::authority());
+    let registry = with_secret_file(REGISTRY, &secret).replace("AUTHORITY", authority.path().to_str().unwrap());
+    let all = [EVERYTHING.to_owned(), with_secret_file(WEBHOOK, &secret), with_secret_file(FORMATS, &secret), registry];
+    for text in all {
         keys("", &toml::Value::try_from(load(&text)).unwrap(), &mut known);
     }
     assert_eq!(known.difference(&written).collect::<Vec<_>>(), Vec::<&String>::new(), "not in deploy/retentiond.toml");

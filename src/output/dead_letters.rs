@@ -1,17 +1,13 @@
 //! The dead-letter topic: every message that enters no figure, as it was, with the reason.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use tracing::warn;
 
 use crate::decode::Rejection;
-use crate::source::RecordBatch;
+use crate::source::kafka::{KafkaSettings, PlainProducer};
+use crate::source::transaction::Outgoing;
+use crate::source::{Header, RecordBatch, SourceError};
 
 /// How long delivery may take before offsets stay uncommitted for another round.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
@@ -59,42 +55,10 @@ pub fn too_large_even_cut_off(topic: &str) -> String {
 
 /// Publishes dead letters and alerts where there are no transactions.
 pub struct DeadLetters {
-    producer: ThreadedProducer<Deliveries>,
-    deliveries: Deliveries,
+    producer: PlainProducer,
     topics: Topics,
-}
-
-/// What the broker refused for good.
-#[derive(Clone, Default)]
-struct Deliveries(Arc<Mutex<Refusals>>);
-
-#[derive(Default)]
-struct Refusals {
-    /// Which delivery is under way; what an earlier one left means nothing any more.
-    round: u64,
-    /// The places of the letters, and why they were refused.
-    letters: Vec<(usize, KafkaError)>,
-}
-
-impl Deliveries {
-    fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    /// The round, and the place of the letter in it.
-    type DeliveryOpaque = Box<(u64, usize)>;
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<(u64, usize)>) {
-        if let Err((error, _)) = result {
-            let mut refusals = self.refusals();
-            if refusals.round == sent.0 {
-                refusals.letters.push((sent.1, error.clone()));
-            }
-        }
-    }
+    /// The number of the first letter of the next attempt: what is reported of an earlier one means nothing any more.
+    next: usize,
 }
 
 impl DeadLetters {
@@ -102,23 +66,8 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When librdkafka refuses an option.
-    pub fn new(
-        brokers: &str,
-        topics: Topics,
-        options: impl Iterator<Item = (String, String)>,
-    ) -> Result<DeadLetters, KafkaError> {
-        let mut config = ClientConfig::new();
-        for (option, value) in options {
-            config.set(option, value);
-        }
-        config
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "retentiond-dead-letters")
-            .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2_random");
-        let deliveries = Deliveries::default();
-        let producer = config.create_with_context(deliveries.clone())?;
-        Ok(DeadLetters { producer, deliveries, topics })
+    pub fn new(kafka: &KafkaSettings, topics: Topics) -> Result<DeadLetters, SourceError> {
+        Ok(DeadLetters { producer: PlainProducer::new(kafka)?, topics, next: 0 })
     }
 
     /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off and
@@ -126,7 +75,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// When something is not delivered. Nothing of it counts for the next call.
-    pub fn deliver(&self, letters: &[&Letter]) -> Result<(), Undelivered> {
+    pub fn deliver(&mut self, letters: &[&Letter]) -> Result<(), Undelivered> {
         let too_large = self.attempt(letters)?;
         if let Some(alert) = too_large.iter().map(|&place| letters[place]).find(|letter| letter.to == Channel::Alerts) {
             return Err(Undelivered::Ever(self.topics.of(alert).to_owned()));
@@ -143,69 +92,40 @@ impl DeadLetters {
     }
 
     /// Publishes letters; returns the places of those that are too large.
-    fn attempt(&self, letters: &[&Letter]) -> Result<Vec<usize>, Undelivered> {
+    fn attempt(&mut self, letters: &[&Letter]) -> Result<Vec<usize>, Undelivered> {
         if letters.is_empty() {
             return Ok(Vec::new());
         }
-        let round = {
-            let mut refusals = self.deliveries.refusals();
-            refusals.letters.clear();
-            refusals.round += 1;
-            refusals.round
-        };
+        let first = self.next;
+        self.next += letters.len();
         let topic_of = |place: usize| self.topics.of(letters[place]).to_owned();
         let undelivered = |place, cause: String| Undelivered::Yet { topic: topic_of(place), cause };
         let deadline = Instant::now() + FLUSH_WAIT;
         let mut refused = Vec::new();
-        let sent =
-            (0..).zip(letters).try_for_each(|(place, letter)| match self.send(letter, (round, place), deadline) {
-                Ok(()) => Ok(()),
-                Err(error) if is_too_large(&error) => {
-                    refused.push((place, error));
+        let sent = (0..).zip(letters).try_for_each(|(place, letter)| {
+            match self.producer.send(&letter.outgoing(&self.topics, &letter.borrowed()), first + place, deadline) {
+                Err(refusal) if refusal.is_too_large => {
+                    refused.push((place, refusal));
                     Ok(())
                 }
-                Err(error) => Err(error),
-            });
+                outcome => outcome,
+            }
+        });
         let flushed = sent.and_then(|()| self.producer.flush(deadline.saturating_duration_since(Instant::now())));
-        if let Err(error) = flushed {
+        if let Err(refusal) = flushed {
             // What is still queued comes again with the next attempt.
-            self.producer.purge(PurgeConfig::default().queue().inflight());
-            return Err(undelivered(0, error.to_string()));
+            self.producer.forget();
+            return Err(undelivered(0, refusal.text));
         }
-        refused.append(&mut self.deliveries.refusals().letters);
-        match refused.iter().find(|(_, error)| !is_too_large(error)) {
-            Some((place, error)) => {
-                Err(undelivered(*place, format!("{} message(s) were refused: {error}", refused.len())))
+        let reported = self.producer.take_refused().into_iter();
+        refused.extend(reported.filter_map(|(number, refusal)| Some((number.checked_sub(first)?, refusal))));
+        match refused.iter().find(|(_, refusal)| !refusal.is_too_large) {
+            Some((place, refusal)) => {
+                Err(undelivered(*place, format!("{} message(s) were refused: {}", refused.len(), refusal.text)))
             }
             None => Ok(refused.into_iter().map(|(place, _)| place).collect()),
         }
     }
-
-    fn send(&self, letter: &Letter, sent: (u64, usize), deadline: Instant) -> Result<(), KafkaError> {
-        let headers = letter.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
-            headers.insert(Header { key: name, value: value.as_deref() })
-        });
-        let mut record =
-            BaseRecord::<[u8], [u8], _>::with_opaque_to(self.topics.of(letter), Box::new(sent)).headers(headers);
-        (record.key, record.payload) = (letter.key.as_deref(), letter.payload.as_deref());
-        record.timestamp = letter.time;
-        loop {
-            record = match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    _ = self.producer.flush(Duration::from_millis(100));
-                    back
-                }
-                Err((error, _)) => return Err(error),
-            };
-        }
-    }
-}
-
-fn is_too_large(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 /// Which topic a letter goes to.
@@ -291,6 +211,23 @@ impl Letter {
         self
     }
 
+    /// The headers as a producer wants them.
+    #[must_use]
+    pub fn borrowed<'a>(&'a self) -> Vec<Header<'a>> {
+        let header = |(name, value): &'a (String, Option<Vec<u8>>)| Header {
+            name: name.as_str().into(),
+            value: value.as_deref(),
+        };
+        self.headers.iter().map(header).collect()
+    }
+
+    /// The record that a producer makes of it; `headers` are its own.
+    #[must_use]
+    pub fn outgoing<'a>(&'a self, topics: &'a Topics, headers: &'a [Header<'a>]) -> Outgoing<'a> {
+        let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
+        Outgoing { topic: topics.of(self), key, payload, headers, time: self.time }
+    }
+
     /// How many bytes it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -360,7 +297,7 @@ mod tests {
     use super::*;
     use crate::decode::Reason;
     use crate::source::memory::{MemoryBatch, MemoryBroker};
-    use crate::source::{Header, LogClient, Partition, Polled, RebalanceProtocol, Start, TopicIndex, TopicPartition};
+    use crate::source::{LogClient, Partition, Polled, RebalanceProtocol, Start, TopicIndex, TopicPartition};
 
     const NOW: i64 = 5_000;
 

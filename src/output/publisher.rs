@@ -22,10 +22,18 @@ pub struct Publisher {
 
 /// Why the shop's messages could not be published.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing}: {cause}")]
+#[error("cannot {doing}: {}", without_value(.cause))]
 pub struct PublishError {
     doing: &'static str,
     cause: KafkaError,
+}
+
+/// What an error says; of an option that is refused not the value, which may be a secret.
+fn without_value(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, option, _) => format!("the option {option:?} is refused: {why}"),
+        error => error.to_string(),
+    }
 }
 
 impl PublishError {

@@ -11,27 +11,38 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use crate::decode::{SchemaId, SchemaText};
+use crate::tls::Trust;
 
 /// How many schemas one may refer to, directly and not.
 const MAX_REFERENCES: usize = 100;
 
 /// Who asks.
 #[derive(Clone, Default)]
-pub struct Access {
-    user: Option<(String, String)>,
+pub enum Access {
+    /// Nobody that the registry would have to know.
+    #[default]
+    Open,
+    /// What is sent as proof.
+    Header(String),
 }
 
 impl Access {
     /// By user and password (HTTP basic authentication).
     #[must_use]
     pub fn basic(user: &str, password: &str) -> Access {
-        Access { user: Some((user.to_owned(), password.to_owned())) }
+        Access::Header(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+    }
+
+    /// By a token.
+    #[must_use]
+    pub fn bearer(token: &str) -> Access {
+        Access::Header(format!("Bearer {token}"))
     }
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.user.is_some() { "basic ***" } else { "none" })
+        f.write_str(if matches!(self, Access::Header(_)) { "***" } else { "none" })
     }
 }
 
@@ -40,7 +51,7 @@ impl fmt::Debug for Access {
 pub struct Client {
     url: String,
     access: Access,
-    timeout: Duration,
+    agent: ureq::Agent,
 }
 
 /// Why there is no schema.
@@ -70,10 +81,19 @@ struct Reference {
 }
 
 impl Client {
-    /// A client of the registry at `url`; one question may take `timeout`.
+    /// A client of the registry at `url`; one question may take `timeout`. `trust` is asked for where the registry speaks
+    /// TLS.
     #[must_use]
-    pub fn new(url: &str, access: Access, timeout: Duration) -> Client {
-        Client { url: url.trim_end_matches('/').to_owned(), access, timeout }
+    pub fn new(url: &str, access: Access, timeout: Duration, trust: impl FnOnce() -> Trust) -> Client {
+        let mut config = ureq::Agent::config_builder()
+            .timeout_global(Some(timeout))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .user_agent("retentiond");
+        if url.starts_with("https://") {
+            config = config.tls_config(trust().config());
+        }
+        Client { url: url.trim_end_matches('/').to_owned(), access, agent: config.build().into() }
     }
 
     pub(super) fn schema(&self, id: SchemaId) -> Result<SchemaText, FetchError> {
@@ -117,7 +137,7 @@ impl Client {
             }),
             404 => Err(FetchError::Unknown(format!("{} does not have it", self.url))),
             401 | 403 => Err(FetchError::Unavailable(format!(
-                "{} answers {status}; set schema_registry.user and password_file",
+                "{} answers {status}; set schema_registry.user and password_file, or token_file",
                 self.url
             ))),
             other => Err(FetchError::Unavailable(format!("{} answers {other}", self.url))),
@@ -126,17 +146,10 @@ impl Client {
 
     /// The one place that speaks HTTP: status and body of a GET.
     fn get(&self, path: &str) -> Result<(u16, String), ureq::Error> {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(self.timeout))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .user_agent("retentiond");
-        let agent: ureq::Agent = config.build().into();
         let mut request =
-            agent.get(format!("{}{path}", self.url)).header("Accept", "application/vnd.schemaregistry.v1+json");
-        if let Some((user, password)) = &self.access.user {
-            let token = STANDARD.encode(format!("{user}:{password}"));
-            request = request.header("Authorization", format!("Basic {token}"));
+            self.agent.get(format!("{}{path}", self.url)).header("Accept", "application/vnd.schemaregistry.v1+json");
+        if let Access::Header(proof) = &self.access {
+            request = request.header("Authorization", proof);
         }
         let mut answer = request.call()?;
         Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))

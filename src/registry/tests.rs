@@ -3,6 +3,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::tls::Trust;
 
 /// A registry in this process, on a port of its own; `None` for what it does not have.
 struct Stand {
@@ -26,7 +27,8 @@ impl Stand {
     }
 
     fn registry(&self) -> Registry {
-        Registry::new(Client::new(&self.url, Access::basic("ann", "secret"), Duration::from_secs(5)))
+        let trust = || panic!("without TLS nobody is trusted");
+        Registry::new(Client::new(&self.url, Access::basic("ann", "secret"), Duration::from_secs(5), trust))
     }
 }
 
@@ -130,4 +132,28 @@ fn user_and_password_are_sent_and_never_shown() {
     let registry = stand.registry();
     settle(&registry, SchemaId::Number(1)).unwrap();
     assert!(!format!("{registry:?}").contains("secret"));
+}
+
+#[test]
+fn a_registry_over_tls_must_be_vouched_for_and_is_shown_a_token() {
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 35\r\nconnection: close\r\n\r\n\
+                  {\"schema\":\"{}\",\"schemaType\":\"JSON\"}";
+    let server = crate::tls::tests::Server::start("localhost", answer);
+    let other = crate::tls::tests::Server::start("localhost", answer);
+    let url = format!("https://localhost:{}", server.address.port());
+    let registry = |authority: &str| {
+        let trust = Trust::of_pem(authority).unwrap();
+        Registry::new(Client::new(&url, Access::bearer("secret"), Duration::from_secs(10), || trust))
+    };
+    let known = registry(&server.authority);
+    settle(&known, SchemaId::Number(1)).unwrap();
+    let asked = server.asked();
+    assert!(asked.len() == 1 && asked[0].to_lowercase().contains("authorization: bearer secret\r\n"), "{asked:?}");
+    assert!(!format!("{known:?}").contains("secret"));
+
+    let unknown = registry(&other.authority);
+    assert!(!unknown.is_settled(SchemaId::Number(1)));
+    wait_until(|| unknown.trouble().is_some());
+    assert!(unknown.trouble().unwrap().contains("certificate"), "{:?}", unknown.trouble());
+    assert_eq!(server.asked().len(), 1, "the token was shown to nobody else");
 }

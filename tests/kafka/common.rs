@@ -28,6 +28,8 @@ pub struct Rig {
     pub commit_every: &'static str,
     /// More lines of `[kafka]`.
     pub kafka: &'static str,
+    /// More lines of `[kafka.options]`.
+    pub options: String,
     /// More tables.
     pub more: &'static str,
 }
@@ -42,6 +44,7 @@ impl Rig {
             group: unique("retentiond"),
             commit_every: "1s",
             kafka: "",
+            options: String::new(),
             more: "",
         }
     }
@@ -64,7 +67,7 @@ impl Rig {
 
     /// The configuration of a replica with this name.
     pub fn config(&self, instance: &str) -> String {
-        let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, more } = self;
+        let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, options, more } = self;
         // The brokers decide about the other protocol's sessions.
         let session = if kafka.contains("consumer") {
             ""
@@ -81,6 +84,7 @@ instance_id = "{instance}"
 [kafka.options]
 {session}
 "reconnect.backoff.max.ms" = "500"
+{options}
 [sources.orders]
 topic = "{orders}"
 [sources.sessions]

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed rig is a failed test")]
 
+pub mod certificates;
 pub mod cli;
 pub mod daemon;
 pub mod history;
@@ -16,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod oracle;
 pub mod process;
+pub mod provider;
 pub mod registry;
 pub mod skip;
 

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::ring;
-use tracing::warn;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::address::{Forbidden, Guard};
 use super::policy::{Outcome, retry_after};
 use super::signature::Keys;
 use crate::event::wall_clock;
+use crate::tls::Trust;
 
 /// How much of an answer is read, so that its connection can serve again.
 const ANSWER_BYTES: u64 = 1 << 16;
@@ -47,10 +45,10 @@ impl Endpoint {
             #[cfg(test)]
             instead: None,
         };
-        Endpoint::guarded(url, keys, timeout, guard)
+        Endpoint::guarded(url, keys, timeout, guard, Trust::of_system)
     }
 
-    fn guarded(url: &str, keys: Keys, timeout: Duration, guard: Guard) -> Endpoint {
+    fn guarded(url: &str, keys: Keys, timeout: Duration, guard: Guard, trust: impl FnOnce() -> Trust) -> Endpoint {
         let mut config = ureq::Agent::config_builder()
             .timeout_global(Some(timeout))
             .http_status_as_error(false)
@@ -61,7 +59,7 @@ impl Endpoint {
             .max_idle_connections_per_host(16)
             .user_agent(concat!("retentiond/", env!("CARGO_PKG_VERSION")));
         if url.starts_with("https://") {
-            config = config.tls_config(tls());
+            config = config.tls_config(trust().config());
         }
         let agent = ureq::Agent::with_parts(config.build(), DefaultConnector::default(), guard);
         Endpoint { agent, url: url.into(), keys }
@@ -93,22 +91,6 @@ impl Endpoint {
             Err(error) => Outcome::Failed(error.to_string()),
         }
     }
-}
-
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        warn!("a trusted certificate cannot be read: {error}");
-    }
-    let roots: Vec<_> = found.certs.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    if roots.is_empty() {
-        warn!("the system trusts no certificates, so no webhook over https gets through; install ca-certificates");
-    }
-    TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-        .build()
 }
 
 #[cfg(test)]

@@ -31,19 +31,76 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => Polled::Fatal(SourceError::Configuration(format!(
             "{place}: {text}. Raise receive.message.max.bytes in [kafka.options]"
         ))),
-        Code::TopicAuthorizationFailed => {
-            Polled::Trouble(format!("{place}: {text}. Allow this client to read and describe the topic"))
-        }
-        Code::GroupAuthorizationFailed => {
-            Polled::Trouble(format!("{place}: {text}. Allow this client to read the group kafka.group_id"))
-        }
+        Code::TopicAuthorizationFailed => Polled::Trouble(format!("{place}: {text}. {READ_TOPIC}")),
+        Code::GroupAuthorizationFailed => Polled::Trouble(format!("{place}: {text}. {READ_GROUP}")),
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             Polled::Trouble(format!("{place}: {text}. Waiting for it to be created"))
         }
         Code::InconsistentGroupProtocol => Polled::Trouble(format!(
             "{place}: {text}. Another member of the group uses another kafka.protocol, or is no retentiond"
         )),
-        _ => Polled::Trouble(format!("{place}: {text}")),
+        _ if failure.text.is_empty() => Polled::Trouble(format!("{place}: {text}")),
+        _ => Polled::Trouble(format!("{place}: {}", explained(failure))),
+    }
+}
+
+/// The right that is missing, as an ACL (an access control list entry) names it.
+pub(super) const READ_TOPIC: &str = "Allow this client Read and Describe on the topic (ACL)";
+const READ_GROUP: &str = "Allow this client Read on the group kafka.group_id (ACL)";
+
+/// What librdkafka says and, where the brokers do not let us in, which options to look at. A secret is in neither.
+pub(super) fn explained(failure: &Failure) -> String {
+    let remedy = match failure.code {
+        // What our own search for a token says holds the remedy.
+        Code::Authentication if failure.text.contains("OAUTHBEARER token: ") => return failure.text.clone(),
+        Code::Authentication | Code::SaslAuthenticationFailed => rejected(&failure.text),
+        _ if is_of_tls(failure) => insecure(&failure.text),
+        _ => return failure.text.clone(),
+    };
+    format!("{}. {remedy}", without_state(&failure.text))
+}
+
+/// Whether there is no connection because one side did not like what the other showed. Alerts of the broker reach us behind
+/// our own half of the handshake (TLS 1.3), as the end of a connection.
+pub(super) fn is_of_tls(failure: &Failure) -> bool {
+    failure.code == Code::SSL || failure.code == Code::BrokerTransportFailure && failure.text.contains(":SSL routines:")
+}
+
+/// Without how long it took, which differs each time.
+fn without_state(text: &str) -> &str {
+    text.split(" (after ").next().unwrap_or(text)
+}
+
+/// What to look at when a broker does not believe who we are.
+fn rejected(text: &str) -> &'static str {
+    if text.contains("OAUTHBEARER") {
+        "The broker does not believe the token; look at sasl.oauthbearer.scope and sasl.oauthbearer.extensions in \
+         [kafka.options], and at what the broker expects"
+    } else {
+        "Look at sasl.mechanism, sasl.username and sasl.password, or the file that sasl.password_file names, in \
+         [kafka.options]"
+    }
+}
+
+/// What to look at when there is no connection by TLS; by the words of OpenSSL and of RFC 8446, section 6.
+fn insecure(text: &str) -> &'static str {
+    const OF_OURS: [&str; 6] = [
+        "certificate required",
+        "alert bad certificate",
+        "alert certificate unknown",
+        "alert unknown ca",
+        "alert handshake failure",
+        "alert access denied",
+    ];
+    let text = text.to_lowercase();
+    if OF_OURS.iter().any(|alert| text.contains(alert)) {
+        "The broker wants a certificate of ours that it trusts; look at ssl.certificate.location and ssl.key.location in \
+         [kafka.options]"
+    } else if text.contains("verify") {
+        "Let ssl.ca.location in [kafka.options] name the certificate of the authority that signed the broker's (default: \
+         the system's), and kafka.brokers the names for which it was signed"
+    } else {
+        "Look at security.protocol and ssl.* in [kafka.options]; does this listener speak TLS?"
     }
 }
 
@@ -69,7 +126,23 @@ pub(super) fn failed(doing: &str, failure: &Failure) -> SourceError {
     if is_fenced(failure.code) {
         return fenced(&failure.text);
     }
-    SourceError::Unavailable(format!("{doing}: {}", failure.text))
+    let right = match failure.code {
+        Code::TopicAuthorizationFailed => format!(". {READ_TOPIC}"),
+        Code::GroupAuthorizationFailed => format!(". {READ_GROUP}"),
+        _ => String::new(),
+    };
+    SourceError::Unavailable(format!("{doing}: {}{right}", explained(failure)))
+}
+
+/// What a topic that the brokers do not create comes to.
+pub(super) fn not_created(failure: &Failure) -> SourceError {
+    let right = match failure.code {
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            ". Create it, or allow this client Create on the topic (ACL)"
+        }
+        _ => "",
+    };
+    SourceError::Unavailable(format!("{}{right}", failure.text))
 }
 
 /// What an answer says about a commit, whichever call it answers; `None` where that depends on the call.
@@ -95,12 +168,12 @@ pub(super) fn refusal(failure: &Failure) -> Option<TransactionError> {
 /// What a person can do where trying again cannot help.
 fn remedy(code: Code) -> Option<&'static str> {
     Some(match code {
-        Code::TopicAuthorizationFailed => "Allow this client to write to the topic",
-        Code::GroupAuthorizationFailed => "Allow this client to read the group kafka.group_id",
+        Code::TopicAuthorizationFailed => "Allow this client Write and Describe on the topic (ACL)",
+        Code::GroupAuthorizationFailed => READ_GROUP,
         Code::TransactionalIdAuthorizationFailed => {
-            "Allow this client to write and describe transactional ids that begin with kafka.group_id"
+            "Allow this client Write and Describe on transactional ids that begin with kafka.group_id (ACL, prefixed)"
         }
-        Code::ClusterAuthorizationFailed => "Allow this client idempotent writes",
+        Code::ClusterAuthorizationFailed => "Allow this client IdempotentWrite on the cluster (ACL)",
         Code::OffsetMetadataTooLarge => "Let the brokers' offset.metadata.max.bytes be at least 256",
         Code::InvalidTransactionTimeout => "Let the brokers' transaction.max.timeout.ms be at least 10000",
         Code::UnsupportedVersion | Code::UnsupportedFeature | Code::UnsupportedForMessageFormat => {
@@ -174,6 +247,59 @@ mod tests {
             Code::InconsistentGroupProtocol,
         ] {
             assert!(matches!(outcome(code), Polled::Trouble(_)), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_which_options_to_look_at() {
+        let said = |code, text: &str| match reported::<()>(None, -1, &Failure { code, text: text.to_owned() }) {
+            Polled::Trouble(said) => said,
+            other => panic!("{other:?}"),
+        };
+        let text = "sasl_ssl://b:1/bootstrap: SASL authentication error: Authentication failed (after 312ms in state AUTH_REQ)";
+        let wrong = said(Code::Authentication, text);
+        assert!(wrong.contains("sasl.password") && !wrong.contains("312ms"), "{wrong}");
+        let no_token =
+            said(Code::Authentication, "Failed to acquire SASL OAUTHBEARER token: the token endpoint is down");
+        assert!(no_token.ends_with("the token endpoint is down"), "it says by itself what to look at: {no_token}");
+        let token = said(Code::Authentication, "SASL authentication error: {\"status\":\"invalid_token\"} OAUTHBEARER");
+        assert!(token.contains("sasl.oauthbearer.scope") && !token.contains("sasl.password"), "{token}");
+        for (text, option) in [
+            (
+                "SSL handshake failed: certificate verify failed: broker certificate could not be verified",
+                "ssl.ca.location",
+            ),
+            ("ssl/tls alert certificate required: SSL alert number 116", "ssl.certificate.location"),
+            ("ssl/tls alert unknown ca: SSL alert number 48", "ssl.certificate.location"),
+            ("SSL handshake failed: wrong version number", "security.protocol"),
+        ] {
+            let alert = format!("ssl://b:1/bootstrap: Receive failed: error:0A000412:SSL routines::{text}");
+            let late = said(Code::BrokerTransportFailure, &alert);
+            assert!(late.contains(option), "{late}");
+            let said = said(Code::SSL, text);
+            assert!(said.starts_with("Kafka: ") && said.contains(text) && said.contains(option), "{said}");
+        }
+    }
+
+    #[test]
+    fn who_may_not_do_something_is_told_the_acl() {
+        let failure = |code| Failure { code, text: "denied".to_owned() };
+        for (code, right) in [
+            (Code::TopicAuthorizationFailed, "Read and Describe on the topic"),
+            (Code::GroupAuthorizationFailed, "Read on the group"),
+        ] {
+            assert!(matches!(outcome(code), Polled::Trouble(said) if said.contains(right)), "{right}");
+            let said = failed("cannot look", &failure(code));
+            assert!(matches!(&said, SourceError::Unavailable(said) if said.contains(right)), "{said:?}");
+        }
+        for (code, right) in [
+            (Code::TopicAuthorizationFailed, "Write and Describe on the topic"),
+            (Code::GroupAuthorizationFailed, "Read on the group"),
+            (Code::TransactionalIdAuthorizationFailed, "Write and Describe on transactional ids"),
+            (Code::ClusterAuthorizationFailed, "IdempotentWrite"),
+        ] {
+            let said = refusal(&failure(code));
+            assert!(matches!(&said, Some(TransactionError::Configuration(said)) if said.contains(right)), "{said:?}");
         }
     }
 

@@ -4,11 +4,14 @@
 //! callback runs inside that call; it only notes the event down, [`KafkaClient::poll`] hands it out, and the caller
 //! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
 
+mod access;
 mod admin;
 mod ends;
 mod errors;
 mod ffi;
 mod handle;
+mod oidc;
+mod producer;
 mod reader;
 mod settings;
 #[cfg(test)]
@@ -24,11 +27,13 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+pub use self::access::access_mistakes;
 pub use self::admin::{GroupState, KafkaAdmin};
 use self::ends::Ends;
 pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
+pub use self::producer::{PlainProducer, Refusal};
 pub use self::reader::Glimpse;
 use self::settings::Role;
 pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
@@ -433,8 +438,10 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
             Err(failure) => match failure.code {
                 Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable => None,
                 Code::TopicAuthorizationFailed | Code::InvalidTopic => {
-                    let name = name.to_string_lossy();
-                    return Err(SourceError::Configuration(format!("topic {name:?}: {}", failure.text)));
+                    let (name, text) = (name.to_string_lossy(), &failure.text);
+                    let is_right = failure.code == Code::TopicAuthorizationFailed;
+                    let right = if is_right { format!(". {}", errors::READ_TOPIC) } else { String::new() };
+                    return Err(SourceError::Configuration(format!("topic {name:?}: {text}{right}")));
                 }
                 _ => return Err(unreachable_broker(&handle, &settings.brokers, &failure)),
             },
@@ -443,13 +450,37 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
     Ok(counts)
 }
 
-/// Names the reason that the connection gave, if any, since the answer alone says only "timed out".
+/// Creates the topics of the settings that do not exist yet, with the brokers' default replication.
+///
+/// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
+///
+/// # Errors
+/// When the brokers refuse or do not answer.
+pub fn create_topics(settings: &KafkaSettings, partitions: i32, wait: Duration) -> Result<(), SourceError> {
+    let handle = open(settings, Role::Visitor)?;
+    let topics = TopicNames::new(&settings.topics)?;
+    let answers = handle.create_topics(topics.all(), partitions, wait);
+    for answer in answers.map_err(|failure| unreachable_broker(&handle, &settings.brokers, &failure))? {
+        match answer {
+            Ok(()) => {}
+            Err(failure) if failure.code == Code::TopicAlreadyExists => {}
+            Err(failure) => return Err(errors::not_created(&failure)),
+        }
+    }
+    Ok(())
+}
+
+/// Names the reason that the connection gave, if any, since the answer alone says only "timed out"; rather why we are not let
+/// in than that a connection ended for it.
 fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
     handle.serve_callbacks();
-    let mut reasons = handle.take_notices().into_iter().rev().filter_map(|notice| match notice {
-        Notice::Error(reason) if reason.code != Code::AllBrokersDown => Some(reason.text),
+    let reasons = handle.take_notices().into_iter().rev().filter_map(|notice| match notice {
+        Notice::Error(reason) if reason.code != Code::AllBrokersDown => Some(reason),
         _ => None,
     });
-    let reason = reasons.next().unwrap_or_else(|| failure.text.clone());
+    let reasons: Vec<Failure> = reasons.collect();
+    let is_refusal = |reason: &&Failure| reason.code == Code::Authentication || errors::is_of_tls(reason);
+    let reason = reasons.iter().find(is_refusal).or(reasons.first()).unwrap_or(failure);
+    let reason = errors::explained(reason);
     SourceError::Unavailable(format!("no answer from the brokers at {brokers}: {reason}"))
 }

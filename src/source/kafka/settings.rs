@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::access::{is_shared_option, resolved};
 use super::ffi::Conf;
+use super::oidc::Tokens;
 use crate::source::{RebalanceProtocol, SourceError};
 
 /// The protocol by which the consumers of a group agree on who reads what.
@@ -91,12 +93,13 @@ const TRANSACTIONAL: [(&str, &str); 6] = [
     ("log.queue", "false"),
 ];
 
-/// The options that say how to reach the brokers, which consumers and producers share. Not `socket.timeout.ms`, which
-/// must not exceed the transaction timeout.
-fn is_shared_option(name: &str) -> bool {
-    const SHARED: [&str; 6] = ["security.", "sasl.", "ssl.", "socket.", "broker.address", "debug"];
-    name != "socket.timeout.ms" && SHARED.iter().any(|prefix| name.starts_with(prefix))
-}
+/// How a producer without transactions works.
+const PLAIN: [(&str, &str); 4] = [
+    ("client.id", "retentiond-dead-letters"),
+    ("enable.idempotence", "true"),
+    ("partitioner", "murmur2_random"),
+    ("log.queue", "false"),
+];
 
 /// The transactional id of an instance: the same at every start, since a new one would leave the pending transaction of
 /// the last run to its timeout, and readers of its partitions waiting.
@@ -127,9 +130,7 @@ impl TransactionSettings {
     pub(super) fn configuration(&self) -> Result<Conf, SourceError> {
         self.kafka.check_names()?;
         let mut conf = Conf::new();
-        for (name, value) in self.kafka.options.iter().filter(|(name, _)| is_shared_option(name)) {
-            set(&mut conf, name, value)?;
-        }
+        self.kafka.set_options(&mut conf, is_shared_option)?;
         for (name, value) in TRANSACTIONAL {
             set(&mut conf, name, value)?;
         }
@@ -180,12 +181,13 @@ pub fn managed_option(name: &str) -> Option<&'static str> {
 }
 
 impl KafkaSettings {
-    /// Checks everything that can be checked without a broker.
+    /// Checks everything that can be checked without a broker: also whether certificates and keys can be read.
     ///
     /// # Errors
     /// [`SourceError::Configuration`] that names the setting.
     pub fn check(&self) -> Result<(), SourceError> {
-        self.configuration(Role::Member).map(drop)
+        self.configuration(Role::Member)?;
+        super::open(self, Role::Visitor).map(drop)
     }
 
     /// How the group hands out partitions under the chosen protocol.
@@ -206,12 +208,7 @@ impl KafkaSettings {
         for (name, value) in defaults.filter(|(name, _)| !self.options.contains_key(*name)) {
             set(&mut conf, name, value)?;
         }
-        for (name, value) in &self.options {
-            if let Some(reason) = managed_option(name) {
-                return Err(SourceError::Configuration(format!("kafka.options: {name:?} cannot be set: {reason}")));
-            }
-            set(&mut conf, name, value)?;
-        }
+        self.set_options(&mut conf, |_| true)?;
         for (name, value) in FIXED {
             set(&mut conf, name, value)?;
         }
@@ -231,6 +228,34 @@ impl KafkaSettings {
             }
         }
         Ok(conf)
+    }
+
+    /// The librdkafka configuration of a producer without transactions.
+    pub(super) fn plain_producer(&self) -> Result<Conf, SourceError> {
+        let mut conf = Conf::new();
+        self.set_options(&mut conf, is_shared_option)?;
+        for (name, value) in PLAIN {
+            set(&mut conf, name, value)?;
+        }
+        set(&mut conf, "bootstrap.servers", &self.brokers)?;
+        Ok(conf)
+    }
+
+    /// Sets those of the options that this client shall have, and lets it log in as they say.
+    fn set_options(&self, conf: &mut Conf, is_wanted: impl Fn(&str) -> bool) -> Result<(), SourceError> {
+        let wrong = |what: String| SourceError::Configuration(format!("kafka.options: {what}"));
+        let wanted = self.options.iter().filter(|(name, _)| is_wanted(name));
+        let (options, provider) = resolved(wanted).map_err(wrong)?;
+        for (name, value) in options {
+            if let Some(reason) = managed_option(name) {
+                return Err(wrong(format!("{name:?} cannot be set: {reason}")));
+            }
+            set(conf, name, value)?;
+        }
+        if let Some(provider) = provider {
+            conf.log_in_with(Tokens::of(provider));
+        }
+        Ok(())
     }
 
     fn check_names(&self) -> Result<(), SourceError> {

@@ -471,7 +471,7 @@ mod tests {
         let cases = [
             (Code::TransactionalIdAuthorizationFailed, "transactional ids"),
             (Code::GroupAuthorizationFailed, "kafka.group_id"),
-            (Code::TopicAuthorizationFailed, "write to the topic"),
+            (Code::TopicAuthorizationFailed, "Write and Describe on the topic"),
             (Code::OffsetMetadataTooLarge, "offset.metadata.max.bytes"),
             (Code::InvalidTransactionTimeout, "transaction.max.timeout.ms"),
         ];

@@ -12,6 +12,7 @@
 mod client;
 mod libs;
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,6 +47,17 @@ const JVM: [&str; 6] = [
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
+/// What a broker has beyond one plain listener.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct More<'a> {
+    /// Names and protocols of further listeners, as in `("SECURE", "SASL_SSL")`.
+    pub listeners: &'a [(&'static str, &'static str)],
+    /// Further lines of its properties.
+    pub properties: &'a str,
+    /// Users whose passwords it knows from the beginning, as `StorageTool format --add-scram` wants them.
+    pub scram: &'a [&'a str],
+}
+
 /// A broker that ends with this value; its address and data survive [`Broker::kill`] and [`Broker::restart`].
 pub struct Broker {
     admin: AdminClient<DefaultClientContext>,
@@ -53,6 +65,8 @@ pub struct Broker {
     process: Process,
     libs: &'static Path,
     port: u16,
+    /// Ports of further listeners, by their names.
+    further: BTreeMap<&'static str, u16>,
     cluster_id: String,
     dir: TempDir,
 }
@@ -82,11 +96,19 @@ impl Broker {
     /// # Errors
     /// [`Skip`] without Java or Kafka's libraries. A broker that does not start all the same is a panic.
     pub fn start() -> Result<Broker, Skip> {
+        Broker::start_with(More::default())
+    }
+
+    /// As [`Broker::start`], with more than a plain listener.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(more: More<'_>) -> Result<Broker, Skip> {
         let libs = libs::libs()?;
         let mut clash = String::new();
         // A port may be taken between its choice and its use.
         for _ in 0..3 {
-            match Broker::start_on(libs, free_port(), free_port()) {
+            match Broker::start_on(libs, free_port(), free_port(), more) {
                 Ok(broker) => return Ok(broker),
                 Err(log) if port_taken(&log) => clash = log,
                 Err(log) => panic!("the Kafka broker did not start:\n{log}"),
@@ -95,17 +117,28 @@ impl Broker {
         panic!("no free port for the Kafka broker in three attempts:\n{clash}");
     }
 
-    fn start_on(libs: &'static Path, port: u16, controller_port: u16) -> Result<Broker, String> {
+    fn start_on(libs: &'static Path, port: u16, controller_port: u16, more: More<'_>) -> Result<Broker, String> {
         let dir = tempfile::Builder::new().prefix("kafka-").tempdir_in(scratch()).expect("a directory for the broker");
+        let further: BTreeMap<_, _> = more.listeners.iter().map(|(name, _)| (*name, free_port())).collect();
+        let of_each =
+            |line: &dyn Fn(&str, u16) -> String| further.iter().map(|(name, port)| line(name, *port)).collect();
+        let bound: String = of_each(&|name, port| format!(",{name}://127.0.0.1:{port}"));
+        // By a name, for certificates.
+        let advertised: String = of_each(&|name, port| format!(",{name}://localhost:{port}"));
+        let protocols: String = more.listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let properties = PROPERTIES
+            .replace("{listeners}", &bound)
+            .replace("{advertised}", &advertised)
+            .replace("{protocols}", &protocols)
             .replace("{port}", &port.to_string())
             .replace("{controller_port}", &controller_port.to_string())
             .replace("{data}", &dir.path().join("data").display().to_string());
+        let properties = properties + "\n" + more.properties;
         fs::write(dir.path().join("server.properties"), properties).expect("the broker's properties are written");
-        let cluster_id = format(libs, dir.path())?;
+        let cluster_id = format(libs, dir.path(), more.scram)?;
         let process = launch(libs, dir.path());
         let admin = client::admin(port);
-        let mut broker = Broker { admin, publisher: Mutex::new(None), process, libs, port, cluster_id, dir };
+        let mut broker = Broker { admin, publisher: Mutex::new(None), process, libs, port, further, cluster_id, dir };
         broker.await_ready()?;
         Ok(broker)
     }
@@ -113,6 +146,16 @@ impl Broker {
     /// What clients connect to, as in `127.0.0.1:9092`.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What clients of a further listener connect to, by a name.
+    pub fn listener(&self, name: &str) -> String {
+        format!("localhost:{}", self.further[name])
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
     /// The broker's own log.
@@ -187,10 +230,13 @@ fn port_taken(log: &str) -> bool {
 }
 
 /// Writes the identity of a new cluster into the data directory, and returns it.
-fn format(libs: &Path, dir: &Path) -> Result<String, String> {
+fn format(libs: &Path, dir: &Path, scram: &[&str]) -> Result<String, String> {
     let cluster_id = new_cluster_id();
     let mut command = java(libs, dir);
     command.args(["kafka.tools.StorageTool", "format", "-t", &cluster_id, "-c"]).arg(dir.join("server.properties"));
+    for user in scram {
+        command.args(["--add-scram", user]);
+    }
     let ended = Process::spawn(&mut command, Some(dir)).wait_exit(FORMAT_DEADLINE);
     match ended {
         Some(status) if status.success() => Ok(cluster_id),

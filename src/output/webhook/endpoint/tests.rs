@@ -148,9 +148,35 @@ fn connects_to_no_private_address() {
     }
     let named = |instead| {
         let guard = Guard { allow_private: false, instead: Some(instead) };
-        Endpoint::guarded("http://hooks.example.com/", Keys::parse(SECRET).unwrap(), Duration::from_secs(5), guard)
+        Endpoint::guarded(
+            "http://hooks.example.com/",
+            Keys::parse(SECRET).unwrap(),
+            Duration::from_secs(5),
+            guard,
+            Trust::of_system,
+        )
     };
     let outcome = post(&named(server.address));
     assert!(matches!(outcome, Outcome::Forbidden(_)), "a name that leads here: {outcome:?}");
     assert_eq!((server.requests.try_iter().count(), server.connections.try_iter().count()), (0, 0));
+}
+
+/// The guard leads the names of a test to the server; what is compared with the certificate is the name in the URL.
+#[test]
+fn a_certificate_must_be_signed_by_whom_we_trust_and_be_for_that_name() {
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let server = crate::tls::tests::Server::start("hooks.example.com", OK);
+    let other = crate::tls::tests::Server::start("hooks.example.com", OK);
+    let outcome = |name: &str, authority: &str| {
+        let guard = Guard { allow_private: true, instead: Some(server.address) };
+        let (url, trust) = (format!("https://{name}/hook"), Trust::of_pem(authority).unwrap());
+        post(&Endpoint::guarded(&url, Keys::parse(SECRET).unwrap(), Duration::from_secs(10), guard, || trust))
+    };
+    assert_eq!(outcome("hooks.example.com", &server.authority), answered(200, None));
+    assert_eq!(server.asked().len(), 1);
+    let wrong_name = outcome("evil.example.com", &server.authority);
+    assert!(matches!(&wrong_name, Outcome::Failed(why) if why.contains("certificate")), "{wrong_name:?}");
+    let unknown = outcome("hooks.example.com", &other.authority);
+    assert!(matches!(&unknown, Outcome::Failed(why) if why.contains("certificate")), "{unknown:?}");
+    assert_eq!(server.asked().len(), 1, "nothing was posted to either");
 }

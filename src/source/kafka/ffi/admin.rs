@@ -1,6 +1,6 @@
 //! Questions of administration: a group's members and offsets, and the ids of topics.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
@@ -161,6 +161,60 @@ impl Handle {
                 rows.push((entry.topic.to_owned(), entry.partition, entry.offset, metadata));
             }
             Ok(rows)
+        }
+    }
+
+    /// Creates topics with the brokers' default replication; what became of each.
+    pub fn create_topics(
+        self: &Arc<Handle>,
+        topics: &[CString],
+        partitions: i32,
+        wait: Duration,
+    ) -> Result<Vec<Result<(), Failure>>, Failure> {
+        let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS;
+        let mut text = [0; ERROR_TEXT_BYTES];
+        let mut wanted = Vec::with_capacity(topics.len());
+        for topic in topics {
+            // SAFETY: a terminated name, which is copied, and a buffer of the stated size.
+            let new = unsafe {
+                rd::rd_kafka_NewTopic_new(topic.as_ptr(), partitions, -1, text.as_mut_ptr(), ERROR_TEXT_BYTES)
+            };
+            if !new.is_null() {
+                wanted.push(new);
+            }
+        }
+        let complete = wanted.len() == topics.len();
+        let event = complete.then(|| {
+            self.ask(kind, wait, false, |rk, options, queue| {
+                // SAFETY: a live client, live topics, which are copied, live options and a live queue.
+                unsafe { rd::rd_kafka_CreateTopics(rk, wanted.as_mut_ptr(), wanted.len(), options, queue) }
+            })
+        });
+        for new in wanted {
+            // SAFETY: ours, and not used afterwards.
+            unsafe { rd::rd_kafka_NewTopic_destroy(new) }
+        }
+        let Some(event) = event else {
+            // SAFETY: librdkafka terminates what it writes into the buffer.
+            return Err(Failure { code: Code::InvalidArgument, text: unsafe { text_of(text.as_ptr()) } });
+        };
+        let event = event?;
+        // SAFETY: a live event of this kind; what is read belongs to it, and is copied.
+        unsafe {
+            let result = rd::rd_kafka_event_CreateTopics_result(event.0);
+            let mut count = 0;
+            let all = rd::rd_kafka_CreateTopics_result_topics(result, &raw mut count);
+            let of_topic = |&topic: &*const rd::rd_kafka_topic_result_t| {
+                let code = Code::from(rd::rd_kafka_topic_result_error(topic));
+                let name = text_of(rd::rd_kafka_topic_result_name(topic));
+                let said = text_of(rd::rd_kafka_topic_result_error_string(topic));
+                let said = if said.is_empty() { code.to_string() } else { said };
+                match code {
+                    Code::NoError => Ok(()),
+                    code => Err(Failure { code, text: format!("topic {name:?}: {said}") }),
+                }
+            };
+            Ok(array(all, count).iter().map(of_topic).collect())
         }
     }
 

@@ -1,14 +1,15 @@
 //! What librdkafka calls: everything is noted down here and handed out by the poll, or logged.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{mem, ptr};
 
 use rdkafka::bindings as rd;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
-use super::{Failure, entries_of, fatal_of, text_of};
+use super::super::oidc::{Token, Tokens};
+use super::{ERROR_TEXT_BYTES, Failure, entries_of, fatal_of, text_of};
 
 /// Something that a callback noted down.
 #[derive(Debug)]
@@ -29,8 +30,10 @@ pub(in super::super) struct Refused {
 }
 
 /// What the callbacks see: the opaque pointer of the client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Callbacks {
+    /// What is shown to brokers that want tokens.
+    tokens: Option<Arc<Tokens>>,
     notices: Mutex<Vec<Notice>>,
     /// What a producer could not deliver, until it asks.
     refused: Mutex<Vec<Refused>>,
@@ -39,6 +42,11 @@ pub(super) struct Callbacks {
 }
 
 impl Callbacks {
+    /// Without anything noted down.
+    pub fn new(tokens: Option<Arc<Tokens>>) -> Callbacks {
+        Callbacks { tokens, notices: Mutex::default(), refused: Mutex::default(), closing: AtomicBool::new(false) }
+    }
+
     /// What was noted down since the last call.
     pub fn take_notices(&self) -> Vec<Notice> {
         mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
@@ -55,11 +63,12 @@ impl Callbacks {
     }
 }
 
-/// Sets all callbacks that this kind of client has; the opaque pointer of the configuration must be a [`Callbacks`].
+/// Sets all callbacks that this kind of client has; the opaque pointer of the configuration must be a [`Callbacks`]. Those
+/// for tokens come on a thread of librdkafka's once that is asked for, so that a provider that is slow stops no poll.
 ///
 /// # Safety
 /// `conf` is a live configuration, and its opaque pointer stays valid until its client is destroyed.
-pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_type_t) {
+pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_type_t, has_tokens: bool) {
     // SAFETY: a live configuration and functions of the right signatures.
     unsafe {
         match kind {
@@ -68,6 +77,10 @@ pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_
                 rd::rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
             }
             rd::rd_kafka_type_t::RD_KAFKA_PRODUCER => rd::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery)),
+        }
+        if has_tokens {
+            rd::rd_kafka_conf_enable_sasl_queue(conf, 1);
+            rd::rd_kafka_conf_set_oauthbearer_token_refresh_cb(conf, Some(on_token_wanted));
         }
         rd::rd_kafka_conf_set_error_cb(conf, Some(on_error));
         rd::rd_kafka_conf_set_log_cb(conf, Some(on_log));
@@ -171,6 +184,48 @@ unsafe extern "C" fn on_delivery(_: *mut rd::rd_kafka_t, message: *const rd::rd_
     let text = if text.is_empty() { code.to_string() } else { text };
     let refused = Refused { number: message._private as usize, failure: Failure { code, text } };
     callbacks.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
+}
+
+/// May take as long as the provider does, which is bounded. A failure comes back as an error of authentication, and
+/// librdkafka asks again after 10 s.
+unsafe extern "C" fn on_token_wanted(rk: *mut rd::rd_kafka_t, _: *const c_char, opaque: *mut c_void) {
+    // SAFETY: the opaque pointer is that of `Handle::open`, freed only after the client.
+    let Some(tokens) = &unsafe { &*opaque.cast::<Callbacks>() }.tokens else { return };
+    // SAFETY: librdkafka calls with a live client.
+    if let Err(why) = tokens.get().and_then(|token| unsafe { set_token(rk, &token) }) {
+        let why = CString::new(why.replace('\0', " ")).unwrap_or_default();
+        // SAFETY: a live client and a terminated text, which is copied.
+        unsafe { rd::rd_kafka_oauthbearer_set_token_failure(rk, why.as_ptr()) };
+    }
+}
+
+/// # Safety
+/// `rk` is a live client.
+unsafe fn set_token(rk: *mut rd::rd_kafka_t, token: &Token) -> Result<(), String> {
+    let text = |text: &str| CString::new(text).map_err(|_| "the token contains a zero byte".to_owned());
+    let (value, principal) = (text(&token.value)?, text(&token.principal)?);
+    let extensions = token.extensions.iter().flat_map(|(name, value)| [text(name), text(value)]);
+    let extensions = extensions.collect::<Result<Vec<_>, _>>()?;
+    let mut pointers: Vec<*const c_char> = extensions.iter().map(|text| text.as_ptr()).collect();
+    let mut error = [0; ERROR_TEXT_BYTES];
+    // SAFETY: a live client, terminated texts that live during the call and are copied, and a buffer of the stated size,
+    // which librdkafka terminates.
+    unsafe {
+        let answer = rd::rd_kafka_oauthbearer_set_token(
+            rk,
+            value.as_ptr(),
+            token.ends,
+            principal.as_ptr(),
+            pointers.as_mut_ptr(),
+            pointers.len(),
+            error.as_mut_ptr(),
+            ERROR_TEXT_BYTES,
+        );
+        match Code::from(answer) {
+            Code::NoError => Ok(()),
+            _ => Err(format!("the token cannot be used: {}", text_of(error.as_ptr()))),
+        }
+    }
 }
 
 unsafe extern "C" fn on_log(_: *const rd::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {

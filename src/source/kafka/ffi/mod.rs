@@ -35,6 +35,7 @@ pub(super) use self::list::{Entry, List};
 pub(super) use self::producer::{Message, TransactionFailure};
 pub use self::queue::KafkaBatch;
 pub(super) use self::queue::{Queue, Run};
+use super::oidc::Tokens;
 
 const ERROR_TEXT_BYTES: usize = 512;
 
@@ -69,13 +70,18 @@ pub(super) struct Failure {
     pub text: String,
 }
 
-/// A configuration under construction.
-pub(super) struct Conf(*mut rd::rd_kafka_conf_t);
+/// A configuration under construction, and what its client shall log in with.
+pub(super) struct Conf(*mut rd::rd_kafka_conf_t, Option<Arc<Tokens>>);
 
 impl Conf {
     pub fn new() -> Conf {
         // SAFETY: no arguments; it ends the process rather than return null.
-        Conf(unsafe { rd::rd_kafka_conf_new() })
+        Conf(unsafe { rd::rd_kafka_conf_new() }, None)
+    }
+
+    /// Lets the client log in with these tokens.
+    pub fn log_in_with(&mut self, tokens: Arc<Tokens>) {
+        self.1 = Some(tokens);
     }
 
     /// Sets an option; the error says what is wrong with its name or value.
@@ -126,14 +132,16 @@ impl Handle {
         Handle::open(conf, rd::rd_kafka_type_t::RD_KAFKA_PRODUCER)
     }
 
-    fn open(conf: Conf, kind: rd::rd_kafka_type_t) -> Result<Arc<Handle>, String> {
-        let callbacks = Box::into_raw(Box::<Callbacks>::default());
+    fn open(mut conf: Conf, kind: rd::rd_kafka_type_t) -> Result<Arc<Handle>, String> {
+        let tokens = conf.1.take();
+        let has_tokens = tokens.is_some();
+        let callbacks = Box::into_raw(Box::new(Callbacks::new(tokens)));
         let mut text = [0; ERROR_TEXT_BYTES];
         // SAFETY: a live configuration, functions of the right signatures, and an opaque pointer that is freed only
         // after `rd_kafka_destroy` returned, so no callback sees it dangle.
         let rk = unsafe {
             rd::rd_kafka_conf_set_opaque(conf.0, callbacks.cast());
-            callbacks::install(conf.0, kind);
+            callbacks::install(conf.0, kind, has_tokens);
             rd::rd_kafka_new(kind, conf.0, text.as_mut_ptr(), ERROR_TEXT_BYTES)
         };
         if rk.is_null() {
@@ -142,8 +150,13 @@ impl Handle {
             // SAFETY: librdkafka terminates what it writes into the buffer.
             return Err(unsafe { text_of(text.as_ptr()) });
         }
-        mem::forget(conf); // now librdkafka's
-        Ok(Arc::new(Handle { rk, callbacks }))
+        mem::forget(conf); // now librdkafka's; nothing else is left in it
+        let handle = Arc::new(Handle { rk, callbacks });
+        if has_tokens {
+            // SAFETY: a live client with a queue for these callbacks; the error is freed by `take_error`.
+            unsafe { take_error(rd::rd_kafka_sasl_background_callbacks_enable(rk)) }.map_err(|failure| failure.text)?;
+        }
+        Ok(handle)
     }
 
     fn callbacks(&self) -> &Callbacks {

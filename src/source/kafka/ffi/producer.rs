@@ -75,6 +75,13 @@ impl Handle {
         self.callbacks().take_refused()
     }
 
+    /// Gives up every message that is queued or on its way; their refusals are reported.
+    pub fn purge(&self) {
+        let both = rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT;
+        // SAFETY: a live client.
+        unsafe { rd::rd_kafka_purge(self.rk, both) };
+    }
+
     /// Serves delivery reports for at most `wait`.
     pub fn serve(&self, wait: Duration) {
         // SAFETY: a live client.
