@@ -231,7 +231,12 @@ impl State {
                 self.loaded(partition, life, &manifest, &next, &mut out);
             }
             Event::LoadFailed { partition, life, failure } => self.load_failed(partition, life, failure, &mut out),
-            Event::OutOfRange { partition, life } => self.out_of_range(partition, life, &mut out),
+            Event::OutOfRange { partition, life } => {
+                self.cannot_be_read(partition, life, Reason::OffsetOutOfRange, &mut out);
+            }
+            Event::LogDamaged { partition, life } => {
+                self.cannot_be_read(partition, life, Reason::LogDamaged, &mut out);
+            }
             Event::NotAMember(cut) => self.not_a_member(cut, &mut out),
             Event::Uploaded { cut, partition, upload } => self.uploaded(cut, partition, upload),
             Event::Unchanged { cut, partition } => self.unchanged(cut, partition, &mut out),
@@ -344,12 +349,12 @@ impl State {
         }
     }
 
-    fn out_of_range(&mut self, partition: Partition, life: Life, out: &mut Vec<Command>) {
+    fn cannot_be_read(&mut self, partition: Partition, life: Life, why: Reason, out: &mut Vec<Command>) {
         let running = |tenure: &&Tenure| tenure.life == life && matches!(tenure.phase, Phase::Running(_));
         if self.owned.get(&partition).filter(running).is_some() {
             out.push(Command::Stop(vec![partition]));
             self.abandon(partition, out);
-            self.fail(partition, Reason::OffsetOutOfRange, out);
+            self.fail(partition, why, out);
         }
     }
 
