@@ -13,8 +13,8 @@
 //! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a cut
 //!    ([`Command::Cut`]); the transaction of the cut uses that capture. Whoever lost a partition in between is refused
 //!    by the group, for its generation has passed.
-//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the moment of the copy. The poll
-//!    thread knows what it handed out, which may not be applied yet.
+//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the instant that its state shows, which
+//!    is when the worker begins it. The poll thread knows what it handed out, which may not be applied yet.
 //! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its cut. What it names exists.
 //! 6. **One transaction per cut, one cut at a time**: the outbox up to the cut, and the offsets, or neither.
 //! 7. **What is given up is never committed later.** A partition that leaves a cut before its transaction is taken out

@@ -356,4 +356,8 @@ fn a_steady_shop_keeps_its_customers() {
     assert!(within(1_000, 1_600).len() > 295, "{}", within(1_000, 1_600).len());
     let (early, late) = (within(400, 700).len(), within(1_300, 1_600).len());
     assert!(early.abs_diff(late) < 60, "{early} and {late}");
+    // benches/soak reckons with that.
+    let later = events.iter().filter(|event| event.message.emitted_at >= start.plus(800 * DAY)).count();
+    let a_day = share(later, 300 * 800);
+    assert!((0.08..0.14).contains(&a_day), "{a_day} messages a customer and day");
 }

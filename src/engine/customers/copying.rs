@@ -101,9 +101,7 @@ impl Customers {
 
     /// Ends the copy; what is not copied by then is not in it.
     pub fn end_copy(&mut self) -> Option<Rows> {
-        let mut rows = self.copying.take()?.rows;
-        rows.finish();
-        Some(rows)
+        Some(self.copying.take()?.rows)
     }
 }
 

@@ -18,8 +18,6 @@ pub struct Rows {
     in_turn: Copies,
     /// Those that were about to change before their turn, in the order of that.
     early: Copies,
-    /// The rows of `early` in the order of their slots.
-    order: Vec<u32>,
 }
 
 /// Copies of records, in the order in which they were made.
@@ -115,12 +113,6 @@ impl Rows {
         }
     }
 
-    /// Puts those that came out of turn in their places, once all are there.
-    pub fn finish(&mut self) {
-        self.order = (0..).zip(&self.early.slots).map(|(row, _)| row).collect();
-        self.order.sort_unstable_by_key(|&row| self.early.slots[row as usize]);
-    }
-
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -138,13 +130,16 @@ impl Rows {
         self.in_turn.slots.iter().chain(&self.early.slots).copied()
     }
 
-    /// The customers, in the order of their slots.
+    /// The customers, in the order of their slots. Those that came out of turn are put in their places here, so that
+    /// nobody who copies waits for it.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
-        let (mut row, mut place, mut early) = (0, 0, self.order.iter().peekable());
+        let mut order: Vec<u32> = (0..).zip(&self.early.slots).map(|(row, _)| row).collect();
+        order.sort_unstable_by_key(|&row| self.early.slots[row as usize]);
+        let (mut row, mut place, mut early) = (0, 0, order.into_iter().peekable());
         std::iter::from_fn(move || {
             let next = self.in_turn.slots.get(row);
             let slot_of = |row: u32| self.early.slots[row as usize];
-            if let Some(&out_of_turn) = early.next_if(|&&early| next.is_none_or(|&next| slot_of(early) < next)) {
+            if let Some(out_of_turn) = early.next_if(|&early| next.is_none_or(|&next| slot_of(early) < next)) {
                 let mut place = self.early.aside.partition_point(|&(of, _)| of < out_of_turn);
                 return Some(self.early.row(out_of_turn as usize, &mut place));
             }
