@@ -395,11 +395,8 @@ impl Replica {
                     self.begun = Some((std::mem::take(&mut self.outbox), self.at));
                 }
             }
-            Step::CutBitByBit(_) => {
-                if self.engine.go_on_with_cut(2) {
-                    self.finish();
-                }
-            }
+            Step::CutBitByBit(_) if self.engine.go_on_with_cut(2) => self.finish(),
+            Step::CutBitByBit(_) => {}
             Step::Restart => {
                 self.begun = None;
                 self.engine = self.chain.restore(&self.spec);
