@@ -189,6 +189,8 @@ fn at_least_once_loses_no_alert_and_repeats_it_unchanged() {
     let launch = rig.launch("only").env("RETENTIOND__KAFKA__DELIVERY", "at_least_once");
     let messages = history::disorder(&history::cdnow_sample(), 0);
     let mut daemon = launch.start();
+    // The topic of the alerts is there by then.
+    daemon.wait_ready(PATIENCE);
     let parts = 4;
     for (number, part) in messages.chunks(messages.len().div_ceil(parts)).enumerate() {
         let there = broker.consume_all(&topic).len();
