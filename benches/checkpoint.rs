@@ -1,15 +1,18 @@
 //! What a checkpoint costs: `cargo bench --bench checkpoint`, with the number of customers as an argument (10,000,000
 //! without one; that takes 3 GB).
 //!
-//! - `cut`: how long a worker stands still while a tenth of the customers has changed. `encode`: both kinds of files of
-//!   that cut. `restore`: an engine from the files, index included.
+//! - `N engines`: how long a worker stands still at a time while a tenth of the customers, spread over so many engines,
+//!   has changed since the last cut: the cuts are made as a worker makes them, one behind another and bit by bit, with a
+//!   batch of orders between two bits. A step is the beginning of a cut or one bit; the longest is what a batch waits.
+//! - `cut`: all of it at once. `encode`: both kinds of files of that cut. `restore`: an engine from the files, index
+//!   included.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 #![allow(clippy::print_stdout, reason = "it prints its measurements")]
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use retentiond::checkpoint::files;
 use retentiond::checkpoint::manifest::{Expected, Origin, TopicEntry};
@@ -48,9 +51,11 @@ fn spec() -> Spec {
     }
 }
 
-fn order(engine: &mut Engine, customer: u64, time: i64) {
+/// An order without an id, or with one of its own, which is remembered.
+fn order(engine: &mut Engine, customer: u64, time: i64, id: Option<u64>) {
     let amount = Money { minor: 100, currency: Currency::from_code("EUR").expect("a currency") };
-    let kind = Kind::Order { id: None, amount, attributes: Attributes::default(), referred_by: None };
+    let id = id.map(|id| Cow::Owned(format!("o-{id}")));
+    let kind = Kind::Order { id, amount, attributes: Attributes::default(), referred_by: None };
     let customer = Cow::Owned(format!("0a1b2c3d-4e5f-6071-8293-{customer:012x}"));
     engine.apply(0, &Event { customer, time: Time::clamped(time), kind });
 }
@@ -62,12 +67,85 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     done
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// CPU time that this thread has taken, so that a busy machine disturbs little.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// As many as a worker copies before it does something else.
+const AT_A_TIME: usize = 1 << 15;
+/// Orders in a batch between two bits.
+const BATCH: u64 = 1_000;
+/// Cuts of every engine.
+const CUTS: i64 = 4;
+
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    sorted[(sorted.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e3
+}
+
+/// The steps of cuts of engines that hold so many customers together.
+fn stand_still(customers: u64, engines: u64) {
+    let (spec, begin) = (Arc::new(spec()), 15_000 * DAY);
+    let mut all: Vec<_> = (0..engines).map(|_| Engine::new(Arc::clone(&spec))).collect();
+    let place = |customer: u64| (customer % engines) as usize;
+    (0..customers)
+        .for_each(|customer| order(&mut all[place(customer)], customer, begin + customer as i64 * 3_000, None));
+    all.iter_mut().for_each(|engine| _ = engine.cut());
+    let (mut beginnings, mut bits, mut whole, mut next) = (Vec::new(), Vec::new(), Duration::ZERO, 0);
+    for round in 1..=CUTS {
+        let now = begin + customers as i64 * 3_000 + round * DAY;
+        let mut batch = |all: &mut [Engine], count: u64| {
+            for _ in 0..count {
+                // A step that shares no factor with the number of customers reaches them in no order of their slots.
+                let customer = (next * 7_919_u64) % customers;
+                order(&mut all[place(customer)], customer, now, Some(next));
+                next += 1;
+            }
+        };
+        batch(&mut all, customers / 10);
+        for i in 0..all.len() {
+            let begun = cpu_time();
+            assert!(all[i].begin_cut());
+            beginnings.push(cpu_time() - begun);
+            loop {
+                batch(&mut all, BATCH);
+                let begun = cpu_time();
+                let is_done = all[i].go_on_with_cut(AT_A_TIME);
+                let cut = if is_done { all[i].end_cut() } else { None };
+                bits.push(cpu_time() - begun);
+                if let Some(cut) = cut {
+                    // It goes to another thread.
+                    drop(cut);
+                    break;
+                }
+            }
+        }
+        whole += beginnings[beginnings.len() - all.len()..].iter().sum::<Duration>();
+    }
+    whole += bits.iter().sum::<Duration>();
+    let steps = [&beginnings[..], &bits[..]].concat();
+    for (what, mut steps) in [("beginning of a cut", beginnings), ("bit of a cut", bits), ("any step", steps)] {
+        steps.sort_unstable();
+        let (median, high, longest) = (percentile(&steps, 50), percentile(&steps, 99), percentile(&steps, 100));
+        let count = steps.len();
+        println!(
+            "{engines} engines, {what}: {count} times, median {median:.1} ms, p99 {high:.1} ms, longest {longest:.1} ms"
+        );
+    }
+    println!("{engines} engines: {:.0} ms of work for all of them, each time", whole.as_secs_f64() * 1e3 / CUTS as f64);
+}
+
 fn main() {
     let customers = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(10_000_000_u64);
+    [1, 4].into_iter().for_each(|engines| stand_still(customers, engines));
     let spec = Arc::new(spec());
     let mut engine = Engine::new(Arc::clone(&spec));
     let begin = 15_000 * DAY;
-    (0..customers).for_each(|customer| order(&mut engine, customer, begin + customer as i64 * 3_000));
+    (0..customers).for_each(|customer| order(&mut engine, customer, begin + customer as i64 * 3_000, None));
     println!("{} customers, {} bytes each", engine.tracked_customers(), engine.state_bytes() as u64 / customers);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let directory = tempfile::tempdir().expect("a directory");
@@ -88,7 +166,7 @@ fn main() {
         if round > 0 {
             let step = if round < 3 { 10 } else { 1_000 };
             let now = begin + customers as i64 * 3_000 + round as i64 * DAY;
-            (0..customers).step_by(step).for_each(|customer| order(&mut engine, customer, now));
+            (0..customers).step_by(step).for_each(|customer| order(&mut engine, customer, now, None));
         }
         let cut = timed(&format!("cut of {name}"), || engine.cut()).expect("a change");
         let before = last.as_ref().map(|last: &files::WrittenCut| &last.manifest);

@@ -1,10 +1,14 @@
-//! What one core does without Kafka, in events a second: `cargo bench --bench engine`.
+//! What one core does without Kafka, in events a second: `cargo bench --bench engine`; with a word behind it, only what
+//! bears that word in its name.
 //!
-//! - `engine/W windows/N customers/L% late`: [`Engine::apply`] alone, on an engine that has seen 405 days of orders.
+//! Times are CPU time of the thread, so that a busy machine disturbs them little. An engine is made once for each
+//! measurement, and event time goes on from sample to sample.
 //!
-//! Times are CPU time of the thread, so that a busy machine disturbs them little.
-//!
+//! - `engine/W windows, D dimensions/N customers, L% late`: [`Engine::apply`] alone, on an engine that has seen 405 days
+//!   of orders.
 //! - `silence`: the same with rules on inactivity, and what an alert costs when time passes.
+//! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and written as `/metrics` does.
+//! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and the longest slice of it.
 //! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
@@ -14,16 +18,23 @@ mod support;
 use std::borrow::Cow;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use retentiond::app::blueprint;
-use retentiond::config::{Filter, InactivityRule, Millis, Settings, Silence};
+use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
+use retentiond::engine::at_risk::{self, AtRisk, AtRiskQuestion};
 use retentiond::engine::inactivity::release::Allowance;
+use retentiond::engine::snapshot::Periods;
+use retentiond::engine::spec::Spec;
 use retentiond::engine::{Engine, Outcome};
 use retentiond::event::{Attributes, Currency, Event, HOUR, Kind, Money, Time};
+use retentiond::output::metrics::{self, Scrape};
+use retentiond::output::summary::Background;
+use retentiond::source::status::SourceStatus;
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::worker::pool::Overview;
 use retentiond::worker::{Blueprint, Worker};
 
 use support::{MESSAGE_BYTES, Order, Orders};
@@ -31,8 +42,10 @@ use support::{MESSAGE_BYTES, Order, Orders};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Orders that an engine has seen before anything is measured: 405 days of them.
+/// Orders that an engine has seen before anything is measured, if two for each customer are not more: 405 days of them.
 const WARM: u64 = 3_000_000;
+/// Values of every dimension.
+const VALUES: [&str; 4] = ["web", "app", "store", "email"];
 /// Orders prepared at once, so that preparing them is not measured: as many as one poll brings.
 const CHUNK: usize = 1_000;
 
@@ -56,22 +69,28 @@ fn in_chunks<T>(mut count: u64, mut prepare: impl FnMut(usize) -> T, mut work: i
     took
 }
 
-/// Windows of the default configuration and one more, by their number.
-fn settings(windows: usize) -> Settings {
+/// So many windows: one of the default configuration, its rolling ones, these and the calendar ones, and more.
+fn settings(windows: usize, dimensions: usize) -> Settings {
     let mut settings = Settings::default();
-    let mut extra = settings.windows[0].clone();
-    "14d".clone_into(&mut extra.name);
-    extra.period *= 2;
     match windows {
-        1 => {
-            settings.windows.retain(|window| window.name == "30d");
-            settings.calendar.clear();
+        1 => settings.windows.retain(|window| window.name == "30d"),
+        4 => {}
+        _ => {
+            let week = settings.windows[0].clone();
+            for weeks in 2..2 + windows - 7 {
+                let mut extra = week.clone();
+                extra.name = format!("{weeks} weeks");
+                extra.period *= i64::try_from(weeks).expect("a small number");
+                settings.windows.push(extra);
+            }
         }
-        4 => settings.calendar.clear(),
-        7 => {}
-        _ => settings.windows.push(extra),
+    }
+    if windows < 7 {
+        settings.calendar.clear();
     }
     assert_eq!(settings.windows.len() + settings.calendar.len(), windows);
+    let dimension = |number| Dimension { name: format!("dimension{number}"), values: Vec::new() };
+    settings.customers.dimensions = Dimensions((0..dimensions).map(dimension).collect());
     settings
 }
 
@@ -87,14 +106,19 @@ impl Texts {
         Texts { customer: order.customer_id(), id: order.id(), order }
     }
 
-    fn event(&self, currency: Currency) -> Event<'_> {
+    fn event(&self, currency: Currency, dimensions: usize) -> Event<'_> {
+        let mut attributes = Attributes::default();
+        for dimension in 0..dimensions {
+            let value = VALUES[(self.order.customer as usize + dimension) % VALUES.len()];
+            attributes.set(dimension, Cow::Borrowed(value));
+        }
         Event {
             customer: Cow::Borrowed(&self.customer),
             time: self.order.time,
             kind: Kind::Order {
                 id: Some(Cow::Borrowed(&self.id)),
                 amount: Money { minor: self.order.cents, currency },
-                attributes: Attributes::default(),
+                attributes,
                 referred_by: None,
             },
         }
@@ -104,37 +128,57 @@ impl Texts {
 /// Applies orders; the time it took, without their preparation.
 fn apply(engine: &mut Engine, orders: &mut Orders, count: u64) -> Duration {
     let currency = Currency::from_code("EUR").expect("a currency");
+    let dimensions = engine.spec().dimensions.len();
     let prepare = |size| orders.by_ref().take(size).map(Texts::new).collect::<Vec<_>>();
     in_chunks(count, prepare, |chunk| {
         for texts in &chunk {
-            assert_eq!(engine.apply(0, &texts.event(currency)), Outcome::Applied);
+            assert_eq!(engine.apply(0, &texts.event(currency, dimensions)), Outcome::Applied);
         }
     })
+}
+
+/// An engine that has seen 405 days of orders, and those to come.
+struct Warm {
+    engine: Engine,
+    orders: Orders,
+}
+
+impl Warm {
+    fn new(spec: Arc<Spec>, customers: u64, late: u64) -> Warm {
+        let count = WARM.max(2 * customers);
+        let mut warm = Warm { engine: Engine::new(spec), orders: Orders::new(customers, count, late) };
+        warm.apply(count);
+        warm
+    }
+
+    fn apply(&mut self, count: u64) -> Duration {
+        apply(&mut self.engine, &mut self.orders, count)
+    }
 }
 
 fn engine(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine");
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
-    for (windows, customers, late) in [
-        (1, 10_000, 0),
-        (4, 10_000, 0),
-        (7, 10_000, 0),
-        (8, 10_000, 0),
-        (1, 1_000_000, 0),
-        (4, 1_000_000, 0),
-        (7, 1_000_000, 0),
-        (8, 1_000_000, 0),
-        (7, 10_000, 10),
-        (7, 1_000_000, 10),
-    ] {
-        let name = format!("{windows} windows/{customers} customers");
-        group.bench_function(BenchmarkId::new(name, format!("{late}% late")), |bencher| {
-            let mut orders = Orders::new(customers, WARM, late);
-            let mut engine = Engine::new(Arc::new(blueprint::spec(&settings(windows))));
-            apply(&mut engine, &mut orders, WARM);
-            bencher.iter_custom(|iters| apply(&mut engine, &mut orders, iters));
+    let mut bench = |windows: usize, dimensions: usize, customers: u64, late: u64| {
+        let name = format!("{windows} windows, {dimensions} dimensions");
+        // Only what is not filtered out is made.
+        let mut warm = None;
+        group.bench_function(BenchmarkId::new(name, format!("{customers} customers, {late}% late")), |bencher| {
+            let spec = || Arc::new(blueprint::spec(&settings(windows, dimensions)));
+            let warm = warm.get_or_insert_with(|| Warm::new(spec(), customers, late));
+            bencher.iter_custom(|count| warm.apply(count));
         });
+    };
+    for customers in [10_000, 1_000_000] {
+        for windows in [1, 4, 7, 8, 16] {
+            bench(windows, 0, customers, 0);
+        }
+        for dimensions in [1, 3] {
+            bench(7, dimensions, customers, 0);
+        }
+        bench(7, 0, customers, 10);
     }
+    bench(7, 0, 10_000_000, 0);
     group.finish();
 }
 
@@ -152,7 +196,7 @@ fn silence(c: &mut Criterion) {
             silence,
             filter: Filter::default(),
         };
-        let mut settings = settings(7);
+        let mut settings = settings(7, 0);
         settings.inactivity = rules[..count].iter().map(rule).collect();
         settings.alerts.backfill = true;
         settings.alerts.holdout = 0.1;
@@ -163,25 +207,30 @@ fn silence(c: &mut Criterion) {
     for customers in [10_000, 1_000_000] {
         for count in 0..=rules.len() {
             let name = BenchmarkId::new(format!("{count} rules"), format!("{customers} customers"));
+            let mut warm = None;
             group.bench_function(name, |bencher| {
-                let mut orders = Orders::new(customers, WARM, 0);
-                let mut engine = Engine::new(spec(count));
-                apply(&mut engine, &mut orders, WARM);
-                engine.release(&Allowance::ALL);
+                let warm = warm.get_or_insert_with(|| {
+                    let mut warm = Warm::new(spec(count), customers, 0);
+                    warm.engine.release(&Allowance::ALL);
+                    warm
+                });
                 bencher.iter_custom(|iters| {
-                    let took = apply(&mut engine, &mut orders, iters);
+                    let took = warm.apply(iters);
                     let begun = cpu_time();
-                    black_box(engine.release(&Allowance::ALL));
+                    black_box(warm.engine.release(&Allowance::ALL));
                     took + cpu_time() - begun
                 });
             });
         }
     }
     // A million customers who ordered once, one after the other, and then no more: time alone passes over them.
+    let mut silent = None;
     group.bench_function("decide and release one alert", |bencher| {
-        let mut orders = Orders::new(1_000_000, 1_000_000, 0);
-        let mut silent = Engine::new(spec(1));
-        apply(&mut silent, &mut orders, 1_000_000);
+        let silent = silent.get_or_insert_with(|| {
+            let mut engine = Engine::new(spec(1));
+            apply(&mut engine, &mut Orders::new(1_000_000, 1_000_000, 0), 1_000_000);
+            engine
+        });
         let at = silent.clock().watermark().expect("orders");
         bencher.iter_custom(|iters| {
             let (mut took, mut alerts) = (Duration::ZERO, 0);
@@ -197,6 +246,81 @@ fn silence(c: &mut Criterion) {
             took.mul_f64(iters as f64 / alerts as f64)
         });
     });
+    group.finish();
+}
+
+/// What a question of Prometheus costs, HTTP aside.
+fn scrape(c: &mut Criterion) {
+    let settings = settings(7, 1);
+    let spec = Arc::new(blueprint::spec(&settings));
+    let mut made = None;
+    c.bench_function("scrape/12 partitions, 50 values", |bencher| {
+        let worker = made.get_or_insert_with(|| {
+            let decoders = vec![Decoder::new(Format::Native, vec!["dimension0".to_owned()])];
+            let mut worker = Worker::new(Arc::new(Blueprint { spec: Arc::clone(&spec), decoders }));
+            for partition in 0..12 {
+                worker.begin(Partition(partition), in_segments(&spec, 100_000), vec![0]);
+            }
+            worker
+        });
+        let (source, background) = (SourceStatus::default(), Background::default());
+        bencher.iter(|| {
+            let mut overview = Overview { status: worker.status(), snapshot: None };
+            overview.snapshot = overview.now().map(|now| worker.snapshot(now, Periods::OpenAndPrevious));
+            let (topics, now) = (&["orders".to_owned()][..], Instant::now());
+            let (overview, source, background) = (&overview, &source, &background);
+            metrics::encode(&Scrape { spec: &spec, topics, overview, source, background, now }).expect("metrics")
+        });
+    });
+}
+
+/// An engine with 50 values of its dimension.
+fn in_segments(spec: &Arc<Spec>, count: usize) -> Engine {
+    let mut engine = Engine::new(Arc::clone(spec));
+    let currency = Currency::from_code("EUR").expect("a currency");
+    for order in Orders::new(20_000, count as u64, 0).take(count) {
+        let (texts, value) = (Texts::new(order), format!("value{}", order.customer % 50));
+        let mut event = texts.event(currency, 0);
+        if let Kind::Order { attributes, .. } = &mut event.kind {
+            attributes.set(0, Cow::Borrowed(&value));
+        }
+        assert_eq!(engine.apply(0, &event), Outcome::Applied);
+    }
+    engine
+}
+
+/// The first hundred customers at risk by what they brought; a worker looks at 65,536 slots before others have a turn.
+fn at_risk(c: &mut Criterion) {
+    const SLICE: usize = 1 << 16;
+    let mut warm = None;
+    let mut group = c.benchmark_group("at risk");
+    for what in ["all of 10000000 customers", "the longest slice"] {
+        group.bench_function(what, |bencher| {
+            let Warm { engine, .. } =
+                warm.get_or_insert_with(|| Warm::new(Arc::new(blueprint::spec(&settings(7, 0))), 10_000_000, 0));
+            let at = engine.clock().watermark().expect("orders");
+            let order = at_risk::Order::Value(Currency::from_code("EUR").expect("a currency"));
+            bencher.iter_custom(|iters| {
+                let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
+                for _ in 0..iters {
+                    let (mut found, mut from) = (AtRisk::default(), Some(0));
+                    let mut longest_of_this = Duration::ZERO;
+                    while let Some(slot) = from {
+                        let begun = cpu_time();
+                        let question = AtRiskQuestion { at, order, limit: 100, least: found.least(100) };
+                        let (more, next) = engine.at_risk(&question, slot, SLICE);
+                        found.add(more, 100);
+                        longest_of_this = longest_of_this.max(cpu_time() - begun);
+                        all += cpu_time() - begun;
+                        from = next;
+                    }
+                    assert!(found.total > 1_000_000, "{}", found.total);
+                    longest += longest_of_this;
+                }
+                if what == "the longest slice" { longest } else { all }
+            });
+        });
+    }
     group.finish();
 }
 
@@ -261,23 +385,29 @@ fn decode(c: &mut Criterion) {
 fn worker(c: &mut Criterion) {
     let mut group = c.benchmark_group("worker");
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
-    let settings = settings(7);
+    let settings = settings(7, 0);
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
     let blueprint = Arc::new(Blueprint { spec: Arc::new(blueprint::spec(&settings)), decoders });
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
+    let mut warm = None;
     group.bench_function("7 windows/500000 customers", |bencher| {
-        let mut orders = Orders::new(500_000, WARM, 0);
-        let mut worker = Worker::new(Arc::clone(&blueprint));
-        worker.start(at.partition);
+        let is_new = warm.is_none();
+        let (worker, orders) = warm.get_or_insert_with(|| {
+            let mut worker = Worker::new(Arc::clone(&blueprint));
+            worker.start(at.partition);
+            (worker, Orders::new(500_000, WARM, 0))
+        });
         let mut rejected = Vec::new();
         let mut apply = |count| {
-            let prepare = |size| Messages::take(&mut orders, size);
+            let prepare = |size| Messages::take(orders, size);
             in_chunks(count, prepare, |batch| {
                 worker.apply(at, &batch, Time::MAX, &mut rejected);
                 assert!(rejected.is_empty());
             })
         };
-        apply(WARM);
+        if is_new {
+            apply(WARM);
+        }
         bencher.iter_custom(apply);
     });
     group.finish();
@@ -289,6 +419,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1_500));
-    targets = decode, engine, silence, worker
+    targets = decode, engine, silence, scrape, at_risk, worker
 }
 criterion_main!(benches);

@@ -139,6 +139,8 @@ pub struct Dispatcher<C: GroupClient> {
     outbox: Outbox,
     /// Who we were when a cut began.
     tokens: BTreeMap<CutId, GroupToken>,
+    /// The cut that a worker was asked for, until it has begun or is taken back.
+    asked: BTreeMap<Partition, CutId>,
     /// The cut that is not to be committed any more.
     aborted: Option<CutId>,
     /// In which partition and place of it each letter of the transaction under way is.
@@ -208,6 +210,7 @@ impl<C: GroupClient> Dispatcher<C> {
             ids: BTreeMap::new(),
             outbox: Outbox::default(),
             tokens: BTreeMap::new(),
+            asked: BTreeMap::new(),
             aborted: None,
             letters: Vec::new(),
             releases: Vec::new(),
@@ -290,7 +293,12 @@ impl<C: GroupClient> Dispatcher<C> {
                 // Every commit waits for its answer.
                 Polled::Uncommitted => {}
                 Polled::Trouble(text) => self.trouble(text),
-                Polled::OutOfRange(at, text) => self.out_of_range(at, &text)?,
+                Polled::OutOfRange(at, text) => {
+                    self.cannot_read(at, &text, |partition, life| protocol::Event::OutOfRange { partition, life })?;
+                }
+                Polled::Damaged(at, text) => {
+                    self.cannot_read(at, &text, |partition, life| protocol::Event::LogDamaged { partition, life })?;
+                }
                 Polled::Fatal(error) => return Err(error),
             }
         }
@@ -358,11 +366,17 @@ impl<C: GroupClient> Dispatcher<C> {
         self.pool.end(at, offset).map_err(gone)
     }
 
-    /// The log does not hold what is to be read next: the partition stops, with every topic of it.
-    fn out_of_range(&mut self, at: TopicPartition, text: &str) -> Result<(), SourceError> {
+    /// The log does not hold what is to be read next, or it cannot be made out: the partition stops, with every topic of
+    /// it.
+    fn cannot_read(
+        &mut self,
+        at: TopicPartition,
+        text: &str,
+        event: fn(Partition, Life) -> protocol::Event,
+    ) -> Result<(), SourceError> {
         warn!("{text}");
         let Some(&life) = self.running.get(&at.partition) else { return Ok(()) };
-        self.step(protocol::Event::OutOfRange { partition: at.partition, life })?;
+        self.step(event(at.partition, life))?;
         // Nothing more of it is to be fetched, nor to be thrown away.
         let read: Vec<_> = self.read.iter().filter(|read| read.partition == at.partition).copied().collect();
         self.client.pause(&read)
@@ -404,7 +418,9 @@ impl<C: GroupClient> Dispatcher<C> {
             match report {
                 // What a dropped engine did before it was gone will be done again.
                 Report::Applied(applied) if self.forgetting.contains_key(&applied.at.partition) => {}
-                Report::Cut(partition, ..) if self.forgetting.contains_key(&partition) => {}
+                Report::Begun(partition, ..) | Report::Cut(partition, ..)
+                    if self.forgetting.contains_key(&partition) => {}
+                Report::Begun(partition, cut, alerts) => self.cut_begun(partition, CutId(cut), &alerts),
                 Report::Applied(applied) => self.applied(&applied)?,
                 Report::Cut(partition, cut, taken) => self.cut_taken(partition, CutId(cut), taken)?,
                 Report::Forgotten(partition) => self.forgotten(partition),

@@ -256,7 +256,9 @@ impl Replay {
                     }
                     Polled::Uncommitted => {}
                     Polled::Trouble(text) => tracing::warn!("{text}"),
-                    Polled::OutOfRange(_, text) => return Err(SourceError::Unavailable(text)),
+                    Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => {
+                        return Err(SourceError::Unavailable(text));
+                    }
                     Polled::Fatal(error) => return Err(error),
                 }
                 heard = Instant::now();

@@ -330,7 +330,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
                 }
             }
             // The next session begins with what the topic still holds.
-            Polled::OutOfRange(_, text) => return Err(SourceError::Unavailable(text)),
+            Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => return Err(SourceError::Unavailable(text)),
             Polled::Fatal(error) => return Err(error),
         }
         Ok(())

@@ -13,8 +13,8 @@
 //! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a cut
 //!    ([`Command::Cut`]); the transaction of the cut uses that capture. Whoever lost a partition in between is refused
 //!    by the group, for its generation has passed.
-//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the moment of the copy. The poll
-//!    thread knows what it handed out, which may not be applied yet.
+//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the instant that its state shows, which
+//!    is when the worker begins it. The poll thread knows what it handed out, which may not be applied yet.
 //! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its cut. What it names exists.
 //! 6. **One transaction per cut, one cut at a time**: the outbox up to the cut, and the offsets, or neither.
 //! 7. **What is given up is never committed later.** A partition that leaves a cut before its transaction is taken out
@@ -231,7 +231,12 @@ impl State {
                 self.loaded(partition, life, &manifest, &next, &mut out);
             }
             Event::LoadFailed { partition, life, failure } => self.load_failed(partition, life, failure, &mut out),
-            Event::OutOfRange { partition, life } => self.out_of_range(partition, life, &mut out),
+            Event::OutOfRange { partition, life } => {
+                self.cannot_be_read(partition, life, Reason::OffsetOutOfRange, &mut out);
+            }
+            Event::LogDamaged { partition, life } => {
+                self.cannot_be_read(partition, life, Reason::LogDamaged, &mut out);
+            }
             Event::NotAMember(cut) => self.not_a_member(cut, &mut out),
             Event::Uploaded { cut, partition, upload } => self.uploaded(cut, partition, upload),
             Event::Unchanged { cut, partition } => self.unchanged(cut, partition, &mut out),
@@ -344,12 +349,12 @@ impl State {
         }
     }
 
-    fn out_of_range(&mut self, partition: Partition, life: Life, out: &mut Vec<Command>) {
+    fn cannot_be_read(&mut self, partition: Partition, life: Life, why: Reason, out: &mut Vec<Command>) {
         let running = |tenure: &&Tenure| tenure.life == life && matches!(tenure.phase, Phase::Running(_));
         if self.owned.get(&partition).filter(running).is_some() {
             out.push(Command::Stop(vec![partition]));
             self.abandon(partition, out);
-            self.fail(partition, Reason::OffsetOutOfRange, out);
+            self.fail(partition, why, out);
         }
     }
 

@@ -37,6 +37,9 @@ pub struct Simulate {
     /// When the shop opens, RFC 3339 [default: so that it ends now].
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     start: Option<Time>,
+    /// Win nobody after the first two weeks, and let whoever leaves come back: customers stay as many as in the beginning.
+    #[arg(long, conflicts_with = "slump")]
+    steady: bool,
     /// The share of customers who leave at once and without a word, so that churn rises; from 0 to 1.
     #[arg(long, value_name = "SHARE")]
     slump: Option<f64>,
@@ -78,7 +81,16 @@ impl Simulate {
         let stop = stop_signal(&runtime);
         let start = self.start.unwrap_or_else(|| wall_clock().plus(-i64::from(self.days) * DAY));
         let end = start.plus(i64::from(self.days) * DAY);
-        let shop = Shop::new(ShopSettings {
+        let shop = Shop::new(self.settings(start, end));
+        let publisher = Publisher::new(&self.brokers, &self.orders, &self.sessions, self.options.iter().cloned())?;
+        let sent = self.publish(shop, end, &publisher, &stop)?;
+        publisher.flush().with_context(|| format!("{sent} message(s) were queued"))?;
+        info!(messages = sent, shop_time = %end, "the simulation is over");
+        Ok(())
+    }
+
+    fn settings(&self, start: Time, end: Time) -> ShopSettings {
+        let settings = ShopSettings {
             seed: self.seed,
             start,
             initial_customers: self.customers,
@@ -86,12 +98,8 @@ impl Simulate {
             customers_per_day: self.customers as f64 / 40.0,
             crises: self.crises(end),
             ..ShopSettings::default()
-        });
-        let publisher = Publisher::new(&self.brokers, &self.orders, &self.sessions, self.options.iter().cloned())?;
-        let sent = self.publish(shop, end, &publisher, &stop)?;
-        publisher.flush().with_context(|| format!("{sent} message(s) were queued"))?;
-        info!(messages = sent, shop_time = %end, "the simulation is over");
-        Ok(())
+        };
+        if self.steady { settings.steady() } else { settings }
     }
 
     fn crises(&self, end: Time) -> Vec<Crisis> {

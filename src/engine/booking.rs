@@ -361,6 +361,10 @@ impl Engine {
     }
 
     fn sweep(&mut self) {
+        // What a cut that is being made has to hold may not go before.
+        if self.customers.is_copying() {
+            return;
+        }
         let floor = self.clock.floor(Class::Orders);
         let floors = (self.inactivity.retention(Class::Orders, floor), self.session_floor());
         let customers = &self.customers;

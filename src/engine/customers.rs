@@ -3,6 +3,8 @@
 //! An index of slots costs 5 to 10 bytes a customer, and growing it moves no record; a hash map of fat values would
 //! copy every record while it doubles, and keep an eighth to a half of itself empty.
 
+mod copying;
+
 use std::borrow::Cow;
 
 use hashbrown::HashTable;
@@ -10,7 +12,7 @@ use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::record::{KeyTag, Known, Record};
-use super::state::rows::Rows;
+use copying::Copying;
 
 /// Where a customer's record is; stays the same until the customer is erased, in files too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +107,7 @@ pub struct Customers {
     free: Vec<u32>,
     arena: Arena,
     changed: Changed,
+    copying: Option<Box<Copying>>,
 }
 
 /// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag spares
@@ -123,13 +126,6 @@ impl Changed {
         }
         self.slots += usize::from(self.words[word] & bit == 0);
         self.words[word] |= bit;
-    }
-
-    /// Takes the bits of the slots from `first` on, a multiple of 64.
-    fn take_word(&mut self, first: usize) -> u64 {
-        let word = self.words.get_mut(first / 64).map_or(0, std::mem::take);
-        self.slots -= word.count_ones() as usize;
-        word
     }
 }
 
@@ -168,6 +164,7 @@ impl Customers {
         let record = Record::new(bytes, key.tag);
         let slot = match self.free.pop() {
             Some(slot) => {
+                self.copy_early(Slot(slot), None);
                 *record_mut(&mut self.slab, slot) = record;
                 slot
             }
@@ -190,7 +187,8 @@ impl Customers {
         ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
     }
 
-    /// Removes a customer: record and id are gone from memory, the slot will serve another.
+    /// Removes a customer: record and id are gone from memory, the slot will serve another. Whoever copies has to have
+    /// copied it before.
     pub fn remove(&mut self, key: &Key<'_>) -> Option<Slot> {
         let (slab, arena) = (&self.slab, &self.arena);
         let entry = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)).ok()?;
@@ -226,6 +224,7 @@ impl Customers {
     /// The record of a customer, to change.
     #[inline]
     pub fn record_mut(&mut self, slot: Slot) -> &mut Record {
+        debug_assert!(!self.is_left(slot), "changed before it was copied");
         let record = record_mut(&mut self.slab, slot.0);
         if !record.is_changed() {
             record.set_changed();
@@ -255,26 +254,6 @@ impl Customers {
     #[must_use]
     pub fn changed(&self) -> usize {
         self.changed.slots
-    }
-
-    /// Copies out the changed slots and all customers of the buckets (ascending), in the order of the slots; they count
-    /// as written from here on.
-    pub fn take_changed(&mut self, buckets: &[u32], rows: &mut Rows) {
-        let mut buckets = buckets.iter().peekable();
-        for (number, chunk) in self.slab.iter_mut().enumerate() {
-            let in_full = buckets.next_if(|&&bucket| bucket as usize == number).is_some();
-            for first in (0..chunk.len()).step_by(64) {
-                let changed = self.changed.take_word(number * CHUNK + first);
-                let wanted = if in_full { u64::MAX } else { changed };
-                for i in bits(wanted) {
-                    let Some(record) = chunk.get_mut(first + i) else { break };
-                    record.set_unchanged();
-                    if record.tag != KeyTag::FREE || changed >> i & 1 == 1 {
-                        rows.push((number * CHUNK + first + i) as u32, record, &self.arena);
-                    }
-                }
-            }
-        }
     }
 
     /// Notes that a slot is not written after all.
@@ -311,7 +290,7 @@ impl Customers {
     /// Builds the index over the placed records, and finds the free slots. `false`: two records have one id.
     #[must_use]
     pub fn index_all(&mut self) -> bool {
-        let Customers { index, slab, free, arena, changed: _ } = self;
+        let Customers { index, slab, free, arena, changed: _, copying: _ } = self;
         let occupied = slab.iter().flatten().filter(|record| record.tag != KeyTag::FREE).count();
         let hasher = |&slot: &u32| hash_of(slab, arena, slot);
         *index = HashTable::with_capacity(occupied);
@@ -353,6 +332,7 @@ impl Customers {
             + self.free.capacity() * size_of::<u32>()
             + self.arena.text.capacity()
             + self.changed.words.capacity() * size_of::<u64>()
+            + self.copying.as_ref().map_or(0, |copying| copying.bytes())
     }
 }
 
@@ -384,15 +364,6 @@ fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
     } else {
         hash_inline(&record.key, record.tag)
     }
-}
-
-/// The places of the bits that are set, ascending.
-fn bits(mut word: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let place = word.trailing_zeros();
-        word &= word.wrapping_sub(1);
-        (place < u64::BITS).then_some(place as usize)
-    })
 }
 
 /// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).

@@ -6,6 +6,7 @@
 //! [`wheel`] says whose record to look at when, [`table`] holds what is under way of the few who were due lately.
 
 pub mod decide;
+mod packed;
 pub mod release;
 pub mod table;
 pub mod wheel;

@@ -198,6 +198,7 @@ impl Engine {
         }
         self.fold_history();
         let slot = self.customers.find_or_insert(&key);
+        self.before_change(slot);
         let session_deadline = self.session_deadline(slot);
         self.book_sight(slot, at);
         match &event.kind {
@@ -224,7 +225,11 @@ impl Engine {
     /// Forgets a customer: record and id leave memory now, the sums stay, and the identity falls silent and is lost in
     /// due time. Its fingerprints age out, so a redelivered old order brings nobody back. Returns whether it was known.
     pub fn erase(&mut self, customer: &str) -> bool {
-        match self.customers.remove(&Key::new(customer)) {
+        let key = Key::new(customer);
+        if let Some(slot) = self.customers.find(&key) {
+            self.before_change(slot);
+        }
+        match self.customers.remove(&key) {
             Some(slot) => {
                 self.written.note_change();
                 self.recent.remove(slot);

@@ -39,8 +39,8 @@ use arrays::{ArrayCut, Marks, Visitor, escape};
 use rotation::{Rotation, oldest};
 use rows::{Aside, Rows};
 
-/// What changed since the last cut, copied out at one instant.
-#[derive(Debug)]
+/// What changed since the last cut, as it was at one instant.
+#[derive(Debug, Clone)]
 pub struct Cut {
     /// The number of the cut, from 1 on: greater than that of every cut before.
     pub sequence: u64,
@@ -57,7 +57,7 @@ pub struct Cut {
 }
 
 /// Customers in a cut.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RowsCut {
     /// Those that changed, those erased, and all of the buckets in full.
     pub rows: Rows,
@@ -163,6 +163,18 @@ pub(super) struct Written {
     buckets: Rotation,
     shards: [Rotation; 2],
     marks: Marks,
+    /// The cut that is being made.
+    cutting: Option<Box<Cutting>>,
+}
+
+/// A cut that is being made: everything but the customers.
+#[derive(Debug, Clone)]
+struct Cutting {
+    cut: Cut,
+    /// Which buckets will be in it in full; `None` when no customers will.
+    full: Option<Vec<u32>>,
+    /// Of whom the side tables held something at the instant.
+    aside: Slots,
 }
 
 impl Written {
@@ -246,14 +258,21 @@ impl Engine {
     /// Copies out what changed since the last cut, and what is due; `None` when nothing changed. The cut counts as
     /// written unless [`Engine::take_back`] says otherwise.
     pub fn cut(&mut self) -> Option<Cut> {
-        if !self.written.changed {
-            return None;
+        if self.begin_cut() { self.end_cut() } else { None }
+    }
+
+    /// Begins a cut, which will hold the state as it is now. Everything but the customers is copied at once; these are by
+    /// [`Engine::go_on_with_cut`], between events. `false` when nothing changed since the last cut, and while another one
+    /// is being made.
+    pub fn begin_cut(&mut self) -> bool {
+        if !self.written.changed || self.written.cutting.is_some() {
+            return false;
         }
         self.written.changed = false;
         self.written.sequence += 1;
         let sequence = self.written.sequence;
         let scalars = self.scalars();
-        let rows = self.cut_rows();
+        let full = self.begin_rows();
         let kept = Kept::everything(&self.spec);
         let mut marks = std::mem::take(&mut self.written.marks);
         let mut saver = marks.saver(sequence);
@@ -268,7 +287,46 @@ impl Engine {
             seen: needs(orders).min(needs(sessions)),
         };
         self.written.marks = marks;
-        Some(Cut { sequence, scalars, rows, arrays, seen, needs })
+        let aside = if full.is_some() { self.slots_aside() } else { Slots(Vec::new()) };
+        let cut = Cut { sequence, scalars, rows: None, arrays, seen, needs };
+        self.written.cutting = Some(Box::new(Cutting { cut, full, aside }));
+        true
+    }
+
+    /// Copies about so many customers more. Whether all are copied that belong to the cut.
+    pub fn go_on_with_cut(&mut self, most: usize) -> bool {
+        let Some(cutting) = self.written.cutting.take() else { return true };
+        // The side tables are asked while the customers are marked.
+        let mut customers = std::mem::take(&mut self.customers);
+        let is_done = customers.copy_more(most, |slot| cutting.aside.contains(slot), |slot| self.aside_of(Slot(slot)));
+        self.customers = customers;
+        self.written.cutting = Some(cutting);
+        is_done
+    }
+
+    /// Copies what is left, and ends the cut; `None` when none was begun.
+    pub fn end_cut(&mut self) -> Option<Cut> {
+        self.go_on_with_cut(usize::MAX);
+        let Cutting { mut cut, full, aside: _ } = *self.written.cutting.take()?;
+        let rows = self.customers.end_copy();
+        cut.rows = rows.zip(full).map(|(rows, full)| RowsCut { rows, full });
+        Some(cut)
+    }
+
+    /// To be called before anything is changed of a customer: where a cut is being made that does not hold it yet, it is
+    /// copied first.
+    #[inline]
+    pub(super) fn before_change(&mut self, slot: Slot) {
+        if self.customers.is_left(slot) {
+            self.copy_early(slot);
+        }
+    }
+
+    #[cold]
+    fn copy_early(&mut self, slot: Slot) {
+        let is_aside = self.written.cutting.as_ref().is_some_and(|cutting| cutting.aside.contains(slot.0));
+        let aside = is_aside.then(|| self.aside_of(slot));
+        self.customers.copy_early(slot, aside.as_ref());
     }
 
     /// Notes that a cut, the last one, was not written after all: the next one holds its content too.
@@ -276,7 +334,7 @@ impl Engine {
         let Cut { sequence, scalars: _, rows, arrays, seen, needs: _ } = cut;
         let written = &mut self.written;
         written.changed = true;
-        for &slot in rows.iter().flat_map(|rows| rows.rows.slots()) {
+        for slot in rows.iter().flat_map(|rows| rows.rows.slots()) {
             self.customers.take_back(slot);
         }
         written.buckets.take_back(*sequence);
@@ -338,7 +396,8 @@ impl Engine {
         }
     }
 
-    fn cut_rows(&mut self) -> Option<RowsCut> {
+    /// Which buckets will be in the cut in full; `None` when no customer changed.
+    fn begin_rows(&mut self) -> Option<Vec<u32>> {
         let (customers, written) = (&mut self.customers, &mut self.written);
         let changed = customers.changed();
         if changed == 0 {
@@ -350,11 +409,8 @@ impl Engine {
         let full: Vec<_> = due.into_iter().chain(known..buckets).filter_map(|b| u32::try_from(b).ok()).collect();
         written.buckets.resize(buckets, written.sequence);
         full.iter().for_each(|&bucket| written.buckets.note(bucket as usize, written.sequence));
-        let mut rows = Rows::with_capacity(changed + (full.len() * CHUNK).min(customers.slots()));
-        customers.take_changed(&full, &mut rows);
-        let aside = self.slots_aside();
-        rows.add_aside(|slot| aside.contains(slot), |slot| self.aside_of(Slot(slot)));
-        Some(RowsCut { rows, full })
+        customers.begin_copy(&full);
+        Some(full)
     }
 
     fn cut_seen(&mut self) -> Option<SeenCut> {
@@ -426,7 +482,7 @@ impl Engine {
             journal: self.journal.of(slot).to_vec(),
             extras: self.extras.of(slot),
             further: self.net_revenue.further(slot).to_vec(),
-            silences: self.inactivity.table().get(slot).cloned().unwrap_or_default(),
+            silences: self.inactivity.table().get(slot),
         }
     }
 
@@ -442,7 +498,7 @@ impl Engine {
 }
 
 /// A set of slots.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slots(Vec<u64>);
 
 impl Slots {

@@ -103,6 +103,15 @@ impl Default for ShopSettings {
     }
 }
 
+impl ShopSettings {
+    /// The same shop with its first customers alone, every one of whom orders and comes back after leaving: as many
+    /// customers for ever.
+    #[must_use]
+    pub fn steady(self) -> ShopSettings {
+        ShopSettings { customers_per_day: 0.0, window_shoppers: 0.0, win_backs: 1.0, erasures: 0.0, ..self }
+    }
+}
+
 impl Default for Buying {
     /// Once in 24 days at the average rate; one in five leaves after an order, at first more, of the loyal fewer.
     fn default() -> Buying {

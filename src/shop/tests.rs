@@ -339,3 +339,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_steady_shop_keeps_its_customers() {
+    let settings = ShopSettings { initial_customers: 300, ..settings(11) }.steady();
+    let start = settings.start;
+    let events = read(for_days(settings, 1_600));
+    let within = |from: i64, to: i64| {
+        let orders = events.iter().filter(|event| event.is("order"));
+        let of = orders.filter(|event| (start.plus(from * DAY)..start.plus(to * DAY)).contains(&event.time));
+        of.map(|event| event.text("customer_id").to_owned()).collect::<BTreeSet<_>>()
+    };
+    let all: BTreeSet<_> = events.iter().map(|event| event.message.key.clone()).collect();
+    assert_eq!(all.len(), 300);
+    // Whoever is away comes back within 400 days; a gap of two years between two orders ends a customer's stay too.
+    assert!(within(1_000, 1_600).len() > 295, "{}", within(1_000, 1_600).len());
+    let (early, late) = (within(400, 700).len(), within(1_300, 1_600).len());
+    assert!(early.abs_diff(late) < 60, "{early} and {late}");
+    // benches/soak reckons with that.
+    let later = events.iter().filter(|event| event.message.emitted_at >= start.plus(800 * DAY)).count();
+    let a_day = share(later, 300 * 800);
+    assert!((0.06..0.09).contains(&a_day), "{a_day} messages a customer and day");
+}

@@ -218,6 +218,11 @@ impl MemoryBroker {
         self.tell(id, Polled::Trouble(text.to_owned()));
     }
 
+    /// Lets the next poll of a member bring [`Polled::Damaged`].
+    pub fn damage(&self, id: MemberId, at: TopicPartition, text: &str) {
+        self.tell(id, Polled::Damaged(at, text.to_owned()));
+    }
+
     /// Lets the next poll of a member bring [`Polled::Fatal`].
     pub fn fatal(&self, id: MemberId, error: SourceError) {
         self.tell(id, Polled::Fatal(error));

@@ -1,5 +1,6 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
+mod cuts;
 pub mod pool;
 #[cfg(test)]
 mod tests;
@@ -196,7 +197,11 @@ struct Tenure {
 #[derive(Debug, Clone)]
 struct Open {
     cut: u64,
-    taken: Arc<Cut>,
+    /// What it holds, once all is copied.
+    taken: Option<Arc<Cut>>,
+    /// How far was read when it began.
+    next: Vec<i64>,
+    last: Vec<Option<LastRecord>>,
     /// What came of the rules by then.
     inactivity: Vec<RuleParts>,
 }
@@ -213,7 +218,7 @@ impl Tenure {
     }
 }
 
-/// The state of a partition at one instant, and how far it has read by then.
+/// The state of a partition at one instant, and how far it had read by then.
 #[derive(Debug, Clone)]
 pub struct Taken {
     /// What changed since the last cut.
@@ -222,8 +227,6 @@ pub struct Taken {
     pub next: Vec<i64>,
     /// The last applied record of each, if one was applied since the engine was taken over.
     pub last: Vec<Option<LastRecord>>,
-    /// What may be told with it, in its order.
-    pub alerts: Vec<Alert>,
 }
 
 impl Worker {
@@ -248,18 +251,42 @@ impl Worker {
         self.tenures.insert(partition, Tenure { inactivity, ..Tenure::at(next) });
     }
 
-    /// Copies out what changed since the last cut, which is open until [`Worker::settle`] or [`Worker::take_back`];
-    /// `None` when nothing was read since. Alerts leave with it as far as they may.
-    pub fn cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<Taken> {
+    /// Begins a cut, which will hold what changed since the last one up to now, and which is open until
+    /// [`Worker::settle`] or [`Worker::take_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since. Alerts
+    /// leave with it as far as they may: they are returned in their order.
+    pub fn begin_cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
         let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
         if std::mem::take(&mut tenure.has_moved) {
             // Also records that change nothing move the offsets, which belong to the state.
             engine.note_progress();
         }
         let alerts = engine.release(allowance);
-        let taken = Arc::new(engine.cut()?);
-        tenure.open = Some(Open { cut, taken: Arc::clone(&taken), inactivity: engine.inactivity() });
-        Some(Taken { cut: taken, next: tenure.next.clone(), last: tenure.last.clone(), alerts })
+        if !engine.begin_cut() {
+            return None;
+        }
+        let (next, last) = (tenure.next.clone(), tenure.last.clone());
+        tenure.open = Some(Open { cut, taken: None, next, last, inactivity: engine.inactivity() });
+        Some(alerts)
+    }
+
+    /// Copies about so many customers more of the cut that is being made; the cut, once all is copied.
+    pub fn go_on(&mut self, partition: Partition, most: usize) -> Option<Taken> {
+        let parked = self.parked.get_mut(&partition).map(|(engine, tenure)| (engine, tenure));
+        let working = self.engines.get_mut(&partition).zip(self.tenures.get_mut(&partition));
+        let (engine, tenure) = working.or(parked)?;
+        let open = tenure.open.as_mut().filter(|open| open.taken.is_none())?;
+        if !engine.go_on_with_cut(most) {
+            return None;
+        }
+        let cut = Arc::new(engine.end_cut()?);
+        open.taken = Some(Arc::clone(&cut));
+        Some(Taken { cut, next: open.next.clone(), last: open.last.clone() })
+    }
+
+    /// A cut made at once, and the alerts that leave with it.
+    pub fn cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<(Taken, Vec<Alert>)> {
+        let alerts = self.begin_cut(partition, cut, allowance)?;
+        Some((self.go_on(partition, usize::MAX)?, alerts))
     }
 
     /// The cut is committed.
@@ -272,8 +299,12 @@ impl Worker {
 
     /// The cut will never be committed: what it holds counts as changed again.
     pub fn take_back(&mut self, partition: Partition, cut: u64) {
-        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take_if(|open| open.cut == cut));
-        let Some(Open { taken, .. }) = taken else { return };
+        if self.tenure_mut(partition).and_then(|tenure| tenure.open.as_ref()).is_none_or(|open| open.cut != cut) {
+            return;
+        }
+        self.go_on(partition, usize::MAX);
+        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take());
+        let Some(Open { taken: Some(taken), .. }) = taken else { return };
         let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
         if let Some(engine) = self.engines.get_mut(&partition).or(parked) {
             engine.take_back(&taken);

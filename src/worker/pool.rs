@@ -2,17 +2,18 @@
 //! between them. A scrape asks all workers the same question and adds the answers up.
 
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::cuts::Cuts;
 use super::waiting::{Brought, Stalled, Waiting};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
-use crate::engine::inactivity::release::Allowance;
+use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
@@ -103,7 +104,9 @@ pub struct Applied<B> {
 pub enum Report<B> {
     /// Records are applied, or an end is reached.
     Applied(Applied<B>),
-    /// A cut is taken; everything reported before belongs to it. `None`: nothing was read since the last one.
+    /// A cut has begun: everything reported before belongs to it, and these alerts; nothing that is reported later does.
+    Begun(Partition, u64, Vec<Alert>),
+    /// A cut is made. `None`: nothing was read since the last one, and none has begun.
     Cut(Partition, u64, Option<Taken>),
     /// The engine of a partition is dropped: what was reported of it before means nothing any more.
     Forgotten(Partition),
@@ -177,7 +180,8 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Forget(partition)).map_err(|_| Stopped)
     }
 
-    /// Takes a cut of a partition behind everything queued; [`Report::Cut`] brings it, with the alerts that may leave.
+    /// Asks for a cut of a partition, which begins behind everything queued and behind the cuts asked for before:
+    /// [`Report::Begun`] brings the alerts that may leave, [`Report::Cut`] the cut. What is queued later is done in between.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -193,7 +197,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Settle(partition, cut)).map_err(|_| Stopped)
     }
 
-    /// A cut will never be committed.
+    /// A cut will never be committed; one that has not begun never will begin, and nothing is reported of it.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -280,19 +284,28 @@ fn ask<B, T>(
 }
 
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
-    let mut bench = Bench { worker, waiting: Waiting::new(stalled), reports };
+    let mut bench = Bench { worker, waiting: Waiting::new(stalled), cuts: Cuts::default(), reports };
     loop {
-        let next = if bench.waiting.is_empty() {
+        if !bench.waiting.is_empty() {
+            bench.try_again();
+        }
+        let next = if !bench.cuts.is_empty() {
+            work.try_recv().map_err(|error| match error {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            })
+        } else if bench.waiting.is_empty() {
             work.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
-            bench.try_again();
             work.recv_timeout(TRY_AGAIN_AFTER)
         };
         match next {
-            Ok(Work::Quit) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Work::Quit) => return bench.finish(None),
+            Err(RecvTimeoutError::Disconnected) => return,
             Ok(work) => bench.take(work),
             Err(RecvTimeoutError::Timeout) => {}
         }
+        bench.go_on();
     }
 }
 
@@ -300,11 +313,20 @@ fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc:
 struct Bench<'r, B> {
     worker: Worker,
     waiting: Waiting<B>,
+    cuts: Cuts,
     reports: &'r mpsc::Sender<Report<B>>,
 }
 
 impl<B: RecordBatch> Bench<'_, B> {
     fn take(&mut self, work: Work<B>) {
+        // What is to come behind a cut waits for it; batches need not.
+        match &work {
+            Work::Begin { partition, .. } | Work::Unpark(partition, _) | Work::Park(partition) => {
+                self.finish(Some(*partition));
+            }
+            Work::Barrier(_) => self.finish(None),
+            _ => {}
+        }
         let worker = &mut self.worker;
         // Whoever asked may be gone when the answer is ready, which is no reason to stop.
         match work {
@@ -319,15 +341,18 @@ impl<B: RecordBatch> Bench<'_, B> {
             }
             Work::Forget(partition) => {
                 self.waiting.forget(partition);
+                self.cuts.forget(partition);
                 worker.forget(partition);
                 _ = self.reports.send(Report::Forgotten(partition));
             }
-            Work::Cut(partition, cut, allowance) => {
-                let taken = worker.cut(partition, cut, &allowance);
-                _ = self.reports.send(Report::Cut(partition, cut, taken));
-            }
+            Work::Cut(partition, cut, allowance) => self.cuts.want(partition, cut, allowance),
             Work::Settle(partition, cut) => worker.settle(partition, cut),
-            Work::TakeBack(partition, cut) => worker.take_back(partition, cut),
+            Work::TakeBack(partition, cut) => {
+                if !self.cuts.take_back(partition, cut) {
+                    self.cuts.give_up(partition, cut);
+                    worker.take_back(partition, cut);
+                }
+            }
             Work::Records { at, batch, latest, read } => {
                 let is_ready = worker.is_ready_for(at, &batch);
                 let admitted = self.waiting.admit(at, Brought::Records(batch, latest, read), is_ready);
@@ -347,6 +372,15 @@ impl<B: RecordBatch> Bench<'_, B> {
             Work::Ask(Question::AtRisk { question, from, reply }) => _ = reply.send(worker.at_risk(&question, from)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
+    }
+
+    /// Goes on with the cuts by a bit.
+    fn go_on(&mut self) {
+        self.cuts.go_on(&mut self.worker, |report| _ = self.reports.send(report));
+    }
+
+    fn finish(&mut self, partition: Option<Partition>) {
+        self.cuts.finish(partition, &mut self.worker, |report| _ = self.reports.send(report));
     }
 
     /// Applies what waited and is ready by now.

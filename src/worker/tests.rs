@@ -158,3 +158,124 @@ fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     assert!(pool.stalled().is_empty());
     pool.join().unwrap();
 }
+
+/// Orders of so many customers, with the offsets from `from` on.
+struct Orders {
+    from: i64,
+    payloads: Vec<Vec<u8>>,
+}
+
+impl Orders {
+    fn of(from: i64, customers: std::ops::Range<usize>) -> Orders {
+        Orders { from, payloads: customers.map(|customer| native(false, &format!("c{customer}"))).collect() }
+    }
+}
+
+impl RecordBatch for Orders {
+    fn len(&self) -> usize {
+        self.payloads.len()
+    }
+    fn get(&self, index: usize) -> Record<'_> {
+        let offset = self.from + i64::try_from(index).unwrap();
+        Record { offset, key: None, payload: Some(&self.payloads[index]) }
+    }
+    fn stamp(&self, _: usize) -> Stamp {
+        Stamp { time: None, leader_epoch: None }
+    }
+    fn headers(&self, _: usize) -> Vec<Header<'_>> {
+        Vec::new()
+    }
+}
+
+/// What a cut says of its customers.
+fn orders(taken: &Taken) -> BTreeMap<String, u32> {
+    let rows = taken.cut.rows.iter().flat_map(|rows| rows.rows.iter());
+    rows.filter_map(|row| Some((row.id?.into_owned(), row.known.orders))).collect()
+}
+
+#[test]
+fn cuts_are_made_one_behind_another_with_batches_in_between() {
+    let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
+    let (mut cuts, mut reports) = (cuts::Cuts::default(), Vec::<Report<Orders>>::new());
+    for partition in 0..3 {
+        worker.start(Partition(partition));
+        worker.apply(at(partition), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
+        cuts.want(Partition(partition), 1, Allowance::ALL);
+    }
+    // The last one is taken back before its turn.
+    let mut offset = 300;
+    while !cuts.is_empty() {
+        cuts.go_on(&mut worker, |report| reports.push(report));
+        cuts.take_back(Partition(2), 1);
+        // Backwards, so that most change before their turn.
+        let customers = 300 - (offset as usize - 300) % 300;
+        for partition in 0..3 {
+            worker.apply(at(partition), &Orders::of(offset, customers - 10..customers), Time::MAX, &mut Vec::new());
+        }
+        offset += 10;
+    }
+    let told = reports.iter().map(|report| match report {
+        Report::Begun(partition, 1, _) => (partition.0, true),
+        Report::Cut(partition, 1, Some(_)) => (partition.0, false),
+        _ => panic!("another report"),
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [(0, true), (0, false), (1, true), (1, false)]);
+    let mut taken = reports.iter().filter_map(|report| match report {
+        Report::Cut(_, _, Some(taken)) => Some(taken),
+        _ => None,
+    });
+    let (first, second) = (taken.next().unwrap(), taken.next().unwrap());
+    assert_eq!(first.next, [300], "what came later is not in it");
+    assert_eq!(orders(first), (0..300).map(|customer| (format!("c{customer}"), 1)).collect());
+    assert!(second.next[0] > 300, "it began later");
+    assert_eq!(i64::from(orders(second).values().sum::<u32>()), second.next[0], "every order once");
+    assert_eq!(second.last[0].map(|last| last.offset + 1), Some(second.next[0]));
+    // Nothing of what came meanwhile is forgotten.
+    worker.settle(Partition(0), 1);
+    let (next, _) = worker.cut(Partition(0), 2, &Allowance::ALL).unwrap();
+    assert_eq!(next.next, [offset]);
+    let again = orders(&next);
+    assert!(orders(first).iter().all(|(id, &before)| again.get(id).is_none_or(|&now| now >= before)));
+    assert_eq!(
+        again.values().filter(|&&orders| orders > 1).map(|orders| i64::from(orders - 1)).sum::<i64>(),
+        offset - 300
+    );
+}
+
+#[test]
+fn a_cut_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
+    let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
+    worker.start(Partition(0));
+    worker.apply(at(0), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
+    worker.begin_cut(Partition(0), 1, &Allowance::ALL).unwrap();
+    assert!(worker.go_on(Partition(0), 64).is_none());
+    worker.apply(at(0), &Orders::of(300, 290..310), Time::MAX, &mut Vec::new());
+    worker.take_back(Partition(0), 1);
+    assert!(worker.go_on(Partition(0), 64).is_none(), "none is being made");
+    let (taken, _) = worker.cut(Partition(0), 2, &Allowance::ALL).unwrap();
+    assert_eq!((taken.next[0], orders(&taken).len(), orders(&taken).values().sum::<u32>()), (320, 310, 320));
+}
+
+/// With a queue in between: what is to come behind a cut comes behind it.
+#[test]
+fn a_partition_that_is_parked_has_made_its_cuts() {
+    let blueprint = blueprint(Decoder::new(Format::Native, vec![]));
+    let (report, reports) = mpsc::channel();
+    let pool = Pool::start(&blueprint, 1, &report).unwrap();
+    for partition in [Partition(0), Partition(1)] {
+        pool.begin(partition, Box::new(Engine::new(Arc::clone(&blueprint.spec))), vec![0]).unwrap();
+        let batch = Orders::of(0, 0..500);
+        pool.records(TopicPartition { topic: TopicIndex(0), partition }, batch, Time::MAX, Instant::now()).unwrap();
+        pool.cut(partition, 1, Allowance::ALL).unwrap();
+    }
+    pool.park(Partition(1)).unwrap();
+    assert_eq!(pool.unpark(Partition(1)).unwrap(), Some(vec![500]));
+    pool.wait_until_applied().unwrap();
+    pool.join().unwrap();
+    drop(report);
+    let cuts = reports.iter().filter_map(|report| match report {
+        Report::Cut(partition, 1, Some(taken)) => Some((partition.0, taken.next[0], orders(&taken).len())),
+        _ => None,
+    });
+    assert_eq!(cuts.collect::<Vec<_>>(), [(0, 500, 500), (1, 500, 500)]);
+}

@@ -1,5 +1,6 @@
 //! The alert topic holds what SQL says of the log, once, whatever happens to the replicas.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use rand::{RngExt, SeedableRng};
@@ -55,6 +56,10 @@ fn publish_last(broker: &Broker, rig: &Rig) {
 /// Compares each partition of the alert topic with SQL over the same partition of the log; returns how many alerts,
 /// win-backs and held-out silences there are.
 fn compare(broker: &Broker, rig: &Rig, topic: &str) -> Option<[u64; 3]> {
+    compare_messages(broker, rig, &broker.consume_all(topic))
+}
+
+fn compare_messages(broker: &Broker, rig: &Rig, messages: &[kafka::Record]) -> Option<[u64; 3]> {
     let oracle = oracle::find_or_skip()?;
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let config = json!({
@@ -66,8 +71,8 @@ fn compare(broker: &Broker, rig: &Rig, topic: &str) -> Option<[u64; 3]> {
         "alerts": {"settle_ms": DAY, "holdout": 0.2, "salt": "retentiond", "winback_within_ms": 20 * DAY},
     });
     let mut sums = [0; 3];
-    let (log, messages) = (broker.consume_all(&rig.orders), broker.consume_all(topic));
-    for message in &messages {
+    let log = broker.consume_all(&rig.orders);
+    for message in messages {
         assert_eq!(message.header("content-type").as_deref(), Some("application/cloudevents+json"));
         assert_eq!(message.json()["data"]["customer_id"], message.key_text());
     }
@@ -77,7 +82,7 @@ fn compare(broker: &Broker, rig: &Rig, topic: &str) -> Option<[u64; 3]> {
             of.flat_map(|record| [record.payload.as_deref().unwrap(), b"\n"].concat()).collect()
         };
         let events = write(dir.path(), "events.ndjson", lines(&log));
-        let alerts = write(dir.path(), "alerts.ndjson", lines(&messages));
+        let alerts = write(dir.path(), "alerts.ndjson", lines(messages));
         let counts = oracle.compare_alerts(&events, &config, &alerts, Order::Log);
         sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
@@ -170,5 +175,88 @@ fn what_waits_outlives_a_restart() {
     wait_for("all messages to be there", PATIENCE, || (broker.consume_all(&topic).len() as f64 >= held).then_some(()));
     let Some(counts) = compare(broker, &loud, &topic) else { return };
     assert_eq!((counts[0] + counts[1]) as f64, held);
+    daemon.terminate();
+}
+
+/// At least once: a kill between an alert and its offset may repeat it, under the same id and with the same words.
+#[test]
+fn at_least_once_loses_no_alert_and_repeats_it_unchanged() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let topic = unique("alerts");
+    let rules: &str = RULES.replace("TOPIC", &topic).leak();
+    let rig = Rig { commit_every: "200ms", more: rules, ..Rig::new(broker) };
+    rig.create_topics(broker, PARTITIONS);
+    let launch = rig.launch("only").env("RETENTIOND__KAFKA__DELIVERY", "at_least_once");
+    let messages = history::disorder(&history::cdnow_sample(), 0);
+    let mut daemon = launch.start();
+    // The topic of the alerts is there by then.
+    daemon.wait_ready(PATIENCE);
+    let parts = 4;
+    for (number, part) in messages.chunks(messages.len().div_ceil(parts)).enumerate() {
+        let there = broker.consume_all(&topic).len();
+        publish(broker, &rig, part);
+        if number > 0 {
+            wait_for("more alerts", PATIENCE, || (broker.consume_all(&topic).len() > there).then_some(()));
+            daemon.kill9();
+            daemon = launch.start();
+        }
+    }
+    publish_last(broker, &rig);
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    let mut alerts = broker.consume_all(&topic);
+    let all = alerts.len();
+    let mut known = BTreeMap::new();
+    alerts.retain(|alert| {
+        let id = alert.json()["id"].as_str().unwrap().to_owned();
+        let before = known.insert(id, alert.json());
+        assert!(before.as_ref().is_none_or(|before| *before == alert.json()), "one id, one message");
+        before.is_none()
+    });
+    let Some(counts) = compare_messages(broker, &rig, &alerts) else { return };
+    assert_eq!(counts[0] + counts[1], alerts.len() as u64);
+    assert!(counts[0] > 2_000 && counts[1] > 300 && all >= alerts.len(), "{counts:?} of {all}");
+    daemon.terminate();
+}
+
+/// A launch over old history is throttled: so many a minute, and none is dropped.
+#[test]
+fn max_per_minute_delays_and_drops_nothing() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let topic = unique("alerts");
+    let rules: &str = RULES.replace("TOPIC", &topic).leak();
+    let slow: &str = format!("{rules}max_per_minute = 80\n").leak();
+    let rig = Rig { commit_every: "200ms", more: slow, ..Rig::new(broker) };
+    rig.create_topics(broker, PARTITIONS);
+    let launch = |rig: &Rig| rig.launch("only").env("RETENTIOND__KAFKA__DELIVERY", "exactly_once");
+    publish(broker, &rig, &history::disorder(&history::cdnow_sample(), 0));
+    publish_last(broker, &rig);
+    let minute = || wall_clock().millis() / 60_000;
+    let begun = minute();
+    let mut daemon = launch(&rig).start();
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    let waiting = |daemon: &Daemon| metrics(daemon).get("retentiond_inactivity_alerts_waiting").unwrap();
+    // Win-backs are not held up; they have their turn behind the alerts before them.
+    let alerts = || {
+        let all = broker.consume_all(&topic);
+        all.iter().filter(|alert| alert.json()["type"] == "retentiond.customer.inactive.v1").count() as u64
+    };
+    wait_for("a minute's share", PATIENCE, || (alerts() >= 80).then_some(()));
+    // What a replica that takes over inherits is how many have left in this minute, too.
+    daemon.kill9();
+    let mut daemon = launch(&rig).start();
+    daemon.wait_ready(PATIENCE);
+    assert!(waiting(&daemon) > 1_000.0, "{}", waiting(&daemon));
+    let (left, minutes) = (alerts(), (minute() - begun + 1).unsigned_abs());
+    assert!(left <= 80 * minutes, "{left} in {minutes} minutes");
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
+
+    let fast = Rig { more: rules, ..rig };
+    let mut daemon = launch(&fast).start();
+    daemon.wait_ready(PATIENCE);
+    daemon.wait_for("everything to leave", PATIENCE, |daemon| (waiting(daemon) == 0.0).then_some(()));
+    wait_for("all offsets to be committed", PATIENCE, || fast.all_committed(broker).then_some(()));
+    let Some(counts) = compare(broker, &fast, &topic) else { return };
+    assert!(counts[0] > 2_000 && counts[1] > 300, "{counts:?}");
     daemon.terminate();
 }

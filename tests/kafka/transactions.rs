@@ -93,7 +93,7 @@ impl Member {
                     self.lost += 1;
                 }
                 Polled::Fatal(error) => self.fatal = Some(error),
-                Polled::OutOfRange(_, text) => panic!("{text}"),
+                Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => panic!("{text}"),
                 Polled::End { .. } | Polled::Trouble(_) | Polled::Uncommitted => {}
             }
         }

@@ -116,6 +116,12 @@ impl Replica {
                     None => world.violated(format!("process {}: nothing is parked of {partition}", self.id)),
                 }
             }
+            // A worker makes one cut behind another, and batches come in between.
+            Work::Cut(cut) if matches!(part.queue.front(), Some(Work::Records(..))) && world.chance.happens(0.3) => {
+                let records = part.queue.pop_front();
+                part.queue.push_front(Work::Cut(cut));
+                records.into_iter().for_each(|records| part.queue.push_front(records));
+            }
             Work::Cut(cut) => self.copy(world, cut, partition),
             Work::Settle(cut) => part.settle(world, cut),
             Work::TakeBack(cut) => part.take_back(cut, world.fault == Some(Fault::OutboxNotReturned)),

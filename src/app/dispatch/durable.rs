@@ -1,6 +1,6 @@
 //! What the protocols of rebalances and of durable state command, done on the poll thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::checkpoint::files::WrittenCut;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
-use crate::engine::inactivity::release::Allowance;
+use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::{Time, wall_clock};
 use crate::output::alerts;
 use crate::output::dead_letters::too_large_even_cut_off;
@@ -41,6 +41,10 @@ impl<C: GroupClient> Dispatcher<C> {
             rebalance::Event::Lost(_) => self.overtake()?,
             _ => Vec::new(),
         };
+        let revoked: BTreeSet<Partition> = match &event {
+            rebalance::Event::Revoked(taken) => taken.iter().map(|at| at.partition).collect(),
+            _ => BTreeSet::new(),
+        };
         self.journal.group_says(&event);
         let (next, commands) = rebalance::step(&self.group, event);
         let before = std::mem::replace(&mut self.group, next);
@@ -65,7 +69,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 rebalance::Command::Unassign(mut these) => {
                     these.extend(&overtaken);
                     match std::mem::take(&mut stopped) {
-                        none if none.is_empty() => self.unassign(these)?,
+                        none if none.is_empty() => self.unassign_released(these, &revoked)?,
                         stopped => self.give_up(stopped, in_order, Some(these))?,
                     }
                 }
@@ -110,6 +114,23 @@ impl<C: GroupClient> Dispatcher<C> {
         self.journal.leaves(&stopped, in_order);
         self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
+    }
+
+    /// Answers a revocation once nothing that it names is being given up any more: a replica that stops may be asked for
+    /// what it is giving up already, and whoever were handed that before its last commit would do the same again.
+    fn unassign_released(
+        &mut self,
+        these: Vec<TopicPartition>,
+        revoked: &BTreeSet<Partition>,
+    ) -> Result<(), SourceError> {
+        let is_waiting =
+            |partition: &&Partition| self.releases.iter().any(|release| release.waiting.contains(partition));
+        let waiting: BTreeSet<_> = revoked.iter().filter(is_waiting).copied().collect();
+        if waiting.is_empty() {
+            return self.unassign(these);
+        }
+        self.releases.push(Release { unassign: Some(these), waiting });
+        Ok(())
     }
 
     fn unassign(&mut self, these: Vec<TopicPartition>) -> Result<(), SourceError> {
@@ -168,6 +189,7 @@ impl<C: GroupClient> Dispatcher<C> {
             }
             Command::Settle(cut, partition) => return self.settle(cut, partition),
             Command::TakeBack(cut, partition) => {
+                self.asked.remove(&partition);
                 self.outbox.take_back(partition, cut);
                 self.discard_upload(partition, Some(cut));
                 return self.pool.take_back(partition, cut.0).map_err(gone);
@@ -295,11 +317,26 @@ impl<C: GroupClient> Dispatcher<C> {
         // What earlier cuts could not deliver comes first.
         let is_full = self.outbox.bytes() >= FULL_OUTBOX;
         self.more_alerts = false;
+        self.asked = partitions.iter().map(|&partition| (partition, cut)).collect();
         let cut_one = |&partition: &Partition| {
             let allowance = pace.allowance(partition, now, partitions.len());
             self.pool.cut(partition, cut.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
         };
         partitions.iter().try_for_each(cut_one).map_err(gone)
+    }
+
+    /// A worker has begun a cut: what has come of the partition by now belongs to it. The alerts have left their engine in
+    /// any case.
+    pub(super) fn cut_begun(&mut self, partition: Partition, cut: CutId, alerts: &[Alert]) {
+        self.more_alerts |= Pace::is_most(alerts.len(), self.running.len());
+        for alert in alerts {
+            self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
+        }
+        // What was taken back before this was heard of belongs to the next one.
+        if self.asked.get(&partition) == Some(&cut) {
+            self.asked.remove(&partition);
+            self.outbox.close(partition, cut);
+        }
     }
 
     /// A worker has copied the state of a partition.
@@ -310,12 +347,10 @@ impl<C: GroupClient> Dispatcher<C> {
         taken: Option<Taken>,
     ) -> Result<(), SourceError> {
         let Some(taken) = taken else { return self.step(Event::Unchanged { cut, partition }) };
-        let Some(files) = self.files.get(&partition) else { return Ok(()) };
-        self.more_alerts |= Pace::is_most(taken.alerts.len(), self.running.len());
-        for alert in &taken.alerts {
-            self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
+        if !self.outbox.is_open(partition, cut) {
+            return Ok(());
         }
-        self.outbox.close(partition, cut);
+        let Some(files) = self.files.get(&partition) else { return Ok(()) };
         let ids = self.ids.get(&partition).cloned().unwrap_or_default();
         self.vault.upload(cut, partition, taken, files, ids);
         Ok(())
@@ -405,6 +440,7 @@ impl<C: GroupClient> Dispatcher<C> {
         // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
         self.files.remove(&partition);
         self.outbox.drop(partition);
+        self.asked.remove(&partition);
         *self.forgetting.entry(partition).or_default() += 1;
         self.pool.forget(partition).map_err(gone)
     }

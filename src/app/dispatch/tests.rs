@@ -30,6 +30,7 @@ use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
 use crate::worker::{Blueprint, Worker};
+mod damaged;
 
 const TOPICS: u16 = 2;
 const PARTITIONS: i32 = 3;
@@ -334,7 +335,7 @@ fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) ->
     }
     places.sort_unstable();
     let alerts = (0..PARTITIONS).filter_map(|partition| worker.cut(Partition(partition), 1, &Allowance::ALL));
-    let alerts = alerts.flat_map(|taken| taken.alerts);
+    let alerts = alerts.flat_map(|(_, alerts)| alerts);
     let alerts = alerts.map(|alert| String::from_utf8(json(&alert, ALERT_SOURCE)).unwrap());
     let alerts = sorted_without_erased(alerts);
     Straight { figures: worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious), places, alerts }

@@ -65,6 +65,8 @@ pub enum Reason {
     LogTruncated,
     /// The offset to read lies outside the log.
     OffsetOutOfRange,
+    /// A record of the log cannot be read.
+    LogDamaged,
 }
 
 impl Reason {
@@ -86,6 +88,7 @@ impl Reason {
             Reason::FileCorrupt { .. } => "file_corrupt",
             Reason::LogTruncated => "log_truncated",
             Reason::OffsetOutOfRange => "offset_out_of_range",
+            Reason::LogDamaged => "log_damaged",
         }
     }
 }
@@ -160,6 +163,10 @@ impl fmt::Display for Reason {
             Reason::OffsetOutOfRange => f.write_str(
                 "the next offset lies outside the log: its records were deleted before they were read, or the log was \
                  truncated; use `retentiond bootstrap` to fill the gap, or `retentiond rewind`",
+            ),
+            Reason::LogDamaged => f.write_str(
+                "a record of the log cannot be read; the log before it names topic and offset. let the brokers restore \
+                 the partition from another replica and start again, or use `retentiond bootstrap` to begin behind it",
             ),
         }
     }

@@ -235,6 +235,7 @@ impl Story {
             self.loaded(0, &at_manifest(1)),
             self.load_failed(LoadFailure::LogDiffers),
             Event::OutOfRange { partition, life },
+            Event::LogDamaged { partition, life },
             Event::NotAMember(cut),
             self.uploaded(0, 2),
             Event::Unchanged { cut, partition },
@@ -380,6 +381,7 @@ fn every_reason_names_its_remedy() {
         Reason::FileCorrupt { name: text() },
         Reason::LogTruncated,
         Reason::OffsetOutOfRange,
+        Reason::LogDamaged,
     ];
     let remedies = ["`retentiond rewind`", "`retentiond bootstrap`", "kafka.group_id", "checkpoint.url"];
     let mut labels: Vec<_> = reasons.iter().map(Reason::label).collect();

@@ -215,6 +215,13 @@ pub enum Event {
         /// The life in which it was read.
         life: Life,
     },
+    /// The broker has a record there that cannot be read.
+    LogDamaged {
+        /// Which one.
+        partition: Partition,
+        /// The life in which it was read.
+        life: Life,
+    },
     /// Answers [`Command::Cut`] and [`Command::CommitGenesis`]: the group metadata shows no membership (no member id,
     /// or a generation that is not positive). Nothing was cut, and nothing sent.
     NotAMember(CutId),
@@ -288,7 +295,7 @@ pub enum Command {
     Begin {
         /// Which one.
         partition: Partition,
-        /// The life in which it is read, for [`Event::OutOfRange`].
+        /// The life in which it is read, for [`Event::OutOfRange`] and [`Event::LogDamaged`].
         life: Life,
         /// Where the engine comes from.
         origin: Origin,

@@ -62,6 +62,9 @@ impl Engine {
         self.extras.note(slot, self.customers.record_mut(slot), what, at.time);
         book(self, Sign::Add);
         let customers = &self.customers;
+        if customers.is_copying() {
+            return;
+        }
         self.extras.sweep(|slot| customers.record(slot).first(), self.clock.floor(Class::Orders));
     }
 

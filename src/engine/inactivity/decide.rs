@@ -3,6 +3,8 @@
 //! The event that moves time is applied first. What is decided depends on the record alone, so neither batches nor
 //! restarts change it.
 
+use std::collections::BTreeSet;
+
 use super::table::{Comeback, News, Notice, Open, Silences};
 use super::{Group, RuleSpec, stage_number, status_number};
 use crate::engine::Engine;
@@ -99,10 +101,8 @@ impl Engine {
     pub(in crate::engine) fn deadline(&self, slot: Slot, class: Class, from: i64) -> Option<i64> {
         let mut next = i64::MAX;
         self.each_silence(slot, class, from, |silent| next = next.min(silent.due));
-        if let Some(silences) = self.inactivity.table.get(slot) {
-            let of_class = silences.open.iter().filter(|open| self.inactivity.class_of(open.rule) == class);
-            next = of_class.map(Open::settled_at).fold(next, i64::min);
-        }
+        let of_class = self.inactivity.table.open(slot).filter(|open| self.inactivity.class_of(open.rule) == class);
+        next = of_class.map(|open| open.settled_at()).fold(next, i64::min);
         (next < i64::MAX).then_some(next)
     }
 
@@ -179,6 +179,7 @@ impl Engine {
         let mut found = Vec::new();
         self.each_silence(slot, class, from, |silent| found.extend(Some(silent).filter(|silent| silent.due < limit)));
         found.sort_unstable_by_key(|silent| (silent.due, silent.rule));
+        self.before_change(slot);
         let mut silences = self.inactivity.table.take(slot);
         let before = (silences.open.len(), news.len());
         for silent in found {
@@ -349,7 +350,9 @@ impl Engine {
                 wheels[usize::from(class.min(1))].push(open.settled_at(), slot);
             }
         }
-        table.sweep(known_from);
+        if !self.customers.is_copying() {
+            table.sweep(known_from);
+        }
     }
 
     /// When there is something to decide of a customer's sessions, if they matter.
@@ -374,8 +377,7 @@ impl Engine {
 
     /// Builds wheel and queue of an engine whose records were restored.
     pub(in crate::engine) fn wind_up(&mut self) {
-        let mut queue: Vec<_> =
-            self.inactivity.table.iter().collect::<Vec<_>>().into_iter().flat_map(numbers).collect();
+        let mut queue: Vec<_> = self.inactivity.table.waiting().collect();
         queue.sort_unstable();
         self.inactivity.waiting = queue.len();
         self.inactivity.queue = queue.into();
@@ -393,15 +395,11 @@ impl Engine {
     }
 }
 
-fn numbers((slot, silences): (Slot, &Silences)) -> impl Iterator<Item = (u64, Slot)> {
-    silences.notices.iter().map(move |notice| (notice.number, slot))
-}
-
 impl super::Inactivity {
     /// A rule that is no longer there may have left silences open, which orders still end.
     fn heed_open(&mut self) {
-        let open: Vec<_> = self.table.iter().flat_map(|(_, silences)| &silences.open).map(|open| open.rule).collect();
-        for rule in open {
+        let rules: BTreeSet<_> = self.table.open_rules().collect();
+        for rule in rules {
             let class = self.class_of(rule);
             self.bounds.has[class as usize] = true;
             if class == Class::Orders {

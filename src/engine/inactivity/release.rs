@@ -151,8 +151,8 @@ impl Engine {
         }
         while alerts.len() < allowance.most {
             let Some(&(number, slot)) = self.inactivity.queue.front() else { break };
-            let known = self.inactivity.table.get(slot);
-            let notice = known.and_then(|known| known.notices.iter().find(|notice| notice.number == number)).cloned();
+            let known = self.inactivity.table.notices(slot);
+            let notice = known.iter().find(|notice| notice.number == number).cloned();
             if let Some(notice) = &notice
                 && matches!(notice.news, News::Silent { .. })
                 && !self.may_alert(allowance)
@@ -162,6 +162,7 @@ impl Engine {
             self.inactivity.queue.pop_front();
             // One of a customer who was erased meanwhile is gone.
             let Some(notice) = notice else { continue };
+            self.before_change(slot);
             let mut silences = self.inactivity.table.take(slot);
             silences.notices.retain(|waiting| waiting.number != number);
             self.inactivity.table.put(slot, silences);

@@ -6,6 +6,7 @@
 
 use hashbrown::HashMap;
 
+use super::packed::Packed;
 use crate::engine::customers::Slot;
 
 /// An order that may be a win-back. Of orders at the same time the first in log order stands first.
@@ -117,6 +118,9 @@ const SMALLEST_SWEEP: usize = if cfg!(test) { 4 } else { 1024 };
 /// The silences of everybody who has some.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
+    /// Of those who have nothing but open silences that nothing has ended.
+    packed: Packed,
+    /// Of all others.
     entries: HashMap<Slot, Silences, foldhash::fast::FixedState>,
     sweep_at: usize,
 }
@@ -124,35 +128,69 @@ pub struct Table {
 impl Table {
     /// What is known of a customer.
     #[must_use]
-    pub fn get(&self, slot: Slot) -> Option<&Silences> {
-        self.entries.get(&slot)
+    pub fn get(&self, slot: Slot) -> Silences {
+        let packed = || Silences { open: self.packed.of(slot).collect(), ..Silences::default() };
+        self.entries.get(&slot).cloned().unwrap_or_else(packed)
     }
 
-    /// The same, to add something.
+    /// The open silences of a customer.
+    pub fn open(&self, slot: Slot) -> impl Iterator<Item = Open> {
+        let of_others = self.entries.get(&slot);
+        let packed = of_others.is_none().then(|| self.packed.of(slot));
+        let of_others = of_others.map_or(&[][..], |silences| &silences.open);
+        packed.into_iter().flatten().chain(of_others.iter().copied())
+    }
+
+    /// The notices that wait, of a customer.
+    #[must_use]
+    pub fn notices(&self, slot: Slot) -> &[Notice] {
+        self.entries.get(&slot).map_or(&[], |silences| &silences.notices)
+    }
+
+    /// What is known of a customer, to add something.
     pub fn entry(&mut self, slot: Slot) -> &mut Silences {
-        self.entries.entry(slot).or_default()
+        let packed = &mut self.packed;
+        self.entries.entry(slot).or_insert_with(|| Silences { open: packed.take(slot), ..Silences::default() })
     }
 
     /// Takes what is known of a customer out.
     pub fn take(&mut self, slot: Slot) -> Silences {
-        self.entries.remove(&slot).unwrap_or_default()
+        let packed = &mut self.packed;
+        let is_packed = || Silences { open: packed.take(slot), ..Silences::default() };
+        self.entries.remove(&slot).unwrap_or_else(is_packed)
     }
 
     /// Puts it back, if there is anything.
     pub fn put(&mut self, slot: Slot, silences: Silences) {
-        if !silences.is_empty() {
+        if silences.is_empty() {
+            return;
+        }
+        let Silences { comebacks, open, notices } = &silences;
+        if comebacks.is_empty() && notices.is_empty() && Packed::fits(slot, open) {
+            self.packed.put(slot, open);
+        } else {
             self.entries.insert(slot, silences);
         }
     }
 
     /// The customers of whom something is here.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.entries.keys().copied()
+        self.entries.keys().copied().chain(self.packed.slots())
     }
 
-    /// All customers of whom something is here, and what.
-    pub fn iter(&self) -> impl Iterator<Item = (Slot, &Silences)> {
-        self.entries.iter().map(|(&slot, silences)| (slot, silences))
+    /// The numbers of all notices that wait, and of whom they are.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, Slot)> {
+        let numbers = |(&slot, silences): (&Slot, &Silences)| {
+            let numbers: Vec<_> = silences.notices.iter().map(|notice| (notice.number, slot)).collect();
+            numbers
+        };
+        self.entries.iter().flat_map(numbers)
+    }
+
+    /// The numbers of the rules of all open silences.
+    pub fn open_rules(&self) -> impl Iterator<Item = u16> {
+        let of_others = self.entries.values().flat_map(|silences| &silences.open).map(|open| open.rule);
+        of_others.chain(self.packed.rules())
     }
 
     /// Forgets the orders before `limit`, which can end no silence that is yet to be decided, once enough has gathered
@@ -161,9 +199,15 @@ impl Table {
         if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
         }
-        self.entries.retain(|_, silences| {
+        let packed = &mut self.packed;
+        self.entries.retain(|&slot, silences| {
             silences.comebacks.retain(|order| order.at >= limit);
-            !silences.is_empty()
+            let Silences { comebacks, open, notices } = silences;
+            let is_plain = comebacks.is_empty() && notices.is_empty() && Packed::fits(slot, open);
+            if is_plain {
+                packed.put(slot, open);
+            }
+            !is_plain
         });
         self.sweep_at = 2 * self.entries.len();
         self.entries.shrink_to(self.sweep_at);
@@ -177,6 +221,6 @@ impl Table {
                 + silences.open.capacity() * size_of::<Open>()
                 + silences.notices.capacity() * size_of::<Notice>()
         };
-        self.entries.allocation_size() + self.entries.values().map(of).sum::<usize>()
+        self.packed.bytes() + self.entries.allocation_size() + self.entries.values().map(of).sum::<usize>()
     }
 }

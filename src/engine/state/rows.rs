@@ -11,15 +11,54 @@ use crate::engine::record::{KeyTag, Known, Record};
 use crate::engine::window::Flow;
 use crate::event::Time;
 
-/// Customers in the order of their slots, each once.
-#[derive(Debug, Default)]
+/// Customers, each once.
+#[derive(Debug, Clone, Default)]
 pub struct Rows {
+    /// Those that were copied in their turn, in the order of their slots.
+    in_turn: Copies,
+    /// Those that were about to change before their turn, in the order of that.
+    early: Copies,
+}
+
+/// Copies of records, in the order in which they were made.
+#[derive(Debug, Clone, Default)]
+struct Copies {
     slots: Vec<u32>,
     records: Vec<Record>,
     ids: Arena,
     /// What the side tables hold, of the few of whom they hold something: which row, and where it ends in `bytes`.
     aside: Vec<(u32, usize)>,
     bytes: Vec<u8>,
+}
+
+impl Copies {
+    #[inline]
+    fn push(&mut self, slot: u32, record: &Record, ids: &Arena) {
+        self.slots.push(slot);
+        self.records.push(self.ids.adopt(record, ids));
+    }
+
+    /// Adds what the side tables hold of a row that is behind all that were given before.
+    fn add_aside(&mut self, row: usize, aside: &Aside) {
+        aside.encode(&mut self.bytes);
+        self.aside.push((u32::try_from(row).unwrap_or(u32::MAX), self.bytes.len()));
+    }
+
+    /// One of them; `place` is where to look in `aside` first, and where to look for the next row.
+    fn row(&self, row: usize, place: &mut usize) -> Row<'_> {
+        let (slot, record) = (self.slots[row], &self.records[row]);
+        let ends = |place: usize| if place == 0 { 0 } else { self.aside[place - 1].1 };
+        let aside = match self.aside.get(*place) {
+            Some(&(of, end)) if of as usize == row => {
+                let bytes = &self.bytes[ends(*place)..end];
+                *place += 1;
+                bytes
+            }
+            _ => &[],
+        };
+        let id = (record.tag != KeyTag::FREE).then(|| self.ids.id(record));
+        Row { slot, id, known: record.known(), aside }
+    }
 }
 
 /// One customer in a cut.
@@ -39,55 +78,74 @@ impl Rows {
     /// Room for so many.
     #[must_use]
     pub fn with_capacity(rows: usize) -> Rows {
-        Rows { slots: Vec::with_capacity(rows), records: Vec::with_capacity(rows), ..Rows::default() }
+        let in_turn =
+            Copies { slots: Vec::with_capacity(rows), records: Vec::with_capacity(rows), ..Copies::default() };
+        Rows { in_turn, ..Rows::default() }
     }
 
-    /// Appends a slot, which may be free.
+    /// Appends a slot behind all that were appended so, which may be free.
     #[inline]
     pub fn push(&mut self, slot: u32, record: &Record, ids: &Arena) {
-        self.slots.push(slot);
-        self.records.push(self.ids.adopt(record, ids));
+        self.in_turn.push(slot, record, ids);
     }
 
-    /// Adds what the side tables hold of those that `is_aside` names.
-    pub fn add_aside(&mut self, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> Aside) {
-        for (row, &slot) in (0..).zip(&self.slots) {
+    /// Adds what the side tables hold of those that `is_aside` names, from the `from`-th that was appended on.
+    pub fn add_aside(&mut self, from: usize, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> Aside) {
+        for row in from..self.in_turn.slots.len() {
+            let slot = self.in_turn.slots[row];
             if is_aside(slot) {
-                of(slot).encode(&mut self.bytes);
-                self.aside.push((row, self.bytes.len()));
+                self.in_turn.add_aside(row, &of(slot));
             }
+        }
+    }
+
+    /// How many were appended in their turn.
+    #[must_use]
+    pub fn in_turn(&self) -> usize {
+        self.in_turn.slots.len()
+    }
+
+    /// Adds a slot out of turn, which may be free, with what the side tables hold of it.
+    pub fn push_early(&mut self, slot: u32, record: &Record, ids: &Arena, aside: Option<&Aside>) {
+        self.early.push(slot, record, ids);
+        if let Some(aside) = aside {
+            self.early.add_aside(self.early.slots.len() - 1, aside);
         }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.in_turn.slots.len() + self.early.slots.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len() == 0
     }
 
-    /// The slots.
-    #[must_use]
-    pub fn slots(&self) -> &[u32] {
-        &self.slots
+    /// The slots, in no particular order.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.in_turn.slots.iter().chain(&self.early.slots).copied()
     }
 
-    /// The customers, in the order of their slots.
+    /// The customers, in the order of their slots. Those that came out of turn are put in their places here, so that
+    /// nobody who copies waits for it.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
-        let mut aside = self.aside.iter().peekable();
-        let mut from = 0;
-        let rows = self.slots.iter().zip(&self.records);
-        (0..).zip(rows).map(move |(row, (&slot, record))| {
-            let to = aside.next_if(|(of, _)| *of == row).map_or(from, |&(_, to)| to);
-            let bytes = &self.bytes[from..to];
-            from = to;
-            let id = (record.tag != KeyTag::FREE).then(|| self.ids.id(record));
-            Row { slot, id, known: record.known(), aside: bytes }
+        let mut order: Vec<u32> = (0..).zip(&self.early.slots).map(|(row, _)| row).collect();
+        order.sort_unstable_by_key(|&row| self.early.slots[row as usize]);
+        let (mut row, mut place, mut early) = (0, 0, order.into_iter().peekable());
+        std::iter::from_fn(move || {
+            let next = self.in_turn.slots.get(row);
+            let slot_of = |row: u32| self.early.slots[row as usize];
+            if let Some(out_of_turn) = early.next_if(|&early| next.is_none_or(|&next| slot_of(early) < next)) {
+                let mut place = self.early.aside.partition_point(|&(of, _)| of < out_of_turn);
+                return Some(self.early.row(out_of_turn as usize, &mut place));
+            }
+            next?;
+            row += 1;
+            Some(self.in_turn.row(row - 1, &mut place))
         })
     }
 }

@@ -122,6 +122,8 @@ enum Step {
     Stir(usize),
     Raise(usize, i64),
     Cut,
+    /// A cut that is made bit by bit begins, or goes on by so many customers.
+    CutBitByBit(usize),
     /// A cut that is not written after all.
     AbandonedCut,
     /// Everything since the last cut is lost, and read again.
@@ -137,6 +139,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..BYSTANDERS + 40).prop_map(Step::Stir),
         1 => (0..2_usize, 0..3 * DAY).prop_map(|(topic, by)| Step::Raise(topic, by)),
         5 => Just(Step::Cut),
+        9 => (0..150_usize).prop_map(Step::CutBitByBit),
         1 => Just(Step::AbandonedCut),
         3 => Just(Step::Restart),
     ]
@@ -173,9 +176,19 @@ struct Run {
     log: Vec<(Input, Answer)>,
     /// How much of the log the chain knows.
     written: usize,
+    /// How much of it the cut knows that is being made.
+    begun: Option<usize>,
 }
 
 impl Run {
+    /// What a cut holds that is being made is the state when it began.
+    fn finish(&mut self) {
+        if let (Some(begun), Some(cut)) = (self.begun.take(), self.durable.end_cut()) {
+            self.chain.add(cut);
+            self.written = begun;
+        }
+    }
+
     fn give(&mut self, input: Input) -> Result<(), TestCaseError> {
         let answer = give(&mut self.steady, &input);
         prop_assert_eq!(give(&mut self.durable, &input), answer, "{:?}", input);
@@ -185,6 +198,7 @@ impl Run {
 
     fn restart(&mut self) -> Result<(), TestCaseError> {
         self.durable = self.chain.restore(&self.spec);
+        self.begun = None;
         prop_assert!(self.durable.cut().is_none(), "nothing happened since");
         for (input, answer) in &self.log[self.written..] {
             prop_assert_eq!(give(&mut self.durable, input), *answer, "{:?} again", input);
@@ -208,7 +222,16 @@ impl Run {
                 let mark = self.steady.clock.topic_watermark(topic).unwrap_or(Time::MIN);
                 self.give(Input::Raise(topic, mark.plus(by)))
             }
+            Step::CutBitByBit(most) => {
+                if self.begun.is_none() {
+                    self.begun = self.durable.begin_cut().then_some(self.log.len());
+                } else if self.durable.go_on_with_cut(most) {
+                    self.finish();
+                }
+                Ok(())
+            }
             Step::Cut => {
+                self.finish();
                 if let Some(cut) = self.durable.cut() {
                     self.chain.add(cut);
                     self.written = self.log.len();
@@ -217,7 +240,8 @@ impl Run {
                 Ok(())
             }
             Step::AbandonedCut => {
-                if let Some(cut) = self.durable.cut() {
+                let cut = if self.begun.take().is_some() { self.durable.end_cut() } else { self.durable.cut() };
+                if let Some(cut) = cut {
                     self.durable.take_back(&cut);
                 }
                 Ok(())
@@ -253,6 +277,7 @@ proptest! {
             chain: Chain::default(),
             log: Vec::new(),
             written: 0,
+            begun: None,
         };
         for n in 0..BYSTANDERS {
             run.give(bystander_order(n))?;
@@ -295,7 +320,7 @@ fn cuts_are_small_and_the_chain_stays_short() {
         let cut = engine.cut().unwrap();
         let rows = cut.rows.as_ref().unwrap();
         assert!(rows.rows.len() <= 64 * 500_usize.div_ceil(state::rotation::LAP) + 1, "{}", rows.rows.len());
-        assert!(rows.rows.slots().is_sorted());
+        assert!(rows.rows.iter().is_sorted_by_key(|row| row.slot));
         let newest = cut.sequence;
         chain.add(cut);
         assert!(newest - chain.cuts[0].sequence < state::rotation::LAP as u64 + 2);
@@ -343,4 +368,35 @@ fn an_erased_id_leaves_the_cuts_in_a_lap() {
         chain.add(engine.cut().unwrap());
     }
     assert_eq!(named(&chain), 0);
+}
+
+/// Every row of a cut is as it was when the cut began, whatever happened to its customer meanwhile.
+#[test]
+fn a_cut_that_is_made_bit_by_bit_holds_one_instant() {
+    let spec = Arc::new(spec("UTC"));
+    let mut engine = Engine::new(Arc::clone(&spec));
+    for n in 0..BYSTANDERS {
+        give(&mut engine, &bystander_order(n));
+    }
+    engine.cut().unwrap();
+    for n in (0..BYSTANDERS).step_by(2) {
+        give(&mut engine, &bystander_order(n));
+    }
+    give(&mut engine, &Input::Erase(bystander(6)));
+    let mut at_once = engine.clone();
+    let expected = at_once.cut().unwrap();
+    assert!(engine.begin_cut());
+    assert!(!engine.begin_cut(), "one at a time");
+    // Backwards, so that most change before their turn; a new one takes the place of the one who was erased.
+    for n in (0..BYSTANDERS + 20).rev() {
+        give(&mut engine, &bystander_order(n));
+        if n % 9 == 0 {
+            give(&mut engine, &Input::Erase(bystander(n + 3)));
+        }
+        assert!(n != 120 || !engine.go_on_with_cut(3), "some are left to the end");
+    }
+    let cut = engine.end_cut().unwrap();
+    let (rows, expected) = (cut.rows.unwrap().rows, expected.rows.unwrap().rows);
+    assert!(0 < rows.in_turn() && rows.in_turn() < rows.len(), "some were copied early, some in their turn");
+    assert!(rows.iter().eq(expected.iter()));
 }

@@ -347,6 +347,8 @@ enum Step {
     /// A cut with which so many alerts may leave; `None`: it is quiet.
     Cut(Option<u32>),
     AbandonedCut(Option<u32>),
+    /// A cut that is made bit by bit begins, with which so many alerts may leave, or goes on.
+    CutBitByBit(Option<u32>),
     Restart,
 }
 
@@ -356,6 +358,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (1..12_usize).prop_map(Step::Give),
         4 => most().prop_map(Step::Cut),
         1 => most().prop_map(Step::AbandonedCut),
+        4 => most().prop_map(Step::CutBitByBit),
         2 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
@@ -371,6 +374,8 @@ struct Replica {
     at: usize,
     written: usize,
     minute: i64,
+    /// What leaves with the cut that is being made, and how far that knows the log.
+    begun: Option<(Vec<Alert>, usize)>,
 }
 
 impl Replica {
@@ -384,7 +389,16 @@ impl Replica {
             }
             Step::Cut(most) => self.cut(most, true),
             Step::AbandonedCut(most) => self.cut(most, false),
+            Step::CutBitByBit(most) if self.begun.is_none() => {
+                self.release(most);
+                if self.engine.begin_cut() {
+                    self.begun = Some((std::mem::take(&mut self.outbox), self.at));
+                }
+            }
+            Step::CutBitByBit(_) if self.engine.go_on_with_cut(2) => self.finish(),
+            Step::CutBitByBit(_) => {}
             Step::Restart => {
+                self.begun = None;
                 self.engine = self.chain.restore(&self.spec);
                 self.at = self.written;
                 self.outbox.clear();
@@ -392,10 +406,23 @@ impl Replica {
         }
     }
 
-    fn cut(&mut self, most: Option<u32>, is_written: bool) {
+    fn release(&mut self, most: Option<u32>) {
         self.minute += 1;
         let allowance = Allowance { minute: self.minute, alerts: most, quiet: most.is_none(), most: 5 };
         self.outbox.extend(self.engine.release(&allowance));
+    }
+
+    fn finish(&mut self) {
+        if let (Some((alerts, at)), Some(cut)) = (self.begun.take(), self.engine.end_cut()) {
+            self.chain.add(cut);
+            self.written = at;
+            self.sent.extend(alerts);
+        }
+    }
+
+    fn cut(&mut self, most: Option<u32>, is_written: bool) {
+        self.finish();
+        self.release(most);
         let Some(cut) = self.engine.cut() else { return };
         if is_written {
             self.chain.add(cut);
@@ -423,7 +450,7 @@ proptest! {
         let engine = Engine::new(Arc::clone(&spec));
         let (sent, outbox) = (Vec::new(), Vec::new());
         let mut replica =
-            Replica { spec, engine, chain: Chain::default(), sent, outbox, at: 0, written: 0, minute: 0 };
+            Replica { spec, engine, chain: Chain::default(), sent, outbox, at: 0, written: 0, minute: 0, begun: None };
         for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Cut(Some(1)), &Step::Restart]) {
             replica.step(step, &log);
         }

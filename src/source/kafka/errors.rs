@@ -22,12 +22,8 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
     match failure.code {
         code if is_fenced(code) => Polled::Fatal(fenced(&text)),
         Code::Fatal => fatal(failure),
-        Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented => {
-            Polled::Fatal(SourceError::Configuration(format!(
-                "{place}: a record at or after offset {offset} cannot be read: {text}. The log is damaged, or \
-                 compressed in a way that this build does not know"
-            )))
-        }
+        // Where the place is known only that stops, see `damaged`.
+        code if is_damaged(code) => Polled::Fatal(SourceError::Configuration(damaged(place, offset, failure))),
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => Polled::Fatal(SourceError::Configuration(format!(
             "{place}: {text}. Raise receive.message.max.bytes in [kafka.options]"
         ))),
@@ -118,6 +114,22 @@ pub(super) fn out_of_range(place: &str, offset: i64, failure: &Failure) -> Strin
          truncated or recreated), and skipping them would make every figure wrong. Let the topic keep its records for \
          longer than the longest outage and rebuild the state with `retentiond bootstrap`; after a truncation, \
          `retentiond rewind` to a checkpoint from before it"
+    )
+}
+
+/// Whether there are records to be read next that cannot be made out.
+pub(super) fn is_damaged(code: Code) -> bool {
+    matches!(code, Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented)
+}
+
+/// What is said where there are records that cannot be made out.
+pub(super) fn damaged(place: &str, offset: i64, failure: &Failure) -> String {
+    let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
+    let from = if offset >= 0 { format!(" at or after offset {offset}") } else { String::new() };
+    format!(
+        "{place}: a record{from} cannot be read: {text}. The log is damaged, or compressed in a way that this build does \
+         not know, and skipping the record would make every figure wrong. Let the brokers restore the partition from \
+         another replica, or rebuild the state with `retentiond bootstrap` behind it, and start this replica again"
     )
 }
 
@@ -232,6 +244,18 @@ mod tests {
         for code in [Code::BadMessage, Code::BadCompression, Code::MessageSizeTooLarge] {
             assert!(matches!(outcome(code), Polled::Fatal(SourceError::Configuration(_))), "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_damaged_record_names_topic_partition_offset_and_remedy() {
+        for code in [Code::BadMessage, Code::BadCompression, Code::InvalidMessage, Code::NotImplemented] {
+            assert!(is_damaged(code) && !is_out_of_range(code), "{code:?}");
+            let text = damaged("topic \"orders\" partition 3", 42, &Failure { code, text: "reason".to_owned() });
+            for part in ["orders", "partition 3", "offset 42", "reason", "retentiond bootstrap"] {
+                assert!(text.contains(part), "{part} in {text}");
+            }
+        }
+        assert!(!is_damaged(Code::OffsetOutOfRange) && !is_damaged(Code::MessageSizeTooLarge));
     }
 
     #[test]

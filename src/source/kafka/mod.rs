@@ -255,6 +255,11 @@ fn gather(runs: Vec<Run>, names: &TopicNames, out: &mut Vec<Polled<KafkaBatch>>)
                 let text = errors::out_of_range(&place, offset, &failure);
                 out.extend(names.place(&topic, partition).map(|at| Polled::OutOfRange(at, text)));
             }
+            Run::Problem { topic: Some(topic), partition, offset, failure } if errors::is_damaged(failure.code) => {
+                let place = format!("topic {topic:?} partition {partition}");
+                let text = errors::damaged(&place, offset, &failure);
+                out.extend(names.place(&topic, partition).map(|at| Polled::Damaged(at, text)));
+            }
             Run::Problem { topic, partition, offset, failure } => {
                 let place = topic.map(|topic| format!("topic {topic:?} partition {partition}"));
                 out.push(errors::reported(place.as_deref(), offset, &failure));

@@ -109,6 +109,7 @@ impl Member {
                 Polled::Trouble(text) => self.troubles.push(text),
                 Polled::Uncommitted => self.troubles.push("uncommitted".to_owned()),
                 Polled::OutOfRange(at, text) => self.out_of_range.push((at, text)),
+                Polled::Damaged(_, text) => panic!("{text}"),
                 Polled::Fatal(error) => self.fatal = Some(error),
             }
         }

@@ -28,7 +28,8 @@ fn revoked(cut: Option<CutId>) -> Vec<Command> {
 
 #[test]
 fn running() {
-    let out_of_range = [vec![Command::Stop(vec![p(0)])], fail(Reason::OffsetOutOfRange)].concat();
+    let unread = |why| [vec![Command::Stop(vec![p(0)])], fail(why)].concat();
+    let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     answers_only(
         &Story::running(),
         vec![
@@ -37,6 +38,7 @@ fn running() {
             (Event::Lost(vec![p(0)]), gone(&[])),
             (Event::Due, vec![Command::Cut(ONE, vec![p(0)])]),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
         ],
     );
@@ -46,7 +48,8 @@ fn running() {
 fn uploading() {
     let story = Story::uploading();
     let back = Command::TakeBack(ONE, p(0));
-    let out_of_range = [vec![Command::Stop(vec![p(0)]), back.clone()], fail(Reason::OffsetOutOfRange)].concat();
+    let unread = |why| [vec![Command::Stop(vec![p(0)]), back.clone()], fail(why)].concat();
+    let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     answers_only(
         &story,
         vec![
@@ -54,6 +57,7 @@ fn uploading() {
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(std::slice::from_ref(&back))),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.uploaded(0, 2), vec![commit(ONE, &[0], 2)]),
             (Event::Unchanged { cut: ONE, partition: p(0) }, vec![]),
@@ -67,7 +71,8 @@ fn uploading() {
 fn committing() {
     let story = Story::committing();
     let abort = Command::Abort(ONE);
-    let out_of_range = [vec![Command::Stop(vec![p(0)]), abort.clone()], fail(Reason::OffsetOutOfRange)].concat();
+    let unread = |why| [vec![Command::Stop(vec![p(0)]), abort.clone()], fail(why)].concat();
+    let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     answers_only(
         &story,
         vec![
@@ -75,6 +80,7 @@ fn committing() {
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[abort])),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.ended(Outcome::Committed), vec![Command::Settle(ONE, p(0)), delete(2)]),
             (story.ended(Outcome::Aborted), vec![Command::TakeBack(ONE, p(0))]),
@@ -87,7 +93,8 @@ fn committing() {
 #[test]
 fn renewing() {
     let story = Story::renewing();
-    let out_of_range = [vec![Command::Stop(vec![p(0)])], fail(Reason::OffsetOutOfRange)].concat();
+    let unread = |why| [vec![Command::Stop(vec![p(0)])], fail(why)].concat();
+    let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     answers_only(
         &story,
         vec![
@@ -95,6 +102,7 @@ fn renewing() {
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[])),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (Event::ProducerRenewed(ONE), vec![Command::ReadBack(ONE, vec![p(0)])]),
         ],
@@ -104,7 +112,8 @@ fn renewing() {
 #[test]
 fn reading_back() {
     let story = Story::reading_back();
-    let out_of_range = [vec![Command::Stop(vec![p(0)])], fail(Reason::OffsetOutOfRange)].concat();
+    let unread = |why| [vec![Command::Stop(vec![p(0)])], fail(why)].concat();
+    let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     let over = vec![Command::Drop(p(0)), Command::ReadCommitted(p(0), Life(2))];
     let settled = vec![Command::Settle(ONE, p(0)), delete(2)];
     let mut moved = at_manifest(2);
@@ -117,6 +126,7 @@ fn reading_back() {
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[])),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.read_back(offsets(&at_manifest(2))), settled),
             (story.read_back(offsets(&at_manifest(1))), vec![Command::TakeBack(ONE, p(0))]),

@@ -155,6 +155,7 @@ fn answers_about_a_former_life_are_ignored() {
                 | Event::Loaded { .. }
                 | Event::LoadFailed { .. }
                 | Event::OutOfRange { .. }
+                | Event::LogDamaged { .. }
         )
     };
     let again = |story: Story| story.then(Event::Lost(vec![p(0)])).assigned(0);
