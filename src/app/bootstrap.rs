@@ -19,7 +19,7 @@ use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Origin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::decode::{Decoded, Decoder};
 use crate::event::{Time, wall_clock};
 use crate::replay::History;
@@ -77,14 +77,7 @@ pub struct Seams {
     last: BTreeMap<TopicPartition, LastRecord>,
 }
 
-/// The partitioner of the settings.
-#[must_use]
-pub fn partitioner(settings: &Settings) -> Partitioner {
-    match settings.kafka.partitioner {
-        config::Partitioner::Murmur2 => Partitioner::Murmur2,
-        config::Partitioner::Crc32 => Partitioner::Crc32,
-    }
-}
+pub use super::blueprint::partitioner;
 
 /// Refuses where the group has committed something, or where the store holds checkpoints of it.
 ///

@@ -103,6 +103,20 @@ pub async fn create_topics(
     partitions: i32,
     options: impl Iterator<Item = (String, String)>,
 ) -> Result<(), PublishError> {
+    create_topics_with(brokers, topics, partitions, &[], options).await
+}
+
+/// As [`create_topics`], with settings of the topics such as `("cleanup.policy", "delete")`.
+///
+/// # Errors
+/// As there.
+pub async fn create_topics_with(
+    brokers: &str,
+    topics: &[&str],
+    partitions: i32,
+    settings: &[(&str, &str)],
+    options: impl Iterator<Item = (String, String)>,
+) -> Result<(), PublishError> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
     for (option, value) in options {
@@ -110,8 +124,11 @@ pub async fn create_topics(
     }
     let creating = PublishError::when("create the topics");
     let admin: AdminClient<DefaultClientContext> = config.create().map_err(&creating)?;
-    let wanted: Vec<_> =
-        topics.iter().map(|topic| NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))).collect();
+    let wanted = topics.iter().map(|topic| {
+        let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+        settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+    });
+    let wanted: Vec<_> = wanted.collect();
     let limits = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
     for result in admin.create_topics(&wanted, &limits).await.map_err(&creating)? {
         match result {

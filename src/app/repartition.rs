@@ -1,0 +1,97 @@
+//! The topics that sources are routed to by customer: made where they are missing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tracing::info;
+
+use super::service::producer_options;
+use crate::config::Settings;
+use crate::output::publisher::create_topics_with;
+use crate::source::kafka::{KafkaSettings, partition_counts};
+
+/// How long one question for the partition counts may take.
+const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// What those topics are made with: seven days from when an event was routed, however old it is itself. By the time of
+/// the event the brokers would delete what a first start copies of years ago before anybody has read it.
+const SETTINGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "delete"),
+    ("message.timestamp.type", "LogAppendTime"),
+    ("retention.ms", "604800000"),
+    ("retention.bytes", "-1"),
+];
+
+/// Makes the topics that sources are routed to and that do not exist, as soon as it is known how many partitions they
+/// need.
+///
+/// # Errors
+/// When the brokers refuse or do not answer.
+pub fn create_topics(settings: &Settings, kafka: &KafkaSettings) -> Result<()> {
+    let routed: Vec<_> = settings.sources.iter().filter(|(_, source)| source.repartition).collect();
+    if routed.is_empty() {
+        return Ok(());
+    }
+    let own = settings.sources.values().map(|source| source.topic.clone());
+    let keyed = routed.iter().map(|(name, source)| source.keyed_topic(name, &settings.kafka.group_id));
+    let lookup = KafkaSettings { topics: own.chain(keyed).collect(), ..kafka.clone() };
+    let counts = partition_counts(&lookup, METADATA_WAIT)?;
+    let counts: BTreeMap<&str, Option<u32>> = lookup.topics.iter().map(String::as_str).zip(counts).collect();
+    let count = |topic: &str| counts.get(topic).copied().flatten();
+    let Some(partitions) = partitions(settings, count) else { return Ok(()) };
+    for (name, source) in routed {
+        let topic = source.keyed_topic(name, &settings.kafka.group_id);
+        if count(&topic).is_none() {
+            create(settings, &topic, partitions).with_context(|| {
+                format!("topic {topic:?}, to which source {name:?} is routed, could not be created; create it")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// How many partitions topics that are filled need: as many as every topic that the engines read has already, or as the
+/// largest of the sources has where all of them are routed; `None` while that is not known.
+fn partitions(settings: &Settings, count: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+    let keyed = settings.keyed_topics();
+    if let Some(known) = keyed.iter().find_map(|topic| count(topic)) {
+        return Some(known);
+    }
+    if settings.sources.values().any(|source| !source.repartition) {
+        return None;
+    }
+    let counts: Option<Vec<u32>> = settings.sources.values().map(|source| count(&source.topic)).collect();
+    counts?.into_iter().max()
+}
+
+fn create(settings: &Settings, topic: &str, partitions: u32) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (brokers, number) = (&settings.kafka.brokers, i32::try_from(partitions)?);
+    runtime.block_on(create_topics_with(brokers, &[topic], number, &SETTINGS, producer_options(settings)))?;
+    info!(topic, partitions, "created a topic");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    #[test]
+    fn as_many_partitions_as_the_others_have_or_the_largest_source() {
+        let source = |topic: &str, repartition| Source { topic: topic.to_owned(), repartition, ..Source::default() };
+        let of = |sources: &[(&str, bool)], known: &[(&str, u32)]| {
+            let sources = sources.iter().map(|(name, routed)| ((*name).to_owned(), source(name, *routed)));
+            let settings = Settings { sources: sources.collect(), ..Settings::default() };
+            partitions(&settings, |topic| known.iter().find(|(name, _)| *name == topic).map(|(_, count)| *count))
+        };
+        assert_eq!(of(&[("a", true)], &[("a", 6)]), Some(6));
+        assert_eq!(of(&[("a", true)], &[]), None);
+        assert_eq!(of(&[("a", true), ("b", true)], &[("a", 6), ("b", 12)]), Some(12));
+        assert_eq!(of(&[("a", true), ("b", true)], &[("a", 6)]), None, "b may be larger");
+        let keyed = ("retentiond-a-by-customer", 8);
+        assert_eq!(of(&[("a", true), ("b", true)], &[("a", 6), ("b", 12), keyed]), Some(8));
+        assert_eq!(of(&[("a", true), ("b", false)], &[("a", 6), ("b", 3)]), Some(3));
+        assert_eq!(of(&[("a", true), ("b", false)], &[("a", 6)]), None);
+    }
+}
