@@ -12,8 +12,8 @@ use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
-use crate::source::partitioner::Partitioner;
 use crate::registry::{Access, Client, Registry};
+use crate::source::partitioner::Partitioner;
 use crate::worker::Blueprint;
 
 /// What the workers of the daemon need to know.

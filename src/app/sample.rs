@@ -13,8 +13,7 @@ use crate::decode::{Decoded, Decoder, Message, Reason, Skip};
 use crate::event::{EventType, Time, wall_clock};
 use crate::source::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
-    LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
-    check_co_partitioning,
+    LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
 };
 
 /// How long brokers and registry may take for an answer, and how long the messages of a topic may.
@@ -209,7 +208,8 @@ fn partitions(settings: &Settings, kafka: &KafkaSettings) -> Result<Vec<i32>, So
     let counts = partition_counts(kafka, WAIT)?;
     let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
     let routed = settings.sources.values().map(|source| source.repartition);
-    let keyed: Vec<_> = named.iter().zip(routed).filter(|(_, routed)| !routed).map(|(named, _)| named.clone()).collect();
+    let keyed: Vec<_> =
+        named.iter().zip(routed).filter(|(_, routed)| !routed).map(|(named, _)| named.clone()).collect();
     if !keyed.is_empty() {
         check_co_partitioning(&keyed)?;
     }

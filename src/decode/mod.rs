@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 pub use csv::{CsvColumns, CsvHeaderError};
 pub use framing::{Schema, SchemaId, SchemaText, Schemas};
-pub use routed::{encode, encode_erase};
 pub use options::{
     AmountUnit, Deletes, FieldTexts, Guests, OptionError, Options, Salt, StripeRefunds, TestOrders, TimeFormat,
 };
+pub use routed::{encode, encode_erase};
 
 use self::fields::Value;
 use self::framing::Unframed;

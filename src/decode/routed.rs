@@ -149,10 +149,14 @@ mod tests {
 
     /// Text of any kind, such as no preset would leave out.
     fn any_text() -> impl Strategy<Value = String> {
-        prop_oneof!["[a-z0-9-]{1,20}", "\\PC{1,12}", any::<Vec<char>>().prop_filter_map("not empty", |chars| {
-            let text: String = chars.into_iter().take(30).collect();
-            (!text.is_empty()).then_some(text)
-        })]
+        prop_oneof![
+            "[a-z0-9-]{1,20}",
+            "\\PC{1,12}",
+            any::<Vec<char>>().prop_filter_map("not empty", |chars| {
+                let text: String = chars.into_iter().take(30).collect();
+                (!text.is_empty()).then_some(text)
+            })
+        ]
     }
 
     fn any_money() -> impl Strategy<Value = Money> {
@@ -176,8 +180,12 @@ mod tests {
     fn any_kind() -> impl Strategy<Value = Kind<'static>> {
         let id = || proptest::option::of(any_text().prop_map(Cow::Owned));
         prop_oneof![
-            (id(), any_money(), any_attributes(), id())
-                .prop_map(|(id, amount, attributes, referred_by)| Kind::Order { id, amount, attributes, referred_by }),
+            (id(), any_money(), any_attributes(), id()).prop_map(|(id, amount, attributes, referred_by)| Kind::Order {
+                id,
+                amount,
+                attributes,
+                referred_by
+            }),
             (id(), any_money()).prop_map(|(id, amount)| Kind::Refund { id, amount }),
             (id(), any_money()).prop_map(|(order, amount)| Kind::Cancel { order, amount }),
             id().prop_map(|id| Kind::Session { id }),

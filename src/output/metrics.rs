@@ -100,7 +100,14 @@ impl Metric {
 
 /// Every metric that there is.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
-    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(INACTIVITY).chain(DISTRIBUTIONS).chain(OPERATION).chain(REPARTITION)
+    WINDOW
+        .iter()
+        .chain(SEGMENT)
+        .chain(PEOPLE)
+        .chain(INACTIVITY)
+        .chain(DISTRIBUTIONS)
+        .chain(OPERATION)
+        .chain(REPARTITION)
 }
 
 /// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.

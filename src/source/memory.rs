@@ -360,7 +360,9 @@ impl Group {
 
     fn hand_out_changes(&mut self) {
         let target = self.target();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none()) {
+        for (id, member) in
+            self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none())
+        {
             let surplus: BTreeSet<_> = member.held.iter().filter(|at| target.get(at) != Some(id)).copied().collect();
             if !surplus.is_empty() {
                 let event = Polled::Revoked(surplus.iter().copied().collect());
@@ -369,7 +371,9 @@ impl Group {
             }
         }
         let taken: BTreeSet<_> = self.members.values().flat_map(|member| member.held.iter().copied()).collect();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none()) {
+        for (id, member) in
+            self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none())
+        {
             let free = |(at, owner): &(&TopicPartition, &MemberId)| *owner == id && !taken.contains(at);
             let given: Vec<_> = target.iter().filter(free).map(|(at, _)| *at).collect();
             if !given.is_empty() || !member.welcomed {
@@ -426,7 +430,9 @@ impl Group {
         let mut positions = BTreeMap::new();
         for (at, start) in partitions {
             match self.members.get(&id) {
-                Some(member) if !member.is_outside && !member.held.contains(at) => return wrong(format!("{at:?} is not ours to read")),
+                Some(member) if !member.is_outside && !member.held.contains(at) => {
+                    return wrong(format!("{at:?} is not ours to read"));
+                }
                 Some(member) if !all && member.reading.contains_key(at) => {
                     return wrong(format!("{at:?} is read already"));
                 }

@@ -141,7 +141,8 @@ impl<B: RecordBatch> Pool<B> {
         };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
-            let (worker, reports) = (Worker::with_sightings(Arc::clone(blueprint), Arc::clone(&sightings)), reports.clone());
+            let (worker, reports) =
+                (Worker::with_sightings(Arc::clone(blueprint), Arc::clone(&sightings)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
             let stalled = pool.stalled.clone();
             pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);

@@ -1,6 +1,7 @@
 //! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone on.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::Route;
 use super::merge::Merge;
@@ -85,8 +86,8 @@ pub struct Lane<B> {
     begin: Place,
     /// Where everything before has gone on.
     pub next: Place,
-    /// The end that was told last, unless more came behind it.
-    end: Option<i64>,
+    /// The end that was told last, and when, unless more came behind it.
+    end: Option<(i64, Instant)>,
     /// Bytes of the items that wait in the merge.
     bytes: usize,
     /// Whether nothing more is fetched.
@@ -138,13 +139,20 @@ impl<B: RecordBatch> Lane<B> {
                     }
                 }
                 Some(Brought::End(offset)) => {
-                    self.end = Some(offset);
-                    merge.ended(self.number);
+                    self.end = Some((offset, Instant::now()));
                 }
                 None => {}
             }
         }
         Ok(())
+    }
+
+    /// Holds the others up no longer once nothing came for `hold` behind the end: what producers send to several
+    /// partitions at once does not arrive at once.
+    pub fn let_others_go(&self, merge: &mut Merge<Item>, hold: Duration) {
+        if !self.is_stalled() && self.end.is_some_and(|(_, since)| since.elapsed() >= hold) {
+            merge.ended(self.number);
+        }
     }
 
     /// An item of this lane has left the merge.
@@ -156,7 +164,7 @@ impl<B: RecordBatch> Lane<B> {
     /// Whether everything has gone on up to the end; what lies between the last record and the end are no records.
     pub fn is_done(&mut self, merge: &Merge<Item>) -> bool {
         let is_done = !self.is_stalled() && merge.is_done(self.number);
-        if let Some(end) = self.end.filter(|end| is_done && *end > self.next.offset) {
+        if let Some((end, _)) = self.end.filter(|(end, _)| is_done && *end > self.next.offset) {
             self.next = Place { offset: end, told: 0 };
         }
         is_done
@@ -227,11 +235,8 @@ impl<B: RecordBatch> Lane<B> {
         let mut bytes = Vec::new();
         for (place, event) in events.iter().enumerate().skip(begin) {
             let told = place + 1;
-            let next = if told == events.len() {
-                Place { offset: offset + 1, told: 0 }
-            } else {
-                Place { offset, told }
-            };
+            let next =
+                if told == events.len() { Place { offset: offset + 1, told: 0 } } else { Place { offset, told } };
             let what = route.event(event, told_before, &mut bytes);
             self.add(merge, Some(event.time), Item { what, offset, next });
         }

@@ -179,7 +179,7 @@ mod tests {
             merge.lanes.iter().enumerate().for_each(|(lane, _)| assert!(merge.is_done(lane)));
             prop_assert_eq!(out.len(), logs.iter().map(Vec::len).sum::<usize>());
             let mut next = vec![0; logs.len()];
-            let (mut all, mut own) = (i64::MIN, vec![i64::MIN; logs.len()]);
+            let (mut all, mut own) = (0, vec![0; logs.len()]);
             for (lane, place, time) in out {
                 prop_assert_eq!(place, next[lane]);
                 next[lane] += 1;

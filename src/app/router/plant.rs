@@ -13,11 +13,8 @@ use crate::source::kafka::{
 /// How long one question may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// How much is fetched ahead: partitions are to come in small portions, since all of them are needed to go on with one.
-const FETCH: [(&str, &str); 3] = [
-    ("queued.min.messages", "20000"),
-    ("queued.max.messages.kbytes", "8192"),
-    ("fetch.message.max.bytes", "1048576"),
-];
+const FETCH: [(&str, &str); 3] =
+    [("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "8192"), ("fetch.message.max.bytes", "1048576")];
 
 /// Makes the clients of one router.
 #[derive(Debug)]

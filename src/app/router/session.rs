@@ -22,8 +22,6 @@ use crate::source::{
     TopicIndex, TopicPartition,
 };
 
-/// How long one poll waits for messages.
-const POLL_WAIT: Duration = Duration::from_millis(50);
 /// After how many bytes a transaction is committed at the latest.
 const BYTES_MAX: usize = 8 << 20;
 /// How many items of one partition wait for the others before it is fetched no further, and when it is again.
@@ -121,14 +119,24 @@ impl Default for Counts {
     }
 }
 
-/// After how long a transaction is committed, and after how many messages at the latest.
+/// How long things may take.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
+    /// How long one poll waits for messages.
+    poll_wait: Duration,
+    /// For how long a partition at its end is waited for.
+    hold: Duration,
+    /// After how long a transaction is committed, and after how many messages at the latest.
     commit_every: Duration,
     messages: usize,
 }
 
-const LIMITS: Limits = Limits { commit_every: Duration::from_millis(100), messages: 20_000 };
+const LIMITS: Limits = Limits {
+    poll_wait: Duration::from_millis(50),
+    hold: Duration::from_secs(1),
+    commit_every: Duration::from_millis(100),
+    messages: 20_000,
+};
 
 /// One tenure.
 pub struct Session<'a, P: Plant> {
@@ -145,6 +153,8 @@ pub struct Session<'a, P: Plant> {
     open: Option<Open>,
     counts: Counts,
     limits: Limits,
+    /// Whether more may go on at once than went into the last transaction.
+    has_more: bool,
     /// What the reader complained about last and keeps trying.
     told: Option<String>,
     last_commit: Instant,
@@ -193,6 +203,7 @@ impl<'a, P: Plant> Session<'a, P> {
             open: None,
             counts: Counts::default(),
             limits: LIMITS,
+            has_more: false,
             told: None,
             last_commit: now,
             last_publish: None,
@@ -229,9 +240,12 @@ impl<'a, P: Plant> Session<'a, P> {
     /// # Errors
     /// How the tenure ends.
     pub fn round(&mut self) -> Result<(), End> {
-        let wait = self.open.as_ref().map_or(POLL_WAIT, |open| {
-            self.limits.commit_every.saturating_sub(open.begun.elapsed()).min(POLL_WAIT)
-        });
+        let Limits { poll_wait, commit_every, .. } = self.limits;
+        let wait = match &self.open {
+            _ if self.has_more => Duration::ZERO,
+            Some(open) => commit_every.saturating_sub(open.begun.elapsed()).min(poll_wait),
+            None => poll_wait,
+        };
         for polled in self.client.poll(wait) {
             match polled {
                 Polled::Records(at, batch) => self.bring(at, Brought::Records(batch)),
@@ -278,7 +292,7 @@ impl<'a, P: Plant> Session<'a, P> {
 
     fn read_on(&mut self) -> Result<(), End> {
         let latest = wall_clock().plus(self.route.max_future);
-        let Session { lanes, merge, route, oversized, flood, .. } = self;
+        let Session { lanes, merge, route, oversized, flood, limits, .. } = self;
         for lane in lanes {
             if let Err((flooded, offset)) = lane.read_on(route, merge, oversized, flood, latest) {
                 return Err(End::Fatal(SourceError::Configuration(format!(
@@ -292,19 +306,22 @@ impl<'a, P: Plant> Session<'a, P> {
                     flooded.example.1,
                 ))));
             }
+            lane.let_others_go(merge, limits.hold);
         }
         Ok(())
     }
 
-    /// Produces what may go on, in the order of the merge.
+    /// Produces what may go on, in the order of the merge, until a transaction is full.
     fn route_on(&mut self) -> Result<(), End> {
+        self.has_more = false;
         while let Some((lane, item)) = self.merge.next() {
             self.open()?;
             self.produce(lane, &item)?;
             self.lanes[lane].gone_on(&item);
             let is_full = |open: &Open| open.sent.len() >= self.limits.messages || open.bytes >= BYTES_MAX;
             if self.open.as_ref().is_some_and(is_full) {
-                self.commit()?;
+                self.has_more = true;
+                return self.commit();
             }
         }
         Ok(())
