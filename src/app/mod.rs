@@ -11,7 +11,7 @@ mod notify;
 pub mod offline;
 mod outbox;
 mod pace;
-mod repartition;
+pub mod repartition;
 mod router;
 pub mod sample;
 mod service;

@@ -1,4 +1,5 @@
-//! The topics that sources are routed to by customer: made where they are missing.
+//! What is to be there before a source is routed by customer: the topic that it is routed to, and, behind a bootstrap, where
+//! its router begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,13 +7,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing::info;
 
-use super::service::producer_options;
-use crate::config::Settings;
+use super::bootstrap::BootstrapError;
+use super::router;
+use super::service::{kafka_settings, producer_options};
+use crate::config::{Settings, Source};
+use crate::event::Time;
 use crate::output::publisher::create_topics_with;
-use crate::source::kafka::{KafkaSettings, partition_counts};
+use crate::source::kafka::{KafkaAdmin, KafkaSettings, partition_counts};
+use crate::source::{Committed, Partition, SourceError, Start, TopicPartition};
 
 /// How long one question for the partition counts may take.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
+/// How long one other question may take, and looking at records.
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
+const LOOK_WAIT: Duration = Duration::from_secs(60);
 /// What those topics are made with: seven days from when an event was routed, however old it is itself. By the time of
 /// the event the brokers would delete what a first start copies of years ago before anybody has read it.
 const SETTINGS: [(&str, &str); 4] = [
@@ -48,6 +56,78 @@ pub fn create_topics(settings: &Settings, kafka: &KafkaSettings) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As [`create_topics`], for the verbs.
+///
+/// # Errors
+/// As there.
+pub fn create_missing(settings: &Settings) -> Result<()> {
+    create_topics(settings, &kafka_settings(settings))
+}
+
+/// Where the router of a source is to begin.
+#[derive(Debug)]
+pub struct Entrance {
+    admin: KafkaAdmin,
+    next: Vec<(TopicPartition, Committed)>,
+}
+
+impl Entrance {
+    /// Commits it, for a group that has no members.
+    ///
+    /// # Errors
+    /// As [`KafkaAdmin::commit`].
+    pub fn commit(&self) -> Result<(), SourceError> {
+        self.admin.commit(&self.next, ANSWER_WAIT)
+    }
+}
+
+/// Finds out where the routers go on with `overlap_from`.
+///
+/// # Errors
+/// [`BootstrapError`] where one has begun already (unless that is to be replaced), or where a topic does not reach back to
+/// `until`; and when the brokers do not answer.
+pub fn find_entrances(settings: &Settings, overlap_from: Time, until: Time, replace: bool) -> Result<Vec<Entrance>> {
+    let routed = settings.sources.iter().filter(|(_, source)| source.repartition);
+    routed.map(|(name, source)| find_entrance(settings, name, source, overlap_from, until, replace)).collect()
+}
+
+fn find_entrance(
+    settings: &Settings,
+    name: &str,
+    source: &Source,
+    overlap_from: Time,
+    until: Time,
+    replace: bool,
+) -> Result<Entrance> {
+    let mut kafka = kafka_settings(settings);
+    kafka.group_id = router::group(settings, name);
+    kafka.topics = vec![source.topic.clone()];
+    let missing = || SourceError::Configuration(format!("topic(s) that do not exist: {}; create them", source.topic));
+    let partitions = partition_counts(&kafka, ANSWER_WAIT)?.first().copied().flatten().ok_or_else(missing)?;
+    let admin = KafkaAdmin::new(&kafka)?;
+    if !replace && !admin.all_committed(ANSWER_WAIT)?.is_empty() {
+        let text = format!("the group {:?} has offsets, by which source {name:?} is routed", kafka.group_id);
+        return Err(BootstrapError::Taken(text).into());
+    }
+    let at = |partition| TopicPartition { topic: router::FROM, partition: Partition(partition) };
+    let all: Vec<_> = (0..i32::try_from(partitions)?).map(at).collect();
+    let ask = |start: Start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), ANSWER_WAIT);
+    let (next, first) = (ask(Start::At(overlap_from.millis()))?, ask(Start::Earliest)?);
+    let begins: Vec<_> = all.iter().copied().zip(first.iter().copied()).collect();
+    for (at, records) in admin.glimpse(&begins, 1, LOOK_WAIT)? {
+        let place = usize::try_from(at.partition.0)?;
+        let begin = records.first().and_then(|record| Time::from_millis(record.stamp.time?).ok());
+        if let Some(begin) = begin.filter(|begin| first[place] > 0 && next[place] == first[place] && *begin > until) {
+            let (topic, partition) = (source.topic.clone(), at.partition.0);
+            return Err(BootstrapError::Gap { topic, partition, first: begin, until }.into());
+        }
+    }
+    let topic_id = admin.topic_ids(ANSWER_WAIT)?.into_iter().next().flatten();
+    let metadata = router::begins_with(topic_id);
+    let committed = next.into_iter().map(|offset| Committed { offset, metadata: metadata.clone() });
+    Ok(Entrance { admin, next: all.into_iter().zip(committed).collect() })
 }
 
 /// How many partitions topics that are filled need: as many as every topic that the engines read has already, or as the

@@ -21,7 +21,8 @@ use tracing::{error, info, warn};
 
 use self::lane::Oversized;
 use self::plant::KafkaPlant;
-use self::session::{End, Plant, Session};
+pub(super) use self::session::FROM;
+use self::session::{End, Note, Plant, Session};
 use super::blueprint;
 use super::flood::FloodRules;
 use super::service::{flood_rules, kafka_settings, start};
@@ -112,6 +113,11 @@ impl Route {
 /// The group under which the offsets of a source's router are committed.
 pub(super) fn group(settings: &Settings, source: &str) -> String {
     format!("{}-{source}-router", settings.kafka.group_id)
+}
+
+/// What is noted beside an offset at which a router begins with a whole record.
+pub(super) fn begins_with(topic_id: Option<String>) -> Vec<u8> {
+    Note { told: 0, topic_id }.to_string().into_bytes()
 }
 
 /// The routers of this replica.

@@ -132,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::source::delivery::DeliveryStatus;
+    use crate::source::routing::RoutingStatus;
     use crate::source::status::Position;
     use crate::source::{Partition, TopicIndex};
 
@@ -214,6 +215,26 @@ mod tests {
         let reasons = reasons(&positions(&many));
         assert_eq!(reasons.len(), NAMED + 1);
         assert_eq!(reasons[NAMED], "catching up: 3 more topic-partitions are behind");
+    }
+
+    #[test]
+    fn whoever_routes_is_ready_once_what_it_routed_is_applied() {
+        let router = Arc::new(RoutingStatus::new("shop".into(), TopicIndex(0)));
+        let mut source = positions(&[(0, Some(0), Some(0), true)]);
+        source.routers.push(Arc::clone(&router));
+        assert_eq!(reasons(&source), Vec::<String>::new(), "another replica routes");
+        router.change(|router| router.is_ours = true);
+        let lane = Position { applied: Some(2), end: Some(9), last_at_end: None };
+        router.change(|router| _ = router.positions.insert(Partition(0), lane));
+        assert_eq!(reasons(&source), ["catching up: 7 record(s) of shop are not routed yet"]);
+        // The topic was at its end before anything was routed there.
+        router.change(|router| router.caught_up_at = Some(Instant::now()));
+        assert_eq!(reasons(&source), ["catching up: orders/0 is 0 behind"]);
+        let at = *source.positions.keys().next().unwrap();
+        source.positions.get_mut(&at).unwrap().last_at_end = Some(Instant::now());
+        assert_eq!(reasons(&source), Vec::<String>::new());
+        router.change(|router| router.trouble = Some("no offsets".into()));
+        assert_eq!(reasons(&source), ["no offsets"]);
     }
 
     #[test]

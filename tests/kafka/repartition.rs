@@ -154,7 +154,20 @@ impl<'a> Shop<'a> {
         publish(self.broker, &self.rig.sessions, &self.sessions[sessions..]);
         let last = last_orders();
         publish(self.broker, &self.rig.orders, &last);
-        wait_for("everything to be routed and committed", PATIENCE, || self.is_all_committed().then_some(()));
+        let mut before = Progress::default();
+        wait_for("everything to be routed and committed", PATIENCE, || {
+            let now = self.progress();
+            if now != before {
+                let topics = [&self.rig.orders, &self.keyed_topic(), &self.rig.sessions];
+                eprintln!("committed {now:?}, ends {:?}", topics.map(|topic| self.broker.end_offsets(topic)));
+                replicas.iter().for_each(|replica| eprintln!("{:?}", readiness(replica)));
+                before = now;
+            }
+            self.is_all_committed().then_some(())
+        });
+        // First the cause, then what comes of it.
+        self.assert_each_event_once(&last);
+        assert_eq!(assert_letters(self.broker, &self.rig), self.portions * (PARTITIONS as usize + 1));
         let whole = replay(&[&self.orders, &self.sessions, &last], LAST);
         let parts = wait_for("replicas that own everything, caught up", PATIENCE, || {
             let ready = replicas.iter().all(|replica| readiness(replica).is_some_and(|(status, _)| status == 200));
@@ -168,8 +181,6 @@ impl<'a> Shop<'a> {
             [only] => assert_equals_replay(only, &whole),
             parts => assert_adds_up(parts, &whole),
         }
-        assert_eq!(assert_letters(self.broker, &self.rig), self.portions * (PARTITIONS as usize + 1));
-        self.assert_each_event_once(&last);
     }
 
     /// What was routed and committed are the orders, each as often as it was sent, under its customer.

@@ -1,7 +1,7 @@
 //! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone on.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Route;
 use super::merge::Merge;
@@ -86,8 +86,8 @@ pub struct Lane<B> {
     begin: Place,
     /// Where everything before has gone on.
     pub next: Place,
-    /// The end that was told last, and when, unless more came behind it.
-    end: Option<(i64, Instant)>,
+    /// The end that was told last, and for how long nothing came behind it.
+    end: Option<(i64, Duration)>,
     /// Bytes of the items that wait in the merge.
     bytes: usize,
     /// Whether nothing more is fetched.
@@ -139,7 +139,7 @@ impl<B: RecordBatch> Lane<B> {
                     }
                 }
                 Some(Brought::End(offset)) => {
-                    self.end = Some((offset, Instant::now()));
+                    self.end = Some((offset, Duration::ZERO));
                 }
                 None => {}
             }
@@ -148,10 +148,22 @@ impl<B: RecordBatch> Lane<B> {
     }
 
     /// Holds the others up no longer once nothing came for `hold` behind the end: what producers send to several
-    /// partitions at once does not arrive at once.
-    pub fn let_others_go(&self, merge: &mut Merge<Item>, hold: Duration) {
-        if !self.is_stalled() && self.end.is_some_and(|(_, since)| since.elapsed() >= hold) {
-            merge.ended(self.number);
+    /// partitions at once does not arrive at once. `listened` is for how long it could have come since the last call.
+    pub fn let_others_go(&mut self, merge: &mut Merge<Item>, listened: Duration, hold: Duration) {
+        let is_stalled = self.is_stalled();
+        if let Some((_, silent)) = self.end.as_mut().filter(|_| !is_stalled) {
+            *silent += listened;
+            if *silent >= hold {
+                merge.ended(self.number);
+            }
+        }
+    }
+
+    /// Holds the others up again, from now on for as long as behind a fresh end.
+    pub fn hold_again(&mut self, merge: &mut Merge<Item>) {
+        if let Some((_, silent)) = &mut self.end {
+            *silent = Duration::ZERO;
+            merge.reopened(self.number);
         }
     }
 

@@ -62,6 +62,15 @@ impl<T> Merge<T> {
         }
     }
 
+    /// Something may come in a lane after all: it holds the others up again until [`Merge::ended`].
+    pub fn reopened(&mut self, lane: usize) {
+        let of = &mut self.lanes[lane];
+        if of.is_at_end {
+            of.is_at_end = false;
+            self.unknown += usize::from(of.waiting.is_empty());
+        }
+    }
+
     /// What goes on next, and of which lane; `None` while a lane holds the others up, or where nothing waits.
     pub fn next(&mut self) -> Option<(usize, T)> {
         if self.unknown > 0 {
@@ -124,6 +133,12 @@ mod tests {
         merge.ended(1);
         merge.ended(1);
         assert_eq!(drain(&mut merge), [(0, "c")]);
+        merge.ended(0);
+        (0..2).for_each(|lane| merge.reopened(lane));
+        merge.add(0, at(11), "d");
+        assert_eq!(merge.next(), None, "lane 1 may get something again");
+        merge.ended(1);
+        assert_eq!(drain(&mut merge), [(0, "d")]);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::event::wall_clock;
 use crate::source::routing::RoutingStatus;
 use crate::source::transaction::{Outgoing, TransactionError, Transactions};
 use crate::source::{
-    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, SourceError, Start,
-    TopicIndex, TopicPartition,
+    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
+    Start, TopicIndex, TopicPartition,
 };
 
 /// After how many bytes a transaction is committed at the latest.
@@ -34,6 +34,10 @@ const WAITING_BYTES_EACH: usize = 512 << 10;
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// How long leaving may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// A poll that hands out so many records may have left others behind.
+const FULL_POLL: usize = 500;
+/// Two polls that lie further apart than this say nothing about what did not come in between.
+const STALL: Duration = Duration::from_millis(100);
 /// How often the state is told to those who ask.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// How often new partitions are looked for.
@@ -157,6 +161,9 @@ pub struct Session<'a, P: Plant> {
     has_more: bool,
     /// What the reader complained about last and keeps trying.
     told: Option<String>,
+    /// For how long nothing has come.
+    idle: Duration,
+    last_poll: Instant,
     last_commit: Instant,
     last_publish: Option<Instant>,
     last_look: Instant,
@@ -205,6 +212,8 @@ impl<'a, P: Plant> Session<'a, P> {
             limits: LIMITS,
             has_more: false,
             told: None,
+            idle: Duration::ZERO,
+            last_poll: now,
             last_commit: now,
             last_publish: None,
             last_look: now,
@@ -246,9 +255,16 @@ impl<'a, P: Plant> Session<'a, P> {
             Some(open) => commit_every.saturating_sub(open.begun.elapsed()).min(poll_wait),
             None => poll_wait,
         };
-        for polled in self.client.poll(wait) {
+        let polled = self.client.poll(wait);
+        // After a stall of this process, or a long commit, what came meanwhile is to be handed out first.
+        let heard = std::mem::replace(&mut self.last_poll, Instant::now()).elapsed().min(STALL);
+        let mut records = 0;
+        for polled in polled {
             match polled {
-                Polled::Records(at, batch) => self.bring(at, Brought::Records(batch)),
+                Polled::Records(at, batch) => {
+                    records += batch.len();
+                    self.bring(at, Brought::Records(batch));
+                }
                 Polled::End { at, offset } => self.bring(at, Brought::End(offset)),
                 Polled::Trouble(text) if self.told.as_ref() != Some(&text) => {
                     warn!(source = self.route.source, "the router's reader: {text}");
@@ -263,7 +279,13 @@ impl<'a, P: Plant> Session<'a, P> {
                 | Polled::Uncommitted => {}
             }
         }
-        self.read_on()?;
+        if records == 0 {
+            self.idle += heard;
+        } else if std::mem::take(&mut self.idle) >= self.limits.hold {
+            // What comes after a silence comes to several partitions, though not at once.
+            self.lanes.iter_mut().for_each(|lane| lane.hold_again(&mut self.merge));
+        }
+        self.read_on(if records < FULL_POLL { heard } else { Duration::ZERO })?;
         self.route_on()?;
         if self.open.is_none() && self.last_commit.elapsed() >= TOUCH_EVERY {
             self.open()?;
@@ -290,7 +312,8 @@ impl<'a, P: Plant> Session<'a, P> {
         }
     }
 
-    fn read_on(&mut self) -> Result<(), End> {
+    /// `listened` is for how long the reader had nothing to hand out but what it handed out.
+    fn read_on(&mut self, listened: Duration) -> Result<(), End> {
         let latest = wall_clock().plus(self.route.max_future);
         let Session { lanes, merge, route, oversized, flood, limits, .. } = self;
         for lane in lanes {
@@ -306,7 +329,7 @@ impl<'a, P: Plant> Session<'a, P> {
                     flooded.example.1,
                 ))));
             }
-            lane.let_others_go(merge, limits.hold);
+            lane.let_others_go(merge, listened, limits.hold);
         }
         Ok(())
     }
@@ -546,9 +569,9 @@ fn begins<H: GroupHandle>(
 
 /// What is noted beside the offset of a partition.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Note {
-    told: usize,
-    topic_id: Option<String>,
+pub(super) struct Note {
+    pub told: usize,
+    pub topic_id: Option<String>,
 }
 
 impl Note {

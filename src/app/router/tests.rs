@@ -214,9 +214,8 @@ fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
     let world = World::new(LANES);
     let route = route(Format::Native);
     for (lane, base) in [(0, 0), (1, 5), (2, 7)] {
-        (0..20).for_each(|n| {
-            drop(world.append(lane, &order(&format!("{lane}-{n}"), n, 1_000 + i64::from(n) * 10 + base)))
-        });
+        (0..20)
+            .for_each(|n| _ = world.append(lane, &order(&format!("{lane}-{n}"), n, 1_000 + i64::from(n) * 10 + base)));
     }
     world.append(1, r#"{"type":"wish","customer_id":"c-1"}"#);
     world.append(2, "{broken");
@@ -301,7 +300,7 @@ fn what_does_not_fit_stops_routing_with_a_remedy() {
     assert!(text.contains("created again") && text.contains("--to-earliest"), "{text}");
     // A misread topic ends the daemon.
     let world = World::new(LANES);
-    (0..10).for_each(|_| drop(world.append(0, "<order/>")));
+    (0..10).for_each(|_| _ = world.append(0, "<order/>"));
     let strict = Route { flood: FloodRules { messages: 5, share: 0.5 }, ..route.clone() };
     let mut session = world.begin(&strict).unwrap();
     let end = (0..10).find_map(|_| session.round().err()).unwrap();
