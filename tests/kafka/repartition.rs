@@ -140,10 +140,11 @@ impl<'a> Shop<'a> {
         let ends = [self.broker.end_offsets(&self.rig.orders), self.broker.end_offsets(&topic)];
         let sessions = self.broker.end_offsets(&self.rig.sessions);
         let of_sessions = self.broker.committed(&self.rig.group, &self.rig.sessions);
-        let is_there = |(progress, ends): (&BTreeMap<i32, i64>, &BTreeMap<i32, i64>)| {
-            ends.iter().all(|(partition, end)| progress.get(partition).unwrap_or(&0) == end)
+        // Behind the last record of a topic that is written in transactions lies the mark that ends its transaction.
+        let is_there = |((progress, ends), marks): ((&BTreeMap<i32, i64>, &BTreeMap<i32, i64>), i64)| {
+            ends.iter().all(|(partition, end)| end - progress.get(partition).unwrap_or(&0) <= marks)
         };
-        self.progress().iter().zip(&ends).all(is_there)
+        self.progress().iter().zip(&ends).zip([0, 1]).all(is_there)
             && sessions.iter().all(|(partition, end)| of_sessions.get(partition).map_or(0, |next| next.offset) == *end)
     }
 
