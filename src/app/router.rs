@@ -8,6 +8,7 @@
 
 mod lane;
 mod merge;
+mod note;
 mod plant;
 mod session;
 
@@ -20,9 +21,10 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::lane::Oversized;
+use self::note::Note;
 use self::plant::KafkaPlant;
 pub(super) use self::session::FROM;
-use self::session::{End, Note, Plant, Session};
+use self::session::{End, Plant, Session};
 use super::blueprint;
 use super::flood::FloodRules;
 use super::service::{flood_rules, kafka_settings, start};

@@ -141,10 +141,12 @@ impl<'a> Shop<'a> {
         let sessions = self.broker.end_offsets(&self.rig.sessions);
         let of_sessions = self.broker.committed(&self.rig.group, &self.rig.sessions);
         // Behind the last record of a topic that is written in transactions lies the mark that ends its transaction.
-        let is_there = |((progress, ends), marks): ((&BTreeMap<i32, i64>, &BTreeMap<i32, i64>), i64)| {
+        let is_there = |progress: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>, marks: i64| {
             ends.iter().all(|(partition, end)| end - progress.get(partition).unwrap_or(&0) <= marks)
         };
-        self.progress().iter().zip(&ends).zip([0, 1]).all(is_there)
+        let [routed, applied] = self.progress();
+        is_there(&routed, &ends[0], 0)
+            && is_there(&applied, &ends[1], 1)
             && sessions.iter().all(|(partition, end)| of_sessions.get(partition).map_or(0, |next| next.offset) == *end)
     }
 

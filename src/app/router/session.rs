@@ -12,6 +12,7 @@ use tracing::warn;
 use super::Route;
 use super::lane::{Brought, Item, Lane, Oversized, Place, What};
 use super::merge::Merge;
+use super::note::Note;
 use crate::app::flood::Flood;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
@@ -387,8 +388,14 @@ impl<'a, P: Plant> Session<'a, P> {
                 };
                 self.producer.produce(&record).map(|()| letter.bytes())
             }
-            What::Skipped(skip) => return Ok(self.counts.skipped[*skip as usize] += 1),
-            What::Unknown => return Ok(self.counts.unknown += 1),
+            What::Skipped(skip) => {
+                self.counts.skipped[*skip as usize] += 1;
+                return Ok(());
+            }
+            What::Unknown => {
+                self.counts.unknown += 1;
+                return Ok(());
+            }
             What::Nothing => return Ok(()),
         };
         // A refusal may name this message.
@@ -565,33 +572,6 @@ fn begins<H: GroupHandle>(
         }
     };
     Ok((committed.iter().enumerate().map(begin).collect::<Result<_, End>>()?, false))
-}
-
-/// What is noted beside the offset of a partition.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Note {
-    pub told: usize,
-    pub topic_id: Option<String>,
-}
-
-impl Note {
-    /// What a person has committed says nothing, and is as good: it was done on purpose.
-    fn parse(metadata: &[u8]) -> Note {
-        let text = String::from_utf8_lossy(metadata);
-        let mut parts = text.split(';');
-        match (parts.next(), parts.next(), parts.next().and_then(|told| told.parse().ok()), parts.next()) {
-            (Some("v1"), Some("routed"), Some(told), Some(id)) => {
-                Note { told, topic_id: Some(id.to_owned()).filter(|id| !id.is_empty()) }
-            }
-            _ => Note::default(),
-        }
-    }
-}
-
-impl std::fmt::Display for Note {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "v1;routed;{};{}", self.told, self.topic_id.as_deref().unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
