@@ -22,7 +22,7 @@ mod support_cli;
 use std::fmt::Write as _;
 use std::fs;
 
-use retentiond::decode::{Decoded, Format, Rejection};
+use retentiond::decode::{Decoded, Decoder, Format, Rejection, encode};
 use retentiond::event::{Event, Kind, Time};
 
 use fixtures::{DIMENSIONS, Fixture};
@@ -57,6 +57,34 @@ fn every_format_has_messages_and_does_without_options() {
         let decoder = retentiond::decode::Decoder::with_options(format, DIMENSIONS.map(str::to_owned).to_vec(), &plain);
         assert!(decoder.is_ok(), "{}: {decoder:?}", format.name());
     }
+}
+
+#[test]
+fn every_event_survives_the_way_through_a_router() {
+    let dimensions = DIMENSIONS.map(str::to_owned);
+    let routed = Decoder::routed(dimensions.to_vec());
+    let mut seen = 0;
+    for fixture in fixtures::all() {
+        let message = fixture.message();
+        let decoder = fixture.decoder();
+        let (events, told_before) = match decoder.decode_message(&message, Time::MAX) {
+            Ok(Decoded::Event(event)) => (vec![event], Time::MIN),
+            Ok(Decoded::Several { events, told_before }) => (events, told_before),
+            _ => continue,
+        };
+        for event in events {
+            let mut bytes = Vec::new();
+            encode(&event, told_before, &dimensions, &mut bytes);
+            let expected = if event.time < told_before {
+                Decoded::Several { events: vec![event], told_before }
+            } else {
+                Decoded::Event(event)
+            };
+            assert_eq!(routed.decode(None, Some(&bytes), Time::MAX), Ok(expected), "{}", fixture.path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "only {seen} events");
 }
 
 /// One line for each event.

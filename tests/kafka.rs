@@ -30,6 +30,8 @@ mod letters;
 mod logs;
 #[path = "kafka/outages.rs"]
 mod outages;
+#[path = "kafka/repartition.rs"]
+mod repartition;
 #[path = "kafka/sample.rs"]
 mod sample;
 #[path = "kafka/secrets.rs"]

@@ -13,28 +13,51 @@ use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::registry::{Access, Client, Registry};
+use crate::source::partitioner::Partitioner;
 use crate::tls::Trust;
 use crate::worker::Blueprint;
 
 /// What the workers of the daemon need to know.
 #[must_use]
 pub fn blueprint(settings: &Settings) -> Blueprint {
+    let decoder = |(source, decoder): (&Source, Decoder)| {
+        // The topic that it is routed to is ours.
+        if source.repartition { Decoder::routed(dimensions(settings)) } else { decoder }
+    };
+    let decoders = settings.sources.values().zip(source_decoders(settings)).map(decoder).collect();
+    Blueprint { spec: Arc::new(spec(settings)), decoders }
+}
+
+/// How the messages of each source's own topic are read, which share what they know of schemas.
+#[must_use]
+pub fn source_decoders(settings: &Settings) -> Vec<Decoder> {
     let schemas = registry(settings);
     let decoder = |source| match &schemas {
         Some(schemas) => decoder(settings, source).with_schemas(Arc::clone(schemas)),
         None => decoder(settings, source),
     };
-    let decoders = settings.sources.values().map(decoder).collect();
-    Blueprint { spec: Arc::new(spec(settings)), decoders }
+    settings.sources.values().map(decoder).collect()
 }
 
 /// A decoder of a source's messages that keeps the configured dimensions.
 #[must_use]
 pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
-    let dimensions = || settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect();
     // Whoever loads settings is told of options that do not fit; what is left are settings that nobody loaded.
-    Decoder::with_options(source.format, dimensions(), &source.mapping)
-        .unwrap_or_else(|_| Decoder::new(source.format, dimensions()))
+    Decoder::with_options(source.format, dimensions(settings), &source.mapping)
+        .unwrap_or_else(|_| Decoder::new(source.format, dimensions(settings)))
+}
+
+fn dimensions(settings: &Settings) -> Vec<String> {
+    settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect()
+}
+
+/// How producers choose the partition of a customer.
+#[must_use]
+pub fn partitioner(settings: &Settings) -> Partitioner {
+    match settings.kafka.partitioner {
+        config::Partitioner::Murmur2 => Partitioner::Murmur2,
+        config::Partitioner::Crc32 => Partitioner::Crc32,
+    }
 }
 
 /// The schema registry, if one is configured; it is asked when a message first names a schema.

@@ -19,7 +19,7 @@ use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Origin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::decode::{Decoded, Decoder};
 use crate::event::{Time, wall_clock};
 use crate::replay::History;
@@ -77,14 +77,7 @@ pub struct Seams {
     last: BTreeMap<TopicPartition, LastRecord>,
 }
 
-/// The partitioner of the settings.
-#[must_use]
-pub fn partitioner(settings: &Settings) -> Partitioner {
-    match settings.kafka.partitioner {
-        config::Partitioner::Murmur2 => Partitioner::Murmur2,
-        config::Partitioner::Crc32 => Partitioner::Crc32,
-    }
-}
+pub use super::blueprint::partitioner;
 
 /// Refuses where the group has committed something, or where the store holds checkpoints of it.
 ///
@@ -111,13 +104,20 @@ pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
 /// See [`BootstrapError`]; and when the brokers do not answer.
 pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<Seams> {
     let all = cluster.all();
-    let starts = |start: Start| all.iter().map(|&at| (at, start)).collect::<Vec<_>>();
-    let next = cluster.offsets(&starts(Start::At(overlap_from.millis())))?;
-    let first = cluster.offsets(&starts(Start::Earliest))?;
+    let routed: Vec<bool> = settings.sources.values().map(|source| source.repartition).collect();
+    let is_routed = |at: &TopicPartition| routed.get(usize::from(at.topic.0)).copied().unwrap_or(false);
+    let start = |at: &TopicPartition| match is_routed(at) {
+        // What a router has filled in so far is not read: it begins anew with the overlap.
+        true => Start::Latest,
+        false => Start::At(overlap_from.millis()),
+    };
+    let next = cluster.offsets(&all.iter().map(|at| (*at, start(at))).collect::<Vec<_>>())?;
+    let first = cluster.offsets(&all.iter().map(|&at| (at, Start::Earliest)).collect::<Vec<_>>())?;
     let look_from: Vec<_> =
         all.iter().zip(next.iter().zip(&first)).map(|(&at, (&next, &first))| (at, first.max(next - BEFORE))).collect();
     let seen = cluster.admin.glimpse(&look_from, LOOKED_AT, LOOK_WAIT)?;
     let mut last = BTreeMap::new();
+    let seen: BTreeMap<_, _> = seen.into_iter().filter(|(at, _)| !is_routed(at)).collect();
     for (at, (&next, &first)) in all.iter().zip(next.iter().zip(&first)) {
         let records = seen.get(at).map_or(&[][..], Vec::as_slice);
         last.extend(records.iter().rfind(|record| record.offset < next).map(|record| (*at, last_record(record))));

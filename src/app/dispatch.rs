@@ -51,8 +51,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub struct Rules {
     /// Names of the source topics, for messages to people.
     pub topics: Vec<String>,
-    /// Where a partition is read from that has no state and no committed offset.
-    pub start: Start,
+    /// Where a partition of each topic is read from that has no state and no committed offset.
+    pub starts: Vec<Start>,
     /// How far ahead of the wall clock an event may lie, in milliseconds.
     pub max_future: i64,
     /// How often cuts are taken.
@@ -106,6 +106,8 @@ pub struct Parts<C: GroupClient> {
     pub committer: Committer,
     /// What both answer.
     pub answers: Receiver<Answer>,
+    /// Why others want the daemon to end.
+    pub failures: Receiver<SourceError>,
 }
 
 /// The poll loop and what it holds on to.
@@ -119,6 +121,7 @@ pub struct Dispatcher<C: GroupClient> {
     vault: Arc<Vault>,
     committer: Committer,
     answers: Receiver<Answer>,
+    failures: Receiver<SourceError>,
     handles: Handles<C>,
     progress: BTreeMap<TopicPartition, Progress>,
     /// What the client was told to read.
@@ -186,7 +189,7 @@ impl<C: GroupClient> Dispatcher<C> {
         status: watch::Sender<SourceStatus>,
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
-        let Parts { client, pool, reports, vault, committer, answers } = parts;
+        let Parts { client, pool, reports, vault, committer, answers, failures } = parts;
         let flood = Flood::new(rules.flood, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
@@ -199,6 +202,7 @@ impl<C: GroupClient> Dispatcher<C> {
             vault,
             committer,
             answers,
+            failures,
             progress: BTreeMap::new(),
             read: BTreeSet::new(),
             running: BTreeMap::new(),
@@ -301,6 +305,9 @@ impl<C: GroupClient> Dispatcher<C> {
                 }
                 Polled::Fatal(error) => return Err(error),
             }
+        }
+        if let Ok(error) = self.failures.try_recv() {
+            return Err(error);
         }
         self.take_reports()?;
         self.take_answers()?;
@@ -513,9 +520,11 @@ impl<C: GroupClient> Dispatcher<C> {
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
             status.schemas = self.pool.trouble();
+            status.split_customers = self.pool.sightings().counts();
             status.checkpoints = self.checkpoints;
             status.latency.clone_from(&self.latency);
         });
+        self.journal.split(&self.pool.sightings().found(), &self.rules.topics);
         if was_behind && self.status.borrow().has_caught_up() {
             self.journal.caught_up();
         }

@@ -11,6 +11,8 @@ mod notify;
 pub mod offline;
 mod outbox;
 mod pace;
+pub mod repartition;
+mod router;
 pub mod sample;
 mod service;
 mod vault;

@@ -11,10 +11,9 @@ use super::service::kafka_settings;
 use crate::config::Settings;
 use crate::decode::{Decoded, Decoder, Message, Reason, Skip};
 use crate::event::{EventType, Time, wall_clock};
-use crate::source::kafka::{KafkaAdmin, KafkaClient, partition_counts};
+use crate::source::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
-    CoPartitioning, LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
-    check_co_partitioning,
+    LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
 };
 
 /// How long brokers and registry may take for an answer, and how long the messages of a topic may.
@@ -40,15 +39,25 @@ struct Found {
 #[derive(Debug)]
 pub struct Findings {
     topics: Vec<String>,
+    /// The names of the sources.
+    names: Vec<String>,
+    /// Whether each is routed by customer, so that it does not matter where its messages lie.
+    routed: Vec<bool>,
     sources: Vec<Found>,
     /// Where each customer was seen first, and whether also elsewhere.
     customers: HashMap<String, (Partition, bool)>,
 }
 
 impl Findings {
-    fn new(topics: Vec<String>) -> Findings {
-        let sources = topics.iter().map(|_| Found::default()).collect();
-        Findings { topics, sources, customers: HashMap::new() }
+    fn new(settings: &Settings) -> Findings {
+        let sources = settings.sources.values();
+        Findings {
+            topics: sources.clone().map(|source| source.topic.clone()).collect(),
+            names: settings.sources.keys().cloned().collect(),
+            routed: sources.clone().map(|source| source.repartition).collect(),
+            sources: sources.map(|_| Found::default()).collect(),
+            customers: HashMap::new(),
+        }
     }
 
     /// Takes a message into account.
@@ -74,10 +83,12 @@ impl Findings {
         for event in events {
             let (from, to) = found.times.unwrap_or((event.time, event.time));
             found.times = Some((from.min(event.time), to.max(event.time)));
-            let seen = self.customers.entry(event.customer.clone().into_owned()).or_insert((at.partition, false));
-            seen.1 |= seen.0 != at.partition;
+            if !self.routed[topic] {
+                let seen = self.customers.entry(event.customer.clone().into_owned()).or_insert((at.partition, false));
+                seen.1 |= seen.0 != at.partition;
+            }
         }
-        if events.iter().any(|event| message.key != Some(event.customer.as_bytes())) {
+        if !self.routed[topic] && events.iter().any(|event| message.key != Some(event.customer.as_bytes())) {
             found.keyed_otherwise += 1;
         }
     }
@@ -92,9 +103,10 @@ impl Findings {
     pub fn fault(&self) -> Option<String> {
         if let (customers, split @ 1..) = self.split() {
             return Some(format!(
-                "{split} of {customers} customers have events in several partitions, and would count once in each. Key all \
-                 source topics by customer id, with one partitioner and equally many partitions, or copy them into topics \
-                 that are (docs/formats.md, \"Keys\")"
+                "{split} of {customers} customers have events in several partitions, and would count once in each. {}. \
+                 Otherwise key all source topics by customer id, with one partitioner and equally many partitions \
+                 (docs/formats.md, \"Keys\")",
+                self.remedy()
             ));
         }
         let means_nothing = |found: &Found| {
@@ -102,6 +114,16 @@ impl Findings {
         };
         let (topic, _) = self.topics.iter().zip(&self.sources).find(|(_, found)| means_nothing(found))?;
         Some(format!("no message of topic {topic} is understood; is its format right?"))
+    }
+
+    /// Which sources have to be routed by customer.
+    fn remedy(&self) -> String {
+        let otherwise = self.names.iter().zip(&self.sources).filter(|(_, found)| found.keyed_otherwise > 0);
+        let keys: Vec<_> = otherwise.map(|(name, _)| format!("sources.{name}.repartition = true")).collect();
+        if keys.is_empty() {
+            return "Their messages are keyed by customer id, so producers use different partitioners".to_owned();
+        }
+        format!("Write {}, which routes them by customer", keys.join(" and "))
     }
 
     /// For a person.
@@ -156,31 +178,46 @@ impl Kept {
 /// # Errors
 /// When brokers cannot be reached, or topics are missing or have unequal partition counts.
 pub fn sample(settings: &Settings, count: u32) -> Result<Findings, SourceError> {
-    let kafka = kafka_settings(settings);
-    let counts = partition_counts(&kafka, WAIT)?;
-    let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
-    let partitions = match check_co_partitioning(&named)? {
-        CoPartitioning::Equal(partitions) => i32::try_from(partitions).unwrap_or(i32::MAX),
-        CoPartitioning::Missing(missing) => {
-            return Err(SourceError::Unavailable(format!("topic(s) that do not exist: {}", missing.join(", "))));
-        }
+    let mut kafka = kafka_settings(settings);
+    // As they come, not as routers copy them.
+    kafka.topics = settings.sources.values().map(|source| source.topic.clone()).collect();
+    let counts = partitions(settings, &kafka)?;
+    let of_topic = |(topic, count): (u16, &i32)| {
+        (0..*count).map(move |p| TopicPartition { topic: TopicIndex(topic), partition: Partition(p) })
     };
-    let topics = u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
-    let of_topic =
-        |topic| (0..partitions).map(move |p| TopicPartition { topic: TopicIndex(topic), partition: Partition(p) });
-    let all: Vec<_> = (0..topics).flat_map(of_topic).collect();
+    let all: Vec<_> = (0..).zip(&counts).flat_map(of_topic).collect();
     let admin = KafkaAdmin::new(&kafka)?;
     let ask = |start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), WAIT);
     let (begins, ends) = (ask(Start::Earliest)?, ask(Start::Latest)?);
-    let each = i64::from(count.div_ceil(partitions.unsigned_abs().max(1)).max(1));
+    let each = |at: &TopicPartition| {
+        let partitions = counts.get(usize::from(at.topic.0)).map_or(1, |count| count.unsigned_abs().max(1));
+        i64::from(count.div_ceil(partitions).max(1))
+    };
     let ranges =
-        all.iter().zip(begins.iter().zip(&ends)).map(|(at, (begin, end))| (*at, (*begin).max(end - each), *end));
+        all.iter().zip(begins.iter().zip(&ends)).map(|(at, (begin, end))| (*at, (*begin).max(end - each(at)), *end));
     let ranges: Vec<_> = ranges.filter(|(_, from, end)| from < end).collect();
     let mut client = KafkaClient::look(&kafka)?;
     let kept = read(&mut client, &ranges)?;
-    let findings = understand(settings, kafka.topics, &kept, || drop(client.poll(POLL)));
+    let findings = understand(settings, &kept, || drop(client.poll(POLL)));
     client.close(Duration::from_secs(5));
     Ok(findings)
+}
+
+/// How many partitions each source topic has: equally many where they are not routed.
+fn partitions(settings: &Settings, kafka: &KafkaSettings) -> Result<Vec<i32>, SourceError> {
+    let counts = partition_counts(kafka, WAIT)?;
+    let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
+    let routed = settings.sources.values().map(|source| source.repartition);
+    let keyed: Vec<_> =
+        named.iter().zip(routed).filter(|(_, routed)| !routed).map(|(named, _)| named.clone()).collect();
+    if !keyed.is_empty() {
+        check_co_partitioning(&keyed)?;
+    }
+    let missing: Vec<_> = named.iter().filter(|(_, count)| count.is_none()).map(|(topic, _)| topic.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(SourceError::Unavailable(format!("topic(s) that do not exist: {}", missing.join(", "))));
+    }
+    Ok(named.into_iter().map(|(_, count)| i32::try_from(count.unwrap_or(0)).unwrap_or(i32::MAX)).collect())
 }
 
 /// The messages of these offset ranges, ends excluded.
@@ -222,14 +259,14 @@ fn keep<B: RecordBatch>(at: TopicPartition, batch: &B, index: usize) -> Kept {
 }
 
 /// Decodes the messages; waits for schemas by `pause`.
-fn understand(settings: &Settings, topics: Vec<String>, kept: &[Kept], mut pause: impl FnMut()) -> Findings {
-    let blueprint = blueprint::blueprint(settings);
+fn understand(settings: &Settings, kept: &[Kept], mut pause: impl FnMut()) -> Findings {
+    let decoders = blueprint::source_decoders(settings);
     let latest = wall_clock().plus(settings.customers.max_future.get());
-    let mut findings = Findings::new(topics);
+    let mut findings = Findings::new(settings);
     let deadline = Instant::now() + WAIT;
     for one in kept {
         let topic = usize::from(one.at.topic.0);
-        let (decoder, message) = (&blueprint.decoders[topic], one.message());
+        let (decoder, message) = (&decoders[topic], one.message());
         while !decoder.is_ready_for(&message) && Instant::now() < deadline {
             pause();
         }
@@ -261,7 +298,7 @@ mod tests {
     }
 
     fn findings(kept: &[Kept]) -> Findings {
-        understand(&Settings::default(), vec!["orders".into()], kept, || panic!("nothing to wait for"))
+        understand(&Settings::default(), kept, || panic!("nothing to wait for"))
     }
 
     #[test]
@@ -296,6 +333,13 @@ mod tests {
         let found = findings(&[kept(0, 0, "o-1", &order("ann", time)), kept(0, 1, "o-2", &order("ann", time))]);
         let fault = found.fault().unwrap();
         assert!(fault.starts_with("1 of 1 customers have events in several partitions"), "{fault}");
+        assert!(fault.contains("sources.orders.repartition = true"), "{fault}");
+        let keyed = [kept(0, 0, "ann", &order("ann", time)), kept(0, 1, "ann", &order("ann", time))];
+        let fault = findings(&keyed).fault().unwrap();
+        assert!(fault.contains("different partitioners") && !fault.contains("= true"), "{fault}");
+        let mut settings = Settings::default();
+        settings.sources.values_mut().for_each(|source| source.repartition = true);
+        assert_eq!(understand(&settings, &keyed, || panic!("nothing to wait for")).fault(), None, "it is routed");
     }
 
     #[test]

@@ -22,6 +22,8 @@ use super::dispatch::{Dispatcher, Parts, Rules};
 use super::flood::FloodRules;
 use super::offline::open_store;
 use super::pace::Pace;
+use super::repartition;
+use super::router::Routers;
 use super::vault::{Answer, TopicIds, Vault};
 use super::webhook::{self, Courier};
 use crate::checkpoint::files;
@@ -38,7 +40,6 @@ use crate::source::kafka::{
     GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
     create_topics, partition_counts,
 };
-use crate::source::partitioner::Partitioner;
 use crate::source::status::SourceStatus;
 use crate::source::transaction::Transactions;
 use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
@@ -100,13 +101,10 @@ impl Daemon {
             workers: workers.clone(),
             source: status.clone(),
             spec: Arc::clone(&blueprint.spec),
-            topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
+            topics: settings.keyed_topics(),
             background: blueprint::background(&settings, None),
             access,
-            partitioner: match settings.kafka.partitioner {
-                config::Partitioner::Murmur2 => Partitioner::Murmur2,
-                config::Partitioner::Crc32 => Partitioner::Crc32,
-            },
+            partitioner: blueprint::partitioner(&settings),
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
@@ -242,7 +240,7 @@ impl Source {
         let client = KafkaClient::join(&kafka)?;
         let rules = Rules {
             topics: kafka.topics.clone(),
-            start: start(self.settings.kafka.start),
+            starts: starts(&self.settings),
             max_future: self.settings.customers.max_future.get(),
             cut_every: self.settings.checkpoint.interval.to_std(),
             keep_files: self.settings.checkpoint.keep.to_std(),
@@ -250,10 +248,7 @@ impl Source {
             pace: Pace::new(&self.settings, partitions),
             alert_source: alerts::source(&kafka.group_id),
             outputs: outputs(&self.settings),
-            flood: FloodRules {
-                messages: self.settings.dead_letters.stop_after.into(),
-                share: self.settings.dead_letters.stop_share,
-            },
+            flood: flood_rules(&self.settings),
         };
         let protocol = protocol::Rules {
             delivery,
@@ -261,14 +256,22 @@ impl Source {
             outbox_limit: OUTBOX_LIMIT,
             parked_for: PARKED_FOR,
         };
-        let parts = Parts { client, pool, reports, vault, committer, answers };
-        Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops)
+        let (fatal, failures) = mpsc::channel();
+        let routers = Routers::start(&self.settings, &self.status, &fatal);
+        let routers = routers.map_err(|error| SourceError::Unavailable(format!("no thread for a router: {error}")))?;
+        let parts = Parts { client, pool, reports, vault, committer, answers, failures };
+        let ended = Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops);
+        routers.stop();
+        ended
     }
 
     /// Waits until every source topic exists, with equal partition counts; `None` when asked to stop meanwhile.
     fn wait_for_topics(&self, kafka: &KafkaSettings) -> Result<Option<u32>, SourceError> {
         let mut pause = RETRY_AFTER;
         loop {
+            if let Err(why) = repartition::create_topics(&self.settings, kafka) {
+                self.trouble(why.to_string());
+            }
             match partition_counts(kafka, METADATA_WAIT) {
                 Ok(counts) => {
                     pause = RETRY_AFTER;
@@ -378,7 +381,7 @@ impl Source {
         if exists {
             return;
         }
-        match create_topics(&lookup, i32::try_from(partitions).unwrap_or(i32::MAX), CREATE_WAIT) {
+        match create_topics(&lookup, i32::try_from(partitions).unwrap_or(i32::MAX), &[], CREATE_WAIT) {
             Ok(()) => info!(topic, partitions, "created a topic"),
             Err(error) => warn!("the topic {topic:?} could not be created: {error}"),
         }
@@ -482,9 +485,21 @@ pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
         group_id: settings.kafka.group_id.clone(),
         instance_id,
         protocol,
-        topics: settings.sources.values().map(|source| source.topic.clone()).collect(),
+        topics: settings.keyed_topics(),
         options: settings.kafka.options.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
+}
+
+/// When a source counts as misread.
+pub(crate) fn flood_rules(settings: &Settings) -> FloodRules {
+    FloodRules { messages: settings.dead_letters.stop_after.into(), share: settings.dead_letters.stop_share }
+}
+
+/// Where the group begins in each topic. One that is filled by a router is read whole: the router begins where the
+/// settings say.
+fn starts(settings: &Settings) -> Vec<Start> {
+    let of = |source: &config::Source| if source.repartition { Start::Earliest } else { start(settings.kafka.start) };
+    settings.sources.values().map(of).collect()
 }
 
 /// The topics that are ours.

@@ -110,12 +110,18 @@ impl Vault {
         });
     }
 
-    /// Looks whether there are checkpoints, and where the configured start is.
-    pub fn find_start<H: GroupHandle>(self: &Arc<Self>, handle: H, partition: Partition, life: Life, start: Start) {
+    /// Looks whether there are checkpoints, and where the configured start of each topic is.
+    pub fn find_start<H: GroupHandle>(
+        self: &Arc<Self>,
+        handle: H,
+        partition: Partition,
+        life: Life,
+        starts: Vec<Start>,
+    ) {
         self.spawn(move |vault| {
             let directory = format!("{}/p{}", files::group_directory(&vault.group), partition.0);
             let listed = vault.runtime.block_on(vault.store.list(&directory));
-            let starts: Vec<_> = vault.siblings(partition).into_iter().map(|at| (at, start)).collect();
+            let starts: Vec<_> = vault.siblings(partition).into_iter().zip(starts).collect();
             let found = listed.map_err(|error| error.to_string()).and_then(|listed| {
                 let next = handle.offsets(&starts, ANSWER_WAIT).map_err(|error| error.to_string())?;
                 Ok((listed.iter().any(|name| name.ends_with(".json")), next))

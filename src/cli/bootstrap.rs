@@ -11,6 +11,7 @@ use super::replay::{open, report_rejections};
 use crate::app::blueprint;
 use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
+use crate::app::repartition;
 use crate::config::{Millis, Settings};
 use crate::event::{Time, wall_clock};
 use crate::replay::{Partitioned, Seam, Topics};
@@ -58,12 +59,14 @@ impl Bootstrap {
         let overlap_from = self.until.plus(-self.overlap.get());
         let files = self.files(&settings)?;
         let runtime = super::runtime()?;
+        repartition::create_missing(&settings)?;
         let cluster = Cluster::reach(&settings, PATIENCE)?;
         cluster.require_empty_group()?;
         let store = runtime.block_on(offline::open_store(&settings))?;
         if !self.replace {
             runtime.block_on(require_new(&cluster, &store))?;
         }
+        let entrances = repartition::find_entrances(&settings, overlap_from, self.until, self.replace)?;
         let seams = find_seams(&cluster, &settings, overlap_from, self.until)?;
         let history = self.read(&files, &settings, &cluster, overlap_from)?;
         report_rejections(&history.tally);
@@ -81,6 +84,8 @@ impl Bootstrap {
         let bar = progress::bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
         let built = site.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
+        // Before the state: a router without a place to begin at would begin at kafka.start.
+        entrances.iter().try_for_each(repartition::Entrance::commit)?;
         commit(&cluster, &built)?;
         let (events, left, unidentified, lines) = tally;
         let customers: u64 = built.iter().map(|built| built.customers).sum();

@@ -12,6 +12,7 @@ use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
+use super::repartition;
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
@@ -30,6 +31,7 @@ fn is_legal_name(name: &str) -> bool {
 pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     kafka(tables, problems);
     topics(tables, problems);
+    repartition::check(tables, problems);
     mappings(tables, problems);
     schema_registry(tables, problems);
     customers(tables, problems);
@@ -132,7 +134,9 @@ fn topics(tables: &Tables, problems: &mut Problems) {
         ("alerts.topic".to_owned(), tables.alerts.topic.as_str()),
         ("dead_letters.topic".to_owned(), tables.dead_letters.topic.as_str()),
     ];
-    for (key, topic) in sources.chain(outputs) {
+    let routed = repartition::topics(tables);
+    let routed = routed.iter().map(|(key, topic)| (key.clone(), topic.as_str()));
+    for (key, topic) in sources.chain(routed).chain(outputs) {
         if !is_legal_topic(topic) {
             problems.add(
                 key,

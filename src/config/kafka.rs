@@ -182,6 +182,12 @@ pub struct Source {
     pub format: Format,
     /// Whether its events drive time.
     pub clock: bool,
+    /// Whether its messages lie in the topic by something else than the customer, and are to be routed by customer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repartition: bool,
+    /// The topic that they are routed to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repartition_topic: Option<String>,
     /// How they are read beyond that.
     #[serde(skip_serializing_if = "is_plain")]
     pub mapping: Mapping,
@@ -193,7 +199,27 @@ fn is_plain(mapping: &Mapping) -> bool {
 
 impl Default for Source {
     fn default() -> Source {
-        Source { topic: String::new(), format: Format::Native, clock: true, mapping: Mapping::default() }
+        Source {
+            topic: String::new(),
+            format: Format::Native,
+            clock: true,
+            repartition: false,
+            repartition_topic: None,
+            mapping: Mapping::default(),
+        }
+    }
+}
+
+impl Source {
+    /// The topic whose partitions the engines read: its own, or the one that it is routed to by customer. `name` is
+    /// that of the source, `group_id` the group.
+    #[must_use]
+    pub fn keyed_topic(&self, name: &str, group_id: &str) -> String {
+        match &self.repartition_topic {
+            _ if !self.repartition => self.topic.clone(),
+            Some(topic) => topic.clone(),
+            None => format!("{group_id}-{name}-by-customer"),
+        }
     }
 }
 

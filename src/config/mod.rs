@@ -22,6 +22,7 @@ mod load_tests;
 mod mapping_tests;
 mod millis;
 mod options;
+mod repartition;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -118,6 +119,12 @@ impl Settings {
         let mut problems = Problems::default();
         let settings = read(file, environment, &mut problems);
         problems.unless_any(settings)
+    }
+
+    /// The topic that the engines read of each source, in the order of the sources; see [`Source::keyed_topic`].
+    #[must_use]
+    pub fn keyed_topics(&self) -> Vec<String> {
+        self.sources.iter().map(|(name, source)| source.keyed_topic(name, &self.kafka.group_id)).collect()
     }
 
     /// The configuration as TOML that can be loaded again, save that secrets are `***`. Optional keys that are not

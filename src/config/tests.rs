@@ -134,6 +134,8 @@ user = "ann"
 password_file = "SECRET"
 timeout = "2s"
 [sources.orders]
+repartition = true
+repartition_topic = "keyed"
 format = "debezium"
 [sources.orders.mapping]
 amount_unit = "minor"

@@ -9,6 +9,7 @@ mod native;
 mod options;
 mod paths;
 mod presets;
+mod routed;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use framing::{Schema, SchemaId, SchemaText, Schemas};
 pub use options::{
     AmountUnit, Deletes, FieldTexts, Guests, OptionError, Options, Salt, StripeRefunds, TestOrders, TimeFormat,
 };
+pub use routed::{encode, encode_erase};
 
 use self::fields::Value;
 use self::framing::Unframed;
@@ -311,6 +313,7 @@ impl Format {
 #[derive(Debug, Clone)]
 enum Reader {
     Native,
+    Routed,
     Segment(Box<presets::Segment>),
     Shopify(Box<presets::Shopify>),
     Stripe(Box<presets::Stripe>),
@@ -349,6 +352,7 @@ impl Reader {
     ) -> Result<Decoded<'a>, Rejection> {
         match self {
             Reader::Native => native::decode(message.key, Some(bytes), dimensions),
+            Reader::Routed => routed::decode(bytes, dimensions),
             Reader::Segment(segment) => segment.decode(bytes),
             Reader::Shopify(shopify) => shopify.decode(message, bytes),
             Reader::Stripe(stripe) => stripe.decode(message, bytes),
@@ -401,6 +405,12 @@ impl Decoder {
             return Err(OptionError::new(*option, what));
         }
         Ok(Decoder { reader: Reader::new(format, options, &dimensions)?, dimensions, schemas: None })
+    }
+
+    /// A decoder of what [`encode`] writes, with the same dimensions.
+    #[must_use]
+    pub fn routed(dimensions: Vec<String>) -> Decoder {
+        Decoder { reader: Reader::Routed, dimensions, schemas: None }
     }
 
     /// The same for messages that may name the schema they were written with.

@@ -60,6 +60,7 @@ impl Readiness {
         }
         reasons.extend(source.schemas.clone());
         reasons.extend(unfinished(source));
+        reasons.extend(unrouted(source));
         reasons.extend(behind(source, topics));
         let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
         let is_disabled = source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled);
@@ -82,9 +83,28 @@ fn unfinished(source: &SourceStatus) -> impl Iterator<Item = String> {
     })
 }
 
-/// The topic-partitions that were never at their end, those furthest behind first.
+/// The sources that are to be routed by this replica and are not, or were never routed up to their end.
+fn unrouted(source: &SourceStatus) -> impl Iterator<Item = String> {
+    source.routers.iter().filter_map(|router| {
+        let router = router.read();
+        match (&router.trouble, router.lag()) {
+            _ if !router.is_ours => None,
+            (Some(why), _) => Some(why.clone()),
+            _ if router.caught_up_at.is_some() => None,
+            (None, Some(lag)) => Some(format!("catching up: {lag} record(s) of {} are not routed yet", router.topic)),
+            (None, None) => Some(format!("catching up: {} has not been routed yet", router.topic)),
+        }
+    })
+}
+
+/// The topic-partitions that were never at their end, those furthest behind first. The end of one that is filled by a
+/// router counts from when that has caught up.
 fn behind(source: &SourceStatus, topics: &[String]) -> Vec<String> {
-    let positions = source.positions.iter().filter(|(_, position)| position.last_at_end.is_none());
+    let filled: Vec<_> = source.routers.iter().map(|router| router.read()).filter(|router| router.is_ours).collect();
+    let filled_at = |at: &TopicPartition| filled.iter().find(|router| router.into == at.topic)?.caught_up_at;
+    let positions = source.positions.iter().filter(|(at, position)| {
+        position.last_at_end.is_none_or(|end| filled_at(at).is_some_and(|filled| end < filled))
+    });
     let mut behind: Vec<(Option<i64>, &TopicPartition)> =
         positions.map(|(at, position)| (position.lag(), at)).collect();
     behind.sort_by_key(|&(lag, at)| (std::cmp::Reverse(lag.unwrap_or(i64::MAX)), at));
@@ -112,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::source::delivery::DeliveryStatus;
+    use crate::source::routing::RoutingStatus;
     use crate::source::status::Position;
     use crate::source::{Partition, TopicIndex};
 
@@ -194,6 +215,26 @@ mod tests {
         let reasons = reasons(&positions(&many));
         assert_eq!(reasons.len(), NAMED + 1);
         assert_eq!(reasons[NAMED], "catching up: 3 more topic-partitions are behind");
+    }
+
+    #[test]
+    fn whoever_routes_is_ready_once_what_it_routed_is_applied() {
+        let router = Arc::new(RoutingStatus::new("shop".into(), TopicIndex(0)));
+        let mut source = positions(&[(0, Some(0), Some(0), true)]);
+        source.routers.push(Arc::clone(&router));
+        assert_eq!(reasons(&source), Vec::<String>::new(), "another replica routes");
+        router.change(|router| router.is_ours = true);
+        let lane = Position { applied: Some(2), end: Some(9), last_at_end: None };
+        router.change(|router| _ = router.positions.insert(Partition(0), lane));
+        assert_eq!(reasons(&source), ["catching up: 7 record(s) of shop are not routed yet"]);
+        // The topic was at its end before anything was routed there.
+        router.change(|router| router.caught_up_at = Some(Instant::now()));
+        assert_eq!(reasons(&source), ["catching up: orders/0 is 0 behind"]);
+        let at = *source.positions.keys().next().unwrap();
+        source.positions.get_mut(&at).unwrap().last_at_end = Some(Instant::now());
+        assert_eq!(reasons(&source), Vec::<String>::new());
+        router.change(|router| router.trouble = Some("no offsets".into()));
+        assert_eq!(reasons(&source), ["no offsets"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 mod inactivity;
 pub mod openmetrics;
 mod read;
+mod repartition;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use distributions::{DISTRIBUTIONS, Histogram};
 use inactivity::INACTIVITY;
 use read::{Samples, WindowView};
 pub use read::{Scrape, is_caught_up};
+use repartition::REPARTITION;
 use segments::SEGMENT;
 
 /// What a metric's values do.
@@ -98,7 +100,14 @@ impl Metric {
 
 /// Every metric that there is.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
-    WINDOW.iter().chain(SEGMENT).chain(PEOPLE).chain(INACTIVITY).chain(DISTRIBUTIONS).chain(OPERATION)
+    WINDOW
+        .iter()
+        .chain(SEGMENT)
+        .chain(PEOPLE)
+        .chain(INACTIVITY)
+        .chain(DISTRIBUTIONS)
+        .chain(OPERATION)
+        .chain(REPARTITION)
 }
 
 /// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.
@@ -531,7 +540,7 @@ static OPERATION: &[Metric] = &[
         },
     ),
     counter("retentiond_dead_letters_total", &[], "Dead letters that were committed.", |scrape, samples| {
-        samples.add([], read::total(scrape.source.checkpoints.letters))
+        samples.add([], read::total(scrape.source.checkpoints.letters + repartition::letters(scrape)))
     }),
     counter(
         "retentiond_webhook_deliveries_total",

@@ -53,19 +53,32 @@ impl GroupToken {
         })
     }
 
+    /// A token for a group that nobody ever joins: the coordinator takes its commits as long as it has no members. What
+    /// keeps two writers apart is then the transactional id alone, so it is for offsets in transactions only.
+    #[must_use]
+    pub fn of_nobody(group_id: &str) -> GroupToken {
+        GroupToken { group_id: group_id.to_owned(), generation: -1, member_id: String::new(), instance_id: None }
+    }
+
+    /// Whether it names no member.
+    #[must_use]
+    pub fn is_of_nobody(&self) -> bool {
+        self.member_id.is_empty()
+    }
+
     /// The consumer group.
     #[must_use]
     pub fn group_id(&self) -> &str {
         &self.group_id
     }
 
-    /// The generation of the group (the member's epoch under the broker's protocol); at least 1.
+    /// The generation of the group (the member's epoch under the broker's protocol); at least 1, or -1 of nobody.
     #[must_use]
     pub fn generation(&self) -> i32 {
         self.generation
     }
 
-    /// The name that the coordinator gave the member; never empty.
+    /// The name that the coordinator gave the member; empty of nobody.
     #[must_use]
     pub fn member_id(&self) -> &str {
         &self.member_id
@@ -154,5 +167,8 @@ mod tests {
             let refused = GroupToken::new("g", generation, member, None);
             assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
         }
+        let nobody = GroupToken::of_nobody("g");
+        assert_eq!((nobody.group_id(), nobody.generation(), nobody.member_id()), ("g", -1, ""));
+        assert!(nobody.is_of_nobody() && !token.is_of_nobody());
     }
 }

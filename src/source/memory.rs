@@ -60,6 +60,8 @@ struct Stored {
 
 #[derive(Debug, Default)]
 struct Member {
+    /// Reads what it likes and is no member.
+    is_outside: bool,
     /// Thrown out, and not back before it answered.
     lost: bool,
     /// What the group gave it and it has not given back.
@@ -188,6 +190,18 @@ impl MemoryBroker {
         MemoryClient { broker: self.clone(), id, protocol }
     }
 
+    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`].
+    #[must_use]
+    pub fn look(&self) -> MemoryClient {
+        let (id, protocol) = self.change(|group| {
+            let id = MemberId(group.joined);
+            group.joined += 1;
+            group.members.insert(id, Member { is_outside: true, ..Member::default() });
+            (id, group.protocol)
+        });
+        MemoryClient { broker: self.clone(), id, protocol }
+    }
+
     /// Throws a member out, as if its session had timed out: what it had goes to the others at once, it is told
     /// [`Polled::Lost`], and it joins again when it has answered that.
     pub fn kick(&self, id: MemberId) {
@@ -207,7 +221,7 @@ impl MemoryBroker {
     /// Removes a member that will never come back, as if its process had died and its session timed out.
     pub fn bury(&self, id: MemberId) {
         self.change(|group| {
-            if group.members.remove(&id).is_some() {
+            if group.members.remove(&id).is_some_and(|gone| !gone.is_outside) {
                 group.rebalance();
             }
         });
@@ -279,6 +293,10 @@ impl MemoryBroker {
 }
 
 impl Member {
+    fn is_in(&self) -> bool {
+        !self.lost && !self.is_outside
+    }
+
     fn ask(&mut self, question: Question, event: Polled<MemoryBatch>) {
         self.unanswered = Some(question);
         self.events.push_back(event);
@@ -297,7 +315,7 @@ impl Group {
     /// divide.
     fn target(&self) -> BTreeMap<TopicPartition, MemberId> {
         let members: Vec<MemberId> =
-            self.members.iter().filter(|(_, member)| !member.lost).map(|(id, _)| *id).collect();
+            self.members.iter().filter(|(_, member)| member.is_in()).map(|(id, _)| *id).collect();
         let mut by_topic: BTreeMap<TopicIndex, Vec<TopicPartition>> = BTreeMap::new();
         for at in self.logs.keys() {
             by_topic.entry(at.topic).or_default().push(*at);
@@ -325,7 +343,7 @@ impl Group {
 
     fn hand_out_everything(&mut self) {
         let mut all_back = true;
-        for member in self.members.values_mut().filter(|member| !member.lost) {
+        for member in self.members.values_mut().filter(|member| member.is_in()) {
             if member.unanswered.is_none() && !member.held.is_empty() {
                 member.revoking = member.held.clone();
                 member.ask(Question::Revoked, Polled::Revoked(member.held.iter().copied().collect()));
@@ -338,7 +356,7 @@ impl Group {
         self.rebalancing = false;
         self.generation += 1;
         let target = self.target();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| !member.lost) {
+        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.is_in()) {
             member.held = target.iter().filter(|(_, owner)| *owner == id).map(|(at, _)| *at).collect();
             member.welcomed = true;
             member.ask(Question::Assigned, Polled::Assigned(member.held.iter().copied().collect()));
@@ -347,7 +365,9 @@ impl Group {
 
     fn hand_out_changes(&mut self) {
         let target = self.target();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.unanswered.is_none()) {
+        for (id, member) in
+            self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none())
+        {
             let surplus: BTreeSet<_> = member.held.iter().filter(|at| target.get(at) != Some(id)).copied().collect();
             if !surplus.is_empty() {
                 let event = Polled::Revoked(surplus.iter().copied().collect());
@@ -356,7 +376,9 @@ impl Group {
             }
         }
         let taken: BTreeSet<_> = self.members.values().flat_map(|member| member.held.iter().copied()).collect();
-        for (id, member) in self.members.iter_mut().filter(|(_, member)| member.unanswered.is_none()) {
+        for (id, member) in
+            self.members.iter_mut().filter(|(_, member)| !member.is_outside && member.unanswered.is_none())
+        {
             let free = |(at, owner): &(&TopicPartition, &MemberId)| *owner == id && !taken.contains(at);
             let given: Vec<_> = target.iter().filter(free).map(|(at, _)| *at).collect();
             if !given.is_empty() || !member.welcomed {
@@ -413,7 +435,9 @@ impl Group {
         let mut positions = BTreeMap::new();
         for (at, start) in partitions {
             match self.members.get(&id) {
-                Some(member) if !member.held.contains(at) => return wrong(format!("{at:?} is not ours to read")),
+                Some(member) if !member.is_outside && !member.held.contains(at) => {
+                    return wrong(format!("{at:?} is not ours to read"));
+                }
                 Some(member) if !all && member.reading.contains_key(at) => {
                     return wrong(format!("{at:?} is read already"));
                 }

@@ -13,6 +13,7 @@ pub mod latency;
 pub mod memory;
 pub mod partitioner;
 pub mod rebalance;
+pub mod routing;
 pub mod status;
 pub mod transaction;
 
@@ -23,7 +24,7 @@ pub use self::co_partitioning::{CoPartitioning, check_co_partitioning};
 pub use self::group::{Committed, GroupClient, GroupHandle, GroupToken};
 
 /// A source topic, by its position in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicIndex(pub u16);
 
 /// A partition number; the same number of every source topic belongs to one engine (co-partitioning).

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::delivery::DeliveryStatus;
 use super::latency::Latency;
+use super::routing::RoutingStatus;
 use super::{Partition, TopicPartition};
 use crate::event::Time;
 
@@ -100,6 +101,10 @@ pub struct SourceStatus {
     pub latency: Latency,
     /// How the webhook is doing, if there is one.
     pub webhook: Option<Arc<DeliveryStatus>>,
+    /// How each router is doing.
+    pub routers: Vec<Arc<RoutingStatus>>,
+    /// Customers who were seen in a second partition, by source topic, since the process began; of a sample of all.
+    pub split_customers: Vec<u64>,
 }
 
 impl SourceStatus {
@@ -124,6 +129,11 @@ impl SourceStatus {
             Some(0) => Some(0.0),
             _ => position.last_at_end.map(|at| now.saturating_duration_since(at).as_secs_f64()),
         });
-        behind.reduce(|a, b| Some(a?.max(b?))).unwrap_or(self.joined.then_some(0.0))
+        let routers = self.routers.iter().map(|router| router.read()).filter(|router| router.is_ours);
+        let unrouted = routers.map(|router| match router.lag() {
+            Some(0) => Some(0.0),
+            _ => router.last_at_end.map(|at| now.saturating_duration_since(at).as_secs_f64()),
+        });
+        behind.chain(unrouted).reduce(|a, b| Some(a?.max(b?))).unwrap_or(self.joined.then_some(0.0))
     }
 }

@@ -87,7 +87,15 @@ pub trait Transactions: Send {
     ///
     /// # Errors
     /// See [`TransactionError`].
-    fn produce(&mut self, record: &Outgoing<'_>) -> Result<(), TransactionError>;
+    fn produce(&mut self, record: &Outgoing<'_>) -> Result<(), TransactionError> {
+        self.produce_to(None, record)
+    }
+
+    /// As [`Transactions::produce`], into this partition; one that the topic does not have is an error.
+    ///
+    /// # Errors
+    /// See [`TransactionError`].
+    fn produce_to(&mut self, partition: Option<i32>, record: &Outgoing<'_>) -> Result<(), TransactionError>;
 
     /// Makes offsets and their metadata part of the transaction; waits until the records are delivered.
     ///

@@ -2,6 +2,7 @@
 
 mod cuts;
 pub mod pool;
+pub mod sightings;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -9,6 +10,7 @@ mod waiting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::sightings::Sightings;
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
@@ -166,6 +168,7 @@ pub struct Worker {
     /// Engines that were given up in order, for the case that they return.
     parked: BTreeMap<Partition, (Engine, Tenure)>,
     tally: Tally,
+    sightings: Arc<Sightings>,
 }
 
 /// The last record of a topic-partition that was applied, by which a log is recognised.
@@ -233,8 +236,22 @@ impl Worker {
     /// A worker without partitions.
     #[must_use]
     pub fn new(blueprint: Arc<Blueprint>) -> Worker {
+        let sightings = Arc::new(Sightings::new(blueprint.decoders.len()));
+        Worker::with_sightings(blueprint, sightings)
+    }
+
+    /// The same with a table of customers that others write to as well.
+    #[must_use]
+    pub fn with_sightings(blueprint: Arc<Blueprint>, sightings: Arc<Sightings>) -> Worker {
         let tally = Tally::new(blueprint.decoders.len());
-        Worker { blueprint, engines: BTreeMap::new(), tenures: BTreeMap::new(), parked: BTreeMap::new(), tally }
+        Worker {
+            blueprint,
+            engines: BTreeMap::new(),
+            tenures: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            tally,
+            sightings,
+        }
     }
 
     /// Takes a partition over, with an empty engine that begins at the beginning.
@@ -367,15 +384,16 @@ impl Worker {
         let topic = usize::from(at.topic.0);
         let decoder = &self.blueprint.decoders[topic];
         let wants_headers = decoder.wants_headers();
+        let seen = Seen { sightings: &self.sightings, at };
         let mut last = None;
         for index in 0..batch.len() {
             let record = batch.get(index);
             last = Some((index, record));
             let applied = if wants_headers {
                 let decoded = decoder.decode_message(&message(batch, index), latest);
-                apply_decoded(engine, &mut self.tally, topic, decoded)
+                apply_decoded(engine, &mut self.tally, seen, decoded)
             } else {
-                apply_record(engine, &mut self.tally, decoder, topic, record, latest)
+                apply_record(engine, &mut self.tally, decoder, seen, record, latest)
             };
             if let Err(rejection) = applied {
                 rejected.push(Rejected { index, rejection });
@@ -495,29 +513,43 @@ fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
     Message { key: record.key, payload: record.payload, headers }
 }
 
+/// Where what is applied lies, and where its customer is noted.
+#[derive(Debug, Clone, Copy)]
+struct Seen<'a> {
+    sightings: &'a Sightings,
+    at: TopicPartition,
+}
+
+impl Seen<'_> {
+    fn topic(self) -> usize {
+        usize::from(self.at.topic.0)
+    }
+}
+
 fn apply_record(
     engine: &mut Engine,
     tally: &mut Tally,
     decoder: &Decoder,
-    topic: usize,
+    seen: Seen<'_>,
     record: Record<'_>,
     latest: Time,
 ) -> Result<(), Rejection> {
     let decoded = decoder.decode(record.key, record.payload, latest);
-    apply_decoded(engine, tally, topic, decoded)
+    apply_decoded(engine, tally, seen, decoded)
 }
 
 fn apply_decoded(
     engine: &mut Engine,
     tally: &mut Tally,
-    topic: usize,
+    seen: Seen<'_>,
     decoded: Result<Decoded<'_>, Rejection>,
 ) -> Result<(), Rejection> {
+    let topic = seen.topic();
     let decoded = decoded.inspect_err(|rejection| tally.rejected[topic][rejection.reason as usize] += 1)?;
     match decoded {
-        Decoded::Event(event) => apply_event(engine, tally, topic, &event, Time::MIN),
+        Decoded::Event(event) => apply_event(engine, tally, seen, &event, Time::MIN),
         Decoded::Several { events, told_before } => {
-            let apply = |event| apply_event(engine, tally, topic, event, told_before);
+            let apply = |event| apply_event(engine, tally, seen, event, told_before);
             // All of them, also behind one that is too late; the letter tells of the first.
             events.iter().map(apply).fold(Ok(()), Result::and)
         }
@@ -541,10 +573,12 @@ fn apply_decoded(
 fn apply_event(
     engine: &mut Engine,
     tally: &mut Tally,
-    topic: usize,
+    seen: Seen<'_>,
     event: &Event<'_>,
     told_before: Time,
 ) -> Result<(), Rejection> {
+    let topic = seen.topic();
+    seen.sightings.note(seen.at, &event.customer);
     tally.events[topic][event.kind.event_type() as usize] += 1;
     match engine.apply(topic, event) {
         Outcome::Applied => {}

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::cuts::Cuts;
+use super::sightings::Sightings;
 use super::waiting::{Brought, Stalled, Waiting};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
@@ -118,6 +119,7 @@ pub struct Pool<B> {
     threads: Vec<JoinHandle<()>>,
     stalled: Stalled,
     blueprint: Arc<Blueprint>,
+    sightings: Arc<Sightings>,
 }
 
 /// All workers are gone: the daemon is shutting down.
@@ -132,10 +134,18 @@ impl<B: RecordBatch> Pool<B> {
     /// When the operating system refuses a thread.
     pub fn start(blueprint: &Arc<Blueprint>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
         let stalled = Stalled::default();
-        let mut pool = Pool { queues: Vec::new(), threads: Vec::new(), stalled, blueprint: Arc::clone(blueprint) };
+        let sightings = Arc::new(Sightings::new(blueprint.decoders.len()));
+        let mut pool = Pool {
+            queues: Vec::new(),
+            threads: Vec::new(),
+            stalled,
+            blueprint: Arc::clone(blueprint),
+            sightings: Arc::clone(&sightings),
+        };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
-            let (worker, reports) = (Worker::new(Arc::clone(blueprint)), reports.clone());
+            let (worker, reports) =
+                (Worker::with_sightings(Arc::clone(blueprint), Arc::clone(&sightings)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
             let stalled = pool.stalled.clone();
             pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);
@@ -233,6 +243,12 @@ impl<B: RecordBatch> Pool<B> {
     #[must_use]
     pub fn stalled(&self) -> BTreeSet<TopicPartition> {
         self.stalled.get()
+    }
+
+    /// Where customers were seen.
+    #[must_use]
+    pub fn sightings(&self) -> &Sightings {
+        &self.sightings
     }
 
     /// What keeps schemas from coming at the moment.

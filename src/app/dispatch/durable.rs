@@ -166,7 +166,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 self.vault.read_committed(self.handle(), partition, life);
             }
             Command::FindStart(partition, life) => {
-                self.vault.find_start(self.handle(), partition, life, self.rules.start);
+                self.vault.find_start(self.handle(), partition, life, self.rules.starts.clone());
             }
             Command::CommitGenesis(cut, parts) => return self.commit_genesis(cut, &parts),
             Command::Load { partition, life, manifest, digest } => {

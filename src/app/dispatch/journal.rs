@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::checkpoint::protocol::{CutId, Outcome};
-use crate::source::{Partition, rebalance};
+use crate::source::{Partition, TopicIndex, rebalance};
+use crate::worker::sightings::Split;
 
 /// When what began that is not over yet.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(super) struct Journal {
     why: &'static str,
     /// Partitions and letters of the cut under way.
     committing: (usize, usize),
+    /// Topics of which it was told that customers lie in two partitions.
+    split: BTreeSet<TopicIndex>,
 }
 
 impl Journal {
@@ -89,6 +92,25 @@ impl Journal {
     pub(super) fn caught_up(&mut self) {
         let took = self.behind_since.take().map(|since| format!(" after {}", seconds(since.elapsed())));
         info!("caught up with every owned partition{}", took.unwrap_or_default());
+    }
+
+    /// Customers lie in two partitions: told once of each topic.
+    pub(super) fn split(&mut self, found: &[Split], topics: &[String]) {
+        let name = |topic: TopicIndex| topics.get(usize::from(topic.0)).map_or("", String::as_str);
+        for Split { first, then } in found {
+            if self.split.insert(then.topic) {
+                error!(
+                    "a customer of topic {:?} partition {} was seen in topic {:?} partition {} before, so figures are \
+                     wrong: such customers count once in each. If the topic is keyed by something else than the customer \
+                     id, write repartition = true for its source (sources.*.repartition) and rebuild the state; if both \
+                     topics are keyed by customer id, let their producers use one partitioner",
+                    name(then.topic),
+                    then.partition.0,
+                    name(first.topic),
+                    first.partition.0
+                );
+            }
+        }
     }
 
     pub(super) fn commits(&mut self, partitions: usize, letters: usize) {

@@ -162,7 +162,7 @@ impl Member {
         let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said))).unwrap();
         let rules = Rules {
             topics: topics.clone(),
-            start: Start::Earliest,
+            starts: vec![Start::Earliest; 2],
             max_future: 36_500 * DAY,
             cut_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
@@ -174,7 +174,8 @@ impl Member {
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
-        let parts = Parts { client, pool, reports: reported, vault, committer, answers };
+        let (_, failures) = mpsc::channel();
+        let parts = Parts { client, pool, reports: reported, vault, committer, answers, failures };
         Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
     }
 

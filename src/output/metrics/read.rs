@@ -1,11 +1,12 @@
 //! What a scrape knows, and how the values of the metrics are read off it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rust_decimal::prelude::ToPrimitive;
 
-use super::Values;
+use super::{Values, repartition};
 use crate::decode::{Reason, Skip};
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
@@ -16,6 +17,7 @@ use crate::engine::{WindowParts, window_ids};
 use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
 use crate::source::delivery::{CODES, Deliveries};
+use crate::source::routing::RoutingStatus;
 use crate::source::status::{PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
 
@@ -191,7 +193,12 @@ impl<'a> WindowView<'a> {
 #[must_use]
 pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
     let recently = |at: Instant| now.saturating_duration_since(at) <= AT_END_WITHIN;
+    let is_routed = |router: &Arc<RoutingStatus>| {
+        let router = router.read();
+        !router.is_ours || router.last_at_end.is_some_and(recently)
+    };
     source.joined
+        && source.routers.iter().all(is_routed)
         && source.is_running()
         && source
             .positions
@@ -272,6 +279,7 @@ pub(super) fn events(scrape: &Scrape<'_>, samples: &mut Samples) {
             samples.add([topic, kind.name()], total(seen));
         }
     }
+    repartition::unknown(scrape, samples);
 }
 
 /// Every reason of every topic, also at zero, so that the first one is an increase. Not [`Reason::TooLate`]: late
@@ -284,6 +292,7 @@ pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
             samples.add([topic, reason.label()], total(seen));
         }
     }
+    repartition::rejected(scrape, samples);
 }
 
 /// Every reason of every topic, as with rejections.
@@ -295,6 +304,7 @@ pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
             samples.add([topic, skip.label()], total(seen));
         }
     }
+    repartition::skipped(scrape, samples);
 }
 
 /// Every currency that has a rate at some time, also at zero, so that the first one is an increase; others once found.
@@ -313,6 +323,7 @@ pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
             samples.add([topic, &at.partition.0.to_string()], count(lag));
         }
     }
+    repartition::lag_events(scrape, samples);
 }
 
 pub(super) fn lag_seconds(scrape: &Scrape<'_>, samples: &mut Samples) {

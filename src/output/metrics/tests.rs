@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::fixture::{Shop, topics};
 use super::*;
+use crate::decode::Reason;
 use crate::engine::rates::{Rate, Rates};
 use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::source::latency::Latency;
+use crate::source::routing::RoutingStatus;
 use crate::source::status::{Checkpoints, PartitionState, Position, SourceStatus};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::WorkerStatus;
@@ -31,7 +33,7 @@ const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_tota
     events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
      checkpoint_last_success_timestamp_seconds dead_letters_total partitions_assigned source_partitions \
     rebalances_total build_info webhook_deliveries_total webhook_attempts_total webhook_oldest_undelivered_seconds \
-    webhook_disabled";
+    webhook_disabled repartitioned_events_total split_customers_total";
 
 fn source() -> SourceStatus {
     let position = |topic, partition, position| {
@@ -152,7 +154,8 @@ fn every_metric_has_a_value_once_there_are_orders() {
     let mut overview = Shop::new().overview();
     // Where no reporting currency is configured there is none to count.
     overview.status.tally.unconverted.insert(Currency::from_code("JPY").unwrap(), 1);
-    let series = encode_shop(&overview, &known());
+    let source = SourceStatus { routers: vec![Arc::default()], ..source() };
+    let series = encode_with(&overview, &source, &known(), &topics());
     let shown: BTreeSet<&str> = series.keys().map(|name| family_of(name.split('{').next().unwrap())).collect();
     assert_eq!(shown, definitions().map(|metric| metric.name).collect());
     assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
@@ -405,4 +408,43 @@ fn is_caught_up_while_it_was_at_the_end_a_moment_ago() {
     assert!(is_caught_up(&source, now + Duration::from_secs(11)));
     source.joined = false;
     assert!(!is_caught_up(&source, now));
+}
+
+#[test]
+fn a_router_shows_what_it_reads_beside_what_the_engines_read() {
+    let router = Arc::new(RoutingStatus::new("shop".into(), TopicIndex(0)));
+    let now = Instant::now();
+    let mut source = source();
+    for position in source.positions.values_mut() {
+        (position.applied, position.end) = (Some(12), Some(12));
+    }
+    source.routers.push(Arc::clone(&router));
+    source.split_customers = vec![0, 4];
+    router.change(|router| {
+        router.is_ours = true;
+        (router.events, router.letters, router.unknown) = (40, 3, 2);
+        router.rejected = vec![0; Reason::ALL.len()];
+        router.rejected[Reason::InvalidJson as usize] = 3;
+        router.positions.insert(Partition(5), Position { applied: Some(10), end: Some(17), last_at_end: None });
+    });
+    assert!(!is_caught_up(&source, now), "7 records are not routed yet");
+    let series = encode_with(&Shop::new().overview(), &source, &known(), &topics());
+    assert_values(
+        &series,
+        &[
+            ("retentiond_repartitioned_events_total{topic=\"shop\"}", 40.0),
+            ("retentiond_events_total{topic=\"shop\",type=\"unknown\"}", 2.0),
+            ("retentiond_events_rejected_total{topic=\"shop\",reason=\"invalid_json\"}", 3.0),
+            ("retentiond_events_skipped_total{topic=\"shop\",reason=\"test\"}", 0.0),
+            ("retentiond_lag_events{topic=\"shop\",partition=\"5\"}", 7.0),
+            ("retentiond_dead_letters_total", 5.0),
+            ("retentiond_split_customers_total{topic=\"orders\"}", 0.0),
+            ("retentiond_split_customers_total{topic=\"sessions\"}", 4.0),
+        ],
+    );
+    assert!(!series.contains_key("retentiond_lag_seconds"), "it was never at its end");
+    router.change(|router| router.last_at_end = Some(now));
+    assert!(is_caught_up(&source, now));
+    router.change(|router| router.is_ours = false);
+    assert!(is_caught_up(&source, now + Duration::from_secs(60)), "another replica routes");
 }

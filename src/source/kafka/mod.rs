@@ -20,6 +20,7 @@ mod topics;
 mod transactions;
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -455,16 +456,26 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
     Ok(counts)
 }
 
-/// Creates the topics of the settings that do not exist yet, with the brokers' default replication.
+/// Creates the topics of the settings that do not exist yet, with the brokers' default replication and `with` such as
+/// `("cleanup.policy", "delete")`.
 ///
 /// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
 ///
 /// # Errors
 /// When the brokers refuse or do not answer.
-pub fn create_topics(settings: &KafkaSettings, partitions: i32, wait: Duration) -> Result<(), SourceError> {
+pub fn create_topics(
+    settings: &KafkaSettings,
+    partitions: i32,
+    with: &[(&str, &str)],
+    wait: Duration,
+) -> Result<(), SourceError> {
     let handle = open(settings, Role::Visitor)?;
     let topics = TopicNames::new(&settings.topics)?;
-    let answers = handle.create_topics(topics.all(), partitions, wait);
+    let text =
+        |text: &str| CString::new(text).map_err(|_| SourceError::Configuration(format!("{text:?} holds a zero byte")));
+    let with = with.iter().map(|(name, value)| Ok((text(name)?, text(value)?)));
+    let with = with.collect::<Result<Vec<_>, SourceError>>()?;
+    let answers = handle.create_topics(topics.all(), partitions, &with, wait);
     for answer in answers.map_err(|failure| unreachable_broker(&handle, &settings.brokers, &failure))? {
         match answer {
             Ok(()) => {}

@@ -117,21 +117,35 @@ pub struct TransactionSettings {
     pub transactional_id: String,
     /// How long a transaction may take from its begin to its end.
     pub timeout: Duration,
+    /// Whether many messages go with each, so that they are worth compressing.
+    pub is_bulk: bool,
 }
+
+/// What a producer of many messages does otherwise.
+const BULK: [(&str, &str); 3] =
+    [("compression.type", "lz4"), ("linger.ms", "20"), ("queue.buffering.max.messages", "200000")];
 
 impl TransactionSettings {
     /// For one instance of a group, with a timeout of 10 s.
     #[must_use]
     pub fn new(kafka: &KafkaSettings, instance_id: &str) -> TransactionSettings {
         let transactional_id = transactional_id(&kafka.group_id, instance_id);
-        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT }
+        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT, is_bulk: false }
+    }
+
+    /// For the router of a source, whose group the settings name: that is the transactional id too, whichever replica it
+    /// runs on.
+    #[must_use]
+    pub fn of_router(kafka: &KafkaSettings) -> TransactionSettings {
+        let transactional_id = kafka.group_id.clone();
+        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT, is_bulk: true }
     }
 
     pub(super) fn configuration(&self) -> Result<Conf, SourceError> {
         self.kafka.check_names()?;
         let mut conf = Conf::new();
         self.kafka.set_options(&mut conf, is_shared_option)?;
-        for (name, value) in TRANSACTIONAL {
+        for (name, value) in TRANSACTIONAL.iter().chain(BULK.iter().filter(|_| self.is_bulk)) {
             set(&mut conf, name, value)?;
         }
         set(&mut conf, "bootstrap.servers", &self.kafka.brokers)?;

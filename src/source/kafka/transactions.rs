@@ -235,31 +235,6 @@ impl TransactionalProducer {
         Ok(self.topics.len() - 1)
     }
 
-    /// As [`Transactions::produce`], into this partition; one that the topic does not have is an error.
-    ///
-    /// # Errors
-    /// See [`TransactionError`].
-    pub fn produce_to(&mut self, partition: Option<i32>, record: &Outgoing<'_>) -> Result<(), TransactionError> {
-        if self.over {
-            return Err(TransactionError::Unknown("cannot produce: the producer is spent".to_owned()));
-        }
-        let number = self.sent.len();
-        let topic = self.topic(record.topic)?;
-        let bytes = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
-        let Err(failure) = self.queue(&self.topics[topic], partition, record, number) else {
-            self.sent.push((topic, bytes));
-            return Ok(());
-        };
-        // A transaction that has failed takes nothing more, and why it has failed says more than that.
-        self.complain(Doing::Produce)?;
-        let failure = self.handle.fatal().unwrap_or(failure);
-        if failure.code == Code::MessageSizeTooLarge {
-            return Err(TransactionError::TooLarge { index: number, text: failure.text });
-        }
-        let failure = TransactionFailure { failure, is_fatal: false, needs_abort: true };
-        Err(self.noted(classify(Doing::Produce, &failure, self.is_overdue())))
-    }
-
     /// Queues one record, waiting while the queue is full.
     fn queue(&self, topic: &CStr, partition: Option<i32>, record: &Outgoing<'_>, number: usize) -> Result<(), Failure> {
         let Outgoing { key, payload, headers, time, .. } = *record;
@@ -289,8 +264,25 @@ impl Transactions for TransactionalProducer {
         Ok(())
     }
 
-    fn produce(&mut self, record: &Outgoing<'_>) -> Result<(), TransactionError> {
-        self.produce_to(None, record)
+    fn produce_to(&mut self, partition: Option<i32>, record: &Outgoing<'_>) -> Result<(), TransactionError> {
+        if self.over {
+            return Err(TransactionError::Unknown("cannot produce: the producer is spent".to_owned()));
+        }
+        let number = self.sent.len();
+        let topic = self.topic(record.topic)?;
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        let Err(failure) = self.queue(&self.topics[topic], partition, record, number) else {
+            self.sent.push((topic, bytes));
+            return Ok(());
+        };
+        // A transaction that has failed takes nothing more, and why it has failed says more than that.
+        self.complain(Doing::Produce)?;
+        let failure = self.handle.fatal().unwrap_or(failure);
+        if failure.code == Code::MessageSizeTooLarge {
+            return Err(TransactionError::TooLarge { index: number, text: failure.text });
+        }
+        let failure = TransactionFailure { failure, is_fatal: false, needs_abort: true };
+        Err(self.noted(classify(Doing::Produce, &failure, self.is_overdue())))
     }
 
     fn send_offsets(

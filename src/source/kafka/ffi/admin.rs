@@ -164,11 +164,12 @@ impl Handle {
         }
     }
 
-    /// Creates topics with the brokers' default replication; what became of each.
+    /// Creates topics with the brokers' default replication and these settings; what became of each.
     pub fn create_topics(
         self: &Arc<Handle>,
         topics: &[CString],
         partitions: i32,
+        settings: &[(CString, CString)],
         wait: Duration,
     ) -> Result<Vec<Result<(), Failure>>, Failure> {
         let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_CREATETOPICS;
@@ -179,9 +180,14 @@ impl Handle {
             let new = unsafe {
                 rd::rd_kafka_NewTopic_new(topic.as_ptr(), partitions, -1, text.as_mut_ptr(), ERROR_TEXT_BYTES)
             };
-            if !new.is_null() {
-                wanted.push(new);
+            if new.is_null() {
+                continue;
             }
+            for (name, value) in settings {
+                // SAFETY: a live topic and terminated texts, which are copied.
+                unsafe { rd::rd_kafka_NewTopic_set_config(new, name.as_ptr(), value.as_ptr()) };
+            }
+            wanted.push(new);
         }
         let complete = wanted.len() == topics.len();
         let event = complete.then(|| {

@@ -1,0 +1,312 @@
+//! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone on.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::Route;
+use super::merge::Merge;
+use crate::app::flood::{Flood, Flooded};
+use crate::decode::{Decoded, Message, Reason, Rejection, Skip, encode, encode_erase};
+use crate::event::{Event, Time, wall_clock};
+use crate::output::dead_letters::{Letter, Origin};
+use crate::source::RecordBatch;
+use crate::worker::Rejected;
+
+/// Where reading goes on: at a record, behind so many of its events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The offset of the record.
+    pub offset: i64,
+    /// How many of its events have gone on already; messages that tell of several events may be torn apart by others.
+    pub told: usize,
+}
+
+/// What goes on: an event, or what else a message came to.
+#[derive(Debug)]
+pub struct Item {
+    /// What is to be done.
+    pub what: What,
+    /// The record that it came of.
+    pub offset: i64,
+    /// Where reading goes on behind it.
+    pub next: Place,
+}
+
+/// What an item is.
+#[derive(Debug)]
+pub enum What {
+    /// A message for the topic that is keyed by customer.
+    Event {
+        /// The partition of the customer.
+        partition: i32,
+        /// How many of the bytes are the customer's id.
+        key: usize,
+        /// The id, and the event behind it.
+        bytes: Box<[u8]>,
+    },
+    /// A message that cannot be used.
+    Letter(Box<Letter>, Reason),
+    /// A message that is no event on purpose.
+    Skipped(Skip),
+    /// A message of a type that is not known.
+    Unknown,
+    /// A message that tells of nothing.
+    Nothing,
+}
+
+impl What {
+    fn bytes(&self) -> usize {
+        match self {
+            What::Event { bytes, .. } => bytes.len(),
+            What::Letter(letter, _) => letter.bytes(),
+            What::Skipped(_) | What::Unknown | What::Nothing => 0,
+        }
+    }
+}
+
+/// Records that are too large to be produced as they are, by lane and offset.
+pub type Oversized = BTreeSet<(usize, i64)>;
+
+/// What a lane was brought.
+#[derive(Debug)]
+pub enum Brought<B> {
+    /// Records.
+    Records(B),
+    /// The news that nothing lies before this offset but what was brought.
+    End(i64),
+}
+
+/// One partition of the source.
+#[derive(Debug)]
+pub struct Lane<B> {
+    number: usize,
+    /// What is not decoded yet: its schema may be missing.
+    brought: VecDeque<Brought<B>>,
+    /// Where reading began.
+    begin: Place,
+    /// Where everything before has gone on.
+    pub next: Place,
+    /// The end that was told last, and for how long nothing came behind it.
+    end: Option<(i64, Duration)>,
+    /// Bytes of the items that wait in the merge.
+    bytes: usize,
+    /// Whether nothing more is fetched.
+    pub is_paused: bool,
+}
+
+impl<B: RecordBatch> Lane<B> {
+    /// A lane that is read from a place on.
+    pub fn new(number: usize, begin: Place) -> Lane<B> {
+        Lane { number, brought: VecDeque::new(), begin, next: begin, end: None, bytes: 0, is_paused: false }
+    }
+
+    /// Takes what was read.
+    pub fn bring(&mut self, brought: Brought<B>) {
+        self.brought.push_back(brought);
+    }
+
+    /// Whether records wait for a schema.
+    pub fn is_stalled(&self) -> bool {
+        !self.brought.is_empty()
+    }
+
+    /// Whether so much waits that no more should be fetched.
+    pub fn is_above(&self, items: usize, waiting: usize, bytes: usize) -> bool {
+        waiting > items || self.bytes > bytes || self.is_stalled()
+    }
+
+    /// Decodes what can be decoded, into the merge. Tells when the topic seems to be misread, with the offset of an
+    /// example.
+    pub fn read_on(
+        &mut self,
+        route: &Route,
+        merge: &mut Merge<Item>,
+        oversized: &Oversized,
+        flood: &mut Flood,
+        latest: Time,
+    ) -> Result<(), (Flooded, i64)> {
+        while let Some(brought) = self.brought.front() {
+            match brought {
+                Brought::Records(batch) if !is_ready(route, batch) => return Ok(()),
+                _ => {}
+            }
+            match self.brought.pop_front() {
+                Some(Brought::Records(batch)) => {
+                    let rejected = self.decode(route, merge, oversized, &batch, latest);
+                    if let Some(flooded) = flood.note(0, batch.len(), &rejected) {
+                        let offset = batch.get(flooded.example.0.min(batch.len() - 1)).offset;
+                        return Err((flooded, offset));
+                    }
+                }
+                Some(Brought::End(offset)) => {
+                    self.end = Some((offset, Duration::ZERO));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the others up no longer once nothing came for `hold` behind the end: what producers send to several
+    /// partitions at once does not arrive at once. `listened` is for how long it could have come since the last call.
+    pub fn let_others_go(&mut self, merge: &mut Merge<Item>, listened: Duration, hold: Duration) {
+        let is_stalled = self.is_stalled();
+        if let Some((_, silent)) = self.end.as_mut().filter(|_| !is_stalled) {
+            *silent += listened;
+            if *silent >= hold {
+                merge.ended(self.number);
+            }
+        }
+    }
+
+    /// Holds the others up again, from now on for as long as behind a fresh end.
+    pub fn hold_again(&mut self, merge: &mut Merge<Item>) {
+        if let Some((_, silent)) = &mut self.end {
+            *silent = Duration::ZERO;
+            merge.reopened(self.number);
+        }
+    }
+
+    /// An item of this lane has left the merge.
+    pub fn gone_on(&mut self, item: &Item) {
+        self.bytes = self.bytes.saturating_sub(item.what.bytes());
+        self.next = item.next;
+    }
+
+    /// Whether everything has gone on up to the end; what lies between the last record and the end are no records.
+    pub fn is_done(&mut self, merge: &Merge<Item>) -> bool {
+        let is_done = !self.is_stalled() && merge.is_done(self.number);
+        if let Some((end, _)) = self.end.filter(|(end, _)| is_done && *end > self.next.offset) {
+            self.next = Place { offset: end, told: 0 };
+        }
+        is_done
+    }
+
+    fn decode(
+        &mut self,
+        route: &Route,
+        merge: &mut Merge<Item>,
+        oversized: &Oversized,
+        batch: &B,
+        latest: Time,
+    ) -> Vec<Rejected> {
+        self.end = None;
+        let mut rejected = Vec::new();
+        let mut bytes = Vec::new();
+        for index in 0..batch.len() {
+            let record = batch.get(index);
+            let offset = record.offset;
+            let next = Place { offset: offset + 1, told: 0 };
+            let decoded = if route.decoder.wants_headers() {
+                route.decoder.decode_message(&message(batch, index), latest)
+            } else {
+                route.decoder.decode(record.key, record.payload, latest)
+            };
+            let is_large = !oversized.is_empty() && oversized.contains(&(self.number, offset));
+            let decoded = match decoded {
+                Ok(_) if is_large => Err(too_large(route)),
+                decoded => decoded,
+            };
+            let (time, what) = match decoded {
+                Ok(Decoded::Event(event)) => (Some(event.time), route.event(&event, Time::MIN, &mut bytes)),
+                Ok(Decoded::Several { events, told_before }) if !events.is_empty() => {
+                    self.add_several(route, merge, offset, &events, told_before);
+                    continue;
+                }
+                Ok(Decoded::Several { .. }) => (None, What::Nothing),
+                Ok(Decoded::Erase(customer)) => (None, route.erase(&customer)),
+                Ok(Decoded::Unknown) => (None, What::Unknown),
+                Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
+                Err(rejection) => {
+                    let letter = self.letter(route, batch, index, &rejection, is_large);
+                    let reason = rejection.reason;
+                    rejected.push(Rejected { index, rejection });
+                    (None, What::Letter(Box::new(letter), reason))
+                }
+            };
+            self.add(merge, time, Item { what, offset, next });
+        }
+        rejected
+    }
+
+    fn add(&mut self, merge: &mut Merge<Item>, time: Option<Time>, item: Item) {
+        self.bytes += item.what.bytes();
+        merge.add(self.number, time, item);
+    }
+
+    /// Each event goes on at its own time; what has gone on before the last start is passed over.
+    fn add_several(
+        &mut self,
+        route: &Route,
+        merge: &mut Merge<Item>,
+        offset: i64,
+        events: &[Event<'_>],
+        told_before: Time,
+    ) {
+        let begin = if self.begin.offset == offset { self.begin.told.min(events.len()) } else { 0 };
+        let mut bytes = Vec::new();
+        for (place, event) in events.iter().enumerate().skip(begin) {
+            let told = place + 1;
+            let next =
+                if told == events.len() { Place { offset: offset + 1, told: 0 } } else { Place { offset, told } };
+            let what = route.event(event, told_before, &mut bytes);
+            self.add(merge, Some(event.time), Item { what, offset, next });
+        }
+        if begin == events.len() {
+            let next = Place { offset: offset + 1, told: 0 };
+            self.add(merge, None, Item { what: What::Nothing, offset, next });
+        }
+    }
+
+    fn letter(&self, route: &Route, batch: &B, index: usize, rejection: &Rejection, is_large: bool) -> Letter {
+        let partition = i32::try_from(self.number).unwrap_or(i32::MAX);
+        let origin = Origin { topic: &route.topic, partition };
+        let mut letter = Letter::new(&origin, batch, index, rejection, wall_clock().millis());
+        if is_large {
+            letter.truncate();
+        }
+        letter
+    }
+}
+
+fn too_large(route: &Route) -> Rejection {
+    let topic = &route.into;
+    Rejection::new(
+        Reason::InvalidValue,
+        format!("the message, or an event of it, is refused for its size; raise max.message.bytes of topic {topic:?}"),
+    )
+}
+
+/// Whether every record of a batch can be decoded now; if not, what is lacking is on its way.
+fn is_ready<B: RecordBatch>(route: &Route, batch: &B) -> bool {
+    let decoder = &route.decoder;
+    !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
+}
+
+/// A record with its headers.
+fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
+    let record = batch.get(index);
+    let headers = batch.headers(index).into_iter().map(|header| (header.name, header.value)).collect();
+    Message { key: record.key, payload: record.payload, headers }
+}
+
+impl Route {
+    /// An event on its way to the partition of its customer; `bytes` is scratch.
+    fn event(&self, event: &Event<'_>, told_before: Time, bytes: &mut Vec<u8>) -> What {
+        bytes.clear();
+        bytes.extend_from_slice(event.customer.as_bytes());
+        encode(event, told_before, self.decoder.dimensions(), bytes);
+        self.message(event.customer.len(), bytes)
+    }
+
+    fn erase(&self, customer: &str) -> What {
+        let mut bytes = customer.as_bytes().to_vec();
+        encode_erase(customer, &mut bytes);
+        self.message(customer.len(), &bytes)
+    }
+
+    fn message(&self, key: usize, bytes: &[u8]) -> What {
+        let partition = self.partitioner.partition(&bytes[..key], self.partitions);
+        What::Event { partition: i32::try_from(partition).unwrap_or(i32::MAX), key, bytes: bytes.into() }
+    }
+}

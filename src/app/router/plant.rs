@@ -1,0 +1,71 @@
+//! A router's clients of Kafka.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Route;
+use super::session::Plant;
+use crate::source::SourceError;
+use crate::source::kafka::{
+    KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
+};
+
+/// How long one question may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How much is fetched ahead: partitions are to come in small portions, since all of them are needed to go on with one.
+const FETCH: [(&str, &str); 3] =
+    [("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "8192"), ("fetch.message.max.bytes", "1048576")];
+
+/// Makes the clients of one router.
+#[derive(Debug)]
+pub struct KafkaPlant {
+    reader: KafkaSettings,
+    producer: TransactionSettings,
+    /// To ask for the topic's id; made once.
+    admin: Mutex<Option<KafkaAdmin>>,
+}
+
+impl KafkaPlant {
+    /// For a route, over the cluster of these settings.
+    pub fn new(kafka: &KafkaSettings, route: &Route) -> KafkaPlant {
+        let mut reader = kafka.clone();
+        reader.group_id.clone_from(&route.group);
+        reader.instance_id = None;
+        reader.topics = vec![route.topic.clone(), route.into.clone()];
+        for (option, value) in FETCH {
+            reader.options.entry(option.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        let producer = TransactionSettings::of_router(&reader);
+        KafkaPlant { reader, producer, admin: Mutex::new(None) }
+    }
+}
+
+impl Plant for KafkaPlant {
+    type Client = KafkaClient;
+    type Producer = TransactionalProducer;
+
+    fn partitions(&self) -> Result<[Option<u32>; 2], SourceError> {
+        let counts = partition_counts(&self.reader, ANSWER_WAIT)?;
+        let count = |place: usize| counts.get(place).copied().flatten();
+        Ok([count(0), count(1)])
+    }
+
+    fn topic_id(&self) -> Result<Option<String>, SourceError> {
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match admin.take() {
+            Some(known) => known,
+            None => KafkaAdmin::new(&self.reader)?,
+        };
+        let ids = known.topic_ids(ANSWER_WAIT)?;
+        *admin = Some(known);
+        Ok(ids.into_iter().next().flatten())
+    }
+
+    fn reader(&self) -> Result<KafkaClient, SourceError> {
+        KafkaClient::look(&self.reader)
+    }
+
+    fn producer(&self) -> Result<TransactionalProducer, SourceError> {
+        TransactionalProducer::new(&self.producer)
+    }
+}

@@ -1,0 +1,324 @@
+//! Tenures over a broker in memory: they die at any step, sleep through their successors, and lose answers.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::app::flood::FloodRules;
+use crate::decode::{Decoder, Format};
+use crate::source::RebalanceProtocol;
+use crate::source::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
+use crate::source::partitioner::Partitioner;
+
+const LANES: u32 = 3;
+const PARTITIONS: u32 = 5;
+
+struct World {
+    broker: MemoryBroker,
+    topic_id: Option<String>,
+    status: RoutingStatus,
+    lanes: u32,
+}
+
+impl World {
+    fn new(lanes: u32) -> World {
+        let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[LANES, PARTITIONS]);
+        broker.limit_batches(4);
+        let status = RoutingStatus::new("orders".into(), TopicIndex(0));
+        World { broker, topic_id: Some("A".into()), status, lanes }
+    }
+
+    fn begin(&self, route: &Route) -> Result<Session<'_, World>, End> {
+        // A tenure that is killed leaves its memory behind as well.
+        let mut session = Session::begin(self, route, &self.status, Box::leak(Box::default()))?;
+        let now = Duration::ZERO;
+        session.limits = Limits { poll_wait: now, hold: now, commit_every: now, messages: 7 };
+        Ok(session)
+    }
+
+    fn append(&self, lane: usize, payload: &str) -> i64 {
+        self.broker.append(place(FROM, lane), Some(b"order id"), Some(payload.as_bytes()), 0).unwrap()
+    }
+
+    /// Routes until everything is committed.
+    fn settle(&self, route: &Route) {
+        let mut session = self.begin(route).unwrap();
+        while !self.is_done() {
+            session.round().unwrap();
+        }
+        session.publish();
+    }
+
+    fn is_done(&self) -> bool {
+        (0..self.lanes as usize).all(|lane| {
+            let end = self.broker.look().end_offset(place(FROM, lane));
+            self.broker.committed(place(FROM, lane)) == end
+        })
+    }
+
+    /// The ids of the routed orders in the order in which they became visible, and the letters' places.
+    fn visible(&self) -> (Vec<String>, Vec<(String, String)>) {
+        let (mut orders, mut letters) = (Vec::new(), Vec::new());
+        for record in self.broker.produced() {
+            if record.topic == "letters" {
+                let header = |name: &str| {
+                    let (_, value) =
+                        record.headers.iter().find(|(known, _)| *known == format!("retentiond.error.{name}")).unwrap();
+                    String::from_utf8(value.clone().unwrap()).unwrap()
+                };
+                letters.push((header("partition"), header("offset")));
+                continue;
+            }
+            assert_eq!(record.topic, "keyed");
+            let event: serde_json::Value = serde_json::from_slice(&record.payload.unwrap()).unwrap();
+            let key = record.key.unwrap();
+            assert_eq!(event["customer_id"].as_str().unwrap().as_bytes(), key);
+            let partition = Partitioner::Murmur2.partition(&key, PARTITIONS);
+            assert_eq!(record.partition, i32::try_from(partition).ok());
+            orders.push(event["order_id"].as_str().or(event["refund_id"].as_str()).unwrap().to_owned());
+        }
+        (orders, letters)
+    }
+}
+
+impl Plant for World {
+    type Client = MemoryClient;
+    type Producer = MemoryProducer;
+
+    fn partitions(&self) -> Result<[Option<u32>; 2], SourceError> {
+        Ok([Some(self.lanes), Some(PARTITIONS)])
+    }
+
+    fn topic_id(&self) -> Result<Option<String>, SourceError> {
+        Ok(self.topic_id.clone())
+    }
+
+    fn reader(&self) -> Result<MemoryClient, SourceError> {
+        Ok(self.broker.look())
+    }
+
+    fn producer(&self) -> Result<MemoryProducer, SourceError> {
+        Ok(self.broker.producer("router"))
+    }
+}
+
+fn route(format: Format) -> Route {
+    Route {
+        source: "orders".into(),
+        topic: "orders".into(),
+        into: "keyed".into(),
+        partitions: 0,
+        partitioner: Partitioner::Murmur2,
+        decoder: Decoder::new(format, Vec::new()),
+        dead_letters: "letters".into(),
+        max_future: 0,
+        start: Start::Earliest,
+        group: "router".into(),
+        flood: FloodRules { messages: 0, share: 1.0 },
+    }
+}
+
+fn order(id: &str, customer: u32, time: i64) -> String {
+    format!(
+        r#"{{"type":"order","order_id":"{id}","customer_id":"c-{customer}","time":{time},"amount":"1.00","currency":"EUR"}}"#
+    )
+}
+
+fn seeds() -> u64 {
+    std::env::var("RETENTIOND_SEEDS").map_or(60, |seeds| seeds.parse().unwrap())
+}
+
+/// One run of tenures that die, sleep and lose answers, until everything that was sent is routed.
+fn run(seed: u64) {
+    let world = World::new(LANES);
+    let route = route(Format::Native);
+    let mut chance = ChaCha8Rng::seed_from_u64(seed);
+    let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+    let mut broken = Vec::new();
+    let mut now = 1_000_000;
+    let mut send = |chance: &mut ChaCha8Rng| {
+        for _ in 0..chance.random_range(0..12) {
+            let lane = chance.random_range(0..LANES as usize);
+            now += chance.random_range(0..50);
+            if chance.random_bool(0.1) {
+                broken.push((lane.to_string(), world.append(lane, "{broken").to_string()));
+            } else {
+                let id = format!("o-{}", sent.len());
+                let time = now - chance.random_range(0..100);
+                world.append(lane, &order(&id, chance.random_range(0..9), time));
+                sent.insert(id, lane);
+            }
+        }
+    };
+    let mut session = None;
+    // Those that were replaced and do not know it.
+    let mut sleepers: Vec<Session<'_, World>> = Vec::new();
+    for _ in 0..120 {
+        send(&mut chance);
+        match chance.random_range(0..10) {
+            0 => session = None,
+            1 => sleepers.extend(session.take()),
+            2 => {
+                let fault = [Fault::Refused, Fault::ReplyLost, Fault::RequestLost][chance.random_range(0..3)];
+                world.broker.inject(fault);
+            }
+            3 if !sleepers.is_empty() => {
+                let mut sleeper = sleepers.remove(chance.random_range(0..sleepers.len()));
+                if let Ok(()) = sleeper.round() {
+                    // It has not been replaced yet, or had nothing to commit.
+                    sleepers.push(sleeper);
+                }
+            }
+            _ => {}
+        }
+        // The first commit of a tenure may fail as well.
+        let Some(mut current) = session.take().or_else(|| world.begin(&route).ok()) else { continue };
+        let ended = current.round();
+        if chance.random_bool(0.7) && ended.is_ok() {
+            session = Some(current);
+        }
+    }
+    drop(session);
+    // Faults that nobody met would meet the last tenure.
+    let is_last = |mut last: Session<'_, World>| (0..300).all(|_| last.round().is_ok()) && world.is_done();
+    while !world.begin(&route).is_ok_and(is_last) {}
+    for mut sleeper in sleepers {
+        _ = sleeper.round();
+        _ = sleeper.round();
+    }
+    let (orders, mut letters) = world.visible();
+    let mut once: Vec<_> = orders.clone();
+    once.sort();
+    let mut all: Vec<_> = sent.keys().cloned().collect();
+    all.sort();
+    assert_eq!(once, all, "seed {seed}: each order once");
+    letters.sort();
+    broken.sort();
+    assert_eq!(letters, broken, "seed {seed}: each letter once");
+    for lane in 0..LANES as usize {
+        let number = |id: &String| id[2..].parse::<u32>().unwrap();
+        let of_lane: Vec<_> = orders.iter().filter(|id| sent[*id] == lane).map(number).collect();
+        assert!(of_lane.is_sorted(), "seed {seed}: lane {lane} keeps its order: {of_lane:?}");
+    }
+}
+
+#[test]
+fn tenures_that_die_sleep_and_lose_answers_route_everything_once() {
+    (0..seeds()).for_each(run);
+}
+
+#[test]
+fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
+    let world = World::new(LANES);
+    let route = route(Format::Native);
+    for (lane, base) in [(0, 0), (1, 5), (2, 7)] {
+        (0..20)
+            .for_each(|n| _ = world.append(lane, &order(&format!("{lane}-{n}"), n, 1_000 + i64::from(n) * 10 + base)));
+    }
+    world.append(1, r#"{"type":"wish","customer_id":"c-1"}"#);
+    world.append(2, "{broken");
+    world.settle(&route);
+    let (orders, letters) = world.visible();
+    let expected: Vec<_> = (0..20).flat_map(|n| (0..3).map(move |lane| format!("{lane}-{n}"))).collect();
+    assert_eq!((orders, letters.len()), (expected, 1));
+    let status = world.status.read();
+    assert_eq!((status.events, status.letters, status.unknown, status.lag()), (60, 1, 1, Some(0)));
+    assert_eq!(status.rejected[Reason::InvalidJson as usize], 1);
+    assert!(status.is_ours && status.caught_up_at.is_some() && status.trouble.is_none());
+}
+
+#[test]
+fn a_message_of_several_events_may_be_torn_apart_and_is_told_once() {
+    let refunds = |paid: i64, list: &[(&str, i64)]| {
+        // The newest comes first.
+        let list: Vec<_> = list
+            .iter()
+            .rev()
+            .map(|(id, time)| {
+                format!(r#"{{"id":"{id}","amount":100,"created":{time},"currency":"usd","status":"succeeded"}}"#)
+            })
+            .collect();
+        format!(
+            r#"{{"id":"evt","type":"charge.refunded","created":{paid},"livemode":true,"data":{{"object":{{"id":"ch","object":"charge",
+            "amount":1000,"amount_captured":1000,"amount_refunded":200,"captured":true,"created":1000,"currency":"usd",
+            "customer":"c-1","paid":true,"status":"succeeded","payment_intent":"pi","livemode":true,
+            "refunds":{{"data":[{}]}}}}}}}}"#,
+            list.join(",")
+        )
+    };
+    for dies_after in 0..12 {
+        let world = World::new(2);
+        let route = route(Format::Stripe);
+        world.append(0, &refunds(90_010, &[("a1", 90_000), ("a2", 90_004), ("a3", 90_008)]));
+        world.append(1, &refunds(90_010, &[("b1", 90_002), ("b2", 90_003), ("b3", 90_009)]));
+        world.append(0, &refunds(90_030, &[("a4", 90_020), ("a5", 90_030)]));
+        world.append(1, &refunds(90_026, &[("b4", 90_025)]));
+        let mut session = world.begin(&route).unwrap();
+        // One message in each transaction, so that it dies between any two events.
+        session.limits.messages = 1;
+        (0..dies_after).for_each(|_| session.round().unwrap());
+        drop(session);
+        let routed = world.visible().0.len();
+        assert!(dies_after > 9 || routed <= dies_after, "{routed} after {dies_after} transactions");
+        world.settle(&route);
+        let (events, letters) = world.visible();
+        assert_eq!(events, ["a1", "b1", "b2", "a2", "a3", "b3", "a4", "b4", "a5"], "{letters:?}");
+    }
+}
+
+#[test]
+fn a_place_inside_a_message_is_kept_over_a_start() {
+    let note = Note { told: 2, topic_id: Some("A".into()) };
+    assert_eq!(Note::parse(note.to_string().as_bytes()), note);
+    assert_eq!(Note::parse(b"v1;routed;0;"), Note::default());
+    for foreign in [&b""[..], b"\xff", b"v1;genesis;5;s", b"v1;routed;x;A"] {
+        assert_eq!(Note::parse(foreign), Note::default(), "{foreign:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_stops_routing_with_a_remedy() {
+    let route = route(Format::Native);
+    let broken = |world: &World| match world.begin(&route).map(drop) {
+        Err(End::Broken(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    // Events were routed, and nobody knows how far.
+    let mut world = World::new(LANES);
+    world.append(0, &order("o", 1, 5));
+    world.broker.append(place(INTO, 1), Some(b"c-1"), Some(b"{}"), 0).unwrap();
+    let text = broken(&world);
+    assert!(text.contains("has no offsets") && text.contains("--reset-offsets --group router"), "{text}");
+    // The topic was made anew.
+    world = World::new(LANES);
+    world.append(0, &order("o", 1, 5));
+    world.settle(&route);
+    world.topic_id = Some("B".into());
+    let text = broken(&world);
+    assert!(text.contains("created again") && text.contains("--to-earliest"), "{text}");
+    // A misread topic ends the daemon.
+    let world = World::new(LANES);
+    (0..10).for_each(|_| _ = world.append(0, "<order/>"));
+    let strict = Route { flood: FloodRules { messages: 5, share: 0.5 }, ..route.clone() };
+    let mut session = world.begin(&strict).unwrap();
+    let end = (0..10).find_map(|_| session.round().err()).unwrap();
+    assert!(matches!(&end, End::Fatal(SourceError::Configuration(text)) if text.contains("wrong format")), "{end:?}");
+}
+
+#[test]
+fn the_first_start_is_kept_and_new_partitions_are_read_whole() {
+    let mut world = World::new(2);
+    let route = Route { start: Start::Latest, ..route(Format::Native) };
+    world.append(0, &order("before", 1, 5));
+    drop(world.begin(&route).unwrap());
+    // It died before anything came; what came since belongs to those who begin at the end.
+    world.append(0, &order("after", 1, 6));
+    world.append(2, &order("new", 2, 7));
+    world.settle(&route);
+    assert_eq!(world.visible().0, ["after"]);
+    world.lanes = 3;
+    world.settle(&route);
+    assert_eq!(world.visible().0, ["after", "new"]);
+}

@@ -1,0 +1,241 @@
+//! Events that were read in one format and are written anew in the native one, for the topic that is keyed by customer.
+//!
+//! Everything that the engine uses survives. The native format has no word for an event that its message repeats from an
+//! earlier one ([`Decoded::Several`]), so `told_before` stands in front of it, which other readers pass over.
+
+use std::io::Write as _;
+
+use super::{Decoded, Rejection, native};
+use crate::event::{Attributes, CostKind, Event, Kind, Money, Time, decimal_text};
+
+/// What an event begins with that may be too late without being lost.
+const TOLD_BEFORE: &[u8] = b"{\"told_before\":";
+
+/// Appends an event as one JSON object. `told_before` as in [`Decoded::Several`]; `dimensions` are those of the decoder
+/// that read it.
+pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: &mut Vec<u8>) {
+    if event.time < told_before {
+        out.extend_from_slice(TOLD_BEFORE);
+        number(told_before.millis(), out);
+        out.push(b',');
+    } else {
+        out.push(b'{');
+    }
+    out.extend_from_slice(b"\"type\":\"");
+    out.extend_from_slice(event.kind.event_type().name().as_bytes());
+    out.extend_from_slice(b"\",\"customer_id\":");
+    text(&event.customer, out);
+    out.extend_from_slice(b",\"time\":");
+    number(event.time.millis(), out);
+    match &event.kind {
+        Kind::Order { id, amount, attributes, referred_by } => {
+            optional(b"order_id", id.as_deref(), out);
+            money(amount, out);
+            profile(attributes, referred_by.as_deref(), dimensions, out);
+        }
+        Kind::Refund { id, amount } => {
+            optional(b"refund_id", id.as_deref(), out);
+            money(amount, out);
+        }
+        Kind::Cancel { order, amount } => {
+            optional(b"order_id", order.as_deref(), out);
+            money(amount, out);
+        }
+        Kind::Session { id } => optional(b"session_id", id.as_deref(), out),
+        Kind::Customer { attributes, referred_by } => profile(attributes, referred_by.as_deref(), dimensions, out),
+        Kind::Feedback { kind, score } => {
+            optional(b"kind", Some(kind), out);
+            if let Some(score) = score.filter(|score| score.is_finite()) {
+                // With a point or an exponent, so that it is read as the same number.
+                _ = write!(out, ",\"score\":{score:?}");
+            }
+        }
+        Kind::Cost { kind, amount } => {
+            let kind = match kind {
+                CostKind::Acquisition => "acquisition",
+                CostKind::Retention => "retention",
+            };
+            optional(b"kind", Some(kind), out);
+            money(amount, out);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Appends the wish to forget a customer.
+pub fn encode_erase(customer: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"erase\",\"customer_id\":");
+    text(customer, out);
+    out.push(b'}');
+}
+
+/// Decodes what [`encode`] and [`encode_erase`] wrote.
+pub(super) fn decode<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Decoded<'a>, Rejection> {
+    Ok(match (native::decode(None, Some(bytes), dimensions)?, told_before(bytes)) {
+        (Decoded::Event(event), Some(told_before)) => Decoded::Several { events: vec![event], told_before },
+        (decoded, _) => decoded,
+    })
+}
+
+fn told_before(bytes: &[u8]) -> Option<Time> {
+    let rest = bytes.strip_prefix(TOLD_BEFORE)?;
+    let digits = rest.split(|byte| *byte == b',').next()?;
+    Time::from_millis(std::str::from_utf8(digits).ok()?.parse().ok()?).ok()
+}
+
+fn profile(attributes: &Attributes<'_>, referred_by: Option<&str>, dimensions: &[String], out: &mut Vec<u8>) {
+    optional(b"referred_by", referred_by, out);
+    let mut named = (0..).zip(dimensions).filter_map(|(place, name)| Some((name, attributes.get(place)?))).peekable();
+    if named.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b",\"attributes\":");
+    let mut before = b'{';
+    for (name, value) in named {
+        out.push(before);
+        text(name, out);
+        out.push(b':');
+        text(value, out);
+        before = b',';
+    }
+    out.push(b'}');
+}
+
+fn optional(name: &[u8], value: Option<&str>, out: &mut Vec<u8>) {
+    let Some(value) = value else { return };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name);
+    out.extend_from_slice(b"\":");
+    text(value, out);
+}
+
+fn money(amount: &Money, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"amount\":\"");
+    out.extend_from_slice(decimal_text(i128::from(amount.minor), amount.currency).as_bytes());
+    out.extend_from_slice(b"\",\"currency\":\"");
+    out.extend_from_slice(amount.currency.code().as_bytes());
+    out.push(b'"');
+}
+
+fn number(value: i64, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    _ = write!(out, "{value}");
+}
+
+/// A JSON string, quotes included.
+fn text(text: &str, out: &mut Vec<u8>) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        _ = serde_json::to_writer(&mut *out, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decode::Decoder;
+    use crate::event::{Currency, MAX_MINOR_UNITS};
+
+    fn dimensions() -> Vec<String> {
+        ["channel", "land \"quoted\"\n"].map(str::to_owned).to_vec()
+    }
+
+    /// Text of any kind, such as no preset would leave out.
+    fn any_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z0-9-]{1,20}",
+            "\\PC{1,12}",
+            any::<Vec<char>>().prop_filter_map("not empty", |chars| {
+                let text: String = chars.into_iter().take(30).collect();
+                (!text.is_empty()).then_some(text)
+            })
+        ]
+    }
+
+    fn any_money() -> impl Strategy<Value = Money> {
+        let codes = ["EUR", "USD", "JPY", "BHD", "ISK"];
+        (0..=MAX_MINOR_UNITS, 0..codes.len())
+            .prop_map(move |(minor, code)| Money { minor, currency: Currency::from_code(codes[code]).unwrap() })
+    }
+
+    fn any_attributes() -> impl Strategy<Value = Attributes<'static>> {
+        proptest::collection::vec(proptest::option::of(any_text()), 2).prop_map(|values| {
+            let mut attributes = Attributes::default();
+            for (place, value) in values.into_iter().enumerate() {
+                if let Some(value) = value {
+                    attributes.set(place, Cow::Owned(value));
+                }
+            }
+            attributes
+        })
+    }
+
+    fn any_kind() -> impl Strategy<Value = Kind<'static>> {
+        let id = || proptest::option::of(any_text().prop_map(Cow::Owned));
+        prop_oneof![
+            (id(), any_money(), any_attributes(), id()).prop_map(|(id, amount, attributes, referred_by)| Kind::Order {
+                id,
+                amount,
+                attributes,
+                referred_by
+            }),
+            (id(), any_money()).prop_map(|(id, amount)| Kind::Refund { id, amount }),
+            (id(), any_money()).prop_map(|(order, amount)| Kind::Cancel { order, amount }),
+            id().prop_map(|id| Kind::Session { id }),
+            (any_attributes(), id()).prop_map(|(attributes, referred_by)| Kind::Customer { attributes, referred_by }),
+            (any::<String>(), proptest::option::of(any::<f64>().prop_filter("finite", |score| score.is_finite())))
+                .prop_map(|(kind, score)| Kind::Feedback { kind: Cow::Owned(kind), score }),
+            (any::<bool>(), any_money()).prop_map(|(keep, amount)| Kind::Cost {
+                kind: if keep { CostKind::Retention } else { CostKind::Acquisition },
+                amount
+            }),
+        ]
+    }
+
+    fn any_event() -> impl Strategy<Value = Event<'static>> {
+        let id = any_text().prop_filter("of a legal length", |id| id.len() <= crate::event::MAX_CUSTOMER_ID_BYTES);
+        (id, 0..=Time::MAX.millis(), any_kind()).prop_map(|(customer, time, kind)| Event {
+            customer: Cow::Owned(customer),
+            time: Time::clamped(time),
+            kind,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_event_comes_back_as_it_was(event in any_event(), told_before in proptest::option::of(0_i64..=7_000_000_000_000)) {
+            let told_before = told_before.map_or(Time::MIN, Time::clamped);
+            let mut bytes = Vec::new();
+            encode(&event, told_before, &dimensions(), &mut bytes);
+            let decoder = Decoder::routed(dimensions());
+            let decoded = decoder.decode(None, Some(&bytes), Time::MAX);
+            let expected = if event.time < told_before {
+                Decoded::Several { events: vec![event], told_before }
+            } else {
+                Decoded::Event(event)
+            };
+            prop_assert_eq!(decoded, Ok(expected), "{}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn an_erasure_comes_back_and_others_read_the_events_as_native() {
+        let mut bytes = Vec::new();
+        encode_erase("anna \"a\"", &mut bytes);
+        let decoder = Decoder::routed(dimensions());
+        assert_eq!(decoder.decode(None, Some(&bytes), Time::MAX), Ok(Decoded::Erase("anna \"a\"".into())));
+        let event = Event { customer: "c".into(), time: Time::clamped(5), kind: Kind::Session { id: None } };
+        bytes.clear();
+        encode(&event, Time::clamped(9), &[], &mut bytes);
+        assert_eq!(bytes, br#"{"told_before":9,"type":"session","customer_id":"c","time":5}"#);
+        let native = Decoder::new(crate::decode::Format::Native, Vec::new());
+        assert_eq!(native.decode(None, Some(&bytes), Time::MAX), Ok(Decoded::Event(event)));
+    }
+}

@@ -1,0 +1,83 @@
+//! What routers add to a scrape, and customers who lie in two partitions.
+
+use super::read::{Samples, Scrape, count, total};
+use super::{Metric, counter};
+use crate::decode::{Reason, Skip};
+use crate::event::EventType;
+use crate::source::routing::Routing;
+
+/// Of sources whose topics are keyed by something else than the customer.
+pub(super) static REPARTITION: &[Metric] = &[
+    counter(
+        "retentiond_repartitioned_events_total",
+        &["topic"],
+        "Events of the topic that this replica has routed by customer, once committed.",
+        |scrape, samples| {
+            for router in scrape.routers() {
+                samples.add([&router.topic], total(router.events));
+            }
+        },
+    ),
+    counter(
+        "retentiond_split_customers_total",
+        &["topic"],
+        "Events of customers who were seen in another partition before, of a sample of one customer in 32: the topics \
+         are not all keyed by customer id.",
+        |scrape, samples| {
+            for (i, topic) in scrape.topics.iter().enumerate() {
+                let seen = scrape.source.split_customers.get(i).copied();
+                samples.add([topic], total(seen.unwrap_or(0)));
+            }
+        },
+    ),
+];
+
+impl Scrape<'_> {
+    /// The routers of this replica, at work or not.
+    pub(super) fn routers(&self) -> Vec<Routing> {
+        self.source.routers.iter().map(|router| router.read()).collect()
+    }
+}
+
+/// Messages of a type that is not known, which are not routed.
+pub(super) fn unknown(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for router in scrape.routers() {
+        samples.add([&router.topic, EventType::Unknown.name()], total(router.unknown));
+    }
+}
+
+/// Every reason of every topic that is routed.
+pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for router in scrape.routers() {
+        for reason in Reason::ALL.into_iter().filter(|&reason| reason != Reason::TooLate) {
+            let seen = router.rejected.get(reason as usize).copied();
+            samples.add([&router.topic, reason.label()], total(seen.unwrap_or(0)));
+        }
+    }
+}
+
+/// As with rejections.
+pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for router in scrape.routers() {
+        for skip in Skip::ALL {
+            let seen = router.skipped.get(skip as usize).copied();
+            samples.add([&router.topic, skip.label()], total(seen.unwrap_or(0)));
+        }
+    }
+}
+
+/// Records that are not routed yet.
+pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
+    for router in scrape.routers() {
+        for (partition, position) in &router.positions {
+            if let Some(lag) = position.lag() {
+                samples.add([&router.topic, &partition.0.to_string()], count(lag));
+            }
+        }
+    }
+}
+
+/// Dead letters that routers have committed.
+pub(super) fn letters(scrape: &Scrape<'_>) -> u64 {
+    scrape.routers().iter().map(|router| router.letters).sum()
+}

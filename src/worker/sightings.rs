@@ -1,0 +1,167 @@
+//! Whether customers are seen in two partitions, which makes every figure wrong: the topics are not all keyed by customer
+//! id with one partitioner.
+//!
+//! Looked for in a sample, so that it costs the engines next to nothing: one customer in 32, chosen by a few bytes of the
+//! id; of those the first of each slot of a small table is remembered as a hash with its partition. All workers share the
+//! table. Two customers are taken for one with a chance of 2^-48 where they meet in a slot.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::source::{Partition, TopicIndex, TopicPartition};
+
+/// How many customers are remembered at most: 144 KiB.
+const SLOTS: usize = 1 << 14;
+/// The bits of an entry that hold the partition; the others are those of the hash.
+const PARTITION: u64 = 0xffff;
+/// One customer in so many is looked at.
+const ONE_IN: u32 = 32;
+
+/// A customer who was seen in two partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// Where first.
+    pub first: TopicPartition,
+    /// Where then.
+    pub then: TopicPartition,
+}
+
+/// Where customers were seen.
+#[derive(Debug)]
+pub struct Sightings {
+    /// Zero, or most of a hash and the partition.
+    entries: Box<[AtomicU64]>,
+    /// The topic of each entry, for those who read about it.
+    topics: Box<[AtomicU8]>,
+    /// Events of customers who were seen elsewhere before, by topic.
+    counts: Box<[AtomicU64]>,
+    /// The first of each topic.
+    found: Mutex<Vec<Split>>,
+}
+
+impl Sightings {
+    /// Nobody was seen yet.
+    #[must_use]
+    pub fn new(topics: usize) -> Sightings {
+        Sightings {
+            entries: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            topics: (0..SLOTS).map(|_| AtomicU8::new(0)).collect(),
+            counts: (0..topics).map(|_| AtomicU64::new(0)).collect(),
+            found: Mutex::default(),
+        }
+    }
+
+    /// Takes note of an event's customer.
+    #[inline]
+    pub fn note(&self, at: TopicPartition, customer: &str) {
+        if is_of_sample(customer) {
+            self.look(at, customer);
+        }
+    }
+
+    #[cold]
+    fn look(&self, at: TopicPartition, customer: &str) {
+        let hash = xxh3_64(customer.as_bytes());
+        let slot = usize::try_from(hash % SLOTS as u64).unwrap_or(0);
+        // Bits that do not choose the slot; never zero, which is nobody.
+        let who = hash | (1 << 63);
+        let partition = u64::from(at.partition.0.unsigned_abs()) & PARTITION;
+        let entry = (who & !PARTITION) | partition;
+        let known = self.entries[slot].load(Ordering::Relaxed);
+        if known == entry || (known != 0 && (known ^ entry) & !PARTITION != 0) {
+            return; // as before, or of somebody else who came first
+        }
+        if known == 0 {
+            self.topics[slot].store(u8::try_from(at.topic.0).unwrap_or(u8::MAX), Ordering::Relaxed);
+            self.entries[slot].store(entry, Ordering::Relaxed);
+            return;
+        }
+        if let Some(count) = self.counts.get(usize::from(at.topic.0)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.iter().all(|split| split.then.topic != at.topic) {
+            let topic = TopicIndex(self.topics[slot].load(Ordering::Relaxed).into());
+            let before = Partition(i32::try_from(known & PARTITION).unwrap_or(i32::MAX));
+            found.push(Split { first: TopicPartition { topic, partition: before }, then: at });
+        }
+    }
+
+    /// How many events were of customers who were seen elsewhere before, by topic.
+    #[must_use]
+    pub fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The first split customer of each topic that has one.
+    #[must_use]
+    pub fn found(&self) -> Vec<Split> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// By the last four bytes: ids mostly differ there, and a hash of the whole would cost more than the look.
+#[inline]
+fn is_of_sample(customer: &str) -> bool {
+    let bytes = customer.as_bytes();
+    let last = match bytes.last_chunk::<4>() {
+        Some(last) => u32::from_le_bytes(*last),
+        None => bytes.iter().fold(0, |sum, byte| (sum << 8) | u32::from(*byte)),
+    };
+    last.wrapping_mul(0x9e37_79b1) >> 27 == 0
+}
+
+const _: () = assert!(ONE_IN == 1 << (32 - 27), "as many as the shift leaves");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(topic: u16, partition: i32) -> TopicPartition {
+        TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
+    }
+
+    fn customers() -> impl Iterator<Item = String> {
+        (0..20_000).map(|number| format!("customer-{number}"))
+    }
+
+    #[test]
+    fn one_customer_in_32_is_looked_at_whatever_ids_look_like() {
+        let numbers: Vec<String> = (0..100_000).map(|number: u32| number.to_string()).collect();
+        let hashes: Vec<String> = (0..100_000_u32).map(|n| format!("{:016x}", xxh3_64(&n.to_le_bytes()))).collect();
+        for ids in [numbers, hashes, customers().collect()] {
+            let share = ids.iter().filter(|id| is_of_sample(id)).count() * 32 * 100 / ids.len();
+            assert!((50..200).contains(&share), "{share} percent of the sample, such as {}", ids[99]);
+        }
+        assert!(!is_of_sample("1") || !is_of_sample("2"));
+    }
+
+    #[test]
+    fn who_stays_in_a_partition_is_no_news_whatever_the_topic() {
+        let sightings = Sightings::new(2);
+        for (number, customer) in customers().enumerate() {
+            let partition = i32::try_from(number % 7).unwrap();
+            for topic in [0, 1, 0] {
+                sightings.note(at(topic, partition), &customer);
+            }
+        }
+        assert_eq!((sightings.counts(), sightings.found()), (vec![0, 0], vec![]));
+    }
+
+    #[test]
+    fn who_moves_is_told_with_both_places() {
+        let sightings = Sightings::new(2);
+        for customer in customers() {
+            sightings.note(at(0, 3), &customer);
+            sightings.note(at(1, 3), &customer);
+        }
+        for customer in customers().take(500) {
+            sightings.note(at(1, 5), &customer);
+        }
+        assert_eq!(sightings.found(), [Split { first: at(0, 3), then: at(1, 5) }]);
+        let [first, second] = sightings.counts()[..] else { panic!("two topics") };
+        assert!(first == 0 && (5..30).contains(&second), "{second} of 500");
+    }
+}
