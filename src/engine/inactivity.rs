@@ -283,6 +283,8 @@ pub struct Inactivity {
     numbers: Vec<u16>,
     bounds: Bounds,
     wheels: [Wheel; 2],
+    /// Room for those whom a wheel gives.
+    due: Vec<Slot>,
     table: Table,
     /// The numbers of the notices that wait to leave, and whose they are; some of them no longer exist.
     queue: VecDeque<(u64, Slot)>,
@@ -443,7 +445,8 @@ impl Inactivity {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let wheels: usize = self.wheels.iter().map(Wheel::bytes).sum();
-        wheels + self.table.bytes() + self.queue.capacity() * size_of::<(u64, Slot)>()
+        let due = self.due.capacity() * size_of::<Slot>();
+        wheels + due + self.table.bytes() + self.queue.capacity() * size_of::<(u64, Slot)>()
     }
 }
 

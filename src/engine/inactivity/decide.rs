@@ -77,15 +77,17 @@ impl Engine {
     #[cold]
     fn fire(&mut self, class: Class, from: i64, limit: i64) {
         let mut wheel = std::mem::take(&mut self.inactivity.wheels[class as usize]);
-        let due = wheel.take(limit, |slot| self.deadline(slot, class, from));
+        let mut due = std::mem::take(&mut self.inactivity.due);
+        wheel.take(limit, &mut due, |slot| self.deadline(slot, class, from));
         let mut news = Vec::new();
-        for slot in due {
+        for &slot in &due {
             self.look_at(slot, class, (from, limit), &mut news);
             if let Some(at) = self.deadline(slot, class, limit) {
                 wheel.push(at, slot);
             }
         }
         self.inactivity.wheels[class as usize] = wheel;
+        self.inactivity.due = due;
         news.sort_by(|a: &Told, b| a.key.cmp(&b.key));
         for Told { slot, mut notice, .. } in news {
             let number = self.inactivity.state.number;

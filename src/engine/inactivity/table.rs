@@ -5,6 +5,7 @@
 //! that wait to leave.
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::packed::Packed;
 use crate::engine::customers::Slot;
@@ -95,8 +96,8 @@ pub enum News {
 /// What is known of one customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Silences {
-    /// Orders that may end a silence, in log order.
-    pub comebacks: Vec<Comeback>,
+    /// Orders that may end a silence, in log order; as a rule one, before the silence is decided.
+    pub comebacks: SmallVec<[Comeback; 1]>,
     /// Silences that were due and may still be won back.
     pub open: Vec<Open>,
     /// What waits to leave, in its order.
@@ -217,7 +218,8 @@ impl Table {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |silences: &Silences| {
-            silences.comebacks.capacity() * size_of::<Comeback>()
+            let comebacks = if silences.comebacks.spilled() { silences.comebacks.capacity() } else { 0 };
+            comebacks * size_of::<Comeback>()
                 + silences.open.capacity() * size_of::<Open>()
                 + silences.notices.capacity() * size_of::<Notice>()
         };

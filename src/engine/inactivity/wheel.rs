@@ -52,23 +52,23 @@ impl Wheel {
         self.wake < limit
     }
 
-    /// Takes out whoever has an entry before `limit`, each once. `deadline` tells when a customer's next decision is
-    /// due, if one is; who has to wait is put further on.
-    pub fn take(&mut self, limit: i64, deadline: impl Fn(Slot) -> Option<i64>) -> Vec<Slot> {
-        let mut due = Vec::new();
+    /// Takes out whoever has an entry before `limit`, each once, into `due`, which is emptied first. `deadline` tells
+    /// when a customer's next decision is due, if one is; who has to wait is put further on.
+    pub fn take(&mut self, limit: i64, due: &mut Vec<Slot>, deadline: impl Fn(Slot) -> Option<i64>) {
+        due.clear();
         while let Some((&bucket, _)) = self.buckets.first_key_value().filter(|(bucket, _)| **bucket * WIDTH < limit) {
             let slots = self.buckets.remove(&bucket).unwrap_or_default();
             self.opened = bucket;
             for slot in slots {
                 match deadline(Slot(slot)) {
-                    Some(at) if at < limit => due.push(slot),
+                    Some(at) if at < limit => due.push(Slot(slot)),
                     Some(at) => self.push(at, Slot(slot)),
                     None => {}
                 }
             }
         }
         while let Some(Reverse((_, slot))) = self.near.peek().filter(|Reverse((at, _))| *at < limit) {
-            due.push(*slot);
+            due.push(Slot(*slot));
             self.near.pop();
         }
         let near = self.near.peek().map(|Reverse((at, _))| *at);
@@ -76,7 +76,6 @@ impl Wheel {
         self.wake = near.into_iter().chain(bucket).min().unwrap_or(i64::MAX);
         due.sort_unstable();
         due.dedup();
-        due.into_iter().map(Slot).collect()
     }
 
     /// How many entries there are.
@@ -119,7 +118,8 @@ mod tests {
                 now += step;
                 let due: Vec<_> = deadlines.iter().filter(|(_, at)| **at < now).map(|(&slot, _)| slot).collect();
                 let is_due = wheel.is_due(now);
-                let taken = wheel.take(now, |slot| deadlines.get(&slot.0).copied());
+                let mut taken = Vec::new();
+                wheel.take(now, &mut taken, |slot| deadlines.get(&slot.0).copied());
                 prop_assert!(is_due || due.is_empty());
                 prop_assert!(due.iter().all(|&slot| taken.contains(&Slot(slot))), "{due:?} of {taken:?}");
                 // Who was looked at in vain goes on waiting.

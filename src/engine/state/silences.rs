@@ -142,6 +142,6 @@ pub(super) mod tests {
     pub(in crate::engine::state) fn silences() -> impl Strategy<Value = Silences> {
         let comebacks = prop::collection::vec(comeback(), 0..3);
         (comebacks, prop::collection::vec(open(), 0..3), prop::collection::vec(notice(), 0..3))
-            .prop_map(|(comebacks, open, notices)| Silences { comebacks, open, notices })
+            .prop_map(|(comebacks, open, notices)| Silences { comebacks: comebacks.into(), open, notices })
     }
 }
