@@ -14,6 +14,8 @@ use crate::event::{DAY, EventType, Time};
 /// How many parts the fingerprints of a class are in.
 pub const SHARDS: usize = 64;
 
+const SMALLEST_PRUNE: usize = 1024;
+
 /// How many buckets an id lives at most.
 const MAX_LIVE_BUCKETS: i64 = 120;
 /// A jump over more buckets than this would run around the 16 bits of a tag.
@@ -41,6 +43,8 @@ pub struct Dedup {
     sweep: usize,
     /// What was remembered since the last cut, with the number of its bucket; nothing is gathered before the first.
     fresh: Option<Vec<Fingerprint>>,
+    /// From how many on those are looked through for such as expired before they were ever written.
+    prune_at: usize,
 }
 
 /// A fingerprint, and the number of the bucket in which it was seen.
@@ -79,7 +83,7 @@ impl Dedup {
         let width = (remember / MAX_LIVE_BUCKETS + 1).max(DAY);
         let life = remember.div_euclid(width) + i64::from(remember.rem_euclid(width) > 0);
         let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
-        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS, fresh: None }
+        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS, fresh: None, prune_at: SMALLEST_PRUNE }
     }
 
     /// Remembers a fingerprint; `true` when it was remembered already. `clock` is the class's time: it moves the
@@ -126,6 +130,16 @@ impl Dedup {
         }
         self.current = bucket;
         self.sweep = 0;
+        self.prune_fresh();
+    }
+
+    /// While a backlog is caught up on, weeks pass between two cuts: what expired meanwhile need not be written.
+    fn prune_fresh(&mut self) {
+        let (current, life) = (self.current, self.life);
+        if let Some(fresh) = self.fresh.as_mut().filter(|fresh| fresh.len() >= self.prune_at) {
+            fresh.retain(|(_, bucket)| current - bucket <= life);
+            self.prune_at = SMALLEST_PRUNE.max(2 * fresh.len());
+        }
     }
 
     fn sweep_one(&mut self) {
@@ -161,7 +175,8 @@ impl Dedup {
         };
         let mut cut: Vec<_> =
             (0_u8..).take(SHARDS).map(|shard| ShardCut { shard, full: false, seen: Vec::new() }).collect();
-        for fingerprint in written.into_iter().flatten() {
+        let alive = |(_, bucket): &Fingerprint| self.current - bucket <= self.life;
+        for fingerprint in written.into_iter().flatten().filter(alive) {
             cut[shard_of(fingerprint.0)].seen.push(fingerprint);
         }
         for &shard in &due {
@@ -277,6 +292,22 @@ mod tests {
         assert!(!dedup.is_duplicate(3, on(108), on(4_000)));
         assert!((108..4_003).step_by(7).all(|day| dedup.is_duplicate(3, on(day), on(day))));
         assert!(!dedup.is_duplicate(3, on(4_004), on(4_004)));
+    }
+
+    #[test]
+    fn what_expires_before_it_is_written_is_not_written() {
+        let mut dedup = Dedup::new(3 * DAY);
+        let mut rotation = Rotation::default();
+        dedup.take_fresh(&mut rotation, 1);
+        let all = 100 * SMALLEST_PRUNE as u64;
+        for id in 0..all {
+            let at = Time::clamped(20_000 * DAY + id.cast_signed() * DAY / 100);
+            assert!(!dedup.is_duplicate(id << 57 | id, at, at));
+            assert!(dedup.fresh.as_ref().is_some_and(|fresh| fresh.len() < 2 * SMALLEST_PRUNE));
+        }
+        let written: Vec<_> = dedup.take_fresh(&mut rotation, 2).into_iter().filter(|shard| !shard.full).collect();
+        let alive = |(_, bucket): &Fingerprint| dedup.current - bucket <= dedup.life;
+        assert!(written.iter().flat_map(|shard| &shard.seen).all(alive));
     }
 
     #[test]

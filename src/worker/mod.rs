@@ -26,6 +26,10 @@ use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
 const SLICE: usize = 1 << 16;
 
+/// How many messages are decoded before they are applied, so that the records of their customers come into the caches side
+/// by side rather than one after the other.
+const AHEAD: usize = 32;
+
 /// What every worker needs to know.
 #[derive(Debug)]
 pub struct Blueprint {
@@ -385,23 +389,30 @@ impl Worker {
         let decoder = &self.blueprint.decoders[topic];
         let wants_headers = decoder.wants_headers();
         let seen = Seen { sightings: &self.sightings, at };
-        let mut last = None;
-        for index in 0..batch.len() {
-            let record = batch.get(index);
-            last = Some((index, record));
-            let applied = if wants_headers {
-                let decoded = decoder.decode_message(&message(batch, index), latest);
-                apply_decoded(engine, &mut self.tally, seen, decoded)
+        let decode = |index| {
+            if wants_headers {
+                decoder.decode_message(&message(batch, index), latest)
             } else {
-                apply_record(engine, &mut self.tally, decoder, seen, record, latest)
-            };
-            if let Err(rejection) = applied {
-                rejected.push(Rejected { index, rejection });
+                let record = batch.get(index);
+                decoder.decode(record.key, record.payload, latest)
+            }
+        };
+        let mut ahead = Vec::with_capacity(AHEAD.min(batch.len()));
+        let mut index = 0;
+        while index < batch.len() {
+            ahead.extend((index..batch.len()).take(AHEAD).map(decode));
+            engine.fetch(ahead.iter().filter_map(customer_of));
+            for decoded in ahead.drain(..) {
+                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                    rejected.push(Rejected { index, rejection });
+                }
+                index += 1;
             }
         }
         // Counted here, for an engine goes with its partition and a counter must not.
         self.tally.add_unconverted(&engine.take_unconverted());
-        let (index, record) = last?;
+        let index = batch.len().checked_sub(1)?;
+        let record = batch.get(index);
         let next = record.offset + 1;
         if let Some(tenure) = self.tenures.get_mut(&at.partition) {
             let last = LastRecord { offset: record.offset, stamp: batch.stamp(index), hash: hash(record) };
@@ -526,16 +537,12 @@ impl Seen<'_> {
     }
 }
 
-fn apply_record(
-    engine: &mut Engine,
-    tally: &mut Tally,
-    decoder: &Decoder,
-    seen: Seen<'_>,
-    record: Record<'_>,
-    latest: Time,
-) -> Result<(), Rejection> {
-    let decoded = decoder.decode(record.key, record.payload, latest);
-    apply_decoded(engine, tally, seen, decoded)
+/// Whose record will be needed for a message.
+fn customer_of<'a>(decoded: &'a Result<Decoded<'_>, Rejection>) -> Option<&'a str> {
+    match decoded {
+        Ok(Decoded::Event(event)) => Some(&event.customer),
+        _ => None,
+    }
 }
 
 fn apply_decoded(
