@@ -47,7 +47,7 @@ use std::sync::Arc;
 use axis::{Moment, Pane};
 use clock::{Class, Clock};
 use cohorts::{CohortParts, Cohorts};
-use customers::{Customers, Key};
+use customers::{Customers, Key, Slot};
 use dedup::Dedup;
 use distribution::{DistributionParts, Distributions};
 use extras::{COMPLAINT, Extras};
@@ -190,8 +190,8 @@ impl Engine {
         };
         let key = Key::new(&event.customer);
         let at = Moment::new(event.time, &self.spec.zone);
-        let place = match self.find_place(&key, class, &event.kind, at) {
-            Ok(place) => place,
+        let (known, place) = match self.find_place(&key, class, &event.kind, at) {
+            Ok(found) => found,
             Err(NeighboursForgotten) => return Outcome::TooLate,
         };
         if let Some(id) = event.kind.id() {
@@ -207,7 +207,7 @@ impl Engine {
             self.first_event = Some(event.time);
         }
         self.fold_history();
-        let slot = self.customers.find_or_insert(&key);
+        let slot = known.unwrap_or_else(|| self.customers.insert(&key));
         self.before_change(slot);
         let session_deadline = self.session_deadline(slot);
         self.book_sight(slot, at);
@@ -253,15 +253,15 @@ impl Engine {
         }
     }
 
-    /// Where the event belongs among those of its customer; looked up before anything is changed.
+    /// The customer, if there is one, and where the event belongs among theirs; looked up before anything is changed.
     fn find_place(
         &self,
         key: &Key<'_>,
         class: Class,
         kind: &Kind<'_>,
         at: Moment,
-    ) -> Result<Place, NeighboursForgotten> {
-        let Some(slot) = self.customers.find(key) else { return Ok(Place::FIRST) };
+    ) -> Result<(Option<Slot>, Place), NeighboursForgotten> {
+        let Some(slot) = self.customers.find(key) else { return Ok((None, Place::FIRST)) };
         let record = self.customers.record(slot);
         let floor = self.clock.floor(class);
         let mut place = Place::FIRST;
@@ -280,7 +280,7 @@ impl Engine {
             }
             (Class::Orders, _) => {}
         }
-        Ok(place)
+        Ok((Some(slot), place))
     }
 
     /// Folds what lies further back than the kept history, every so often.

@@ -83,6 +83,18 @@ impl<C: Cell> Prefix<C> {
         }
     }
 
+    /// The cells of the panes from `first` to `last`, for adding to them; `None` where not all of them are there, and
+    /// where a remembered prefix reaches into them.
+    #[inline]
+    pub fn span(&mut self, first: Pane, last: Pane) -> Option<&mut [C]> {
+        if first <= self.remembered || first < self.base {
+            return None;
+        }
+        let index = |pane: Pane| pane.abs_diff(self.base) as usize;
+        let (first, last) = (index(first), index(last));
+        self.cells.get_mut(first..=last)
+    }
+
     #[cold]
     fn outlying_cell(&mut self, pane: Pane) -> &mut C {
         if pane < self.limit {

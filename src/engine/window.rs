@@ -154,6 +154,51 @@ pub struct OrderPanes {
     before: Option<Before>,
 }
 
+impl OrderPanes {
+    /// Books an order in the cells of its panes `by` times.
+    ///
+    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
+    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
+    /// [y+A, min(leaves(y+A), next order)).
+    #[inline]
+    fn book(&self, cells: &mut impl Cells, by: i32) {
+        let &OrderPanes { s, leaves, lapses, lapses_leaves, before } = self;
+        {
+            let cell = cells.at(lapses);
+            cell.active -= by;
+            cell.lost += by;
+        }
+        cells.at(lapses_leaves).lost -= by;
+        let Some(before) = before else {
+            cells.at(leaves).ordering -= by;
+            let cell = cells.at(s);
+            cell.active += by;
+            cell.ordering += by;
+            cell.new += by;
+            cell.orders += by;
+            return;
+        };
+        before.interrupt_silence(s, cells, by);
+        cells.at(s.max(before.leaves)).ordering += by;
+        let repeat_from = before.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
+        if repeat_from < before.leaves {
+            cells.at(repeat_from).repeat += by;
+            cells.at(before.leaves).repeat -= by;
+        }
+        let returning_from = if before.x_leaves.is_some() { s.max(before.leaves) } else { s };
+        cells.at(returning_from).returning += by;
+        {
+            let cell = cells.at(leaves);
+            cell.ordering -= by;
+            cell.returning -= by;
+        }
+        let cell = cells.at(s);
+        cell.orders += by;
+        cell.second += if before.x_leaves.is_none() { by } else { 0 };
+        cell.gap_millis += i64::from(by) * before.gap_millis;
+    }
+}
+
 /// The same of the order before.
 #[derive(Debug, Clone, Copy)]
 struct Before {
@@ -163,6 +208,43 @@ struct Before {
     gap_millis: i64,
     /// Of the order two before, if there is one.
     x_leaves: Option<Pane>,
+}
+
+impl Before {
+    /// The order `s` ends the silence that followed this one: active again, and no longer lost.
+    #[inline]
+    fn interrupt_silence(&self, s: Pane, cells: &mut impl Cells, by: i32) {
+        let cell = cells.at(s.max(self.lapses));
+        cell.active += by;
+        if s < self.lapses_leaves {
+            cell.lost -= by;
+            cells.at(self.lapses_leaves).lost += by;
+        }
+    }
+}
+
+/// Where the cells of an order are.
+trait Cells {
+    fn at(&mut self, pane: Pane) -> &mut People;
+}
+
+impl Cells for Prefix<People> {
+    fn at(&mut self, pane: Pane) -> &mut People {
+        self.cell(pane)
+    }
+}
+
+/// Those of the panes from `first` on, all of which are there.
+struct Stretch<'a> {
+    first: Pane,
+    cells: &'a mut [People],
+}
+
+impl Cells for Stretch<'_> {
+    #[inline]
+    fn at(&mut self, pane: Pane) -> &mut People {
+        &mut self.cells[pane.abs_diff(self.first) as usize]
+    }
 }
 
 /// A stretch of time: from `since` on, and before `until`. Open where absent.
@@ -246,58 +328,19 @@ impl Window {
     }
 
     /// As [`Window::order`], where the panes of the term are known already.
-    ///
-    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
-    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
-    /// [y+A, min(leaves(y+A), next order)).
     #[inline]
     pub fn order_at(&mut self, panes: &OrderPanes, sign: Sign) {
         let by = sign as i32;
-        let &OrderPanes { s, leaves, lapses, lapses_leaves, before } = panes;
-        {
-            let cell = self.people.cell(lapses);
-            cell.active -= by;
-            cell.lost += by;
+        // No pane of the term lies before s, and none behind the one where the silence after it leaves.
+        match self.people.span(panes.s, panes.lapses_leaves) {
+            Some(cells) => panes.book(&mut Stretch { first: panes.s, cells }, by),
+            None => self.order_outlying(panes, by),
         }
-        self.people.cell(lapses_leaves).lost -= by;
-        let Some(before) = before else {
-            self.people.cell(leaves).ordering -= by;
-            let cell = self.people.cell(s);
-            cell.active += by;
-            cell.ordering += by;
-            cell.new += by;
-            cell.orders += by;
-            return;
-        };
-        self.interrupt_silence(s, &before, by);
-        self.people.cell(s.max(before.leaves)).ordering += by;
-        let repeat_from = before.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
-        if repeat_from < before.leaves {
-            self.people.cell(repeat_from).repeat += by;
-            self.people.cell(before.leaves).repeat -= by;
-        }
-        let returning_from = if before.x_leaves.is_some() { s.max(before.leaves) } else { s };
-        self.people.cell(returning_from).returning += by;
-        {
-            let cell = self.people.cell(leaves);
-            cell.ordering -= by;
-            cell.returning -= by;
-        }
-        let cell = self.people.cell(s);
-        cell.orders += by;
-        cell.second += if before.x_leaves.is_none() { by } else { 0 };
-        cell.gap_millis += i64::from(by) * before.gap_millis;
     }
 
-    /// The order `s` ends the silence that followed the one before: active again, and no longer lost.
-    #[inline]
-    fn interrupt_silence(&mut self, s: Pane, before: &Before, by: i32) {
-        let cell = self.people.cell(s.max(before.lapses));
-        cell.active += by;
-        if s < before.lapses_leaves {
-            cell.lost -= by;
-            self.people.cell(before.lapses_leaves).lost += by;
-        }
+    #[cold]
+    fn order_outlying(&mut self, panes: &OrderPanes, by: i32) {
+        panes.book(&mut self.people, by);
     }
 
     /// Books that a customer visits, `before` being the visit before, or takes it back; only as far as it lies within
