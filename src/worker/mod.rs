@@ -3,6 +3,7 @@
 mod cuts;
 pub mod pool;
 pub mod sightings;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -11,11 +12,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use self::sightings::Sightings;
+pub use self::tally::Tally;
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
-use crate::engine::inactivity::release::{Alert, Allowance, RuleParts, add_rules};
+use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
@@ -46,67 +48,6 @@ pub struct Rejected {
     pub index: usize,
     /// Why.
     pub rejection: Rejection,
-}
-
-/// What one worker has counted since it started, by source topic.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Decoded messages of each type, duplicates and late ones included.
-    pub events: Vec<[u64; EventType::ALL.len()]>,
-    /// Messages rejected for each reason.
-    pub rejected: Vec<[u64; Reason::ALL.len()]>,
-    /// Messages and events skipped on purpose, for each reason.
-    pub skipped: Vec<[u64; Skip::ALL.len()]>,
-    /// Second copies.
-    pub duplicates: u64,
-    /// Events too late to count.
-    pub late: u64,
-    /// Amounts that had no rate into the reporting currency.
-    pub unconverted: BTreeMap<Currency, u64>,
-    /// What came of the rules, as far as it is committed.
-    pub inactivity: Vec<RuleParts>,
-}
-
-impl Tally {
-    fn new(topics: usize) -> Tally {
-        Tally {
-            events: vec![Default::default(); topics],
-            rejected: vec![Default::default(); topics],
-            skipped: vec![Default::default(); topics],
-            ..Tally::default()
-        }
-    }
-
-    /// Adds the counts of another worker.
-    pub fn add(&mut self, other: &Tally) {
-        let topics = self.events.len().max(other.events.len());
-        self.events.resize(topics, Default::default());
-        self.rejected.resize(topics, Default::default());
-        self.skipped.resize(topics, Default::default());
-        for (mine, theirs) in self.events.iter_mut().zip(&other.events) {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
-        }
-        for (mine, theirs) in self.rejected.iter_mut().zip(&other.rejected) {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
-        }
-        for (mine, theirs) in self.skipped.iter_mut().zip(&other.skipped) {
-            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
-        }
-        self.duplicates += other.duplicates;
-        self.late += other.late;
-        self.add_unconverted(&other.unconverted);
-        self.add_inactivity(&other.inactivity);
-    }
-
-    fn add_inactivity(&mut self, more: &[RuleParts]) {
-        add_rules(&mut self.inactivity, more);
-    }
-
-    fn add_unconverted(&mut self, amounts: &BTreeMap<Currency, u64>) {
-        for (&currency, count) in amounts {
-            *self.unconverted.entry(currency).or_default() += count;
-        }
-    }
 }
 
 /// What is known of one partition, without its figures.

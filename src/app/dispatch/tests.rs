@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use self::hasty::Hasty;
 use super::*;
 use crate::app::anchors::Look;
 use crate::app::committer::Means;
@@ -25,81 +26,19 @@ use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
 use crate::output::alerts::json;
 use crate::output::dead_letters::Topics;
-use crate::source::memory::{Fault, MemberId, MemoryBatch, MemoryBroker, MemoryClient, MemoryHandle, Produced};
+use crate::source::memory::{Fault, MemberId, MemoryBroker, Produced};
 use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
 use crate::worker::{Blueprint, Worker};
 mod damaged;
+mod hasty;
 
 const TOPICS: u16 = 2;
 const PARTITIONS: i32 = 3;
 const ALERT_SOURCE: &str = "/retentiond/test";
 /// Every partition's last order lies here, so that all of them are at the same instant.
 const LAST: i64 = 1_780_000_000_000;
-
-/// A client that never waits.
-struct Hasty(MemoryClient);
-
-impl LogClient for Hasty {
-    type Batch = MemoryBatch;
-
-    fn poll(&mut self, _wait: Duration) -> Vec<Polled<MemoryBatch>> {
-        self.0.poll(Duration::ZERO)
-    }
-
-    fn protocol(&self) -> RebalanceProtocol {
-        self.0.protocol()
-    }
-
-    fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        self.0.assign(partitions)
-    }
-
-    fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError> {
-        self.0.incremental_assign(partitions)
-    }
-
-    fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.0.unassign(partitions)
-    }
-
-    fn commit(&mut self, _: &[(TopicPartition, i64)]) {
-        panic!("offsets are committed with the name of their state");
-    }
-
-    fn commit_and_wait(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        panic!("offsets are committed with the name of their state");
-    }
-
-    fn end_offset(&self, of: TopicPartition) -> Option<i64> {
-        self.0.end_offset(of)
-    }
-
-    fn close(self, wait: Duration) {
-        self.0.close(wait);
-    }
-}
-
-impl GroupClient for Hasty {
-    type Handle = MemoryHandle;
-
-    fn group_token(&self) -> Result<GroupToken, SourceError> {
-        self.0.group_token()
-    }
-
-    fn handle(&self) -> MemoryHandle {
-        self.0.handle()
-    }
-
-    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.0.pause(partitions)
-    }
-
-    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
-        self.0.resume(partitions)
-    }
-}
 
 /// A cluster, a store, and what runs their tasks.
 struct World {
