@@ -1,18 +1,24 @@
-//! What a remembered id costs: bytes of memory held by the fingerprints that recognise duplicates.
-//!
-//! `cargo bench --bench memory`; the figures are allocations, not times, and do not depend on the machine.
+//! What a remembered id and a customer cost in memory: `cargo bench --bench memory`. The figures are bytes, not times, and
+//! hardly depend on the machine.
 //!
 //! - `held`: what the tables have allocated, in bytes an id.
 //! - `resident`: what the process grew by, in bytes an id; of few ids that is noise.
 //! - The tables double, so bytes an id swing by a factor of two; the last lines are the extremes on the way to ten
 //!   million. Ids that expire make room for new ones: `steady` is a week of them after a year.
+//! - Customers have ids of 16 bytes and one order each, spread over a year; it is the whole engine with the default
+//!   windows, a week of remembered ids included. `peak` is the most that was resident on the way, as the table grew. The
+//!   last line takes 6 GB; arguments are numbers of customers to be measured instead.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
 
 use std::fs;
+use std::sync::Arc;
 
+use retentiond::app::blueprint;
+use retentiond::config::Settings;
 use retentiond::engine::dedup::{Dedup, fingerprint};
-use retentiond::event::{DAY, EventType, Time};
+use retentiond::engine::{Engine, Outcome};
+use retentiond::event::{Attributes, Currency, DAY, Event, EventType, Kind, Money, Time};
 
 /// Remembered for a week of event time, the default of `customers.dedup_for`.
 const REMEMBER: i64 = 7 * DAY;
@@ -25,10 +31,11 @@ fn remember(dedup: &mut Dedup, number: u64, time: Time) {
     assert!(!seen, "every id is new");
 }
 
-/// Resident bytes of this process, where the system tells.
-fn resident() -> Option<u64> {
+/// Resident bytes of this process now (`VmRSS`) or at most (`VmHWM`), where the system tells.
+fn resident(now: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    let kilobytes =
+        status.lines().find_map(|line| line.strip_prefix(now)?.strip_prefix(':'))?.trim().strip_suffix(" kB")?;
     Some(kilobytes.parse::<u64>().ok()? * 1024)
 }
 
@@ -44,10 +51,10 @@ fn row(what: &str, dedup: &Dedup, grown: Option<u64>) {
 
 /// So many ids in one day.
 fn fill(ids: u64) {
-    let before = resident();
+    let before = resident("VmRSS");
     let mut dedup = Dedup::new(REMEMBER);
     (0..ids).for_each(|number| remember(&mut dedup, number, Time::clamped(BEGIN)));
-    let grown = resident().zip(before).map(|(now, before)| now.saturating_sub(before));
+    let grown = resident("VmRSS").zip(before).map(|(now, before)| now.saturating_sub(before));
     row("one day", &dedup, grown);
 }
 
@@ -78,9 +85,41 @@ fn steady(per_day: u64) {
     row(&format!("steady, {per_day} a day"), &dedup, None);
 }
 
+/// So many customers with an order each.
+fn customers(count: u64) {
+    let before = resident("VmRSS").unwrap_or(0);
+    // From here on the most is the most of this engine.
+    _ = fs::write("/proc/self/clear_refs", "5");
+    let mut engine = Engine::new(Arc::new(blueprint::spec(&Settings::default())));
+    for number in 0..count {
+        // Every id once, in an order that has nothing to do with time.
+        let customer = format!("customer{:08}", number.wrapping_mul(48_271) % count);
+        let time = Time::clamped(BEGIN + (number as f64 / count as f64 * 365.0 * DAY as f64) as i64);
+        let amount = Money { minor: 1_990, currency: Currency::from_code("EUR").expect("a currency") };
+        let kind = Kind::Order {
+            id: Some(number.to_string().into()),
+            amount,
+            attributes: Attributes::default(),
+            referred_by: None,
+        };
+        let event = Event { customer: customer.into(), time, kind };
+        assert_eq!(engine.apply(0, &event), Outcome::Applied);
+    }
+    assert_eq!(engine.tracked_customers() as u64, count);
+    let held = engine.state_bytes() as f64 / count as f64;
+    let grown = |now| resident(now).map_or(f64::NAN, |bytes| bytes.saturating_sub(before) as f64 / count as f64);
+    let (resident, peak) = (grown("VmRSS"), grown("VmHWM"));
+    println!("{count:>10} customers  held {held:>5.1}  resident {resident:>5.1}  peak {peak:>5.1} bytes each");
+}
+
 fn main() {
+    let counts: Vec<u64> = std::env::args().skip(1).filter_map(|count| count.parse().ok()).collect();
+    if !counts.is_empty() {
+        return counts.into_iter().for_each(customers);
+    }
     // Biggest last: freed memory is used again and would hide what the next one needs.
     [100_000, 1_000_000, 10_000_000].into_iter().for_each(fill);
     extremes();
     steady(100_000);
+    [10_000_000, 50_000_000].into_iter().for_each(customers);
 }

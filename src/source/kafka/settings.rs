@@ -51,10 +51,12 @@ impl fmt::Debug for KafkaSettings {
 }
 
 /// What the user may override, with the reason for the value.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 7] = [
     ("client.id", "retentiond"),
     // librdkafka waits 1000 ms before it fetches again once its queue was full: a factor of 2 to 6 in throughput.
     ("fetch.queue.backoff.ms", "5"),
+    // For so long the brokers keep a question about an empty partition, and whoever starts waits for its answer (500).
+    ("fetch.wait.max.ms", "50"),
     ("queued.min.messages", "200000"),
     // The bound of the memory that fetched and unread messages take.
     ("queued.max.messages.kbytes", "65536"),
