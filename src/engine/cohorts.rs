@@ -37,6 +37,7 @@ plain!(CohortDay { ordering, orders });
 
 impl Cell for CohortDay {
     type Sum = (i64, i64);
+    type Store = Vec<CohortDay>;
     fn add_to(&self, sum: &mut (i64, i64)) {
         sum.0 += i64::from(self.ordering);
         sum.1 += i64::from(self.orders);
@@ -53,6 +54,7 @@ plain!(Revenue { minor });
 
 impl Cell for Revenue {
     type Sum = i128;
+    type Store = Vec<Revenue>;
     fn add_to(&self, sum: &mut i128) {
         *sum += i128::from(self.minor);
     }

@@ -194,6 +194,7 @@ plain!(LifecycleParts { customers, prospects, transitions });
 
 impl Cell for Hour {
     type Sum = LifecycleParts;
+    type Store = Vec<Hour>;
     fn add_to(&self, sum: &mut LifecycleParts) {
         for (row, more) in sum.customers.iter_mut().zip(&self.customers) {
             row.iter_mut().zip(more).for_each(|(sum, more)| *sum += i64::from(*more));

@@ -3,15 +3,24 @@
 //! An order adds to a handful of cells, nothing is scanned when time passes, and the array holds the whole history and
 //! the future. Cells older than the kept history are folded into one sum.
 
+mod store;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::axis::Pane;
 use super::state::plain::{Plain, Reader};
 
-/// One pane's differences. Plain integers without gaps between them, so that files hold a cell as it lies in memory.
+pub use store::Store;
+
+/// One pane's differences. Plain integers without gaps between them, so that files hold a cell as its bytes.
 pub trait Cell: Copy + Default + FromBytes + IntoBytes + Immutable + Plain {
     /// The type that prefix sums are held in.
     type Sum: Copy + Default + Plain;
+    /// What the cells of an array are held in.
+    type Store: Store<Self>;
     /// Adds this cell to a prefix sum.
     fn add_to(&self, sum: &mut Self::Sum);
 }
@@ -42,7 +51,7 @@ struct Memo<S> {
 #[derive(Debug, Clone)]
 pub struct Prefix<C: Cell> {
     /// Cells of the panes from `base` on.
-    cells: Vec<C>,
+    cells: C::Store,
     base: Pane,
     /// What was folded away: the sum of all cells before `limit`.
     folded: C::Sum,
@@ -58,7 +67,7 @@ pub struct Prefix<C: Cell> {
 impl<C: Cell> Default for Prefix<C> {
     fn default() -> Self {
         Prefix {
-            cells: Vec::new(),
+            cells: C::Store::default(),
             base: 0,
             folded: C::Sum::default(),
             early: C::default(),
@@ -69,36 +78,104 @@ impl<C: Cell> Default for Prefix<C> {
     }
 }
 
-impl<C: Cell> Prefix<C> {
+/// Where the cell of a pane is.
+#[derive(Debug)]
+pub enum Place<'a, C: Cell> {
+    /// Among the others, with that index.
+    Stored(&'a mut C::Store, usize),
+    /// The one that takes what belongs to folded panes.
+    Early(&'a mut C),
+}
+
+/// Some cells next to each other, as files hold them.
+#[derive(Debug)]
+pub struct Piece<'a, C: Cell> {
+    /// Its number, which depends on its panes alone.
+    pub number: i32,
+    /// How many of its first cells the array does not reach.
+    pub skipped: u8,
+    cells: &'a C::Store,
+    range: Range<usize>,
+}
+
+impl<'a, C: Cell> Piece<'a, C> {
+    /// A hash of the cells and of where they lie. Worth nothing outside of this process.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        self.cells.hash(self.range.clone(), u64::from(self.skipped))
+    }
+
+    /// Whether it is all zeros.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.cells.is_zero(self.range.clone())
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn len_in_bytes(&self) -> usize {
+        self.range.len() * size_of::<C>()
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        self.cells.bytes(self.range.clone())
+    }
+}
+
+impl<C: Cell<Store = Vec<C>>> Prefix<C> {
     /// The cell of a pane, for adding to it.
     #[inline]
     pub fn cell(&mut self, pane: Pane) -> &mut C {
+        match self.place(pane) {
+            Place::Stored(cells, index) => &mut cells[index],
+            Place::Early(cell) => cell,
+        }
+    }
+
+    /// An array with these cells from pane 0 on.
+    #[must_use]
+    pub fn from_cells(cells: Vec<C>) -> Prefix<C> {
+        Prefix { cells, ..Prefix::default() }
+    }
+
+    /// The cells, whatever their panes.
+    #[must_use]
+    pub fn cells(&self) -> &[C] {
+        &self.cells
+    }
+}
+
+impl<C: Cell> Prefix<C> {
+    /// Where the cell of a pane is, for adding to it.
+    #[inline]
+    pub fn place(&mut self, pane: Pane) -> Place<'_, C> {
         if pane <= self.remembered {
             self.forget_from(pane);
         }
         let index = i64::from(pane) - i64::from(self.base);
         match usize::try_from(index) {
-            Ok(index) if index < self.cells.len() => &mut self.cells[index],
-            _ => self.outlying_cell(pane),
+            Ok(index) if index < self.cells.len() => Place::Stored(&mut self.cells, index),
+            _ => self.outlying_place(pane),
         }
     }
 
-    /// The cells of the panes from `first` to `last`, for adding to them; `None` where not all of them are there, and
-    /// where a remembered prefix reaches into them.
+    /// The cells, for adding to those of the panes from `first` to `last`, and the pane of the first of all; `None`
+    /// where not all from `first` to `last` are there, and where a remembered prefix reaches into them.
     #[inline]
-    pub fn span(&mut self, first: Pane, last: Pane) -> Option<&mut [C]> {
-        if first <= self.remembered || first < self.base {
+    pub fn span(&mut self, first: Pane, last: Pane) -> Option<(&mut C::Store, Pane)> {
+        if first <= self.remembered || first < self.base || last < first {
             return None;
         }
-        let index = |pane: Pane| pane.abs_diff(self.base) as usize;
-        let (first, last) = (index(first), index(last));
-        self.cells.get_mut(first..=last)
+        let there = (last.abs_diff(self.base) as usize) < self.cells.len();
+        there.then_some((&mut self.cells, self.base))
     }
 
     #[cold]
-    fn outlying_cell(&mut self, pane: Pane) -> &mut C {
+    fn outlying_place(&mut self, pane: Pane) -> Place<'_, C> {
         if pane < self.limit {
-            return &mut self.early;
+            return Place::Early(&mut self.early);
         }
         if self.cells.is_empty() {
             self.base = pane;
@@ -107,15 +184,14 @@ impl<C: Cell> Prefix<C> {
             // Grown by half of what is there, so that a run of older and older panes costs little.
             let slack = Pane::try_from(self.cells.len() / 2).unwrap_or(0);
             let base = pane.saturating_sub(slack).max(self.limit);
-            let missing = self.base.abs_diff(base) as usize;
-            self.cells.splice(0..0, std::iter::repeat_n(C::default(), missing));
+            self.cells.grow_front(self.base.abs_diff(base) as usize);
             self.base = base;
         }
         let index = pane.abs_diff(self.base) as usize;
         if index >= self.cells.len() {
-            self.cells.resize(index + 1, C::default());
+            self.cells.grow(index + 1);
         }
-        &mut self.cells[index]
+        Place::Stored(&mut self.cells, index)
     }
 
     #[cold]
@@ -157,8 +233,8 @@ impl<C: Cell> Prefix<C> {
         };
         let index = |pane: Pane| (i64::from(pane) - i64::from(self.base)).clamp(0, self.cells.len() as i64) as usize;
         let (from, to) = (index(from), index(p.saturating_add(1)));
-        for cell in self.cells.get(from..to).unwrap_or_default() {
-            cell.add_to(&mut sum);
+        if from < to {
+            self.cells.add_to(from..to, &mut sum);
         }
         sum
     }
@@ -171,9 +247,8 @@ impl<C: Cell> Prefix<C> {
         self.early.add_to(&mut self.folded);
         self.early = C::default();
         let gone = (i64::from(limit) - i64::from(self.base)).clamp(0, self.cells.len() as i64) as usize;
-        for cell in self.cells.drain(..gone) {
-            cell.add_to(&mut self.folded);
-        }
+        self.cells.add_to(0..gone, &mut self.folded);
+        self.cells.cut_front(gone);
         self.base = self.base.max(limit);
         self.limit = limit;
         self.memos = [None; 2];
@@ -193,17 +268,18 @@ impl<C: Cell> Prefix<C> {
         header
     }
 
-    /// The cells in pieces: the number of each, how many of its first cells the array does not reach, and its bytes.
-    /// The number of a piece depends on its panes alone.
-    pub fn pieces(&self) -> impl Iterator<Item = (i32, u8, &[u8])> {
+    /// The cells in pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_, C>> {
         let mut from = 0;
         std::iter::from_fn(move || {
             let pane = i64::from(self.base) + from as i64;
             let (piece, skipped) = (pane.div_euclid(PIECE), pane.rem_euclid(PIECE));
-            let to = self.cells.len().min(from + (PIECE - skipped) as usize);
-            let bytes = self.cells.get(from..to).filter(|cells| !cells.is_empty())?.as_bytes();
-            from = to;
-            Some((i32::try_from(piece).ok()?, skipped as u8, bytes))
+            let range = from..self.cells.len().min(from + (PIECE - skipped) as usize);
+            if range.is_empty() {
+                return None;
+            }
+            from = range.end;
+            Some(Piece { number: i32::try_from(piece).ok()?, skipped: skipped as u8, cells: &self.cells, range })
         })
     }
 
@@ -218,7 +294,7 @@ impl<C: Cell> Prefix<C> {
         let early = C::take(&mut reader)?;
         reader.end()?;
         let len = usize::try_from(len).ok().filter(|&len| len <= MOST_CELLS)?;
-        let mut prefix = Prefix { cells: vec![C::default(); len], base, folded, early, limit, ..Prefix::default() };
+        let mut cells = C::Store::zeros(len);
         for (piece, skipped, bytes) in pieces {
             if bytes.len() % size_of::<C>() != 0 {
                 return None;
@@ -226,12 +302,12 @@ impl<C: Cell> Prefix<C> {
             let first = i64::from(piece) * PIECE + i64::from(skipped) - i64::from(base);
             // A piece may begin before the array does, which was folded since.
             for (i, bytes) in (first..).zip(bytes.chunks_exact(size_of::<C>())) {
-                if let Some(cell) = usize::try_from(i).ok().and_then(|i| prefix.cells.get_mut(i)) {
-                    *cell = C::read_from_bytes(bytes).ok()?;
+                if let Some(i) = usize::try_from(i).ok().filter(|&i| i < len) {
+                    cells.set(i, C::read_from_bytes(bytes).ok()?);
                 }
             }
         }
-        Some(prefix)
+        Some(Prefix { cells, base, folded, early, limit, ..Prefix::default() })
     }
 
     /// Adds another array of the same panes: that of customers who are to be counted together from now on.
@@ -242,10 +318,21 @@ impl<C: Cell> Prefix<C> {
         let Prefix { cells, base, folded, early, limit: _, memos: _, remembered: _ } = other;
         self.folded.plus(&folded);
         early.add_to(&mut self.folded);
-        for (pane, theirs) in (base..).zip(cells) {
-            if theirs.as_bytes().iter().any(|&byte| byte != 0) {
-                self.cell(pane).plus(&theirs);
+        for (pane, index) in (base..).zip(0..cells.len()) {
+            if !cells.is_zero(index..index + 1) {
+                self.add(pane, &cells.get(index));
             }
+        }
+    }
+
+    fn add(&mut self, pane: Pane, by: &C) {
+        match self.place(pane) {
+            Place::Stored(cells, index) => {
+                let mut cell = cells.get(index);
+                cell.plus(by);
+                cells.set(index, cell);
+            }
+            Place::Early(cell) => cell.plus(by),
         }
     }
 
@@ -254,18 +341,6 @@ impl<C: Cell> Prefix<C> {
         self.folded.plus(sum);
         self.memos = [None; 2];
         self.remembered = Pane::MIN;
-    }
-
-    /// An array with these cells from pane 0 on.
-    #[must_use]
-    pub fn from_cells(cells: Vec<C>) -> Prefix<C> {
-        Prefix { cells, ..Prefix::default() }
-    }
-
-    /// The cells, whatever their panes.
-    #[must_use]
-    pub fn cells(&self) -> &[C] {
-        &self.cells
     }
 
     /// The oldest pane that can be asked about.
@@ -277,17 +352,26 @@ impl<C: Cell> Prefix<C> {
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.cells.capacity() * size_of::<C>()
+        self.cells.memory()
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use proptest::test_runner::TestCaseResult;
 
     use super::*;
+
+    /// A cell of which all figures tell of one number.
+    pub trait Probe: Cell {
+        /// Adds to the number at a pane.
+        fn add(prefix: &mut Prefix<Self>, pane: Pane, by: i32);
+        /// The number that all figures of a sum tell of; `None` when they differ.
+        fn total(sum: &Self::Sum) -> Option<i64>;
+    }
 
     #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
     #[repr(C)]
@@ -299,13 +383,24 @@ mod tests {
 
     impl Cell for One {
         type Sum = i64;
+        type Store = Vec<One>;
         fn add_to(&self, sum: &mut i64) {
             *sum += i64::from(self.one);
         }
     }
 
+    impl Probe for One {
+        fn add(prefix: &mut Prefix<One>, pane: Pane, by: i32) {
+            prefix.cell(pane).one += by;
+        }
+
+        fn total(sum: &i64) -> Option<i64> {
+            Some(*sum)
+        }
+    }
+
     #[derive(Debug, Clone)]
-    enum Op {
+    pub enum Op {
         Add(Pane, i32),
         Ask(Edge, Pane, Pane),
         Fold(Pane),
@@ -313,14 +408,25 @@ mod tests {
         Travel,
     }
 
-    fn travelled(prefix: &Prefix<One>) -> Prefix<One> {
+    fn travelled<C: Cell>(prefix: &Prefix<C>) -> Prefix<C> {
         let pieces: Vec<_> = prefix.pieces().collect();
-        assert!(pieces.iter().all(|(_, skipped, bytes)| usize::from(*skipped) + bytes.len() / 4 <= PIECE as usize));
-        let worth_keeping = pieces.into_iter().filter(|(_, _, bytes)| bytes.iter().any(|&byte| byte != 0));
-        Prefix::from_pieces(&prefix.header(), worth_keeping).unwrap()
+        let mut worth_keeping = Vec::new();
+        for piece in &pieces {
+            let bytes = piece.bytes();
+            assert_eq!(bytes.len(), piece.len_in_bytes());
+            assert!(usize::from(piece.skipped) + bytes.len() / size_of::<C>() <= PIECE as usize);
+            assert_eq!(piece.is_zero(), bytes.iter().all(|&byte| byte == 0));
+            if !piece.is_zero() {
+                worth_keeping.push((piece.number, piece.skipped, bytes));
+            }
+        }
+        let kept = worth_keeping.iter().map(|(number, skipped, bytes)| (*number, *skipped, &**bytes));
+        let back = Prefix::from_pieces(&prefix.header(), kept).unwrap();
+        assert!(back.pieces().map(|piece| piece.hash()).eq(pieces.iter().map(Piece::hash)));
+        back
     }
 
-    fn op() -> impl Strategy<Value = Op> {
+    pub fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             6 => (-40..200_i32, -3..4_i32).prop_map(|(pane, by)| Op::Add(pane, by)),
             4 => (any::<bool>(), -40..220_i32, -40..220_i32).prop_map(|(end, p, settled)| {
@@ -331,55 +437,74 @@ mod tests {
         ]
     }
 
+    /// Compares the sums of an array with those of a plain map.
+    pub fn compare_with_map<C: Probe>(ops: Vec<Op>) -> TestCaseResult {
+        let mut prefix = Prefix::<C>::default();
+        let mut model = BTreeMap::<Pane, i64>::new();
+        let mut limit = Pane::MIN;
+        for op in ops {
+            match op {
+                Op::Add(pane, by) => {
+                    C::add(&mut prefix, pane, by);
+                    *model.entry(pane).or_default() += i64::from(by);
+                }
+                Op::Ask(edge, p, settled) if p >= limit.saturating_sub(1) => {
+                    let expected: i64 = model.range(..=p).map(|(_, by)| by).sum();
+                    prop_assert_eq!(C::total(&prefix.upto(p)), Some(expected));
+                    prop_assert_eq!(C::total(&prefix.upto_from_memo(edge, p, settled)), Some(expected));
+                }
+                Op::Ask(..) => {}
+                Op::Fold(at) => {
+                    prefix.fold_before(at);
+                    limit = limit.max(at);
+                }
+                Op::Travel => prefix = travelled(&prefix),
+            }
+        }
+        Ok(())
+    }
+
+    pub type Changes = Vec<(Pane, i32)>;
+
+    pub fn changes() -> impl Strategy<Value = Changes> {
+        prop::collection::vec((-300..300_i32, -3..4_i32), 0..30)
+    }
+
+    /// Compares an array that absorbed another with one that took the changes of both.
+    pub fn compare_absorbed<C: Probe>(mine: &Changes, theirs: &Changes, limits: (Pane, Pane)) -> TestCaseResult {
+        let [mut one, mut other, mut both] = [(); 3].map(|()| Prefix::<C>::default());
+        for (changes, prefix) in [(mine, &mut one), (theirs, &mut other)] {
+            for &(pane, by) in changes {
+                C::add(prefix, pane, by);
+                C::add(&mut both, pane, by);
+            }
+        }
+        one.fold_before(limits.0);
+        other.fold_before(limits.1);
+        one.absorb(other);
+        for p in limits.0.max(limits.1)..400 {
+            prop_assert!(C::total(&one.upto(p)).is_some());
+            prop_assert_eq!(C::total(&one.upto(p)), C::total(&both.upto(p)));
+        }
+        Ok(())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
         fn sums_equal_a_plain_map(ops in prop::collection::vec(op(), 1..80)) {
-            let mut prefix = Prefix::<One>::default();
-            let mut model = BTreeMap::<Pane, i64>::new();
-            let mut limit = Pane::MIN;
-            for op in ops {
-                match op {
-                    Op::Add(pane, by) => {
-                        prefix.cell(pane).one += by;
-                        *model.entry(pane).or_default() += i64::from(by);
-                    }
-                    Op::Ask(edge, p, settled) if p >= limit.saturating_sub(1) => {
-                        let expected: i64 = model.range(..=p).map(|(_, by)| by).sum();
-                        prop_assert_eq!(prefix.upto(p), expected);
-                        prop_assert_eq!(prefix.upto_from_memo(edge, p, settled), expected);
-                    }
-                    Op::Ask(..) => {}
-                    Op::Fold(at) => {
-                        prefix.fold_before(at);
-                        limit = limit.max(at);
-                    }
-                    Op::Travel => prefix = travelled(&prefix),
-                }
-            }
+            compare_with_map::<One>(ops)?;
         }
     }
 
     proptest! {
         #[test]
         fn an_array_absorbs_another(
-            mine in prop::collection::vec((-300..300_i32, -3..4_i32), 0..30),
-            theirs in prop::collection::vec((-300..300_i32, -3..4_i32), 0..30),
+            mine in changes(),
+            theirs in changes(),
             limits in (-200..200_i32, -200..200_i32),
         ) {
-            let [mut one, mut other, mut both] = [(); 3].map(|()| Prefix::<One>::default());
-            for (changes, prefix) in [(&mine, &mut one), (&theirs, &mut other)] {
-                for &(pane, by) in changes {
-                    prefix.cell(pane).one += by;
-                    both.cell(pane).one += by;
-                }
-            }
-            one.fold_before(limits.0);
-            other.fold_before(limits.1);
-            one.absorb(other);
-            for p in limits.0.max(limits.1)..400 {
-                prop_assert_eq!(one.upto(p), both.upto(p));
-            }
+            compare_absorbed::<One>(&mine, &theirs, limits)?;
         }
     }
 }

@@ -25,6 +25,7 @@ plain!(Count { count });
 
 impl Cell for Count {
     type Sum = i64;
+    type Store = Vec<Count>;
     fn add_to(&self, sum: &mut i64) {
         *sum += i64::from(self.count);
     }

@@ -4,6 +4,7 @@
 //! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
 //! back what its successors had booked and booking them anew.
 
+mod people;
 mod rare;
 mod to_date;
 
@@ -16,65 +17,9 @@ use super::state::arrays::Visitor;
 use super::state::plain::plain;
 use crate::event::CostKind;
 
+use people::{Cells, Column, People, PeopleSum, Stretch};
 use rare::{RareSum, Rarities};
 pub use to_date::ToDate;
-
-/// One pane's differences of a window.
-#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct People {
-    active: i32,
-    ordering: i32,
-    repeat: i32,
-    returning: i32,
-    lost: i32,
-    visiting: i32,
-    /// First orders.
-    new: i32,
-    /// Second orders.
-    second: i32,
-    orders: i32,
-    sessions: i32,
-    /// Milliseconds between orders of this pane and their predecessors.
-    gap_millis: i64,
-}
-
-/// Prefix sums of [`People`].
-#[derive(Debug, Clone, Copy, Default)]
-struct PeopleSum {
-    active: i64,
-    ordering: i64,
-    repeat: i64,
-    returning: i64,
-    lost: i64,
-    visiting: i64,
-    new: i64,
-    second: i64,
-    orders: i64,
-    sessions: i64,
-    gap_millis: i64,
-}
-
-plain!(People { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
-plain!(PeopleSum { active, ordering, repeat, returning, lost, visiting, new, second, orders, sessions, gap_millis });
-
-impl Cell for People {
-    type Sum = PeopleSum;
-    #[inline]
-    fn add_to(&self, sum: &mut PeopleSum) {
-        sum.active += i64::from(self.active);
-        sum.ordering += i64::from(self.ordering);
-        sum.repeat += i64::from(self.repeat);
-        sum.returning += i64::from(self.returning);
-        sum.lost += i64::from(self.lost);
-        sum.visiting += i64::from(self.visiting);
-        sum.new += i64::from(self.new);
-        sum.second += i64::from(self.second);
-        sum.orders += i64::from(self.orders);
-        sum.sessions += i64::from(self.sessions);
-        sum.gap_millis += self.gap_millis;
-    }
-}
 
 /// One pane's money of one currency, in minor units.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
@@ -113,6 +58,7 @@ plain!(TillSum { orders, revenue, refunds, cancellations });
 
 impl Cell for Till {
     type Sum = TillSum;
+    type Store = Vec<Till>;
     #[inline]
     fn add_to(&self, sum: &mut TillSum) {
         sum.orders += self.orders;
@@ -163,39 +109,32 @@ impl OrderPanes {
     #[inline]
     fn book(&self, cells: &mut impl Cells, by: i32) {
         let &OrderPanes { s, leaves, lapses, lapses_leaves, before } = self;
-        {
-            let cell = cells.at(lapses);
-            cell.active -= by;
-            cell.lost += by;
-        }
-        cells.at(lapses_leaves).lost -= by;
+        *cells.count(Column::Active, lapses) -= by;
+        *cells.count(Column::Lost, lapses) += by;
+        *cells.count(Column::Lost, lapses_leaves) -= by;
         let Some(before) = before else {
-            cells.at(leaves).ordering -= by;
-            let cell = cells.at(s);
-            cell.active += by;
-            cell.ordering += by;
-            cell.new += by;
-            cell.orders += by;
+            *cells.count(Column::Ordering, leaves) -= by;
+            for column in [Column::Active, Column::Ordering, Column::New, Column::Orders] {
+                *cells.count(column, s) += by;
+            }
             return;
         };
         before.interrupt_silence(s, cells, by);
-        cells.at(s.max(before.leaves)).ordering += by;
+        *cells.count(Column::Ordering, s.max(before.leaves)) += by;
         let repeat_from = before.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
         if repeat_from < before.leaves {
-            cells.at(repeat_from).repeat += by;
-            cells.at(before.leaves).repeat -= by;
+            *cells.count(Column::Repeat, repeat_from) += by;
+            *cells.count(Column::Repeat, before.leaves) -= by;
         }
         let returning_from = if before.x_leaves.is_some() { s.max(before.leaves) } else { s };
-        cells.at(returning_from).returning += by;
-        {
-            let cell = cells.at(leaves);
-            cell.ordering -= by;
-            cell.returning -= by;
+        *cells.count(Column::Returning, returning_from) += by;
+        *cells.count(Column::Ordering, leaves) -= by;
+        *cells.count(Column::Returning, leaves) -= by;
+        *cells.count(Column::Orders, s) += by;
+        if before.x_leaves.is_none() {
+            *cells.count(Column::Second, s) += by;
         }
-        let cell = cells.at(s);
-        cell.orders += by;
-        cell.second += if before.x_leaves.is_none() { by } else { 0 };
-        cell.gap_millis += i64::from(by) * before.gap_millis;
+        *cells.gap_millis(s) += i64::from(by) * before.gap_millis;
     }
 }
 
@@ -214,36 +153,12 @@ impl Before {
     /// The order `s` ends the silence that followed this one: active again, and no longer lost.
     #[inline]
     fn interrupt_silence(&self, s: Pane, cells: &mut impl Cells, by: i32) {
-        let cell = cells.at(s.max(self.lapses));
-        cell.active += by;
+        let active_from = s.max(self.lapses);
+        *cells.count(Column::Active, active_from) += by;
         if s < self.lapses_leaves {
-            cell.lost -= by;
-            cells.at(self.lapses_leaves).lost += by;
+            *cells.count(Column::Lost, active_from) -= by;
+            *cells.count(Column::Lost, self.lapses_leaves) += by;
         }
-    }
-}
-
-/// Where the cells of an order are.
-trait Cells {
-    fn at(&mut self, pane: Pane) -> &mut People;
-}
-
-impl Cells for Prefix<People> {
-    fn at(&mut self, pane: Pane) -> &mut People {
-        self.cell(pane)
-    }
-}
-
-/// Those of the panes from `first` on, all of which are there.
-struct Stretch<'a> {
-    first: Pane,
-    cells: &'a mut [People],
-}
-
-impl Cells for Stretch<'_> {
-    #[inline]
-    fn at(&mut self, pane: Pane) -> &mut People {
-        &mut self.cells[pane.abs_diff(self.first) as usize]
     }
 }
 
@@ -333,7 +248,7 @@ impl Window {
         let by = sign as i32;
         // No pane of the term lies before s, and none behind the one where the silence after it leaves.
         match self.people.span(panes.s, panes.lapses_leaves) {
-            Some(cells) => panes.book(&mut Stretch { first: panes.s, cells }, by),
+            Some((columns, base)) => panes.book(&mut Stretch { columns, base }, by),
             None => self.order_outlying(panes, by),
         }
     }
@@ -365,15 +280,15 @@ impl Window {
         let from = span.since.map_or(from, |since| from.max(self.axis.pane(since)));
         let until = span.until.map_or(until, |end| until.min(self.axis.pane(end)));
         if from < until {
-            self.people.cell(from).visiting += by;
-            self.people.cell(until).visiting -= by;
+            *self.people.count(Column::Visiting, from) += by;
+            *self.people.count(Column::Visiting, until) -= by;
         }
     }
 
     /// Counts a session, or takes it back.
     #[inline]
     pub fn session(&mut self, at: Moment, sign: Sign) {
-        self.people.cell(self.axis.pane(at)).sessions += sign as i32;
+        *self.people.count(Column::Sessions, self.axis.pane(at)) += sign as i32;
     }
 
     /// The pane that holds a moment.
@@ -511,21 +426,21 @@ impl Window {
 
 fn parts(end: &PeopleSum, open: &PeopleSum, rare: &RareSum, money: Vec<MoneyParts>) -> Parts {
     Parts {
-        start: open.active,
-        end: end.active,
-        new: end.new - open.new,
-        lost: end.lost,
-        ordering: end.ordering,
-        repeat: end.repeat,
-        returning: end.returning,
-        visiting: end.visiting,
-        orders: end.orders - open.orders,
-        sessions: end.sessions - open.sessions,
+        start: open[Column::Active],
+        end: end[Column::Active],
+        new: end[Column::New] - open[Column::New],
+        lost: end[Column::Lost],
+        ordering: end[Column::Ordering],
+        repeat: end[Column::Repeat],
+        returning: end[Column::Returning],
+        visiting: end[Column::Visiting],
+        orders: end[Column::Orders] - open[Column::Orders],
+        sessions: end[Column::Sessions] - open[Column::Sessions],
         referred: rare.referred,
         lost_complainers: rare.lost_complainers,
-        to_date: end.new,
+        to_date: end[Column::New],
         costed: rare.costed,
-        repeaters: end.second,
+        repeaters: end[Column::Second],
         gap_millis: i128::from(end.gap_millis),
         money,
     }

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use xxhash_rust::xxh3::{xxh3_128, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_128;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::plain::plain;
 use super::rotation::oldest;
-use crate::engine::prefix::{Cell, Prefix};
+use crate::engine::prefix::{Cell, Piece, Prefix};
 
 /// More numbered arrays than any list has.
 const MOST_IN_LIST: usize = 256;
@@ -44,6 +44,7 @@ plain!(Number { number });
 
 impl Cell for Number {
     type Sum = i128;
+    type Store = Vec<Number>;
     fn add_to(&self, sum: &mut i128) {
         *sum += i128::from(self.number);
     }
@@ -150,18 +151,15 @@ struct Mark {
 impl Mark {
     fn of<C: Cell>(array: &Prefix<C>, born: u64) -> Mark {
         let mut pieces = array.pieces().peekable();
-        let first = pieces.peek().map_or(0, |(number, ..)| *number);
-        Mark { born, seen: born, header: xxh3_128(&array.header()), first, pieces: pieces.map(hash).collect() }
+        let first = pieces.peek().map_or(0, |piece| piece.number);
+        let pieces = pieces.map(|piece| piece.hash()).collect();
+        Mark { born, seen: born, header: xxh3_128(&array.header()), first, pieces }
     }
 
     fn hash(&self, number: i32) -> Option<u128> {
         let index = usize::try_from(i64::from(number) - i64::from(self.first)).ok()?;
         self.pieces.get(index).copied()
     }
-}
-
-fn hash((_, skipped, bytes): (i32, u8, &[u8])) -> u128 {
-    xxh3_128_with_seed(bytes, u64::from(skipped))
 }
 
 /// How all arrays were last written.
@@ -230,23 +228,24 @@ impl Visitor for Saver<'_> {
         let header = array.header();
         let mut mark = Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
         let mut cut = ArrayCut { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
-        for piece @ (number, skipped, bytes) in array.pieces() {
-            let hash = hash(piece);
+        for piece in array.pieces() {
+            let Piece { number, skipped, .. } = piece;
+            let (hash, len) = (piece.hash(), piece.len_in_bytes());
             if mark.pieces.is_empty() {
                 mark.first = number;
             }
             mark.pieces.push(hash);
             let before = old.and_then(|old| old.hash(number));
-            self.marks.pace.1 += bytes.len();
+            self.marks.pace.1 += len;
             let changed = before != Some(hash);
             let wanted = match before {
                 Some(_) if !full => changed,
-                _ => bytes.iter().any(|&byte| byte != 0),
+                _ => !piece.is_zero(),
             };
             if wanted {
-                self.marks.pace.0 += if changed { bytes.len() } else { 0 };
-                cut.pieces.push(PieceCut { number, skipped, len: bytes.len() as u32 });
-                cut.bytes.extend_from_slice(bytes);
+                self.marks.pace.0 += if changed { len } else { 0 };
+                cut.pieces.push(PieceCut { number, skipped, len: len as u32 });
+                cut.bytes.extend_from_slice(&piece.bytes());
             }
         }
         if full || !cut.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {

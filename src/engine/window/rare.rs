@@ -33,6 +33,7 @@ plain!(RareSum { referred, lost_complainers, costed });
 
 impl Cell for RarePeople {
     type Sum = RareSum;
+    type Store = Vec<RarePeople>;
     fn add_to(&self, sum: &mut RareSum) {
         sum.referred += i64::from(self.referred);
         sum.lost_complainers += i64::from(self.lost_complainers);
@@ -62,6 +63,7 @@ plain!(CostSum { acquisition, retention, events });
 
 impl Cell for Costs {
     type Sum = CostSum;
+    type Store = Vec<Costs>;
     fn add_to(&self, sum: &mut CostSum) {
         sum.acquisition += i128::from(self.acquisition);
         sum.retention += i128::from(self.retention);

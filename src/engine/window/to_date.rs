@@ -2,7 +2,7 @@
 //! that is added later takes over what the others know: of customers who were erased nothing else tells it.
 
 use super::rare::{CostSum, RareSum};
-use super::{PeopleSum, Window};
+use super::{Column, PeopleSum, Window};
 use crate::engine::axis::Pane;
 
 /// All that was counted so far.
@@ -20,20 +20,24 @@ impl Window {
     /// What is counted so far.
     #[must_use]
     pub fn to_date(&self) -> ToDate {
-        let PeopleSum { new, second, gap_millis, .. } = self.people.upto(Pane::MAX);
+        let people = self.people.upto(Pane::MAX);
         let RareSum { costed, .. } = self.rare.upto_at(Pane::MAX);
-        ToDate { new, second, gap_millis, costed, costs: self.rare.costs_to_date() }
+        ToDate {
+            new: people[Column::New],
+            second: people[Column::Second],
+            gap_millis: people.gap_millis,
+            costed,
+            costs: self.rare.costs_to_date(),
+        }
     }
 
     /// Counts what is missing of `all` as if it lay before all panes.
     pub fn complete(&mut self, all: &ToDate) {
         let own = self.to_date();
-        let missing = PeopleSum {
-            new: all.new - own.new,
-            second: all.second - own.second,
-            gap_millis: all.gap_millis - own.gap_millis,
-            ..PeopleSum::default()
-        };
+        let mut missing = PeopleSum::default();
+        missing[Column::New] = all.new - own.new;
+        missing[Column::Second] = all.second - own.second;
+        missing.gap_millis = all.gap_millis - own.gap_millis;
         self.people.add_before_all(&missing);
         self.rare.complete(all.costed - own.costed, &all.costs);
     }

@@ -1,0 +1,356 @@
+//! What a window counts of customers, column by column.
+//!
+//! An order changes one or two figures of each pane that it touches, and the panes lie weeks apart. By column, the
+//! figures of sixteen panes share a line of the cache, so orders touch far fewer lines than if a cell lay in one piece.
+
+use std::borrow::Cow;
+use std::ops::{Index, IndexMut, Range};
+
+use xxhash_rust::xxh3::Xxh3;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::engine::axis::Pane;
+use crate::engine::prefix::{Cell, Place, Prefix, Store};
+use crate::engine::state::plain::plain;
+
+/// What is counted in each pane, in the order in which files hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Customers with an order not longer ago than they stay active.
+    Active,
+    /// Customers with an order in the window.
+    Ordering,
+    /// Customers with two orders in the window.
+    Repeat,
+    /// Customers with an order in the window that is not their first.
+    Returning,
+    /// Customers who lapsed in the window and have not ordered since.
+    Lost,
+    /// Customers with a visit in the window.
+    Visiting,
+    /// First orders.
+    New,
+    /// Second orders.
+    Second,
+    /// Orders, whichever they are of their customer.
+    Orders,
+    /// Sessions.
+    Sessions,
+}
+
+/// How many [`Column`]s there are.
+const COLUMNS: usize = Column::Sessions as usize + 1;
+
+/// One pane's differences of a window, as files hold them.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct People {
+    /// By [`Column`].
+    counts: [i32; COLUMNS],
+    /// Milliseconds between orders of this pane and their predecessors.
+    gap_millis: i64,
+}
+
+/// Prefix sums of [`People`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeopleSum {
+    /// By [`Column`].
+    counts: [i64; COLUMNS],
+    /// See [`People::gap_millis`].
+    pub gap_millis: i64,
+}
+
+plain!(People { counts, gap_millis });
+plain!(PeopleSum { counts, gap_millis });
+
+impl Index<Column> for PeopleSum {
+    type Output = i64;
+    fn index(&self, column: Column) -> &i64 {
+        &self.counts[column as usize]
+    }
+}
+
+impl IndexMut<Column> for PeopleSum {
+    fn index_mut(&mut self, column: Column) -> &mut i64 {
+        &mut self.counts[column as usize]
+    }
+}
+
+impl Cell for People {
+    type Sum = PeopleSum;
+    type Store = Columns;
+    fn add_to(&self, sum: &mut PeopleSum) {
+        for (sum, &count) in sum.counts.iter_mut().zip(&self.counts) {
+            *sum += i64::from(count);
+        }
+        sum.gap_millis += self.gap_millis;
+    }
+}
+
+/// The cells of a window, held by column. All columns are of the same length.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    /// By [`Column`].
+    counts: [Vec<i32>; COLUMNS],
+    gap_millis: Vec<i64>,
+}
+
+impl Store<People> for Columns {
+    fn zeros(len: usize) -> Columns {
+        Columns { counts: std::array::from_fn(|_| vec![0; len]), gap_millis: vec![0; len] }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.gap_millis.len()
+    }
+
+    fn grow(&mut self, len: usize) {
+        self.counts.iter_mut().for_each(|column| column.resize(len, 0));
+        self.gap_millis.resize(len, 0);
+    }
+
+    fn grow_front(&mut self, missing: usize) {
+        for column in &mut self.counts {
+            column.splice(0..0, std::iter::repeat_n(0, missing));
+        }
+        self.gap_millis.splice(0..0, std::iter::repeat_n(0, missing));
+    }
+
+    fn cut_front(&mut self, gone: usize) {
+        for column in &mut self.counts {
+            column.drain(..gone);
+        }
+        self.gap_millis.drain(..gone);
+    }
+
+    fn add_to(&self, range: Range<usize>, sum: &mut PeopleSum) {
+        for (sum, column) in sum.counts.iter_mut().zip(&self.counts) {
+            *sum += column[range.clone()].iter().map(|&count| i64::from(count)).sum::<i64>();
+        }
+        sum.gap_millis += self.gap_millis[range].iter().sum::<i64>();
+    }
+
+    fn get(&self, index: usize) -> People {
+        let counts = std::array::from_fn(|column| self.counts[column][index]);
+        People { counts, gap_millis: self.gap_millis[index] }
+    }
+
+    fn set(&mut self, index: usize, cell: People) {
+        for (column, count) in self.counts.iter_mut().zip(cell.counts) {
+            column[index] = count;
+        }
+        self.gap_millis[index] = cell.gap_millis;
+    }
+
+    fn is_zero(&self, range: Range<usize>) -> bool {
+        self.counts.iter().all(|column| column[range.clone()].iter().all(|&count| count == 0))
+            && self.gap_millis[range].iter().all(|&millis| millis == 0)
+    }
+
+    fn hash(&self, range: Range<usize>, seed: u64) -> u128 {
+        let mut hash = Xxh3::with_seed(seed);
+        for column in &self.counts {
+            hash.update(column[range.clone()].as_bytes());
+        }
+        hash.update(self.gap_millis[range].as_bytes());
+        hash.digest128()
+    }
+
+    fn bytes(&self, range: Range<usize>) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::with_capacity(range.len() * size_of::<People>());
+        range.for_each(|index| bytes.extend_from_slice(self.get(index).as_bytes()));
+        Cow::Owned(bytes)
+    }
+
+    fn memory(&self) -> usize {
+        let counts: usize = self.counts.iter().map(Vec::capacity).sum();
+        counts * size_of::<i32>() + self.gap_millis.capacity() * size_of::<i64>()
+    }
+}
+
+/// Where the cells of an order are.
+pub trait Cells {
+    /// A count at a pane, for adding to it.
+    fn count(&mut self, column: Column, pane: Pane) -> &mut i32;
+    /// [`People::gap_millis`] at a pane, for adding to it.
+    fn gap_millis(&mut self, pane: Pane) -> &mut i64;
+}
+
+impl Cells for Prefix<People> {
+    #[inline]
+    fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
+        match self.place(pane) {
+            Place::Stored(columns, index) => &mut columns.counts[column as usize][index],
+            Place::Early(cell) => &mut cell.counts[column as usize],
+        }
+    }
+
+    fn gap_millis(&mut self, pane: Pane) -> &mut i64 {
+        match self.place(pane) {
+            Place::Stored(columns, index) => &mut columns.gap_millis[index],
+            Place::Early(cell) => &mut cell.gap_millis,
+        }
+    }
+}
+
+/// Columns that hold all panes that will be asked for.
+#[derive(Debug)]
+pub struct Stretch<'a> {
+    /// The columns.
+    pub columns: &'a mut Columns,
+    /// The pane of their first cells.
+    pub base: Pane,
+}
+
+impl Stretch<'_> {
+    /// Beyond all columns for a pane before the first.
+    #[inline]
+    fn index(&self, pane: Pane) -> usize {
+        pane.wrapping_sub(self.base) as usize
+    }
+}
+
+impl Cells for Stretch<'_> {
+    #[inline]
+    fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
+        let index = self.index(pane);
+        &mut self.columns.counts[column as usize][index]
+    }
+
+    #[inline]
+    fn gap_millis(&mut self, pane: Pane) -> &mut i64 {
+        let index = self.index(pane);
+        &mut self.columns.gap_millis[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::prefix::tests::{Probe, changes, compare_absorbed, compare_with_map, op};
+
+    const ALL: [Column; COLUMNS] = [
+        Column::Active,
+        Column::Ordering,
+        Column::Repeat,
+        Column::Returning,
+        Column::Lost,
+        Column::Visiting,
+        Column::New,
+        Column::Second,
+        Column::Orders,
+        Column::Sessions,
+    ];
+
+    /// Each column holds another multiple, so that a mix-up shows.
+    impl Probe for People {
+        fn add(prefix: &mut Prefix<People>, pane: Pane, by: i32) {
+            for column in ALL {
+                *prefix.count(column, pane) += by * (column as i32 + 2);
+            }
+            *prefix.gap_millis(pane) += i64::from(by);
+        }
+
+        fn total(sum: &PeopleSum) -> Option<i64> {
+            let total = sum.gap_millis;
+            ALL.iter().all(|&column| sum[column] == total * (column as i64 + 2)).then_some(total)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+        #[test]
+        fn sums_equal_a_plain_map(ops in prop::collection::vec(op(), 1..80)) {
+            compare_with_map::<People>(ops)?;
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Change {
+        Grow(usize),
+        GrowFront(usize),
+        CutFront(usize),
+        Set(usize, People),
+    }
+
+    fn people() -> impl Strategy<Value = People> {
+        let counts = prop::array::uniform10(prop_oneof![Just(0), any::<i32>()]);
+        (counts, -1_000_000_000_000..1_000_000_000_000_i64)
+            .prop_map(|(counts, gap_millis)| People { counts, gap_millis })
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            1 => (0..90_usize).prop_map(Change::Grow),
+            1 => (0..20_usize).prop_map(Change::GrowFront),
+            1 => (0..20_usize).prop_map(Change::CutFront),
+            6 => (0..200_usize, people()).prop_map(|(index, cell)| Change::Set(index, cell)),
+        ]
+    }
+
+    fn make<S: Store<People>>(changes: &[Change]) -> S {
+        let mut cells = S::zeros(5);
+        for change in changes {
+            match *change {
+                Change::Grow(by) => cells.grow(cells.len() + by),
+                Change::GrowFront(by) => cells.grow_front(by),
+                Change::CutFront(by) => cells.cut_front(by.min(cells.len())),
+                Change::Set(index, cell) if index < cells.len() => cells.set(index, cell),
+                Change::Set(..) => {}
+            }
+        }
+        cells
+    }
+
+    proptest! {
+        #[test]
+        fn an_array_absorbs_another(
+            mine in changes(),
+            theirs in changes(),
+            limits in (-200..200_i32, -200..200_i32),
+        ) {
+            compare_absorbed::<People>(&mine, &theirs, limits)?;
+        }
+
+        #[test]
+        fn columns_are_to_files_what_rows_are(
+            changes in prop::collection::vec(change(), 0..40),
+            ends in (0..200_usize, 0..200_usize),
+            changed in (any::<prop::sample::Index>(), 0..=COLUMNS),
+        ) {
+            let (mut columns, rows) = (make::<Columns>(&changes), make::<Vec<People>>(&changes));
+            prop_assert_eq!(Store::len(&columns), rows.len());
+            let range = ends.0.min(ends.1).min(rows.len())..ends.0.max(ends.1).min(rows.len());
+            prop_assert_eq!(columns.bytes(range.clone()), rows.bytes(range.clone()));
+            prop_assert_eq!(columns.is_zero(range.clone()), rows.is_zero(range.clone()));
+            let [mut by_column, mut by_row] = [PeopleSum::default(); 2];
+            columns.add_to(range.clone(), &mut by_column);
+            rows.add_to(range.clone(), &mut by_row);
+            prop_assert_eq!(by_column.counts, by_row.counts);
+            prop_assert_eq!(by_column.gap_millis, by_row.gap_millis);
+            if !range.is_empty() {
+                let hash = columns.hash(range.clone(), 0);
+                prop_assert_ne!(hash, columns.hash(range.clone(), 1));
+                let index = range.start + changed.0.index(range.len());
+                match columns.counts.get_mut(changed.1) {
+                    Some(column) => column[index] ^= 1,
+                    None => columns.gap_millis[index] ^= 1,
+                }
+                prop_assert_ne!(hash, columns.hash(range, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_lies_in_files_as_it_always_did() {
+        let cell = People { counts: std::array::from_fn(|column| column as i32 + 1), gap_millis: -2 };
+        let mut expected: Vec<u8> = (1..=10_i32).flat_map(i32::to_le_bytes).collect();
+        expected.extend((-2_i64).to_le_bytes());
+        let mut columns = Columns::zeros(1);
+        columns.set(0, cell);
+        assert_eq!(columns.bytes(0..1), expected);
+    }
+}
