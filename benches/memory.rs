@@ -7,7 +7,7 @@
 //!   million. Ids that expire make room for new ones: `steady` is a week of them after a year.
 //! - Customers have ids of 16 bytes and one order each, spread over a year; it is the whole engine with the default
 //!   windows, a week of remembered ids included. `peak` is the most that was resident on the way, as the table grew. The
-//!   last line takes 6 GB; arguments are numbers of customers to be measured instead.
+//!   last line takes 4.5 GB; arguments are numbers of customers to be measured instead.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
 

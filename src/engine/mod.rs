@@ -169,16 +169,6 @@ impl Engine {
         }
     }
 
-    /// Brings the records of customers whose events come next into the caches. They are independent of one another, so
-    /// the processor waits for many at once, where [`Engine::apply`] would wait for each.
-    #[inline]
-    pub fn fetch<'a>(&self, customers: impl Iterator<Item = &'a str>) {
-        for customer in customers {
-            let slot = self.customers.find(&Key::new(customer));
-            std::hint::black_box(slot.map(|slot| self.customers.record(slot).orders));
-        }
-    }
-
     /// Applies one event of a source topic, in log order.
     pub fn apply(&mut self, topic: usize, event: &Event<'_>) -> Outcome {
         if self.clock.is_too_late(topic, event.time) {

@@ -28,10 +28,6 @@ use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
 const SLICE: usize = 1 << 16;
 
-/// How many messages are decoded before they are applied, so that the records of their customers come into the caches side
-/// by side rather than one after the other.
-const AHEAD: usize = 32;
-
 /// What every worker needs to know.
 #[derive(Debug)]
 pub struct Blueprint {
@@ -330,24 +326,15 @@ impl Worker {
         let decoder = &self.blueprint.decoders[topic];
         let wants_headers = decoder.wants_headers();
         let seen = Seen { sightings: &self.sightings, at };
-        let decode = |index| {
-            if wants_headers {
+        for index in 0..batch.len() {
+            let decoded = if wants_headers {
                 decoder.decode_message(&message(batch, index), latest)
             } else {
                 let record = batch.get(index);
                 decoder.decode(record.key, record.payload, latest)
-            }
-        };
-        let mut ahead = Vec::with_capacity(AHEAD.min(batch.len()));
-        let mut index = 0;
-        while index < batch.len() {
-            ahead.extend((index..batch.len()).take(AHEAD).map(decode));
-            engine.fetch(ahead.iter().filter_map(customer_of));
-            for decoded in ahead.drain(..) {
-                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
-                    rejected.push(Rejected { index, rejection });
-                }
-                index += 1;
+            };
+            if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                rejected.push(Rejected { index, rejection });
             }
         }
         // Counted here, for an engine goes with its partition and a counter must not.
@@ -475,14 +462,6 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn topic(self) -> usize {
         usize::from(self.at.topic.0)
-    }
-}
-
-/// Whose record will be needed for a message.
-fn customer_of<'a>(decoded: &'a Result<Decoded<'_>, Rejection>) -> Option<&'a str> {
-    match decoded {
-        Ok(Decoded::Event(event)) => Some(&event.customer),
-        _ => None,
     }
 }
 
