@@ -39,6 +39,7 @@ impl Replica {
             return self.note_soon(world, Note::Tell(Event::NotAMember(cut)));
         };
         self.captured.insert(cut, membership);
+        self.open.extend(partitions.iter().map(|partition| (partition.0, cut)));
         for partition in partitions {
             self.queue(world, partition.0, crate::worker::Work::Cut(cut));
         }

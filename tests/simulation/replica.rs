@@ -40,7 +40,7 @@ pub enum Note {
     FindStart(i32, Life),
     StoreFile(CutId, i32),
     StoreManifest(CutId, i32),
-    Delete(i32, Vec<String>),
+    Delete(Vec<String>),
     GoOnCommitting,
     Abort(CutId),
     Init(Option<CutId>),
@@ -80,10 +80,12 @@ pub struct Replica {
     pub reading: BTreeMap<i32, Reading>,
     held: bool,
     outbox_told: u64,
-    loaded: BTreeMap<(i32, Life), PartitionState>,
+    loaded: BTreeMap<(i32, Life), (PartitionState, Files)>,
     pub workers: BTreeMap<i32, Part>,
     pub files: BTreeMap<i32, Files>,
     pub uploads: BTreeMap<(CutId, i32), UploadJob>,
+    /// The cut of a partition that is neither settled nor taken back.
+    pub open: BTreeMap<i32, CutId>,
     pub captured: BTreeMap<CutId, crate::broker::Membership>,
     pub jobs: VecDeque<Job>,
     pub producer: Option<crate::broker::Producer>,
@@ -116,6 +118,7 @@ impl Replica {
             workers: BTreeMap::new(),
             files: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            open: BTreeMap::new(),
             captured: BTreeMap::new(),
             jobs: VecDeque::new(),
             producer: None,
@@ -182,12 +185,7 @@ impl Replica {
             Note::FindStart(partition, life) => self.find_start(world, partition, life),
             Note::StoreFile(cut, partition) => self.store_file(world, cut, partition),
             Note::StoreManifest(cut, partition) => self.store_manifest(world, cut, partition),
-            Note::Delete(partition, names) => {
-                world.delete(&names);
-                if let Some(files) = self.files.get_mut(&partition) {
-                    files.forget(&names);
-                }
-            }
+            Note::Delete(names) => world.delete(&names),
             Note::GoOnCommitting => self.go_on_committing(world),
             Note::Abort(cut) => self.abort(cut),
             Note::Init(renewed) => {
@@ -288,14 +286,17 @@ impl Replica {
                 let partitions = partitions.into_iter().map(|partition| partition.0).collect();
                 self.note_soon(world, Note::ReadBack(cut, partitions));
             }
-            Command::Settle(cut, partition) => self.queue(world, partition.0, Work::Settle(cut)),
+            Command::Settle(cut, partition) => {
+                self.settle_upload(cut, partition.0);
+                self.queue(world, partition.0, Work::Settle(cut));
+            }
             Command::TakeBack(cut, partition) => {
                 world.stats.taken_back += 1;
                 self.haunt(world, cut, partition.0);
-                self.uploads.remove(&(cut, partition.0));
+                self.discard_upload(world, cut, partition.0);
                 self.queue(world, partition.0, Work::TakeBack(cut));
             }
-            Command::Delete(partition, names) => self.note_soon(world, Note::Delete(partition.0, names)),
+            Command::Delete(_, names) => self.note_soon(world, Note::Delete(names)),
             Command::Park(partition) => {
                 world.stats.parked += 1;
                 self.queue(world, partition.0, Work::Park);
@@ -328,7 +329,7 @@ impl Replica {
         self.lives.remove(&partition);
         self.reading.remove(&partition);
         self.loaded.retain(|(of, _), _| *of != partition);
-        self.uploads.retain(|(_, of), _| *of != partition);
+        self.drop_files(partition);
         self.queue(world, partition, Work::Drop);
     }
 
@@ -343,11 +344,14 @@ impl Replica {
             }
             Origin::Loaded => {
                 world.stats.begun_loaded += 1;
-                let state = self.loaded.remove(&(partition, life));
-                if state.is_none() {
+                let loaded = self.loaded.remove(&(partition, life));
+                if loaded.is_none() {
                     world.violated(format!("process {}: partition {partition} begins without its state", self.id));
                 }
-                state
+                loaded.map(|(state, files)| {
+                    self.files.insert(partition, files);
+                    state
+                })
             }
             Origin::Parked => {
                 world.stats.begun_parked += 1;
@@ -367,8 +371,7 @@ impl Replica {
             Err(Absent::Missing(name)) => failed(LoadFailure::Missing(name)),
             Err(Absent::Corrupt(name)) => failed(LoadFailure::Corrupt(name)),
             Ok((found, state)) => {
-                self.loaded.insert((partition, life), state);
-                self.files.insert(partition, Files::loaded(manifest, &found));
+                self.loaded.insert((partition, life), (state, Files::loaded(manifest, &found)));
                 Event::Loaded { partition: of, life, manifest: found.identity, next: found.next }
             }
         };

@@ -17,6 +17,7 @@ pub struct Stats {
     pub unknown: u64,
     pub renewals: u64,
     pub taken_back: u64,
+    pub uploaded_in_vain: u64,
     pub parked: u64,
     pub begun_empty: u64,
     pub begun_loaded: u64,
@@ -29,9 +30,11 @@ pub struct Stats {
 }
 
 impl Stats {
-    fn all(&self) -> [u64; 23] {
+    fn all(&self) -> [u64; 24] {
         let Stats { events, crashes, sleeps, replaced, closings, exits, lost, cuts, commits, aborts, .. } = *self;
-        let Stats { refused, unknown, renewals, taken_back, parked, begun_empty, begun_loaded, .. } = *self;
+        let Stats {
+            refused, unknown, renewals, taken_back, uploaded_in_vain, parked, begun_empty, begun_loaded, ..
+        } = *self;
         let Stats { begun_parked, holds, deleted, failed_closed, static_rejoins, two_owners, .. } = *self;
         [
             events,
@@ -48,6 +51,7 @@ impl Stats {
             unknown,
             renewals,
             taken_back,
+            uploaded_in_vain,
             parked,
             begun_empty,
             begun_loaded,
@@ -76,6 +80,7 @@ impl Stats {
             unknown,
             renewals,
             taken_back,
+            uploaded_in_vain,
             parked,
             begun_empty,
             begun_loaded,
@@ -101,6 +106,7 @@ impl Stats {
             unknown,
             renewals,
             taken_back,
+            uploaded_in_vain,
             parked,
             begun_empty,
             begun_loaded,

@@ -1,6 +1,6 @@
 //! The workers of a process, one queue for each partition, and its upload task.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::protocol::{CutId, Event, Life, Position, Upload};
@@ -56,24 +56,39 @@ impl Part {
     }
 }
 
-/// The files of a partition that this process may speak of.
+/// The files that the committed offsets of a running partition name, and those of the cut that may follow.
 #[derive(Default)]
 pub struct Files {
     chain: Vec<String>,
-    /// Named by own manifests and not deleted, the manifests themselves included.
-    known: BTreeSet<String>,
+    /// The one that names the chain; none before the first checkpoint.
+    manifest: Option<String>,
+    /// Uploaded for a cut whose transaction has not ended.
+    pending: Option<(CutId, Uploaded)>,
+}
+
+struct Uploaded {
+    chain: Vec<String>,
+    name: String,
 }
 
 impl Files {
     pub fn loaded(name: &str, manifest: &Manifest) -> Files {
-        let known = manifest.files.iter().cloned().chain([name.to_owned()]).collect();
-        Files { chain: manifest.files.clone(), known }
+        Files { chain: manifest.files.clone(), manifest: Some(name.to_owned()), pending: None }
     }
 
-    /// These are deleted.
-    pub fn forget(&mut self, names: &[String]) {
-        self.known.retain(|name| !names.contains(name));
+    fn settle(&mut self, cut: CutId) {
+        if let Some((_, uploaded)) = self.pending.take_if(|(of, _)| *of == cut) {
+            (self.chain, self.manifest) = (uploaded.chain, Some(manifest_name(&uploaded.name)));
+        }
     }
+}
+
+fn state_name(name: &str) -> String {
+    format!("{name}.state")
+}
+
+fn manifest_name(name: &str) -> String {
+    format!("{name}.json")
 }
 
 /// A partition's share of a cut on its way to the store.
@@ -152,15 +167,16 @@ impl Replica {
         }
         let nonce = world.nonce();
         let name = format!("p{partition}/{nonce:06}-{}", self.id);
-        let files = self.files.entry(partition).or_default();
+        // Taken back before the worker came to it: nobody waits for the upload.
+        let is_open = self.open.get(&partition) == Some(&cut);
+        let Some(files) = self.files.get(&partition).filter(|_| is_open) else { return };
         let skip = files.chain.len().saturating_sub(CHAIN - 1);
-        let live_files: Vec<String> = files.chain.iter().skip(skip).cloned().chain([format!("{name}.state")]).collect();
-        let manifest = format!("{name}.json");
-        let superseded = files.known.iter().filter(|file| !live_files.contains(file)).cloned().collect();
-        let metadata = Metadata::State(ManifestRef { name: manifest, digest: format!("{nonce:032x}") });
+        let (old, kept) = files.chain.split_at(skip);
+        let live_files: Vec<String> = kept.iter().cloned().chain([state_name(&name)]).collect();
+        let superseded = old.iter().chain(&files.manifest).cloned().collect();
+        let metadata = Metadata::State(ManifestRef { name: manifest_name(&name), digest: format!("{nonce:032x}") });
         let upload = Upload { position: Position { next, metadata }, superseded };
         let job = UploadJob { content, entries, name, upload: upload.clone(), files: live_files, stored: false };
-        self.uploads.retain(|(former, of), _| *of != partition || former.0 + 4 > cut.0);
         self.uploads.insert((cut, partition), job);
         if world.fault == Some(Fault::UploadAfterCommit) {
             self.note_soon(world, Note::Tell(Event::Uploaded { cut, partition: of, upload }));
@@ -172,9 +188,9 @@ impl Replica {
     pub fn store_file(&mut self, world: &mut World, cut: CutId, partition: i32) {
         let Some(job) = self.uploads.get(&(cut, partition)) else { return };
         if world.store_fails() {
-            return self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+            return self.upload_failed(world, cut, partition);
         }
-        if !world.store.create(&format!("{}.state", job.name), Object::File(job.content.clone())) {
+        if !world.store.create(&state_name(&job.name), Object::File(job.content.clone())) {
             world.violated(format!("the file {} was there already", job.name));
         }
         let after = world.upload_delay();
@@ -190,23 +206,75 @@ impl Replica {
         }
         let Some(job) = self.uploads.get_mut(&(cut, partition)) else { return };
         if world.store_fails() {
-            return self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+            return self.upload_failed(world, cut, partition);
         }
-        let name = format!("{}.json", job.name);
+        let name = manifest_name(&job.name);
         let next = job.upload.position.next.clone();
         let manifest = Manifest { identity: world.identity(partition), next, files: job.files.clone() };
         if !world.store.create(&name, Object::Manifest(manifest)) {
             world.violated(format!("the manifest {name} was there already"));
         }
         job.stored = true;
-        let files = self.files.entry(partition).or_default();
-        files.chain.clone_from(&job.files);
-        files.known.extend(job.files.iter().cloned().chain([name]));
+        self.uploaded(world, cut, partition);
+    }
+
+    fn upload_failed(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        self.uploads.remove(&(cut, partition));
+        self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+    }
+
+    /// What was uploaded for a cut that was taken back meanwhile, in this life of the partition or in one before, is of
+    /// no use.
+    fn uploaded(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        let Some(job) = self.uploads.get(&(cut, partition)) else { return };
+        let is_open = self.open.get(&partition) == Some(&cut);
+        let Some(files) = self.files.get_mut(&partition).filter(|_| is_open) else {
+            world.stats.uploaded_in_vain += 1;
+            world.delete(&[state_name(&job.name), manifest_name(&job.name)]);
+            self.uploads.remove(&(cut, partition));
+            return;
+        };
+        files.pending = Some((cut, Uploaded { chain: job.files.clone(), name: job.name.clone() }));
         let upload = job.upload.clone();
         if world.fault == Some(Fault::DeleteBeforeCommit) {
             world.delete(&upload.superseded);
         }
         self.tell(world, Event::Uploaded { cut, partition: Partition(partition), upload });
+    }
+
+    /// A cut of a partition is committed: what was uploaded for it is what comes before the next.
+    pub fn settle_upload(&mut self, cut: CutId, partition: i32) {
+        self.close_upload(cut, partition);
+        self.uploads.remove(&(cut, partition));
+        if let Some(files) = self.files.get_mut(&partition) {
+            files.settle(cut);
+        }
+    }
+
+    /// A cut of a partition will never be committed; an upload that is under way goes on.
+    pub fn discard_upload(&mut self, world: &mut World, cut: CutId, partition: i32) {
+        self.close_upload(cut, partition);
+        if world.fault == Some(Fault::AbandonedCutCommitted) {
+            return;
+        }
+        let Some(files) = self.files.get_mut(&partition) else { return };
+        if let Some((_, Uploaded { name, .. })) = files.pending.take_if(|(of, _)| *of == cut) {
+            world.delete(&[state_name(&name), manifest_name(&name)]);
+            self.uploads.remove(&(cut, partition));
+        }
+    }
+
+    fn close_upload(&mut self, cut: CutId, partition: i32) {
+        if self.open.get(&partition) == Some(&cut) {
+            self.open.remove(&partition);
+        }
+    }
+
+    /// Whether a pending upload was committed may be unknown, so its files stay.
+    pub fn drop_files(&mut self, partition: i32) {
+        self.open.remove(&partition);
+        self.files.remove(&partition);
+        self.uploads.retain(|(_, of), job| *of != partition || !job.stored);
     }
 }
 
