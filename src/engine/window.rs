@@ -4,6 +4,7 @@
 //! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
 //! back what its successors had booked and booking them anew.
 
+mod newest;
 mod people;
 mod rare;
 mod to_date;
@@ -17,6 +18,7 @@ use super::state::arrays::Visitor;
 use super::state::plain::plain;
 use crate::event::CostKind;
 
+use newest::Newest;
 use people::{Cells, Column, People, PeopleSum, Stretch};
 use rare::{RareSum, Rarities};
 pub use to_date::ToDate;
@@ -100,44 +102,6 @@ pub struct OrderPanes {
     before: Option<Before>,
 }
 
-impl OrderPanes {
-    /// Books an order in the cells of its panes `by` times.
-    ///
-    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
-    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
-    /// [y+A, min(leaves(y+A), next order)).
-    #[inline]
-    fn book(&self, cells: &mut impl Cells, by: i32) {
-        let &OrderPanes { s, leaves, lapses, lapses_leaves, before } = self;
-        *cells.count(Column::Active, lapses) -= by;
-        *cells.count(Column::Lost, lapses) += by;
-        *cells.count(Column::Lost, lapses_leaves) -= by;
-        let Some(before) = before else {
-            *cells.count(Column::Ordering, leaves) -= by;
-            for column in [Column::Active, Column::Ordering, Column::New, Column::Orders] {
-                *cells.count(column, s) += by;
-            }
-            return;
-        };
-        before.interrupt_silence(s, cells, by);
-        *cells.count(Column::Ordering, s.max(before.leaves)) += by;
-        let repeat_from = before.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
-        if repeat_from < before.leaves {
-            *cells.count(Column::Repeat, repeat_from) += by;
-            *cells.count(Column::Repeat, before.leaves) -= by;
-        }
-        let returning_from = if before.x_leaves.is_some() { s.max(before.leaves) } else { s };
-        *cells.count(Column::Returning, returning_from) += by;
-        *cells.count(Column::Ordering, leaves) -= by;
-        *cells.count(Column::Returning, leaves) -= by;
-        *cells.count(Column::Orders, s) += by;
-        if before.x_leaves.is_none() {
-            *cells.count(Column::Second, s) += by;
-        }
-        *cells.gap_millis(s) += i64::from(by) * before.gap_millis;
-    }
-}
-
 /// The same of the order before.
 #[derive(Debug, Clone, Copy)]
 struct Before {
@@ -150,6 +114,24 @@ struct Before {
 }
 
 impl Before {
+    /// Books `by` times what the order before changes of an order `s`; the rest is [`Newest::book`].
+    ///
+    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
+    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
+    /// [y+A, min(leaves(y+A), next order)).
+    #[inline]
+    fn book(&self, s: Pane, cells: &mut impl Cells, by: i32) {
+        self.interrupt_silence(s, cells, by);
+        *cells.count(Column::Ordering, s.max(self.leaves)) += by;
+        let repeat_from = self.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
+        if repeat_from < self.leaves {
+            *cells.count(Column::Repeat, repeat_from) += by;
+            *cells.count(Column::Repeat, self.leaves) -= by;
+        }
+        let returning_from = if self.x_leaves.is_some() { s.max(self.leaves) } else { s };
+        *cells.count(Column::Returning, returning_from) += by;
+    }
+
     /// The order `s` ends the silence that followed this one: active again, and no longer lost.
     #[inline]
     fn interrupt_silence(&self, s: Pane, cells: &mut impl Cells, by: i32) {
@@ -206,13 +188,16 @@ pub struct Window {
     /// By the number that the engine gave the currency.
     tills: Vec<Prefix<Till>>,
     rare: Rarities,
+    /// Orders that are not in `people` and `tills` yet.
+    newest: Newest,
 }
 
 impl Window {
     /// Empty arrays.
     #[must_use]
     pub fn new(axis: Axis, active_for: Pane) -> Window {
-        Window { axis, active_for, people: Prefix::default(), tills: Vec::new(), rare: Rarities::default() }
+        let (people, rare) = (Prefix::default(), Rarities::default());
+        Window { axis, active_for, people, tills: Vec::new(), rare, newest: Newest::NONE }
     }
 
     /// Where an order and its predecessors lie.
@@ -246,16 +231,52 @@ impl Window {
     #[inline]
     pub fn order_at(&mut self, panes: &OrderPanes, sign: Sign) {
         let by = sign as i32;
+        if panes.s > self.newest.s {
+            self.begin_pane(panes);
+        }
+        if panes.s == self.newest.s {
+            self.newest.add(panes, by);
+        } else {
+            self.order_of_before(panes, by);
+        }
+        let Some(before) = &panes.before else { return };
         // No pane of the term lies before s, and none behind the one where the silence after it leaves.
         match self.people.span(panes.s, panes.lapses_leaves) {
-            Some((columns, base)) => panes.book(&mut Stretch { columns, base }, by),
-            None => self.order_outlying(panes, by),
+            Some((columns, base)) => before.book(panes.s, &mut Stretch { columns, base }, by),
+            None => self.outlying_order(before, panes.s, by),
         }
     }
 
     #[cold]
-    fn order_outlying(&mut self, panes: &OrderPanes, by: i32) {
-        panes.book(&mut self.people, by);
+    fn begin_pane(&mut self, panes: &OrderPanes) {
+        self.book_newest();
+        self.newest = Newest::at(panes);
+        // The arrays hold all panes of these orders from here on.
+        _ = self.people.place(panes.s);
+        _ = self.people.place(panes.lapses_leaves);
+    }
+
+    /// An order of a pane before the newest.
+    #[cold]
+    fn order_of_before(&mut self, panes: &OrderPanes, by: i32) {
+        let mut alone = Newest::at(panes);
+        alone.add(panes, by);
+        alone.book(&mut self.people);
+    }
+
+    #[cold]
+    fn outlying_order(&mut self, before: &Before, s: Pane, by: i32) {
+        before.book(s, &mut self.people, by);
+    }
+
+    /// Brings everything into the arrays, for someone who reads them.
+    fn book_newest(&mut self) {
+        self.newest.book(&mut self.people);
+        if let Some((currency, paid)) = self.newest.take_paid() {
+            let cell = self.tills[currency].cell(self.newest.s);
+            cell.orders += paid.orders;
+            cell.revenue += paid.revenue;
+        }
     }
 
     /// Books that a customer visits, `before` being the visit before, or takes it back; only as far as it lies within
@@ -311,6 +332,9 @@ impl Window {
         if self.tills.len() <= currency {
             self.tills.resize_with(currency + 1, Prefix::default);
         }
+        if flow == Flow::Order && pane == self.newest.s && self.newest.pay(currency, minor, by) {
+            return;
+        }
         let cell = self.tills[currency].cell(pane);
         match flow {
             Flow::Order => {
@@ -359,6 +383,7 @@ impl Window {
     /// The additive parts of the window that ends with pane `p`; `None` when the arrays no longer reach back that far.
     /// `settled`: the newest pane that is expected not to change any more.
     pub fn parts(&mut self, p: Pane, settled: Pane) -> Option<Parts> {
+        self.book_newest();
         let opening = self.axis.opens(p);
         if opening < self.people.oldest() {
             return None;
@@ -375,21 +400,9 @@ impl Window {
         Some(parts(&end, &open, &self.rare.upto(p, settled), money))
     }
 
-    /// As [`Window::parts`] for any pane, remembering nothing.
-    #[must_use]
-    pub fn parts_at(&self, p: Pane) -> Option<Parts> {
-        let opening = self.axis.opens(p);
-        if opening < self.people.oldest() {
-            return None;
-        }
-        let tills = self.tills.iter().map(|till| till.upto(p).minus(&till.upto(opening)));
-        let mut money = tills.collect();
-        self.rare.add_costs_at(&mut money, opening, p);
-        Some(parts(&self.people.upto(p), &self.people.upto(opening), &self.rare.upto_at(p), money))
-    }
-
     /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
     pub fn fold_before(&mut self, limit: Pane) {
+        self.book_newest();
         self.people.fold_before(limit);
         for till in &mut self.tills {
             till.fold_before(limit);
@@ -399,16 +412,19 @@ impl Window {
 
     /// Shows every array to someone who saves or restores them.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
+        self.book_newest();
         // The axis and A are the definition, which is in the key.
-        let Window { axis: _, active_for: _, people, tills, rare } = self;
+        let Window { axis: _, active_for: _, people, tills, rare, newest: _ } = self;
         visitor.visit(&format!("{key}/people"), people);
         visitor.visit_list(&format!("{key}/till"), tills);
         rare.show(key, visitor);
     }
 
     /// Adds the window of customers who are to be counted together with these from now on.
-    pub fn absorb(&mut self, other: Window) {
-        let Window { axis: _, active_for: _, people, tills, rare } = other;
+    pub fn absorb(&mut self, mut other: Window) {
+        self.book_newest();
+        other.book_newest();
+        let Window { axis: _, active_for: _, people, tills, rare, newest: _ } = other;
         self.people.absorb(people);
         if self.tills.len() < tills.len() {
             self.tills.resize_with(tills.len(), Prefix::default);

@@ -118,11 +118,6 @@ impl Rarities {
         add_costs(money, costs);
     }
 
-    /// As [`Rarities::add_costs`], remembering nothing.
-    pub fn add_costs_at(&self, money: &mut Vec<MoneyParts>, opening: Pane, p: Pane) {
-        add_costs(money, self.costs.iter().map(|costs| cost_parts(&costs.upto(p), &costs.upto(opening))));
-    }
-
     /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
     pub fn fold_before(&mut self, limit: Pane) {
         self.people.fold_before(limit);

@@ -19,7 +19,8 @@ pub struct ToDate {
 impl Window {
     /// What is counted so far.
     #[must_use]
-    pub fn to_date(&self) -> ToDate {
+    pub fn to_date(&mut self) -> ToDate {
+        self.book_newest();
         let people = self.people.upto(Pane::MAX);
         let RareSum { costed, .. } = self.rare.upto_at(Pane::MAX);
         ToDate {
