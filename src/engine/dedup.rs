@@ -101,7 +101,7 @@ impl Dedup {
         let bucket = current.max((time.millis() / self.width).min(current + MAX_JUMP));
         let tag = bucket as u16;
         let shard = &mut self.shards[shard_of(fingerprint)];
-        match shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint) {
+        match shard.entry(place(fingerprint), |seen| seen.fingerprint == fingerprint, |seen| place(seen.fingerprint)) {
             Entry::Occupied(mut entry) => {
                 // A copy does not prolong the memory of the first; what should be forgotten is, swept or not.
                 let expired = age(current, entry.get().bucket) > life;
@@ -147,7 +147,7 @@ impl Dedup {
         let shard = &mut self.shards[self.sweep];
         shard.retain(|seen| age(current, seen.bucket) <= life);
         if shard.capacity() > 4 * shard.len() + 64 {
-            shard.shrink_to(2 * shard.len(), |seen| seen.fingerprint);
+            shard.shrink_to(2 * shard.len(), |seen| place(seen.fingerprint));
         }
         self.sweep += 1;
     }
@@ -220,7 +220,8 @@ impl Dedup {
             return;
         }
         let shard = &mut self.shards[shard_of(fingerprint)];
-        let entry = shard.entry(fingerprint, |seen| seen.fingerprint == fingerprint, |seen| seen.fingerprint);
+        let same = |seen: &Seen| seen.fingerprint == fingerprint;
+        let entry = shard.entry(place(fingerprint), same, |seen| place(seen.fingerprint));
         entry.or_insert(Seen { fingerprint, bucket: bucket as u16 });
     }
 
@@ -244,7 +245,13 @@ impl Dedup {
     }
 }
 
-/// The shard of a fingerprint; its low bits find the place within.
+/// What a fingerprint is looked up by within its shard: the tables tell entries apart by the highest bits, which all of
+/// a shard have in common.
+fn place(fingerprint: u64) -> u64 {
+    fingerprint ^ (fingerprint << 29)
+}
+
+/// The shard of a fingerprint.
 fn shard_of(fingerprint: u64) -> usize {
     (fingerprint >> 58) as usize
 }
