@@ -445,6 +445,12 @@ impl Engine {
         self.first_order
     }
 
+    /// Whether there may be one of these customers, by [`customer_hash`]; brings their records into the caches.
+    #[must_use]
+    pub fn meets_any(&self, hashes: &[u64]) -> bool {
+        self.customers.meets_any(hashes)
+    }
+
     /// How many customers have a record.
     #[must_use]
     pub fn tracked_customers(&self) -> usize {
@@ -464,6 +470,12 @@ impl Engine {
         let further = self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes() + self.distributions.bytes();
         self.customers.bytes() + windows + self.segments.bytes() + dedup + of_customers + further
     }
+}
+
+/// What customers are looked up by.
+#[must_use]
+pub fn customer_hash(id: &str) -> u64 {
+    Key::new(id).hash()
 }
 
 /// Whether a referrer is named; an empty text names nobody.

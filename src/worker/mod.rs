@@ -21,12 +21,15 @@ use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
-use crate::engine::{Engine, Outcome, WindowParts};
+use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
 use crate::event::{Currency, Event, EventType, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
 const SLICE: usize = 1 << 16;
+
+/// How many records are looked at ahead of being applied.
+const AHEAD: usize = 32;
 
 /// What every worker needs to know.
 #[derive(Debug)]
@@ -326,15 +329,22 @@ impl Worker {
         let decoder = &self.blueprint.decoders[topic];
         let wants_headers = decoder.wants_headers();
         let seen = Seen { sightings: &self.sightings, at };
-        for index in 0..batch.len() {
-            let decoded = if wants_headers {
-                decoder.decode_message(&message(batch, index), latest)
-            } else {
-                let record = batch.get(index);
-                decoder.decode(record.key, record.payload, latest)
-            };
-            if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
-                rejected.push(Rejected { index, rejection });
+        let mut keyed_by_customer = true;
+        for start in (0..batch.len()).step_by(AHEAD) {
+            let some = start..batch.len().min(start + AHEAD);
+            if keyed_by_customer {
+                keyed_by_customer = look_ahead(engine, batch, some.clone());
+            }
+            for index in some {
+                let decoded = if wants_headers {
+                    decoder.decode_message(&message(batch, index), latest)
+                } else {
+                    let record = batch.get(index);
+                    decoder.decode(record.key, record.payload, latest)
+                };
+                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                    rejected.push(Rejected { index, rejection });
+                }
             }
         }
         // Counted here, for an engine goes with its partition and a counter must not.
@@ -443,6 +453,26 @@ pub fn add_series(sums: &mut [Option<WindowParts>], more: &[Option<WindowParts>]
 pub fn hash(record: Record<'_>) -> u64 {
     let key = xxhash_rust::xxh3::xxh3_64(record.key.unwrap_or_default());
     xxhash_rust::xxh3::xxh3_64_with_seed(record.payload.unwrap_or_default(), key)
+}
+
+/// Brings the records and their customers into the caches: side by side, what would else be waited for one after the
+/// other. Whether a key told of any customer; most topics are keyed by nothing else.
+fn look_ahead<B: RecordBatch>(engine: &Engine, batch: &B, some: std::ops::Range<usize>) -> bool {
+    let first = |bytes: Option<&[u8]>| bytes.and_then(<[u8]>::first).copied().unwrap_or(0);
+    let looked_at = some.clone().fold(0, |so_far, index| {
+        let Record { offset: _, key, payload } = batch.get(index);
+        so_far ^ first(key) ^ first(payload)
+    });
+    std::hint::black_box(looked_at);
+    let mut hashes = [0; AHEAD];
+    let mut count = 0;
+    for index in some {
+        if let Some(id) = batch.get(index).key.and_then(|key| std::str::from_utf8(key).ok()) {
+            hashes[count] = customer_hash(id);
+            count += 1;
+        }
+    }
+    engine.meets_any(&hashes[..count])
 }
 
 /// A record with its headers.
