@@ -231,6 +231,7 @@ impl Source {
             topic_ids: self.topic_ids(&kafka),
             looks: looks(kafka.clone()),
             answers: tell.clone(),
+            encoding: Mutex::default(),
         });
         let (delivery, means) = self.means(&kafka, &instance);
         // The poll loop may be gone.

@@ -1,7 +1,7 @@
 //! Everything that waits for the store or for answers about the group, on tasks of its own; each answers the poll loop.
 
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -75,6 +75,8 @@ pub struct Vault {
     pub looks: Looks,
     /// To the poll loop.
     pub answers: Sender<Answer>,
+    /// Held by the one who encodes a cut: one after another they take the memory of one.
+    pub encoding: Mutex<()>,
 }
 
 impl Vault {
@@ -234,9 +236,12 @@ impl Vault {
                 since,
                 written: wall_clock().millis(),
             };
-            let written =
-                files::write_cut(&vault.store, &vault.spec, origin, &taken.cut, before.as_ref(), rand::random());
-            let written = vault.runtime.block_on(written).map_err(|error| error.to_string());
+            let encoded = {
+                let _turn = vault.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                files::encode(&vault.spec, origin, &taken.cut, before.as_ref(), rand::random())
+            };
+            let upload = |encoded| vault.runtime.block_on(files::upload(&vault.store, encoded));
+            let written = encoded.and_then(upload).map_err(|error| error.to_string());
             Answer::Uploaded(cut, partition, written)
         });
     }

@@ -49,7 +49,9 @@ use SectionsError::Damaged;
 pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
     let stored =
         sections.iter().map(|(_, raw)| zstd::bulk::compress(raw, ZSTD_LEVEL)).collect::<Result<Vec<_>, _>>()?;
-    let mut file = MAGIC.to_vec();
+    let bytes: usize = stored.iter().map(Vec::len).sum();
+    let mut file = Vec::with_capacity(bytes + sections.len() * (DIGEST + 64) + 64);
+    file.extend_from_slice(MAGIC);
     VERSION.put(&mut file);
     put_number(&mut file, sections.len() as u64);
     for ((name, raw), stored) in sections.iter().zip(&stored) {
@@ -143,7 +145,10 @@ const SEEN: &str = "seen";
 /// As [`encode`].
 pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<Vec<u8>> {
     let scalars = serde_json::to_vec(scalars)?;
-    let mut out = Vec::new();
+    // All at once, for arrays are large: the bytes, and no more beside them than this.
+    let beside = |array: &ArrayCut| array.key.len() + array.header.len() + 12 * array.pieces.len() + 40;
+    let most = arrays.iter().map(|array| array.bytes.len() + beside(array)).sum::<usize>() + 10;
+    let mut out = Vec::with_capacity(most);
     put_number(&mut out, arrays.len() as u64);
     for ArrayCut { key, born, header, pieces, bytes } in arrays {
         put_bytes(&mut out, key.as_bytes());
@@ -200,7 +205,9 @@ fn take_all<T>(reader: &mut Reader<'_>, take: impl Fn(&mut Reader<'_>) -> Option
 /// # Errors
 /// As [`encode`].
 pub fn encode_seen(seen: &SeenCut) -> std::io::Result<Vec<u8>> {
-    let mut out = Vec::new();
+    let most = |shard: &ShardCut| 12 + 11 * shard.seen.len();
+    let most = seen.classes.iter().flat_map(|(_, shards)| shards).map(most).sum::<usize>() + 64;
+    let mut out = Vec::with_capacity(most);
     for (Buckets { width, current }, shards) in &seen.classes {
         put_signed(&mut out, *width);
         put_number(&mut out, u64::from(current.is_some()));

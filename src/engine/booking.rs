@@ -78,8 +78,9 @@ impl Engine {
         // This order, or one that came earlier.
         let first = before.first.filter(|_| !is_first).unwrap_or(at);
         let profile = self.customers.record(slot).profile;
-        self.book_windows(profile, &place, at, currency, amount.minor);
-        self.book_cohort(first, &place, at, currency, amount.minor);
+        let terms = order_terms(&place, at, |time| Moment::new(time, &self.spec.zone));
+        self.book_windows(profile, &terms, at, currency, amount.minor);
+        self.book_cohort(first, &terms, at, currency, amount.minor);
         self.distributions.order(&place, at.time);
         self.distributions.money(currency, amount.currency, amount.minor);
         self.book_net_revenue(slot, currency, amount.minor);
@@ -102,25 +103,25 @@ impl Engine {
 
     /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms. The panes
     /// of a window are the same for all customers and for those of a segment, so they are worked out once.
-    fn book_windows(&mut self, profile: Profile, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
-        let terms = order_terms(place, at, |time| Moment::new(time, &self.spec.zone));
+    fn book_windows(&mut self, profile: Profile, terms: &OrderTerms, at: Moment, currency: usize, minor: i64) {
+        let mut scopes = self.segments.of(profile);
         for (index, window) in self.windows.iter_mut().enumerate() {
             for (term, sign) in terms.iter().flatten() {
                 let panes = window.panes(term);
                 window.order_at(&panes, *sign);
-                self.segments.each_of(profile, index, |window| window.order_at(&panes, *sign));
+                scopes.iter_mut().flatten().for_each(|scope| scope[index].order_at(&panes, *sign));
             }
             let pane = window.pane(at);
-            window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
             let book = |window: &mut Window| window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
-            self.segments.each_of(profile, index, book);
+            book(window);
+            scopes.iter_mut().flatten().for_each(|scope| book(&mut scope[index]));
         }
     }
 
-    fn book_cohort(&mut self, first: Moment, place: &OrderPlace, at: Moment, currency: usize, minor: i64) {
+    fn book_cohort(&mut self, first: Moment, terms: &OrderTerms, at: Moment, currency: usize, minor: i64) {
         let cohort = self.cohorts.of(first);
-        for (term, sign) in order_terms(place, at, |time| Moment::new(time, &self.spec.zone)).into_iter().flatten() {
-            cohort.order(term.y, term.s, sign);
+        for (term, sign) in terms.iter().flatten() {
+            cohort.order(term.y, term.s, *sign);
         }
         cohort.money(currency, minor, at, Sign::Add);
     }
@@ -376,7 +377,9 @@ impl Engine {
 }
 
 /// What booking an order between its neighbours adds and takes back.
-fn order_terms(place: &OrderPlace, at: Moment, moment: impl Fn(Time) -> Moment) -> [Option<(OrderTerm, Sign)>; 5] {
+type OrderTerms = [Option<(OrderTerm, Sign)>; 5];
+
+fn order_terms(place: &OrderPlace, at: Moment, moment: impl Fn(Time) -> Moment) -> OrderTerms {
     let [z, s, y, x] = [place.z, place.s, place.y, place.x].map(|time| time.map(&moment));
     let mut terms = [Some((OrderTerm { x, y, s: at }, Sign::Add)), None, None, None, None];
     if let Some(s) = s {

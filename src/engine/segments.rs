@@ -224,25 +224,21 @@ impl Segments {
 
     /// Does something with each window of a profile's values.
     pub fn each(&mut self, profile: Profile, mut book: impl FnMut(&mut Window)) {
-        for (dimension, &value) in self.dimensions.iter_mut().zip(&profile) {
-            let (_, windows) = &mut dimension.values[usize::from(value)];
-            if windows.is_empty() {
-                windows.clone_from(&self.blank);
-            }
-            windows.iter_mut().for_each(&mut book);
-        }
+        self.of(profile).into_iter().flatten().flatten().for_each(&mut book);
     }
 
-    /// As [`Segments::each`], of the window with that index alone.
+    /// The windows of a profile's values, by dimension.
     #[inline]
-    pub fn each_of(&mut self, profile: Profile, index: usize, mut book: impl FnMut(&mut Window)) {
-        for (dimension, &value) in self.dimensions.iter_mut().zip(&profile) {
-            let (_, windows) = &mut dimension.values[usize::from(value)];
-            if windows.is_empty() {
-                windows.clone_from(&self.blank);
+    pub fn of(&mut self, profile: Profile) -> [Option<&mut [Window]>; MAX_DIMENSIONS] {
+        let mut all = [const { None }; MAX_DIMENSIONS];
+        for ((dimension, &value), windows) in self.dimensions.iter_mut().zip(&profile).zip(&mut all) {
+            let (_, of_value) = &mut dimension.values[usize::from(value)];
+            if of_value.is_empty() {
+                of_value.clone_from(&self.blank);
             }
-            book(&mut windows[index]);
+            *windows = Some(of_value.as_mut_slice());
         }
+        all
     }
 
     /// Books an order, or takes it back.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 /// The largest amount of one event in minor units: a hundred thousand million euros.
 ///
@@ -20,16 +21,35 @@ pub struct Currency {
     iso: iso_currency::Currency,
 }
 
+/// How many letters there are.
+const LETTERS: usize = 26;
+
+/// The currency of each word of three letters: looked up with every amount, where the library compares code by code.
+static KNOWN: LazyLock<Box<[Option<Currency>]>> = LazyLock::new(|| {
+    let letters = || 'A'..='Z';
+    let words =
+        letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
+    let iso = words.map(|word| iso_currency::Currency::from_code(&word));
+    let has_decimals = |iso: &iso_currency::Currency| iso.exponent().is_some();
+    iso.map(|iso| iso.filter(has_decimals).map(|iso| Currency { is_reporting: false, iso })).collect()
+});
+
+/// The place of a word of three capitals among all of them.
+fn place_of(code: &str) -> Option<usize> {
+    let letters: &[u8; 3] = code.as_bytes().try_into().ok()?;
+    letters.iter().try_fold(0, |place, letter| {
+        let number = usize::from(letter.wrapping_sub(b'A'));
+        (number < LETTERS).then_some(place * LETTERS + number)
+    })
+}
+
 impl Currency {
     /// From the three-letter code in capitals.
     ///
     /// # Errors
     /// [`MoneyError::UnknownCurrency`].
     pub fn from_code(code: &str) -> Result<Currency, MoneyError> {
-        iso_currency::Currency::from_code(code)
-            .filter(|currency| currency.exponent().is_some())
-            .map(|iso| Currency { is_reporting: false, iso })
-            .ok_or(MoneyError::UnknownCurrency)
+        place_of(code).and_then(|place| KNOWN[place]).ok_or(MoneyError::UnknownCurrency)
     }
 
     /// The currency as the one that amounts are converted into: it has the same decimals and is called [`REPORTING`].
@@ -221,6 +241,18 @@ mod tests {
 
     fn minor(text: &str, code: &str) -> Result<i64, MoneyError> {
         Money::parse(text, Currency::from_code(code)?).map(|money| money.minor)
+    }
+
+    #[test]
+    fn a_code_is_three_capitals_of_the_library() {
+        let exact = |code: &str| Currency::from_code(code).ok().map(Currency::code);
+        assert_eq!(["EUR", "JPY", "KWD", "ZWL"].map(exact), [Some("EUR"), Some("JPY"), Some("KWD"), Some("ZWL")]);
+        for wrong in ["", "EU", "eur", "EURO", "E[R", "\u{e9}R", "AAA", "ZZZ", "XAU", "XTS"] {
+            assert_eq!(Currency::from_code(wrong), Err(MoneyError::UnknownCurrency), "{wrong}");
+        }
+        let known = KNOWN.iter().flatten();
+        assert!(known.clone().count() > 150);
+        known.for_each(|currency| assert_eq!(Currency::from_code(currency.code()), Ok(*currency)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! those of one straight reading, and so are the dead letters, each once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -89,6 +89,7 @@ impl Member {
             topic_ids: Arc::new(|| Ok(vec![Some("one".into()), Some("two".into())])),
             looks: Arc::new(|_, _| Ok(Look::Gone)),
             answers: tell.clone(),
+            encoding: Mutex::default(),
         });
         let broker = world.broker.clone();
         let means = match world.delivery {

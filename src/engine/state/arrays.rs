@@ -228,6 +228,7 @@ impl Visitor for Saver<'_> {
         let header = array.header();
         let mut mark = Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
         let mut cut = ArrayCut { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
+        let mut wanted = Vec::new();
         for piece in array.pieces() {
             let Piece { number, skipped, .. } = piece;
             let (hash, len) = (piece.hash(), piece.len_in_bytes());
@@ -238,16 +239,19 @@ impl Visitor for Saver<'_> {
             let before = old.and_then(|old| old.hash(number));
             self.marks.pace.1 += len;
             let changed = before != Some(hash);
-            let wanted = match before {
+            let is_wanted = match before {
                 Some(_) if !full => changed,
                 _ => !piece.is_zero(),
             };
-            if wanted {
+            if is_wanted {
                 self.marks.pace.0 += if changed { len } else { 0 };
                 cut.pieces.push(PieceCut { number, skipped, len: len as u32 });
-                cut.bytes.extend_from_slice(&piece.bytes());
+                wanted.push(piece);
             }
         }
+        // In one piece of memory, for they are large.
+        cut.bytes.reserve_exact(wanted.iter().map(Piece::len_in_bytes).sum());
+        wanted.iter().for_each(|piece| cut.bytes.extend_from_slice(&piece.bytes()));
         if full || !cut.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
             self.cut.push(cut);
         }
