@@ -46,6 +46,8 @@ use crate::event::{MAX_DIMENSIONS, Time};
 const BATCH_ROWS: usize = 1 << 16;
 /// Rows of a row group, which one thread decodes.
 const GROUP_ROWS: usize = 1 << 18;
+/// About what a customer takes in a file.
+const BYTES_OF_A_ROW: usize = 56;
 /// More threads do not restore faster: one alone fills the table.
 const MOST_THREADS: usize = 4;
 
@@ -256,7 +258,8 @@ pub fn encode(rows: &Rows, scalars: &Scalars) -> Result<Vec<u8>, RowsError> {
     for column in dimensions.chain([CURRENCY.to_owned()]) {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(column), true);
     }
-    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties.build()))?;
+    let file = Vec::with_capacity(rows.len() * BYTES_OF_A_ROW);
+    let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties.build()))?;
     let mut columns = Columns::new(scalars.dimensions.len());
     let mut held = 0;
     for row in rows.iter() {

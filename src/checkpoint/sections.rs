@@ -8,6 +8,9 @@
 //! Numbers are little endian or, where their width is not named, LEB128. Every damaged byte and every missing end is
 //! noticed before anything is believed.
 
+use std::borrow::Cow;
+use std::io::Write;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::dedup::{Buckets, SHARDS, ShardCut};
@@ -47,16 +50,21 @@ use SectionsError::Damaged;
 /// # Errors
 /// When zstd fails, which takes more memory than there is.
 pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
-    let stored =
-        sections.iter().map(|(_, raw)| zstd::bulk::compress(raw, ZSTD_LEVEL)).collect::<Result<Vec<_>, _>>()?;
+    let whole: Vec<_> = sections.iter().map(|(name, raw)| (*name, vec![Cow::Borrowed(*raw)])).collect();
+    encode_parts(&whole)
+}
+
+/// As [`encode`], of sections that are in parts, so that nobody has to put them together.
+fn encode_parts(sections: &[(&str, Vec<Cow<'_, [u8]>>)]) -> std::io::Result<Vec<u8>> {
+    let stored = sections.iter().map(|(_, parts)| pack(parts)).collect::<Result<Vec<_>, _>>()?;
     let bytes: usize = stored.iter().map(Vec::len).sum();
     let mut file = Vec::with_capacity(bytes + sections.len() * (DIGEST + 64) + 64);
     file.extend_from_slice(MAGIC);
     VERSION.put(&mut file);
     put_number(&mut file, sections.len() as u64);
-    for ((name, raw), stored) in sections.iter().zip(&stored) {
+    for ((name, parts), stored) in sections.iter().zip(&stored) {
         put_bytes(&mut file, name.as_bytes());
-        put_number(&mut file, raw.len() as u64);
+        put_number(&mut file, len_of(parts));
         put_number(&mut file, stored.len() as u64);
         file.extend_from_slice(&Sha256::digest(stored));
     }
@@ -64,6 +72,17 @@ pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
     file.extend_from_slice(&head);
     stored.iter().for_each(|stored| file.extend_from_slice(stored));
     Ok(file)
+}
+
+fn len_of(parts: &[Cow<'_, [u8]>]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}
+
+fn pack(parts: &[Cow<'_, [u8]>]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+    encoder.set_pledged_src_size(Some(len_of(parts)))?;
+    parts.iter().try_for_each(|part| encoder.write_all(part))?;
+    encoder.finish()
 }
 
 /// The sections of a file.
@@ -145,10 +164,8 @@ const SEEN: &str = "seen";
 /// As [`encode`].
 pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<Vec<u8>> {
     let scalars = serde_json::to_vec(scalars)?;
-    // All at once, for arrays are large: the bytes, and no more beside them than this.
-    let beside = |array: &ArrayCut| array.key.len() + array.header.len() + 12 * array.pieces.len() + 40;
-    let most = arrays.iter().map(|array| array.bytes.len() + beside(array)).sum::<usize>() + 10;
-    let mut out = Vec::with_capacity(most);
+    let mut parts = Vec::with_capacity(2 * arrays.len() + 1);
+    let mut out = Vec::new();
     put_number(&mut out, arrays.len() as u64);
     for ArrayCut { key, born, header, pieces, bytes } in arrays {
         put_bytes(&mut out, key.as_bytes());
@@ -160,9 +177,13 @@ pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<V
             put_number(&mut out, u64::from(*skipped));
             put_number(&mut out, u64::from(*len));
         }
-        put_bytes(&mut out, bytes);
+        put_number(&mut out, bytes.len() as u64);
+        parts.push(Cow::Owned(std::mem::take(&mut out)));
+        // Not copied, for they are large.
+        parts.push(Cow::Borrowed(bytes.as_slice()));
     }
-    encode(&[(SCALARS, &scalars), (ARRAYS, &out)])
+    parts.push(Cow::Owned(out));
+    encode_parts(&[(SCALARS, vec![Cow::Borrowed(&scalars)]), (ARRAYS, parts)])
 }
 
 /// Reads what [`encode_state`] wrote.

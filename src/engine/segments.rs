@@ -3,12 +3,16 @@
 //! A customer belongs to the value that the earliest order names. Until there is an order the value is [`NONE`]; an
 //! order that names none belongs to [`UNKNOWN`], one beyond the listed or kept values to [`OTHER`].
 
+use indexmap::IndexMap;
+
 use super::axis::Moment;
 use super::spec::Spec;
 use super::state::arrays::{Visitor, escape};
 use super::window::{Flow, OrderTerm, Sign, Window};
 use super::{WindowId, window_ids};
 use crate::event::{Attributes, MAX_DIMENSIONS};
+
+type Hasher = foldhash::fast::FixedState;
 
 /// How many values of a dimension are kept when none are listed.
 pub const KEPT_VALUES: usize = 50;
@@ -63,7 +67,7 @@ struct Dimension {
     born: u64,
     listed: bool,
     /// By value: its name and its windows, which are there once something is booked.
-    values: Vec<(String, Vec<Window>)>,
+    values: IndexMap<String, Vec<Window>, Hasher>,
     overflowed: bool,
 }
 
@@ -99,7 +103,7 @@ impl Segments {
         let Segments { dimensions, blank: _ } = self;
         let state = |dimension: &Dimension| {
             let Dimension { name, born, listed: _, values, overflowed } = dimension;
-            let values = values.iter().map(|(name, _)| name.clone()).collect();
+            let values = values.keys().cloned().collect();
             DimensionState { name: name.clone(), born: *born, values, overflowed: *overflowed }
         };
         dimensions.iter().map(state).collect()
@@ -127,10 +131,9 @@ impl Segments {
     /// The place of a value of a state: that of everything else for one that is no longer kept.
     #[must_use]
     pub fn place_of(&self, dimension: usize, value: &str) -> u8 {
-        let values = self.dimensions.get(dimension).map_or(&[][..], |dimension| &dimension.values);
-        values
-            .iter()
-            .position(|(name, _)| name == value)
+        let dimension = self.dimensions.get(dimension);
+        dimension
+            .and_then(|dimension| dimension.values.get_index_of(value))
             .and_then(|place| u8::try_from(place).ok())
             .unwrap_or(OTHERS_PLACE)
     }
@@ -154,7 +157,7 @@ impl Segments {
     pub fn absorb_gone(&mut self, state: &[DimensionState], windows: &[(String, bool)], visitor: &mut impl Visitor) {
         for dimension in &mut self.dimensions {
             let root = dimension.key();
-            let kept: Vec<_> = dimension.values.iter().map(|(name, _)| name.as_str()).collect();
+            let kept: Vec<_> = dimension.values.keys().map(String::as_str).collect();
             let state = state.iter().find(|state| state.name == dimension.name);
             let gone = state.into_iter().flat_map(|state| &state.values).filter(|name| !kept.contains(&name.as_str()));
             let keys: Vec<_> = gone.map(|name| format!("{root}/{}", escape(name))).collect();
@@ -164,7 +167,7 @@ impl Segments {
                 }
                 let mut gone = self.blank.clone();
                 show_windows(key, windows, &mut gone, visitor);
-                let (_, others) = &mut dimension.values[usize::from(OTHERS_PLACE)];
+                let others = &mut dimension.values[usize::from(OTHERS_PLACE)];
                 if others.is_empty() {
                     others.clone_from(&self.blank);
                 }
@@ -195,7 +198,7 @@ impl Segments {
     pub fn emptied(&self) -> Segments {
         let dimension = |dimension: &Dimension| {
             let Dimension { name, born, listed, values, overflowed } = dimension;
-            let values = values.iter().map(|(name, _)| (name.clone(), Vec::new())).collect();
+            let values = values.keys().map(|name| (name.clone(), Vec::new())).collect();
             Dimension { name: name.clone(), born: *born, listed: *listed, values, overflowed: *overflowed }
         };
         Segments { dimensions: self.dimensions.iter().map(dimension).collect(), blank: self.blank.clone() }
@@ -209,17 +212,19 @@ impl Segments {
 
     /// The profile that an order's attributes name.
     pub fn profile(&mut self, attributes: &Attributes<'_>) -> Profile {
-        let mut profile = NO_PROFILE;
-        for (i, dimension) in self.dimensions.iter_mut().enumerate() {
-            profile[i] = dimension.place(attributes.get(i));
-        }
-        profile
+        // In one register: four bytes that are written one by one and read together wait for all writes before them.
+        let places = self.dimensions.iter_mut().enumerate();
+        let profile =
+            places.fold(0, |so_far, (i, dimension)| so_far | u32::from(dimension.place(attributes.get(i))) << (8 * i));
+        profile.to_le_bytes()
     }
 
     /// The names of a profile's values, by dimension.
     pub fn names(&self, profile: Profile) -> impl Iterator<Item = &str> {
         let dimensions = self.dimensions.iter().zip(profile);
-        dimensions.map(|(dimension, value)| dimension.values[usize::from(value)].0.as_str())
+        dimensions
+            .filter_map(|(dimension, value)| dimension.values.get_index(usize::from(value)))
+            .map(|(name, _)| name.as_str())
     }
 
     /// Does something with each window of a profile's values.
@@ -232,7 +237,7 @@ impl Segments {
     pub fn of(&mut self, profile: Profile) -> [Option<&mut [Window]>; MAX_DIMENSIONS] {
         let mut all = [const { None }; MAX_DIMENSIONS];
         for ((dimension, &value), windows) in self.dimensions.iter_mut().zip(&profile).zip(&mut all) {
-            let (_, of_value) = &mut dimension.values[usize::from(value)];
+            let of_value = &mut dimension.values[usize::from(value)];
             if of_value.is_empty() {
                 of_value.clone_from(&self.blank);
             }
@@ -296,12 +301,12 @@ impl Dimension {
 
     fn place(&mut self, value: Option<&str>) -> u8 {
         let Some(value) = value.filter(|&value| value != NONE) else { return 1 };
-        let found = self.values.iter().position(|(name, _)| name == value);
+        let found = self.values.get_index_of(value);
         let place = match found {
             Some(place) => place,
             None if self.listed => 2,
             None if self.values.len() < FIXED.len() + KEPT_VALUES => {
-                self.values.push((value.to_owned(), Vec::new()));
+                self.values.insert(value.to_owned(), Vec::new());
                 self.values.len() - 1
             }
             None => {

@@ -22,7 +22,7 @@ use crate::event::{Currency, Time};
 use crate::source::{Partition, RecordBatch, TopicPartition};
 
 /// How many batches wait for a worker at most; then the poll loop waits.
-const QUEUED_BATCHES: usize = 16;
+const QUEUED_BATCHES: usize = 4;
 /// After how long batches that wait for a schema are looked at again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 

@@ -87,17 +87,46 @@ impl Cell for People {
     }
 }
 
-/// The cells of a window, held by column. All columns are of the same length.
+/// The cells of a window, held by column: all columns lie in one piece, so that little beside them is read.
 #[derive(Debug, Clone, Default)]
 pub struct Columns {
-    /// By [`Column`].
-    counts: [Vec<i32>; COLUMNS],
+    /// By [`Column`], `room` for each.
+    counts: Vec<i32>,
     gap_millis: Vec<i64>,
+    /// How many cells there is room for.
+    room: usize,
+}
+
+impl Columns {
+    #[inline]
+    fn column(&self, column: usize, range: Range<usize>) -> &[i32] {
+        let first = column * self.room;
+        &self.counts[first + range.start..first + range.end]
+    }
+
+    #[inline]
+    fn count_mut(&mut self, column: Column, index: usize) -> &mut i32 {
+        // Beyond lies another column.
+        assert!(index < self.room, "a pane behind the last cell");
+        &mut self.counts[column as usize * self.room + index]
+    }
+
+    /// Moves the cells from `gone` on behind `missing` cells of zeros, with room for `room` in all.
+    fn rearrange(&mut self, room: usize, gone: usize, missing: usize) {
+        let kept = gone..self.gap_millis.len();
+        let mut counts = vec![0; COLUMNS * room];
+        for (column, place) in counts.chunks_exact_mut(room.max(1)).enumerate() {
+            place[missing..missing + kept.len()].copy_from_slice(self.column(column, kept.clone()));
+        }
+        let gaps = std::iter::repeat_n(0, missing).chain(self.gap_millis.drain(kept));
+        self.gap_millis = gaps.collect();
+        (self.counts, self.room) = (counts, room);
+    }
 }
 
 impl Store<People> for Columns {
     fn zeros(len: usize) -> Columns {
-        Columns { counts: std::array::from_fn(|_| vec![0; len]), gap_millis: vec![0; len] }
+        Columns { counts: vec![0; COLUMNS * len], gap_millis: vec![0; len], room: len }
     }
 
     #[inline]
@@ -106,52 +135,48 @@ impl Store<People> for Columns {
     }
 
     fn grow(&mut self, len: usize) {
-        self.counts.iter_mut().for_each(|column| column.resize(len, 0));
+        if len > self.room {
+            self.rearrange(len.max(2 * self.room), 0, 0);
+        }
         self.gap_millis.resize(len, 0);
     }
 
     fn grow_front(&mut self, missing: usize) {
-        for column in &mut self.counts {
-            column.splice(0..0, std::iter::repeat_n(0, missing));
-        }
-        self.gap_millis.splice(0..0, std::iter::repeat_n(0, missing));
+        self.rearrange(missing + self.len(), 0, missing);
     }
 
     fn cut_front(&mut self, gone: usize) {
-        for column in &mut self.counts {
-            column.drain(..gone);
-        }
-        self.gap_millis.drain(..gone);
+        self.rearrange(self.len() - gone, gone, 0);
     }
 
     fn add_to(&self, range: Range<usize>, sum: &mut PeopleSum) {
-        for (sum, column) in sum.counts.iter_mut().zip(&self.counts) {
-            *sum += column[range.clone()].iter().map(|&count| i64::from(count)).sum::<i64>();
+        for (column, sum) in sum.counts.iter_mut().enumerate() {
+            *sum += self.column(column, range.clone()).iter().map(|&count| i64::from(count)).sum::<i64>();
         }
         sum.gap_millis += self.gap_millis[range].iter().sum::<i64>();
     }
 
     fn get(&self, index: usize) -> People {
-        let counts = std::array::from_fn(|column| self.counts[column][index]);
+        let counts = std::array::from_fn(|column| self.counts[column * self.room + index]);
         People { counts, gap_millis: self.gap_millis[index] }
     }
 
     fn set(&mut self, index: usize, cell: People) {
-        for (column, count) in self.counts.iter_mut().zip(cell.counts) {
-            column[index] = count;
-        }
         self.gap_millis[index] = cell.gap_millis;
+        for (column, count) in cell.counts.into_iter().enumerate() {
+            self.counts[column * self.room + index] = count;
+        }
     }
 
     fn is_zero(&self, range: Range<usize>) -> bool {
-        self.counts.iter().all(|column| column[range.clone()].iter().all(|&count| count == 0))
+        (0..COLUMNS).all(|column| self.column(column, range.clone()).iter().all(|&count| count == 0))
             && self.gap_millis[range].iter().all(|&millis| millis == 0)
     }
 
     fn hash(&self, range: Range<usize>, seed: u64) -> u128 {
         let mut hash = Xxh3::with_seed(seed);
-        for column in &self.counts {
-            hash.update(column[range.clone()].as_bytes());
+        for column in 0..COLUMNS {
+            hash.update(self.column(column, range.clone()).as_bytes());
         }
         hash.update(self.gap_millis[range].as_bytes());
         hash.digest128()
@@ -164,8 +189,7 @@ impl Store<People> for Columns {
     }
 
     fn memory(&self) -> usize {
-        let counts: usize = self.counts.iter().map(Vec::capacity).sum();
-        counts * size_of::<i32>() + self.gap_millis.capacity() * size_of::<i64>()
+        self.counts.capacity() * size_of::<i32>() + self.gap_millis.capacity() * size_of::<i64>()
     }
 }
 
@@ -181,7 +205,7 @@ impl Cells for Prefix<People> {
     #[inline]
     fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
         match self.place(pane) {
-            Place::Stored(columns, index) => &mut columns.counts[column as usize][index],
+            Place::Stored(columns, index) => columns.count_mut(column, index),
             Place::Early(cell) => &mut cell.counts[column as usize],
         }
     }
@@ -215,7 +239,7 @@ impl Cells for Stretch<'_> {
     #[inline]
     fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
         let index = self.index(pane);
-        &mut self.columns.counts[column as usize][index]
+        self.columns.count_mut(column, index)
     }
 
     #[inline]
@@ -335,9 +359,9 @@ mod tests {
                 let hash = columns.hash(range.clone(), 0);
                 prop_assert_ne!(hash, columns.hash(range.clone(), 1));
                 let index = range.start + changed.0.index(range.len());
-                match columns.counts.get_mut(changed.1) {
-                    Some(column) => column[index] ^= 1,
-                    None => columns.gap_millis[index] ^= 1,
+                match changed.1 {
+                    COLUMNS => columns.gap_millis[index] ^= 1,
+                    column => columns.counts[column * columns.room + index] ^= 1,
                 }
                 prop_assert_ne!(hash, columns.hash(range, 0));
             }

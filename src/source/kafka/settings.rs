@@ -58,8 +58,8 @@ const DEFAULTS: [(&str, &str); 7] = [
     // For so long the brokers keep a question about an empty partition, and whoever starts waits for its answer (500).
     ("fetch.wait.max.ms", "50"),
     ("queued.min.messages", "200000"),
-    // The bound of the memory that fetched and unread messages take.
-    ("queued.max.messages.kbytes", "65536"),
+    // The bound of the memory that fetched and unread messages take: what is little stays in the caches.
+    ("queued.max.messages.kbytes", "4096"),
     ("fetch.message.max.bytes", "4000000"),
     ("check.crcs", "false"),
 ];
