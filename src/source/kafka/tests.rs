@@ -512,21 +512,24 @@ fn starts_become_numbers_and_records_carry_headers_and_time() {
         let both = [(at(0, 0), start), (at(1, 0), Start::Latest)];
         assert_eq!(client.handle().offsets(&both, DEADLINE), Ok(vec![offset, 0]), "{start:?}");
     }
-    let mut kept = None;
-    until("a batch", || {
+    let mut batches = Vec::new();
+    until("three records", || {
         for polled in client.poll(STEP) {
             match polled {
-                Polled::Records(_, batch) => kept = Some(batch),
+                Polled::Records(_, batch) => batches.push(batch),
                 Polled::Assigned(_) => client.assign(&[(at(0, 0), Start::Earliest)]).unwrap(),
                 _ => {}
             }
         }
-        kept.as_ref().is_some_and(|batch| batch.len() == 3)
+        batches.iter().map(RecordBatch::len).sum::<usize>() == 3
     });
-    let batch = kept.unwrap();
-    assert_eq!((batch.stamp(0).time, batch.stamp(2).time), (Some(1_000), Some(3_000)));
-    let headers: Vec<_> = batch.headers(1).into_iter().map(|header| (header.name.into_owned(), header.value)).collect();
+    let records: Vec<_> = batches.iter().flat_map(|batch| (0..batch.len()).map(move |index| (batch, index))).collect();
+    let times: Vec<_> = records.iter().map(|(batch, index)| batch.stamp(*index).time).collect();
+    assert_eq!(times, [Some(1_000), Some(2_000), Some(3_000)]);
     let expected = [("h", Some(&b"1"[..])), ("h", None), ("", Some(&b""[..]))];
-    assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value)));
+    for (batch, index) in records {
+        let headers = batch.headers(index).into_iter().map(|header| (header.name.into_owned(), header.value));
+        assert_eq!(headers.collect::<Vec<_>>(), expected.map(|(name, value)| (name.to_owned(), value)));
+    }
     client.close(DEADLINE);
 }
