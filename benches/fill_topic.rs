@@ -1,5 +1,6 @@
 //! Fills a topic with orders for `benches/pipeline` and its kin, which call it:
-//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]`.
+//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]`, or with
+//! `BROKERS TOPIC lines` with the lines of its input, each at once: key, tab, value.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a helper of a script")]
 
@@ -21,6 +22,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [brokers, topic, mode] = args.as_slice()
+        && mode == "lines"
+    {
+        return send_lines(brokers, topic);
+    }
     let [brokers, topic, partitions, orders, customers, further @ ..] = args.as_slice() else {
         bail!("usage: fill_topic BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]");
     };
@@ -56,6 +62,17 @@ fn main() -> Result<()> {
     producer.flush(FLUSH_WAIT).context("not everything was delivered")?;
     println!("{json}");
     Ok(())
+}
+
+fn send_lines(brokers: &str, topic: &str) -> Result<()> {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "0").create()?;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let (key, value) = line.split_once('\t').context("a line is a key, a tab and a value")?;
+        send(&producer, topic, key, value)?;
+    }
+    producer.flush(FLUSH_WAIT).context("not everything was delivered")
 }
 
 fn send(producer: &BaseProducer, topic: &str, key: &str, json: &str) -> Result<()> {
