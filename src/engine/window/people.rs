@@ -106,20 +106,18 @@ impl Columns {
 
     #[inline]
     fn count_mut(&mut self, column: Column, index: usize) -> &mut i32 {
-        // Beyond lies another column.
-        assert!(index < self.room, "a pane behind the last cell");
+        // Beyond lie cells that nobody reads, and another column.
+        assert!(index < self.gap_millis.len(), "a pane behind the last cell");
         &mut self.counts[column as usize * self.room + index]
     }
 
-    /// Moves the cells from `gone` on behind `missing` cells of zeros, with room for `room` in all.
+    /// Moves the counts from `gone` on behind `missing` zeros, with room for `room` in each column.
     fn rearrange(&mut self, room: usize, gone: usize, missing: usize) {
         let kept = gone..self.gap_millis.len();
         let mut counts = vec![0; COLUMNS * room];
         for (column, place) in counts.chunks_exact_mut(room.max(1)).enumerate() {
             place[missing..missing + kept.len()].copy_from_slice(self.column(column, kept.clone()));
         }
-        let gaps = std::iter::repeat_n(0, missing).chain(self.gap_millis.drain(kept));
-        self.gap_millis = gaps.collect();
         (self.counts, self.room) = (counts, room);
     }
 }
@@ -143,10 +141,12 @@ impl Store<People> for Columns {
 
     fn grow_front(&mut self, missing: usize) {
         self.rearrange(missing + self.len(), 0, missing);
+        self.gap_millis.splice(0..0, std::iter::repeat_n(0, missing));
     }
 
     fn cut_front(&mut self, gone: usize) {
         self.rearrange(self.len() - gone, gone, 0);
+        self.gap_millis.drain(..gone);
     }
 
     fn add_to(&self, range: Range<usize>, sum: &mut PeopleSum) {

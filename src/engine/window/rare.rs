@@ -111,11 +111,13 @@ impl Rarities {
 
     /// Adds the costs of the window (`opening`, `p`] to the money by currency.
     pub fn add_costs(&mut self, money: &mut Vec<MoneyParts>, opening: Pane, p: Pane, settled: Pane) {
-        let costs = self.costs.iter_mut().map(|costs| {
+        if money.len() < self.costs.len() {
+            money.resize(self.costs.len(), MoneyParts::default());
+        }
+        for (money, costs) in money.iter_mut().zip(&mut self.costs) {
             let end = costs.upto_from_memo(Edge::End, p, settled);
-            cost_parts(&end, &costs.upto_from_memo(Edge::Opening, opening, settled))
-        });
-        add_costs(money, costs);
+            money.costs = cost_parts(&end, &costs.upto_from_memo(Edge::Opening, opening, settled));
+        }
     }
 
     /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
@@ -170,14 +172,5 @@ fn cost_parts(end: &CostSum, open: &CostSum) -> CostParts {
         retention: end.retention - open.retention,
         to_date: end.acquisition + end.retention,
         events_to_date: end.events,
-    }
-}
-
-fn add_costs(money: &mut Vec<MoneyParts>, costs: impl ExactSizeIterator<Item = CostParts>) {
-    if money.len() < costs.len() {
-        money.resize(costs.len(), MoneyParts::default());
-    }
-    for (money, costs) in money.iter_mut().zip(costs) {
-        money.costs = costs;
     }
 }
