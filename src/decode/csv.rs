@@ -89,9 +89,9 @@ impl CsvColumns {
                 Column::Ignored => {}
             }
         }
-        let decoded = Decoded::Event(fields.into_event(EventType::Order)?);
-        refuse_future(&decoded, latest)?;
-        Ok(decoded)
+        let mut decoded = fields.into_event(EventType::Order).map(Decoded::Event);
+        refuse_future(&mut decoded, latest);
+        decoded
     }
 }
 

@@ -78,6 +78,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The event that the fields make up.
+    #[inline]
     pub fn into_decoded(mut self) -> Result<Decoded<'a>, Rejection> {
         let name = required_text("type", std::mem::take(&mut self.event_type))?;
         let Some(event_type) = EventType::ALL.into_iter().find(|known| known.name() == name) else {
@@ -86,11 +87,12 @@ impl<'a> Fields<'a> {
         match event_type {
             EventType::Unknown => Ok(Decoded::Unknown),
             EventType::Erase => Ok(Decoded::Erase(customer(self.customer_id)?)),
-            _ => self.into_event(event_type).map(Decoded::Event),
+            _ => Ok(Decoded::Event(self.into_event(event_type)?)),
         }
     }
 
     /// The event of a known type that happened at a time.
+    #[inline]
     pub fn into_event(self, event_type: EventType) -> Result<Event<'a>, Rejection> {
         let customer = customer(self.customer_id)?;
         let time = time(self.time)?;

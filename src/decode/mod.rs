@@ -454,12 +454,13 @@ impl Decoder {
         payload: Option<&'a [u8]>,
         latest: Time,
     ) -> Result<Decoded<'a>, Rejection> {
-        let decoded = match &self.reader {
-            Reader::Native if self.schemas.is_none() => native::decode(key, payload, &self.dimensions)?,
-            _ => self.read(&Message { key, payload, headers: Vec::new() })?,
+        // Nothing is taken out and put back in, for an event is large.
+        let mut decoded = match &self.reader {
+            Reader::Native if self.schemas.is_none() => native::decode(key, payload, &self.dimensions),
+            _ => self.read(&Message { key, payload, headers: Vec::new() }),
         };
-        refuse_future(&decoded, latest)?;
-        Ok(decoded)
+        refuse_future(&mut decoded, latest);
+        decoded
     }
 
     /// Decodes one message. Events after `latest` are refused.
@@ -467,9 +468,9 @@ impl Decoder {
     /// # Errors
     /// A [`Rejection`] that names the field and the mistake.
     pub fn decode_message<'a>(&self, message: &Message<'a>, latest: Time) -> Result<Decoded<'a>, Rejection> {
-        let decoded = self.read(message)?;
-        refuse_future(&decoded, latest)?;
-        Ok(decoded)
+        let mut decoded = self.read(message);
+        refuse_future(&mut decoded, latest);
+        decoded
     }
 
     fn read<'a>(&self, message: &Message<'a>) -> Result<Decoded<'a>, Rejection> {
@@ -506,17 +507,21 @@ impl Decoder {
     }
 }
 
-fn refuse_future(decoded: &Decoded<'_>, latest: Time) -> Result<(), Rejection> {
+fn refuse_future(decoded: &mut Result<Decoded<'_>, Rejection>, latest: Time) {
     let newest = match decoded {
-        Decoded::Event(event) => event.time,
-        Decoded::Several { events, .. } => events.iter().map(|event| event.time).max().unwrap_or(Time::MIN),
-        Decoded::Erase(_) | Decoded::Unknown | Decoded::Skipped(_) => return Ok(()),
+        Ok(Decoded::Event(event)) => event.time,
+        Ok(Decoded::Several { events, .. }) => events.iter().map(|event| event.time).max().unwrap_or(Time::MIN),
+        Ok(Decoded::Erase(_) | Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => return,
     };
-    if newest <= latest {
-        return Ok(());
+    if newest > latest {
+        *decoded = Err(in_the_future(newest, latest));
     }
-    Err(Rejection::new(
+}
+
+#[cold]
+fn in_the_future(newest: Time, latest: Time) -> Rejection {
+    Rejection::new(
         Reason::InTheFuture,
         format!("time {newest} is ahead of the clock by more than customers.max_future (latest accepted: {latest})"),
-    ))
+    )
 }

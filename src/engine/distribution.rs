@@ -203,13 +203,12 @@ struct Hour {
 }
 
 impl Hour {
-    /// Books gaps that are ascending in their length.
+    /// Books gaps that are ascending by their bucket.
     fn book(&mut self, gaps: &[Gap]) {
-        self.sum += gaps.iter().map(|gap| i64::from(gap.by) * gap.millis).sum::<i64>();
+        self.sum += gaps.iter().map(|gap| gap.sum).sum::<i64>();
         let mut merged = Vec::with_capacity(self.buckets.len() + gaps.len());
         let mut known = self.buckets.iter().copied().peekable();
-        // 2199 is bucket 1300.
-        let mut booked = gaps.iter().map(|gap| (bucket(GAPS, gap.millis) as u16, gap.by)).peekable();
+        let mut booked = gaps.iter().map(|gap| (gap.bucket(), gap.by())).peekable();
         while let Some(&(number, _)) = [known.peek(), booked.peek()].into_iter().flatten().min_by_key(|at| at.0) {
             let mut count = known.next_if(|at| at.0 == number).map_or(0, |at| at.1);
             while let Some((_, by)) = booked.next_if(|at| at.0 == number) {
@@ -251,10 +250,33 @@ impl Numbers for Hour {
 /// A gap that was booked or taken back.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
-    /// The hour of its later order.
-    hour: i32,
-    by: i32,
-    millis: i64,
+    /// From the highest bit on: the hour of its later order, its bucket, and whether it was taken back. In one number, for one
+    /// sorts faster than several.
+    place: u64,
+    /// Its milliseconds; less than none if it was taken back.
+    sum: i64,
+}
+
+impl Gap {
+    #[inline]
+    fn new(hour: u32, millis: i64, sign: Sign) -> Gap {
+        // 2199 is bucket 1300.
+        let bucket = bucket(GAPS, millis) as u64;
+        let taken_back = u64::from(sign == Sign::Remove);
+        Gap { place: u64::from(hour) << 32 | bucket << 1 | taken_back, sum: sign as i64 * millis }
+    }
+
+    fn hour(&self) -> i64 {
+        (self.place >> 32).cast_signed()
+    }
+
+    fn bucket(&self) -> u16 {
+        (self.place >> 1) as u16
+    }
+
+    fn by(&self) -> i32 {
+        if self.place & 1 == 0 { 1 } else { -1 }
+    }
 }
 
 /// How many gaps are gathered before they are put into their hours: finding a place in a sorted list costs less for many
@@ -280,7 +302,7 @@ impl Gaps {
             return self.folded.book(GAPS, millis, sign);
         }
         // 2199 is hour 2,016,143.
-        self.gathered.push(Gap { hour: hour as i32, by: sign as i32, millis });
+        self.gathered.push(Gap::new(hour as u32, millis, sign));
         if self.gathered.len() >= GATHERED {
             self.settle();
         }
@@ -288,9 +310,9 @@ impl Gaps {
 
     /// Puts what was gathered into its hours.
     fn settle(&mut self) {
-        self.gathered.sort_unstable_by_key(|gap| (gap.hour, gap.millis));
-        for gaps in self.gathered.chunk_by(|one, next| one.hour == next.hour) {
-            self.hours.entry(i64::from(gaps[0].hour)).or_default().book(gaps);
+        self.gathered.sort_unstable_by_key(|gap| gap.place);
+        for gaps in self.gathered.chunk_by(|one, next| one.hour() == next.hour()) {
+            self.hours.entry(gaps[0].hour()).or_default().book(gaps);
         }
         self.gathered.clear();
     }
@@ -298,10 +320,10 @@ impl Gaps {
     fn before(&self, hour: i64) -> Distribution {
         let mut sum = self.folded.clone();
         self.hours.range(..hour).for_each(|(_, hour)| hour.add_to(&mut sum));
-        for gap in self.gathered.iter().filter(|gap| i64::from(gap.hour) < hour) {
-            sum.count += i64::from(gap.by);
-            sum.sum += i128::from(gap.by) * i128::from(gap.millis);
-            *sum.bucket_mut(bucket(GAPS, gap.millis)) += i64::from(gap.by);
+        for gap in self.gathered.iter().filter(|gap| gap.hour() < hour) {
+            sum.count += i64::from(gap.by());
+            sum.sum += i128::from(gap.sum);
+            *sum.bucket_mut(usize::from(gap.bucket())) += i64::from(gap.by());
         }
         sum
     }

@@ -48,6 +48,18 @@ impl LifecycleSpec {
         hour(self.active_for + HOUR - 1)
     }
 
+    /// What follows from an order of that rank, the customer's first order having been at `first`.
+    fn course(&self, rank: u32, first: Time, order: Time) -> Course {
+        let from = pane(order);
+        Course {
+            from,
+            at_risk: from + self.at_risk_after(rank, first, order),
+            lapsed: from + self.lapsed_after(),
+            stage: self.stage(rank, Status::Active),
+            stage_lapsed: self.stage(rank, Status::Lapsed),
+        }
+    }
+
     /// Stage and status at an instant of a customer with `orders` orders from `first` to `last`, in panes of an hour.
     #[must_use]
     pub fn standing(&self, orders: u32, first: Time, last: Time, at: Time) -> (Stage, Status) {
@@ -76,6 +88,34 @@ impl LifecycleSpec {
             _ if orders >= self.loyal_orders => Stage::Loyal,
             1 => Stage::New,
             _ => Stage::Repeat,
+        }
+    }
+}
+
+/// What becomes of a customer after an order if none follows.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    /// The hour of the order: active from here on.
+    from: Pane,
+    /// At risk from here on.
+    at_risk: Pane,
+    /// Lapsed from here on.
+    lapsed: Pane,
+    /// The stage until then.
+    stage: Stage,
+    /// The stage from then on.
+    stage_lapsed: Stage,
+}
+
+impl Course {
+    /// Stage and status just before an hour.
+    fn standing(&self, until: Pane) -> (Stage, Status) {
+        if self.lapsed < until {
+            (self.stage_lapsed, Status::Lapsed)
+        } else if self.at_risk < until {
+            (self.stage, Status::AtRisk)
+        } else {
+            (self.stage, Status::Active)
         }
     }
 }
@@ -245,91 +285,81 @@ impl Lifecycle {
 
     /// Books what an order means for its customer until the next one, or takes it back.
     pub fn order(&mut self, term: &LifeTerm, sign: Sign) {
-        let by = sign as i32;
-        self.arrive(term, by);
-        let from = pane(term.order);
-        let until = term.after.map_or(Pane::MAX, pane);
-        let at_risk = from + self.spec.at_risk_after(term.rank, term.first, term.order);
-        let lapsed = from + self.spec.lapsed_after();
-        let loyal = term.rank >= self.spec.loyal_orders;
-        let stage = self.spec.stage(term.rank, Status::Active);
-        let stage_lapsed = self.spec.stage(term.rank, Status::Lapsed);
-        self.stay(stage, Status::Active, from, at_risk.min(until), by);
-        self.stay(stage, Status::AtRisk, at_risk, lapsed.min(until), by);
-        self.stay(stage_lapsed, Status::Lapsed, lapsed, until, by);
-        self.pass(Transition::ToAtRisk, at_risk, until, by);
-        self.pass(Transition::ToLapsed, lapsed, until, by);
-        if loyal {
-            self.pass(Transition::LostLoyalty, lapsed, until, by);
-        }
+        let before = term.before.map(|before| self.spec.course(term.rank - 1, term.first, before));
+        self.begin(term, before.as_ref(), sign as i32);
     }
 
     /// Books the newest order of a customer, the one before having been the newest until now: of what that was booked
     /// for, the time from the new order on is taken back. The same as taking `term.before` back and booking it anew
     /// with an order after it, but most of that would cancel out.
     pub fn newest_order(&mut self, term: &LifeTerm) {
-        if let Some(before) = term.before {
-            let (from, until, rank) = (pane(before), pane(term.order), term.rank - 1);
-            let at_risk = from + self.spec.at_risk_after(rank, term.first, before);
-            let lapsed = from + self.spec.lapsed_after();
-            let (stage, stage_lapsed) = (self.spec.stage(rank, Status::Active), self.spec.stage(rank, Status::Lapsed));
-            self.stay(stage, Status::Active, until.max(from), at_risk, -1);
-            self.stay(stage, Status::AtRisk, until.max(at_risk), lapsed, -1);
-            self.stay(stage_lapsed, Status::Lapsed, until.max(lapsed), Pane::MAX, -1);
-            if at_risk >= until {
-                self.hours.cell(at_risk).transitions[Transition::ToAtRisk as usize] -= 1;
+        let before = term.before.map(|before| self.spec.course(term.rank - 1, term.first, before));
+        if let Some(before) = &before {
+            let until = pane(term.order);
+            if before.at_risk >= until {
+                self.fall_at_risk(before, -1);
             }
-            if lapsed >= until {
-                let cell = self.hours.cell(lapsed);
-                cell.transitions[Transition::ToLapsed as usize] -= 1;
-                if rank >= self.spec.loyal_orders {
-                    cell.transitions[Transition::LostLoyalty as usize] -= 1;
-                }
+            if before.lapsed >= until {
+                self.lapse(before, -1);
             }
+            self.end(before, until, 1);
         }
-        self.order(term, Sign::Add);
+        self.begin(term, before.as_ref(), 1);
     }
 
-    /// The passages at the moment of the order itself.
-    fn arrive(&mut self, term: &LifeTerm, by: i32) {
-        let at = pane(term.order);
-        let Some(before) = term.before else {
-            self.hours.cell(at).transitions[Transition::FirstOrder as usize] += by;
-            return;
-        };
-        let silent_since = pane(before);
+    /// Books an order by what would have come after the one before.
+    fn begin(&mut self, term: &LifeTerm, before: Option<&Course>, by: i32) {
+        let course = self.spec.course(term.rank, term.first, term.order);
+        let cell = self.hours.cell(course.from);
+        cell.customers[course.stage as usize][Status::Active as usize] += by;
+        let mut pass = |transition: Transition| cell.transitions[transition as usize] += by;
         // Strictly: a boundary in the very pane of the order was never seen.
-        let was_lapsed = at > silent_since + self.spec.lapsed_after();
-        let was_at_risk = at > silent_since + self.spec.at_risk_after(term.rank - 1, term.first, before);
+        let was_lapsed = before.is_some_and(|before| course.from > before.lapsed);
+        match before {
+            None => pass(Transition::FirstOrder),
+            Some(_) if was_lapsed => pass(Transition::Reactivated),
+            Some(before) if course.from > before.at_risk => pass(Transition::Recovered),
+            Some(_) => {}
+        }
+        if before.is_some() && term.rank == 2 {
+            pass(Transition::SecondOrder);
+        }
         let loyal = self.spec.loyal_orders;
-        let cell = self.hours.cell(at);
-        if was_lapsed {
-            cell.transitions[Transition::Reactivated as usize] += by;
-        } else if was_at_risk {
-            cell.transitions[Transition::Recovered as usize] += by;
+        if before.is_some() && (term.rank == loyal || (term.rank > loyal && was_lapsed)) {
+            pass(Transition::BecameLoyal);
         }
-        if term.rank == 2 {
-            cell.transitions[Transition::SecondOrder as usize] += by;
+        let until = term.after.map_or(Pane::MAX, pane);
+        if course.at_risk < until {
+            self.fall_at_risk(&course, by);
         }
-        if term.rank == loyal || (term.rank > loyal && was_lapsed) {
-            cell.transitions[Transition::BecameLoyal as usize] += by;
+        if course.lapsed < until {
+            self.lapse(&course, by);
         }
-    }
-
-    fn stay(&mut self, stage: Stage, status: Status, from: Pane, until: Pane, by: i32) {
-        if from >= until {
-            return;
-        }
-        self.hours.cell(from).customers[stage as usize][status as usize] += by;
-        if until != Pane::MAX {
-            self.hours.cell(until).customers[stage as usize][status as usize] -= by;
+        if term.after.is_some() {
+            self.end(&course, until, by);
         }
     }
 
-    fn pass(&mut self, transition: Transition, at: Pane, until: Pane, by: i32) {
-        if at < until {
-            self.hours.cell(at).transitions[transition as usize] += by;
-        }
+    fn fall_at_risk(&mut self, course: &Course, by: i32) {
+        let cell = self.hours.cell(course.at_risk);
+        let customers = &mut cell.customers[course.stage as usize];
+        customers[Status::Active as usize] -= by;
+        customers[Status::AtRisk as usize] += by;
+        cell.transitions[Transition::ToAtRisk as usize] += by;
+    }
+
+    fn lapse(&mut self, course: &Course, by: i32) {
+        let cell = self.hours.cell(course.lapsed);
+        cell.customers[course.stage as usize][Status::AtRisk as usize] -= by;
+        cell.customers[course.stage_lapsed as usize][Status::Lapsed as usize] += by;
+        cell.transitions[Transition::ToLapsed as usize] += by;
+        cell.transitions[Transition::LostLoyalty as usize] += if course.stage == Stage::Loyal { by } else { 0 };
+    }
+
+    /// The next order comes.
+    fn end(&mut self, course: &Course, until: Pane, by: i32) {
+        let (stage, status) = course.standing(until);
+        self.hours.cell(until).customers[stage as usize][status as usize] -= by;
     }
 
     /// A customer without orders was seen for the first time, or somebody seen before turns out to have been there

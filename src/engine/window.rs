@@ -19,7 +19,7 @@ use super::state::plain::plain;
 use crate::event::CostKind;
 
 use newest::Newest;
-use people::{Cells, Column, People, PeopleSum, Stretch};
+use people::{Cells, Column, Count, People, PeopleSum, Stretch};
 use rare::{RareSum, Rarities};
 pub use to_date::ToDate;
 
@@ -114,32 +114,21 @@ struct Before {
 }
 
 impl Before {
-    /// Books `by` times what the order before changes of an order `s`; the rest is [`Newest::book`].
+    /// Books `by` times what the orders before change of an order `s`; the rest is [`Newest::book`].
     ///
-    /// With panes x <= y <= s: active is the union of [s, s+A), ordering of [s, leaves(s)), repeat of
-    /// [max(s, leaves(x)), leaves(y)), returning of [s, leaves(s)) over the second and later orders, and lost of
-    /// [y+A, min(leaves(y+A), next order)).
+    /// With panes x <= y <= s, each is a union of intervals that begin with orders and end the later, the later they begin:
+    /// active of [s, s+A), known (active or lost) of [s, leaves(s+A)), ordering of [s, leaves(s)). So s adds what lies
+    /// behind the end of y's. Counted twice is who is in two of the last: there s adds what lies behind the end of x's.
+    /// Who orders for the second time has ordered once no longer.
     #[inline]
     fn book(&self, s: Pane, cells: &mut impl Cells, by: i32) {
-        self.interrupt_silence(s, cells, by);
-        *cells.count(Column::Ordering, s.max(self.leaves)) += by;
-        let repeat_from = self.x_leaves.map_or(s, |x_leaves| s.max(x_leaves));
-        if repeat_from < self.leaves {
-            *cells.count(Column::Repeat, repeat_from) += by;
-            *cells.count(Column::Repeat, self.leaves) -= by;
-        }
-        let returning_from = if self.x_leaves.is_some() { s.max(self.leaves) } else { s };
-        *cells.count(Column::Returning, returning_from) += by;
-    }
-
-    /// The order `s` ends the silence that followed this one: active again, and no longer lost.
-    #[inline]
-    fn interrupt_silence(&self, s: Pane, cells: &mut impl Cells, by: i32) {
-        let active_from = s.max(self.lapses);
-        *cells.count(Column::Active, active_from) += by;
-        if s < self.lapses_leaves {
-            *cells.count(Column::Lost, active_from) -= by;
-            *cells.count(Column::Lost, self.lapses_leaves) += by;
+        cells.add(Column::Active, s.max(self.lapses), by);
+        cells.add(Column::Known, s.max(self.lapses_leaves), by);
+        cells.add(Column::Ordering, s.max(self.leaves), by);
+        cells.add(Column::Twice, self.x_leaves.map_or(s, |x_leaves| s.max(x_leaves)), by);
+        if self.x_leaves.is_none() && s < self.leaves {
+            cells.add(Column::Once, s, -by);
+            cells.add(Column::Once, self.leaves, by);
         }
     }
 }
@@ -242,7 +231,7 @@ impl Window {
         let Some(before) = &panes.before else { return };
         // No pane of the term lies before s, and none behind the one where the silence after it leaves.
         match self.people.span(panes.s, panes.lapses_leaves) {
-            Some((columns, base)) => before.book(panes.s, &mut Stretch { columns, base }, by),
+            Some((columns, base)) => before.book(panes.s, &mut Stretch::new(columns, base), by),
             None => self.outlying_order(before, panes.s, by),
         }
     }
@@ -301,15 +290,15 @@ impl Window {
         let from = span.since.map_or(from, |since| from.max(self.axis.pane(since)));
         let until = span.until.map_or(until, |end| until.min(self.axis.pane(end)));
         if from < until {
-            *self.people.count(Column::Visiting, from) += by;
-            *self.people.count(Column::Visiting, until) -= by;
+            self.people.add(Column::Visiting, from, by);
+            self.people.add(Column::Visiting, until, -by);
         }
     }
 
     /// Counts a session, or takes it back.
     #[inline]
     pub fn session(&mut self, at: Moment, sign: Sign) {
-        *self.people.count(Column::Sessions, self.axis.pane(at)) += sign as i32;
+        self.people.add(Column::Sessions, self.axis.pane(at), sign as i32);
     }
 
     /// The pane that holds a moment.
@@ -442,21 +431,21 @@ impl Window {
 
 fn parts(end: &PeopleSum, open: &PeopleSum, rare: &RareSum, money: Vec<MoneyParts>) -> Parts {
     Parts {
-        start: open[Column::Active],
-        end: end[Column::Active],
-        new: end[Column::New] - open[Column::New],
-        lost: end[Column::Lost],
-        ordering: end[Column::Ordering],
-        repeat: end[Column::Repeat],
-        returning: end[Column::Returning],
-        visiting: end[Column::Visiting],
-        orders: end[Column::Orders] - open[Column::Orders],
-        sessions: end[Column::Sessions] - open[Column::Sessions],
+        start: open[Count::Active],
+        end: end[Count::Active],
+        new: end[Count::New] - open[Count::New],
+        lost: end[Count::Lost],
+        ordering: end[Count::Ordering],
+        repeat: end[Count::Repeat],
+        returning: end[Count::Returning],
+        visiting: end[Count::Visiting],
+        orders: end[Count::Orders] - open[Count::Orders],
+        sessions: end[Count::Sessions] - open[Count::Sessions],
         referred: rare.referred,
         lost_complainers: rare.lost_complainers,
-        to_date: end[Column::New],
+        to_date: end[Count::New],
         costed: rare.costed,
-        repeaters: end[Column::Second],
+        repeaters: end[Count::Second],
         gap_millis: i128::from(end.gap_millis),
         money,
     }

@@ -342,7 +342,15 @@ impl Worker {
                     let record = batch.get(index);
                     decoder.decode(record.key, record.payload, latest)
                 };
-                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                // By reference, for what is decoded is large and lies where it was decoded.
+                let applied = match decoded {
+                    Ok(ref decoded) => apply_decoded(engine, &mut self.tally, seen, decoded),
+                    Err(rejection) => {
+                        self.tally.rejected[topic][rejection.reason as usize] += 1;
+                        Err(rejection)
+                    }
+                };
+                if let Err(rejection) = applied {
                     rejected.push(Rejected { index, rejection });
                 }
             }
@@ -499,20 +507,19 @@ fn apply_decoded(
     engine: &mut Engine,
     tally: &mut Tally,
     seen: Seen<'_>,
-    decoded: Result<Decoded<'_>, Rejection>,
+    decoded: &Decoded<'_>,
 ) -> Result<(), Rejection> {
     let topic = seen.topic();
-    let decoded = decoded.inspect_err(|rejection| tally.rejected[topic][rejection.reason as usize] += 1)?;
     match decoded {
-        Decoded::Event(event) => apply_event(engine, tally, seen, &event, Time::MIN),
+        Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
         Decoded::Several { events, told_before } => {
-            let apply = |event| apply_event(engine, tally, seen, event, told_before);
+            let apply = |event| apply_event(engine, tally, seen, event, *told_before);
             // All of them, also behind one that is too late; the letter tells of the first.
             events.iter().map(apply).fold(Ok(()), Result::and)
         }
         Decoded::Erase(customer) => {
             tally.events[topic][EventType::Erase as usize] += 1;
-            engine.erase(&customer);
+            engine.erase(customer);
             Ok(())
         }
         Decoded::Unknown => {
@@ -520,7 +527,7 @@ fn apply_decoded(
             Ok(())
         }
         Decoded::Skipped(skip) => {
-            tally.skipped[topic][skip as usize] += 1;
+            tally.skipped[topic][*skip as usize] += 1;
             Ok(())
         }
     }

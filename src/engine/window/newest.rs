@@ -86,26 +86,27 @@ impl Newest {
 
     /// Adds what was counted to the arrays, payments excepted, and counts from none again.
     ///
-    /// An order at s is active in [s, s+A) and ordering in [s, leaves(s)), returning too unless it is the first, and lost in
-    /// [s+A, leaves(s+A)); where its predecessor reaches beyond s, [`super::Before`] says what begins later instead.
+    /// An order at s is in [s, s+A) of the active, in [s, leaves(s+A)) of the known, and in [s, leaves(s)) of the ordering, of
+    /// those counted twice and, being the first, of those who ordered once; where its predecessors reach beyond s,
+    /// [`super::Before`] says what begins later instead.
     pub fn book(&mut self, cells: &mut impl Cells) {
         let Newest { s, leaves, lapses, lapses_leaves, orders, first, second, gap_millis, .. } = *self;
         (self.orders, self.first, self.second, self.gap_millis) = (0, 0, 0, 0);
         if (orders, first, second, gap_millis) == (0, 0, 0, 0) {
             return;
         }
-        *cells.count(Column::Active, lapses) -= orders;
-        *cells.count(Column::Lost, lapses) += orders;
-        *cells.count(Column::Lost, lapses_leaves) -= orders;
-        *cells.count(Column::Ordering, leaves) -= orders;
-        *cells.count(Column::Orders, s) += orders;
+        cells.add(Column::Active, lapses, -orders);
+        cells.add(Column::Known, lapses_leaves, -orders);
+        cells.add(Column::Ordering, leaves, -orders);
+        cells.add(Column::Twice, leaves, -orders);
+        cells.add(Column::Orders, s, orders);
         if first != 0 {
-            for column in [Column::Active, Column::Ordering, Column::New] {
-                *cells.count(column, s) += first;
+            for column in [Column::Active, Column::Known, Column::Ordering, Column::Twice, Column::Once, Column::New] {
+                cells.add(column, s, first);
             }
+            cells.add(Column::Once, leaves, -first);
         }
-        *cells.count(Column::Returning, leaves) -= orders - first;
-        *cells.count(Column::Second, s) += second;
-        *cells.gap_millis(s) += gap_millis;
+        cells.add(Column::Second, s, second);
+        cells.add_gap(s, gap_millis);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! An order changes one or two figures of each pane that it touches, and the panes lie weeks apart. By column, the
 //! figures of sixteen panes share a line of the cache, so orders touch far fewer lines than if a cell lay in one piece.
+//!
+//! Held are unions of intervals that all begin with orders, for they need one change for each order and no question of
+//! what lies where. What windows tell and files hold are differences of them: [`People::of`].
 
 use std::borrow::Cow;
 use std::ops::{Index, IndexMut, Range};
@@ -13,19 +16,19 @@ use crate::engine::axis::Pane;
 use crate::engine::prefix::{Cell, Place, Prefix, Store};
 use crate::engine::state::plain::plain;
 
-/// What is counted in each pane, in the order in which files hold it.
+/// What is counted in each pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
     /// Customers with an order not longer ago than they stay active.
     Active,
     /// Customers with an order in the window.
     Ordering,
-    /// Customers with two orders in the window.
-    Repeat,
-    /// Customers with an order in the window that is not their first.
-    Returning,
-    /// Customers who lapsed in the window and have not ordered since.
-    Lost,
+    /// Customers with an order in the window, and those with two once more.
+    Twice,
+    /// Customers with an order in the window who have ordered only once.
+    Once,
+    /// Customers who are active, or lapsed in the window and have not ordered since.
+    Known,
     /// Customers with a visit in the window.
     Visiting,
     /// First orders.
@@ -41,20 +44,73 @@ pub enum Column {
 /// How many [`Column`]s there are.
 const COLUMNS: usize = Column::Sessions as usize + 1;
 
+/// What is told of each pane, in the order in which files hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// [`Column::Active`]
+    Active,
+    /// [`Column::Ordering`]
+    Ordering,
+    /// Customers with two orders in the window.
+    Repeat,
+    /// Customers with an order in the window who have ordered more than once.
+    Returning,
+    /// Customers who lapsed in the window and have not ordered since.
+    Lost,
+    /// [`Column::Visiting`]
+    Visiting,
+    /// [`Column::New`]
+    New,
+    /// [`Column::Second`]
+    Second,
+    /// [`Column::Orders`]
+    Orders,
+    /// [`Column::Sessions`]
+    Sessions,
+}
+
 /// One pane's differences of a window, as files hold them.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct People {
-    /// By [`Column`].
+    /// By [`Count`].
     counts: [i32; COLUMNS],
     /// Milliseconds between orders of this pane and their predecessors.
     gap_millis: i64,
 }
 
+/// What is told, of what is held. It is one to one, also where numbers run over.
+fn told<T: Copy>(held: [T; COLUMNS], minus: impl Fn(T, T) -> T) -> [T; COLUMNS] {
+    let mut told = held;
+    let mut tell = |count: Count, column: Column, less: Column| {
+        told[count as usize] = minus(held[column as usize], held[less as usize]);
+    };
+    tell(Count::Repeat, Column::Twice, Column::Ordering);
+    tell(Count::Returning, Column::Ordering, Column::Once);
+    tell(Count::Lost, Column::Known, Column::Active);
+    told
+}
+
+impl People {
+    fn of(held: [i32; COLUMNS], gap_millis: i64) -> People {
+        People { counts: told(held, i32::wrapping_sub), gap_millis }
+    }
+
+    /// The opposite of [`told`].
+    fn held(&self) -> [i32; COLUMNS] {
+        let mut held = self.counts;
+        let count = |count: Count| self.counts[count as usize];
+        held[Column::Twice as usize] = count(Count::Ordering).wrapping_add(count(Count::Repeat));
+        held[Column::Once as usize] = count(Count::Ordering).wrapping_sub(count(Count::Returning));
+        held[Column::Known as usize] = count(Count::Active).wrapping_add(count(Count::Lost));
+        held
+    }
+}
+
 /// Prefix sums of [`People`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeopleSum {
-    /// By [`Column`].
+    /// By [`Count`].
     counts: [i64; COLUMNS],
     /// See [`People::gap_millis`].
     pub gap_millis: i64,
@@ -63,16 +119,16 @@ pub struct PeopleSum {
 plain!(People { counts, gap_millis });
 plain!(PeopleSum { counts, gap_millis });
 
-impl Index<Column> for PeopleSum {
+impl Index<Count> for PeopleSum {
     type Output = i64;
-    fn index(&self, column: Column) -> &i64 {
-        &self.counts[column as usize]
+    fn index(&self, count: Count) -> &i64 {
+        &self.counts[count as usize]
     }
 }
 
-impl IndexMut<Column> for PeopleSum {
-    fn index_mut(&mut self, column: Column) -> &mut i64 {
-        &mut self.counts[column as usize]
+impl IndexMut<Count> for PeopleSum {
+    fn index_mut(&mut self, count: Count) -> &mut i64 {
+        &mut self.counts[count as usize]
     }
 }
 
@@ -106,9 +162,7 @@ impl Columns {
 
     #[inline]
     fn count_mut(&mut self, column: Column, index: usize) -> &mut i32 {
-        // Beyond lie cells that nobody reads, and another column.
-        assert!(index < self.gap_millis.len(), "a pane behind the last cell");
-        &mut self.counts[column as usize * self.room + index]
+        count_mut(&mut self.counts, self.room, self.gap_millis.len(), column, index)
     }
 
     /// Moves the counts from `gone` on behind `missing` zeros, with room for `room` in each column.
@@ -120,6 +174,14 @@ impl Columns {
         }
         (self.counts, self.room) = (counts, room);
     }
+}
+
+/// One of the counts of `len` cells with room for `room`.
+#[inline]
+fn count_mut(counts: &mut [i32], room: usize, len: usize, column: Column, index: usize) -> &mut i32 {
+    // Beyond lie cells that nobody reads, and another column.
+    assert!(index < len, "a pane behind the last cell");
+    &mut counts[column as usize * room + index]
 }
 
 impl Store<People> for Columns {
@@ -150,20 +212,19 @@ impl Store<People> for Columns {
     }
 
     fn add_to(&self, range: Range<usize>, sum: &mut PeopleSum) {
-        for (column, sum) in sum.counts.iter_mut().enumerate() {
-            *sum += self.column(column, range.clone()).iter().map(|&count| i64::from(count)).sum::<i64>();
-        }
+        let held = |column| self.column(column, range.clone()).iter().map(|&count| i64::from(count)).sum::<i64>();
+        let told = told(std::array::from_fn(held), i64::wrapping_sub);
+        sum.counts.iter_mut().zip(told).for_each(|(sum, told)| *sum += told);
         sum.gap_millis += self.gap_millis[range].iter().sum::<i64>();
     }
 
     fn get(&self, index: usize) -> People {
-        let counts = std::array::from_fn(|column| self.counts[column * self.room + index]);
-        People { counts, gap_millis: self.gap_millis[index] }
+        People::of(std::array::from_fn(|column| self.counts[column * self.room + index]), self.gap_millis[index])
     }
 
     fn set(&mut self, index: usize, cell: People) {
         self.gap_millis[index] = cell.gap_millis;
-        for (column, count) in cell.counts.into_iter().enumerate() {
+        for (column, count) in cell.held().into_iter().enumerate() {
             self.counts[column * self.room + index] = count;
         }
     }
@@ -195,25 +256,29 @@ impl Store<People> for Columns {
 
 /// Where the cells of an order are.
 pub trait Cells {
-    /// A count at a pane, for adding to it.
-    fn count(&mut self, column: Column, pane: Pane) -> &mut i32;
-    /// [`People::gap_millis`] at a pane, for adding to it.
-    fn gap_millis(&mut self, pane: Pane) -> &mut i64;
+    /// Adds to a count at a pane.
+    fn add(&mut self, column: Column, pane: Pane, by: i32);
+    /// Adds to [`People::gap_millis`] at a pane.
+    fn add_gap(&mut self, pane: Pane, millis: i64);
 }
 
 impl Cells for Prefix<People> {
     #[inline]
-    fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
+    fn add(&mut self, column: Column, pane: Pane, by: i32) {
         match self.place(pane) {
-            Place::Stored(columns, index) => columns.count_mut(column, index),
-            Place::Early(cell) => &mut cell.counts[column as usize],
+            Place::Stored(columns, index) => *columns.count_mut(column, index) += by,
+            Place::Early(cell) => {
+                let mut held = cell.held();
+                held[column as usize] += by;
+                *cell = People::of(held, cell.gap_millis);
+            }
         }
     }
 
-    fn gap_millis(&mut self, pane: Pane) -> &mut i64 {
+    fn add_gap(&mut self, pane: Pane, millis: i64) {
         match self.place(pane) {
-            Place::Stored(columns, index) => &mut columns.gap_millis[index],
-            Place::Early(cell) => &mut cell.gap_millis,
+            Place::Stored(columns, index) => columns.gap_millis[index] += millis,
+            Place::Early(cell) => cell.gap_millis += millis,
         }
     }
 }
@@ -221,13 +286,21 @@ impl Cells for Prefix<People> {
 /// Columns that hold all panes that will be asked for.
 #[derive(Debug)]
 pub struct Stretch<'a> {
-    /// The columns.
-    pub columns: &'a mut Columns,
-    /// The pane of their first cells.
-    pub base: Pane,
+    counts: &'a mut [i32],
+    gap_millis: &'a mut [i64],
+    room: usize,
+    /// The pane of the first cells.
+    base: Pane,
 }
 
-impl Stretch<'_> {
+impl<'a> Stretch<'a> {
+    /// Columns whose first cells are those of the pane `base`.
+    #[inline]
+    pub fn new(columns: &'a mut Columns, base: Pane) -> Stretch<'a> {
+        let Columns { counts, gap_millis, room } = columns;
+        Stretch { counts, gap_millis, room: *room, base }
+    }
+
     /// Beyond all columns for a pane before the first.
     #[inline]
     fn index(&self, pane: Pane) -> usize {
@@ -237,15 +310,15 @@ impl Stretch<'_> {
 
 impl Cells for Stretch<'_> {
     #[inline]
-    fn count(&mut self, column: Column, pane: Pane) -> &mut i32 {
+    fn add(&mut self, column: Column, pane: Pane, by: i32) {
         let index = self.index(pane);
-        self.columns.count_mut(column, index)
+        *count_mut(self.counts, self.room, self.gap_millis.len(), column, index) += by;
     }
 
     #[inline]
-    fn gap_millis(&mut self, pane: Pane) -> &mut i64 {
+    fn add_gap(&mut self, pane: Pane, millis: i64) {
         let index = self.index(pane);
-        &mut self.columns.gap_millis[index]
+        self.gap_millis[index] += millis;
     }
 }
 
@@ -259,9 +332,9 @@ mod tests {
     const ALL: [Column; COLUMNS] = [
         Column::Active,
         Column::Ordering,
-        Column::Repeat,
-        Column::Returning,
-        Column::Lost,
+        Column::Twice,
+        Column::Once,
+        Column::Known,
         Column::Visiting,
         Column::New,
         Column::Second,
@@ -273,15 +346,21 @@ mod tests {
     impl Probe for People {
         fn add(prefix: &mut Prefix<People>, pane: Pane, by: i32) {
             for column in ALL {
-                *prefix.count(column, pane) += by * (column as i32 + 2);
+                prefix.add(column, pane, by * multiple(column));
             }
-            *prefix.gap_millis(pane) += i64::from(by);
+            prefix.add_gap(pane, i64::from(by));
         }
 
         fn total(sum: &PeopleSum) -> Option<i64> {
             let total = sum.gap_millis;
-            ALL.iter().all(|&column| sum[column] == total * (column as i64 + 2)).then_some(total)
+            let expected = told(ALL.map(|column| i64::from(multiple(column)) * total), i64::wrapping_sub);
+            (sum.counts == expected).then_some(total)
         }
+    }
+
+    /// Squares, so that the difference of any two is another number.
+    fn multiple(column: Column) -> i32 {
+        (column as i32 + 2).pow(2)
     }
 
     proptest! {
@@ -289,6 +368,14 @@ mod tests {
         #[test]
         fn sums_equal_a_plain_map(ops in prop::collection::vec(op(), 1..80)) {
             compare_with_map::<People>(ops)?;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_told_and_what_is_held_are_one_to_one(told in people()) {
+            let there_and_back = People::of(told.held(), told.gap_millis);
+            prop_assert_eq!(there_and_back.as_bytes(), told.as_bytes());
         }
     }
 
@@ -301,7 +388,8 @@ mod tests {
     }
 
     fn people() -> impl Strategy<Value = People> {
-        let counts = prop::array::uniform10(prop_oneof![Just(0), any::<i32>()]);
+        // Two of them fit into one.
+        let counts = prop::array::uniform10(prop_oneof![Just(0), i32::MIN / 2..=i32::MAX / 2]);
         (counts, -1_000_000_000_000..1_000_000_000_000_i64)
             .prop_map(|(counts, gap_millis)| People { counts, gap_millis })
     }

@@ -2,7 +2,7 @@
 //! that is added later takes over what the others know: of customers who were erased nothing else tells it.
 
 use super::rare::{CostSum, RareSum};
-use super::{Column, PeopleSum, Window};
+use super::{Count, PeopleSum, Window};
 use crate::engine::axis::Pane;
 
 /// All that was counted so far.
@@ -24,8 +24,8 @@ impl Window {
         let people = self.people.upto(Pane::MAX);
         let RareSum { costed, .. } = self.rare.upto_at(Pane::MAX);
         ToDate {
-            new: people[Column::New],
-            second: people[Column::Second],
+            new: people[Count::New],
+            second: people[Count::Second],
             gap_millis: people.gap_millis,
             costed,
             costs: self.rare.costs_to_date(),
@@ -36,8 +36,8 @@ impl Window {
     pub fn complete(&mut self, all: &ToDate) {
         let own = self.to_date();
         let mut missing = PeopleSum::default();
-        missing[Column::New] = all.new - own.new;
-        missing[Column::Second] = all.second - own.second;
+        missing[Count::New] = all.new - own.new;
+        missing[Count::Second] = all.second - own.second;
         missing.gap_millis = all.gap_millis - own.gap_millis;
         self.people.add_before_all(&missing);
         self.rare.complete(all.costed - own.costed, &all.costs);
