@@ -5,11 +5,12 @@
 //! measurement, and event time goes on from sample to sample.
 //!
 //! - `engine/W windows, D dimensions/N customers, L% late`: [`Engine::apply`] alone, on an engine that has seen 405 days
-//!   of orders.
+//!   of orders; customers are looked up ahead as a worker does it.
 //! - `silence`: the same with rules on inactivity, and what an alert costs when time passes.
 //! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and written as `/metrics` does.
 //! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and the longest slice of it.
-//! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it.
+//! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it, of messages that are keyed
+//!   by customer.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -28,14 +29,14 @@ use retentiond::engine::at_risk::{self, AtRisk, AtRiskQuestion};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::engine::snapshot::Periods;
 use retentiond::engine::spec::Spec;
-use retentiond::engine::{Engine, Outcome};
+use retentiond::engine::{Engine, Outcome, customer_hash};
 use retentiond::event::{Attributes, Currency, Event, HOUR, Kind, Money, Time};
 use retentiond::output::metrics::{self, Scrape};
 use retentiond::output::summary::Background;
 use retentiond::source::status::SourceStatus;
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::worker::pool::Overview;
-use retentiond::worker::{Blueprint, Worker};
+use retentiond::worker::{AHEAD, Blueprint, Worker};
 
 use support::{MESSAGE_BYTES, Order, Orders};
 
@@ -131,8 +132,13 @@ fn apply(engine: &mut Engine, orders: &mut Orders, count: u64) -> Duration {
     let dimensions = engine.spec().dimensions.len();
     let prepare = |size| orders.by_ref().take(size).map(Texts::new).collect::<Vec<_>>();
     in_chunks(count, prepare, |chunk| {
-        for texts in &chunk {
-            assert_eq!(engine.apply(0, &texts.event(currency, dimensions)), Outcome::Applied);
+        for some in chunk.chunks(AHEAD) {
+            let mut hashes = [0; AHEAD];
+            some.iter().zip(&mut hashes).for_each(|(texts, hash)| *hash = customer_hash(&texts.customer));
+            black_box(engine.meets_any(&hashes[..some.len()]));
+            for texts in some {
+                assert_eq!(engine.apply(0, &texts.event(currency, dimensions)), Outcome::Applied);
+            }
         }
     })
 }
@@ -326,18 +332,19 @@ fn at_risk(c: &mut Criterion) {
 
 /// Messages as they lie in a partition.
 struct Messages {
+    keys: Vec<String>,
     json: Vec<String>,
-    offset: i64,
 }
 
 impl Messages {
     fn take(orders: &mut Orders, size: usize) -> Messages {
-        let json = |order: Order| {
+        let message = |order: Order| {
             let mut json = String::with_capacity(MESSAGE_BYTES);
             order.write_json(&mut json);
-            json
+            (order.customer_id(), json)
         };
-        Messages { json: orders.take(size).map(json).collect(), offset: 0 }
+        let (keys, json) = orders.take(size).map(message).unzip();
+        Messages { keys, json }
     }
 }
 
@@ -347,8 +354,8 @@ impl RecordBatch for Messages {
     }
 
     fn get(&self, index: usize) -> Record<'_> {
-        let offset = self.offset + i64::try_from(index).expect("a small number");
-        Record { offset, key: None, payload: Some(self.json[index].as_bytes()) }
+        let offset = i64::try_from(index).expect("a small number");
+        Record { offset, key: Some(self.keys[index].as_bytes()), payload: Some(self.json[index].as_bytes()) }
     }
 
     fn stamp(&self, _index: usize) -> Stamp {
@@ -389,27 +396,29 @@ fn worker(c: &mut Criterion) {
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
     let blueprint = Arc::new(Blueprint { spec: Arc::new(blueprint::spec(&settings)), decoders });
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
-    let mut warm = None;
-    group.bench_function("7 windows/500000 customers", |bencher| {
-        let is_new = warm.is_none();
-        let (worker, orders) = warm.get_or_insert_with(|| {
-            let mut worker = Worker::new(Arc::clone(&blueprint));
-            worker.start(at.partition);
-            (worker, Orders::new(500_000, WARM, 0))
+    for customers in [10_000, 500_000, 10_000_000] {
+        let (mut warm, count) = (None, WARM.max(2 * customers));
+        group.bench_function(format!("7 windows/{customers} customers"), |bencher| {
+            let is_new = warm.is_none();
+            let (worker, orders) = warm.get_or_insert_with(|| {
+                let mut worker = Worker::new(Arc::clone(&blueprint));
+                worker.start(at.partition);
+                (worker, Orders::new(customers, count, 0))
+            });
+            let mut rejected = Vec::new();
+            let mut apply = |count| {
+                let prepare = |size| Messages::take(orders, size);
+                in_chunks(count, prepare, |batch| {
+                    worker.apply(at, &batch, Time::MAX, &mut rejected);
+                    assert!(rejected.is_empty());
+                })
+            };
+            if is_new {
+                apply(count);
+            }
+            bencher.iter_custom(apply);
         });
-        let mut rejected = Vec::new();
-        let mut apply = |count| {
-            let prepare = |size| Messages::take(orders, size);
-            in_chunks(count, prepare, |batch| {
-                worker.apply(at, &batch, Time::MAX, &mut rejected);
-                assert!(rejected.is_empty());
-            })
-        };
-        if is_new {
-            apply(WARM);
-        }
-        bencher.iter_custom(apply);
-    });
+    }
     group.finish();
 }
 

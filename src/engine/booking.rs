@@ -17,7 +17,7 @@ use super::recent::{OrderPlace, SessionPlace};
 use super::record::{Mark, Record};
 use super::segments::{NO_PROFILE, Profile};
 use super::window::{Flow, OrderTerm, Sign, Span, Window};
-use crate::event::{Currency, MINUTE, Money, Time};
+use crate::event::{Attributes, Currency, MINUTE, Money, Time};
 
 /// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,7 +61,7 @@ impl Engine {
         place: OrderPlace,
         at: Moment,
         amount: Money,
-        profile: Profile,
+        attributes: &Attributes<'_>,
         referred: bool,
     ) {
         let currency = self.currency_number(amount.currency);
@@ -69,7 +69,7 @@ impl Engine {
         let is_first = place.place == count;
         let before = self.belonging(slot);
         if is_first {
-            let now = Belonging { first: Some(at), profile };
+            let now = Belonging { first: Some(at), profile: self.segments.profile(attributes) };
             self.move_everything(slot, before, now, at);
             if referred || self.customers.record(slot).is_marked() {
                 self.move_extras(slot, before, now, referred);

@@ -203,8 +203,8 @@ impl Engine {
         self.book_sight(slot, at);
         match &event.kind {
             Kind::Order { amount, attributes, referred_by, .. } => {
-                let profile = self.segments.profile(attributes);
-                self.book_order(slot, place.order, at, *amount, profile, names_somebody(referred_by.as_deref()));
+                let referred = names_somebody(referred_by.as_deref());
+                self.book_order(slot, place.order, at, *amount, attributes, referred);
             }
             Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at),
             Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at),

@@ -1,6 +1,6 @@
 //! What an engine is to compute: windows, zone and time rules, the same for every partition.
 
-use super::axis::{Axis, Moment, Pane};
+use super::axis::{Axis, Moment, Pane, Resolution};
 use super::inactivity::InactivitySpec;
 use super::lifecycle::LifecycleSpec;
 use super::rates::Rates;
@@ -88,7 +88,8 @@ impl Spec {
         match window {
             WindowId::Rolling(i) => {
                 let spec = &self.rolling[i];
-                Axis::Rolling { minutes: panes(spec.resolution, MINUTE), period: panes(spec.period, spec.resolution) }
+                let resolution = Resolution::of_minutes(panes(spec.resolution, MINUTE));
+                Axis::Rolling { resolution, period: panes(spec.period, spec.resolution) }
             }
             WindowId::Calendar(i) => Axis::Calendar(self.calendar[i].unit),
         }

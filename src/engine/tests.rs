@@ -415,6 +415,28 @@ fn a_copy_of_the_event_that_moved_time_on_is_a_copy() {
 }
 
 #[test]
+fn a_value_that_only_later_orders_name_takes_no_place() {
+    let mut engine = Engine::new(Arc::new(spec("UTC")));
+    let mut order = |customer: u8, hour: i64, channel: &str| {
+        let time = Time::clamped(ORIGIN + hour * HOUR);
+        let sent = Sent { customer, time, fact: Fact::Order(0, 100, None, None), id: None };
+        let mut event = event(&sent);
+        if let Kind::Order { attributes, .. } = &mut event.kind {
+            attributes.set(0, channel.to_owned().into());
+        }
+        assert_eq!(engine.apply(0, &event), Outcome::Applied);
+    };
+    order(1, 0, "web");
+    (1..=60).for_each(|hour| order(1, hour, &format!("channel {hour}")));
+    order(2, 61, "app");
+    let p = engine.spec().pane(WindowId::Rolling(0), Time::clamped(ORIGIN + 61 * HOUR));
+    let found = engine.segment_figures(WindowId::Rolling(0), p);
+    let names: Vec<_> = found.iter().filter(|(dimension, ..)| *dimension == 0).map(|(_, name, _)| name).collect();
+    assert_eq!(names, ["web", "app"]);
+    assert!(!engine.segments_overflowed().any(|overflowed| overflowed));
+}
+
+#[test]
 fn a_series_equals_the_figures_of_its_panes_and_reaches_into_the_future() {
     let spec = Arc::new(spec("Europe/Oslo"));
     let (mut engine, mut model) = (Engine::new(Arc::clone(&spec)), Model::default());

@@ -29,7 +29,7 @@ use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 const SLICE: usize = 1 << 16;
 
 /// How many records are looked at ahead of being applied.
-const AHEAD: usize = 32;
+pub const AHEAD: usize = 32;
 
 /// What every worker needs to know.
 #[derive(Debug)]
@@ -330,30 +330,26 @@ impl Worker {
         let wants_headers = decoder.wants_headers();
         let seen = Seen { sightings: &self.sightings, at };
         let mut keyed_by_customer = true;
+        let mut decoded = Vec::with_capacity(AHEAD);
         for start in (0..batch.len()).step_by(AHEAD) {
             let some = start..batch.len().min(start + AHEAD);
             if keyed_by_customer {
                 keyed_by_customer = look_ahead(engine, batch, some.clone());
             }
-            for index in some {
-                let decoded = if wants_headers {
+            decoded.extend(some.clone().map(|index| {
+                if wants_headers {
                     decoder.decode_message(&message(batch, index), latest)
                 } else {
                     let record = batch.get(index);
                     decoder.decode(record.key, record.payload, latest)
-                };
-                // By reference, for what is decoded is large and lies where it was decoded.
-                let applied = match decoded {
-                    Ok(ref decoded) => apply_decoded(engine, &mut self.tally, seen, decoded),
-                    Err(rejection) => {
-                        self.tally.rejected[topic][rejection.reason as usize] += 1;
-                        Err(rejection)
-                    }
-                };
-                if let Err(rejection) = applied {
+                }
+            }));
+            for (index, decoded) in some.zip(&decoded) {
+                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
                     rejected.push(Rejected { index, rejection });
                 }
             }
+            decoded.clear();
         }
         // Counted here, for an engine goes with its partition and a counter must not.
         self.tally.add_unconverted(&engine.take_unconverted());
@@ -507,9 +503,13 @@ fn apply_decoded(
     engine: &mut Engine,
     tally: &mut Tally,
     seen: Seen<'_>,
-    decoded: &Decoded<'_>,
+    decoded: &Result<Decoded<'_>, Rejection>,
 ) -> Result<(), Rejection> {
     let topic = seen.topic();
+    let decoded = decoded.as_ref().map_err(|rejection| {
+        tally.rejected[topic][rejection.reason as usize] += 1;
+        rejection.clone()
+    })?;
     match decoded {
         Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
         Decoded::Several { events, told_before } => {

@@ -207,7 +207,16 @@ impl Store<People> for Columns {
     }
 
     fn cut_front(&mut self, gone: usize) {
-        self.rearrange(self.len() - gone, gone, 0);
+        let kept = self.len() - gone;
+        if self.room > 2 * kept {
+            self.rearrange(kept, gone, 0);
+        } else {
+            // The room is needed again soon.
+            for column in self.counts.chunks_exact_mut(self.room.max(1)) {
+                column.copy_within(gone..gone + kept, 0);
+                column[kept..].fill(0);
+            }
+        }
         self.gap_millis.drain(..gone);
     }
 

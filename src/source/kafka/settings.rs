@@ -59,7 +59,7 @@ const DEFAULTS: [(&str, &str); 7] = [
     ("fetch.wait.max.ms", "50"),
     ("queued.min.messages", "200000"),
     // The bound of the memory that fetched and unread messages take: what is little stays in the caches.
-    ("queued.max.messages.kbytes", "4096"),
+    ("queued.max.messages.kbytes", "1024"),
     ("fetch.message.max.bytes", "4000000"),
     ("check.crcs", "false"),
 ];
