@@ -445,10 +445,9 @@ impl Engine {
         self.first_order
     }
 
-    /// Whether there may be one of these customers, by [`customer_hash`]; brings their records into the caches.
-    #[must_use]
-    pub fn meets_any(&self, hashes: &[u64]) -> bool {
-        self.customers.meets_any(hashes)
+    /// Brings the records of customers into the caches, by [`customer_hash`].
+    pub fn look_ahead(&self, hashes: &[u64]) {
+        self.customers.look_ahead(hashes);
     }
 
     /// How many customers have a record.

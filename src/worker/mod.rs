@@ -329,13 +329,10 @@ impl Worker {
         let decoder = &self.blueprint.decoders[topic];
         let wants_headers = decoder.wants_headers();
         let seen = Seen { sightings: &self.sightings, at };
-        let mut keyed_by_customer = true;
         let mut decoded = Vec::with_capacity(AHEAD);
         for start in (0..batch.len()).step_by(AHEAD) {
             let some = start..batch.len().min(start + AHEAD);
-            if keyed_by_customer {
-                keyed_by_customer = look_ahead(engine, batch, some.clone());
-            }
+            touch(batch, some.clone());
             decoded.extend(some.clone().map(|index| {
                 if wants_headers {
                     decoder.decode_message(&message(batch, index), latest)
@@ -344,6 +341,7 @@ impl Worker {
                     decoder.decode(record.key, record.payload, latest)
                 }
             }));
+            look_ahead(engine, &decoded);
             for (index, decoded) in some.zip(&decoded) {
                 if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
                     rejected.push(Rejected { index, rejection });
@@ -459,24 +457,27 @@ pub fn hash(record: Record<'_>) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(record.payload.unwrap_or_default(), key)
 }
 
-/// Brings the records and their customers into the caches: side by side, what would else be waited for one after the
-/// other. Whether a key told of any customer; most topics are keyed by nothing else.
-fn look_ahead<B: RecordBatch>(engine: &Engine, batch: &B, some: std::ops::Range<usize>) -> bool {
+/// Brings the beginnings of records into the caches: side by side, what would else be waited for one after the other.
+fn touch<B: RecordBatch>(batch: &B, some: std::ops::Range<usize>) {
     let first = |bytes: Option<&[u8]>| bytes.and_then(<[u8]>::first).copied().unwrap_or(0);
-    let looked_at = some.clone().fold(0, |so_far, index| {
+    let touched = some.fold(0, |so_far, index| {
         let Record { offset: _, key, payload } = batch.get(index);
         so_far ^ first(key) ^ first(payload)
     });
-    std::hint::black_box(looked_at);
+    std::hint::black_box(touched);
+}
+
+/// Brings the customers of events into the caches, as [`touch`] does with records.
+fn look_ahead(engine: &Engine, decoded: &[Result<Decoded<'_>, Rejection>]) {
     let mut hashes = [0; AHEAD];
     let mut count = 0;
-    for index in some {
-        if let Some(id) = batch.get(index).key.and_then(|key| std::str::from_utf8(key).ok()) {
-            hashes[count] = customer_hash(id);
+    for decoded in decoded {
+        if let Ok(Decoded::Event(event)) = decoded {
+            hashes[count] = customer_hash(&event.customer);
             count += 1;
         }
     }
-    engine.meets_any(&hashes[..count])
+    engine.look_ahead(&hashes[..count]);
 }
 
 /// A record with its headers.
