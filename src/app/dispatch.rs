@@ -447,12 +447,11 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn applied(&mut self, applied: &Applied<C::Batch>) -> Result<(), SourceError> {
         self.latency.record(applied.took, applied.records);
-        let rejected = applied.rejected.as_ref().map_or(&[][..], |(_, rejected)| rejected);
-        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), applied.records, rejected) {
+        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), applied.records, &applied.rejected) {
             return Err(self.misread(applied, &flooded));
         }
-        if let Some((batch, rejected)) = &applied.rejected {
-            self.bury(applied.at, batch, rejected);
+        if let Some(batch) = &applied.batch {
+            self.bury(applied.at, batch, &applied.rejected);
         }
         let Some(progress) = self.progress.get_mut(&applied.at) else { return Ok(()) };
         let position = &mut progress.position;
@@ -467,7 +466,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn misread(&self, applied: &Applied<C::Batch>, flooded: &Flooded) -> SourceError {
         let topic = self.rules.topics.get(usize::from(applied.at.topic.0)).map_or("", String::as_str);
         let (index, example) = &flooded.example;
-        let offset = applied.rejected.as_ref().map_or(-1, |(batch, _)| batch.get(*index).offset);
+        let offset = applied.batch.as_ref().map_or(-1, |batch| batch.get(*index).offset);
         SourceError::Configuration(format!(
             "topic {topic:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
              partition {} offset {offset}: {example}. Correct the format of the topic's source under [sources], or the \
@@ -481,6 +480,9 @@ impl<C: GroupClient> Dispatcher<C> {
 
     /// Puts the letters of rejected records into the outbox.
     fn bury(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
+        if rejected.is_empty() {
+            return;
+        }
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
         let (origin, now) = (Origin { topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {

@@ -110,9 +110,7 @@ impl Axis {
     #[must_use]
     pub fn first_instant(self, pane: Pane, zone: &Zone) -> Time {
         match self {
-            Axis::Rolling { resolution, .. } => {
-                Time::clamped(i64::from(pane) * i64::from(resolution.minutes) * MINUTE)
-            }
+            Axis::Rolling { resolution, .. } => Time::clamped(i64::from(pane) * i64::from(resolution.minutes) * MINUTE),
             Axis::Calendar(_) => zone.first_instant(pane),
         }
     }

@@ -97,8 +97,10 @@ pub struct Applied<B> {
     pub records: usize,
     /// How long that took since they were read.
     pub took: Duration,
-    /// The records that entered no figure, with the batch that holds them.
-    pub rejected: Option<(B, Vec<Rejected>)>,
+    /// The records, unless it is an end. Whoever takes the report drops them: the poll loop has more time than a worker.
+    pub batch: Option<B>,
+    /// Those of them that entered no figure.
+    pub rejected: Vec<Rejected>,
 }
 
 /// What the workers report, in the order in which they did it.
@@ -412,12 +414,12 @@ impl<B: RecordBatch> Bench<'_, B> {
                 let mut rejected = Vec::new();
                 let Some(next) = self.worker.apply(at, &batch, latest, &mut rejected) else { return };
                 let (records, took) = (batch.len(), read.elapsed());
-                let rejected = (!rejected.is_empty()).then_some((batch, rejected));
-                Applied { at, next, end: false, records, took, rejected }
+                Applied { at, next, end: false, records, took, batch: Some(batch), rejected }
             }
             Brought::End(offset) => {
                 self.worker.end(at, offset);
-                Applied { at, next: offset, end: true, records: 0, took: Duration::ZERO, rejected: None }
+                let (took, rejected) = (Duration::ZERO, Vec::new());
+                Applied { at, next: offset, end: true, records: 0, took, batch: None, rejected }
             }
         };
         _ = self.reports.send(Report::Applied(applied));
