@@ -1,6 +1,7 @@
 //! Fills a topic with orders for `benches/pipeline` and its kin, which call it:
-//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]`, or with
-//! `BROKERS TOPIC lines` with the lines of its input, each at once: key, tab, value.
+//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [HISTORY ORDERS_PER_SECOND]]`:
+//! HISTORY orders of 405 days at once and then ORDERS at that rate, their event time running with the clock. Or with
+//! `BROKERS TOPIC lines` the lines of its input, each at once: key, tab, value.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a helper of a script")]
 
@@ -14,7 +15,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use retentiond::output::publisher::create_topics;
 
-use support::{MESSAGE_BYTES, Orders};
+use support::{MESSAGE_BYTES, Order, Orders};
 
 const FLUSH_WAIT: Duration = Duration::from_secs(120);
 /// A paced stream sleeps no shorter than this.
@@ -28,36 +29,45 @@ fn main() -> Result<()> {
         return send_lines(brokers, topic);
     }
     let [brokers, topic, partitions, orders, customers, further @ ..] = args.as_slice() else {
-        bail!("usage: fill_topic BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [ORDERS_PER_SECOND]]");
+        bail!("usage: fill_topic BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [HISTORY ORDERS_PER_SECOND]]");
     };
-    let channels = further.first().map_or(Ok(4), |channels| channels.parse())?;
-    let rate: Option<f64> = further.get(1).map(|rate| rate.parse()).transpose()?;
-    let (orders, customers): (u64, u64) = (orders.parse()?, customers.parse()?);
+    let number = |text: &String| text.parse::<u64>().with_context(|| format!("{text:?} is no number"));
+    let channels = further.first().map_or(Ok(4), number)?;
+    let (orders, customers) = (number(orders)?, number(customers)?);
+    let live = match further.get(1..) {
+        Some([history, rate]) => Some((number(history)?, number(rate)?)),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(create_topics(brokers, &[topic.as_str()], partitions.parse()?, std::iter::empty()))?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
-        .set("linger.ms", if rate.is_some() { "5" } else { "50" })
+        .set("linger.ms", if live.is_some() { "5" } else { "50" })
         .set("batch.size", "1000000")
         .set("compression.codec", "lz4")
         .set("queue.buffering.max.messages", "500000")
         .create()?;
     let mut json = String::with_capacity(MESSAGE_BYTES);
-    let begun = Instant::now();
-    let stream = Orders::new(customers, orders, 0).with_channels(channels);
-    for order in stream.take(usize::try_from(orders)?) {
-        if let Some(rate) = rate {
-            let due = begun + Duration::from_secs_f64(order.number as f64 / rate);
-            // Some at once, as a shop's front ends do.
-            while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| *wait > PAUSE) {
-                producer.poll(wait);
-            }
-        }
+    let mut send_order = |order: Order| {
         order.write_json(&mut json);
         if json.len() != MESSAGE_BYTES {
             bail!("{} bytes instead of {MESSAGE_BYTES}: {json}", json.len());
         }
-        send(&producer, topic, &order.customer_id(), &json)?;
+        send(&producer, topic, &order.customer_id(), &json)
+    };
+    let (at_once, rate) = live.unwrap_or((orders, 0));
+    let mut stream = Orders::new(customers, at_once, 0).with_channels(channels);
+    stream.by_ref().take(usize::try_from(at_once)?).try_for_each(&mut send_order)?;
+    if live.is_some() {
+        let begun = Instant::now();
+        for order in stream.live(rate).take(usize::try_from(orders)?) {
+            let due = begun + Duration::from_secs_f64((order.number - at_once) as f64 / rate as f64);
+            // Some at once, as a shop's front ends do.
+            while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| *wait > PAUSE) {
+                producer.poll(wait);
+            }
+            send_order(order)?;
+        }
     }
     producer.flush(FLUSH_WAIT).context("not everything was delivered")?;
     println!("{json}");

@@ -42,6 +42,8 @@ pub struct Orders {
     next: u64,
     /// How many values the dimension `channel` has.
     channels: u64,
+    /// From which order on event time runs with the clock, when that one happens, and how many come in a second.
+    live: Option<(u64, i64, u64)>,
 }
 
 /// The names of the first channels; further ones are numbers.
@@ -51,12 +53,17 @@ impl Orders {
     /// The stream whose first `per_span` orders span 405 days.
     pub fn new(customers: u64, per_span: u64, late_percent: u64) -> Orders {
         let step = (SPAN / i64::try_from(per_span.max(1)).unwrap_or(i64::MAX)).max(1);
-        Orders { customers, step, late_percent, state: 88_172_645_463_325_252, next: 0, channels: 4 }
+        Orders { customers, step, late_percent, state: 88_172_645_463_325_252, next: 0, channels: 4, live: None }
     }
 
     /// The same stream with another number of channels.
     pub fn with_channels(self, channels: u64) -> Orders {
         Orders { channels, ..self }
+    }
+
+    /// The same stream, of which so many orders happen in a second of event time from here on.
+    pub fn live(self, orders_per_second: u64) -> Orders {
+        Orders { live: Some((self.next, START + self.step * self.next.cast_signed(), orders_per_second)), ..self }
     }
 
     /// Xorshift (G. Marsaglia, "Xorshift RNGs", 2003).
@@ -75,7 +82,10 @@ impl Iterator for Orders {
         let (draw, bits) = (self.random(), self.random());
         let number = self.next;
         self.next += 1;
-        let on_time = START + self.step * number.cast_signed();
+        let on_time = match self.live {
+            None => START + self.step * number.cast_signed(),
+            Some((first, at, rate)) => at + ((number - first) * 1_000 / rate).cast_signed(),
+        };
         let back = if bits % 100 < self.late_percent { (bits >> 8).cast_signed() % (20 * HOUR) } else { 0 };
         let cents = 1_000 + (draw >> 32).cast_signed() % 9_000;
         let (customer, channel) = (draw % self.customers, (bits >> 20) % self.channels);
