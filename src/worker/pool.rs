@@ -303,6 +303,8 @@ fn ask<B, T>(
 
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
     let mut bench = Bench { worker, waiting: Waiting::new(stalled), cuts: Cuts::default(), reports };
+    // What waits is owed as much time as the last bit of a cut took, so that cuts take half of a worker at most.
+    let mut owed = Duration::ZERO;
     loop {
         if !bench.waiting.is_empty() {
             bench.try_again();
@@ -320,10 +322,18 @@ fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc:
         match next {
             Ok(Work::Quit) => return bench.finish(None),
             Err(RecvTimeoutError::Disconnected) => return,
-            Ok(work) => bench.take(work),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(work) => {
+                let begun = Instant::now();
+                bench.take(work);
+                owed = owed.saturating_sub(begun.elapsed());
+            }
+            Err(RecvTimeoutError::Timeout) => owed = Duration::ZERO,
         }
-        bench.go_on();
+        if owed.is_zero() && !bench.cuts.is_empty() {
+            let begun = Instant::now();
+            bench.go_on();
+            owed = begun.elapsed();
+        }
     }
 }
 
