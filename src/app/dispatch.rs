@@ -446,8 +446,9 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     fn applied(&mut self, applied: &Applied<C::Batch>) -> Result<(), SourceError> {
-        self.latency.record(applied.took, applied.records);
-        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), applied.records, &applied.rejected) {
+        let records = applied.batch.as_ref().map_or(0, RecordBatch::len);
+        self.latency.record(applied.took, records);
+        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), records, &applied.rejected) {
             return Err(self.misread(applied, &flooded));
         }
         if let Some(batch) = &applied.batch {

@@ -93,8 +93,6 @@ pub struct Applied<B> {
     pub next: i64,
     /// Whether nothing lay behind it.
     pub end: bool,
-    /// How many records were applied.
-    pub records: usize,
     /// How long that took since they were read.
     pub took: Duration,
     /// The records, unless it is an end. Whoever takes the report drops them: the poll loop has more time than a worker.
@@ -423,13 +421,12 @@ impl<B: RecordBatch> Bench<'_, B> {
             Brought::Records(batch, latest, read) => {
                 let mut rejected = Vec::new();
                 let Some(next) = self.worker.apply(at, &batch, latest, &mut rejected) else { return };
-                let (records, took) = (batch.len(), read.elapsed());
-                Applied { at, next, end: false, records, took, batch: Some(batch), rejected }
+                Applied { at, next, end: false, took: read.elapsed(), batch: Some(batch), rejected }
             }
             Brought::End(offset) => {
                 self.worker.end(at, offset);
                 let (took, rejected) = (Duration::ZERO, Vec::new());
-                Applied { at, next: offset, end: true, records: 0, took, batch: None, rejected }
+                Applied { at, next: offset, end: true, took, batch: None, rejected }
             }
         };
         _ = self.reports.send(Report::Applied(applied));
