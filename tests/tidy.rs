@@ -31,8 +31,8 @@ const LAYERS: [(&str, &[&str]); 13] = [
 const SEE_EVERYTHING: [&str; 2] = ["app", "cli"];
 
 /// The crates that the engine may use.
-const ENGINE_CRATES: [&str; 9] =
-    ["foldhash", "hashbrown", "indexmap", "jiff", "serde", "sha2", "smallvec", "xxhash_rust", "zerocopy"];
+const ENGINE_CRATES: [&str; 10] =
+    ["foldhash", "hashbrown", "indexmap", "jiff", "serde", "sha2", "smallvec", "uuid", "xxhash_rust", "zerocopy"];
 /// What of `std` would be I/O, a clock or concurrency.
 const IMPURE: [&str; 9] = ["env", "fs", "io", "net", "os", "path", "process", "thread", "time"];
 

@@ -7,7 +7,7 @@ mod committer;
 mod dispatch;
 mod flood;
 pub mod letters;
-mod notify;
+pub mod notify;
 pub mod offline;
 mod outbox;
 mod pace;
@@ -18,6 +18,5 @@ mod service;
 mod vault;
 mod webhook;
 
-pub use notify::Manager;
 pub(crate) use service::kafka_settings;
 pub use service::{Daemon, start};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::ConfigFile;
-use crate::app::{Daemon, Manager};
+use crate::app::{Daemon, notify};
 use crate::config::{Secret, Settings};
 use crate::http::Access;
 
@@ -20,18 +20,17 @@ impl Run {
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
             let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));
-            let manager = Manager::new(|name| std::env::var(name).ok(), std::process::id());
             let daemon = Daemon::start(settings, access).await?;
             tokio::spawn(super::progress::follow(daemon.status()));
-            manager.serving();
+            notify::serving();
             let source = daemon.status();
             let stop = async {
                 super::stop_requested_or_twice().await;
-                manager.stopping();
+                notify::stopping();
             };
             tokio::select! {
                 ended = daemon.run_until(stop) => ended,
-                () = manager.keep_alive(source) => Ok(()),
+                () = notify::keep_alive(source) => Ok(()),
             }
         });
         // A librdkafka call that hangs must not keep the process from ending.

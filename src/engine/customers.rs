@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::record::{KeyTag, Known, Record};
@@ -74,36 +75,10 @@ fn hash_inline(bytes: &[u8; 16], tag: KeyTag) -> u64 {
     xxh3_64_with_seed(bytes, u64::from(tag.number()))
 }
 
-/// The 16 bytes of a UUID in its canonical lower-case spelling, so that the text can be told from the bytes.
+/// The 16 bytes of a UUID in its canonical lower-case spelling, the only one that can be written back from the bytes.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
-    let mut bytes = [0; 16];
-    let mut nibbles = 0;
-    for (i, &byte) in text.iter().enumerate() {
-        let nibble = match byte {
-            b'-' if matches!(i, 8 | 13 | 18 | 23) => continue,
-            _ if matches!(i, 8 | 13 | 18 | 23) => return None,
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            _ => return None,
-        };
-        bytes[nibbles / 2] |= nibble << (4 * (1 - nibbles % 2));
-        nibbles += 1;
-    }
-    Some(bytes)
-}
-
-fn uuid_text(bytes: &[u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-        }
-    }
-    text
+    let uuid = Uuid::try_parse(text).ok()?;
+    (uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text).then(|| uuid.into_bytes())
 }
 
 /// Records per chunk of the slab, which is also what files call a bucket. Few in the tests of this crate, so that they
@@ -412,7 +387,7 @@ impl Arena {
     pub fn id<'a>(&'a self, record: &'a Record) -> Cow<'a, str> {
         match record.tag.inline_len() {
             Some(len) => String::from_utf8_lossy(&record.key[..len]),
-            None if record.tag == KeyTag::UUID => Cow::Owned(uuid_text(&record.key)),
+            None if record.tag == KeyTag::UUID => Cow::Owned(Uuid::from_bytes(record.key).to_string()),
             None => Cow::Borrowed(self.text(&record.key)),
         }
     }

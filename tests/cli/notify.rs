@@ -1,4 +1,4 @@
-//! What a service manager is told.
+//! Notifications to the service manager.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use crate::support::{free_port, scratch};
 
 /// No broker answers, which is no reason not to serve: the daemon waits for one.
 #[test]
-fn a_service_manager_hears_of_start_life_and_stop() {
+fn the_service_manager_is_notified_of_start_life_and_stop() {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let path = dir.path().join("notify");
     let listener = UnixDatagram::bind(&path).unwrap();
     listener.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let told = || {
+    let received = || {
         let mut bytes = [0; 64];
         let length = listener.recv(&mut bytes).expect("a message within 30 s");
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
+        String::from_utf8(bytes[..length].to_vec()).unwrap().trim_end().to_owned()
     };
     let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\n", free_port());
     let mut daemon = Launch::verb("run")
@@ -25,13 +25,26 @@ fn a_service_manager_hears_of_start_life_and_stop() {
         .env("NOTIFY_SOCKET", path.to_str().unwrap())
         .env("WATCHDOG_USEC", "200000")
         .start();
-    assert_eq!(told(), "READY=1");
+    assert_eq!(received(), "READY=1");
     assert_eq!(daemon.get("/healthz").0, 200, "what is ready answers");
     for _ in 0..3 {
-        assert_eq!(told(), "WATCHDOG=1");
+        assert_eq!(received(), "WATCHDOG=1");
     }
     daemon.terminate();
-    let last = std::iter::repeat_with(told).find(|message| message != "WATCHDOG=1");
+    let last = std::iter::repeat_with(received).find(|message| message != "WATCHDOG=1");
     assert_eq!(last.as_deref(), Some("STOPPING=1"));
     assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0), "{}", daemon.stderr());
+}
+
+/// A socket that cannot be used is logged; the daemon serves all the same. An abstract socket and a watchdog for another
+/// process are covered by the library.
+#[test]
+fn an_unusable_notify_socket_is_logged() {
+    let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\n", free_port());
+    let mut daemon =
+        Launch::verb("run").config(config).http_port(free_port()).env("NOTIFY_SOCKET", "/nowhere/at/all").start();
+    assert_eq!(daemon.get("/healthz").0, 200);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0), "{}", daemon.stderr());
+    assert!(daemon.stderr().contains("cannot notify the service manager"), "{}", daemon.stderr());
 }

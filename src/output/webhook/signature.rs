@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 /// What the text of a generated secret begins with; base64 of the key follows.
@@ -44,7 +44,7 @@ impl Keys {
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let one = |key: &Vec<u8>| {
             // HMAC takes keys of any length (RFC 2104, section 2).
-            let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).ok()?;
+            let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
             for part in [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body] {
                 mac.update(part);
             }
