@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::source::TopicPartition;
-use crate::source::status::{PartitionState, SourceStatus};
+use crate::source::status::{PartitionState, SourceStatus, TopicLag};
 
 /// The poll loop goes round several times a second; after this long it hangs.
 const POLL_WITHIN: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ pub fn alive(source: &SourceStatus, started: Instant, now: Instant) -> Result<()
 }
 
 /// The answer of `/readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Readiness {
     /// Whether the figures are those of the whole assignment.
     pub ready: bool,
@@ -39,13 +39,15 @@ pub struct Readiness {
     pub notes: Vec<String>,
     /// Records not applied yet; `null` until the end of everything that is read is known.
     pub lag_events: Option<i64>,
+    /// How far each topic is behind.
+    pub topics: Vec<TopicLag>,
 }
 
 impl Readiness {
     /// Ready once the group has handed out an assignment, maybe an empty one, every topic is there, and all that is
     /// owned has been applied to its end since. `running`: whether the poll loop still publishes.
     #[must_use]
-    pub fn new(source: &SourceStatus, topics: &[String], running: bool) -> Readiness {
+    pub fn new(source: &SourceStatus, topics: &[String], running: bool, now: Instant) -> Readiness {
         let mut reasons = Vec::new();
         if !running {
             reasons.push("shutting down".to_owned());
@@ -63,12 +65,22 @@ impl Readiness {
         reasons.extend(unrouted(source));
         reasons.extend(behind(source, topics));
         let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
-        let is_disabled = source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled);
-        let notes = is_disabled.then(|| {
-            "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them".to_owned()
-        });
-        Readiness { ready: reasons.is_empty(), reasons, notes: notes.into_iter().collect(), lag_events }
+        let topics = source.topic_lags(topics, now);
+        let mut notes: Vec<String> = topics.iter().filter_map(lagging).collect();
+        if source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled) {
+            let gone = "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them";
+            notes.push(gone.to_owned());
+        }
+        Readiness { ready: reasons.is_empty(), reasons, notes, lag_events, topics }
     }
+}
+
+/// That a topic which was read to its end before is behind now; one that never was is a reason.
+fn lagging(topic: &TopicLag) -> Option<String> {
+    let seconds = topic.lag_seconds.filter(|_| topic.lagging)?;
+    let records = topic.lag_events.map_or("an unknown number of".to_owned(), |records| records.to_string());
+    let name = &topic.topic;
+    Some(format!("topic {name} lags: {records} record(s) behind, and last read to its end {seconds:.0} s ago"))
 }
 
 /// The partitions that are not read yet.
@@ -150,7 +162,7 @@ mod tests {
     }
 
     fn reasons(source: &SourceStatus) -> Vec<String> {
-        let readiness = Readiness::new(source, &["orders".to_owned()], true);
+        let readiness = Readiness::new(source, &["orders".to_owned()], true, Instant::now());
         assert_eq!(readiness.ready, readiness.reasons.is_empty());
         readiness.reasons
     }
@@ -196,11 +208,39 @@ mod tests {
     fn an_endpoint_that_is_gone_is_told_and_is_no_reason() {
         let webhook = Arc::new(DeliveryStatus::default());
         let source = SourceStatus { webhook: Some(Arc::clone(&webhook)), ..positions(&[]) };
-        let notes = || Readiness::new(&source, &["orders".to_owned()], true).notes;
+        let notes = || Readiness::new(&source, &["orders".to_owned()], true, Instant::now()).notes;
         assert_eq!(notes(), Vec::<String>::new());
         webhook.change(|webhook| webhook.is_disabled = true);
         assert!(notes().len() == 1 && notes()[0].contains("410"), "{:?}", notes());
         assert_eq!(reasons(&source), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_topic_that_lags_is_noted_with_its_name_and_how_far_it_is_behind() {
+        let mut source = positions(&[(0, Some(100), Some(100), true), (1, Some(70), Some(100), true)]);
+        let sessions = |partition| TopicPartition { topic: TopicIndex(1), partition: Partition(partition) };
+        let position = |applied, end| Position { applied, end, last_at_end: Some(Instant::now()) };
+        source.positions.insert(sessions(0), position(Some(0), Some(15_800)));
+        source.positions.insert(sessions(1), position(Some(2), Some(40)));
+        let (topics, start) = (["orders".to_owned(), "sessions".to_owned()], Instant::now());
+        let after = |seconds| Readiness::new(&source, &topics, true, start + Duration::from_secs(seconds));
+        assert_eq!(after(5).notes, Vec::<String>::new(), "records may be under way for some seconds");
+        let late = after(60);
+        assert!(!late.reasons.iter().any(|reason| reason.contains("lag")), "{late:?}");
+        assert_eq!(late.lag_events, Some(15_868));
+        assert_eq!(
+            late.notes,
+            [
+                "topic orders lags: 30 record(s) behind, and last read to its end 60 s ago",
+                "topic sessions lags: 15838 record(s) behind, and last read to its end 60 s ago"
+            ]
+        );
+        assert!(late.topics.iter().all(|topic| topic.lagging) && late.topics[1].topic == "sessions", "{late:?}");
+        source.positions.insert(sessions(0), position(Some(15_800), Some(15_800)));
+        source.positions.insert(sessions(1), position(Some(40), Some(40)));
+        let one = Readiness::new(&source, &topics, true, start + Duration::from_secs(60));
+        assert_eq!((one.topics[1].lagging, one.topics[1].lag_events), (false, Some(0)));
+        assert_eq!(one.notes.len(), 1, "{one:?}");
     }
 
     #[test]
@@ -239,7 +279,7 @@ mod tests {
 
     #[test]
     fn is_not_ready_once_the_poll_loop_has_ended() {
-        let readiness = Readiness::new(&positions(&[]), &["orders".to_owned()], false);
+        let readiness = Readiness::new(&positions(&[]), &["orders".to_owned()], false, Instant::now());
         assert_eq!((readiness.ready, readiness.reasons), (false, vec!["shutting down".to_owned()]));
     }
 }

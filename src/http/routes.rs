@@ -195,7 +195,7 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Readiness>) {
     let running = shared.source.has_changed().is_ok();
-    let readiness = Readiness::new(&shared.source.borrow(), &shared.topics, running);
+    let readiness = Readiness::new(&shared.source.borrow(), &shared.topics, running, Instant::now());
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }

@@ -199,14 +199,16 @@ fn health_follows_the_poll_loop() {
 fn readiness_names_what_is_missing() {
     let mut server = start();
     let ready = server.get("/readyz");
-    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": [], "lag_events": 0})));
+    let answer = json!({"ready": true, "reasons": [], "lag_events": 0, "topics": []});
+    assert_eq!((ready.status, ready.json()), (200, answer));
     server.source.send_modify(|source| {
         source.joined = false;
         source.trouble = Some("no broker answers".into());
     });
     let unready = server.get("/readyz");
     assert_eq!(unready.status, 503);
-    assert_eq!(unready.json(), json!({"ready": false, "reasons": ["not joined: no broker answers"], "lag_events": 0}));
+    let reasons = json!(["not joined: no broker answers"]);
+    assert_eq!(unready.json(), json!({"ready": false, "reasons": reasons, "lag_events": 0, "topics": []}));
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(1) };
     server.source.send_modify(|source| {
         source.joined = true;
@@ -215,6 +217,8 @@ fn readiness_names_what_is_missing() {
     let behind = server.get("/readyz").json();
     assert_eq!(behind["reasons"], json!(["catching up: orders/1 is 12345 behind"]));
     assert_eq!(behind["lag_events"], 12_345);
+    let topic = json!({"topic": "orders", "lagging": true, "lag_events": 12_345, "lag_seconds": null});
+    assert_eq!(behind["topics"], json!([topic]));
     server.source.send_modify(|source| source.positions.clear());
     assert_eq!(server.get("/readyz").status, 200);
     let (other, _) = watch::channel(SourceStatus::default());

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::delivery::DeliveryStatus;
 use super::latency::Latency;
 use super::routing::RoutingStatus;
@@ -26,6 +28,37 @@ impl Position {
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
         Some((self.end? - self.applied?).max(0))
+    }
+}
+
+/// How recently a topic-partition that is read without a pause was applied to its end.
+pub const AT_END_WITHIN: Duration = Duration::from_secs(10);
+
+/// How far a topic is behind on this replica.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TopicLag {
+    /// The topic.
+    pub topic: String,
+    /// Whether records have been waiting for more than ten seconds.
+    pub lagging: bool,
+    /// Records that are not applied yet; `null` until the end of every partition is known.
+    pub lag_events: Option<i64>,
+    /// Seconds since the partition that is furthest behind was last applied to its end; `null` if it never was.
+    pub lag_seconds: Option<f64>,
+}
+
+impl TopicLag {
+    fn of(topic: &str, lag_events: Option<i64>, at_end: Option<Instant>, now: Instant) -> TopicLag {
+        let since = match lag_events {
+            Some(0) => Some(Duration::ZERO),
+            _ => at_end.map(|at| now.saturating_duration_since(at)),
+        };
+        TopicLag {
+            topic: topic.to_owned(),
+            lagging: since.is_none_or(|since| since > AT_END_WITHIN),
+            lag_events,
+            lag_seconds: since.map(|since| since.as_secs_f64()),
+        }
     }
 }
 
@@ -119,6 +152,27 @@ impl SourceStatus {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.owned.iter().all(|owned| self.states.get(owned) == Some(&PartitionState::Running))
+    }
+
+    /// How far each source topic is behind, in the order of the configuration, and then each topic that this replica
+    /// routes by customer. Topics of which it owns no partition are left out.
+    #[must_use]
+    pub fn topic_lags(&self, topics: &[String], now: Instant) -> Vec<TopicLag> {
+        let of_topic = |(index, topic): (u16, &String)| {
+            let positions = self.positions.iter().filter(|(at, _)| at.topic.0 == index).map(|(_, position)| position);
+            positions
+                .map(|position| TopicLag::of(topic, position.lag(), position.last_at_end, now))
+                .reduce(|a, b| TopicLag {
+                    lagging: a.lagging || b.lagging,
+                    lag_events: a.lag_events.zip(b.lag_events).map(|(a, b)| a + b),
+                    lag_seconds: a.lag_seconds.zip(b.lag_seconds).map(|(a, b)| a.max(b)),
+                    topic: a.topic,
+                })
+        };
+        let read = (0..).zip(topics).filter_map(of_topic);
+        let routers = self.routers.iter().map(|router| router.read()).filter(|router| router.is_ours);
+        let routed = routers.map(|router| TopicLag::of(&router.topic, router.lag(), router.last_at_end, now));
+        read.chain(routed).collect()
     }
 
     /// Seconds since the topic-partition that is furthest behind was last applied to its end; 0 for one that is there

@@ -18,11 +18,8 @@ use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
 use crate::source::delivery::{CODES, Deliveries};
 use crate::source::routing::RoutingStatus;
-use crate::source::status::{PartitionState, SourceStatus};
+use crate::source::status::{AT_END_WITHIN, PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
-
-/// How long ago a topic-partition that is read without a pause may have been applied to its end.
-const AT_END_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that one answer to `/metrics` is read off.
 #[derive(Debug)]
