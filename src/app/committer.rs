@@ -41,10 +41,12 @@ pub enum Said {
     Ended(CutId, Outcome),
     /// At least once: the letters of the cut are delivered, so its offsets may be committed; the transaction comes back.
     Delivered(Transaction),
-    /// The letter with that number in the cut was refused for its size; the transaction ends as aborted.
-    TooLarge(CutId, usize),
+    /// The letters with these numbers in the cut were refused for their size; the transaction ends as aborted.
+    TooLarge(CutId, Vec<usize>),
     /// There is a new producer, and whatever the old one left is ended.
     Renewed(CutId),
+    /// Why nothing is committed at the moment.
+    Trouble(String),
     /// Somebody else has our transactional id.
     Fenced(String),
     /// Letters can never be delivered, for this reason, which a person has to remove.
@@ -155,6 +157,7 @@ impl<S: Fn(Said)> Work<S> {
                 Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
                     error!("no offsets are committed: {yet}");
+                    (self.say)(Said::Trouble(yet.to_string()));
                     Said::Ended(cut, Outcome::Aborted)
                 }
             });
@@ -202,16 +205,19 @@ impl<S: Fn(Said)> Work<S> {
             }
             TransactionError::Unknown(_) => {
                 warn!("{error}");
+                (self.say)(Said::Trouble(error.to_string()));
                 return Outcome::Unknown;
             }
-            TransactionError::TooLarge { index, .. } => (self.say)(Said::TooLarge(cut, *index)),
+            TransactionError::TooLarge { indexes, .. } => (self.say)(Said::TooLarge(cut, indexes.clone())),
             // An instance that is really another one shows at the member as well; an echo of ourselves is a rejoin.
             TransactionError::Fenced { by: FencedBy::Instance, .. }
             | TransactionError::Abort(_)
             | TransactionError::Rejoin(_)
+            | TransactionError::TooLargeTogether(_)
             | TransactionError::Configuration(_) => {}
         }
         warn!("a checkpoint is not committed, the next one tries again: {error}");
+        (self.say)(Said::Trouble(error.to_string()));
         let aborted = self.producer.as_mut().map_or(Ok(()), |producer| producer.abort());
         match aborted {
             Ok(()) => Outcome::Aborted,
@@ -244,6 +250,7 @@ impl<S: Fn(Said)> Work<S> {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
                         warn!("no transactions yet, trying again: {text}");
+                        (self.say)(Said::Trouble(text.clone()));
                         told = Some(text);
                     }
                     std::thread::park_timeout(RETRY_AFTER);

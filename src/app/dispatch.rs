@@ -7,6 +7,8 @@
 
 mod durable;
 mod journal;
+mod uncommitted;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -17,12 +19,14 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use journal::Journal;
+use uncommitted::Uncommitted;
 
 use super::committer::Committer;
 use super::flood::{Flood, FloodRules, Flooded};
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::vault::{Answer, Files, Vault};
+use super::watch::Looked;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, BudgetId, CutId, Life, PartitionPhase};
 use crate::engine::Engine;
@@ -69,6 +73,8 @@ pub struct Rules {
     pub outputs: Topics,
     /// When a source counts as misread.
     pub flood: FloodRules,
+    /// After how long without a committed checkpoint the daemon says so.
+    pub stale_after: Duration,
 }
 
 /// How far one topic-partition is read and applied.
@@ -108,6 +114,8 @@ pub struct Parts<C: GroupClient> {
     pub answers: Receiver<Answer>,
     /// Why others want the daemon to end.
     pub failures: Receiver<SourceError>,
+    /// What the watch over topics and group finds.
+    pub looks: Receiver<Looked>,
 }
 
 /// The poll loop and what it holds on to.
@@ -122,6 +130,7 @@ pub struct Dispatcher<C: GroupClient> {
     committer: Committer,
     answers: Receiver<Answer>,
     failures: Receiver<SourceError>,
+    looks: Receiver<Looked>,
     handles: Handles<C>,
     progress: BTreeMap<TopicPartition, Progress>,
     /// What the client was told to read.
@@ -162,6 +171,7 @@ pub struct Dispatcher<C: GroupClient> {
     stalled: BTreeSet<TopicPartition>,
     cut_begun: Option<Instant>,
     checkpoints: Checkpoints,
+    uncommitted: Uncommitted,
     journal: Journal,
     ending: Option<Ending>,
     status: watch::Sender<SourceStatus>,
@@ -189,7 +199,7 @@ impl<C: GroupClient> Dispatcher<C> {
         status: watch::Sender<SourceStatus>,
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
-        let Parts { client, pool, reports, vault, committer, answers, failures } = parts;
+        let Parts { client, pool, reports, vault, committer, answers, failures, looks } = parts;
         let flood = Flood::new(rules.flood, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
@@ -203,6 +213,7 @@ impl<C: GroupClient> Dispatcher<C> {
             committer,
             answers,
             failures,
+            looks,
             progress: BTreeMap::new(),
             read: BTreeSet::new(),
             running: BTreeMap::new(),
@@ -226,6 +237,7 @@ impl<C: GroupClient> Dispatcher<C> {
             stalled: BTreeSet::new(),
             cut_begun: None,
             checkpoints: Checkpoints::default(),
+            uncommitted: Uncommitted::default(),
             journal: Journal::default(),
             ending: None,
             status,
@@ -311,6 +323,9 @@ impl<C: GroupClient> Dispatcher<C> {
         }
         self.take_reports()?;
         self.take_answers()?;
+        if !self.group.is_closing() {
+            self.take_looks()?;
+        }
         self.keep_time()?;
         self.assign_beginning()?;
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
@@ -451,6 +466,9 @@ impl<C: GroupClient> Dispatcher<C> {
         if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), records, &applied.rejected) {
             return Err(self.misread(applied, &flooded));
         }
+        if records > 0 {
+            self.uncommitted.applied(applied.at.partition, Instant::now());
+        }
         if let Some(batch) = &applied.batch {
             self.bury(applied.at, batch, &applied.rejected);
         }
@@ -485,7 +503,8 @@ impl<C: GroupClient> Dispatcher<C> {
             return;
         }
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
-        let (origin, now) = (Origin { topic, partition: at.partition.0 }, wall_clock().millis());
+        let group = self.vault.group.as_str();
+        let (origin, now) = (Origin { group, topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
             let letter = Letter::new(&origin, batch, rejected.index, &rejected.rejection, now);
             self.outbox.add(at.partition, letter);
@@ -525,6 +544,8 @@ impl<C: GroupClient> Dispatcher<C> {
             status.schemas = self.pool.trouble();
             status.split_customers = self.pool.sightings().counts();
             status.checkpoints = self.checkpoints;
+            status.checkpoints.uncommitted_since = self.uncommitted.since();
+            status.checkpoints.stale_after = Some(self.rules.stale_after);
             status.latency.clone_from(&self.latency);
         });
         self.journal.split(&self.pool.sightings().found(), &self.rules.topics);

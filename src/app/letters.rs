@@ -345,7 +345,11 @@ impl Replay {
     }
 
     fn commit(&mut self, step: &Step, token: &GroupToken, partition: i32, next: i64) -> Result<(), SourceError> {
-        let outcome = self.transaction(step, token, partition, next);
+        let mut outcome = self.transaction(step, token, partition, next);
+        if matches!(outcome, Err(TransactionError::TooLargeTogether(_))) {
+            self.producer.abort().map_err(failed)?;
+            outcome = self.transaction(step, token, partition, next);
+        }
         if let Err(error) = outcome {
             // Of a producer that is spent the brokers abort it by themselves.
             _ = self.producer.abort();

@@ -16,6 +16,7 @@ mod router;
 pub mod sample;
 mod service;
 mod vault;
+mod watch;
 mod webhook;
 
 pub(crate) use service::kafka_settings;

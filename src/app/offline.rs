@@ -110,7 +110,7 @@ impl Cluster {
              (session.timeout.ms), and try again",
             self.group,
             state.state,
-            state.members.join(", ")
+            state.names()
         )))
     }
 

@@ -15,6 +15,15 @@ use crate::source::Partition;
 pub struct Outbox {
     boxes: BTreeMap<Partition, Waiting>,
     bytes: u64,
+    /// What the dead-letter topic takes, as far as it is known.
+    limit: Option<Limit>,
+}
+
+/// What a topic was seen to refuse for its size, and what that was cut off to.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    refused: usize,
+    to: usize,
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +34,12 @@ struct Waiting {
 
 impl Outbox {
     /// Adds a letter behind all others of its partition.
-    pub fn add(&mut self, partition: Partition, letter: Letter) {
+    pub fn add(&mut self, partition: Partition, mut letter: Letter) {
+        if let Some(limit) = self.limit.filter(|limit| letter.bytes() >= limit.refused)
+            && letter.to == Channel::DeadLetters
+        {
+            letter.shrink_to(limit.to);
+        }
         self.bytes += letter.bytes() as u64;
         self.boxes.entry(partition).or_default().open.push_back(Arc::new(letter));
     }
@@ -59,17 +73,19 @@ impl Outbox {
         }
     }
 
-    /// Cuts off the `index`-th letter of a cut, which was refused for its size. `false` when it was cut off before.
+    /// Cuts off the `index`-th letter of a cut, which was refused for its size, and with it every later one that is as
+    /// large. `false` when it cannot be any smaller.
     pub fn truncate(&mut self, partition: Partition, cut: CutId, index: usize) -> bool {
         let letters = self.boxes.get_mut(&partition).and_then(|of| of.cut.as_mut()).filter(|(of, _)| *of == cut);
         let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
-        if letter.to != Channel::DeadLetters || letter.is_truncated() {
+        let before = letter.bytes();
+        let shorter = Arc::make_mut(letter);
+        if !shorter.shrink() {
             return false;
         }
-        let before = letter.bytes() as u64;
-        let shorter = Arc::make_mut(letter);
-        shorter.truncate();
-        self.bytes = self.bytes + shorter.bytes() as u64 - before;
+        let to = shorter.bytes();
+        self.bytes = self.bytes + to as u64 - before as u64;
+        self.limit = Some(Limit { refused: self.limit.map_or(before, |limit| limit.refused.min(before)), to });
         true
     }
 
@@ -145,12 +161,22 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_is_too_large_is_cut_off_once() {
+    fn a_letter_that_is_too_large_is_cut_off_as_far_as_it_takes_and_later_ones_with_it() {
         let mut outbox = Outbox::default();
         outbox.add(ONE, letter(&"x".repeat(1 << 20)));
         outbox.close(ONE, CutId(1));
-        assert!(outbox.truncate(ONE, CutId(1), 0));
-        assert!(!outbox.truncate(ONE, CutId(1), 0) && !outbox.truncate(ONE, CutId(1), 1));
-        assert!(outbox.bytes() < 1 << 17 && outbox.bytes() == total(outbox.of_cut(ONE, CutId(1))));
+        let mut sizes = Vec::new();
+        while outbox.truncate(ONE, CutId(1), 0) {
+            sizes.push(outbox.bytes());
+            assert_eq!(outbox.bytes(), total(outbox.of_cut(ONE, CutId(1))));
+        }
+        assert!(sizes.len() == 4 && sizes[3] <= 1 << 10, "{sizes:?}");
+        assert!(!outbox.truncate(ONE, CutId(1), 1), "there is none");
+        let before = outbox.bytes();
+        outbox.add(TWO, letter(&"x".repeat(1 << 13)));
+        assert!(outbox.bytes() - before <= 1 << 10, "what would be refused is cut off beforehand");
+        outbox.add(TWO, letter(&"x".repeat(500)));
+        outbox.close(TWO, CutId(2));
+        assert_eq!(texts(&outbox, TWO, CutId(2))[1].len(), 500, "smaller ones are not");
     }
 }

@@ -69,6 +69,8 @@ pub struct Route {
     start: Start,
     /// The group of the offsets, and the transactional id.
     group: String,
+    /// The consumer group of the replicas, which dead letters name.
+    owner: String,
     flood: FloodRules,
 }
 
@@ -86,6 +88,7 @@ impl Route {
             max_future: settings.customers.max_future.get(),
             start: start(settings.kafka.start),
             group: group(settings, name),
+            owner: settings.kafka.group_id.clone(),
             flood: flood_rules(settings),
         })
     }

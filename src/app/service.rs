@@ -25,6 +25,7 @@ use super::pace::Pace;
 use super::repartition;
 use super::router::Routers;
 use super::vault::{Answer, TopicIds, Vault};
+use super::watch as group_watch;
 use super::webhook::{self, Courier};
 use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
@@ -215,7 +216,7 @@ impl Source {
         let Some(store) = self.open_store()? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
-        let _lock = lock(&store, &format!("{}-{instance}", kafka.group_id))?;
+        let _lock = lock(&store, &kafka.group_id, &instance)?;
         let Some(partitions) = self.wait_for_topics(&kafka)? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
@@ -250,6 +251,7 @@ impl Source {
             alert_source: alerts::source(&kafka.group_id),
             outputs: outputs(&self.settings),
             flood: flood_rules(&self.settings),
+            stale_after: self.settings.checkpoint.stale_after.to_std(),
         };
         let protocol = protocol::Rules {
             delivery,
@@ -260,7 +262,10 @@ impl Source {
         let (fatal, failures) = mpsc::channel();
         let routers = Routers::start(&self.settings, &self.status, &fatal);
         let routers = routers.map_err(|error| SourceError::Unavailable(format!("no thread for a router: {error}")))?;
-        let parts = Parts { client, pool, reports, vault, committer, answers, failures };
+        let (tell_looks, looks) = mpsc::channel();
+        let (_watching, stop_watch) = mpsc::channel();
+        group_watch::start(kafka, partitions, self.status.subscribe(), tell_looks, stop_watch)?;
+        let parts = Parts { client, pool, reports, vault, committer, answers, failures, looks };
         let ended = Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops);
         routers.stop();
         ended
@@ -396,7 +401,8 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
     let keys = Keys::parse(secret).map_err(|error| wrong(format!("{} {error}", hook.secret_file.display())))?;
     let mut kafka = kafka_settings(settings);
-    kafka.group_id = format!("{}-webhook", kafka.group_id);
+    let group = std::mem::take(&mut kafka.group_id);
+    kafka.group_id = format!("{group}-webhook");
     kafka.topics = vec![settings.alerts.topic.clone()];
     // Few messages, which wait in the topic rather than here.
     for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
@@ -404,7 +410,7 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     }
     let letters = DeadLetters::new(&kafka, outputs(settings))?;
     let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
-    Ok(Some(webhook::Plan { kafka, endpoint, letters, status: Arc::default() }))
+    Ok(Some(webhook::Plan { group, kafka, endpoint, letters, status: Arc::default() }))
 }
 
 /// Whether a person has to change something before the store can be opened. Everything else may be over soon.
@@ -416,9 +422,9 @@ fn is_lasting(error: &StoreError) -> bool {
 }
 
 /// Keeps a second process from using a local store under the same name; the lock goes with the process.
-fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
+fn lock(store: &Store, group: &str, instance: &str) -> Result<Option<File>, SourceError> {
     let Some(path) = store.url().strip_prefix("file://") else { return Ok(None) };
-    let path = Path::new(path).join(format!("{}.lock", files::group_directory(instance)));
+    let path = Path::new(path).join(format!("{}.lock", files::group_directory(&format!("{group}-{instance}"))));
     let failed = |error: io::Error| SourceError::Configuration(format!("{}: {error}", path.display()));
     let file = File::create(&path).map_err(failed)?;
     match file.try_lock() {
@@ -429,7 +435,7 @@ fn lock(store: &Store, instance: &str) -> Result<Option<File>, SourceError> {
             Ok(Some(file))
         }
         Err(std::fs::TryLockError::WouldBlock) => Err(SourceError::Fenced(format!(
-            "another process uses {} under the kafka.instance_id {instance:?}. Each replica needs its own",
+            "another process of the group {group:?} uses {} under the kafka.instance_id {instance:?}. Each replica needs its own",
             store.url()
         ))),
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),

@@ -45,6 +45,8 @@ const BURY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the task works with.
 pub struct Plan {
+    /// The consumer group of the replicas, which dead letters name.
+    pub group: String,
     /// Its group, with the alert topic as the only one.
     pub kafka: KafkaSettings,
     /// Where alerts are posted.
@@ -116,9 +118,10 @@ fn work(plan: Plan, stops: &Receiver<()>) {
     let since = wall_clock().millis() - MINUTE;
     let (jobs, taken) = channel();
     let (tell, ended) = channel();
-    let Plan { kafka, endpoint, letters, status } = plan;
+    let Plan { group, kafka, endpoint, letters, status } = plan;
     let posting = Arc::new(Posting {
         topic: kafka.topics.first().cloned().unwrap_or_default(),
+        group,
         endpoint,
         letters: Mutex::new(letters),
         jobs: Mutex::new(taken),
@@ -162,6 +165,7 @@ fn work(plan: Plan, stops: &Receiver<()>) {
 /// What the threads share that wait for the endpoint.
 struct Posting {
     topic: String,
+    group: String,
     endpoint: Endpoint,
     letters: Mutex<DeadLetters>,
     jobs: Mutex<Receiver<Job>>,
@@ -197,7 +201,7 @@ impl Posting {
             headers: alert.headers.clone(),
             time: alert.time,
         };
-        let origin = Origin { topic: &self.topic, partition };
+        let origin = Origin { group: &self.group, topic: &self.topic, partition };
         let letter = letter.marked(&origin, offset, &format!("webhook_rejected: {why}"));
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).deliver(&[&letter])
     }

@@ -13,6 +13,7 @@ use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
 use super::repartition;
+use super::service::STALE_INTERVALS;
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
@@ -43,7 +44,7 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     inactivity(tables, problems);
     alerts(tables, problems);
     dead_letters(tables, problems);
-    service(tables, problems);
+    service(tables, given, problems);
 }
 
 /// The settings of tables in which no mistake was found.
@@ -55,6 +56,10 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
     let mut alerts = tables.alerts;
     if !given.has("alerts.settle") {
         alerts.settle = customers.allowed_lateness;
+    }
+    let mut checkpoint = tables.checkpoint;
+    if !given.has("checkpoint.stale_after") {
+        checkpoint.stale_after = Millis::clamped(checkpoint.interval.get().saturating_mul(STALE_INTERVALS));
     }
     let mut sources = tables.sources;
     for (name, source) in &mut sources {
@@ -75,7 +80,7 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
         inactivity: tables.inactivity.iter().filter_map(RuleTable::rule).collect(),
         alerts,
         dead_letters: tables.dead_letters,
-        checkpoint: tables.checkpoint,
+        checkpoint,
         http: tables.http,
     }
 }
@@ -381,7 +386,10 @@ fn time(tables: &Tables, given: &Given, problems: &mut Problems) {
             );
         }
     }
-    if let Some(name) = tables.clv.window.as_deref().filter(|_| given.has("clv.window"))
+    // Where a name is wrong itself, it may be the one that is meant.
+    let names_are_known = !problems.is_wrong("windows")
+        && (0..tables.windows.len()).all(|i| !problems.is_wrong(&format!("windows[{i}].name")));
+    if let Some(name) = tables.clv.window.as_deref().filter(|_| given.has("clv.window") && names_are_known)
         && !tables.windows.iter().any(|window| window.name == name)
     {
         let names: Vec<&str> = tables.windows.iter().map(|window| window.name.as_str()).collect();
@@ -389,7 +397,7 @@ fn time(tables: &Tables, given: &Given, problems: &mut Problems) {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("the windows are {}", names.join(", ")),
         };
-        problems.add_between(&["clv.window", "windows"], format!("{name:?} is no window of [[windows]]; {remedy}"));
+        problems.add("clv.window", format!("{name:?} is no window of [[windows]]; {remedy}"));
     }
 }
 
@@ -531,7 +539,7 @@ fn dead_letters(tables: &Tables, problems: &mut Problems) {
     }
 }
 
-fn service(tables: &Tables, problems: &mut Problems) {
+fn service(tables: &Tables, given: &Given, problems: &mut Problems) {
     let url = &tables.checkpoint.url;
     let known = ["file:///", "s3://", "gs://", "az://"];
     let rest = known.iter().find_map(|scheme| url.strip_prefix(scheme));
@@ -548,6 +556,19 @@ fn service(tables: &Tables, problems: &mut Problems) {
         problems.add(
             "checkpoint.interval",
             format!("\"{}\" is too short; write \"100ms\" or more, such as \"10s\"", tables.checkpoint.interval),
+        );
+    }
+    let checkpoint = &tables.checkpoint;
+    if given.has("checkpoint.stale_after") && checkpoint.stale_after <= checkpoint.interval {
+        problems.add_between(
+            &["checkpoint.stale_after", "checkpoint.interval"],
+            format!(
+                "\"{}\" is not longer than checkpoint.interval, \"{}\", so every checkpoint would seem late; write such as \
+                 \"{}\"",
+                checkpoint.stale_after,
+                checkpoint.interval,
+                Millis::clamped(checkpoint.interval.get().saturating_mul(STALE_INTERVALS))
+            ),
         );
     }
 }

@@ -366,6 +366,11 @@ fn state_and_http() {
             "[checkpoint]\ninterval = \"5ms\"".into(),
             "checkpoint.interval: \"5ms\" is too short; write \"100ms\" or more, such as \"10s\"",
         ),
+        (
+            "[checkpoint]\ninterval = \"30s\"\nstale_after = \"30s\"".into(),
+            "checkpoint.stale_after: \"30s\" is not longer than checkpoint.interval, \"30s\", so every checkpoint would seem \
+             late; write such as \"5m\"",
+        ),
     ]);
 }
 

@@ -10,6 +10,9 @@ use super::options::Secret;
 use super::value::address;
 use crate::event::{HOUR, SECOND};
 
+/// How many intervals may pass without a committed checkpoint where nothing else is said.
+pub(super) const STALE_INTERVALS: i64 = 10;
+
 /// `[checkpoint]`: where state is kept, and how often it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,6 +23,9 @@ pub struct Checkpoint {
     pub interval: Millis,
     /// How long files are kept that are needed no longer, to go back to.
     pub keep: Millis,
+    /// After how long without a committed checkpoint, although records were applied, the daemon says so; ten intervals
+    /// when absent.
+    pub stale_after: Millis,
 }
 
 impl Default for Checkpoint {
@@ -28,6 +34,7 @@ impl Default for Checkpoint {
             url: "file:///var/lib/retentiond".to_owned(),
             interval: Millis::clamped(10 * SECOND),
             keep: Millis::clamped(HOUR),
+            stale_after: Millis::clamped(STALE_INTERVALS * 10 * SECOND),
         }
     }
 }

@@ -56,6 +56,7 @@ impl Readiness {
             let trouble = source.trouble.as_deref().unwrap_or("waiting for the consumer group");
             reasons.push(format!("not joined: {trouble}"));
         }
+        reasons.extend(uncovered(source));
         let counts = source.partition_counts.iter().copied().chain(std::iter::repeat(None));
         for (topic, _) in topics.iter().zip(counts).filter(|(_, count)| count.is_none()) {
             reasons.push(format!("topic {topic} is missing, or the broker has not told its partitions yet"));
@@ -67,6 +68,7 @@ impl Readiness {
         let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
         let topics = source.topic_lags(topics, now);
         let mut notes: Vec<String> = topics.iter().filter_map(lagging).collect();
+        notes.extend(stale(source, now));
         if source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled) {
             let gone = "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them";
             notes.push(gone.to_owned());
@@ -81,6 +83,25 @@ fn lagging(topic: &TopicLag) -> Option<String> {
     let records = topic.lag_events.map_or("an unknown number of".to_owned(), |records| records.to_string());
     let name = &topic.topic;
     Some(format!("topic {name} lags: {records} record(s) behind, and last read to its end {seconds:.0} s ago"))
+}
+
+/// What is wrong with the group as a whole. A replica that owns nothing waits until it is known that the others own it all.
+fn uncovered(source: &SourceStatus) -> Vec<String> {
+    let coverage = &source.coverage;
+    if source.joined && source.owned.is_empty() && coverage.seen < source.rebalances {
+        return vec!["this replica was given no partition; asking the group who owns them".to_owned()];
+    }
+    coverage.reasons.clone()
+}
+
+/// That no checkpoint has been committed for too long, and why, as far as it is known.
+fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
+    let seconds = source.checkpoints.is_stale(now).then(|| source.checkpoints.uncommitted_for(now).as_secs())?;
+    let why = source.commit_trouble.as_deref().unwrap_or("the log may say why");
+    Some(format!(
+        "no checkpoint has been committed for {seconds} s although records were applied: figures go on, alerts and dead \
+         letters wait, and a crash would read those records again. {why}"
+    ))
 }
 
 /// The partitions that are not read yet.
@@ -185,6 +206,20 @@ mod tests {
     }
 
     #[test]
+    fn who_owns_nothing_is_ready_only_once_others_are_known_to_own_all() {
+        let mut source = SourceStatus { rebalances: 1, ..positions(&[]) };
+        assert_eq!(reasons(&source), ["this replica was given no partition; asking the group who owns them"]);
+        source.coverage.seen = 1;
+        assert_eq!(reasons(&source), Vec::<String>::new(), "a spare replica");
+        source.coverage.reasons.push("partitions 0 to 3 belong to no replica".to_owned());
+        assert_eq!(reasons(&source), ["partitions 0 to 3 belong to no replica"]);
+        source.rebalances = 2;
+        source.owned = vec![Partition(0)];
+        source.states = [(Partition(0), PartitionState::Running)].into();
+        assert_eq!(reasons(&source).len(), 1, "until a look has found it mended");
+    }
+
+    #[test]
     fn what_was_once_at_its_end_is_ready() {
         assert_eq!(reasons(&positions(&[(0, Some(5), Some(900), true)])), Vec::<String>::new());
     }
@@ -241,6 +276,25 @@ mod tests {
         let one = Readiness::new(&source, &topics, true, start + Duration::from_secs(60));
         assert_eq!((one.topics[1].lagging, one.topics[1].lag_events), (false, Some(0)));
         assert_eq!(one.notes.len(), 1, "{one:?}");
+    }
+
+    #[test]
+    fn checkpoints_that_are_not_committed_for_too_long_are_noted_with_the_reason() {
+        let mut source = positions(&[(0, Some(5), Some(5), true)]);
+        let start = Instant::now();
+        let notes = |source: &SourceStatus, seconds| {
+            Readiness::new(source, &["orders".to_owned()], true, start + Duration::from_secs(seconds)).notes
+        };
+        source.checkpoints.stale_after = Some(Duration::from_secs(100));
+        assert_eq!(notes(&source, 1_000), Vec::<String>::new(), "there is nothing to commit");
+        source.checkpoints.uncommitted_since = Some(start);
+        source.commit_trouble = Some("cannot produce to topic \"dead\": gone".to_owned());
+        assert_eq!(notes(&source, 100), Vec::<String>::new());
+        let stale = notes(&source, 101);
+        assert!(
+            stale.len() == 1 && stale[0].contains("for 101 s") && stale[0].ends_with("\"dead\": gone"),
+            "{stale:?}"
+        );
     }
 
     #[test]

@@ -11,14 +11,16 @@ use crate::source::{Header, RecordBatch, SourceError};
 
 /// How long delivery may take before offsets stay uncommitted for another round.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// What is left of a key, a value, and headers that cannot be produced again for their size.
-const TRUNCATED_BYTES: usize = 1 << 16;
+/// To how many bytes a letter is cut off that was refused for its size, one after the other.
+const SIZES: [usize; 4] = [1 << 17, 1 << 15, 1 << 13, 1 << 10];
 /// What the names of our own headers begin with.
 pub const OURS: &str = "retentiond.error.";
 
 /// Where a message came from.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
+    /// The consumer group that could not use it.
+    pub group: &'a str,
     /// Its topic.
     pub topic: &'a str,
     /// Its partition.
@@ -43,13 +45,13 @@ pub enum Undelivered {
     Ever(String),
 }
 
-/// What a person has to do when an alert, or a letter that is cut off, does not fit into its topic.
+/// What a person has to do when an alert, or a letter that is cut off as far as it can be, does not fit into its topic.
 #[must_use]
 pub fn too_large_even_cut_off(topic: &str) -> String {
     format!(
-        "an alert, or a dead letter that was cut off, is refused by topic {topic:?} for its size; let max.message.bytes of the \
-         topic be at least {}",
-        TRUNCATED_BYTES * 4
+        "topic {topic:?} refuses an alert, or a dead letter that was cut off to some {} bytes, for its size; let \
+         max.message.bytes of the topic (by default message.max.bytes of the brokers) be at least 65536",
+        SIZES[SIZES.len() - 1]
     )
 }
 
@@ -70,25 +72,28 @@ impl DeadLetters {
         Ok(DeadLetters { producer: PlainProducer::new(kafka)?, topics, next: 0 })
     }
 
-    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off and
-    /// say so. What is not delivered then is to be delivered anew, with all others: some may be there twice.
+    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off as far
+    /// as it takes, and say so. What is not delivered then is to be delivered anew, with all others: some may be there twice.
     ///
     /// # Errors
     /// When something is not delivered. Nothing of it counts for the next call.
     pub fn deliver(&mut self, letters: &[&Letter]) -> Result<(), Undelivered> {
-        let too_large = self.attempt(letters)?;
-        if let Some(alert) = too_large.iter().map(|&place| letters[place]).find(|letter| letter.to == Channel::Alerts) {
-            return Err(Undelivered::Ever(self.topics.of(alert).to_owned()));
+        for place in self.attempt(letters)? {
+            self.deliver_alone(letters[place].clone())?;
         }
-        let cut_off = too_large.into_iter().map(|place| {
-            let mut letter = letters[place].clone();
-            warn!("a dead letter of {} bytes is cut off", letter.bytes());
-            letter.truncate();
-            letter
-        });
-        let cut_off: Vec<_> = cut_off.collect();
-        let again = self.attempt(&cut_off.iter().collect::<Vec<_>>())?;
-        if again.is_empty() { Ok(()) } else { Err(Undelivered::Ever(self.topics.dead_letters.clone())) }
+        Ok(())
+    }
+
+    /// What is refused for its size may have been so for what it shared a request with.
+    fn deliver_alone(&mut self, mut letter: Letter) -> Result<(), Undelivered> {
+        while !self.attempt(&[&letter])?.is_empty() {
+            let before = letter.bytes();
+            if !letter.shrink() {
+                return Err(Undelivered::Ever(self.topics.of(&letter).to_owned()));
+            }
+            warn!("a dead letter of {before} bytes is refused for its size and cut off to {} bytes", letter.bytes());
+        }
+        Ok(())
     }
 
     /// Publishes letters; returns the places of those that are too large.
@@ -202,6 +207,7 @@ impl Letter {
     pub fn marked(mut self, origin: &Origin<'_>, offset: i64, reason: &str) -> Letter {
         self.headers.retain(|(name, _)| !name.starts_with(OURS));
         let ours = [
+            ("group", origin.group.to_owned()),
             ("reason", reason.to_owned()),
             ("topic", origin.topic.to_owned()),
             ("partition", origin.partition.to_string()),
@@ -242,28 +248,48 @@ impl Letter {
         self.headers.iter().any(|(name, _)| name.strip_prefix(OURS) == Some("truncated"))
     }
 
-    /// Cuts it off, so that it can be produced, and says so in a header. Of the original headers the first remain, as
-    /// far as they are small together.
-    pub fn truncate(&mut self) {
-        let cut = |bytes: &mut Option<Vec<u8>>| bytes.iter_mut().for_each(|bytes| bytes.truncate(TRUNCATED_BYTES));
-        cut(&mut self.key);
-        cut(&mut self.payload);
-        let mut room = TRUNCATED_BYTES;
+    /// Cuts a dead letter off to the next smaller size. `false` when it is an alert, or as small as it can be.
+    pub fn shrink(&mut self) -> bool {
+        let before = self.bytes();
+        let smaller = SIZES.into_iter().find(|size| *size < before);
+        let Some(size) = smaller.filter(|_| self.to == Channel::DeadLetters) else { return false };
+        self.shrink_to(size);
+        self.bytes() < before
+    }
+
+    /// Cuts it off to about so many bytes, and says so in a header. Of reason, key and original headers a quarter of it
+    /// remains at most, of the headers the first ones; the value gets the rest.
+    pub fn shrink_to(&mut self, most: usize) {
+        if self.bytes() <= most {
+            return;
+        }
+        if !self.is_truncated() {
+            self.headers.push((format!("{OURS}truncated"), Some(b"true".to_vec())));
+        }
+        let quarter = most / 4;
+        let reason = self.headers.iter_mut().filter(|(name, _)| name.strip_prefix(OURS) == Some("reason"));
+        for text in reason.filter_map(|(_, value)| value.as_mut()) {
+            let end = (0..=quarter.min(text.len())).rev().find(|&end| std::str::from_utf8(&text[..end]).is_ok());
+            text.truncate(end.unwrap_or(0));
+        }
+        let mut room = quarter;
         self.headers.retain(|(name, value)| {
             let bytes = name.len() + value.as_ref().map_or(0, Vec::len);
             let fits = name.starts_with(OURS) || bytes <= room;
             room = if fits { room.saturating_sub(bytes) } else { 0 };
             fits
         });
-        if !self.is_truncated() {
-            self.headers.push((format!("{OURS}truncated"), Some(b"true".to_vec())));
-        }
+        self.key.iter_mut().for_each(|key| key.truncate(quarter));
+        let others = self.bytes() - self.payload.as_ref().map_or(0, Vec::len);
+        self.payload.iter_mut().for_each(|payload| payload.truncate(most.saturating_sub(others)));
     }
 }
 
 /// What the headers of a letter say of where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sender {
+    /// The group whose replica wrote it; none in letters of version 0.1.
+    pub group: Option<String>,
     /// The label of the reason, without what explains it; `unknown` where none stands there.
     pub reason: String,
     /// The topic, if it is named.
@@ -284,6 +310,7 @@ impl Sender {
         };
         let reason = ours("reason").unwrap_or_else(|| "unknown".to_owned());
         Sender {
+            group: ours("group").filter(|group| !group.is_empty()),
             reason: reason.split(':').next().unwrap_or_default().to_owned(),
             topic: ours("topic").filter(|topic| !topic.is_empty()),
             partition: ours("partition").and_then(|partition| partition.parse().ok()),
@@ -316,7 +343,7 @@ mod tests {
     }
 
     fn letter(payload: &[u8], headers: &[Header<'_>], time: i64) -> Letter {
-        let origin = Origin { topic: "orders", partition: 3 };
+        let origin = Origin { group: "retentiond", topic: "orders", partition: 3 };
         let rejection = Rejection::new(Reason::InvalidJson, "no");
         Letter::new(&origin, &batch(payload, headers, time), 0, &rejection, NOW)
     }
@@ -335,11 +362,11 @@ mod tests {
         let letter = letter(b"{broken", &headers, 4_000);
         assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"k"[..]), Some(&b"{broken"[..])));
         assert_eq!((letter.time, letter.is_truncated()), (Some(4_000), false));
-        let ours = ["reason", "topic", "partition", "offset"].map(|name| format!("retentiond.error.{name}"));
+        let ours = ["group", "reason", "topic", "partition", "offset"].map(|name| format!("retentiond.error.{name}"));
         let expected: Vec<&str> = ["trace", "trace"].into_iter().chain(ours.iter().map(String::as_str)).collect();
         assert_eq!(names(&letter), expected);
         let values: Vec<_> = letter.headers.iter().map(|(_, value)| value.as_deref()).collect();
-        let expected = [&b"\xff"[..], b"invalid_json: no", b"orders", b"3", b"0"].map(Some);
+        let expected = [&b"\xff"[..], b"retentiond", b"invalid_json: no", b"orders", b"3", b"0"].map(Some);
         assert_eq!((values[0], values[1], &values[2..]), (expected[0], None, &expected[1..]));
     }
 
@@ -357,13 +384,32 @@ mod tests {
             Header { name: "behind".into(), value: Some(b"2") },
         ];
         let mut letter = letter(&large, &headers, 0);
-        assert!(letter.bytes() > 2 << 20);
-        letter.truncate();
-        let once = letter.clone();
-        letter.truncate();
-        assert_eq!(letter, once);
-        assert!(letter.is_truncated() && letter.bytes() < 2 * TRUNCATED_BYTES, "{}", letter.bytes());
-        assert_eq!(letter.payload.as_ref().map(Vec::len), Some(TRUNCATED_BYTES));
-        assert_eq!((names(&letter)[0], names(&letter).len()), ("small", 6));
+        letter.key = Some(vec![b'k'; 1 << 20]);
+        assert!(letter.bytes() >= 3 << 20);
+        for size in SIZES {
+            assert!(letter.shrink(), "to {size}");
+            assert!(letter.is_truncated() && letter.bytes() <= size && letter.bytes() > size / 2, "{}", letter.bytes());
+            let once = letter.clone();
+            letter.shrink_to(size);
+            assert_eq!(letter, once);
+            assert_eq!((names(&letter)[0], names(&letter).len()), ("small", 7));
+            let sender = Sender::of(&letter.headers);
+            assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));
+        }
+        assert!(!letter.shrink(), "it is as small as it can be");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters_and_an_alert_never_is() {
+        let mut long = letter(b"x", &[], 0).marked(
+            &Origin { group: "retentiond", topic: "orders", partition: 3 },
+            0,
+            &"\u{20ac}".repeat(5_000),
+        );
+        assert!(long.shrink() && long.bytes() <= 1 << 13, "{}", long.bytes());
+        let reason = long.headers.iter().find(|(name, _)| name == "retentiond.error.reason").unwrap();
+        assert!(std::str::from_utf8(reason.1.as_deref().unwrap()).is_ok_and(|text| !text.is_empty()));
+        let mut alert = Letter { to: Channel::Alerts, ..letter(&[b'a'; 1 << 20], &[], 0) };
+        assert!(!alert.shrink() && alert.bytes() > 1 << 20);
     }
 }

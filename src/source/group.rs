@@ -106,6 +106,14 @@ pub trait GroupClient: LogClient {
     /// member answers [`SourceError::Unavailable`].
     fn handle(&self) -> Self::Handle;
 
+    /// Leaves the group and joins it again, which makes it hand out every partition anew, also where the brokers would
+    /// give a static member back what it had. What is owned is revoked in order; an answer to the group that is under
+    /// way stays due.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    fn rejoin(&mut self) -> Result<(), SourceError>;
+
     /// Hands out nothing more of these, which stay ours; what was fetched is dropped and fetched again later. Right
     /// behind an assignment and before the next poll, nothing of them is handed out at all. The pause ends with
     /// [`GroupClient::resume`], with [`LogClient::unassign`], and by being assigned anew.

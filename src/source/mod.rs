@@ -4,6 +4,7 @@
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
 mod co_partitioning;
+pub mod coverage;
 pub mod delivery;
 pub mod files;
 pub mod group;

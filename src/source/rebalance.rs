@@ -82,6 +82,12 @@ impl State {
         &self.assigned
     }
 
+    /// Whether the member is leaving.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     /// Partitions of which every topic's one is assigned.
     fn complete(&self) -> BTreeSet<Partition> {
         let all_topics =

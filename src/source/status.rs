@@ -91,6 +91,15 @@ impl PartitionState {
     }
 }
 
+/// What was found when the group and its topics were looked at from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// How many rebalances there had been before the look; 0 before the first look.
+    pub seen: u64,
+    /// What is wrong, with the remedy.
+    pub reasons: Vec<String>,
+}
+
 /// What became durable since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checkpoints {
@@ -104,6 +113,24 @@ pub struct Checkpoints {
     pub last_success: Option<Time>,
     /// How long it took from the copy to the commit.
     pub took: Option<Duration>,
+    /// Since when records are applied that no committed checkpoint holds; `None` when there are none.
+    pub uncommitted_since: Option<Instant>,
+    /// After how long of that a person should know.
+    pub stale_after: Option<Duration>,
+}
+
+impl Checkpoints {
+    /// For how long records have been applied that no committed checkpoint holds.
+    #[must_use]
+    pub fn uncommitted_for(&self, now: Instant) -> Duration {
+        self.uncommitted_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Whether that is for longer than it should be.
+    #[must_use]
+    pub fn is_stale(&self, now: Instant) -> bool {
+        self.stale_after.is_some_and(|after| self.uncommitted_for(now) > after)
+    }
 }
 
 /// The state of the source.
@@ -122,8 +149,12 @@ pub struct SourceStatus {
     pub positions: BTreeMap<TopicPartition, Position>,
     /// Rebalances since the start.
     pub rebalances: u64,
+    /// Whether the group owns every partition, as last seen.
+    pub coverage: Coverage,
     /// What is wrong at the moment, such as an unreachable broker.
     pub trouble: Option<String>,
+    /// Why the last attempt to commit a checkpoint failed; `None` once one is committed again.
+    pub commit_trouble: Option<String>,
     /// Why schemas do not come that records wait for.
     pub schemas: Option<String>,
     /// The last time that the poll loop went round.
@@ -160,14 +191,14 @@ impl SourceStatus {
     pub fn topic_lags(&self, topics: &[String], now: Instant) -> Vec<TopicLag> {
         let of_topic = |(index, topic): (u16, &String)| {
             let positions = self.positions.iter().filter(|(at, _)| at.topic.0 == index).map(|(_, position)| position);
-            positions
-                .map(|position| TopicLag::of(topic, position.lag(), position.last_at_end, now))
-                .reduce(|a, b| TopicLag {
+            positions.map(|position| TopicLag::of(topic, position.lag(), position.last_at_end, now)).reduce(|a, b| {
+                TopicLag {
                     lagging: a.lagging || b.lagging,
                     lag_events: a.lag_events.zip(b.lag_events).map(|(a, b)| a + b),
                     lag_seconds: a.lag_seconds.zip(b.lag_seconds).map(|(a, b)| a.max(b)),
                     topic: a.topic,
-                })
+                }
+            })
         };
         let read = (0..).zip(topics).filter_map(of_topic);
         let routers = self.routers.iter().map(|router| router.read()).filter(|router| router.is_ours);

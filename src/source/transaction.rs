@@ -50,15 +50,18 @@ pub enum TransactionError {
     /// [`Transactions::init`], which ends what was left; then what is committed tells.
     #[error("{0}; a new producer finds out what became of the transaction")]
     Unknown(String),
-    /// Abort; the record can never be produced as it is.
-    #[error("record {index} of the transaction is too large to be produced: {text}")]
+    /// Abort; these records can never be produced as they are.
+    #[error("{} record(s) of the transaction are too large to be produced: {text}", indexes.len())]
     TooLarge {
-        /// Which, counted from 0 in the order of [`Transactions::produce`]. Where several were refused together, the
-        /// largest.
-        index: usize,
+        /// Which, counted from 0 in the order of [`Transactions::produce`]; each was refused for itself.
+        indexes: Vec<usize>,
         /// What was said.
         text: String,
     },
+    /// Abort; records that went in one request were refused for their size, and from now on each goes in its own: the
+    /// next transaction may try the same again.
+    #[error("{0}")]
+    TooLargeTogether(String),
     /// Abort; a person has to change the configuration or the cluster.
     #[error("{0}")]
     Configuration(String),

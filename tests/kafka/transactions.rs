@@ -397,16 +397,30 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
     producer.begin().unwrap();
     producer.produce(&letter(&out, &small)).unwrap();
     let refused = producer.produce(&letter(&out, &huge));
-    assert!(matches!(refused, Err(TransactionError::TooLarge { index: 1, .. })), "by our own limit: {refused:?}");
+    assert!(
+        matches!(refused, Err(TransactionError::TooLarge { ref indexes, .. }) if *indexes == [1]),
+        "by our own limit: {refused:?}"
+    );
     producer.abort().unwrap();
 
-    producer.begin().unwrap();
-    for payload in [&small, &small, &larger, &small] {
-        producer.produce(&letter(&out, payload)).unwrap();
-    }
-    let refused = producer.commit();
-    assert!(matches!(refused, Err(TransactionError::TooLarge { index: 2, .. })), "by the topic's: {refused:?}");
-    producer.abort().unwrap();
+    let mut produce = |payloads: &[&Vec<u8>]| {
+        producer.begin().unwrap();
+        payloads.iter().for_each(|payload| producer.produce(&letter(&out, payload)).unwrap());
+        let outcome = producer.commit();
+        if outcome.is_err() {
+            producer.abort().unwrap();
+        }
+        outcome
+    };
+    // The topic refuses the request that holds all of them, whichever of them is too large.
+    let together = produce(&[&small, &larger, &small, &larger]);
+    assert!(matches!(together, Err(TransactionError::TooLargeTogether(_))), "{together:?}");
+    let refused = produce(&[&small, &larger, &small, &larger]);
+    assert!(
+        matches!(refused, Err(TransactionError::TooLarge { ref indexes, .. }) if *indexes == [1, 3]),
+        "{refused:?}"
+    );
+    produce(&vec![&small; 100]).unwrap();
 
     let missing = unique("missing");
     producer.begin().unwrap();

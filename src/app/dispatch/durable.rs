@@ -190,6 +190,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Command::Settle(cut, partition) => return self.settle(cut, partition),
             Command::TakeBack(cut, partition) => {
                 self.asked.remove(&partition);
+                self.uncommitted.taken_back(partition);
                 self.outbox.take_back(partition, cut);
                 self.discard_upload(partition, Some(cut));
                 return self.pool.take_back(partition, cut.0).map_err(gone);
@@ -197,6 +198,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Command::Delete(_, names) => self.doomed.push((Instant::now() + self.rules.keep_files, names)),
             Command::Park(partition) => {
                 self.running.remove(&partition);
+                self.uncommitted.forget(partition);
                 return self.pool.park(partition).map_err(gone);
             }
             Command::Drop(partition) => return self.drop_partition(partition),
@@ -332,6 +334,7 @@ impl<C: GroupClient> Dispatcher<C> {
         for alert in alerts {
             self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
         }
+        self.uncommitted.cut_begun(partition);
         // What was taken back before this was heard of belongs to the next one.
         if self.asked.get(&partition) == Some(&cut) {
             self.asked.remove(&partition);
@@ -346,7 +349,10 @@ impl<C: GroupClient> Dispatcher<C> {
         cut: CutId,
         taken: Option<Taken>,
     ) -> Result<(), SourceError> {
-        let Some(taken) = taken else { return self.step(Event::Unchanged { cut, partition }) };
+        let Some(taken) = taken else {
+            self.uncommitted.forget(partition);
+            return self.step(Event::Unchanged { cut, partition });
+        };
         if !self.outbox.is_open(partition, cut) {
             return Ok(());
         }
@@ -365,7 +371,9 @@ impl<C: GroupClient> Dispatcher<C> {
         let written = match written {
             Ok(written) => written,
             Err(why) => {
-                error!("the checkpoint of partition {} failed: {why}", partition.0);
+                let why = format!("the checkpoint of partition {} failed: {why}", partition.0);
+                error!("{why}");
+                self.commit_trouble(Some(why));
                 return self.step(Event::UploadFailed { cut, partition });
             }
         };
@@ -410,6 +418,7 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     fn settle(&mut self, cut: CutId, partition: Partition) -> Result<(), SourceError> {
+        self.uncommitted.committed(partition);
         let letters = self.outbox.settle(partition, cut);
         self.checkpoints.letters += letters as u64;
         if let Some(files) = self.files.get_mut(&partition)
@@ -434,6 +443,7 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn drop_partition(&mut self, partition: Partition) -> Result<(), SourceError> {
         self.running.remove(&partition);
+        self.uncommitted.forget(partition);
         self.beginning.remove(&partition);
         self.stopped.insert(partition);
         self.loaded.remove(&partition);
@@ -504,14 +514,9 @@ impl<C: GroupClient> Dispatcher<C> {
         match said {
             Said::Ended(cut, outcome) => self.ended(cut, outcome),
             Said::Delivered(transaction) => self.commit_plainly(&transaction),
-            Said::TooLarge(cut, index) => {
-                let place = self.letters.get(index).copied();
-                if !place.is_some_and(|(partition, place)| self.outbox.truncate(partition, cut, place)) {
-                    let letter = place.and_then(|(partition, place)| self.outbox.of_cut(partition, cut).get(place));
-                    let outputs = &self.rules.outputs;
-                    let topic = letter.map_or(outputs.dead_letters.as_str(), |letter| outputs.of(letter));
-                    return Err(SourceError::Configuration(too_large_even_cut_off(topic)));
-                }
+            Said::TooLarge(cut, indexes) => indexes.into_iter().try_for_each(|index| self.cut_off(cut, index)),
+            Said::Trouble(why) => {
+                self.commit_trouble(Some(why));
                 Ok(())
             }
             Said::Undeliverable(why) => Err(SourceError::Configuration(why)),
@@ -521,6 +526,20 @@ impl<C: GroupClient> Dispatcher<C> {
                 self.step(Event::Fenced)
             }
         }
+    }
+
+    /// A letter of a cut was refused for its size, so it is to be smaller at the next attempt.
+    fn cut_off(&mut self, cut: CutId, index: usize) -> Result<(), SourceError> {
+        // What was given up meanwhile comes again with its next owner.
+        let Some(&(partition, place)) = self.letters.get(index) else { return Ok(()) };
+        let Some(letter) = self.outbox.of_cut(partition, cut).get(place) else { return Ok(()) };
+        let (topic, before) = (self.rules.outputs.of(letter).to_owned(), letter.bytes());
+        if !self.outbox.truncate(partition, cut, place) {
+            return Err(SourceError::Configuration(too_large_even_cut_off(&topic)));
+        }
+        let after = self.outbox.of_cut(partition, cut).get(place).map_or(0, |letter| letter.bytes());
+        warn!(topic, "a dead letter of {before} bytes is refused for its size and cut off to {after} bytes");
+        Ok(())
     }
 
     /// At least once: the offsets behind the letters, unless a partition of them was given up.
@@ -533,6 +552,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Ok(()) => Outcome::Committed,
             Err(error) => {
                 warn!("a checkpoint is not committed, the next one tries again: {error}");
+                self.commit_trouble(Some(error.to_string()));
                 match error {
                     TransactionError::Unknown(_) => Outcome::Unknown,
                     _ => Outcome::Aborted,
@@ -545,7 +565,19 @@ impl<C: GroupClient> Dispatcher<C> {
     fn ended(&mut self, cut: CutId, outcome: Outcome) -> Result<(), SourceError> {
         self.journal.committed(cut, outcome, self.cut_begun.map(|begun| begun.elapsed()));
         self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
+        if outcome == Outcome::Committed {
+            self.commit_trouble(None);
+        }
         self.step(Event::Ended { cut, outcome })
+    }
+
+    /// Why checkpoints are not committed, for those who ask.
+    fn commit_trouble(&self, why: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let is_news = status.commit_trouble != why;
+            status.commit_trouble = why;
+            is_news
+        });
     }
 
     /// What is due by the clock.

@@ -111,11 +111,12 @@ impl Member {
             alert_source: ALERT_SOURCE.into(),
             outputs: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
             flood: FloodRules { messages: 0, share: 1.0 },
+            stale_after: Duration::from_secs(600),
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
-        let (_, failures) = mpsc::channel();
-        let parts = Parts { client, pool, reports: reported, vault, committer, answers, failures };
+        let ((_, failures), (_, looks)) = (mpsc::channel(), mpsc::channel());
+        let parts = Parts { client, pool, reports: reported, vault, committer, answers, failures, looks };
         Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
     }
 

@@ -1,6 +1,6 @@
 //! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone on.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Route;
@@ -64,8 +64,8 @@ impl What {
     }
 }
 
-/// Records that are too large to be produced as they are, by lane and offset.
-pub type Oversized = BTreeSet<(usize, i64)>;
+/// Records that are too large to be produced as they are, by lane and offset, and how often each was refused.
+pub type Oversized = BTreeMap<(usize, i64), u32>;
 
 /// What a lane was brought.
 #[derive(Debug)]
@@ -202,9 +202,9 @@ impl<B: RecordBatch> Lane<B> {
             } else {
                 route.decoder.decode(record.key, record.payload, latest)
             };
-            let is_large = !oversized.is_empty() && oversized.contains(&(self.number, offset));
+            let refusals = oversized.get(&(self.number, offset)).copied().unwrap_or(0);
             let decoded = match decoded {
-                Ok(_) if is_large => Err(too_large(route)),
+                Ok(_) if refusals > 0 => Err(too_large(route)),
                 decoded => decoded,
             };
             let (time, what) = match decoded {
@@ -218,7 +218,7 @@ impl<B: RecordBatch> Lane<B> {
                 Ok(Decoded::Unknown) => (None, What::Unknown),
                 Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
                 Err(rejection) => {
-                    let letter = self.letter(route, batch, index, &rejection, is_large);
+                    let letter = self.letter(route, batch, index, &rejection, refusals);
                     let reason = rejection.reason;
                     rejected.push(Rejected { index, rejection });
                     (None, What::Letter(Box::new(letter), reason))
@@ -258,12 +258,12 @@ impl<B: RecordBatch> Lane<B> {
         }
     }
 
-    fn letter(&self, route: &Route, batch: &B, index: usize, rejection: &Rejection, is_large: bool) -> Letter {
+    fn letter(&self, route: &Route, batch: &B, index: usize, rejection: &Rejection, refusals: u32) -> Letter {
         let partition = i32::try_from(self.number).unwrap_or(i32::MAX);
-        let origin = Origin { topic: &route.topic, partition };
+        let origin = Origin { group: &route.owner, topic: &route.topic, partition };
         let mut letter = Letter::new(&origin, batch, index, rejection, wall_clock().millis());
-        if is_large {
-            letter.truncate();
+        for _ in 0..refusals {
+            letter.shrink();
         }
         letter
     }

@@ -1,5 +1,6 @@
 //! A router's clients of Kafka.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ const FETCH: [(&str, &str); 3] =
 pub struct KafkaPlant {
     reader: KafkaSettings,
     producer: TransactionSettings,
+    is_single: AtomicBool,
     /// To ask for the topic's id; made once.
     admin: Mutex<Option<KafkaAdmin>>,
 }
@@ -36,7 +38,7 @@ impl KafkaPlant {
             reader.options.entry(option.to_owned()).or_insert_with(|| value.to_owned());
         }
         let producer = TransactionSettings::of_router(&reader);
-        KafkaPlant { reader, producer, admin: Mutex::new(None) }
+        KafkaPlant { reader, producer, is_single: AtomicBool::default(), admin: Mutex::new(None) }
     }
 }
 
@@ -66,6 +68,11 @@ impl Plant for KafkaPlant {
     }
 
     fn producer(&self) -> Result<TransactionalProducer, SourceError> {
-        TransactionalProducer::new(&self.producer)
+        let is_single = self.is_single.load(Ordering::Relaxed);
+        TransactionalProducer::new(&TransactionSettings { is_single, ..self.producer.clone() })
+    }
+
+    fn send_singly(&self) {
+        self.is_single.store(true, Ordering::Relaxed);
     }
 }

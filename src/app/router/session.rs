@@ -16,6 +16,7 @@ use super::note::Note;
 use crate::app::flood::Flood;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
+use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::routing::RoutingStatus;
 use crate::source::transaction::{Outgoing, TransactionError, Transactions};
 use crate::source::{
@@ -76,6 +77,8 @@ pub trait Plant {
     /// # Errors
     /// When it cannot be made.
     fn producer(&self) -> Result<Self::Producer, SourceError>;
+    /// From now on a new producer sends each record in a request of its own.
+    fn send_singly(&self) {}
 }
 
 /// How a tenure ends.
@@ -142,6 +145,9 @@ const LIMITS: Limits = Limits {
     commit_every: Duration::from_millis(100),
     messages: 20_000,
 };
+
+/// How often a record may be refused for its size: as an event, as a letter, and as one that was cut off time and again.
+const REFUSALS: u32 = 5;
 
 /// One tenure.
 pub struct Session<'a, P: Plant> {
@@ -436,10 +442,19 @@ impl<'a, P: Plant> Session<'a, P> {
 
     /// How a failed call ends the tenure; a successor goes on from what is committed.
     fn failed(&mut self, error: &TransactionError) -> End {
-        if let TransactionError::TooLarge { index, .. } = error
-            && let Some(record) = self.open.as_ref().and_then(|open| open.sent.get(*index))
-        {
-            self.oversized.insert(*record);
+        match error {
+            TransactionError::TooLargeTogether(_) => self.plant.send_singly(),
+            TransactionError::TooLarge { indexes, .. } => {
+                let sent = self.open.as_ref().map(|open| open.sent.as_slice()).unwrap_or_default();
+                for record in indexes.iter().filter_map(|&index| sent.get(index)) {
+                    let refusals = self.oversized.entry(*record).or_default();
+                    *refusals += 1;
+                    if *refusals > REFUSALS {
+                        return End::Broken(too_large_even_cut_off(&self.route.dead_letters));
+                    }
+                }
+            }
+            _ => {}
         }
         ended(error)
     }

@@ -116,6 +116,7 @@ fn route(format: Format) -> Route {
         max_future: 0,
         start: Start::Earliest,
         group: "router".into(),
+        owner: "shop".into(),
         flood: FloodRules { messages: 0, share: 1.0 },
     }
 }

@@ -61,6 +61,11 @@ pub enum Reason {
         /// Its name.
         name: String,
     },
+    /// The partition did not exist when this replica started.
+    PartitionAdded {
+        /// How many there were then.
+        was: i32,
+    },
     /// The log holds another record than the last one applied: it was cut off and written anew.
     LogTruncated,
     /// The offset to read lies outside the log.
@@ -82,6 +87,7 @@ impl Reason {
             Reason::ForeignState => "foreign_state",
             Reason::TopicRecreated { .. } => "topic_recreated",
             Reason::PartitionCountChanged { .. } => "partition_count_changed",
+            Reason::PartitionAdded { .. } => "partition_added",
             Reason::AnotherStore { .. } => "another_store",
             Reason::DefinitionChanged => "definition_changed",
             Reason::FileMissing { .. } => "file_missing",
@@ -135,6 +141,12 @@ impl fmt::Display for Reason {
                 f,
                 "the source topics had {was} partitions and now have {now}, so customers have moved between them; \
                  rebuild under a new kafka.group_id, or with `retentiond bootstrap` from a history export"
+            ),
+            Reason::PartitionAdded { was } => write!(
+                f,
+                "the partition was added to the source topics, which had {was} when this replica started, so customers \
+                 have moved between partitions; rebuild under a new kafka.group_id from topics that hold everything, or \
+                 with `retentiond bootstrap` from a history export"
             ),
             Reason::AnotherStore { was, now } => write!(
                 f,

@@ -25,6 +25,9 @@ impl State {
         if self.phase_in(partition, life) != Some(&mut Phase::Reading) {
             return;
         }
+        if partition.0 >= identity.partition_count {
+            return self.fail(partition, Reason::PartitionAdded { was: identity.partition_count }, out);
+        }
         match position(committed, &self.rules) {
             Err(reason) => self.fail(partition, reason, out),
             Ok(None) => {

@@ -375,6 +375,7 @@ fn every_reason_names_its_remedy() {
         Reason::ForeignState,
         Reason::TopicRecreated { topic: text() },
         Reason::PartitionCountChanged { was: 1, now: 2 },
+        Reason::PartitionAdded { was: 1 },
         Reason::AnotherStore { was: text(), now: text() },
         Reason::DefinitionChanged,
         Reason::FileMissing { name: text() },

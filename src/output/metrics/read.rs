@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rust_decimal::prelude::ToPrimitive;
 
@@ -383,7 +383,7 @@ pub(super) fn webhook_disabled(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-fn flag(holds: bool) -> f64 {
+pub(super) fn flag(holds: bool) -> f64 {
     f64::from(u8::from(holds))
 }
 

@@ -12,6 +12,7 @@ use super::handle::KafkaHandle;
 use super::reader::{Glimpse, glimpse};
 use super::settings::{KafkaSettings, Role};
 use super::topics::TopicNames;
+use crate::source::coverage::GroupMember;
 use crate::source::{Committed, GroupHandle, SourceError, Start, TopicPartition};
 
 /// The group as its coordinator describes it.
@@ -19,8 +20,8 @@ use crate::source::{Committed, GroupHandle, SourceError, Start, TopicPartition};
 pub struct GroupState {
     /// As Kafka names it: `Stable`, `Empty`, `PreparingRebalance`, ...; `Dead` is a group that does not exist.
     pub state: String,
-    /// Its members, as people know them: instance id or client id, and host.
-    pub members: Vec<String>,
+    /// Its members.
+    pub members: Vec<GroupMember>,
 }
 
 impl GroupState {
@@ -28,6 +29,18 @@ impl GroupState {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && matches!(self.state.as_str(), "Empty" | "Dead")
+    }
+
+    /// Whether every member has been told what it owns, and nothing moves.
+    #[must_use]
+    pub fn is_stable(&self) -> bool {
+        !self.members.is_empty() && self.state == "Stable"
+    }
+
+    /// The members by name, for messages.
+    #[must_use]
+    pub fn names(&self) -> String {
+        self.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -61,8 +74,9 @@ impl KafkaAdmin {
     pub fn describe_group(&self, wait: Duration) -> Result<GroupState, SourceError> {
         let described = self.client.handle.describe_group(&self.group, wait);
         let described = described.map_err(|failure| errors::failed("cannot describe the group", &failure))?;
-        let member = |member: super::ffi::Member| {
-            format!("{} at {}", member.instance_id.unwrap_or(member.client_id), member.host)
+        let member = |member: super::ffi::Member| GroupMember {
+            name: format!("{} at {}", member.instance_id.unwrap_or(member.client_id), member.host),
+            assigned: member.assigned.into_iter().collect(),
         };
         Ok(GroupState { state: described.state, members: described.members.into_iter().map(member).collect() })
     }
@@ -113,7 +127,7 @@ impl KafkaAdmin {
                  (session.timeout.ms), and try again",
                 self.group.to_string_lossy(),
                 state.state,
-                state.members.join(", ")
+                state.names()
             )));
         }
         let doing = "cannot commit offsets for the group";

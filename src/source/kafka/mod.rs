@@ -32,7 +32,7 @@ pub use self::access::access_mistakes;
 pub use self::admin::{GroupState, KafkaAdmin};
 use self::ends::Ends;
 pub use self::ffi::KafkaBatch;
-use self::ffi::{Failure, Handle, List, Notice, Queue, Run};
+use self::ffi::{Failure, Handle, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
 pub use self::producer::{PlainProducer, Refusal};
 pub use self::reader::Glimpse;
@@ -84,11 +84,9 @@ impl KafkaClient {
     pub fn join(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
         let handle = open(settings, Role::Member)?;
         let topics = TopicCache::new(TopicNames::new(&settings.topics)?);
-        let mut list = List::with_capacity(topics.names().all().len());
-        for name in topics.names().all() {
-            list.add(name, -1, NO_OFFSET);
-        }
-        let queue = handle.subscribe(&list).map_err(|failure| errors::failed("cannot subscribe", &failure))?;
+        let queue = handle
+            .subscribe(&topics.names().subscription())
+            .map_err(|failure| errors::failed("cannot subscribe", &failure))?;
         Ok(KafkaClient::with_queue(settings, handle, queue, topics))
     }
 
@@ -404,6 +402,11 @@ impl GroupClient for KafkaClient {
 
     fn handle(&self) -> KafkaHandle {
         KafkaHandle { handle: Arc::clone(&self.handle), names: self.topics.names().clone() }
+    }
+
+    fn rejoin(&mut self) -> Result<(), SourceError> {
+        let rejoined = self.handle.rejoin(&self.topics.names().subscription());
+        rejoined.map_err(|failure| errors::failed("cannot leave the group and join it again", &failure))
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {

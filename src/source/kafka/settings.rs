@@ -121,6 +121,8 @@ pub struct TransactionSettings {
     pub timeout: Duration,
     /// Whether many messages go with each, so that they are worth compressing.
     pub is_bulk: bool,
+    /// Whether each record goes in a request of its own, so that one refused for its size is refused for itself.
+    pub is_single: bool,
 }
 
 /// What a producer of many messages does otherwise.
@@ -132,7 +134,13 @@ impl TransactionSettings {
     #[must_use]
     pub fn new(kafka: &KafkaSettings, instance_id: &str) -> TransactionSettings {
         let transactional_id = transactional_id(&kafka.group_id, instance_id);
-        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT, is_bulk: false }
+        TransactionSettings {
+            kafka: kafka.clone(),
+            transactional_id,
+            timeout: TRANSACTION_TIMEOUT,
+            is_bulk: false,
+            is_single: false,
+        }
     }
 
     /// For the router of a source, whose group the settings name: that is the transactional id too, whichever replica it
@@ -140,7 +148,13 @@ impl TransactionSettings {
     #[must_use]
     pub fn of_router(kafka: &KafkaSettings) -> TransactionSettings {
         let transactional_id = kafka.group_id.clone();
-        TransactionSettings { kafka: kafka.clone(), transactional_id, timeout: TRANSACTION_TIMEOUT, is_bulk: true }
+        TransactionSettings {
+            kafka: kafka.clone(),
+            transactional_id,
+            timeout: TRANSACTION_TIMEOUT,
+            is_bulk: true,
+            is_single: false,
+        }
     }
 
     pub(super) fn configuration(&self) -> Result<Conf, SourceError> {
@@ -149,6 +163,9 @@ impl TransactionSettings {
         self.kafka.set_options(&mut conf, is_shared_option)?;
         for (name, value) in TRANSACTIONAL.iter().chain(BULK.iter().filter(|_| self.is_bulk)) {
             set(&mut conf, name, value)?;
+        }
+        if self.is_single {
+            set(&mut conf, "batch.num.messages", "1")?;
         }
         set(&mut conf, "bootstrap.servers", &self.kafka.brokers)?;
         set(&mut conf, "transactional.id", &self.transactional_id)?;

@@ -38,6 +38,15 @@ impl TopicNames {
         u16::try_from(position).ok().map(TopicIndex)
     }
 
+    /// All of them, to subscribe to.
+    pub fn subscription(&self) -> List {
+        let mut list = List::with_capacity(self.0.len());
+        for name in self.all() {
+            list.add(name, -1, i64::from(rdkafka::bindings::RD_KAFKA_OFFSET_INVALID));
+        }
+        list
+    }
+
     /// A list of topic-partitions with offsets.
     pub fn list(&self, entries: impl ExactSizeIterator<Item = (TopicPartition, i64)>) -> List {
         let mut list = List::with_capacity(entries.len());

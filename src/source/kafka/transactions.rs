@@ -49,11 +49,13 @@ pub struct TransactionalProducer {
     begun: Option<Instant>,
     /// The topics produced to, as often as they were new.
     topics: Vec<CString>,
-    /// What was produced in this transaction: its topic's place in the list, and its bytes.
-    sent: Vec<(usize, usize)>,
+    /// What was produced in this transaction: its topic's place in the list.
+    sent: Vec<usize>,
     /// A broker refused records, whose sequence numbers will be missing to it: librdkafka sends the next records with
     /// the numbers behind them, and tries in vain until the transaction has timed out.
     has_gap: bool,
+    /// Whether each record goes in a request of its own, so that one refused for its size is refused for itself.
+    is_single: bool,
     /// Of no further use: what became of a call is unknown, or another instance took over.
     over: bool,
 }
@@ -112,6 +114,7 @@ impl TransactionalProducer {
             topics: Vec::new(),
             sent: Vec::new(),
             has_gap: false,
+            is_single: settings.is_single,
             over: false,
         })
     }
@@ -139,7 +142,7 @@ impl TransactionalProducer {
 
     /// Begins anew under the same transactional id, when no transaction is open.
     fn renew(&mut self) -> Result<(), TransactionError> {
-        match open(&self.settings) {
+        match open(&TransactionSettings { is_single: self.is_single, ..self.settings.clone() }) {
             Ok((handle, calls)) => (self.handle, self.calls) = (handle, calls),
             Err(error) => return Err(self.noted(TransactionError::Unknown(error.to_string()))),
         }
@@ -217,6 +220,14 @@ impl TransactionalProducer {
             let failure = TransactionFailure { failure: fatal, is_fatal: true, needs_abort: false };
             return Err(self.noted(classify(doing, &failure, self.is_overdue())));
         }
+        let refused_together = refused.iter().filter(|refused| is_large(refused)).count();
+        if refused_together > 1 && !self.is_single {
+            self.is_single = true;
+            return Err(TransactionError::TooLargeTogether(format!(
+                "a request with {refused_together} records is refused for its size; from now on each record goes in a request of \
+                 its own, which takes longer. Raise max.message.bytes of the topic"
+            )));
+        }
         let error = undelivered(&refused, &self.sent, |topic| {
             self.topics.get(topic).map_or_else(String::new, |name| name.to_string_lossy().into_owned())
         });
@@ -270,16 +281,15 @@ impl Transactions for TransactionalProducer {
         }
         let number = self.sent.len();
         let topic = self.topic(record.topic)?;
-        let bytes = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
         let Err(failure) = self.queue(&self.topics[topic], partition, record, number) else {
-            self.sent.push((topic, bytes));
+            self.sent.push(topic);
             return Ok(());
         };
         // A transaction that has failed takes nothing more, and why it has failed says more than that.
         self.complain(Doing::Produce)?;
         let failure = self.handle.fatal().unwrap_or(failure);
         if failure.code == Code::MessageSizeTooLarge {
-            return Err(TransactionError::TooLarge { index: number, text: failure.text });
+            return Err(TransactionError::TooLarge { indexes: vec![number], text: failure.text });
         }
         let failure = TransactionFailure { failure, is_fatal: false, needs_abort: true };
         Err(self.noted(classify(Doing::Produce, &failure, self.is_overdue())))
@@ -368,25 +378,28 @@ fn classify(doing: Doing, failure: &TransactionFailure, is_overdue: bool) -> Tra
     }
 }
 
+/// Whether a record, or the request that held it, was refused for its size.
+fn is_large(refused: &Refused) -> bool {
+    matches!(refused.failure.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
+}
+
 /// Whether a record was refused for itself, and not thrown away with a failed transaction.
 fn is_reason(refused: &Refused) -> bool {
     !matches!(refused.failure.code, Code::PurgeQueue | Code::PurgeInflight)
 }
 
 /// Which response refused records need. Those that were thrown away with a failed transaction say nothing.
-fn undelivered(refused: &[Refused], sent: &[(usize, usize)], topic: impl Fn(usize) -> String) -> TransactionError {
-    let is_large =
-        |refused: &&Refused| matches!(refused.failure.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge);
-    let bytes = |refused: &&Refused| sent.get(refused.number).map_or(0, |(_, bytes)| *bytes);
-    // Several lie in one request, which is refused as a whole.
-    if let Some(largest) = refused.iter().filter(is_large).max_by_key(bytes) {
-        return TransactionError::TooLarge { index: largest.number, text: largest.failure.text.clone() };
+fn undelivered(refused: &[Refused], sent: &[usize], topic: impl Fn(usize) -> String) -> TransactionError {
+    let large: Vec<&Refused> = refused.iter().filter(|refused| is_large(refused)).collect();
+    if let Some(first) = large.first() {
+        let text = first.failure.text.clone();
+        return TransactionError::TooLarge { indexes: large.iter().map(|refused| refused.number).collect(), text };
     }
     let Some(first) = refused.iter().find(|refused| is_reason(refused)) else {
         return TransactionError::Abort("records were thrown away with a failed transaction".to_owned());
     };
     errors::refusal(&first.failure).unwrap_or_else(|| {
-        let topic = sent.get(first.number).map_or_else(String::new, |(place, _)| topic(*place));
+        let topic = sent.get(first.number).map_or_else(String::new, |place| topic(*place));
         let remedy = match first.failure.code {
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => ". Create the topic",
             _ => "",
@@ -474,17 +487,17 @@ mod tests {
     }
 
     #[test]
-    fn of_refused_records_the_largest_is_named_and_those_thrown_away_are_not() {
+    fn of_refused_records_those_too_large_are_named_and_those_thrown_away_are_not() {
         let refused = |number, code| Refused { number, failure: Failure { code, text: "why".to_owned() } };
         let name = |_: usize| "letters".to_owned();
-        let sent = [(0, 10), (0, 5_000), (0, 70)];
+        let sent = [0; 3];
         let large = [
             refused(2, Code::MessageSizeTooLarge),
             refused(1, Code::MessageSizeTooLarge),
             refused(0, Code::PurgeQueue),
         ];
         let found = undelivered(&large, &sent, name);
-        assert!(matches!(found, TransactionError::TooLarge { index: 1, .. }), "{found:?}");
+        assert!(matches!(&found, TransactionError::TooLarge { indexes, .. } if indexes == &[2, 1]), "{found:?}");
         let missing = [refused(0, Code::PurgeInflight), refused(2, Code::UnknownTopic)];
         let found = undelivered(&missing, &sent, name);
         assert!(

@@ -127,6 +127,10 @@ impl GroupClient for MemoryClient {
         MemoryHandle { broker: self.broker.clone(), id: self.id }
     }
 
+    fn rejoin(&mut self) -> Result<(), SourceError> {
+        self.broker.change(|group| group.members.contains_key(&self.id).then(|| group.rebalance()).ok_or_else(gone))
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.broker.change(|group| {
             let member = group.members.get_mut(&self.id).ok_or_else(gone)?;

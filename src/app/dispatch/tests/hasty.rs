@@ -61,6 +61,10 @@ impl GroupClient for Hasty {
         self.0.handle()
     }
 
+    fn rejoin(&mut self) -> Result<(), SourceError> {
+        self.0.rejoin()
+    }
+
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.0.pause(partitions)
     }

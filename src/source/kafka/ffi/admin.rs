@@ -25,6 +25,8 @@ pub(in super::super) struct Member {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
+    /// Topics and partitions that it was given.
+    pub assigned: Vec<(String, i32)>,
 }
 
 /// A topic-partition and what is committed for it.
@@ -119,10 +121,13 @@ impl Handle {
             let member = |place| {
                 let member = rd::rd_kafka_ConsumerGroupDescription_member(description, place);
                 let instance = rd::rd_kafka_MemberDescription_group_instance_id(member);
+                let assignment = rd::rd_kafka_MemberDescription_assignment(member);
+                let assigned = entries_of(rd::rd_kafka_MemberAssignment_partitions(assignment));
                 Member {
                     instance_id: (!instance.is_null()).then(|| text_of(instance)),
                     client_id: text_of(rd::rd_kafka_MemberDescription_client_id(member)),
                     host: text_of(rd::rd_kafka_MemberDescription_host(member)),
+                    assigned: assigned.map(|entry| (entry.topic.to_owned(), entry.partition)).collect(),
                 }
             };
             Ok(GroupDescription {

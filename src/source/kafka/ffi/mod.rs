@@ -183,6 +183,15 @@ impl Handle {
         Ok(queue)
     }
 
+    /// Leaves the group, a static member too, and joins it again once what is owned is given back.
+    pub fn rejoin(&self, topics: &List) -> Result<(), Failure> {
+        // SAFETY: a live client and a live list, which is copied.
+        unsafe {
+            result_of(rd::rd_kafka_unsubscribe(self.rk))?;
+            result_of(rd::rd_kafka_subscribe(self.rk, topics.0))
+        }
+    }
+
     /// The queue on which everything arrives, without joining the group.
     pub fn consumer_queue(self: &Arc<Handle>) -> Result<Queue, Failure> {
         // SAFETY: a live client.

@@ -1,0 +1,91 @@
+//! Since when records are applied that no committed checkpoint holds. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::source::Partition;
+
+/// What of the owned partitions is not committed.
+#[derive(Debug, Default)]
+pub(super) struct Uncommitted(BTreeMap<Partition, Since>);
+
+/// When the first record was applied that the open cut holds, and when the first that it does not hold.
+#[derive(Debug, Clone, Copy, Default)]
+struct Since {
+    in_cut: Option<Instant>,
+    later: Option<Instant>,
+}
+
+impl Uncommitted {
+    /// Records of a partition are applied.
+    pub(super) fn applied(&mut self, partition: Partition, now: Instant) {
+        self.0.entry(partition).or_default().later.get_or_insert(now);
+    }
+
+    /// A cut has begun, which holds everything that is applied by now.
+    pub(super) fn cut_begun(&mut self, partition: Partition) {
+        if let Some(since) = self.0.get_mut(&partition) {
+            since.in_cut = since.in_cut.or(since.later);
+            since.later = None;
+        }
+    }
+
+    /// The cut is taken back, so that the next one holds it.
+    pub(super) fn taken_back(&mut self, partition: Partition) {
+        if let Some(since) = self.0.get_mut(&partition) {
+            since.later = since.in_cut.take().or(since.later);
+        }
+    }
+
+    /// The cut is committed.
+    pub(super) fn committed(&mut self, partition: Partition) {
+        if let Some(since) = self.0.get_mut(&partition) {
+            since.in_cut = None;
+        }
+    }
+
+    /// There was nothing to cut, or the partition is given up.
+    pub(super) fn forget(&mut self, partition: Partition) {
+        self.0.remove(&partition);
+    }
+
+    /// Since when the oldest has been waiting.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.0.values().filter_map(|since| since.in_cut.or(since.later)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const P: Partition = Partition(0);
+
+    #[test]
+    fn what_waits_is_what_no_committed_cut_holds() {
+        let (mut all, start) = (Uncommitted::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        all.cut_begun(P);
+        assert_eq!(all.since(), None, "nothing was applied");
+        all.applied(P, at(1));
+        all.applied(P, at(2));
+        assert_eq!(all.since(), Some(at(1)));
+        all.cut_begun(P);
+        all.applied(P, at(3));
+        assert_eq!(all.since(), Some(at(1)), "the cut is under way");
+        all.taken_back(P);
+        assert_eq!(all.since(), Some(at(1)), "the next one holds it");
+        all.cut_begun(P);
+        all.applied(P, at(4));
+        all.committed(P);
+        assert_eq!(all.since(), Some(at(4)));
+        all.applied(Partition(1), at(2));
+        assert_eq!(all.since(), Some(at(2)), "the oldest of all partitions");
+        all.forget(Partition(1));
+        all.cut_begun(P);
+        all.committed(P);
+        assert_eq!(all.since(), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Looks at the topics and the group from outside: after each rebalance, every minute, and every few seconds while
+//! something is wrong. On a thread of its own, for the questions wait for brokers.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::source::SourceError;
+use crate::source::coverage::{self, Faults, Look};
+use crate::source::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
+use crate::source::status::SourceStatus;
+
+/// How often all is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How soon again, while something is wrong or the group rebalances.
+const LOOK_SOON: Duration = Duration::from_secs(3);
+/// How long one question may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether there was a rebalance.
+const STEP: Duration = Duration::from_millis(200);
+/// How soon after a rebalance that we asked for another one may be asked for; twice as long each time, up to the last.
+const REJOIN_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
+
+/// What a look has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The number of rebalances that this replica had taken part in before the look.
+    pub rebalances: u64,
+    /// How many partitions each topic has; `None` where the brokers did not answer.
+    pub counts: Option<Vec<Option<u32>>>,
+    /// What is wrong.
+    pub reasons: Vec<String>,
+    /// Whether the group should be left and joined again.
+    pub rejoin: bool,
+}
+
+/// Begins to look; ends when nobody listens any more.
+///
+/// # Errors
+/// When the operating system refuses a thread.
+pub fn start(
+    kafka: KafkaSettings,
+    expected: u32,
+    status: watch::Receiver<SourceStatus>,
+    tell: Sender<Looked>,
+    stop: Receiver<()>,
+) -> Result<(), SourceError> {
+    let mut watch = Watch { kafka, expected, admin: None, patience: Patience::default() };
+    let run = move || watch.run(&status, &tell, &stop);
+    let thread = std::thread::Builder::new().name("watch".into()).spawn(run);
+    thread.map(drop).map_err(|error| SourceError::Unavailable(format!("no thread to watch the group: {error}")))
+}
+
+struct Watch {
+    kafka: KafkaSettings,
+    expected: u32,
+    admin: Option<KafkaAdmin>,
+    patience: Patience,
+}
+
+impl Watch {
+    fn run(&mut self, status: &watch::Receiver<SourceStatus>, tell: &Sender<Looked>, stop: &Receiver<()>) {
+        let (mut last, mut due) = (0, Instant::now());
+        while stop.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
+            let rebalances = {
+                let status = status.borrow();
+                if status.joined { status.rebalances } else { 0 }
+            };
+            if rebalances == 0 || (rebalances == last && Instant::now() < due) {
+                continue;
+            }
+            last = rebalances;
+            let (looked, is_settled) = self.look(rebalances);
+            due = Instant::now() + if is_settled { LOOK_EVERY } else { LOOK_SOON };
+            if tell.send(looked).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is found, and whether it may stay so for a while.
+    fn look(&mut self, rebalances: u64) -> (Looked, bool) {
+        let counts = partition_counts(&self.kafka, ANSWER_WAIT);
+        let group = self.describe();
+        if let Err(error) = counts.as_ref().map(drop).and(group.as_ref().map(drop)) {
+            debug!("the group is not looked at: {error}");
+        }
+        let moves = group.as_ref().is_ok_and(|group| !group.is_stable() && !group.members.is_empty());
+        let members = group.as_ref().ok().filter(|group| group.is_stable()).map(|group| group.members.as_slice());
+        let (topics, expected) = (self.kafka.topics.as_slice(), self.expected);
+        let unknown = vec![Some(expected); topics.len()];
+        let known = counts.as_deref().unwrap_or(&unknown);
+        let Faults { reasons, is_unowned } = coverage::faults(&Look { topics, counts: known, expected, members });
+        let rejoin = self.patience.is_over(is_unowned, Instant::now());
+        let is_settled = reasons.is_empty() && !moves;
+        (Looked { rebalances, counts: counts.ok(), reasons, rejoin }, is_settled)
+    }
+
+    fn describe(&mut self) -> Result<GroupState, SourceError> {
+        let admin = match self.admin.take() {
+            Some(admin) => admin,
+            None => KafkaAdmin::new(&self.kafka)?,
+        };
+        let state = admin.describe_group(ANSWER_WAIT);
+        self.admin = Some(admin);
+        state
+    }
+}
+
+/// When a group with partitions of nobody is to be left and joined again: at the second look that finds it so, and then
+/// ever more rarely, for it costs every replica a rebalance.
+#[derive(Debug, Default)]
+struct Patience {
+    is_suspicious: bool,
+    /// Not before this, and how long after the next one.
+    pause: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    fn is_over(&mut self, is_unowned: bool, now: Instant) -> bool {
+        let was_suspicious = std::mem::replace(&mut self.is_suspicious, is_unowned);
+        if !is_unowned || !was_suspicious || self.pause.is_some_and(|(until, _)| now < until) {
+            return false;
+        }
+        let [first, most] = REJOIN_AGAIN;
+        let wait = self.pause.map_or(first, |(_, wait)| (wait * 2).min(most));
+        self.pause = Some((now + wait, wait));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_joined_anew_at_the_second_look_and_then_ever_more_rarely() {
+        let (mut patience, start) = (Patience::default(), Instant::now());
+        let mut at = |seconds, is_unowned| patience.is_over(is_unowned, start + Duration::from_secs(seconds));
+        assert!(!at(0, true), "it may be over in a moment");
+        assert!(at(3, true));
+        assert!(!at(6, true) && !at(32, true));
+        assert!(at(33, true), "after 30 s");
+        assert!(!at(92, true) && at(93, true), "after 60 s");
+        assert!(!at(3_000, false) && !at(4_000, true), "mended, and again");
+        assert!(at(4_003, true));
+    }
+}
