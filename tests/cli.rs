@@ -86,6 +86,13 @@ fn every_mistake_of_a_configuration_is_named() {
 broker = "localhost:9092"
 [kafka.options]
 "enable.auto.commit" = "true"
+"fetch.min.bytes" = "many"
+"fetch.minimum" = 5
+"ssl.key.location" = "/nowhere/key.pem"
+[clv]
+window = "forty"
+[currency]
+rates_file = "/nowhere/rates.csv"
 [customers]
 active_for = "5"
 allowed_lateness = "9d"
@@ -100,6 +107,12 @@ zone = "Mars/Olympus"
     let words = [
         "kafka.broker: is no setting; did you mean \"brokers\"?",
         "enable.auto.commit",
+        "kafka.options.\"fetch.min.bytes\": is wrong: ",
+        "kafka.options.\"fetch.minimum\": is wrong: ",
+        "kafka.options.\"ssl.key.location\": cannot read \"/nowhere/key.pem\"",
+        "clv.window: \"forty\" is no window",
+        "currency.reporting: is missing",
+        "currency.rates_file: cannot read \"/nowhere/rates.csv\"",
         "customers.active_for: \"5\" is no duration",
         "customers.dedup_for",
         "windows[0].active_for",

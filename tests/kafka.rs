@@ -28,6 +28,8 @@ mod going_back;
 mod letters;
 #[path = "kafka/logs.rs"]
 mod logs;
+#[path = "kafka/operators.rs"]
+mod operators;
 #[path = "kafka/outages.rs"]
 mod outages;
 #[path = "kafka/repartition.rs"]

@@ -216,8 +216,7 @@ fn a_token_opens_the_list_of_customers_and_stays_in_the_tab() {
     }
     assert_eq!(hidden(&mut browser, "token-form"), false);
     browser.eval("document.getElementById('token').value = ' open sesame '; document.querySelector('#token-form button').click()");
-    browser
-        .wait("window.asked.length === 2 && document.getElementById('token-note').innerText.includes('another token')");
+    browser.wait("window.asked.length === 2 && document.getElementById('token-note').innerText.includes('not valid')");
     assert_eq!(browser.eval("window.asked[1].authorization"), "Bearer open sesame");
     assert_eq!(browser.eval("document.getElementById('token').value + localStorage.length + document.cookie"), "0");
     assert_eq!(browser.eval("sessionStorage.getItem('token')"), Value::Null, "a token that is refused is forgotten");

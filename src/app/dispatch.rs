@@ -7,6 +7,7 @@
 
 mod durable;
 mod journal;
+mod said;
 mod uncommitted;
 mod watched;
 
@@ -55,6 +56,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 pub struct Rules {
     /// Names of the source topics, for messages to people.
     pub topics: Vec<String>,
+    /// Names of the sources.
+    pub sources: Vec<String>,
     /// Where a partition of each topic is read from that has no state and no committed offset.
     pub starts: Vec<Start>,
     /// How far ahead of the wall clock an event may lie, in milliseconds.
@@ -181,6 +184,10 @@ pub struct Dispatcher<C: GroupClient> {
     more_alerts: bool,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
+    begun: Instant,
+    last_usage: Option<Instant>,
+    /// Topics of which it was told that their messages are of no use.
+    told_poor: BTreeSet<String>,
 }
 
 /// How the loop ends.
@@ -246,6 +253,9 @@ impl<C: GroupClient> Dispatcher<C> {
             more_alerts: false,
             last_publish: None,
             last_idle_check: None,
+            begun: Instant::now(),
+            last_usage: None,
+            told_poor: BTreeSet::new(),
         }
     }
 
@@ -332,6 +342,7 @@ impl<C: GroupClient> Dispatcher<C> {
             self.publish();
             self.pause_stalled()?;
             self.raise_idle_watermarks()?;
+            self.look_at_usage()?;
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! Dead letters, looked at and put back: what `retentiond dlq` does.
 //!
+//! Several groups may share a dead-letter topic, and a letter names the group that wrote it. Each group puts back its own,
+//! and passes over those of others. Letters of version 0.1 name none, and count as everybody's.
+//!
 //! The verb is a member of a group of its own, `<kafka.group_id>-dlq`, and every step is one transaction: letters that go
 //! back to their topics, letters that stay and are written again behind all others, and the position behind both. So each
 //! goes back once, whatever a call chose or however it ended, and the next call goes on behind it.
@@ -74,10 +77,15 @@ enum Fate {
     Stays,
     /// It was cut off, or does not say where it came from: it can never go back.
     Lost,
+    /// It is another group's.
+    Foreign,
 }
 
 impl Choice {
-    fn fate(&self, sender: &Sender, time: Option<i64>, has_topic: impl FnOnce(&str) -> bool) -> Fate {
+    fn fate(&self, group: &str, sender: &Sender, time: Option<i64>, has_topic: impl FnOnce(&str) -> bool) -> Fate {
+        if sender.group.as_deref().is_some_and(|of| of != group) {
+            return Fate::Foreign;
+        }
         let among = |list: &[String], value: &str| list.is_empty() || list.iter().any(|listed| listed == value);
         let Some(topic) = &sender.topic else { return Fate::Lost };
         let is_in_time = self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
@@ -112,16 +120,25 @@ pub struct Report {
     pub counts: BTreeMap<(String, String), Count>,
     /// Topics that letters came from and that do not exist.
     pub missing: Vec<String>,
+    /// Letters of other groups, which were passed over.
+    pub others: u64,
+    /// Letters among the counts that name no group.
+    pub unnamed: u64,
 }
 
 impl Report {
     fn note(&mut self, sender: &Sender, fate: Fate, time: Option<i64>) {
+        if fate == Fate::Foreign {
+            self.others += 1;
+            return;
+        }
+        self.unnamed += u64::from(sender.group.is_none());
         let key = (sender.reason.clone(), sender.topic.clone().unwrap_or_default());
         let count = self.counts.entry(key).or_default();
         match fate {
             Fate::Back => count.back += 1,
             Fate::Stays => count.stay += 1,
-            Fate::Lost => count.lost += 1,
+            Fate::Lost | Fate::Foreign => count.lost += 1,
         }
         count.newest = count.newest.max(time);
     }
@@ -197,6 +214,7 @@ pub fn replay(settings: &Settings, choice: &Choice) -> Result<Report, SourceErro
         client,
         producer,
         choice: choice.clone(),
+        group: settings.kafka.group_id.clone(),
         topic: kafka.topics[0].clone(),
         targets,
         left: BTreeMap::new(),
@@ -228,6 +246,8 @@ struct Replay {
     client: KafkaClient,
     producer: TransactionalProducer,
     choice: Choice,
+    /// The group whose letters go back.
+    group: String,
     topic: String,
     targets: Targets,
     /// How far each partition is to be read: the letters that were there at the start.
@@ -326,13 +346,16 @@ impl Replay {
                     Some(topic) if *topic != self.topic => self.targets.of(topic)?,
                     _ => None,
                 };
-                let fate = self.choice.fate(&sender, letter.time, |_| count.is_some());
-                step.add(letter, sender, fate, count, offset);
+                match self.choice.fate(&self.group, &sender, letter.time, |_| count.is_some()) {
+                    Fate::Foreign => step.pass(offset),
+                    fate => step.add(letter, sender, fate, count, offset),
+                }
                 index += 1;
             }
             let token = self.client.group_token()?;
             if let Some(next) = step.next {
                 self.commit(&step, &token, partition, next)?;
+                self.report.others += step.others;
                 for (letter, sender, fate, _) in &step.letters {
                     self.report.note(sender, *fate, letter.time);
                 }
@@ -377,8 +400,12 @@ impl Replay {
             };
             let theirs = |name: &String| *fate == Fate::Stays || !name.starts_with(OURS);
             let headers = letter.headers.iter().filter(|(name, _)| theirs(name));
-            let headers: Vec<_> =
+            let mut headers: Vec<_> =
                 headers.map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() }).collect();
+            if *fate == Fate::Stays && sender.group.is_none() {
+                // A copy for each group would be put back by each.
+                headers.push(Header { name: format!("{OURS}group").into(), value: Some(self.group.as_bytes()) });
+            }
             let record = Outgoing {
                 topic,
                 key: letter.key.as_deref(),
@@ -400,6 +427,8 @@ struct Step {
     letters: Vec<(Letter, Sender, Fate, Option<u32>)>,
     bytes: usize,
     back: u64,
+    /// Letters of other groups.
+    others: u64,
     /// The offset behind the last of them.
     next: Option<i64>,
 }
@@ -407,6 +436,11 @@ struct Step {
 impl Step {
     fn has_room(&self, back: u64) -> bool {
         self.letters.len() < STEP_LETTERS && self.bytes < STEP_BYTES && self.back < back
+    }
+
+    fn pass(&mut self, offset: i64) {
+        self.others += 1;
+        self.next = Some(offset + 1);
     }
 
     fn add(&mut self, letter: Letter, sender: Sender, fate: Fate, count: Option<u32>, offset: i64) {
@@ -443,7 +477,7 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
             Some(topic) if *topic != kafka.topics[0] => targets.of(topic)?,
             _ => None,
         };
-        let fate = match choice.fate(&sender, letter.time, |_| count.is_some()) {
+        let fate = match choice.fate(&settings.kafka.group_id, &sender, letter.time, |_| count.is_some()) {
             Fate::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Fate::Stays,
             fate => fate,
         };

@@ -15,6 +15,7 @@ pub mod repartition;
 mod router;
 pub mod sample;
 mod service;
+mod usage;
 mod vault;
 mod watch;
 mod webhook;

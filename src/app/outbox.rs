@@ -10,6 +10,12 @@ use crate::checkpoint::protocol::CutId;
 use crate::output::dead_letters::{Channel, Letter};
 use crate::source::Partition;
 
+impl Limit {
+    fn refuses(self, letter: &Letter) -> bool {
+        letter.to == Channel::DeadLetters && letter.bytes() >= self.refused
+    }
+}
+
 /// The outboxes of all partitions.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -35,9 +41,7 @@ struct Waiting {
 impl Outbox {
     /// Adds a letter behind all others of its partition.
     pub fn add(&mut self, partition: Partition, mut letter: Letter) {
-        if let Some(limit) = self.limit.filter(|limit| letter.bytes() >= limit.refused)
-            && letter.to == Channel::DeadLetters
-        {
+        if let Some(limit) = self.limit.filter(|limit| limit.refuses(&letter)) {
             letter.shrink_to(limit.to);
         }
         self.bytes += letter.bytes() as u64;
@@ -73,8 +77,8 @@ impl Outbox {
         }
     }
 
-    /// Cuts off the `index`-th letter of a cut, which was refused for its size, and with it every later one that is as
-    /// large. `false` when it cannot be any smaller.
+    /// Cuts off the `index`-th letter of a cut, which was refused for its size, and with it every other one that is as
+    /// large, now and later. `false` when it cannot be any smaller.
     pub fn truncate(&mut self, partition: Partition, cut: CutId, index: usize) -> bool {
         let letters = self.boxes.get_mut(&partition).and_then(|of| of.cut.as_mut()).filter(|(of, _)| *of == cut);
         let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
@@ -85,7 +89,17 @@ impl Outbox {
         }
         let to = shorter.bytes();
         self.bytes = self.bytes + to as u64 - before as u64;
-        self.limit = Some(Limit { refused: self.limit.map_or(before, |limit| limit.refused.min(before)), to });
+        let limit = Limit { refused: self.limit.map_or(before, |limit| limit.refused.min(before)), to };
+        self.limit = Some(limit);
+        for of in self.boxes.values_mut() {
+            let in_cut = of.cut.iter_mut().flat_map(|(_, letters)| letters);
+            for letter in of.open.iter_mut().chain(in_cut).filter(|letter| limit.refuses(letter)) {
+                let before = letter.bytes() as u64;
+                let shorter = Arc::make_mut(letter);
+                shorter.shrink_to(to);
+                self.bytes = self.bytes + shorter.bytes() as u64 - before;
+            }
+        }
         true
     }
 
@@ -163,6 +177,13 @@ mod tests {
     #[test]
     fn a_letter_that_is_too_large_is_cut_off_as_far_as_it_takes_and_later_ones_with_it() {
         let mut outbox = Outbox::default();
+        outbox.add(ONE, letter(&"x".repeat(1 << 20)));
+        outbox.close(ONE, CutId(1));
+        outbox.add(ONE, letter(&"x".repeat(2 << 20)));
+        assert!(outbox.truncate(ONE, CutId(1), 0));
+        assert!(outbox.bytes() <= 2 << 17, "those that wait beside it too: {}", outbox.bytes());
+        outbox.drop(ONE);
+        outbox.limit = None;
         outbox.add(ONE, letter(&"x".repeat(1 << 20)));
         outbox.close(ONE, CutId(1));
         let mut sizes = Vec::new();

@@ -106,6 +106,7 @@ impl Daemon {
             background: blueprint::background(&settings, None),
             access,
             partitioner: blueprint::partitioner(&settings),
+            replica: replica(&settings),
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
@@ -212,7 +213,7 @@ struct Source {
 impl Source {
     fn run(self, pool: Pool<KafkaBatch>, reports: Receiver<Report<KafkaBatch>>) -> Result<(), SourceError> {
         let kafka = kafka_settings(&self.settings);
-        let instance = self.settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default();
+        let instance = replica(&self.settings);
         let Some(store) = self.open_store()? else {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
@@ -242,6 +243,7 @@ impl Source {
         let client = KafkaClient::join(&kafka)?;
         let rules = Rules {
             topics: kafka.topics.clone(),
+            sources: self.settings.sources.keys().cloned().collect(),
             starts: starts(&self.settings),
             max_future: self.settings.customers.max_future.get(),
             cut_every: self.settings.checkpoint.interval.to_std(),
@@ -522,6 +524,11 @@ pub fn start(start: config::Start) -> Start {
         config::Start::Latest => Start::Latest,
         config::Start::At(time) => Start::At(time.millis()),
     }
+}
+
+/// The name of this replica.
+fn replica(settings: &Settings) -> String {
+    settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default()
 }
 
 /// The name of this machine, which a StatefulSet keeps over restarts.

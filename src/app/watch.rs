@@ -1,6 +1,7 @@
 //! Looks at the topics and the group from outside: after each rebalance, every minute, and every few seconds while
 //! something is wrong. On a thread of its own, for the questions wait for brokers.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub struct Looked {
     pub counts: Option<Vec<Option<u32>>>,
     /// What is wrong.
     pub reasons: Vec<String>,
+    /// Who owns each partition, as far as it is known.
+    pub owners: BTreeMap<i32, String>,
     /// Whether the group should be left and joined again.
     pub rejoin: bool,
 }
@@ -93,9 +96,11 @@ impl Watch {
         let unknown = vec![Some(expected); topics.len()];
         let known = counts.as_deref().unwrap_or(&unknown);
         let Faults { reasons, is_unowned } = coverage::faults(&Look { topics, counts: known, expected, members });
+        let owners = members.zip(topics.first()).map(|(members, topic)| coverage::owners(topic, members));
+        let owners = owners.unwrap_or_default();
         let rejoin = self.patience.is_over(is_unowned, Instant::now());
         let is_settled = reasons.is_empty() && !moves;
-        (Looked { rebalances, counts: counts.ok(), reasons, rejoin }, is_settled)
+        (Looked { rebalances, counts: counts.ok(), reasons, owners, rejoin }, is_settled)
     }
 
     fn describe(&mut self) -> Result<GroupState, SourceError> {

@@ -332,6 +332,8 @@ impl Inspect {
         let group = &settings.kafka.group_id;
         let shelves = catalogue::shelves(store, group).await?;
         let of = self.manifest.as_ref().and_then(|name| partition_of(name)).or(self.partition);
+        let has: Vec<i32> =
+            shelves.iter().filter(|shelf| !shelf.entries.is_empty()).map(|shelf| shelf.partition).collect();
         let wanted: Vec<_> = shelves.into_iter().filter(|shelf| of.is_none_or(|of| shelf.partition == of)).collect();
         let mut chosen = Vec::new();
         for mut shelf in wanted.into_iter().filter(|shelf| !shelf.entries.is_empty()) {
@@ -353,7 +355,15 @@ impl Inspect {
             chosen.extend(place.map(|place| (shelf.partition, shelf.entries.swap_remove(place))));
         }
         if chosen.is_empty() {
-            let what = self.manifest.as_ref().map_or("no checkpoint".to_owned(), |name| format!("no manifest {name}"));
+            let what = match (&self.manifest, of) {
+                (Some(name), _) => format!("no manifest {name}"),
+                (None, Some(partition)) if !has.is_empty() => {
+                    let has: Vec<_> = has.iter().map(i32::to_string).collect();
+                    format!("no checkpoint of partition {partition}, only of {}", has.join(", "))
+                }
+                (None, Some(partition)) => format!("no checkpoint of partition {partition}, nor of any other"),
+                (None, None) => "no checkpoint".to_owned(),
+            };
             bail!("{}: the group {group} has {what} here; see `retentiond checkpoint ls`", store.url());
         }
         Ok(chosen)

@@ -15,7 +15,7 @@ use crate::engine::WindowParts;
 use crate::engine::inactivity::release::{GroupParts, RuleParts};
 use crate::engine::zone;
 use crate::event::{DAY, Time, decimal_text};
-use crate::http::Access;
+use crate::http::{Access, BindError};
 use crate::output::publisher::Publisher;
 use crate::shop::{Crisis, Shop, ShopSettings};
 use crate::source::status::SourceStatus;
@@ -125,7 +125,11 @@ impl Demo {
         let shop_settings = shop(self.seed);
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
-            let daemon = Daemon::start(settings, Access::Everybody).await?;
+            let daemon = Daemon::start(settings, Access::Everybody).await;
+            let daemon = daemon.map_err(|error| match error.downcast_ref::<BindError>() {
+                Some(bind) => anyhow::Error::msg(bind.with_option("--listen")),
+                None => error,
+            })?;
             let (stop_shop, shop_stops) = mpsc::channel::<()>();
             let publisher = Publisher::new(&brokers, "orders", "sessions", std::iter::empty())?;
             let status = daemon.status();

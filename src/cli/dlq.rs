@@ -9,7 +9,8 @@ use crate::app::letters::{self, Choice, Report};
 use crate::config::Settings;
 use crate::event::Time;
 
-/// Look at dead letters, or put them back to their topics after a fix.
+/// Look at dead letters, or put them back to their topics after a fix. Only those that replicas of kafka.group_id wrote;
+/// each group has a position of its own in the topic.
 #[derive(Debug, clap::Args)]
 pub struct Dlq {
     #[command(subcommand)]
@@ -75,14 +76,18 @@ impl Dlq {
         };
         let settings = Settings::load(config.path(), std::env::vars())?;
         let report = if is_dry { letters::look(&settings, &choice)? } else { letters::replay(&settings, &choice)? };
-        super::print(&render(&report, verb));
+        super::print(&render(&report, verb, &settings.kafka.group_id));
         Ok(())
     }
 }
 
-fn render(report: &Report, verb: &str) -> String {
+fn render(report: &Report, verb: &str, group: &str) -> String {
+    let others = match report.others {
+        0 => String::new(),
+        others => format!("{others} of other groups lie in the topic; those are left to them.\n"),
+    };
     if report.counts.is_empty() {
-        return "No dead letters.".to_owned();
+        return format!("No dead letters.\n{others}");
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -92,7 +97,14 @@ fn render(report: &Report, verb: &str) -> String {
         let [back, stay, lost] = [count.back, count.stay, count.lost].map(|count| count.to_string());
         table.add_row([reason.clone(), topic.clone(), back, stay, lost, newest]);
     }
-    let mut text = format!("{table}\n\n{} {verb}.\n", report.back());
+    let mut text = format!("{table}\n\n{} {verb}.\n{others}", report.back());
+    if report.unnamed > 0 {
+        text.push_str(&format!(
+            "{} name no group, for version 0.1 wrote them; they count as those of {group:?}. Where several groups share the \
+             topic, put them back with one of them only.\n",
+            report.unnamed
+        ));
+    }
     for topic in &report.missing {
         text.push_str(&format!("Topic {topic:?} does not exist, so its letters stay.\n"));
     }
@@ -107,14 +119,19 @@ mod tests {
     #[test]
     fn shows_what_was_done_by_reason_and_topic() {
         let mut report = Report::default();
-        assert_eq!(render(&report, "went back"), "No dead letters.");
+        assert_eq!(render(&report, "went back", "g"), "No dead letters.\n");
         let key = ("invalid_json".to_owned(), "orders".to_owned());
         report.counts.insert(key, Count { back: 3, stay: 1, lost: 2, newest: Some(0) });
         report.missing.push("gone".to_owned());
-        let text = render(&report, "went back");
+        (report.others, report.unnamed) = (7, 2);
+        let text = render(&report, "went back", "g");
         let row = text.lines().find(|line| line.contains("invalid_json")).unwrap();
         let cells: Vec<_> = row.split_whitespace().collect();
         assert_eq!(cells, ["invalid_json", "orders", "3", "1", "2", "1970-01-01T00:00:00.000Z"]);
+        assert!(
+            text.contains("7 of other groups") && text.contains("2 name no group") && text.contains("\"g\""),
+            "{text}"
+        );
         assert!(text.contains("3 went back.") && text.contains("\"gone\" does not exist"), "{text}");
     }
 }

@@ -141,7 +141,7 @@ fn escaped(id: &str) -> String {
 }
 
 /// The fields that are told in words; others, which a daemon of another version may know, are listed as they are.
-const TOLD: [&str; 15] = [
+const TOLD: [&str; 17] = [
     "id",
     "stage",
     "status",
@@ -157,6 +157,8 @@ const TOLD: [&str; 15] = [
     "complained",
     "segments",
     "currencies",
+    "deadlines",
+    "replica",
 ];
 
 fn render(answer: &Value) -> String {
@@ -193,12 +195,42 @@ fn render(answer: &Value) -> String {
             line(name, format!("yes, {told}"));
         }
     }
+    let next = what_comes(fields);
+    if !next.is_empty() {
+        out.push_str("\nwithout a further order or session\n");
+        next.iter().for_each(|line| _ = writeln!(out, "  {line}"));
+    }
+    if fields.contains_key("replica") {
+        _ = writeln!(out, "\nanswered by the replica {}", text("replica"));
+    }
     let further = fields.iter().filter(|(name, _)| !TOLD.contains(&name.as_str()));
     for (name, value) in further {
         _ = writeln!(out, "\n{name}");
         list(&mut out, value, 1);
     }
     out
+}
+
+/// What comes if nothing happens, in the order of time.
+fn what_comes(fields: &Map<String, Value>) -> Vec<String> {
+    let time = |value: &Value| value.as_str().map(str::to_owned);
+    let as_of = fields.get("as_of").and_then(time).unwrap_or_default();
+    let mut next: Vec<(String, String)> = Vec::new();
+    for (name, what) in [("at_risk_at", "at risk"), ("lapses_at", "lapsed")] {
+        // Instants are written alike, so that their order is that of the texts.
+        next.extend(fields.get(name).and_then(time).filter(|at| *at > as_of).map(|at| (at, what.to_owned())));
+    }
+    for deadline in fields.get("deadlines").and_then(Value::as_array).into_iter().flatten() {
+        let text = |name: &str| plain(&deadline[name]);
+        let alert = match deadline["held_out"] {
+            Value::Bool(true) => "no alert, for the customer belongs to the hold-out group".to_owned(),
+            _ => format!("the alert is decided once time has passed {}", text("decided_at")),
+        };
+        let what = format!("silent by the rule {:?}, since {}; {alert}", text("rule"), text("silent_since"));
+        next.push((text("due_at"), what));
+    }
+    next.sort();
+    next.into_iter().map(|(at, what)| format!("{at}  {what}")).collect()
 }
 
 fn stage_reason(fields: &Map<String, Value>) -> String {
@@ -281,7 +313,13 @@ mod tests {
             "first_order": "2025-12-20T00:00:00.000Z", "last_order": "2026-04-25T00:00:00.000Z", "orders": 3, "sessions": 0,
             "last_session": null, "referred": false, "complained": true, "segments": {"channel": "web"},
             "currencies": {"EUR": {"net_revenue": "80.50", "clv": null}},
-            "deadlines": [{"rule": "lapsing", "due_at": "2026-06-09T00:00:00.000Z"}], "later": {"a": {"b": 1}}
+            "deadlines": [
+                {"rule": "late", "silent_since": "2026-04-25T00:00:00.000Z", "due_at": "2026-08-01T00:00:00.000Z",
+                 "decided_at": "2026-08-02T00:00:00.000Z", "held_out": true},
+                {"rule": "lapsing", "silent_since": "2026-04-25T00:00:00.000Z", "due_at": "2026-06-09T00:00:00.000Z",
+                 "decided_at": "2026-06-10T00:00:00.000Z", "held_out": false}
+            ],
+            "replica": "shop-2", "later": {"a": {"b": 1}}
         }));
         for part in [
             "customer c-1 as of 2026-05-02T00:00:00.000Z",
@@ -293,7 +331,11 @@ mod tests {
             "money         EUR 80.50 net to date, lifetime value none yet",
             "segment       channel = web",
             "complained    yes",
-            "deadlines\n  due_at 2026-06-09T00:00:00.000Z, rule lapsing\n",
+            "\nwithout a further order or session\n  2026-06-09T00:00:00.000Z  silent by the rule \"lapsing\", since \
+             2026-04-25T00:00:00.000Z; the alert is decided once time has passed 2026-06-10T00:00:00.000Z\n  \
+             2026-07-24T00:00:00.000Z  lapsed\n  2026-08-01T00:00:00.000Z  silent by the rule \"late\", since \
+             2026-04-25T00:00:00.000Z; no alert, for the customer belongs to the hold-out group\n",
+            "\nanswered by the replica shop-2\n",
             "later\n  a\n    b 1\n",
         ] {
             assert!(text.contains(part), "{part}\nin\n{text}");

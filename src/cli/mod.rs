@@ -69,6 +69,7 @@ enum Verb {
 /// # Errors
 /// Whatever keeps the verb from doing its work; see [`exit_code`].
 pub fn run(cli: Cli) -> Result<()> {
+    survive_file_size_limit();
     match cli.verb {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
@@ -150,11 +151,30 @@ fn parse_format(text: &str) -> Result<Format, String> {
     Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("write one of {}", names()))
 }
 
-/// Prints an answer to standard output. A reader that has gone away (`| head`) is no error.
+/// Prints an answer to standard output. A reader that has gone away (`| head`) is no error; a disk that is full is, and
+/// ends the program with 74 (`EX_IOERR`), for half an answer looks like a whole one.
 fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    _ = writeln!(out, "{}", text.trim_end_matches('\n'));
+    let printed = writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            print_error(&anyhow::Error::new(error).context("cannot write to standard output"));
+            std::process::exit(74);
+        }
+        _ => {}
+    }
+}
+
+/// Lets a write beyond the limit of a file's size (`ulimit -f`, systemd's `LimitFSIZE`) fail with an error that names the
+/// file, instead of ending the process by SIGXFSZ.
+fn survive_file_size_limit() {
+    /// On all of Linux but MIPS.
+    const SIGXFSZ: i32 = 25;
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
+    let _within = runtime.enter();
+    // The handler stays for the life of the process, also without the runtime and the stream.
+    _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ));
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -172,15 +192,20 @@ async fn stop_requested_or_twice() {
     });
 }
 
-/// Ends when the program is asked to stop: SIGTERM or Ctrl-C.
+/// Ends when the program is asked to stop: SIGTERM, Ctrl-C, or SIGHUP, as when its terminal is closed.
 async fn stop_requested() {
     use tokio::signal::unix::{SignalKind, signal};
+    let [term, interrupt, hangup] =
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     // A process that cannot listen for signals is stopped by them, which is what was asked for.
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) = (term, interrupt, hangup) else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {
+            tracing::info!("SIGHUP: stopping in order; the configuration is read when the program starts, so start it again");
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::app::{Daemon, notify};
 use crate::config::{Secret, Settings};
 use crate::http::Access;
 
-/// Read orders and sessions from Kafka and serve figures and metrics, until SIGTERM or Ctrl-C.
+/// Read orders and sessions from Kafka and serve figures and metrics, until SIGTERM, SIGHUP or Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     #[command(flatten)]

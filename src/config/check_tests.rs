@@ -383,12 +383,12 @@ fn the_reporting_currency_and_its_rates() {
              worth in EUR, or remove currency.reporting",
         ),
         (
-            "[currency]\nrates_file = \"rates.csv\"".to_owned(),
+            "[currency]\nrates_file = \"deploy/rates.csv\"".to_owned(),
             "currency.reporting: is missing; write the currency that currency.rates_file converts into, such as \"EUR\", \
              or remove the file",
         ),
         (
-            "[currency]\nreporting = \"Euro\"\nrates_file = \"rates.csv\"".to_owned(),
+            "[currency]\nreporting = \"Euro\"\nrates_file = \"deploy/rates.csv\"".to_owned(),
             "currency.reporting: \"Euro\" is not a three-letter ISO 4217 currency code in capitals; write such as \"EUR\"",
         ),
         (

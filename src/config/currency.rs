@@ -73,12 +73,12 @@ impl ReportingCurrency {
         }
     }
 
-    /// Reads the file, if both keys are sound; its mistakes are named by file and line.
+    /// Reads the file, also where the other key is missing or wrong; its mistakes are named by file and line.
     pub(super) fn read_rates(&mut self, problems: &mut Problems) {
-        let (Some(reporting), Some(path)) = (self.reporting, &self.rates_file) else { return };
+        let Some(path) = &self.rates_file else { return };
         match std::fs::read(path) {
             Ok(bytes) => {
-                let (rates, mistakes) = parse(&bytes, reporting);
+                let (rates, mistakes) = parse(&bytes, self.reporting);
                 self.rates = rates;
                 report(path, &mistakes, problems);
             }
@@ -102,7 +102,7 @@ fn report(path: &Path, mistakes: &[Mistake], problems: &mut Problems) {
     }
 }
 
-fn parse(bytes: &[u8], reporting: Currency) -> (Vec<RateLine>, Vec<Mistake>) {
+fn parse(bytes: &[u8], reporting: Option<Currency>) -> (Vec<RateLine>, Vec<Mistake>) {
     let mut table = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(bytes);
     let (mut rates, mut mistakes) = (Vec::new(), Vec::new());
     let mut lines = BTreeMap::new();
@@ -149,7 +149,7 @@ fn no_header(found: &[&str]) -> String {
     )
 }
 
-fn rate_line(fields: &[&str], reporting: Currency) -> Result<RateLine, String> {
+fn rate_line(fields: &[&str], reporting: Option<Currency>) -> Result<RateLine, String> {
     let &[date, code, rate] = fields else {
         return Err(format!("has {} field(s); write three, such as \"2026-01-01,USD,0.92\"", fields.len()));
     };
@@ -157,8 +157,10 @@ fn rate_line(fields: &[&str], reporting: Currency) -> Result<RateLine, String> {
     let day = day.ok_or_else(|| format!("date {date:?} is no day; write such as \"2026-01-01\""))?;
     let currency =
         Currency::from_code(code).map_err(|error| format!("currency {code:?} is {error}; write such as \"USD\""))?;
-    let worth =
-        |what: &str| format!("rate {rate:?} {what}; write how many {reporting} one {currency} is worth, such as 0.92");
+    let worth = |what: &str| {
+        let unit = reporting.map_or("units of currency.reporting".to_owned(), |reporting| reporting.to_string());
+        format!("rate {rate:?} {what}; write how many {unit} one {currency} is worth, such as 0.92")
+    };
     let plain = rate.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
     let value = plain.then(|| Decimal::from_str_exact(rate).ok()).flatten().map(|value| value.normalize());
     let value = value.ok_or_else(|| worth("is no decimal number"))?;
@@ -168,7 +170,7 @@ fn rate_line(fields: &[&str], reporting: Currency) -> Result<RateLine, String> {
     if value.mantissa() >= 10_i128.pow(MAX_DIGITS) {
         return Err(worth(&format!("has more than {MAX_DIGITS} digits")));
     }
-    if currency == reporting && value != Decimal::ONE {
+    if let Some(reporting) = reporting.filter(|reporting| *reporting == currency && value != Decimal::ONE) {
         return Err(format!(
             "one {reporting} is one {reporting}, not {rate}; remove the line, for {reporting} needs none"
         ));
@@ -181,7 +183,7 @@ mod tests {
     use super::*;
 
     fn parse_text(text: &str) -> (Vec<RateLine>, Vec<Mistake>) {
-        parse(text.as_bytes(), Currency::from_code("EUR").unwrap())
+        parse(text.as_bytes(), Some(Currency::from_code("EUR").unwrap()))
     }
 
     #[test]

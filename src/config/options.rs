@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::source::kafka::{access_mistakes, managed_option};
+use crate::source::kafka::{access_mistakes, managed_option, option_mistake};
 
 /// What is shown in place of a secret.
 pub(super) const REDACTED: &str = "***";
@@ -76,6 +76,10 @@ pub const SECRET_OPTIONS: [&str; 9] = [
     "ssl.keystore.password",
 ];
 
+/// The options that name one file.
+const FILE_OPTIONS: [&str; 4] =
+    ["ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location"];
+
 /// Whether the value of an option must not be seen: also of one that a later librdkafka may bring, or that is misspelt.
 pub(super) fn is_secret(option: &str) -> bool {
     const PARTS: [&str; 5] = ["password", "passphrase", "secret", "token", "key.pem"];
@@ -130,6 +134,12 @@ impl ClientOptions {
                 found.push((key, "is set beside the secret itself; keep one of the two".to_owned()));
             } else if is_secret(key) && value == REDACTED {
                 found.push((key, format!("is {REDACTED:?}, which stands for a secret in print; write the secret")));
+            } else if secret_of_file(key).is_none()
+                && let Some(why) = option_mistake(key, value)
+            {
+                let why =
+                    if is_secret(key) { "is refused by librdkafka".to_owned() } else { format!("is wrong: {why}") };
+                found.push((key, format!("{why}; write an option of librdkafka as its CONFIGURATION.md describes it")));
             }
         }
         found
@@ -143,7 +153,7 @@ impl ClientOptions {
 
     /// Reads the files that `*_file` keys name; answers the keys whose file cannot be used, with the reason.
     pub(super) fn read_secrets(&mut self) -> Vec<(String, String)> {
-        let mut failed = Vec::new();
+        let mut failed = self.unreadable_files();
         for (key, path) in &self.given {
             let Some(option) = secret_of_file(key) else { continue };
             match Secret::read(Path::new(path)) {
@@ -152,6 +162,16 @@ impl ClientOptions {
             }
         }
         failed
+    }
+
+    /// Files with certificates and keys that cannot be read.
+    fn unreadable_files(&self) -> Vec<(String, String)> {
+        let files = FILE_OPTIONS.iter().filter_map(|option| Some((*option, self.given.get(*option)?)));
+        let unreadable = files.filter_map(|(option, path)| {
+            let error = std::fs::File::open(path).err()?;
+            Some((option.to_owned(), format!("cannot read {path:?} ({error}); write a file that this user may read")))
+        });
+        unreadable.collect()
     }
 
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {

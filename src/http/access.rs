@@ -73,7 +73,7 @@ impl IntoResponse for Refusal {
                 ("the API of single customers is closed, for no token is configured", "set http.token_file")
             }
             Refusal::Missing => ("no token was sent", "send the header Authorization: Bearer and the token"),
-            Refusal::Wrong => ("the token is another one", "send the content of the file that http.token_file names"),
+            Refusal::Wrong => ("the token is not valid", "send the content of the file that http.token_file names"),
         };
         let body = Json(json!({"error": error, "hint": hint}));
         // RFC 6750, section 3: the code of the mistake only where a token was sent.

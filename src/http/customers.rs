@@ -8,9 +8,19 @@ use axum::extract::{Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::routes::{Failure, Shared};
 use crate::output::summary::CustomerSummary;
+
+/// What is known of a customer, and who says so.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    summary: CustomerSummary,
+    /// The name of this replica.
+    replica: &'a str,
+}
 
 /// The longest id that an event may carry, in bytes.
 const LONGEST_ID: usize = 255;
@@ -24,7 +34,10 @@ pub(super) async fn customer(
         return refused.into_response();
     }
     match answer(&shared, id).await {
-        Ok(summary) => ([(CACHE_CONTROL, "no-store")], Json(summary)).into_response(),
+        Ok(summary) => {
+            let answer = Answer { summary, replica: &shared.replica };
+            ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+        }
         Err(failure) => failure.into_response(),
     }
 }
@@ -47,7 +60,11 @@ async fn answer(shared: &Shared, id: Result<Path<String>, PathRejection>) -> Res
     let figures = figures.ok_or_else(|| match shared.elsewhere(&id) {
         Some(partition) => Failure {
             status: StatusCode::MISDIRECTED_REQUEST,
-            error: format!("the customer belongs to partition {partition}, which another replica owns"),
+            error: format!(
+                "the customer belongs to partition {partition}, which {} owns; this is the replica {}",
+                shared.owner(partition),
+                shared.replica
+            ),
             hint: Some("ask the replica that owns it; retentiond_partition_state names its partitions".to_owned()),
         },
         None => Failure {

@@ -61,6 +61,8 @@ impl Readiness {
         for (topic, _) in topics.iter().zip(counts).filter(|(_, count)| count.is_none()) {
             reasons.push(format!("topic {topic} is missing, or the broker has not told its partitions yet"));
         }
+        let (none, poor): (Vec<_>, Vec<_>) = source.poor_topics.iter().partition(|topic| topic.is_none);
+        reasons.extend(none.into_iter().map(|topic| topic.warning.clone()));
         reasons.extend(source.schemas.clone());
         reasons.extend(unfinished(source));
         reasons.extend(unrouted(source));
@@ -68,6 +70,7 @@ impl Readiness {
         let lag_events = source.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?));
         let topics = source.topic_lags(topics, now);
         let mut notes: Vec<String> = topics.iter().filter_map(lagging).collect();
+        notes.extend(poor.into_iter().map(|topic| topic.warning.clone()));
         notes.extend(stale(source, now));
         if source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled) {
             let gone = "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them";
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
     use crate::source::delivery::DeliveryStatus;
     use crate::source::routing::RoutingStatus;
-    use crate::source::status::Position;
+    use crate::source::status::{PoorTopic, Position};
     use crate::source::{Partition, TopicIndex};
 
     fn positions(list: &[(i32, Option<i64>, Option<i64>, bool)]) -> SourceStatus {
@@ -276,6 +279,16 @@ mod tests {
         let one = Readiness::new(&source, &topics, true, start + Duration::from_secs(60));
         assert_eq!((one.topics[1].lagging, one.topics[1].lag_events), (false, Some(0)));
         assert_eq!(one.notes.len(), 1, "{one:?}");
+    }
+
+    #[test]
+    fn a_topic_of_no_use_is_noted_and_is_a_reason_once_nothing_of_it_was_ever_used() {
+        let poor = PoorTopic { topic: "orders".into(), warning: "3 of 3 messages".into(), is_none: false };
+        let mut source = SourceStatus { poor_topics: vec![poor], ..positions(&[]) };
+        let readiness = Readiness::new(&source, &["orders".to_owned()], true, Instant::now());
+        assert_eq!((readiness.ready, readiness.notes), (true, vec!["3 of 3 messages".to_owned()]));
+        source.poor_topics[0].is_none = true;
+        assert_eq!(reasons(&source), ["3 of 3 messages"]);
     }
 
     #[test]

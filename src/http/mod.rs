@@ -48,11 +48,13 @@ pub struct Service {
     pub access: Access,
     /// How the producers of the events choose partitions.
     pub partitioner: Partitioner,
+    /// The name of this replica.
+    pub replica: String,
 }
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
-#[error("{address} {}", remedy(.source))]
+#[error("{}", self.with_option("http.listen"))]
 pub struct BindError {
     /// Where it was to listen.
     pub address: SocketAddr,
@@ -60,14 +62,19 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-fn remedy(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "is in use; set http.listen or stop the other process".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "may not be listened on by this user; set http.listen to a port above 1023".to_owned()
+impl BindError {
+    /// What is wrong, and what to do about it with the option that says where to listen.
+    #[must_use]
+    pub fn with_option(&self, option: &str) -> String {
+        let BindError { address, source } = self;
+        match source.kind() {
+            io::ErrorKind::AddrInUse => format!("{address} is in use; set {option}, or stop the other process"),
+            io::ErrorKind::PermissionDenied => {
+                format!("this user may not listen on {address}; set {option} to a port above 1023")
+            }
+            io::ErrorKind::AddrNotAvailable => format!("{address} is no address of this machine; set {option}"),
+            _ => format!("cannot listen on {address} ({source}); set {option}"),
         }
-        io::ErrorKind::AddrNotAvailable => "is no address of this machine; set http.listen".to_owned(),
-        _ => format!("cannot be listened on ({error}); set http.listen"),
     }
 }
 

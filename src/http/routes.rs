@@ -48,6 +48,7 @@ pub(super) struct Shared {
     /// Held while all customers are looked at.
     pub(super) scanning: Mutex<()>,
     partitioner: Partitioner,
+    pub(super) replica: String,
     started: Instant,
 }
 
@@ -63,6 +64,7 @@ impl Shared {
             limit: Limit::new(Instant::now()),
             scanning: Mutex::new(()),
             partitioner: service.partitioner,
+            replica: service.replica,
             started: Instant::now(),
         }
     }
@@ -80,6 +82,13 @@ impl Shared {
         let partition = self.partitioner.partition(customer.as_bytes(), partitions);
         let is_ours = source.owned.iter().any(|owned| u32::try_from(owned.0) == Ok(partition));
         (source.joined && !is_ours).then_some(partition)
+    }
+
+    /// The replica that owns a partition, in words.
+    pub(super) fn owner(&self, partition: u32) -> String {
+        let source = self.source.borrow();
+        let owner = i32::try_from(partition).ok().and_then(|partition| source.coverage.owners.get(&partition));
+        owner.map_or_else(|| "another replica".to_owned(), |owner| format!("the replica {owner}"))
     }
 
     /// Drops the handle to the workers, once nobody asks them any more.

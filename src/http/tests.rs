@@ -52,6 +52,7 @@ fn start_with(access: Access) -> Server {
         background: Background { clv_window: Some(1), ..Background::default() },
         access,
         partitioner: Partitioner::Murmur2,
+        replica: "replica-1".to_owned(),
     };
     let listener = runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
     let address = listener.local_addr().unwrap();
@@ -264,7 +265,7 @@ fn refusals_are_json_with_a_hint() {
 fn a_taken_port_is_named_with_a_remedy() {
     let server = start();
     let error = server.runtime.block_on(bind(server.address)).unwrap_err().to_string();
-    assert_eq!(error, format!("{} is in use; set http.listen or stop the other process", server.address));
+    assert_eq!(error, format!("{} is in use; set http.listen, or stop the other process", server.address));
     let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
     let error = server.runtime.block_on(bind(foreign)).unwrap_err().to_string();
     assert_eq!(error, "192.0.2.1:0 is no address of this machine; set http.listen");
@@ -281,6 +282,7 @@ fn a_question_to_workers_that_have_stopped_is_unavailable() {
         background: Background::default(),
         access: Access::with_token(None),
         partitioner: Partitioner::Murmur2,
+        replica: "replica-1".to_owned(),
     }));
     server.runtime.block_on(shared.let_workers_go());
     let listener = server.runtime.block_on(bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
@@ -368,7 +370,7 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
                 "last_session": "2026-05-02T00:00:00.000Z", "referred": false, "complained": false, "segments": {"channel": "unknown"},
                 "currencies": {"EUR": {"net_revenue": "80.50", "clv": "27.7890410959"}},
                 "deadlines": [{"rule": "lapsing", "silent_since": "2026-04-25T00:00:00.000Z", "due_at": "2026-06-09T00:00:00.000Z",
-                    "decided_at": "2026-06-10T00:00:00.000Z", "held_out": false}]})
+                    "decided_at": "2026-06-10T00:00:00.000Z", "held_out": false}], "replica": "replica-1"})
         )
     );
     let dora = server.get_with("/api/v1/customers/do%72a", "bearer hunter2").json();
@@ -391,7 +393,7 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
             Some("Bearer hunter3"),
             401,
             Some("Bearer realm=\"retentiond\", error=\"invalid_token\""),
-            "the token is another one",
+            "the token is not valid",
         ),
         ("Anna", Some("Bearer hunter2"), 404, None, "no customer with that id"),
         ("%ff", Some("Bearer hunter2"), 400, None, "is not UTF-8"),
@@ -461,7 +463,11 @@ fn a_customer_of_another_replica_is_said_to_be_elsewhere() {
     assert_eq!(statuses(), expected);
     let elsewhere = ["c-1", "c-2", "c-3", "c-4"].into_iter().find(|id| partition(id) == 1).unwrap();
     let answer = server.get(&format!("/api/v1/customers/{elsewhere}"));
-    assert!(answer.json()["error"].as_str().unwrap().contains("partition 1"), "{}", answer.body);
+    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("partition 1, which another replica owns; this is the replica replica-1"), "{error}");
+    server.source.send_modify(|source| _ = source.coverage.owners.insert(1, "shop-2 at /10.0.0.2".to_owned()));
+    let answer = server.get(&format!("/api/v1/customers/{elsewhere}"));
+    assert!(answer.body.contains("partition 1, which the replica shop-2 at /10.0.0.2 owns"), "{}", answer.body);
     let long = "x".repeat(256);
     assert_eq!(server.get(&format!("/api/v1/customers/{long}")).status, 400);
     server.stop();

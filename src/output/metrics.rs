@@ -4,6 +4,7 @@
 //! holds a customer id.
 
 mod distributions;
+mod faults;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod inactivity;
@@ -21,6 +22,7 @@ use crate::engine::figures::{MoneyParts, Parts};
 use crate::event::Currency;
 
 use distributions::{DISTRIBUTIONS, Histogram};
+use faults::FAULTS;
 use inactivity::INACTIVITY;
 use read::{Samples, WindowView};
 pub use read::{Scrape, is_caught_up};
@@ -107,6 +109,7 @@ pub fn definitions() -> impl Iterator<Item = &'static Metric> {
         .chain(INACTIVITY)
         .chain(DISTRIBUTIONS)
         .chain(OPERATION)
+        .chain(FAULTS)
         .chain(REPARTITION)
 }
 
@@ -538,25 +541,6 @@ static OPERATION: &[Metric] = &[
                 samples.add([], last.seconds());
             }
         },
-    ),
-    gauge(
-        "retentiond_checkpoint_uncommitted_seconds",
-        &[],
-        "Seconds since the oldest record was applied that no committed checkpoint holds; 0 when there is none.",
-        |scrape, samples| samples.add([], scrape.source.checkpoints.uncommitted_for(scrape.now).as_secs_f64()),
-    ),
-    gauge(
-        "retentiond_checkpoint_stale",
-        &[],
-        "1 when records have been applied for longer than checkpoint.stale_after without a committed checkpoint.",
-        |scrape, samples| samples.add([], read::flag(scrape.source.checkpoints.is_stale(scrape.now))),
-    ),
-    gauge(
-        "retentiond_group_faults",
-        &[],
-        "What is wrong with the group or the partitions of its topics, as /readyz names it: partitions of nobody, or added \
-         ones; 0 when nothing is.",
-        |scrape, samples| samples.add([], read::size(scrape.source.coverage.reasons.len())),
     ),
     counter("retentiond_dead_letters_total", &[], "Dead letters that were committed.", |scrape, samples| {
         samples.add([], read::total(scrape.source.checkpoints.letters + repartition::letters(scrape)))

@@ -4,7 +4,7 @@
 //! A group can rest with partitions that nobody owns. A static member that restarts within its session gets back the
 //! assignment of the member before it, whatever topics it asks for now, and the broker sees no reason to rebalance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A member of a group, and what it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,16 @@ pub struct Faults {
     pub reasons: Vec<String>,
     /// Whether partitions belong to nobody, which a new rebalance mends.
     pub is_unowned: bool,
+}
+
+/// Which member owns each partition of a topic.
+#[must_use]
+pub fn owners(topic: &str, members: &[GroupMember]) -> BTreeMap<i32, String> {
+    let of = |member: &'_ GroupMember| {
+        let assigned = member.assigned.iter().filter(|(of, _)| of == topic);
+        assigned.map(|(_, partition)| (*partition, member.name.clone())).collect::<Vec<_>>()
+    };
+    members.iter().flat_map(of).collect()
 }
 
 /// What is wrong, if anything.
@@ -147,6 +157,7 @@ mod tests {
     fn a_group_that_owns_everything_is_without_fault_also_with_members_that_own_nothing() {
         let a = member("a", &[("orders", 0), ("sessions", 0)]);
         let b = member("b", &[("orders", 1), ("sessions", 1), ("another", 1)]);
+        assert_eq!(owners("orders", &[a.clone(), b.clone()]), [(0, "a".to_owned()), (1, "b".to_owned())].into());
         assert_eq!(found(&FULL, Some(&[a, b, member("c", &[])])), Faults::default());
         assert_eq!(found(&FULL, None), Faults::default(), "nothing is known of the members");
     }

@@ -1,6 +1,6 @@
 //! How the router of a source is doing, for those who ask: written by its task, read by a scrape.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +34,8 @@ pub struct Routing {
     pub skipped: Vec<u64>,
     /// Messages of a type that this version does not know.
     pub unknown: u64,
+    /// Those types, the first that were found.
+    pub unknown_types: BTreeSet<String>,
 }
 
 impl Routing {

@@ -98,6 +98,19 @@ pub struct Coverage {
     pub seen: u64,
     /// What is wrong, with the remedy.
     pub reasons: Vec<String>,
+    /// Who owns each partition, as far as it is known: instance id or client id, and host.
+    pub owners: BTreeMap<i32, String>,
+}
+
+/// A source topic whose messages are of no use, as far as it can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoorTopic {
+    /// The topic.
+    pub topic: String,
+    /// What a person should know and do.
+    pub warning: String,
+    /// Whether not a single message was ever used.
+    pub is_none: bool,
 }
 
 /// What became durable since the process began.
@@ -147,6 +160,8 @@ pub struct SourceStatus {
     pub states: BTreeMap<Partition, PartitionState>,
     /// How far each topic-partition that is processed is applied.
     pub positions: BTreeMap<TopicPartition, Position>,
+    /// The topics most messages of which enter no figure.
+    pub poor_topics: Vec<PoorTopic>,
     /// Rebalances since the start.
     pub rebalances: u64,
     /// Whether the group owns every partition, as last seen.

@@ -1,6 +1,6 @@
 //! What a worker counts, for the metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::{Reason, Skip};
 use crate::engine::inactivity::release::{RuleParts, add_rules};
@@ -15,6 +15,8 @@ pub struct Tally {
     pub rejected: Vec<[u64; Reason::ALL.len()]>,
     /// Messages and events skipped on purpose, for each reason.
     pub skipped: Vec<[u64; Skip::ALL.len()]>,
+    /// The unknown types that were found first.
+    pub unknown_types: Vec<BTreeSet<String>>,
     /// Second copies.
     pub duplicates: u64,
     /// Events too late to count.
@@ -33,6 +35,7 @@ impl Tally {
             events: vec![Default::default(); topics],
             rejected: vec![Default::default(); topics],
             skipped: vec![Default::default(); topics],
+            unknown_types: vec![BTreeSet::new(); topics],
             ..Tally::default()
         }
     }
@@ -43,6 +46,7 @@ impl Tally {
         self.events.resize(topics, Default::default());
         self.rejected.resize(topics, Default::default());
         self.skipped.resize(topics, Default::default());
+        self.unknown_types.resize(topics, BTreeSet::new());
         for (mine, theirs) in self.events.iter_mut().zip(&other.events) {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
@@ -52,10 +56,19 @@ impl Tally {
         for (mine, theirs) in self.skipped.iter_mut().zip(&other.skipped) {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
         }
+        for (mine, theirs) in self.unknown_types.iter_mut().zip(&other.unknown_types) {
+            theirs.iter().for_each(|name| note_type(mine, name));
+        }
         self.duplicates += other.duplicates;
         self.late += other.late;
         self.add_unconverted(&other.unconverted);
         self.add_inactivity(&other.inactivity);
+    }
+
+    /// Takes note of a message of an unknown type.
+    pub fn add_unknown(&mut self, topic: usize, name: &str) {
+        self.events[topic][EventType::Unknown as usize] += 1;
+        note_type(&mut self.unknown_types[topic], name);
     }
 
     /// Adds what came of the rules.
@@ -68,5 +81,15 @@ impl Tally {
         for (&currency, count) in amounts {
             *self.unconverted.entry(currency).or_default() += count;
         }
+    }
+}
+
+/// How many unknown types are kept by name.
+const TYPES: usize = 16;
+
+/// Keeps the name of an unknown type, unless enough are kept.
+pub fn note_type(types: &mut BTreeSet<String>, name: &str) {
+    if types.len() < TYPES && !types.contains(name) {
+        types.insert(name.to_owned());
     }
 }

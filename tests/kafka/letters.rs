@@ -185,12 +185,12 @@ fn a_wrong_format_ends_the_program_before_a_topic_is_all_dead_letters() {
 }
 
 #[test]
-fn a_letter_that_its_topic_will_never_take_ends_the_program_with_the_remedy() {
+fn a_letter_is_cut_off_to_what_its_topic_takes_and_ends_the_program_only_where_that_is_next_to_nothing() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     for kafka in ["", "delivery = \"at_least_once\""] {
         let rig = Rig { kafka, ..Rig::new(broker) };
         rig.create_topics(broker, PARTITIONS);
-        broker.create_topic_with(&rig.dead_letters, PARTITIONS, &[("max.message.bytes", "20000")]);
+        broker.create_topic_with(&rig.dead_letters, PARTITIONS, &[("max.message.bytes", "300")]);
         let large = "x".repeat(300_000);
         broker.publish(&rig.orders, [(None, Some("c-1"), Some(large.as_str()))]);
         let mut daemon = rig.launch("first").start();
@@ -198,15 +198,21 @@ fn a_letter_that_its_topic_will_never_take_ends_the_program_with_the_remedy() {
         let said = daemon.stderr();
         assert!(said.contains("max.message.bytes") && said.contains(&rig.dead_letters), "{said}");
 
-        // Room for what is cut off is enough.
-        let rig = Rig { dead_letters: unique("dead-letters"), ..rig };
-        broker.create_topic_with(&rig.dead_letters, PARTITIONS, &[("max.message.bytes", "262144")]);
-        let mut daemon = rig.launch("first").start();
-        daemon.wait_ready(PATIENCE);
-        wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-        let letters = broker.consume_all(&rig.dead_letters);
-        assert!(
-            !letters.is_empty() && letters.iter().all(|letter| letter.header("retentiond.error.truncated").is_some())
-        );
+        // Room for what is cut off is enough, however little that is.
+        for (instance, room) in [("first", "262144"), ("second", "20000"), ("third", "3000")] {
+            let rig = Rig { dead_letters: unique("dead-letters"), group: unique("retentiond"), ..rig.clone() };
+            broker.create_topic_with(&rig.dead_letters, PARTITIONS, &[("max.message.bytes", room)]);
+            let mut daemon = rig.launch(instance).start();
+            daemon.wait_ready(PATIENCE);
+            wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+            let letters = broker.consume_all(&rig.dead_letters);
+            assert!(!letters.is_empty(), "{room}");
+            for letter in letters {
+                let most = room.parse::<usize>().unwrap();
+                assert!(letter.header("retentiond.error.truncated").is_some(), "{room}");
+                let left = letter.payload.map_or(0, |payload| payload.len());
+                assert!(left > most / 32 && left < most, "{left} bytes of {most}");
+            }
+        }
     }
 }

@@ -37,6 +37,8 @@ pub enum Signal {
     Terminate,
     /// SIGINT: what Ctrl-C sends.
     Interrupt,
+    /// SIGHUP: what a terminal that is closed sends.
+    Hangup,
     /// SIGSTOP: stands still without ending, as a long pause of the machine would.
     Pause,
     /// SIGCONT: goes on after [`Signal::Pause`].
@@ -93,6 +95,7 @@ impl Process {
         let name = match signal {
             Signal::Terminate => "TERM",
             Signal::Interrupt => "INT",
+            Signal::Hangup => "HUP",
             Signal::Pause => "STOP",
             Signal::Resume => "CONT",
         };

@@ -102,6 +102,7 @@ impl Member {
         let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said))).unwrap();
         let rules = Rules {
             topics: topics.clone(),
+            sources: topics.clone(),
             starts: vec![Start::Earliest; 2],
             max_future: 36_500 * DAY,
             cut_every: Duration::from_millis(5),

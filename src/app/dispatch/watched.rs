@@ -1,17 +1,27 @@
 //! What the watch over topics and group finds, taken to heart by the poll loop.
 
+use std::time::{Duration, Instant};
+
 use tracing::{error, warn};
 
-use super::Dispatcher;
+use super::{Dispatcher, gone};
+use crate::app::usage::Usage;
 use crate::app::watch::Looked;
-use crate::source::status::Coverage;
+use crate::source::routing::Routing;
+use crate::source::status::{Coverage, PoorTopic};
 use crate::source::{GroupClient, SourceError};
+use crate::worker::WorkerStatus;
+
+/// How often it is looked whether messages are of use, in the first minutes and later.
+const USAGE_EVERY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+/// How long the first minutes are.
+const FIRST: Duration = Duration::from_secs(300);
 
 impl<C: GroupClient> Dispatcher<C> {
     /// Takes note of what was found since the last round, and joins the group anew where that mends it.
     pub(super) fn take_looks(&mut self) -> Result<(), SourceError> {
         while let Ok(looked) = self.looks.try_recv() {
-            let Looked { rebalances, counts, reasons, rejoin } = looked;
+            let Looked { rebalances, counts, reasons, owners, rejoin } = looked;
             for reason in &reasons {
                 if !self.status.borrow().coverage.reasons.contains(reason) {
                     error!("{reason}");
@@ -21,7 +31,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 if let Some(counts) = counts {
                     status.partition_counts = counts;
                 }
-                status.coverage = Coverage { seen: rebalances, reasons };
+                status.coverage = Coverage { seen: rebalances, reasons, owners };
             });
             // What was found before the last rebalance may be mended by it.
             if rejoin && self.status.borrow().rebalances == rebalances {
@@ -30,5 +40,44 @@ impl<C: GroupClient> Dispatcher<C> {
             }
         }
         Ok(())
+    }
+
+    /// Looks whether the messages of each topic are of any use, and says so once of each where they are not.
+    pub(super) fn look_at_usage(&mut self) -> Result<(), SourceError> {
+        let every = USAGE_EVERY[usize::from(self.begun.elapsed() > FIRST)];
+        if self.last_usage.is_some_and(|last| last.elapsed() < every) {
+            return Ok(());
+        }
+        self.last_usage = Some(Instant::now());
+        let worked = self.pool.workers().status().map_err(gone)?;
+        let routers: Vec<_> = self.status.borrow().routers.iter().map(|router| router.read()).collect();
+        let poor: Vec<_> =
+            (0..self.rules.topics.len()).filter_map(|topic| self.poor_topic(topic, &worked, &routers)).collect();
+        let known = self.status.borrow().poor_topics.clone();
+        for new in poor.iter().filter(|new| !known.iter().any(|known| known.topic == new.topic)) {
+            if self.told_poor.insert(new.topic.clone()) {
+                warn!("{}", new.warning);
+            }
+        }
+        if poor != known {
+            self.status.send_modify(|status| status.poor_topics = poor);
+        }
+        Ok(())
+    }
+
+    fn poor_topic(&self, topic: usize, worked: &WorkerStatus, routers: &[Routing]) -> Option<PoorTopic> {
+        let router = routers.iter().find(|router| router.is_ours && usize::from(router.into.0) == topic);
+        let (name, usage) = match router {
+            Some(router) => (router.topic.as_str(), Usage::of_router(router)),
+            None => (self.rules.topics.get(topic)?.as_str(), Usage::of_tally(&worked.tally, topic)),
+        };
+        let has_watermark = |watermarks: &[Option<_>]| watermarks.get(topic).is_some_and(Option::is_some);
+        let used_before = worked.partitions.iter().any(|partition| has_watermark(&partition.topic_watermarks));
+        let source = self.rules.sources.get(topic).map_or("NAME", String::as_str);
+        usage.is_poor(used_before).then(|| PoorTopic {
+            topic: name.to_owned(),
+            warning: usage.warning(name, source),
+            is_none: usage.is_none(used_before),
+        })
     }
 }

@@ -9,7 +9,7 @@ fn letter(reason: &str, topic: Option<&str>, truncated: bool) -> Letter {
 }
 
 fn fate(choice: &Choice, letter: &Letter) -> Fate {
-    choice.fate(&letter.sender(), letter.time, |topic| topic != "gone")
+    choice.fate("mine", &letter.sender(), letter.time, |topic| topic != "gone")
 }
 
 #[test]
@@ -59,4 +59,26 @@ fn what_is_cut_off_or_from_nowhere_never_goes_back() {
     let counts: Vec<_> = report.counts.into_iter().collect();
     assert_eq!(counts[0], (("a".into(), "t".into()), Count { back: 1, stay: 1, lost: 0, newest: Some(2) }));
     assert_eq!(counts[1].0, ("unknown".to_owned(), String::new()));
+}
+
+#[test]
+fn each_group_puts_back_its_own_letters_and_those_that_name_none() {
+    let of = |group: Option<&str>| {
+        let mut letter = letter("invalid_json: x", Some("orders"), false);
+        letter
+            .headers
+            .extend(group.map(|group| ("retentiond.error.group".to_owned(), Some(group.as_bytes().to_vec()))));
+        letter
+    };
+    let (own, foreign, old) = (of(Some("mine")), of(Some("theirs")), of(None));
+    let fates = [&own, &foreign, &old].map(|letter| fate(&Choice::default(), letter));
+    assert_eq!(fates, [Fate::Back, Fate::Foreign, Fate::Back]);
+    let mut cut_off = foreign.clone();
+    cut_off.headers.push(("retentiond.error.truncated".to_owned(), None));
+    assert_eq!(fate(&Choice::default(), &cut_off), Fate::Foreign, "whatever became of it");
+    let mut report = Report::default();
+    for (letter, fate) in [&own, &foreign, &old].into_iter().zip(fates) {
+        report.note(&letter.sender(), fate, letter.time);
+    }
+    assert_eq!((report.back(), report.others, report.unnamed), (2, 1, 1));
 }

@@ -103,8 +103,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::OffsetsExpired => f.write_str(
-                "the group has no committed offset, yet the store holds its checkpoints: the offsets have expired or \
-                 were deleted; commit the newest checkpoint with `retentiond rewind`, and raise \
+                "the group has no committed offset of its source topics, yet the store holds its checkpoints: the offsets \
+                 have expired or were deleted, or the sources have other topics now. For other topics use a new \
+                 kafka.group_id; else commit the newest checkpoint with `retentiond rewind`, and raise \
                  offsets.retention.minutes of the brokers",
             ),
             Reason::OffsetsIncomplete { topic } => write!(

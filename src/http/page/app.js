@@ -335,7 +335,7 @@ async function drawRisks() {
   at("risk-table").hidden = !list;
   if (status === 401 && token) {
     sessionStorage.removeItem("token");
-    at("token-note").textContent = "That is another token.";
+    at("token-note").textContent = "This token is not valid.";
   }
   if (!list) return;
   const total = body.total_at_risk ?? list.length;

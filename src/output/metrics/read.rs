@@ -356,6 +356,17 @@ pub(super) fn source_partitions(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
+/// Every topic, and of one that is routed the one that it comes from.
+pub(super) fn unusable(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let routers: Vec<_> = scrape.source.routers.iter().map(|router| router.read()).collect();
+    for (index, topic) in scrape.topics.iter().enumerate() {
+        let router = routers.iter().find(|router| router.is_ours && usize::from(router.into.0) == index);
+        let topic = router.map_or(topic, |router| &router.topic);
+        let is_poor = scrape.source.poor_topics.iter().any(|poor| poor.topic == *topic);
+        samples.add([topic], flag(is_poor));
+    }
+}
+
 pub(super) fn webhook_deliveries(scrape: &Scrape<'_>, samples: &mut Samples) {
     if let Some(webhook) = scrape.webhook() {
         samples.add(["delivered"], total(webhook.delivered));

@@ -37,7 +37,9 @@ pub use self::handle::KafkaHandle;
 pub use self::producer::{PlainProducer, Refusal};
 pub use self::reader::Glimpse;
 use self::settings::Role;
-pub use self::settings::{GroupProtocol, KafkaSettings, TransactionSettings, managed_option, transactional_id};
+pub use self::settings::{
+    GroupProtocol, KafkaSettings, TransactionSettings, managed_option, option_mistake, transactional_id,
+};
 use self::topics::{TopicCache, TopicNames};
 pub use self::transactions::TransactionalProducer;
 use super::{

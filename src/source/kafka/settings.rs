@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::access::{is_shared_option, resolved};
 use super::ffi::Conf;
-use super::oidc::Tokens;
+use super::oidc::{self, Tokens};
 use crate::source::{RebalanceProtocol, SourceError};
 
 /// The protocol by which the consumers of a group agree on who reads what.
@@ -211,6 +211,13 @@ pub fn managed_option(name: &str) -> Option<&'static str> {
         "log.queue" => "remove it: retentiond forwards the log itself",
         _ => return None,
     })
+}
+
+/// What librdkafka says against the name or the value of an option, if anything. Of those that it leaves to our own log-in
+/// it is not asked.
+#[must_use]
+pub fn option_mistake(name: &str, value: &str) -> Option<String> {
+    if oidc::is_ours(name) { None } else { Conf::new().set(name, value).err() }
 }
 
 impl KafkaSettings {

@@ -1,0 +1,176 @@
+//! Whether the messages of a source are of any use: a path that is mistyped, or another topic than was meant, is no mistake
+//! of single messages, and yet no figure comes of it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::decode::{Reason, Skip};
+use crate::event::EventType;
+use crate::source::routing::Routing;
+use crate::worker::Tally;
+
+/// With fewer messages than this a share says nothing, as long as some of them are used.
+const ENOUGH: u64 = 100;
+/// Without a single one that is used, so many are enough to call a replica not ready.
+const ENOUGH_OF_NONE: u64 = 20;
+/// How many of ten messages are too many to be of no use.
+const TENTHS: u64 = 9;
+/// How many types are named at most.
+const NAMED: usize = 8;
+
+/// What the messages of a source came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Events and erasures.
+    pub events: u64,
+    /// Messages of unknown types.
+    pub unknown: u64,
+    /// Those types.
+    pub types: BTreeSet<String>,
+    /// Messages that were skipped on purpose.
+    pub skipped: BTreeMap<Skip, u64>,
+    /// Messages that cannot be used.
+    pub rejected: BTreeMap<Reason, u64>,
+}
+
+impl Usage {
+    /// That of a topic, by what the workers have counted.
+    #[must_use]
+    pub fn of_tally(tally: &Tally, topic: usize) -> Usage {
+        let events = tally.events.get(topic).copied().unwrap_or_default();
+        let unknown = events[EventType::Unknown as usize];
+        Usage {
+            events: events.iter().sum::<u64>() - unknown,
+            unknown,
+            types: tally.unknown_types.get(topic).cloned().unwrap_or_default(),
+            skipped: some(Skip::ALL, tally.skipped.get(topic).map_or(&[][..], |list| list)),
+            rejected: some(Reason::ALL, tally.rejected.get(topic).map_or(&[][..], |list| list)),
+        }
+    }
+
+    /// That of a topic that is routed by customer.
+    #[must_use]
+    pub fn of_router(router: &Routing) -> Usage {
+        Usage {
+            events: router.events,
+            unknown: router.unknown,
+            types: router.unknown_types.clone(),
+            skipped: some(Skip::ALL, &router.skipped),
+            rejected: some(Reason::ALL, &router.rejected),
+        }
+    }
+
+    /// How many messages there were, or rather what they came to: one can hold several events.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.events + self.unknown + self.skipped.values().sum::<u64>() + self.rejected.values().sum::<u64>()
+    }
+
+    /// How many of them enter no figure although they probably should. What formats pass over because other messages say
+    /// it, and what the configuration filters out, counts only where nothing else comes.
+    #[must_use]
+    pub fn unused(&self) -> u64 {
+        if self.events == 0 {
+            return self.messages();
+        }
+        let suspicious = |skip: &Skip| {
+            !matches!(skip, Skip::Change | Skip::Filtered | Skip::ToldElsewhere | Skip::ToldBefore | Skip::Tombstone)
+        };
+        let is_of_format = |reason: &Reason| !matches!(reason, Reason::InTheFuture | Reason::TooLate);
+        let skipped: u64 = self.skipped.iter().filter(|(skip, _)| suspicious(skip)).map(|(_, count)| count).sum();
+        let rejected: u64 =
+            self.rejected.iter().filter(|(reason, _)| is_of_format(reason)).map(|(_, count)| count).sum();
+        self.unknown + skipped + rejected
+    }
+
+    /// Whether a person should know. Where events were `used_before` this process started, a few messages say nothing.
+    #[must_use]
+    pub fn is_poor(&self, used_before: bool) -> bool {
+        let messages = self.messages();
+        let is_first = self.events == 0 && !used_before && messages > 0;
+        is_first || messages >= ENOUGH && self.unused() * 10 >= messages * TENTHS
+    }
+
+    /// Whether there are messages enough, and none of them was ever used.
+    #[must_use]
+    pub fn is_none(&self, used_before: bool) -> bool {
+        self.events == 0 && !used_before && self.messages() >= ENOUGH_OF_NONE
+    }
+
+    /// What became of those that are not used, such as `12 of unknown types (type "page"), 3 skipped as filtered`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut parts = Vec::new();
+        if self.unknown > 0 {
+            let mut named: Vec<&str> = self.types.iter().take(NAMED).map(String::as_str).collect();
+            if self.types.len() > NAMED {
+                named.push("...");
+            }
+            let names = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
+            parts.push(format!("{} of unknown types{names}", self.unknown));
+        }
+        parts.extend(self.skipped.iter().map(|(skip, count)| format!("{count} skipped as {}", skip.label())));
+        parts.extend(self.rejected.iter().map(|(reason, count)| format!("{count} rejected for {}", reason.label())));
+        parts.join(", ")
+    }
+
+    /// What a person should know of the topic of a source.
+    #[must_use]
+    pub fn warning(&self, topic: &str, source: &str) -> String {
+        let (unused, messages, words) = (self.unused(), self.messages(), self.words());
+        format!(
+            "{unused} of {messages} messages of topic {topic} enter no figure: {words}. Is it the topic that is meant, and do \
+             sources.{source}.format and the paths of sources.{source}.mapping fit its messages? `retentiond validate \
+             --sample 1000` shows examples"
+        )
+    }
+}
+
+fn some<T: Copy + Ord, const N: usize>(all: [T; N], counts: &[u64]) -> BTreeMap<T, u64> {
+    all.into_iter().zip(counts).filter(|(_, count)| **count > 0).map(|(what, count)| (what, *count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(events: u64, unknown: u64, skipped: &[(Skip, u64)], rejected: &[(Reason, u64)]) -> Usage {
+        let types = if unknown > 0 { [r#"type "page""#.to_owned()].into() } else { BTreeSet::new() };
+        let (skipped, rejected) = (skipped.iter().copied().collect(), rejected.iter().copied().collect());
+        Usage { events, unknown, types, skipped, rejected }
+    }
+
+    #[test]
+    fn a_topic_of_which_nothing_is_used_is_poor_at_once_and_blocks_once_it_is_sure() {
+        assert!(!Usage::default().is_poor(false) && !Usage::default().is_none(false), "an empty topic");
+        for all in [
+            usage(0, 1, &[], &[]),
+            usage(0, 0, &[(Skip::Filtered, 1)], &[]),
+            usage(0, 0, &[(Skip::Tombstone, 1)], &[]),
+            usage(0, 0, &[], &[(Reason::TooLate, 1)]),
+        ] {
+            assert!(all.is_poor(false) && !all.is_none(false), "{all:?}");
+            assert!(!all.is_poor(true), "after a restart: {all:?}");
+        }
+        let none = usage(0, 12, &[(Skip::Guest, 8)], &[]);
+        assert!(none.is_none(false) && !none.is_none(true));
+        assert!(!usage(1, 99, &[], &[]).is_none(false));
+    }
+
+    #[test]
+    fn nine_of_ten_of_a_hundred_are_too_many_but_not_those_that_are_left_out_for_good_reasons() {
+        assert!(usage(10, 50, &[(Skip::Guest, 20)], &[(Reason::MissingField, 20)]).is_poor(false));
+        assert!(!usage(11, 50, &[(Skip::Guest, 20)], &[(Reason::MissingField, 19)]).is_poor(false));
+        assert!(!usage(1, 98, &[], &[]).is_poor(false), "too few to tell");
+        assert!(!usage(10, 0, &[(Skip::Filtered, 5_000), (Skip::Change, 5_000)], &[]).is_poor(false));
+        assert!(!usage(10, 0, &[], &[(Reason::TooLate, 5_000)]).is_poor(false));
+    }
+
+    #[test]
+    fn the_warning_names_numbers_types_reasons_and_the_remedy() {
+        let warning = usage(5, 90, &[(Skip::Filtered, 3)], &[(Reason::MissingField, 2)]).warning("shop", "orders");
+        let expected = "92 of 100 messages of topic shop enter no figure: 90 of unknown types (type \"page\"), 3 skipped as \
+                        filtered, 2 rejected for missing_field. ";
+        assert!(warning.starts_with(expected), "{warning}");
+        assert!(warning.contains("sources.orders.format") && warning.contains("validate --sample"), "{warning}");
+    }
+}

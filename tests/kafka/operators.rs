@@ -1,0 +1,232 @@
+//! What an operator is told when something is wrong with group, topics, disk or commits, and what mends itself.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::common::{PATIENCE, Rig, metrics, readiness, summary};
+use crate::support::cli::{self, Said};
+use crate::support::daemon::Daemon;
+use crate::support::history::{self, Sale};
+use crate::support::kafka::{self, Broker};
+use crate::support::process::Signal;
+use crate::support::{scratch, unique, wait_for};
+
+/// How long something may take that is looked at once a minute.
+const MINUTES: Duration = Duration::from_secs(150);
+
+fn sales(count: usize) -> Vec<Sale> {
+    let mut sales = history::cdnow_sample();
+    sales.sort_by(|a, b| a.day.cmp(&b.day));
+    sales.truncate(count);
+    sales
+}
+
+fn publish(broker: &Broker, topic: &str, sales: &[Sale]) {
+    broker.publish(topic, sales.iter().map(|sale| (None, Some(sale.customer.as_str()), Some(sale.native()))));
+}
+
+/// The whole answer of `/readyz`.
+fn ready(daemon: &Daemon) -> Option<Value> {
+    let (_, body) = daemon.try_get("/readyz", &[]).ok()?;
+    serde_json::from_str(&body).ok()
+}
+
+fn says(list: &Value, words: &str) -> bool {
+    list.as_array().is_some_and(|all| all.iter().any(|one| one.as_str().is_some_and(|one| one.contains(words))))
+}
+
+/// Waits for a note that holds these words; the replica stays ready.
+fn wait_for_note(daemon: &mut Daemon, words: &str, patience: Duration) {
+    daemon.wait_for(&format!("/readyz to note {words:?}"), patience, |daemon| {
+        let answer = ready(daemon)?;
+        says(&answer["notes"], words).then(|| assert_eq!(answer["ready"], true, "{answer}"))
+    });
+}
+
+#[test]
+fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 2);
+    publish(broker, &rig.orders, &sales(200));
+    let mut daemon = rig.launch("only").start();
+    daemon.wait_ready(PATIENCE);
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
+
+    // At once, so that the group still knows the replica: it gives back what it had, of the topic of before.
+    let renamed = Rig { orders: unique("orders-renamed"), ..rig.clone() };
+    broker.create_topic(&renamed.orders, 2);
+    publish(broker, &renamed.orders, &sales(500));
+    let store = format!("file://{}", scratch().join("state").join(unique("renamed")).display());
+    let mut daemon = renamed.launch("only").env("RETENTIOND__CHECKPOINT__URL", &store).start();
+    daemon.wait_for("the replica to own its partitions", PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        let assigned = metrics(daemon).get("retentiond_partitions_assigned");
+        assert!(status == 503 || assigned == Some(2.0), "ready with {assigned:?} partitions: {reasons}");
+        (status == 200).then_some(())
+    });
+    let said = daemon.stderr();
+    assert!(
+        said.contains("belong(s) to no replica") && said.contains("leaving the group and joining it again"),
+        "{said}"
+    );
+    daemon.wait_for("500 orders", PATIENCE, |daemon| {
+        let orders = |window: &Value| window["orders"].as_u64();
+        let windows = summary(daemon)["windows"].as_array()?.iter().filter_map(orders).max();
+        (windows > Some(300)).then_some(())
+    });
+    assert_eq!(metrics(&daemon).get("retentiond_group_faults"), Some(0.0));
+}
+
+#[test]
+fn partitions_added_while_it_runs_are_named_with_the_remedy() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 2);
+    publish(broker, &rig.orders, &sales(200));
+    let mut daemon = rig.launch("only").start();
+    daemon.wait_ready(PATIENCE);
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    broker.add_partitions(&rig.orders, 4);
+    daemon.wait_for("/readyz to name the partitions", MINUTES, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        (status == 503 && reasons.contains(&format!("topic {} has 4", rig.orders))).then_some(())
+    });
+    let (_, reasons) = readiness(&daemon).unwrap();
+    for words in ["started with 2", "kafka.group_id", "Give all source topics equally many"] {
+        assert!(reasons.contains(words), "{words} in {reasons}");
+    }
+    assert!(daemon.stderr().contains("the number of partitions has changed"), "{}", daemon.stderr());
+    let shown = metrics(&daemon);
+    assert!(shown.get("retentiond_group_faults") >= Some(1.0));
+    assert_eq!(shown.get(&format!("retentiond_source_partitions{{topic=\"{}\"}}", rig.orders)), Some(4.0));
+    assert_eq!(shown.get("retentiond_partitions_assigned"), Some(2.0), "what nobody has state of is not processed");
+
+    // The same of every topic: after a restart the state is known to be of other partitions.
+    broker.add_partitions(&rig.sessions, 4);
+    daemon.terminate();
+    daemon.wait_exit(PATIENCE);
+    let mut daemon = rig.launch("only").start();
+    daemon.wait_for("the partitions to fail closed", PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        (status == 503 && reasons.contains("had 2 partitions and now have 4")).then_some(())
+    });
+}
+
+#[test]
+fn many_small_letters_that_are_too_large_together_are_delivered_whole() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    for kafka in ["", "delivery = \"at_least_once\""] {
+        let rig = Rig { kafka, ..Rig::new(broker) };
+        rig.create_topics(broker, 2);
+        broker.create_topic_with(&rig.dead_letters, 1, &[("max.message.bytes", "3000")]);
+        broker.publish(&rig.orders, (0..400).map(|n| (None, Some(format!("c-{n}")), Some(format!("<order n={n}/>")))));
+        let mut daemon = rig.launch("first").env("RETENTIOND__DEAD_LETTERS__STOP_AFTER", "0").start();
+        daemon.wait_ready(PATIENCE);
+        wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+        let letters = broker.consume_all(&rig.dead_letters);
+        let mut found: Vec<_> = letters.iter().map(|letter| letter.key_text()).collect();
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), 400, "{kafka}");
+        assert!(letters.iter().all(|letter| letter.header("retentiond.error.truncated").is_none()), "{kafka}");
+        assert!(letters.iter().all(|letter| letter.header("retentiond.error.group").as_ref() == Some(&rig.group)));
+    }
+}
+
+#[test]
+fn commits_that_stop_are_told_by_readyz_and_metrics_until_they_go_on() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 2);
+    // One broker is too few for this topic, so that nothing can be written to it.
+    broker.create_topic_with(&rig.dead_letters, 1, &[("min.insync.replicas", "2")]);
+    publish(broker, &rig.orders, &sales(100));
+    let mut daemon = rig.launch("first").env("RETENTIOND__CHECKPOINT__STALE_AFTER", "4s").start();
+    daemon.wait_ready(PATIENCE);
+    wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    broker.publish(&rig.orders, [(None, Some("c-1"), Some("<xml/>"))]);
+    wait_for_note(&mut daemon, "no checkpoint has been committed for", MINUTES);
+    let shown = metrics(&daemon);
+    assert_eq!(shown.get("retentiond_checkpoint_stale"), Some(1.0));
+    assert!(shown.get("retentiond_checkpoint_uncommitted_seconds") > Some(4.0));
+
+    broker.set_topic_option(&rig.dead_letters, "min.insync.replicas", "1");
+    daemon.wait_for("the note to go", MINUTES, |daemon| (ready(daemon)?["notes"].is_null()).then_some(()));
+    assert_eq!(metrics(&daemon).get("retentiond_checkpoint_stale"), Some(0.0));
+    assert_eq!(broker.consume_all(&rig.dead_letters).len(), 1);
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 1);
+    publish(broker, &rig.orders, &sales(6_000));
+    // Blocks of 512 or 1024 bytes: enough for the log, and too little for the state.
+    let launch = rig.launch("first").within(&["sh", "-c", "ulimit -f 40; exec \"$@\"", "sh"]);
+    let mut daemon = launch.env("RETENTIOND__CHECKPOINT__STALE_AFTER", "3s").start();
+    wait_for_note(&mut daemon, "File too large", MINUTES);
+    assert!(daemon.runs(), "{}", daemon.stderr());
+    daemon.terminate();
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
+}
+
+#[test]
+fn a_hangup_stops_it_in_order() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig { commit_every: "1h", ..Rig::new(broker) };
+    rig.create_topics(broker, 1);
+    publish(broker, &rig.orders, &sales(100));
+    let mut daemon = rig.launch("first").start();
+    daemon.wait_ready(PATIENCE);
+    daemon.signal(Signal::Hangup);
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
+    assert!(rig.all_committed(broker), "a last checkpoint was committed");
+    assert!(daemon.stderr().contains("SIGHUP"), "{}", daemon.stderr());
+}
+
+/// `retentiond dlq` for a group of a shared dead-letter topic.
+fn dlq(rig: &Rig, args: &[&str]) -> Said {
+    let config = scratch().join(unique("dlq.toml"));
+    let Rig { brokers, group, orders, dead_letters, .. } = rig;
+    let text = format!(
+        "[kafka]\nbrokers = \"{brokers}\"\ngroup_id = \"{group}\"\n[sources.orders]\ntopic = \"{orders}\"\n\
+         [dead_letters]\ntopic = \"{dead_letters}\"\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut all = vec!["dlq"];
+    all.extend(args);
+    all.extend(["--config", config.to_str().unwrap()]);
+    let said = cli::run(all);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    said
+}
+
+#[test]
+fn each_group_puts_back_its_own_letters_of_a_shared_topic() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let one = Rig::new(broker);
+    let two = Rig { dead_letters: one.dead_letters.clone(), ..Rig::new(broker) };
+    for (rig, letters) in [(&one, 3), (&two, 5)] {
+        rig.create_topics(broker, 1);
+        broker.publish(&rig.orders, (0..letters).map(|n| (None, Some(format!("c-{n}")), Some("<xml/>"))));
+        let mut daemon = rig.launch("first").start();
+        daemon.wait_ready(PATIENCE);
+        wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    }
+    let own = dlq(&one, &["ls"]);
+    assert!(own.stdout.contains("3 could go back.") && own.stdout.contains("5 of other groups"), "{own:?}");
+    assert!(!own.stdout.contains(&two.orders), "{own:?}");
+    // What is not chosen stays, for its own group alone.
+    assert!(dlq(&one, &["replay", "--reason", "too_late"]).stdout.contains("0 went back."));
+    assert!(dlq(&two, &["replay", "--limit", "2"]).stdout.contains("2 went back."));
+    assert!(dlq(&one, &["replay"]).stdout.contains("3 went back."));
+    assert!(dlq(&two, &["replay"]).stdout.contains("3 went back."));
+    for (rig, letters) in [(&one, 3), (&two, 5)] {
+        assert!(dlq(rig, &["replay"]).stdout.starts_with("No dead letters."));
+        assert_eq!(broker.consume_all(&rig.orders).len(), 2 * letters, "each went back once");
+    }
+}
