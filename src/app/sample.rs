@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::blueprint;
 use super::service::kafka_settings;
+use super::usage::Usage;
 use crate::config::Settings;
 use crate::decode::{Decoded, Decoder, Message, Reason, Skip};
 use crate::event::{EventType, Time, wall_clock};
@@ -33,6 +34,27 @@ struct Found {
     /// Messages of a customer whose key is another text, or none.
     keyed_otherwise: u64,
     waiting: u64,
+    /// What the messages came to.
+    usage: Usage,
+    /// The first that enter no figure: where they lie and why.
+    examples: Vec<String>,
+}
+
+/// How many examples of each topic are shown.
+const EXAMPLES: usize = 3;
+
+impl Found {
+    /// Takes note of a message, or an object of one, that enters no figure.
+    fn leave_out(&mut self, place: &str, why: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(format!("{place}: {}", why()));
+        }
+    }
+
+    /// Whether more than half of the messages are of no use.
+    fn is_mostly_unused(&self) -> bool {
+        self.usage.unused() * 2 > self.usage.messages()
+    }
 }
 
 /// What a sample shows.
@@ -63,17 +85,33 @@ impl Findings {
     /// Takes a message into account.
     fn note(&mut self, at: TopicPartition, offset: i64, message: &Message<'_>, decoder: &Decoder, latest: Time) {
         let topic = usize::from(at.topic.0);
+        let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
         let found = &mut self.sources[topic];
         found.messages += 1;
         let decoded = decoder.decode_message(message, latest);
         match &decoded {
             Err(rejection) => {
-                let place = || format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
-                let first = || (0, format!("{}; the first is {}", rejection.detail, place()));
+                let first = || (0, format!("{}; the first is {place}", rejection.detail));
                 found.rejected.entry(rejection.reason).or_insert_with(first).0 += 1;
+                *found.usage.rejected.entry(rejection.reason).or_default() += 1;
+                found.leave_out(&place, || rejection.to_string());
             }
-            Ok(Decoded::Skipped(skip)) => *found.skipped.entry(*skip).or_default() += 1,
-            Ok(decoded) => decoded.event_types().for_each(|kind| *found.events.entry(kind).or_default() += 1),
+            Ok(Decoded::Skipped(skip)) => {
+                *found.skipped.entry(*skip).or_default() += 1;
+                *found.usage.skipped.entry(*skip).or_default() += 1;
+                found.leave_out(&place, || format!("skipped as {}", skip.label()));
+            }
+            Ok(Decoded::Unknown) => {
+                *found.events.entry(EventType::Unknown).or_default() += 1;
+                found.usage.unknown += 1;
+                found.leave_out(&place, || "an unknown type".to_owned());
+            }
+            Ok(decoded) => {
+                for kind in decoded.event_types() {
+                    *found.events.entry(kind).or_default() += 1;
+                    found.usage.events += 1;
+                }
+            }
         }
         let events = match &decoded {
             Ok(Decoded::Event(event)) => std::slice::from_ref(event),
@@ -109,11 +147,20 @@ impl Findings {
                 self.remedy()
             ));
         }
-        let means_nothing = |found: &Found| {
-            found.messages > 0 && found.rejected.values().map(|(n, _)| n).sum::<u64>() == found.messages
-        };
-        let (topic, _) = self.topics.iter().zip(&self.sources).find(|(_, found)| means_nothing(found))?;
-        Some(format!("no message of topic {topic} is understood; is its format right?"))
+        None
+    }
+
+    /// Which topics are mostly of no use, with examples, if any are. What is there may be meant so, so the configuration
+    /// is not called wrong.
+    #[must_use]
+    pub fn useless(&self) -> Option<String> {
+        let mut text = String::new();
+        let sources = self.topics.iter().zip(&self.names).zip(&self.sources);
+        for ((topic, name), found) in sources.filter(|(_, found)| found.is_mostly_unused()) {
+            _ = writeln!(text, "{}", found.usage.warning(topic, name));
+            found.examples.iter().for_each(|example| _ = writeln!(text, "  {example}"));
+        }
+        (!text.is_empty()).then(|| format!("most of the sample is of no use\n{}", text.trim_end()))
     }
 
     /// Which sources have to be routed by customer.
@@ -158,6 +205,7 @@ impl Findings {
 }
 
 /// A message of its own.
+#[cfg_attr(test, derive(Clone))]
 struct Kept {
     at: TopicPartition,
     offset: i64,
@@ -343,9 +391,18 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_of_which_nothing_is_understood_is_a_fault() {
-        let fault = findings(&[kept(0, 0, "a", "<order/>"), kept(0, 0, "a", "<order/>")]).fault().unwrap();
-        assert!(fault.contains("no message of topic orders is understood"), "{fault}");
-        assert_eq!(findings(&[]).fault(), None, "an empty topic is none");
+    fn a_topic_that_is_mostly_of_no_use_is_named_with_examples() {
+        let useless = findings(&vec![kept(0, 0, "a", "<order/>"); 9]).useless().unwrap();
+        assert!(
+            useless.contains("9 of 9 messages of topic orders enter no figure: 9 rejected for invalid_json"),
+            "{useless}"
+        );
+        assert_eq!(useless.matches("\n  orders partition 0 offset 7: invalid_json: ").count(), EXAMPLES, "{useless}");
+        let good = || kept(0, 0, "ann", &order("ann", "2026-01-02T03:04:05Z"));
+        let unknown = || kept(0, 0, "a", r#"{"type":"wish"}"#);
+        assert_eq!(findings(&[]).useless(), None, "an empty topic is not");
+        assert_eq!(findings(&[good(), unknown()]).useless(), None, "half of it is used");
+        let useless = findings(&[good(), unknown(), unknown()]).useless().unwrap();
+        assert!(useless.contains("2 of 3 messages of topic orders enter no figure: 2 of unknown types"), "{useless}");
     }
 }

@@ -13,7 +13,8 @@ use crate::source::SourceError;
 pub struct Validate {
     #[command(flatten)]
     config: ConfigFile,
-    /// Also read the newest N messages of each source topic and tell what they mean; joins no group, commits nothing.
+    /// Also read the newest N messages of each source topic and tell what they mean; joins no group, commits nothing. Exit 1
+    /// when most of a topic's are of unknown types, skipped or rejected.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: Option<u32>,
 }
@@ -34,9 +35,9 @@ impl Validate {
         let Some(count) = self.sample else { return Ok(()) };
         let findings = sample(&settings, count)?;
         super::print(&findings.report());
-        match findings.fault() {
-            Some(fault) => Err(SourceError::Configuration(fault).into()),
-            None => Ok(()),
+        if let Some(fault) = findings.fault() {
+            return Err(SourceError::Configuration(fault).into());
         }
+        findings.useless().map_or(Ok(()), |useless| Err(anyhow::Error::msg(useless)))
     }
 }

@@ -1,5 +1,6 @@
 //! `retentiond validate --sample` looks at real messages and leaves no trace.
 
+use super::common::{PATIENCE, Rig, metrics, readiness};
 use crate::support::cli;
 use crate::support::kafka;
 use crate::support::{scratch, unique};
@@ -34,4 +35,37 @@ fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
     assert!(said.stderr.contains("1 of 10 customers have events in several partitions"), "{said:?}");
     assert!(!format!("{said:?}").contains("buyer-"), "no customer is named: {said:?}");
     assert!(broker.committed(&group, &topic).is_empty(), "nothing is committed");
+}
+
+#[test]
+fn a_sample_that_is_mostly_of_no_use_fails_and_a_daemon_over_it_is_not_ready() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 1);
+    let payment = |n: u32| {
+        format!(
+            r#"{{"id":"evt_{n}","object":"event","type":"payment_intent.succeeded","created":1767225600,"data":{{"object":{{"id":"pi_{n}","object":"payment_intent","customer":"buyer-{n}"}}}}}}"#
+        )
+    };
+    broker.publish(&rig.orders, (0..40).map(|n| (None, Some(format!("buyer-{n}")), Some(payment(n)))));
+    let format = ("RETENTIOND__SOURCES__ORDERS__FORMAT", "stripe");
+
+    let config = scratch().join(unique("unused.toml"));
+    let text = rig.config("only").replace("[sources.orders]", "[sources.orders]\nformat = \"stripe\"");
+    std::fs::write(&config, text).unwrap();
+    let said = cli::run(["validate", "--sample", "40", "--config", config.to_str().unwrap()]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for words in ["40 of 40 messages", "40 of unknown types", "partition 0 offset 0", "sources.orders.format"] {
+        assert!(said.stderr.contains(words), "{words} in {said:?}");
+    }
+    assert!(!format!("{said:?}").contains("buyer-"), "no customer is named: {said:?}");
+
+    let mut daemon = rig.launch("only").env(format.0, format.1).start();
+    daemon.wait_for("/readyz to say so", PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        (status == 503 && reasons.contains("40 of 40 messages of topic")).then_some(())
+    });
+    let series = format!("retentiond_topic_unusable{{topic=\"{}\"}}", rig.orders);
+    assert_eq!(metrics(&daemon).get(&series), Some(1.0));
+    assert_eq!(daemon.stderr().matches("40 of 40 messages of topic").count(), 1, "once: {}", daemon.stderr());
 }
