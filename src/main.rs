@@ -10,6 +10,7 @@ use retentiond::cli::{self, Cli};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    cli::survive_file_size_limit();
     let cli = Cli::parse();
     cli::start_logging(cli.log.as_deref());
     match cli::run(cli) {

@@ -313,6 +313,26 @@ fn simulate_refuses_a_pace_that_is_none() {
 }
 
 #[test]
+fn a_full_disk_or_a_limit_of_file_sizes_is_an_error_and_the_demo_names_its_own_option() {
+    let program = env!("CARGO_BIN_EXE_retentiond");
+    let shell = |line: &str| {
+        let output = std::process::Command::new("sh").args(["-c", line, "sh", program]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = shell("exec \"$1\" config > /dev/full");
+    assert!(code == Some(74) && said.contains("cannot write to standard output"), "{code:?}: {said}");
+    let file = scratch().join(support::unique("limited"));
+    let (code, said) = shell(&format!("ulimit -f 1; exec \"$1\" config > {file:?}"));
+    assert!(code == Some(74) && said.contains("File too large"), "{code:?}: {said}");
+    assert_eq!(shell("\"$1\" config | head -n 1").0, Some(0), "a reader may go away");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = run(["demo", "--listen", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("set --listen") && !said.stderr.contains("http.listen"), "{said:?}");
+}
+
+#[test]
 fn the_demo_shows_a_shop_and_ends() {
     let port = free_port();
     let mut demo = Launch::verb("demo")

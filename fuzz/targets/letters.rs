@@ -6,6 +6,9 @@ use retentiond::output::dead_letters::{Channel, Letter, OURS, Origin, Sender};
 use retentiond::output::webhook::policy::{Outcome, Tries, retry_after, step};
 use retentiond::output::webhook::queue::Alert;
 
+/// To how many bytes a letter is cut off.
+const LEAST: usize = 1 << 10;
+
 /// Value, key, then names and values of headers, with a byte between them that is no UTF-8.
 pub fn letters(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|byte| *byte == super::decode::SEPARATOR).map(<[u8]>::to_vec);
@@ -24,13 +27,16 @@ pub fn letters(bytes: &[u8]) -> bool {
     let Alert { headers, .. } = alert;
     let theirs = headers.iter().filter(|(name, _)| !name.starts_with(OURS)).count();
     let letter = Letter { to: Channel::DeadLetters, key, payload: Some(payload), headers, time: None };
-    let mut letter = letter.marked(&Origin { topic: "orders", partition: 3 }, 7, "invalid_json: why");
-    assert_eq!(letter.headers.len(), theirs + 4, "of ours there are four, whatever was there");
+    let mut letter = letter.marked(&Origin { group: "shop", topic: "orders", partition: 3 }, 7, "invalid_json: why");
+    assert_eq!(letter.headers.len(), theirs + 5, "of ours there are five, whatever was there");
     let sender = Sender::of(&letter.headers);
     assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));
-    letter.truncate();
+    let is_large = letter.bytes() > LEAST;
+    letter.shrink_to(LEAST);
+    assert!(letter.bytes() <= LEAST, "{} bytes", letter.bytes());
     let sender = Sender::of(&letter.headers);
-    assert!(sender.is_truncated && sender.partition == Some(3), "a letter that is cut off keeps its origin");
+    assert_eq!(sender.is_truncated, is_large);
+    assert_eq!((sender.group.as_deref(), sender.partition), (Some("shop"), Some(3)), "it keeps its origin");
     id != "3-7"
 }
 

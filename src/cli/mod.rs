@@ -69,7 +69,6 @@ enum Verb {
 /// # Errors
 /// Whatever keeps the verb from doing its work; see [`exit_code`].
 pub fn run(cli: Cli) -> Result<()> {
-    survive_file_size_limit();
     match cli.verb {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
@@ -168,7 +167,7 @@ fn print(text: &str) {
 
 /// Lets a write beyond the limit of a file's size (`ulimit -f`, systemd's `LimitFSIZE`) fail with an error that names the
 /// file, instead of ending the process by SIGXFSZ.
-fn survive_file_size_limit() {
+pub fn survive_file_size_limit() {
     /// On all of Linux but MIPS.
     const SIGXFSZ: i32 = 25;
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };

@@ -56,8 +56,9 @@ fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
 
     // At once, so that the group still knows the replica: it gives back what it had, of the topic of before.
-    let renamed = Rig { orders: unique("orders-renamed"), ..rig.clone() };
-    broker.create_topic(&renamed.orders, 2);
+    let (orders, sessions) = (unique("orders-renamed"), unique("sessions-renamed"));
+    let renamed = Rig { orders, sessions, ..rig.clone() };
+    renamed.create_topics(broker, 2);
     publish(broker, &renamed.orders, &sales(500));
     let store = format!("file://{}", scratch().join("state").join(unique("renamed")).display());
     let mut daemon = renamed.launch("only").env("RETENTIOND__CHECKPOINT__URL", &store).start();
@@ -78,6 +79,26 @@ fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
         (windows > Some(300)).then_some(())
     });
     assert_eq!(metrics(&daemon).get("retentiond_group_faults"), Some(0.0));
+}
+
+#[test]
+fn a_source_that_is_added_fails_closed_and_is_never_ready_without_partitions() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    let rig = Rig::new(broker);
+    rig.create_topics(broker, 2);
+    publish(broker, &rig.orders, &sales(200));
+    let mut daemon = rig.launch("only").start();
+    daemon.wait_ready(PATIENCE);
+    daemon.terminate();
+    daemon.wait_exit(PATIENCE);
+    let added = broker.create_topic(&unique("added"), 2);
+    let mut daemon = rig.launch("only").env("RETENTIOND__SOURCES__ADDED__TOPIC", &added).start();
+    daemon.wait_for("the partitions to be refused", PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        assert_eq!(status, 503, "{reasons}");
+        let words = format!("no offset is committed for topic \\\"{added}\\\"");
+        (reasons.contains(&words) && reasons.contains("kafka.group_id")).then_some(())
+    });
 }
 
 #[test]
@@ -141,19 +162,19 @@ fn commits_that_stop_are_told_by_readyz_and_metrics_until_they_go_on() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
-    // One broker is too few for this topic, so that nothing can be written to it.
-    broker.create_topic_with(&rig.dead_letters, 1, &[("min.insync.replicas", "2")]);
     publish(broker, &rig.orders, &sales(100));
     let mut daemon = rig.launch("first").env("RETENTIOND__CHECKPOINT__STALE_AFTER", "4s").start();
     daemon.wait_ready(PATIENCE);
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
+    broker.delete_topic(&rig.dead_letters);
     broker.publish(&rig.orders, [(None, Some("c-1"), Some("<xml/>"))]);
     wait_for_note(&mut daemon, "no checkpoint has been committed for", MINUTES);
     let shown = metrics(&daemon);
     assert_eq!(shown.get("retentiond_checkpoint_stale"), Some(1.0));
+    assert!(says(&ready(&daemon).unwrap()["notes"], &rig.dead_letters), "the reason is named");
     assert!(shown.get("retentiond_checkpoint_uncommitted_seconds") > Some(4.0));
 
-    broker.set_topic_option(&rig.dead_letters, "min.insync.replicas", "1");
+    broker.create_topic(&rig.dead_letters, 1);
     daemon.wait_for("the note to go", MINUTES, |daemon| (ready(daemon)?["notes"].is_null()).then_some(()));
     assert_eq!(metrics(&daemon).get("retentiond_checkpoint_stale"), Some(0.0));
     assert_eq!(broker.consume_all(&rig.dead_letters).len(), 1);

@@ -420,7 +420,7 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
         matches!(refused, Err(TransactionError::TooLarge { ref indexes, .. }) if *indexes == [1, 3]),
         "{refused:?}"
     );
-    produce(&vec![&small; 100]).unwrap();
+    produce(&[&small; 60]).unwrap();
 
     let missing = unique("missing");
     producer.begin().unwrap();
@@ -438,7 +438,8 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
     producer.produce(&letter(&out, b"good")).unwrap();
     producer.commit().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!(payloads(broker, &out), ["good"]);
+    let mut found = payloads(broker, &out);
+    assert_eq!((found.pop().as_deref(), found.len()), (Some("good"), 60));
 }
 
 #[test]

@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -134,15 +132,6 @@ impl Broker {
             outcome.unwrap_or_else(|(name, code)| panic!("cannot add partitions to {name}: {code}"));
         }
         wait_for("the added partitions", REQUEST, || (self.partitions_with_leader(name) == partitions).then_some(()));
-    }
-
-    /// Sets an option of a topic, and every other one to its default.
-    pub fn set_topic_option(&self, name: &str, option: &str, value: &str) {
-        let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(option, value);
-        let changed = self.in_runtime(async |admin| admin.alter_configs([&change], &patient()).await);
-        for outcome in changed.expect("the broker answers") {
-            outcome.unwrap_or_else(|(what, code)| panic!("cannot set {option} of {what:?}: {code}"));
-        }
     }
 
     /// Deletes a topic and returns when it is gone.
