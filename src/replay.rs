@@ -6,6 +6,8 @@
 mod columns;
 mod partitioned;
 mod read;
+mod rows;
+mod values;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 pub use self::partitioned::{Partitioned, Seam, Topics};
-pub use self::read::HistoryError;
+pub use self::read::{HistoryError, read};
 use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;
 use crate::engine::customers::Key;
@@ -125,16 +127,21 @@ impl History {
     /// counted in [`Tally::rejected`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, latest: Time) -> Result<(), HistoryError> {
         let path = file.path.clone();
-        let lines = read::read(file, decoder, latest, &mut |line, decoded| match decoded {
+        let lines = read::read(file, decoder, latest, &mut |line, decoded| self.add(&path, line, decoded))?;
+        self.tally.lines += lines;
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, line: u64, decoded: Result<Decoded<'_>, Rejection>) {
+        match decoded {
             Ok(Decoded::Event(event)) => self.add_event(&event),
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(event)),
             Ok(Decoded::Erase(customer)) => self.erase(&customer),
-            Ok(Decoded::Unknown) => self.tally.unknown += 1,
+            Ok(Decoded::Unknown(_)) => self.tally.unknown += 1,
             Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
-            Err(rejection) => self.tally.reject(&path, line, rejection),
-        })?;
-        self.tally.lines += lines;
-        Ok(())
+            Ok(Decoded::Batch(parts)) => parts.into_iter().for_each(|part| self.add(path, line, part.located())),
+            Err(rejection) => self.tally.reject(path, line, rejection),
+        }
     }
 
     fn add_event(&mut self, event: &Event<'_>) {
@@ -394,9 +401,9 @@ mod tests {
     #[test]
     fn an_erased_customers_later_orders_are_a_new_customers() {
         let history = history(
-            "{\"type\":\"order\",\"customer_id\":\"c\",\"time\":86400000,\"amount\":1,\"currency\":\"EUR\"}\n\
+            "{\"type\":\"order\",\"customer_id\":\"c\",\"time\":\"1970-01-02T00:00:00Z\",\"amount\":1,\"currency\":\"EUR\"}\n\
              {\"type\":\"erase\",\"customer_id\":\"c\"}\n\n\
-             {\"type\":\"order\",\"customer_id\":\"c\",\"time\":1000,\"amount\":1,\"currency\":\"EUR\"}\n\
+             {\"type\":\"order\",\"customer_id\":\"c\",\"time\":\"1970-01-01T00:00:01Z\",\"amount\":1,\"currency\":\"EUR\"}\n\
              {\"type\":\"wish\"}\n",
             Layout::Ndjson,
         );
@@ -412,6 +419,6 @@ mod tests {
         let mut history = History::default();
         let file = EventFile { path: "orders.csv".into(), layout: Layout::Csv, reader: Box::new(&b"id,when\n"[..]) };
         let error = history.read(file, &Decoder::new(Format::Native, vec![]), Time::MAX).unwrap_err();
-        assert!(error.to_string().starts_with("orders.csv, line 1: the header row lacks the column customer_id"));
+        assert!(error.to_string().starts_with("orders.csv, line 1: the header lacks the column customer_id"));
     }
 }

@@ -3,6 +3,8 @@
 
 #[path = "cli/currency.rs"]
 mod currency;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/notify.rs"]
 mod notify;
 #[path = "cli/openmetrics.rs"]
@@ -137,7 +139,7 @@ fn replay_says_what_it_cannot_read() {
         b"customer_id,time,amount\nc,2026-01-01T00:00:00Z,1\n",
         &["short.csv", "lacks the column currency"],
     );
-    refuses("empty.csv", b"", &["empty.csv", "lacks the column customer_id"]);
+    refuses("empty.csv", b"", &["empty.csv is empty", "no event in 0 line(s)"]);
     refuses("header.csv", b"customer_id,time,amount,currency\n", &["no event in 1 line(s)"]);
     refuses("empty.ndjson", b"", &["no event in 0 line(s)"]);
     refuses("bad.ndjson", b"{\n\xff\n[]\n", &["bad.ndjson, line 1", "3 of 3 line(s) were rejected", "no event"]);

@@ -96,7 +96,8 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>) -> String {
             events.iter().map(|event| format!("{}{}", mark(event), line(event))).collect()
         }
         Ok(Decoded::Erase(customer)) => format!("erase customer={customer}\n"),
-        Ok(Decoded::Unknown) => "unknown\n".to_owned(),
+        Ok(Decoded::Unknown(unknown)) => format!("unknown {unknown}\n"),
+        Ok(Decoded::Batch(parts)) => parts.iter().map(|part| meaning(&part.decoded)).collect(),
         Ok(Decoded::Skipped(skip)) => format!("skipped {}\n", skip.label()),
         Err(rejection) => format!("rejected {rejection}\n"),
     }

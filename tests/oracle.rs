@@ -241,7 +241,21 @@ fn shop_log() -> Vec<Message> {
         cancellations: 0.1,
         ..ShopSettings::default()
     };
-    history::shop_log(settings, start.plus(490 * DAY))
+    with_reversed_refunds(history::shop_log(settings, start.plus(490 * DAY)))
+}
+
+/// The same where one refund in four fails at once.
+fn with_reversed_refunds(log: Vec<Message>) -> Vec<Message> {
+    let mut refunds = 0;
+    let reversed = |message: &Message| {
+        let payload = message.payload.as_ref()?;
+        refunds += usize::from(payload.contains(r#""type":"refund""#));
+        let is_one = payload.contains(r#""type":"refund""#) && refunds % 4 == 0;
+        let payload = payload.replace(r#""type":"refund""#, r#""type":"refund","reversed":true"#);
+        is_one.then(|| Message { key: message.key.clone(), payload: Some(payload) })
+    };
+    let more: Vec<_> = log.iter().map(reversed).collect();
+    log.into_iter().zip(more).flat_map(|(message, more)| [Some(message), more]).flatten().collect()
 }
 
 /// The panes of the shortest window are not those of its default, a minute: whole histories of a minute's panes, for
@@ -323,6 +337,7 @@ fn a_shop_in_its_own_zone_and_windows_equals_sql() {
         lines.filter_map(|event| Some(event[field].as_str()?.to_owned())).collect()
     };
     let types = values("type");
+    assert!(text.contains(r#""reversed":true"#), "the history has no reversed refund");
     for needed in ["order", "refund", "cancel", "session", "customer", "feedback", "cost", "erase"] {
         assert!(types.contains(needed), "the history has no {needed}: {types:?}");
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use retentiond::decode::{
-    AmountUnit, CsvColumns, Decoded, Decoder, Deletes, FieldTexts, Format, Guests, Message, Options, Salt,
-    StripeRefunds, TestOrders, TimeFormat,
+    AmountUnit, Condition, Decoded, Decoder, Deletes, FieldTexts, Format, Guests, Message, Options, Salt, Scratch,
+    StripeRefunds, Table, TestOrders, TimeFormat,
 };
 use retentiond::event::{Event, Kind, MAX_CUSTOMER_ID_BYTES, Time};
 
@@ -43,7 +43,8 @@ fn with_options() -> Vec<(Format, Options)> {
     let text = |text: &str| Some(text.to_owned());
     let table = |rows: &[(&str, &str)]| rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     let only = |place: &str, values: &[&str]| {
-        BTreeMap::from([(place.to_owned(), values.iter().map(|value| (*value).to_owned()).collect())])
+        let is = values.iter().map(|value| (*value).to_owned()).collect();
+        BTreeMap::from([(place.to_owned(), Condition { is, not: Vec::new() })])
     };
     let hashed = Options { guests: Guests::EmailHash, salt: Some(Salt::new("pepper")), ..Options::default() };
     let anonymous = Options { guests: Guests::AnonymousId, currency: text("EUR"), ..Options::default() };
@@ -111,7 +112,7 @@ pub fn decode(bytes: &[u8]) -> bool {
     while let Some(name) = parts.next() {
         headers.push((String::from_utf8_lossy(name), parts.next()));
     }
-    let message = Message { key, payload: payload.filter(|value| *value != b"null"), headers };
+    let message = Message { key, payload: payload.filter(|value| *value != b"null"), headers, time: None };
     let decoded = decoder.decode_message(&message, Time::MAX);
     if message.headers.is_empty() {
         // The short way for messages without headers means the same.
@@ -124,9 +125,19 @@ pub fn decode(bytes: &[u8]) -> bool {
 fn rows(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let header = lines.next().map(String::from_utf8_lossy).unwrap_or(Cow::Borrowed(""));
-    let Ok(columns) = CsvColumns::from_header(header.split(','), &["channel".to_owned()]) else { return false };
-    let row = |line: &[u8]| is_sound(columns.decode(line.split(|byte| *byte == b','), Time::MAX).as_ref().ok());
-    lines.fold(false, |any, line| row(line) | any)
+    let lines: Vec<&[u8]> = lines.collect();
+    let custom = DECODERS.iter().filter(|decoder| Table::new(decoder, header.split(',')).is_ok());
+    custom.fold(false, |any, decoder| table_rows(decoder, &header, &lines) | any)
+}
+
+fn table_rows(decoder: &Decoder, header: &str, lines: &[&[u8]]) -> bool {
+    let Ok(table) = Table::new(decoder, header.split(',')) else { return false };
+    lines.iter().fold(false, |any, line| {
+        let cells: Vec<&[u8]> = line.split(|byte| *byte == b',').collect();
+        let cell = |place: usize| cells.get(place).copied().unwrap_or_default();
+        let mut scratch = Scratch::default();
+        is_sound(table.decode(decoder, cell, &mut scratch, Time::MAX).as_ref().ok()) | any
+    })
 }
 
 /// Whether something was understood, which is then as it should be.
@@ -138,7 +149,11 @@ pub fn is_sound(decoded: Option<&Decoded<'_>>) -> bool {
             events.iter().for_each(check_event);
         }
         Some(Decoded::Erase(customer)) => assert!(!customer.is_empty(), "nobody is erased"),
-        Some(Decoded::Unknown | Decoded::Skipped(_)) | None => return false,
+        Some(Decoded::Batch(parts)) => {
+            assert!(parts.len() > 1, "a batch holds several objects");
+            return parts.iter().fold(false, |any, part| is_sound(part.decoded.as_ref().ok()) | any);
+        }
+        Some(Decoded::Unknown(_) | Decoded::Skipped(_)) | None => return false,
     }
     true
 }

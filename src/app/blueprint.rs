@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{self, Settings, Source};
-use crate::decode::{Decoder, Schemas};
+use crate::decode::{Decoder, Schemas, Tombstones};
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence, stage_number};
 use crate::engine::lifecycle::{LifecycleSpec, Stage};
 use crate::engine::rates::{Rate, Rates};
@@ -42,9 +42,19 @@ pub fn source_decoders(settings: &Settings) -> Vec<Decoder> {
 /// A decoder of a source's messages that keeps the configured dimensions.
 #[must_use]
 pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
-    // Whoever loads settings is told of options that do not fit; what is left are settings that nobody loaded.
-    Decoder::with_options(source.format, dimensions(settings), &source.mapping)
-        .unwrap_or_else(|_| Decoder::new(source.format, dimensions(settings)))
+    let own = std::iter::once((source.format, &source.mapping));
+    let also = source.also.values().map(|also| (also.format, &also.mapping));
+    let decoders = own.chain(also).map(|(format, mapping)| {
+        let mut mapping = mapping.clone();
+        if source.repartition {
+            // Its keys are not the ids of customers.
+            mapping.tombstones = mapping.tombstones.or(Some(Tombstones::Skip));
+        }
+        // Settings that were loaded have no options that do not fit; what is left are settings that were not.
+        Decoder::with_options(format, dimensions(settings), &mapping)
+            .unwrap_or_else(|_| Decoder::new(format, dimensions(settings)))
+    });
+    Decoder::shared(decoders.collect()).unwrap_or_else(|| Decoder::new(source.format, dimensions(settings)))
 }
 
 fn dimensions(settings: &Settings) -> Vec<String> {

@@ -152,15 +152,12 @@ struct Sample {
 
 impl Sample {
     fn add(&mut self, decoder: &Decoder, at: TopicPartition, record: &Glimpse) {
-        let decoded = decoder.decode(record.key.as_deref(), record.payload.as_deref(), Time::MAX);
-        let customer = match &decoded {
-            Ok(Decoded::Event(event)) => event.customer.as_ref(),
-            Ok(Decoded::Erase(customer)) => customer.as_ref(),
-            Ok(Decoded::Several { events, .. }) => match events.first() {
-                Some(event) => event.customer.as_ref(),
-                None => return,
-            },
-            Ok(Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => return,
+        let Ok(decoded) = decoder.decode(record.key.as_deref(), record.payload.as_deref(), Time::MAX) else { return };
+        let events = decoded.events();
+        let customer = match (&decoded, events.first()) {
+            (Decoded::Erase(customer), _) => customer.as_ref(),
+            (_, Some(event)) => event.customer.as_ref(),
+            (_, None) => return,
         };
         self.records += 1;
         self.other_keys += u64::from(record.key.as_deref() != Some(customer.as_bytes()));
@@ -341,7 +338,7 @@ mod tests {
             let customer = format!("c-{number}");
             let partition = partitioner(customer.as_bytes()) + u32::from(number < elsewhere);
             let at = TopicPartition { topic: TopicIndex(0), partition: Partition((partition % 7).cast_signed()) };
-            let order = format!(r#"{{"type":"session","customer_id":"{customer}","time":1}}"#);
+            let order = format!(r#"{{"type":"session","customer_id":"{customer}","time":1767323045678}}"#);
             let record = Glimpse {
                 offset: 0,
                 key: keyed.then(|| customer.clone().into_bytes()),

@@ -517,7 +517,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let group = self.vault.group.as_str();
         let (origin, now) = (Origin { group, topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
-            let letter = Letter::new(&origin, batch, rejected.index, &rejected.rejection, now);
+            let letter = Letter::new(&origin, batch, rejected, now);
             self.outbox.add(at.partition, letter);
         }
     }

@@ -32,7 +32,8 @@ pub struct Flooded {
 #[derive(Debug, Clone, Default)]
 struct Tally {
     messages: u64,
-    rejected: u64,
+    /// Messages, of which a rejected object is a part.
+    rejected: f64,
     reasons: BTreeMap<Reason, u64>,
 }
 
@@ -52,6 +53,7 @@ impl Flood {
 
     /// Takes note of a batch of a topic; tells when the topic is misread.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
     pub fn note(&mut self, topic: usize, records: usize, rejected: &[Rejected]) -> Option<Flooded> {
         if self.rules.messages == 0 {
             return None;
@@ -59,14 +61,15 @@ impl Flood {
         let tally = self.topics.get_mut(topic)?;
         tally.messages += records as u64;
         for rejected in rejected.iter().filter(|rejected| is_of_format(rejected.rejection.reason)) {
-            tally.rejected += 1;
+            tally.rejected += rejected.part.as_ref().map_or(1.0, |part| 1.0 / part.of as f64);
             *tally.reasons.entry(rejected.rejection.reason).or_default() += 1;
         }
         if tally.messages < self.rules.messages {
             return None;
         }
         let Tally { messages, rejected: count, reasons } = std::mem::take(tally);
-        if count == 0 || (count as f64) < self.rules.share * messages as f64 {
+        // Thirds do not add up to one.
+        if count == 0.0 || count * (1.0 + 1e-9) < self.rules.share * messages as f64 {
             return None;
         }
         let reason = reasons.into_iter().max_by_key(|(_, count)| *count).map(|(reason, _)| reason)?;
@@ -75,7 +78,7 @@ impl Flood {
         };
         let example = of(Some(reason)).or_else(|| of(None));
         let example = example.map_or((0, String::new()), |example| (example.index, example.rejection.to_string()));
-        Some(Flooded { messages, rejected: count, reason, example })
+        Some(Flooded { messages, rejected: count.round() as u64, reason, example })
     }
 }
 
@@ -90,7 +93,7 @@ mod tests {
     use crate::decode::Rejection;
 
     fn rejected(count: usize, reason: Reason) -> Vec<Rejected> {
-        (0..count).map(|index| Rejected { index, rejection: Rejection::new(reason, format!("no. {index}")) }).collect()
+        (0..count).map(|index| Rejected::whole(index, Rejection::new(reason, format!("no. {index}")))).collect()
     }
 
     fn flood() -> Flood {

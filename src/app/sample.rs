@@ -10,7 +10,7 @@ use super::blueprint;
 use super::service::kafka_settings;
 use super::usage::Usage;
 use crate::config::Settings;
-use crate::decode::{Decoded, Decoder, Message, Reason, Skip};
+use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::event::{EventType, Time, wall_clock};
 use crate::source::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
@@ -85,11 +85,28 @@ impl Findings {
     /// Takes a message into account.
     fn note(&mut self, at: TopicPartition, offset: i64, message: &Message<'_>, decoder: &Decoder, latest: Time) {
         let topic = usize::from(at.topic.0);
-        let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
-        let found = &mut self.sources[topic];
-        found.messages += 1;
+        self.sources[topic].messages += 1;
         let decoded = decoder.decode_message(message, latest);
         match &decoded {
+            Ok(Decoded::Batch(parts)) => {
+                parts.iter().for_each(|part| self.note_meaning(at, offset, message, &part.decoded));
+            }
+            decoded => self.note_meaning(at, offset, message, decoded),
+        }
+    }
+
+    /// Takes what a message, or an object in it, means into account.
+    fn note_meaning(
+        &mut self,
+        at: TopicPartition,
+        offset: i64,
+        message: &Message<'_>,
+        decoded: &Result<Decoded<'_>, Rejection>,
+    ) {
+        let topic = usize::from(at.topic.0);
+        let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
+        let found = &mut self.sources[topic];
+        match decoded {
             Err(rejection) => {
                 let first = || (0, format!("{}; the first is {place}", rejection.detail));
                 found.rejected.entry(rejection.reason).or_insert_with(first).0 += 1;
@@ -101,10 +118,10 @@ impl Findings {
                 *found.usage.skipped.entry(*skip).or_default() += 1;
                 found.leave_out(&place, || format!("skipped as {}", skip.label()));
             }
-            Ok(Decoded::Unknown) => {
+            Ok(Decoded::Unknown(unknown)) => {
                 *found.events.entry(EventType::Unknown).or_default() += 1;
                 found.usage.unknown += 1;
-                found.leave_out(&place, || "an unknown type".to_owned());
+                found.leave_out(&place, || format!("unknown {unknown}"));
             }
             Ok(decoded) => {
                 for kind in decoded.event_types() {
@@ -113,12 +130,8 @@ impl Findings {
                 }
             }
         }
-        let events = match &decoded {
-            Ok(Decoded::Event(event)) => std::slice::from_ref(event),
-            Ok(Decoded::Several { events, .. }) => events,
-            _ => return,
-        };
-        for event in events {
+        let events = decoded.as_ref().map_or(Vec::new(), Decoded::events);
+        for event in &events {
             let (from, to) = found.times.unwrap_or((event.time, event.time));
             found.times = Some((from.min(event.time), to.max(event.time)));
             if !self.routed[topic] {
@@ -212,12 +225,18 @@ struct Kept {
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
+    time: Option<Time>,
 }
 
 impl Kept {
     fn message(&self) -> Message<'_> {
         let headers = self.headers.iter().map(|(name, value)| (Cow::Borrowed(name.as_str()), value.as_deref()));
-        Message { key: self.key.as_deref(), payload: self.payload.as_deref(), headers: headers.collect() }
+        Message {
+            key: self.key.as_deref(),
+            payload: self.payload.as_deref(),
+            headers: headers.collect(),
+            time: self.time,
+        }
     }
 }
 
@@ -303,6 +322,7 @@ fn keep<B: RecordBatch>(at: TopicPartition, batch: &B, index: usize) -> Kept {
         key: record.key.map(<[u8]>::to_vec),
         payload: record.payload.map(<[u8]>::to_vec),
         headers: headers.map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+        time: batch.stamp(index).time.and_then(|time| Time::from_millis(time).ok()),
     }
 }
 
@@ -338,6 +358,7 @@ mod tests {
             key: Some(key.into()),
             payload: Some(value.into()),
             headers: vec![],
+            time: None,
         }
     }
 

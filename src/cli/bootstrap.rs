@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::ConfigFile;
 use super::progress;
@@ -25,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// from --until less --overlap on, by record time, and what both hold is taken once, by its id.
 #[derive(Debug, clap::Args)]
 pub struct Bootstrap {
-    /// Event files: NDJSON in the format of the source that goes on with them, CSV with the header of `retentiond replay`
-    /// (both `.gz` and `.zst` too), or Parquet with such columns. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
+    /// Event files, as `retentiond replay` reads them, in the format of the source that goes on with them. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
     /// only source with `clock = false` and everything else to the first source that drives time.
     #[arg(required = true, value_name = "HISTORY")]
     history: Vec<String>,
@@ -109,6 +108,7 @@ impl Bootstrap {
                 Some((source, path)) if !Path::new(text).exists() => (path, of_source(settings, source)?),
                 _ => (text.as_str(), of_any(settings)),
             };
+            ensure!(!Path::new(path).is_dir(), "{path}: is a directory; name the files in it, such as {path}/*.csv");
             ensure!(Path::new(path).is_file(), "{path}: there is no such file");
             Ok((PathBuf::from(path), topics))
         };
@@ -133,7 +133,7 @@ impl Bootstrap {
         let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
         let mut history = Partitioned::new(partitions, partitioner(settings), seam);
         for (path, topics) in files {
-            let file = open(path, &bar).with_context(|| format!("{}: cannot be read", path.display()))?;
+            let file = open(path, &bar)?;
             history.read(file, &decoders[usize::from(topics.others)], *topics)?;
         }
         bar.finish_and_clear();
@@ -142,9 +142,9 @@ impl Bootstrap {
 }
 
 fn of_source(settings: &Settings, name: &str) -> Result<Topics> {
-    let Some(place) = settings.sources.keys().position(|source| source == name) else {
-        let names: Vec<_> = settings.sources.keys().map(String::as_str).collect();
-        bail!("there is no source {name:?}; there are {}", names.join(", "));
+    let reader = settings.source(name).map(|(reader, _)| reader);
+    let Some(place) = settings.sources.keys().position(|source| reader == Some(source.as_str())) else {
+        bail!("there is no source {name:?}; there are {}", settings.source_names().join(", "));
     };
     let place = u16::try_from(place)?;
     Ok(Topics { sessions: place, others: place })

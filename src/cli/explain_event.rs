@@ -2,25 +2,31 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::de::IgnoredAny;
+use tracing::warn;
 
 use super::{ConfigFile, replay};
 use crate::app::blueprint;
 use crate::config::Format;
 use crate::decode::{Decoded, Decoder, Message, Rejection};
-use crate::event::{Event, Kind, wall_clock};
+use crate::event::{Event, Kind, Time, wall_clock};
+use crate::source::files::{self, EventFile, Layout};
 
 /// How long a schema may take to come.
 const SCHEMA_WAIT: Duration = Duration::from_secs(10);
+/// How many lines of a file are explained.
+const SHOWN_LINES: usize = 20;
 
 /// A message whose meaning is asked for.
 #[derive(Debug, clap::Args)]
 pub(super) struct EventQuestion {
-    /// File with the value of one message, as it is in the topic; "-" is the standard input.
+    /// File with the value of one message, as it is in the topic; "-" is the standard input. Of a file with rows or several
+    /// messages, the first 20 are explained.
     #[arg(long, value_name = "FILE")]
     pub(super) event: Option<PathBuf>,
     /// The format, such as "shopify", without options.
@@ -51,16 +57,21 @@ impl EventQuestion {
         if let Some(schemas) = blueprint::registry(&settings) {
             decoder = decoder.with_schemas(schemas);
         }
-        let bytes = read(self.event.as_deref().unwrap_or(Path::new("-")))?;
+        let path = self.event.clone().unwrap_or_else(|| PathBuf::from("-"));
+        let latest = wall_clock().plus(settings.customers.max_future.get());
+        let bytes = match content(&path)? {
+            Content::Message(bytes) => bytes,
+            Content::Lines(file) => return explain_lines(file, &decoder, latest),
+        };
         let headers = self.headers.iter();
         let message = Message {
             key: self.key.as_deref().map(str::as_bytes),
             payload: Some(&bytes),
             headers: headers.map(|(name, value)| (Cow::Borrowed(name.as_str()), Some(value.as_bytes()))).collect(),
+            time: Some(wall_clock()),
         };
         wait_for_schema(&decoder, &message)?;
-        let latest = wall_clock().plus(settings.customers.max_future.get());
-        super::print(&meaning(&decoder.decode_message(&message, latest), decoder.dimensions()));
+        super::print(&meaning(&decoder.decode_message(&message, latest), &decoder));
         Ok(())
     }
 }
@@ -72,6 +83,62 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::io::stdin().read_to_end(&mut bytes).context("the standard input cannot be read")?;
     Ok(bytes)
+}
+
+/// What a file holds.
+enum Content {
+    /// One message.
+    Message(Vec<u8>),
+    /// Rows or several messages.
+    Lines(EventFile),
+}
+
+/// Finds out what a file holds. What a schema registry's serializer wrote begins with a byte that no text begins with.
+fn content(path: &Path) -> Result<Content> {
+    let raw = read(path)?;
+    if matches!(raw.first(), None | Some(0 | 1)) {
+        return Ok(Content::Message(raw));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let failed = || format!("{}: cannot be read", path.display());
+    let (layout, mut reader) = files::open_reader(Box::new(Cursor::new(raw.clone())), &name).with_context(failed)?;
+    if layout == Layout::Parquet {
+        return Ok(Content::Lines(EventFile { path: path.to_owned(), layout, reader }));
+    }
+    let mut text = Vec::new();
+    reader.read_to_end(&mut text).with_context(failed)?;
+    let lines = || text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+    let is_message = match layout {
+        Layout::Json => serde_json::from_slice::<IgnoredAny>(&text).is_ok(),
+        Layout::Csv => lines() == 1,
+        _ => lines() <= 1,
+    };
+    if !is_message {
+        return Ok(Content::Lines(EventFile { path: path.to_owned(), layout, reader: Box::new(Cursor::new(text)) }));
+    }
+    if text != raw {
+        warn!(
+            "{}: a message with these very bytes would be rejected; shown is what its text in plain UTF-8 means",
+            path.display()
+        );
+    }
+    Ok(Content::Message(text))
+}
+
+/// Tells what the first lines mean.
+fn explain_lines(file: EventFile, decoder: &Decoder, latest: Time) -> Result<()> {
+    let (mut text, mut count) = (String::new(), 0);
+    crate::replay::read(file, decoder, latest, &mut |line, decoded| {
+        count += 1;
+        if count <= SHOWN_LINES {
+            _ = writeln!(text, "line {line}: {}", meaning(&decoded, decoder).trim_end());
+        }
+    })?;
+    if count > SHOWN_LINES {
+        _ = writeln!(text, "... and {} more", count - SHOWN_LINES);
+    }
+    super::print(text.trim_end());
+    Ok(())
 }
 
 fn wait_for_schema(decoder: &Decoder, message: &Message<'_>) -> Result<()> {
@@ -86,7 +153,8 @@ fn wait_for_schema(decoder: &Decoder, message: &Message<'_>) -> Result<()> {
 }
 
 /// One line for each event.
-fn meaning(decoded: &Result<Decoded<'_>, Rejection>, dimensions: &[String]) -> String {
+fn meaning(decoded: &Result<Decoded<'_>, Rejection>, decoder: &Decoder) -> String {
+    let dimensions = decoder.dimensions();
     match decoded {
         Ok(Decoded::Event(event)) => line(event, dimensions),
         Ok(Decoded::Several { events, told_before }) => events.iter().fold(String::new(), |mut lines, event| {
@@ -95,7 +163,13 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>, dimensions: &[String]) -> S
             lines
         }),
         Ok(Decoded::Erase(customer)) => format!("erase: customer {customer} is to be forgotten"),
-        Ok(Decoded::Unknown) => "unknown: a type that is no event; it is counted and passed over".to_owned(),
+        Ok(Decoded::Unknown(unknown)) => {
+            format!("unknown: {} (it is counted and passed over)", decoder.explain_unknown(unknown))
+        }
+        Ok(Decoded::Batch(parts)) => {
+            let lines: Vec<_> = parts.iter().map(|part| meaning(&part.decoded, decoder)).collect();
+            lines.iter().map(|lines| lines.trim_end()).collect::<Vec<_>>().join("\n")
+        }
         Ok(Decoded::Skipped(skip)) => format!("skipped: {}; it is counted and passed over", skip.label()),
         Err(rejection) => format!("rejected: {rejection}"),
     }

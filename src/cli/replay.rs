@@ -25,9 +25,10 @@ use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::{History, Tally};
 use crate::source::files;
 
-/// Compute the figures of event files: NDJSON in the format of the source, native by default, or CSV with the header
-/// `order_id,customer_id,time,amount,currency` (order_id optional, other columns are attributes), `.gz` and `.zst` too;
-/// or Parquet with such columns.
+/// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header
+/// `order_id,customer_id,time,amount,currency` (order_id optional, also `type` and others) or columns that the mapping of
+/// the source names; or Parquet with such columns. Compression, encoding and layout are found out from the content; see
+/// "Files" in docs/formats.md.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
     /// Event files, in the order in which copies of one event are told apart.
@@ -177,12 +178,13 @@ pub(super) fn chosen(settings: &Settings, name: Option<&str>, format: Option<For
         return Ok(Source { format, ..Source::default() });
     }
     if let Some(name) = name {
-        let names = || settings.sources.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let found = settings.sources.get(name).cloned();
+        let found = settings.source(name).map(|(_, source)| source.clone());
+        let names = || settings.source_names().join(", ");
         return found.with_context(|| format!("the configuration has no source {name:?}; its sources are {}", names()));
     }
     let (_, first) = sources.next().context("no source is configured")?;
-    let same = |(_, other): (_, &Source)| (other.format, &other.mapping) == (first.format, &first.mapping);
+    let reading = |source: &Source| (source.format, source.mapping.clone(), source.also.clone());
+    let same = |(_, other): (_, &Source)| reading(other) == reading(first);
     ensure!(sources.all(same), "the sources have several formats; say which one the files have, with --source NAME");
     Ok(first.clone())
 }
@@ -194,16 +196,21 @@ fn read(paths: &[PathBuf], settings: &Settings, source: &Source) -> Result<Histo
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut history = History::default();
     for path in paths {
-        let file = open(path, &bar).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let file = open(path, &bar)?;
         history.read(file, &decoder, latest)?;
     }
     bar.finish_and_clear();
     Ok(history)
 }
 
-pub(super) fn open(path: &Path, bar: &ProgressBar) -> std::io::Result<files::EventFile> {
+pub(super) fn open(path: &Path, bar: &ProgressBar) -> Result<files::EventFile> {
     let bar = bar.clone();
-    files::open(path, move |file: File| bar.wrap_read(file))
+    let file = files::open(path, move |file: File| bar.wrap_read(file));
+    let file = file.with_context(|| format!("{}: cannot be read", path.display()))?;
+    if file.layout == files::Layout::Empty {
+        warn!("{} is empty", path.display());
+    }
+    Ok(file)
 }
 
 fn apply(history: History, settings: &Settings, alerts: Option<&Path>) -> Result<Engine> {

@@ -17,6 +17,7 @@ pub struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<()> {
         let settings = Settings::load(self.config.path(), std::env::vars())?;
+        settings.refuse_line_sums()?;
         let runtime = super::runtime()?;
         let outcome = runtime.block_on(async {
             let access = Access::with_token(settings.http.token.as_ref().map(Secret::reveal));

@@ -4,16 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Settings;
 use super::alerts::{RuleTable, Webhook};
 use super::error::{Problems, key_of, nearest};
 use super::figures::{CalendarTable, RESOLUTIONS, WindowTable};
+use super::kafka::Source;
 use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
 use super::repartition;
 use super::service::STALE_INTERVALS;
+use super::{Settings, shared};
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
@@ -69,7 +70,7 @@ pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
     }
     Settings {
         kafka: tables.kafka,
-        sources,
+        sources: shared::merged(sources),
         schema_registry: tables.schema_registry,
         customers,
         windows,
@@ -131,17 +132,27 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
 /// The topics are legal, and no topic serves two purposes.
 fn topics(tables: &Tables, problems: &mut Problems) {
     let mut used: BTreeMap<&str, String> = BTreeMap::new();
-    let sources = tables.sources.iter().map(|(name, source)| {
+    let mut own: BTreeMap<&str, (&str, &Source)> = BTreeMap::new();
+    let mut sources = Vec::new();
+    for (name, source) in &tables.sources {
         let topic = if source.topic.is_empty() { name } else { &source.topic };
-        (key_of(&["sources", name, "topic"]), topic.as_str())
-    });
+        match own.get(topic.as_str()) {
+            Some((first_name, first)) => shared::check(name, source, first_name, first, problems),
+            None => {
+                own.insert(topic, (name, source));
+                sources.push((key_of(&["sources", name, "topic"]), topic.as_str()));
+            }
+        }
+    }
+    // Those that share a topic are routed with the first of them.
+    let is_first = |key: &str| own.values().any(|(name, _)| key_of(&["sources", name, "repartition_topic"]) == key);
     let outputs = [
         ("alerts.topic".to_owned(), tables.alerts.topic.as_str()),
         ("dead_letters.topic".to_owned(), tables.dead_letters.topic.as_str()),
     ];
     let routed = repartition::topics(tables);
-    let routed = routed.iter().map(|(key, topic)| (key.clone(), topic.as_str()));
-    for (key, topic) in sources.chain(routed).chain(outputs) {
+    let routed = routed.iter().filter(|(key, _)| is_first(key)).map(|(key, topic)| (key.clone(), topic.as_str()));
+    for (key, topic) in sources.into_iter().chain(routed).chain(outputs) {
         if !is_legal_topic(topic) {
             problems.add(
                 key,

@@ -98,10 +98,6 @@ fn topics_and_clocks() {
         ("[alerts]\ntopic = \"\"".into(), &format!("alerts.topic: \"\" {named}")),
         ("[dead_letters]\ntopic = \"..\"".into(), &format!("dead_letters.topic: \"..\" {named}")),
         (
-            "[sources.a]\n[sources.b]\ntopic = \"a\"".into(),
-            "sources.b.topic: \"a\" is sources.a.topic already; write another topic",
-        ),
-        (
             "[alerts]\ntopic = \"orders\"".into(),
             "alerts.topic: \"orders\" is sources.orders.topic already; write another topic",
         ),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::lines::KeyLines;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -12,6 +14,8 @@ pub struct ConfigError {
     pub what: String,
     /// The environment variable that set the key, if one did.
     pub variable: Option<String>,
+    /// The line of the file where the key or the table that lacks it stands, counted from 1.
+    pub line: Option<usize>,
 }
 
 impl fmt::Display for ConfigError {
@@ -40,6 +44,9 @@ impl fmt::Display for ConfigErrors {
             if i > 0 {
                 f.write_str("\n")?;
             }
+            if let Some(line) = error.line {
+                write!(f, "line {line}: ")?;
+            }
             error.fmt(f)?;
         }
         Ok(())
@@ -54,9 +61,16 @@ pub(super) struct Problems {
     found: Vec<ConfigError>,
     /// Key to the environment variable that set it.
     variables: BTreeMap<String, String>,
+    /// Where the keys of the file stand.
+    lines: KeyLines,
 }
 
 impl Problems {
+    /// Notes where the keys of the file stand.
+    pub(super) fn in_file(&mut self, text: &str) {
+        self.lines = KeyLines::of(text);
+    }
+
     /// Notes that `key` was set by an environment variable.
     pub(super) fn set_by(&mut self, key: String, variable: String) {
         self.variables.insert(key, variable);
@@ -69,7 +83,8 @@ impl Problems {
             return;
         }
         let variable = self.variables.iter().find(|(set, _)| within(&key, set)).map(|(_, name)| name.clone());
-        self.found.push(ConfigError { key, what: what.into(), variable });
+        let line = if variable.is_some() { None } else { self.lines.line(&key) };
+        self.found.push(ConfigError { key, what: what.into(), variable, line });
     }
 
     /// Adds a mistake between several keys at the first of them, unless a mistake was found at, above or below

@@ -1,5 +1,6 @@
 //! `[kafka]`, `[sources.*]` and `[dead_letters]`: where events come from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::millis::Millis;
 use super::options::{ClientOptions, Secret};
+use super::shared::Also;
 use super::value::{choice, no_choice, parse_instant};
 pub use crate::decode::{Format, Options as Mapping};
 use crate::event::Time;
@@ -191,6 +193,9 @@ pub struct Source {
     /// How they are read beyond that.
     #[serde(skip_serializing_if = "is_plain")]
     pub mapping: Mapping,
+    /// How other sources read the same topic, by their names.
+    #[serde(skip)]
+    pub also: BTreeMap<String, Also>,
 }
 
 fn is_plain(mapping: &Mapping) -> bool {
@@ -206,6 +211,7 @@ impl Default for Source {
             repartition: false,
             repartition_topic: None,
             mapping: Mapping::default(),
+            also: BTreeMap::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alerts::{Alerts, RuleTable};
 use super::currency::ReportingCurrency;
-use super::error::{Problems, is_index, key_of, nearest};
+use super::error::{Problems, is_index, key_of, nearest, one_of};
 use super::figures::{CalendarTable, Clv, Customers, TimeSettings, WindowTable};
 use super::kafka::{DeadLetters, Kafka, SchemaRegistry, Source};
 use super::options::option_of_variable;
@@ -108,6 +108,9 @@ pub(super) fn read(
     environment: impl Iterator<Item = (String, String)>,
     problems: &mut Problems,
 ) -> (Tables, Given) {
+    if let Some((_, text)) = file {
+        problems.in_file(text);
+    }
     let mut tree = file.map_or_else(Dict::new, |(name, text)| parse(name, text, problems));
     tree.values_mut().for_each(plain_datetimes);
     if let Some(Value::Dict(_, kafka)) = tree.get_mut("kafka")
@@ -201,7 +204,12 @@ fn overlay(
     environment: impl Iterator<Item = (String, String)>,
     problems: &mut Problems,
 ) -> BTreeSet<Vec<String>> {
-    let settings = environment.filter_map(|(name, text)| Some((name.strip_prefix(PREFIX)?.to_lowercase(), name, text)));
+    let variables: Vec<(String, String)> = environment.collect();
+    for (name, remedy) in variables.iter().filter_map(|(name, _)| Some((name, with_two_underscores(name)?))) {
+        problems.add(name, format!("sets nothing; write {remedy}, with two underscores between the parts"));
+    }
+    let variables = variables.into_iter();
+    let settings = variables.filter_map(|(name, text)| Some((name.strip_prefix(PREFIX)?.to_lowercase(), name, text)));
     let settings: BTreeMap<String, (String, String)> = settings.map(|(key, name, text)| (key, (name, text))).collect();
     let mut paths = BTreeSet::new();
     for (key, (name, text)) in settings {
@@ -221,6 +229,31 @@ fn overlay(
         }
     }
     paths
+}
+
+/// How a variable is written that names a setting with single underscores: `RETENTIOND_KAFKA_BROKERS`. Other variables
+/// with that beginning, such as those that Kubernetes makes of the names of services, are none of ours.
+fn with_two_underscores(name: &str) -> Option<String> {
+    let single = name.strip_prefix("RETENTIOND_")?.to_lowercase();
+    let Ok(Value::Dict(_, known)) = Value::serialize(Tables::default()) else { return None };
+    let rest_of = |section: &str| {
+        single.strip_prefix(section)?.strip_prefix('_').map(|rest| rest.trim_start_matches('_').to_owned())
+    };
+    for section in TABLES {
+        let Some(rest) = rest_of(section) else { continue };
+        let keys = known.get(section).and_then(Value::as_dict).into_iter().flatten().map(|(key, _)| key.as_str());
+        // Keys that have no default, so that they are not in `known`.
+        let optional = [("kafka", "instance_id"), ("kafka", "options"), ("schema_registry", "url")];
+        let optional = optional.into_iter().filter(|(of, _)| *of == section).map(|(_, key)| key);
+        let key = keys.chain(optional).find(|key| rest == *key || rest.starts_with(&format!("{key}_")))?;
+        let rest = rest[key.len()..].trim_start_matches('_');
+        let option = if rest.is_empty() { String::new() } else { format!("__{rest}") };
+        return Some(format!("{PREFIX}{section}__{key}{option}").to_uppercase());
+    }
+    let rest = rest_of("sources")?;
+    let (source, key) = ["topic", "format", "clock"].iter().find_map(|key| Some((rest.strip_suffix(key)?, key)))?;
+    let source = source.trim_end_matches('_');
+    (!source.is_empty()).then(|| format!("{PREFIX}sources__{source}__{key}").to_uppercase())
 }
 
 /// Writes the default of a table that the file does not mention, for a variable to change a part of.
@@ -328,6 +361,7 @@ fn take_out(tree: &mut Value, path: &[String]) -> bool {
 fn explain(path: &[String], kind: &Kind) -> String {
     match kind {
         Kind::Message(what) => what.clone(),
+        Kind::UnknownVariant(name, known) => format!("{name:?} is not known; write {}", one_of(known.iter().copied())),
         Kind::UnknownField(name, known) => unknown_key(path, name, known),
         Kind::InvalidType(actual, expected) => {
             format!("{} is of the wrong type; write {}", shown(actual), wanted(expected))

@@ -206,3 +206,36 @@ fn a_file_that_is_no_toml_is_named_with_the_place_and_without_its_text() {
         "/nowhere/x.toml: cannot be read (No such file or directory (os error 2)); check the path and its permissions"
     );
 }
+
+#[test]
+fn variables_with_single_underscores_are_named() {
+    for (name, remedy) in [
+        ("RETENTIOND_KAFKA_BROKERS", "RETENTIOND__KAFKA__BROKERS"),
+        ("RETENTIOND_KAFKA__BROKERS", "RETENTIOND__KAFKA__BROKERS"),
+        ("RETENTIOND_KAFKA_INSTANCE_ID", "RETENTIOND__KAFKA__INSTANCE_ID"),
+        ("RETENTIOND_KAFKA_OPTIONS_SASL_PASSWORD", "RETENTIOND__KAFKA__OPTIONS__SASL_PASSWORD"),
+        ("RETENTIOND_DEAD_LETTERS_TOPIC", "RETENTIOND__DEAD_LETTERS__TOPIC"),
+        ("RETENTIOND_SOURCES_ORDERS_TOPIC", "RETENTIOND__SOURCES__ORDERS__TOPIC"),
+    ] {
+        let expected = format!("{name}: sets nothing; write {remedy}, with two underscores between the parts");
+        assert_eq!(mistakes("", &[(name, "x")]), [expected]);
+    }
+    // What Kubernetes makes of services, and our own variables that are no settings.
+    for name in [
+        "RETENTIOND_HTTP_PORT",
+        "RETENTIOND_SERVICE_HOST",
+        "RETENTIOND_PORT_9736_TCP",
+        "RETENTIOND_CONFIG",
+        "RETENTIOND_LOG",
+    ] {
+        assert!(load_with("", &[(name, "tcp://10.0.0.1:9736")]).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn mistakes_in_a_file_are_told_with_their_lines() {
+    let text = "[kafka]\nbrokrs = \"a:1\"\n\n[customers]\nactive_for = 90\n[[windows]]\nperiod = \"30d\"\n[[windows]]\nname = \"x\"\nperiod = \"30\"\n";
+    let said = load_with(text, &[("RETENTIOND__HTTP__LISTEN", "here")]).unwrap_err().to_string();
+    let lines: Vec<_> = said.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
+    assert_eq!(lines, ["line 5", "http.listen", "line 2", "line 10", "line 6"], "{said}");
+}

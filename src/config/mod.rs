@@ -15,6 +15,7 @@ mod currency;
 mod error;
 mod figures;
 mod kafka;
+mod lines;
 mod load;
 #[cfg(test)]
 mod load_tests;
@@ -24,6 +25,7 @@ mod millis;
 mod options;
 mod repartition;
 mod service;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -44,11 +46,13 @@ pub use kafka::{
 pub use millis::Millis;
 pub use options::{ClientOptions, SECRET_OPTIONS, Secret};
 pub use service::{Checkpoint, Http};
+pub use shared::Also;
 pub use value::Zone;
 
 use error::{Problems, key_of};
 use load::{Given, Tables};
 
+use crate::decode::LineMode;
 use crate::tls::Trust;
 
 /// The effective configuration: every default filled in, every check passed. Neither `Debug` nor
@@ -58,6 +62,7 @@ pub struct Settings {
     /// The cluster and this replica's place in the consumer group.
     pub kafka: Kafka,
     /// Topics of events by the name of the source; at least one drives time. `orders` alone when none is configured.
+    #[serde(serialize_with = "shared::apart")]
     pub sources: BTreeMap<String, Source>,
     /// Where the schemas are that messages name, if they name any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +132,37 @@ impl Settings {
         self.sources.iter().map(|(name, source)| source.keyed_topic(name, &self.kafka.group_id)).collect()
     }
 
+    /// The source of a name, or the one that reads its topic for both; with the name of that one.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<(&str, &Source)> {
+        let found = self.sources.iter().find(|(known, source)| *known == name || source.also.contains_key(name));
+        found.map(|(known, source)| (known.as_str(), source))
+    }
+
+    /// The names of all sources.
+    #[must_use]
+    pub fn source_names(&self) -> Vec<&str> {
+        let names = self.sources.iter().flat_map(|(name, source)| std::iter::once(name).chain(source.also.keys()));
+        names.map(String::as_str).collect()
+    }
+
+    /// Refuses sources whose lines are to be added up, which is for files: a topic does not say when an order is complete.
+    ///
+    /// # Errors
+    /// Every such source.
+    pub fn refuse_line_sums(&self) -> Result<(), ConfigErrors> {
+        let mut problems = Problems::default();
+        let also =
+            self.sources.values().flat_map(|source| source.also.iter().map(|(name, also)| (name, &also.mapping)));
+        let all = self.sources.iter().map(|(name, source)| (name, &source.mapping)).chain(also);
+        for (name, _) in all.filter(|(_, mapping)| mapping.lines == LineMode::Sum) {
+            let what = "adds up the lines of an order in a file, and a topic does not say which line is the last; add them up \
+                        before the topic, and keep this setting to replay and bootstrap";
+            problems.add(key_of(&["sources", name, "mapping", "lines"]), what);
+        }
+        problems.unless_any(())
+    }
+
     /// The configuration as TOML that can be loaded again, save that secrets are `***`. Optional keys that are not
     /// set do not appear.
     #[must_use]
@@ -146,10 +182,14 @@ impl Settings {
     }
 
     fn salts(&mut self, problems: &mut Problems) {
-        for (name, source) in &mut self.sources {
-            if let Some(path) = &source.mapping.salt_file {
+        let mappings = self.sources.iter_mut().flat_map(|(name, source)| {
+            let also = source.also.iter_mut().map(|(name, also)| (name, &mut also.mapping));
+            std::iter::once((name, &mut source.mapping)).chain(also)
+        });
+        for (name, mapping) in mappings {
+            if let Some(path) = &mapping.salt_file {
                 let salt = secret(&key_of(&["sources", name, "mapping", "salt_file"]), path, problems);
-                source.mapping.salt = salt.map(|salt| crate::decode::Salt::new(salt.reveal()));
+                mapping.salt = salt.map(|salt| crate::decode::Salt::new(salt.reveal()));
             }
         }
     }

@@ -159,6 +159,18 @@ mapping = { refunds = "refund_objects" }
 [sources.clicks]
 format = "segment"
 mapping = { currency = "EUR", types = { Sold = "order" } }
+[sources.rows]
+format = "custom"
+[sources.rows.mapping]
+nobody = ["x"]
+tombstones = "erase"
+decimal = ","
+thousands = "."
+negative = "refund"
+lines = "sum"
+delimiter = ";"
+encoding = "windows-1252"
+columns = ["order_id"]
 [sources.events]
 format = "cloudevents"
 mapping = { data = "segment" }

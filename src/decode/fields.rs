@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{Decoded, Reason, Rejection};
+use super::instants::{epoch, instant};
+use super::{Decoded, Reason, Rejection, Unknown};
 use crate::event::{
-    Attributes, CostKind, Currency, Event, EventType, Kind, MAX_CUSTOMER_ID_BYTES, Money, MoneyError, Time,
+    Attributes, CostKind, Currency, Event, EventType, Kind, MAX_CUSTOMER_ID_BYTES, Money, MoneyError, Rounding, Time,
 };
 
 /// A field's value as it stands in the message.
@@ -26,6 +27,8 @@ pub(super) enum Value<'a> {
         /// How small; `None`: the currency's own minor units.
         exponent: Option<u32>,
     },
+    /// An amount in major units whose digits beyond those of its currency are rounded half up.
+    Rounded(Cow<'a, str>),
     /// Something else, in words.
     Other(&'static str),
 }
@@ -53,6 +56,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text or the digits, to keep.
+    pub fn into_text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Value::Text(text) => Some(text),
+            Value::Number(digits) => Some(Cow::Borrowed(digits)),
+            _ => None,
+        }
+    }
+
     /// A whole number, in text or not.
     pub fn as_integer(&self) -> Option<i64> {
         self.as_text()?.parse().ok()
@@ -67,6 +79,8 @@ pub(super) struct Fields<'a> {
     pub time: Value<'a>,
     pub order_id: Value<'a>,
     pub refund_id: Value<'a>,
+    /// Whether it is a refund whose money came back: it failed, or a dispute was won.
+    pub reversed: bool,
     pub session_id: Value<'a>,
     pub amount: Value<'a>,
     pub currency: Value<'a>,
@@ -81,11 +95,13 @@ impl<'a> Fields<'a> {
     #[inline]
     pub fn into_decoded(mut self) -> Result<Decoded<'a>, Rejection> {
         let name = required_text("type", std::mem::take(&mut self.event_type))?;
-        let Some(event_type) = EventType::ALL.into_iter().find(|known| known.name() == name) else {
-            return Ok(Decoded::Unknown);
+        let known = EventType::ALL.into_iter().find(|known| known.name() == name);
+        let Some(event_type) = known.or_else(|| EventType::ALL.into_iter().find(|known| is_called(*known, &name)))
+        else {
+            return Ok(Decoded::Unknown(Unknown::of("type", Some(name))));
         };
         match event_type {
-            EventType::Unknown => Ok(Decoded::Unknown),
+            EventType::Unknown => Ok(Decoded::Unknown(Unknown::of("type", Some(name)))),
             EventType::Erase => Ok(Decoded::Erase(customer(self.customer_id)?)),
             _ => Ok(Decoded::Event(self.into_event(event_type)?)),
         }
@@ -104,7 +120,8 @@ impl<'a> Fields<'a> {
                 referred_by: id("referred_by", self.referred_by)?,
             },
             EventType::Refund => {
-                Kind::Refund { id: id("refund_id", self.refund_id)?, amount: money(self.amount, self.currency)? }
+                let (id, amount) = (id("refund_id", self.refund_id)?, money(self.amount, self.currency)?);
+                if self.reversed { Kind::reversed_refund(id.as_deref(), amount) } else { Kind::Refund { id, amount } }
             }
             EventType::Cancel => {
                 Kind::Cancel { order: id("order_id", self.order_id)?, amount: money(self.amount, self.currency)? }
@@ -122,6 +139,11 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether a name is that of a type but for its case.
+fn is_called(known: EventType, name: &str) -> bool {
+    known.name().eq_ignore_ascii_case(name.trim())
+}
+
 pub(super) fn missing(field: &str) -> Rejection {
     Rejection::new(Reason::MissingField, format!("{field} is missing"))
 }
@@ -134,7 +156,9 @@ fn required_text<'a>(field: &str, value: Value<'a>) -> Result<Cow<'a, str>, Reje
     match value {
         Value::Text(text) => Ok(text),
         Value::Absent => Err(missing(field)),
-        Value::Number(_) | Value::Millis(_) | Value::Units { .. } => Err(wrong_type(field, "a string", "a number")),
+        Value::Number(_) | Value::Millis(_) | Value::Units { .. } | Value::Rounded(_) => {
+            Err(wrong_type(field, "a string", "a number"))
+        }
         Value::Other(found) => Err(wrong_type(field, "a string", found)),
     }
 }
@@ -160,21 +184,20 @@ pub(super) fn customer(value: Value<'_>) -> Result<Cow<'_, str>, Rejection> {
     }
 }
 
-/// An instant: RFC 3339 text, or epoch milliseconds as a number or digits.
+/// An instant: RFC 3339 text, or a number since the epoch, as a number or text.
 pub(super) fn time(value: Value<'_>) -> Result<Time, Rejection> {
-    let epoch = |digits: &str| digits.parse::<i64>().ok().map(Time::from_millis);
-    let (parsed, text) = match &value {
-        Value::Absent => return Err(missing("time")),
-        Value::Millis(millis) => (Some(Time::from_millis(*millis)), "the number"),
-        Value::Units { .. } => return Err(wrong_type("time", "RFC 3339 text or epoch milliseconds", "an amount")),
-        Value::Other(found) => return Err(wrong_type("time", "RFC 3339 text or epoch milliseconds", found)),
-        Value::Number(digits) => (epoch(digits), *digits),
-        Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => (epoch(text), text.as_ref()),
-        Value::Text(text) => (Some(Time::parse(text)), text.as_ref()),
-    };
-    parsed
-        .unwrap_or(Err(crate::event::TimeError::Syntax))
-        .map_err(|error| Rejection::new(Reason::InvalidTime, format!("time {:?} is {error}", excerpt(text))))
+    let wanted = "RFC 3339 text or a number since the epoch";
+    match &value {
+        Value::Absent => Err(missing("time")),
+        Value::Millis(millis) => Time::from_millis(*millis).map_err(|_| {
+            let what = format!("time {millis} ms since the epoch is outside the years 1970 to 2199");
+            Rejection::new(Reason::InvalidTime, what)
+        }),
+        Value::Number(digits) => epoch(digits),
+        Value::Text(text) => instant(text, None),
+        Value::Units { .. } | Value::Rounded(_) => Err(wrong_type("time", wanted, "an amount")),
+        Value::Other(found) => Err(wrong_type("time", wanted, found)),
+    }
 }
 
 /// An amount of a currency.
@@ -183,32 +206,42 @@ pub(super) fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rej
     let currency = Currency::from_code(&code).map_err(|error| {
         Rejection::new(Reason::UnknownCurrency, format!("currency {:?} is {error}", excerpt(&code)))
     })?;
-    let text = match &amount {
+    let (text, rounding) = match &amount {
         Value::Absent => return Err(missing("amount")),
         Value::Units { units, exponent } => return in_units(*units, *exponent, currency),
         Value::Millis(_) => return Err(wrong_type("amount", "a decimal string or a number", "a time")),
         Value::Other(found) => return Err(wrong_type("amount", "a decimal string or a number", found)),
-        Value::Number(digits) => digits,
-        Value::Text(text) => text.as_ref(),
+        Value::Number(digits) => (*digits, Rounding::Exact),
+        Value::Text(text) => (text.as_ref(), Rounding::Exact),
+        Value::Rounded(text) => (text.as_ref(), Rounding::HalfUp),
     };
-    Money::parse(text, currency).map_err(|error| {
-        let verb = if error == MoneyError::ExcessDecimals { "" } else { "is " };
-        Rejection::new(Reason::InvalidAmount, format!("amount {:?} {verb}{error} ({currency})", excerpt(text)))
-    })
+    Money::parse_with(text, currency, rounding)
+        .map_err(|error| no_amount(&format!("{:?}", excerpt(text)), &error, currency))
+}
+
+#[cold]
+fn no_amount(amount: &str, error: &MoneyError, currency: Currency) -> Rejection {
+    let (verb, remedy) = match error {
+        MoneyError::ExcessDecimals => {
+            ("", "; to round such amounts write rounding = \"half_up\" in the source's mapping")
+        }
+        _ => ("is ", ""),
+    };
+    Rejection::new(Reason::InvalidAmount, format!("amount {amount} {verb}{error} ({currency}){remedy}"))
 }
 
 fn in_units(units: i64, exponent: Option<u32>, currency: Currency) -> Result<Money, Rejection> {
-    Money::from_units(units, exponent.unwrap_or(currency.exponent()), currency).map_err(|error| {
-        let verb = if error == MoneyError::ExcessDecimals { "" } else { "is " };
-        Rejection::new(Reason::InvalidAmount, format!("amount {units} in small units {verb}{error} ({currency})"))
-    })
+    Money::from_units(units, exponent.unwrap_or(currency.exponent()), currency)
+        .map_err(|error| no_amount(&format!("{units} in small units"), &error, currency))
 }
 
 fn score(value: Value<'_>) -> Result<Option<f64>, Rejection> {
     match value {
         Value::Absent => Ok(None),
         Value::Number(digits) => Ok(digits.parse().ok().filter(|score: &f64| score.is_finite())),
-        Value::Text(_) | Value::Millis(_) | Value::Units { .. } => Err(wrong_type("score", "a number", "text")),
+        Value::Text(_) | Value::Millis(_) | Value::Units { .. } | Value::Rounded(_) => {
+            Err(wrong_type("score", "a number", "text"))
+        }
         Value::Other(found) => Err(wrong_type("score", "a number", found)),
     }
 }

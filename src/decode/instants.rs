@@ -1,7 +1,10 @@
 //! How a source writes instants.
 
-use jiff::fmt::strtime;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::fmt::{rfc2822, strtime};
 use jiff::tz::TimeZone;
+use rust_decimal::Decimal;
 
 use super::fields::Value;
 use super::fields::excerpt;
@@ -10,26 +13,31 @@ use super::{Reason, Rejection};
 use crate::event::{DAY, Time};
 
 /// Numbers below this are days since the epoch: as seconds they would all lie in its first two days.
-const DAYS_BELOW: i128 = 100_000;
+const DAYS_BELOW: i64 = 100_000;
+/// 1971-01-01T00:00:00Z. Numbers that would mean an earlier instant are nonsense or in another unit: no shop has orders of
+/// 1970, and with that year left out the ranges of seconds, milli-, micro- and nanoseconds do not overlap.
+const EARLIEST: i64 = 365 * DAY;
+
+static PARSER: DateTimeParser = DateTimeParser::new();
 
 /// Reads instants in one way.
 #[derive(Debug, Clone)]
 pub(super) struct Instants {
     format: TimeFormat,
     pattern: String,
-    zone: TimeZone,
+    zone: Option<TimeZone>,
 }
 
 impl Instants {
     pub fn new(options: &Options) -> Result<Instants, OptionError> {
         let zone = match options.time_zone.as_deref() {
-            None => TimeZone::UTC,
-            Some(name) => TimeZone::get(name).map_err(|_| {
+            None => None,
+            Some(name) => Some(TimeZone::get(name).map_err(|_| {
                 OptionError::new(
                     "time_zone",
                     format!("{name:?} is no IANA time zone; write one such as \"Europe/Oslo\""),
                 )
-            })?,
+            })?),
         };
         let pattern = options.time_pattern.clone().unwrap_or_default();
         let is_pattern = options.time_format == TimeFormat::Pattern;
@@ -37,74 +45,197 @@ impl Instants {
             let what = "is missing; write one such as \"%d.%m.%Y %H:%M:%S\", or another time_format";
             return Err(OptionError::new("time_pattern", what));
         }
-        for (option, is_set) in [("time_pattern", !pattern.is_empty()), ("time_zone", options.time_zone.is_some())] {
-            if is_set && !is_pattern {
-                return Err(OptionError::new(
-                    option,
-                    "is for time_format = \"pattern\"; write that too, or leave it out",
-                ));
-            }
+        if !pattern.is_empty() && !is_pattern {
+            let what = "is for time_format = \"pattern\"; write that too, or leave it out";
+            return Err(OptionError::new("time_pattern", what));
+        }
+        if zone.is_some()
+            && matches!(options.time_format, TimeFormat::EpochS | TimeFormat::EpochMs | TimeFormat::EpochUs)
+        {
+            let what = "means nothing to numbers since the epoch; leave it out, or write another time_format";
+            return Err(OptionError::new("time_zone", what));
         }
         Ok(Instants { format: options.time_format, pattern, zone })
     }
 
-    /// The instant, if it needs working out; RFC 3339 text and what is no instant at all come back as they are.
+    /// Whether every instant is read as [`instant`] does without a zone.
+    pub fn is_plain(&self) -> bool {
+        self.format == TimeFormat::Auto && self.zone.is_none()
+    }
+
+    /// Whether the configuration names a zone of instants without an offset.
+    pub fn has_zone(&self) -> bool {
+        self.zone.is_some()
+    }
+
+    /// The instant; what is no text or number comes back as it is.
     pub fn read<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Rejection> {
         let Some(text) = value.as_text() else { return Ok(value) };
-        let has_digits_only = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b".-eE+".contains(&b));
-        let is_number = has_digits_only && number(text).is_some();
         let millis = match self.format {
-            TimeFormat::Pattern => return self.by_pattern(text).map(Value::Millis),
-            TimeFormat::Rfc3339 if is_number => return Err(refused(text, "RFC 3339")),
-            _ if !is_number => return Ok(value),
-            TimeFormat::Auto | TimeFormat::Rfc3339 => number(text).and_then(by_size),
-            TimeFormat::EpochS => number(text).map(|micros| micros.div_euclid(1_000)),
-            TimeFormat::EpochMs => number(text).map(|micros| micros.div_euclid(1_000_000)),
-            TimeFormat::EpochUs => number(text).map(|micros| micros.div_euclid(1_000_000_000)),
+            TimeFormat::Pattern => self.by_pattern(text)?,
+            TimeFormat::Rfc3339 if number(text).is_some() => return Err(refused(text, "not RFC 3339")),
+            TimeFormat::EpochS => self.since_epoch(text, 1_000)?,
+            TimeFormat::EpochMs => self.since_epoch(text, 1_000_000)?,
+            TimeFormat::EpochUs => self.since_epoch(text, 1_000_000_000)?,
+            TimeFormat::Auto | TimeFormat::Rfc3339 => instant(text, self.zone.as_ref())?.millis(),
         };
-        let millis = millis.and_then(|millis| i64::try_from(millis).ok());
-        millis.map(Value::Millis).ok_or_else(|| refused(text, "a time since the epoch"))
+        Ok(Value::Millis(millis))
+    }
+
+    /// A number of units since the epoch, of which a thousandth of a millisecond has `per_milli`; or RFC 3339 text.
+    fn since_epoch(&self, text: &str, per_milli: i128) -> Result<i64, Rejection> {
+        let Some(millionths) = number(text) else { return instant(text, self.zone.as_ref()).map(Time::millis) };
+        let millis = i64::try_from(millionths.div_euclid(per_milli)).unwrap_or(i64::MAX);
+        match (millis, Time::from_millis(millis)) {
+            (0, _) => Err(refused(text, "0, which is no time")),
+            (EARLIEST.., Ok(time)) => Ok(time.millis()),
+            _ => Err(refused(text, "outside the years 1971 to 2199; check the unit in mapping.time_format")),
+        }
     }
 
     fn by_pattern(&self, text: &str) -> Result<i64, Rejection> {
-        let wrong = |_| refused(text, &format!("as mapping.time_pattern = {:?} says", self.pattern));
-        let parsed = strtime::parse(&self.pattern, text).map_err(wrong)?;
+        let wrong = |_| refused(text, &format!("not as mapping.time_pattern = {:?} says", self.pattern));
+        let parsed = strtime::parse(&self.pattern, text.trim()).map_err(wrong)?;
         if let Ok(instant) = parsed.to_timestamp() {
             return Ok(instant.as_millisecond());
         }
         let civil =
             parsed.to_datetime().or_else(|_| parsed.to_date().map(|date| date.at(0, 0, 0, 0))).map_err(wrong)?;
-        self.zone.to_zoned_datetime(civil).map(|zoned| zoned.timestamp().as_millisecond()).map_err(wrong)
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        zone.to_zoned_datetime(civil).map(|zoned| zoned.timestamp().as_millisecond()).map_err(wrong)
     }
 }
 
-fn refused(text: &str, wanted: &str) -> Rejection {
-    Rejection::new(Reason::InvalidTime, format!("time {:?} is not {wanted}", excerpt(text)))
+fn refused(text: &str, is: &str) -> Rejection {
+    Rejection::new(Reason::InvalidTime, format!("time {:?} is {is}", excerpt(text)))
+}
+
+/// An instant as it is commonly written: RFC 3339, or a number of seconds, milli-, micro- or nanoseconds since the epoch,
+/// told apart by size. Text without an offset is in `zone`, and refused without one.
+#[inline]
+pub(super) fn instant(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection> {
+    match Time::parse(text) {
+        // An empty clock, whatever its spelling.
+        Ok(Time::MIN) => Err(refused(text, "the first instant of 1970, which is what software writes for no time")),
+        Ok(time) => Ok(time),
+        Err(crate::event::TimeError::Range) => Err(refused(text, "outside the years 1970 to 2199")),
+        Err(crate::event::TimeError::Syntax) => other_spelling(text, zone),
+    }
+}
+
+/// A number since the epoch: most are whole milliseconds.
+#[inline]
+pub(super) fn epoch(digits: &str) -> Result<Time, Rejection> {
+    match digits.parse::<i64>().ok().and_then(by_size) {
+        Some(time) => Ok(time),
+        None => other_spelling(digits, None),
+    }
+}
+
+#[cold]
+fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection> {
+    let trimmed = text.trim();
+    if let Some(millionths) = number(trimmed) {
+        if millionths == 0 {
+            return Err(refused(text, "0, which is no time"));
+        }
+        let whole = millionths.div_euclid(1_000_000);
+        let seconds = i128::from(DAYS_BELOW)..=i128::from(Time::MAX.millis() / 1_000);
+        let time = match i64::try_from(millionths.div_euclid(1_000)) {
+            // Only of seconds the fraction matters.
+            Ok(millis) if seconds.contains(&whole) && millis >= EARLIEST => Time::from_millis(millis).ok(),
+            _ => i64::try_from(whole).ok().and_then(by_size),
+        };
+        let what = "no time since the epoch: neither seconds nor milli-, micro- or nanoseconds of the years 1971 to 2199. For \
+                    dates written as digits set time_format = \"pattern\" and time_pattern in the source's mapping";
+        return time.ok_or_else(|| refused(text, what));
+    }
+    let lower = trimmed.to_ascii_uppercase();
+    let bare = [" UTC", " GMT", "UTC", " Z", "Z"].iter().find_map(|zone| lower.strip_suffix(zone));
+    let (civil, zone) = match bare {
+        Some(bare) => (trimmed.get(..bare.len()).unwrap_or(trimmed), Some(&TimeZone::UTC)),
+        None => (trimmed, zone),
+    };
+    if let Some(stamp) = at_24_hours(trimmed, zone) {
+        return stamp.and_then(|millis| Time::from_millis(millis).ok()).ok_or_else(|| no_zone_or_time(text, zone));
+    }
+    let with_offset =
+        PARSER.parse_timestamp(trimmed).or_else(|_| rfc2822::DateTimeParser::new().parse_timestamp(trimmed));
+    let stamp = match (with_offset, PARSER.parse_datetime(civil), zone) {
+        (Ok(stamp), ..) => stamp,
+        (Err(_), Ok(civil), Some(zone)) => {
+            let zoned = zone.to_zoned_datetime(civil);
+            zoned.map_err(|_| refused(text, "outside the years 1970 to 2199"))?.timestamp()
+        }
+        (Err(_), Ok(_), None) => return Err(no_zone_or_time(text, None)),
+        (Err(_), Err(_), _) => return Err(no_zone_or_time(text, Some(&TimeZone::UTC))),
+    };
+    Time::from_millis(stamp.as_millisecond()).map_err(|_| refused(text, "outside the years 1970 to 2199"))
+}
+
+/// `2026-01-05T24:00:00`, the midnight at the end of a day (ISO 8601), with whatever stands behind it; `None` for any other
+/// text, `Some(None)` where it is no instant.
+fn at_24_hours(text: &str, zone: Option<&TimeZone>) -> Option<Option<i64>> {
+    let (date, rest) = (text.get(..10)?, text.get(10..)?);
+    let rest = rest.strip_prefix(['T', 't', ' '])?.strip_prefix("24:00")?;
+    let rest = rest.strip_prefix(":00").unwrap_or(rest);
+    let rest = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches('0'),
+        None => rest,
+    };
+    let midnight = || -> Option<i64> {
+        let offset = rest.trim_start();
+        let offset = if ["UTC", "GMT", "Z"].iter().any(|utc| offset.eq_ignore_ascii_case(utc)) { "Z" } else { offset };
+        let next = date.parse::<jiff::civil::Date>().ok()?.tomorrow().ok()?;
+        match (offset, zone) {
+            ("", Some(zone)) => Some(zone.to_zoned_datetime(DateTime::from(next)).ok()?.timestamp().as_millisecond()),
+            ("", None) => None,
+            _ => Some(PARSER.parse_timestamp(format!("{next}T00:00:00{offset}")).ok()?.as_millisecond()),
+        }
+    };
+    Some(midnight())
+}
+
+#[cold]
+fn no_zone_or_time(text: &str, zone: Option<&TimeZone>) -> Rejection {
+    match zone {
+        None => {
+            let what = "without an offset; write in the source's mapping which zone it is in, such as \
+                        time_zone = \"Europe/Oslo\" or time_zone = \"UTC\"";
+            refused(text, what)
+        }
+        Some(_) => {
+            let what = "not an RFC 3339 time with an offset (such as 2026-01-02T03:04:05Z) nor a number since the epoch; for \
+                        other spellings set time_format = \"pattern\" and time_pattern in the source's mapping";
+            refused(text, what)
+        }
+    }
 }
 
 /// A decimal number in millionths, cut off behind them.
 fn number(text: &str) -> Option<i128> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) || fraction.len() > 30 {
+    let first = text.strip_prefix('-').unwrap_or(text).bytes().next()?;
+    if !first.is_ascii_digit() || !text.bytes().all(|byte| byte.is_ascii_digit() || b".-eE+".contains(&byte)) {
         return None;
     }
-    let part: i128 = format!("{:0<6.6}", fraction).parse().ok()?;
-    let millionths = whole.parse::<i64>().ok().map(i128::from)? * 1_000_000;
-    Some(if text.starts_with('-') { millionths - part } else { millionths + part })
+    let value =
+        if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { text.parse::<Decimal>() }.ok()?;
+    let millionths = value.trunc_with_scale(6);
+    Some(millionths.mantissa() * 10_i128.pow(6 - millionths.scale().min(6)))
 }
 
-/// Milliseconds since the epoch of days, seconds, milli-, micro- or nanoseconds, given in millionths.
-fn by_size(millionths: i128) -> Option<i128> {
-    let whole = millionths.div_euclid(1_000_000);
-    let last = i128::from(Time::MAX.millis());
-    Some(match whole {
-        0..DAYS_BELOW => whole * i128::from(DAY),
-        whole if whole < 0 => return None,
-        whole if whole <= last / 1_000 => millionths.div_euclid(1_000),
-        whole if whole <= last => whole,
-        whole if whole <= last * 1_000 => whole / 1_000,
-        whole => whole / 1_000_000,
-    })
+/// The instant of whole days, seconds, milli-, micro- or nanoseconds since the epoch.
+fn by_size(number: i64) -> Option<Time> {
+    const LAST: i64 = Time::MAX.millis();
+    let millis = match number {
+        ..=0 => return None,
+        1..DAYS_BELOW => number * DAY,
+        DAYS_BELOW..=7_258_118_399 => number * 1_000,
+        7_258_118_400..=LAST => number,
+        _ if number <= LAST * 1_000 => number / 1_000,
+        _ => number / 1_000_000,
+    };
+    (millis >= EARLIEST).then(|| Time::from_millis(millis).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -126,6 +257,7 @@ mod tests {
             ..of(TimeFormat::Pattern)
         };
         let with_offset = Options { time_pattern: Some("%Y-%m-%d %H:%M:%S %z".into()), ..of(TimeFormat::Pattern) };
+        let oslo = Options { time_zone: Some("Europe/Oslo".into()), ..Options::default() };
         for (options, text) in [
             (of(TimeFormat::Auto), "1767323045"),
             (of(TimeFormat::Auto), "1767323045000"),
@@ -137,6 +269,21 @@ mod tests {
             (of(TimeFormat::EpochMs), "1767323045000"),
             (of(TimeFormat::EpochUs), "1767323045000999"),
             (of(TimeFormat::EpochUs), "2026-01-02T03:04:05Z"),
+            (of(TimeFormat::Auto), "1767323045.0"),
+            (of(TimeFormat::Auto), "1.767323045E9"),
+            (of(TimeFormat::Auto), "1.767323045E12"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05 UTC"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05.000 UTC"),
+            (of(TimeFormat::Auto), "2026-01-02T03:04:05 GMT"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05Z"),
+            (of(TimeFormat::Auto), "2026-01-02 04:04:05+01"),
+            (of(TimeFormat::Auto), " 2026-01-02T04:04:05+0100"),
+            (of(TimeFormat::Auto), "Fri, 02 Jan 2026 03:04:05 +0000"),
+            (of(TimeFormat::Auto), "2026-01-02T04:04:05+01:00[Europe/Oslo]"),
+            (oslo.clone(), "2026-01-02T04:04:05"),
+            (oslo.clone(), "2026-01-02 04:04:05.000"),
+            (oslo.clone(), "2026-01-02T03:04:05Z"),
+            (oslo, "1767323045"),
             (pattern, "02.01.2026 04:04:05"),
             (with_offset, "2026-01-02 01:04:05 -0200"),
         ] {
@@ -145,6 +292,65 @@ mod tests {
         }
         assert_eq!(read(&of(TimeFormat::EpochS), Value::Number("1767323045.678")).unwrap(), "2026-01-02T03:04:05.678Z");
         assert_eq!(read(&of(TimeFormat::Auto), Value::Number("20455")).unwrap(), "2026-01-02T00:00:00.000Z");
+    }
+
+    #[test]
+    fn days_begin_and_end_at_midnight() {
+        let oslo = Options { time_zone: Some("Europe/Oslo".into()), ..Options::default() };
+        for (options, text, expected) in [
+            (Options::default(), "2026-01-05T24:00:00Z", "2026-01-06T00:00:00.000Z"),
+            (Options::default(), "2026-12-31 24:00:00.000+01:00", "2026-12-31T23:00:00.000Z"),
+            (Options::default(), "2026-02-28T24:00:00 UTC", "2026-03-01T00:00:00.000Z"),
+            (oslo.clone(), "2026-01-05T24:00", "2026-01-05T23:00:00.000Z"),
+            (oslo.clone(), "2026-07-05", "2026-07-04T22:00:00.000Z"),
+            (oslo, "2026-03-29T02:30:00", "2026-03-29T01:30:00.000Z"),
+        ] {
+            assert_eq!(read(&options, Value::Text(text.into())).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_never_mean_1970() {
+        let seconds = |number: i64| by_size(number).map(Time::millis);
+        assert_eq!(seconds(EARLIEST / 1_000), Some(EARLIEST));
+        assert_eq!(seconds(7_258_118_399), Some(7_258_118_399_000));
+        for (number, millis) in [
+            (EARLIEST, EARLIEST),
+            (Time::MAX.millis(), Time::MAX.millis()),
+            (EARLIEST * 1_000, EARLIEST),
+            (1_767_323_045_678_999, 1_767_323_045_678),
+            (1_767_323_045_678_999_999, 1_767_323_045_678),
+            (365, EARLIEST),
+        ] {
+            assert_eq!(by_size(number).map(Time::millis), Some(millis), "{number}");
+        }
+        for number in [-5, 0, 1, 364, 86_400, 20_000_000, 7_258_118_400, EARLIEST - 1, EARLIEST * 1_000 - 1, i64::MAX] {
+            assert_eq!(by_size(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_way_out() {
+        for (text, remedy) in [
+            ("2026-01-05T10:00:00", "time_zone = "),
+            ("2026-01-05 10:00", "time_zone = "),
+            ("2026-01-05", "time_zone = "),
+            ("2026-01-05T24:00:00", "time_zone = "),
+            ("20260105", "time_pattern"),
+            ("05/01/2026 10:00", "time_pattern"),
+            ("yesterday", "time_pattern"),
+            ("0", "no time"),
+            ("0000-00-00 00:00:00", "time_pattern"),
+            ("1970-01-01T00:00:00Z", "no time"),
+            ("0001-01-01T00:00:00Z", "1970 to 2199"),
+        ] {
+            let rejection = read(&Options::default(), Value::Text(text.into())).unwrap_err();
+            assert_eq!(rejection.reason, Reason::InvalidTime, "{text}");
+            assert!(rejection.detail.contains(remedy), "{text}: {}", rejection.detail);
+        }
+        let seconds = Options { time_format: TimeFormat::EpochMs, ..Options::default() };
+        let rejection = read(&seconds, Value::Number("1767323045")).unwrap_err();
+        assert!(rejection.detail.contains("time_format"), "{}", rejection.detail);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! JSON values as they stand in the message, and what is wrong with a document that is no object.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::Value;
@@ -49,4 +52,58 @@ fn text(json: &str) -> Value<'_> {
     }
     serde_json::from_str(json)
         .map_or(Value::Other("text with a broken escape"), |text: String| Value::Text(text.into()))
+}
+
+/// The members of an object, in their order.
+pub(super) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'a>, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(name) = map.next_key::<Name<'de>>()? {
+                    members.push((name.0, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The value of MongoDB's extended JSON, such as `{"$numberDecimal":"72.12"}`; `None` for any other object.
+pub(super) fn extended(json: &str) -> Option<Value<'_>> {
+    let members = serde_json::from_str::<Members<'_>>(json).ok()?.0;
+    let [(name, raw)] = members.as_slice() else { return None };
+    match name.as_ref() {
+        "$oid" | "$numberDecimal" | "$numberLong" | "$numberInt" | "$numberDouble" | "$uuid" => Some(scalar(raw)),
+        "$date" if raw.get().starts_with('{') => extended(raw.get()),
+        "$date" => Some(scalar(raw)),
+        _ => None,
+    }
+}
+
+/// What a JSON text says that is spelled `json`, if that is JSON itself: an object or a list in a string.
+pub(super) fn in_a_string(json: &str) -> Option<String> {
+    if !json.starts_with('"') {
+        return None;
+    }
+    let inner: String = serde_json::from_str(json).ok()?;
+    inner.trim_ascii_start().starts_with(['{', '[']).then_some(inner)
+}
+
+/// `bytes` with another text in place of a piece of it.
+pub(super) fn spliced(bytes: &[u8], piece: &str, with: &str) -> Option<Vec<u8>> {
+    let begin = (piece.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize)?;
+    let (before, after) = (bytes.get(..begin)?, bytes.get(begin.checked_add(piece.len())?..)?);
+    Some([before, with.as_bytes(), after].concat())
 }

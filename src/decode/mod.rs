@@ -1,30 +1,46 @@
 //! Bytes to [`Event`], or a [`Rejection`] that a person understands. One file per format.
 
-mod csv;
+mod amounts;
+mod batch;
+mod conditions;
+mod decimals;
 mod fields;
 mod framing;
 mod instants;
 mod json;
+mod key;
+mod lines;
 mod native;
+mod nobody;
 mod options;
 mod paths;
 mod presets;
+mod reader;
 mod routed;
+mod rules;
+mod shared;
+mod table;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-pub use csv::{CsvColumns, CsvHeaderError};
-pub use framing::{Schema, SchemaId, SchemaText, Schemas};
+pub use batch::{Part, Unknown};
+pub use conditions::Condition;
+pub use framing::{HEADER as SCHEMA_HEADER, Schema, SchemaId, SchemaText, Schemas};
+pub use lines::{Line, Lines, OrderLine};
+pub use nobody::{NOBODY, Nobody};
 pub use options::{
-    AmountUnit, Deletes, FieldTexts, Guests, OptionError, Options, Salt, StripeRefunds, TestOrders, TimeFormat,
+    AmountUnit, Deletes, Disputes, Encoding, FieldTexts, Guests, LineMode, Negative, OptionError, Options, Salt,
+    StripeRefunds, TestOrders, TimeFormat, Tombstones,
 };
 pub use routed::{encode, encode_erase};
+pub use table::{FileOptions, HeaderError, Scratch, Table};
 
 use self::fields::Value;
 use self::framing::Unframed;
-use crate::event::{Event, EventType, Time};
+use self::reader::{NullValue, Reader};
+use crate::event::{Event, Time};
 
 /// One message, as far as formats look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,8 +49,10 @@ pub struct Message<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
-    /// Its headers, by name; empty unless [`Decoder::wants_headers`].
+    /// Its headers, by name; empty unless [`Decoder::wants_message`].
     pub headers: Vec<(Cow<'a, str>, Option<&'a [u8]>)>,
+    /// The time that the log keeps with it, if it is one; empty unless [`Decoder::wants_message`].
+    pub time: Option<Time>,
 }
 
 impl<'a> Message<'a> {
@@ -45,10 +63,10 @@ impl<'a> Message<'a> {
 
     /// The customer id that is the key.
     fn key_as_customer(&self, because: &str) -> Result<Value<'a>, Rejection> {
-        match self.key.map(std::str::from_utf8) {
-            Some(Ok(key)) if !key.is_empty() => Ok(Value::Text(Cow::Borrowed(key))),
-            Some(Err(_)) => Err(Rejection::new(Reason::NotUtf8, format!("{because}, and the key is not UTF-8"))),
-            _ => Err(Rejection::new(Reason::MissingField, format!("{because}, and there is no key that does"))),
+        match self.key.map(key::id).transpose() {
+            Ok(Some(key)) if key != Value::Absent => Ok(key),
+            Ok(_) => Err(Rejection::new(Reason::MissingField, format!("{because}, and there is no key that does"))),
+            Err(rejection) => Err(Rejection::new(rejection.reason, format!("{because}, and {}", rejection.detail))),
         }
     }
 }
@@ -68,9 +86,11 @@ pub enum Decoded<'a> {
     /// A customer is to be forgotten.
     Erase(Cow<'a, str>),
     /// A type that this version does not know; to be counted and passed over.
-    Unknown,
+    Unknown(Unknown<'a>),
     /// A message that is no event on purpose; to be counted and passed over.
     Skipped(Skip),
+    /// Several objects, at least two, none of them a batch. Each means something of its own, or is rejected alone.
+    Batch(Vec<Part<'a>>),
 }
 
 impl Decoded<'_> {
@@ -83,21 +103,10 @@ impl Decoded<'_> {
                 Decoded::Several { events: events.into_iter().map(Event::into_owned).collect(), told_before }
             }
             Decoded::Erase(customer) => Decoded::Erase(Cow::Owned(customer.into_owned())),
-            Decoded::Unknown => Decoded::Unknown,
+            Decoded::Unknown(unknown) => Decoded::Unknown(unknown.into_owned()),
             Decoded::Skipped(skip) => Decoded::Skipped(skip),
+            Decoded::Batch(parts) => Decoded::Batch(parts.into_iter().map(Part::into_owned).collect()),
         }
-    }
-
-    /// The values of the label `type`, one for each event; none for a message that is skipped.
-    pub fn event_types(&self) -> impl Iterator<Item = EventType> {
-        let (one, several): (Option<EventType>, &[Event<'_>]) = match self {
-            Decoded::Event(event) => (Some(event.kind.event_type()), &[]),
-            Decoded::Several { events, .. } => (None, events),
-            Decoded::Erase(_) => (Some(EventType::Erase), &[]),
-            Decoded::Unknown => (Some(EventType::Unknown), &[]),
-            Decoded::Skipped(_) => (None, &[]),
-        };
-        one.into_iter().chain(several.iter().map(|event| event.kind.event_type()))
     }
 }
 
@@ -108,6 +117,8 @@ pub enum Skip {
     Test,
     /// It names no customer, and guests are not to count.
     Guest,
+    /// The same, where `null`, `0` or another word for nobody stands in place of an id.
+    Nobody,
     /// A payment that is not taken yet.
     Unpaid,
     /// A refund that moved no money.
@@ -116,6 +127,10 @@ pub enum Skip {
     Change,
     /// Not among those that `mapping.where` chooses.
     Filtered,
+    /// Not among those that `mapping.where` chooses, because it lacks a field that has to hold a value.
+    NoSuchField,
+    /// A list of objects that is empty.
+    Empty,
     /// Other messages tell the same.
     ToldElsewhere,
     /// An event that its message repeats from an earlier one, too late to recognise it as a duplicate.
@@ -126,13 +141,16 @@ pub enum Skip {
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Skip; 9] = [
+    pub const ALL: [Skip; 12] = [
         Skip::Test,
         Skip::Guest,
+        Skip::Nobody,
         Skip::Unpaid,
         Skip::NoMoney,
         Skip::Change,
         Skip::Filtered,
+        Skip::NoSuchField,
+        Skip::Empty,
         Skip::ToldElsewhere,
         Skip::ToldBefore,
         Skip::Tombstone,
@@ -144,10 +162,13 @@ impl Skip {
         match self {
             Skip::Test => "test",
             Skip::Guest => "guest",
+            Skip::Nobody => "nobody",
             Skip::Unpaid => "unpaid",
             Skip::NoMoney => "no_money",
             Skip::Change => "change",
             Skip::Filtered => "filtered",
+            Skip::NoSuchField => "no_such_field",
+            Skip::Empty => "empty",
             Skip::ToldElsewhere => "told_elsewhere",
             Skip::ToldBefore => "told_before",
             Skip::Tombstone => "tombstone",
@@ -188,11 +209,13 @@ pub enum Reason {
     UnknownSchema,
     /// Not what its schema says.
     UnfitForSchema,
+    /// A row of a file with other cells than its header has columns, or with broken quotes.
+    InvalidRow,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::EmptyMessage,
         Reason::NotUtf8,
         Reason::InvalidJson,
@@ -208,6 +231,7 @@ impl Reason {
         Reason::TooLate,
         Reason::UnknownSchema,
         Reason::UnfitForSchema,
+        Reason::InvalidRow,
     ];
 
     /// The value of the label `reason`.
@@ -229,6 +253,7 @@ impl Reason {
             Reason::TooLate => "too_late",
             Reason::UnknownSchema => "unknown_schema",
             Reason::UnfitForSchema => "unfit_for_schema",
+            Reason::InvalidRow => "invalid_row",
         }
     }
 }
@@ -309,75 +334,15 @@ impl Format {
     }
 }
 
-/// A format with its options, ready to read.
-#[derive(Debug, Clone)]
-enum Reader {
-    Native,
-    Routed,
-    Segment(Box<presets::Segment>),
-    Shopify(Box<presets::Shopify>),
-    Stripe(Box<presets::Stripe>),
-    CloudEvents(Box<presets::CloudEvents>),
-    Debezium(Box<presets::Debezium>),
-    Ga4(Box<presets::Ga4>),
-    Snowplow(Box<presets::Snowplow>),
-    Custom(Box<presets::Custom>),
-}
-
-impl Reader {
-    fn new(format: Format, options: &Options, dimensions: &[String]) -> Result<Reader, OptionError> {
-        if !options.guests.fits(format) {
-            let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
-            return Err(OptionError::new("guests", what));
-        }
-        Ok(match format {
-            Format::Native => Reader::Native,
-            Format::Segment => Reader::Segment(Box::new(presets::Segment::new(options, dimensions)?)),
-            Format::Shopify => Reader::Shopify(Box::new(presets::Shopify::new(options, dimensions)?)),
-            Format::Stripe => Reader::Stripe(Box::new(presets::Stripe::new(options, dimensions)?)),
-            Format::CloudEvents => Reader::CloudEvents(Box::new(presets::CloudEvents::new(options, dimensions)?)),
-            Format::Debezium => Reader::Debezium(Box::new(presets::Debezium::new(options, dimensions)?)),
-            Format::Ga4 => Reader::Ga4(Box::new(presets::Ga4::new(options, dimensions)?)),
-            Format::Snowplow => Reader::Snowplow(Box::new(presets::Snowplow::new(options, dimensions)?)),
-            Format::Custom => Reader::Custom(Box::new(presets::Custom::new(options, dimensions)?)),
-        })
-    }
-
-    /// Decodes a value that has bytes; the message supplies key and headers.
-    fn decode<'a>(
-        &self,
-        message: &Message<'a>,
-        bytes: &'a [u8],
-        dimensions: &[String],
-    ) -> Result<Decoded<'a>, Rejection> {
-        match self {
-            Reader::Native => native::decode(message.key, Some(bytes), dimensions),
-            Reader::Routed => routed::decode(bytes, dimensions),
-            Reader::Segment(segment) => segment.decode(bytes),
-            Reader::Shopify(shopify) => shopify.decode(message, bytes),
-            Reader::Stripe(stripe) => stripe.decode(message, bytes),
-            Reader::CloudEvents(events) => events.decode(message, bytes),
-            Reader::Debezium(debezium) => debezium.decode(bytes),
-            Reader::Ga4(ga4) => ga4.decode(bytes),
-            Reader::Snowplow(snowplow) => snowplow.decode(bytes),
-            Reader::Custom(custom) => custom.decode(bytes),
-        }
-    }
-
-    /// What a null value means: the wish to forget the customer who is the key, save where keys are those of rows.
-    fn decode_null<'a>(&self, key: Option<&'a [u8]>) -> Result<Decoded<'a>, Rejection> {
-        match self {
-            Reader::Debezium(_) => Ok(Decoded::Skipped(Skip::Tombstone)),
-            _ => native::tombstone(key),
-        }
-    }
-}
-
 /// Decodes the messages of one source.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     reader: Reader,
+    null_value: NullValue,
     dimensions: Vec<String>,
+    files: FileOptions,
+    /// How values in tables of native columns are spelled.
+    table_rules: rules::Rules,
     /// Where the schemas come from that messages may name.
     schemas: Option<Arc<dyn Schemas>>,
 }
@@ -386,9 +351,18 @@ impl Decoder {
     /// A decoder of a format without options that keeps the attributes of these dimensions and no others.
     #[must_use]
     pub fn new(format: Format, dimensions: Vec<String>) -> Decoder {
+        let plain = Options::default();
         // Every format can do without options; a test holds that.
-        let reader = Reader::new(format, &Options::default(), &dimensions).unwrap_or(Reader::Native);
-        Decoder { reader, dimensions, schemas: None }
+        let reader = Reader::new(format, &plain, &dimensions)
+            .unwrap_or_else(|_| Reader::Native(Box::new(native::Native::plain())));
+        Decoder {
+            reader,
+            null_value: NullValue::of(format, &plain),
+            dimensions,
+            files: FileOptions::default(),
+            table_rules: rules::Rules::default(),
+            schemas: None,
+        }
     }
 
     /// A decoder of a format that keeps the attributes of these dimensions and no others.
@@ -404,13 +378,43 @@ impl Decoder {
             let what = format!("means nothing to the format {:?}; {remedy}", format.name());
             return Err(OptionError::new(*option, what));
         }
-        Ok(Decoder { reader: Reader::new(format, options, &dimensions)?, dimensions, schemas: None })
+        let (reader, files) = (Reader::new(format, options, &dimensions)?, FileOptions::new(options)?);
+        Ok(Decoder {
+            reader,
+            null_value: NullValue::of(format, options),
+            dimensions,
+            files,
+            table_rules: rules::Rules::of_tables(options)?,
+            schemas: None,
+        })
     }
 
     /// A decoder of what [`encode`] writes, with the same dimensions.
     #[must_use]
     pub fn routed(dimensions: Vec<String>) -> Decoder {
-        Decoder { reader: Reader::Routed, dimensions, schemas: None }
+        Decoder {
+            reader: Reader::Routed,
+            null_value: NullValue::Erases,
+            dimensions,
+            files: FileOptions::default(),
+            table_rules: rules::Rules::default(),
+            schemas: None,
+        }
+    }
+
+    /// A decoder of a topic that several sources share: each of them reads every message, and all that they find counts.
+    #[must_use]
+    pub fn shared(mut decoders: Vec<Decoder>) -> Option<Decoder> {
+        let first = decoders.first()?.clone();
+        if decoders.len() == 1 {
+            return decoders.pop();
+        }
+        let null_value = match decoders.iter().find(|decoder| decoder.null_value != NullValue::Nothing) {
+            Some(decoder) => decoder.null_value,
+            None => NullValue::Nothing,
+        };
+        let readers = decoders.into_iter().map(|decoder| decoder.reader).collect();
+        Some(Decoder { reader: Reader::Each(readers), null_value, ..first })
     }
 
     /// The same for messages that may name the schema they were written with.
@@ -419,10 +423,10 @@ impl Decoder {
         Decoder { schemas: Some(schemas), ..self }
     }
 
-    /// Whether [`Decoder::decode_message`] looks at headers.
+    /// Whether more than key and value matters: headers, or the time of the record.
     #[must_use]
-    pub fn wants_headers(&self) -> bool {
-        self.wants_schemas() || matches!(self.reader, Reader::CloudEvents(_))
+    pub fn wants_message(&self) -> bool {
+        self.wants_schemas() || self.reader.wants_message()
     }
 
     /// Whether [`Decoder::is_ready_for`] may say no.
@@ -444,7 +448,7 @@ impl Decoder {
         self.schemas.as_ref()?.trouble()
     }
 
-    /// Decodes one message that has no headers. Events after `latest` are refused.
+    /// Decodes one message by its key and value alone. Events after `latest` are refused.
     ///
     /// # Errors
     /// A [`Rejection`] that names the field and the mistake.
@@ -455,10 +459,17 @@ impl Decoder {
         latest: Time,
     ) -> Result<Decoded<'a>, Rejection> {
         // Nothing is taken out and put back in, for an event is large.
-        let mut decoded = match &self.reader {
-            Reader::Native if self.schemas.is_none() => native::decode(key, payload, &self.dimensions),
-            _ => self.read(&Message { key, payload, headers: Vec::new() }),
+        let mut decoded = match (&self.reader, payload) {
+            (Reader::Native(native), Some(bytes)) if self.schemas.is_none() && !bytes.is_empty() => {
+                native.decode(key, None, bytes, &self.dimensions)
+            }
+            _ => self.read(&Message { key, payload, ..Message::default() }),
         };
+        if let (Reader::Native(_), Err(rejection), Some(bytes)) = (&self.reader, &decoded, payload)
+            && rejection.reason == Reason::NotAnObject
+        {
+            decoded = self.read_other(&Message { key, payload, ..Message::default() }, bytes, decoded);
+        }
         refuse_future(&mut decoded, latest);
         decoded
     }
@@ -475,10 +486,10 @@ impl Decoder {
 
     fn read<'a>(&self, message: &Message<'a>) -> Result<Decoded<'a>, Rejection> {
         match message.payload {
-            None => self.reader.decode_null(message.key),
+            None => self.null_value.decode(message.key),
             Some([]) => Err(json::no_bytes()),
             Some(bytes) => match &self.schemas {
-                None => self.reader.decode(message, bytes, &self.dimensions),
+                None => self.read_json(message, bytes),
                 Some(schemas) => self.read_framed(message, bytes, schemas.as_ref()),
             },
         }
@@ -492,11 +503,38 @@ impl Decoder {
     ) -> Result<Decoded<'a>, Rejection> {
         match framing::unframed(message, bytes, schemas)? {
             Unframed::Borrowed([]) => Err(json::no_bytes()),
-            Unframed::Borrowed(bytes) => self.reader.decode(message, bytes, &self.dimensions),
+            Unframed::Borrowed(bytes) => self.read_json(message, bytes),
             Unframed::Owned(json) => {
                 let message = Message { payload: Some(&json), ..message.clone() };
-                self.reader.decode(&message, &json, &self.dimensions).map(Decoded::into_owned)
+                self.read_json(&message, &json).map(Decoded::into_owned)
             }
+        }
+    }
+
+    fn read_json<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        match self.reader.decode(message, bytes, &self.dimensions) {
+            Err(rejection) if rejection.reason == Reason::NotAnObject => {
+                self.read_other(message, bytes, Err(rejection))
+            }
+            decoded => decoded,
+        }
+    }
+
+    /// Reads a document that is no object: a list of objects, or one that was put into a string; `otherwise` if it is
+    /// something else.
+    #[cold]
+    fn read_other<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        otherwise: Result<Decoded<'a>, Rejection>,
+    ) -> Result<Decoded<'a>, Rejection> {
+        match std::str::from_utf8(bytes).ok().and_then(|text| json::in_a_string(text.trim())) {
+            Some(inner) => {
+                let message = Message { payload: Some(inner.as_bytes()), ..message.clone() };
+                self.read_json(&message, inner.as_bytes()).map(Decoded::into_owned)
+            }
+            None => self.read_list(message, bytes, otherwise),
         }
     }
 
@@ -511,7 +549,10 @@ fn refuse_future(decoded: &mut Result<Decoded<'_>, Rejection>, latest: Time) {
     let newest = match decoded {
         Ok(Decoded::Event(event)) => event.time,
         Ok(Decoded::Several { events, .. }) => events.iter().map(|event| event.time).max().unwrap_or(Time::MIN),
-        Ok(Decoded::Erase(_) | Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => return,
+        Ok(Decoded::Batch(parts)) => {
+            return parts.iter_mut().for_each(|part| refuse_future(&mut part.decoded, latest));
+        }
+        Ok(Decoded::Erase(_) | Decoded::Unknown(_) | Decoded::Skipped(_)) | Err(_) => return,
     };
     if newest > latest {
         *decoded = Err(in_the_future(newest, latest));

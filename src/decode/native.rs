@@ -5,27 +5,165 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
+use super::conditions::Filter;
 use super::fields::{Fields, Value, customer};
 use super::json::{self, scalar};
-use super::{Decoded, Reason, Rejection};
-use crate::event::Attributes;
+use super::options::{OptionError, Options, RECORD_KEY, RECORD_TIME};
+use super::rules::Rules;
+use super::{Decoded, Reason, Rejection, Skip, key};
+use crate::event::{Attributes, Time};
 
-/// Decodes a message; a null value under a customer's key is the wish to forget that customer.
-pub(super) fn decode<'a>(
-    key: Option<&'a [u8]>,
-    payload: Option<&'a [u8]>,
-    dimensions: &[String],
-) -> Result<Decoded<'a>, Rejection> {
-    match payload {
-        None => tombstone(key),
-        Some([]) => Err(json::no_bytes()),
-        Some(bytes) => {
-            // Filled in place, because it is large.
-            let mut fields = Fields::default();
-            object(bytes, dimensions, &mut fields)?;
-            fields.into_decoded()
+/// Reads the native format.
+#[derive(Debug, Clone)]
+pub(super) struct Native {
+    rules: Rules,
+    filter: Option<Box<Filter>>,
+    /// What is not read as it stands in the object; `None` where everything is.
+    given: Option<Box<Given>>,
+}
+
+/// Fields from elsewhere than the object.
+#[derive(Debug, Clone, Default)]
+struct Given {
+    customer_is_key: bool,
+    time_is_sent: bool,
+    event_type: Option<String>,
+    currency: Option<String>,
+}
+
+impl Native {
+    pub fn new(options: &Options) -> Result<Native, OptionError> {
+        let mut given = Given::default();
+        for (name, place) in options.fields.iter() {
+            match (name, place) {
+                ("customer_id", RECORD_KEY) => given.customer_is_key = true,
+                ("time", RECORD_TIME) => given.time_is_sent = true,
+                _ => {
+                    let what = format!(
+                        "cannot be {place:?}: the native format has its own names, and only fields.customer_id = \
+                         {RECORD_KEY:?} and fields.time = {RECORD_TIME:?} come from elsewhere; write format = \"custom\" to \
+                         name places"
+                    );
+                    return Err(OptionError::new(format!("fields.{name}"), what));
+                }
+            }
         }
+        for (name, constant) in options.constants.iter() {
+            match name {
+                "type" => given.event_type = Some(constant.to_owned()),
+                "currency" => given.currency = Some(constant.to_owned()),
+                _ => {
+                    let what = "is none that the native format takes from elsewhere, which are type and currency; write \
+                                format = \"custom\" for others";
+                    return Err(OptionError::new(format!("constants.{name}"), what));
+                }
+            }
+        }
+        let is_given = options.fields.iter().next().or(options.constants.iter().next()).is_some();
+        let given = is_given.then(|| Box::new(given));
+        Ok(Native { rules: Rules::new(options)?, filter: Filter::new(options)?, given })
+    }
+
+    /// The plain format, with every default.
+    pub fn plain() -> Native {
+        // Without options nothing can be wrong with them; a test holds that.
+        Native::new(&Options::default()).unwrap_or_else(|wrong| unreachable!("{wrong}"))
+    }
+
+    /// Whether the time of the record matters.
+    pub fn wants_time(&self) -> bool {
+        self.given.as_ref().is_some_and(|given| given.time_is_sent)
+    }
+
+    /// Decodes an object of a record with a key that was sent at a time.
+    pub fn decode<'a>(
+        &self,
+        key: Option<&'a [u8]>,
+        sent: Option<Time>,
+        bytes: &'a [u8],
+        dimensions: &[String],
+    ) -> Result<Decoded<'a>, Rejection> {
+        // Filled in place, because it is large.
+        let mut fields = Fields::default();
+        if let Err(skip) = self.fields(bytes, dimensions, &mut fields)? {
+            return Ok(Decoded::Skipped(skip));
+        }
+        if let Some(given) = &self.given {
+            given.fill_in(key, sent, &mut fields)?;
+        }
+        let is_absent = fields.customer_id == Value::Absent;
+        if !is_absent && self.rules.is_nobody(&fields.customer_id) {
+            return Ok(Decoded::Skipped(Skip::Nobody));
+        }
+        self.rules.settle(&mut fields)?;
+        let decoded = fields.into_decoded();
+        if is_absent { decoded.map_err(with_hint_at_key) } else { decoded }
+    }
+
+    /// The fields as they stand in the object, or why it is passed over.
+    pub fn fields<'a>(
+        &self,
+        bytes: &'a [u8],
+        dimensions: &[String],
+        fields: &mut Fields<'a>,
+    ) -> Result<Result<(), Skip>, Rejection> {
+        if let Some(filter) = &self.filter
+            && let Err(skip) = filter.check(bytes)?
+        {
+            return Ok(Err(skip));
+        }
+        object(bytes, dimensions, fields).map(Ok)
+    }
+
+    /// What chooses the messages that count.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.filter.as_deref()
+    }
+
+    /// Type and currency that are the same in every message.
+    pub fn constants(&self) -> (Option<&str>, Option<&str>) {
+        let given = self.given.as_deref();
+        (given.and_then(|given| given.event_type.as_deref()), given.and_then(|given| given.currency.as_deref()))
+    }
+
+    /// How values are spelled.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+#[cold]
+fn with_hint_at_key(rejection: Rejection) -> Rejection {
+    match rejection.detail.as_str() {
+        "customer_id is missing" => Rejection::new(
+            rejection.reason,
+            format!(
+                "customer_id is missing; if the key of the record is the customer id, write fields.customer_id = {RECORD_KEY:?} \
+                 in the source's mapping"
+            ),
+        ),
+        _ => rejection,
+    }
+}
+
+impl Given {
+    fn fill_in<'a>(&self, key: Option<&'a [u8]>, sent: Option<Time>, fields: &mut Fields<'a>) -> Result<(), Rejection> {
+        if self.customer_is_key {
+            fields.customer_id = key.map_or(Ok(Value::Absent), key::id)?;
+        }
+        if self.time_is_sent {
+            fields.time = sent.map_or(Value::Absent, |sent| Value::Millis(sent.millis()));
+        }
+        let constant = |text: &Option<String>| text.clone().map_or(Value::Absent, |text| Value::Text(Cow::Owned(text)));
+        if fields.event_type == Value::Absent {
+            fields.event_type = constant(&self.event_type);
+        }
+        if fields.currency == Value::Absent {
+            fields.currency = constant(&self.currency);
+        }
+        Ok(())
     }
 }
 
@@ -34,10 +172,12 @@ pub(super) fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     let Some(key) = key else {
         return Err(Rejection::new(Reason::InvalidId, "a null value without a key names no customer to erase"));
     };
-    let id = std::str::from_utf8(key).map_err(|_| {
-        Rejection::new(Reason::NotUtf8, "the key of a null value is not UTF-8, so it names no customer")
-    })?;
-    customer(Value::Text(Cow::Borrowed(id))).map(Decoded::Erase)
+    match key::id(key)? {
+        Value::Absent => {
+            Err(Rejection::new(Reason::InvalidId, "the key of a null value is empty, so it names no customer"))
+        }
+        id => customer(id).map(Decoded::Erase),
+    }
 }
 
 /// Reads the fields of an object.
@@ -103,6 +243,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_, '_, 'de> {
                 Name::Time => fields.time = scalar(map.next_value()?),
                 Name::OrderId => fields.order_id = map.next_value_seed(TextSeed)?,
                 Name::RefundId => fields.refund_id = map.next_value_seed(TextSeed)?,
+                Name::Reversed => fields.reversed = map.next_value::<&RawValue>()?.get() == "true",
                 Name::SessionId => fields.session_id = map.next_value_seed(TextSeed)?,
                 Name::Amount => fields.amount = scalar(map.next_value()?),
                 Name::Currency => fields.currency = map.next_value_seed(TextSeed)?,
@@ -136,6 +277,7 @@ enum Name {
     Time,
     OrderId,
     RefundId,
+    Reversed,
     SessionId,
     Amount,
     Currency,
@@ -169,6 +311,7 @@ impl Visitor<'_> for NameSeed {
             b"time" => Name::Time,
             b"order_id" => Name::OrderId,
             b"refund_id" => Name::RefundId,
+            b"reversed" => Name::Reversed,
             b"session_id" => Name::SessionId,
             b"amount" => Name::Amount,
             b"currency" => Name::Currency,

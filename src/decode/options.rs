@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Format;
-use crate::event::EventType;
+use super::conditions::Condition;
+use crate::event::{EventType, Rounding};
 
 /// What becomes of an order without a customer id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +45,17 @@ pub enum StripeRefunds {
     RefundObjects,
 }
 
+/// What becomes of money that a dispute takes back from the shop (Stripe).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disputes {
+    /// Nothing: who disputed is not said, unless the message key does.
+    #[default]
+    Ignore,
+    /// It is a refund, reversed if the money comes back; the message key names the customer.
+    Count,
+}
+
 /// What a row that is deleted means (Debezium's operation `d`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +65,16 @@ pub enum Deletes {
     Ignore,
     /// The order is cancelled.
     Cancel,
+}
+
+/// What a null value under a key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tombstones {
+    /// Nothing: it removes older records of that key from a compacted topic. The default of every format but the native.
+    Skip,
+    /// The customer whose id the key is is to be forgotten.
+    Erase,
 }
 
 /// What amounts are numbers of.
@@ -66,12 +88,46 @@ pub enum AmountUnit {
     Minor,
 }
 
-/// How instants are written. Text with an offset is RFC 3339 whatever this says.
+/// What an order of an amount below zero is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Negative {
+    /// A mistake.
+    #[default]
+    Reject,
+    /// A refund of so much, with the id of the order where it has none of its own.
+    Refund,
+}
+
+/// What the lines of a file are that have the same order id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineMode {
+    /// Copies of one order: the first counts.
+    #[default]
+    Single,
+    /// Articles of one order, to be added up.
+    Sum,
+}
+
+/// How the characters of a file are encoded, where no byte order mark says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    /// UTF-8.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// Windows-1252, and with it Latin-1.
+    #[serde(rename = "windows-1252", alias = "latin-1", alias = "iso-8859-1")]
+    Windows1252,
+}
+
+/// How instants are written. Text with an offset is RFC 3339 whatever this says, and text without one is in `time_zone`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeFormat {
-    /// RFC 3339, or time since the epoch in seconds, milli-, micro- or nanoseconds, told apart by size: milliseconds up to
-    /// the year 2199 are smaller than microseconds since April 1970.
+    /// RFC 3339, or time since the epoch in days, seconds, milli-, micro- or nanoseconds, told apart by size: the ranges of
+    /// the years 1971 to 2199 do not overlap.
     #[default]
     Auto,
     /// RFC 3339 text.
@@ -85,6 +141,11 @@ pub enum TimeFormat {
     /// `time_pattern`, in `time_zone` where the text names no offset.
     Pattern,
 }
+
+/// As the place of a field: the key of the record.
+pub const RECORD_KEY: &str = "$record.key";
+/// As the place of a field: the time that the log keeps with the record.
+pub const RECORD_TIME: &str = "$record.time";
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $field:ident,)+) => {
@@ -128,6 +189,8 @@ fields! {
     session_id,
     /// Amount.
     amount,
+    /// What the amount is multiplied by, if it is a price.
+    quantity,
     /// ISO 4217 code.
     currency,
     /// Who referred the customer.
@@ -182,14 +245,44 @@ pub struct Options {
     pub currency: Option<String>,
     /// Stripe: which events say that money went back.
     pub refunds: StripeRefunds,
+    /// Stripe: what becomes of money that a dispute takes.
+    pub disputes: Disputes,
     /// CloudEvents: the format of `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// What stands for no customer and no order id; [`super::NOBODY`] unless it is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nobody: Option<Vec<String>>,
+    /// What a null value under a key means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tombstones: Option<Tombstones>,
+    /// Whether later messages repeat what earlier ones told: a repetition that comes too late is no dead letter then.
+    pub repeats: bool,
+    /// What becomes of digits beyond the currency's decimals.
+    pub rounding: Rounding,
     /// What amounts are numbers of.
     pub amount_unit: AmountUnit,
-    /// Debezium: the scale of amounts that are bytes, where messages carry no schema.
+    /// Decimal separator of amounts that are text: "." or ",".
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub amount_scale: Option<u32>,
+    pub decimal: Option<String>,
+    /// Separator between groups of digits of amounts that are text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thousands: Option<String>,
+    /// What an order of an amount below zero is.
+    pub negative: Negative,
+    /// Files: what lines with the same order id are.
+    pub lines: LineMode,
+    /// Files: what stands between the cells of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<String>,
+    /// Files: how characters are encoded.
+    pub encoding: Encoding,
+    /// Files: the names of the columns, of files without a header row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// The scale of amounts that are bytes, where messages carry no schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount_scale: Option<i32>,
     /// How instants are written.
     pub time_format: TimeFormat,
     /// Pattern of instants, as of strptime.
@@ -214,9 +307,9 @@ pub struct Options {
     pub types: BTreeMap<String, String>,
     /// Where the value of each dimension stands.
     pub attributes: BTreeMap<String, String>,
-    /// Places and the values that they must hold for the message to count.
+    /// Places and the values that they must or must not hold for the message to count.
     #[serde(rename = "where")]
-    pub only: BTreeMap<String, Vec<String>>,
+    pub only: BTreeMap<String, Condition>,
 }
 
 /// An option that cannot be as it is.
@@ -247,8 +340,20 @@ impl Options {
             ("amount", self.amount.is_some()),
             ("currency", self.currency.is_some()),
             ("refunds", self.refunds != plain.refunds),
+            ("disputes", self.disputes != plain.disputes),
             ("data", self.data.is_some()),
+            ("nobody", self.nobody.is_some()),
+            ("tombstones", self.tombstones.is_some()),
+            ("repeats", self.repeats),
+            ("rounding", self.rounding != plain.rounding),
             ("amount_unit", self.amount_unit != plain.amount_unit),
+            ("decimal", self.decimal.is_some()),
+            ("thousands", self.thousands.is_some()),
+            ("negative", self.negative != plain.negative),
+            ("lines", self.lines != plain.lines),
+            ("delimiter", self.delimiter.is_some()),
+            ("encoding", self.encoding != plain.encoding),
+            ("columns", !self.columns.is_empty()),
             ("amount_scale", self.amount_scale.is_some()),
             ("time_format", self.time_format != plain.time_format),
             ("time_pattern", self.time_pattern.is_some()),
@@ -315,43 +420,55 @@ impl Guests {
     }
 }
 
+/// What every format knows.
+macro_rules! common_and {
+    ($($option:literal),*) => {
+        &["nobody", "tombstones", "rounding", "time_zone", "where", $($option),*]
+    };
+}
+
 const fn known_to(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Native => &[],
-        Format::Segment => &["guests", "salt_file", "amount", "currency", "types", "attributes"],
-        Format::Shopify => &["guests", "salt_file", "test_orders", "amount", "attributes"],
-        Format::Stripe => &["guests", "salt_file", "test_orders", "refunds", "attributes"],
-        Format::Ga4 => &["guests", "currency", "types", "attributes"],
-        Format::Snowplow => &["guests", "currency", "attributes"],
-        Format::Debezium => &[
+        Format::Native => common_and!("time_format", "fields", "constants"),
+        Format::Segment => common_and!("guests", "salt_file", "amount", "currency", "types", "attributes"),
+        Format::Shopify => common_and!("guests", "salt_file", "test_orders", "amount", "attributes"),
+        Format::Stripe => common_and!("guests", "salt_file", "test_orders", "refunds", "disputes", "attributes"),
+        Format::Ga4 => common_and!("guests", "currency", "types", "attributes"),
+        Format::Snowplow => common_and!("guests", "currency", "attributes"),
+        Format::Debezium => common_and!(
             "guests",
             "salt_file",
             "amount_unit",
             "amount_scale",
             "time_format",
             "time_pattern",
-            "time_zone",
             "cancelled",
             "cancelled_values",
             "deletes",
             "fields",
             "constants",
-            "attributes",
-            "where",
-        ],
-        Format::Custom => &[
+            "attributes"
+        ),
+        Format::Custom => common_and!(
             "guests",
             "salt_file",
             "amount_unit",
+            "decimal",
+            "thousands",
+            "negative",
+            "lines",
+            "delimiter",
+            "encoding",
+            "columns",
+            "amount_scale",
             "time_format",
             "time_pattern",
-            "time_zone",
+            "repeats",
             "fields",
             "constants",
             "types",
-            "attributes",
-            "where",
-        ],
+            "attributes"
+        ),
         Format::CloudEvents => &["data"],
     }
 }

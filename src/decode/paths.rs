@@ -6,9 +6,9 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Rejection;
 use super::fields::Value;
 use super::json;
+use super::{Reason, Rejection};
 
 /// How many places one document can be asked for.
 pub(super) const MAX_SLOTS: usize = 40;
@@ -18,6 +18,21 @@ pub(super) const MAX_SLOTS: usize = 40;
 pub(super) struct Paths {
     root: Node,
     slots: Vec<String>,
+    /// The list whose elements are read one by one, where a place has `*` among its names.
+    each: Option<Box<Each>>,
+}
+
+/// A list of objects, and the places inside each of them.
+#[derive(Debug, Clone)]
+struct Each {
+    /// The place of the list.
+    place: String,
+    /// Its slot.
+    list: usize,
+    /// The places inside an element.
+    inner: Paths,
+    /// The slot of each of them among all slots.
+    slots: Vec<usize>,
 }
 
 /// The places below one place.
@@ -33,8 +48,13 @@ struct Node {
 pub(super) struct Slots<'a>([&'a str; MAX_SLOTS]);
 
 impl<'a> Slots<'a> {
-    fn empty() -> Slots<'a> {
+    pub fn empty() -> Slots<'a> {
         Slots([""; MAX_SLOTS])
+    }
+
+    /// Puts the JSON of a value into a slot.
+    pub fn set(&mut self, slot: usize, json: &'a str) {
+        self.0[slot] = json;
     }
 
     /// The value of a slot, as text or number.
@@ -47,9 +67,24 @@ impl<'a> Slots<'a> {
         slots.into_iter().map(|slot| self.value(slot)).find(|value| *value != Value::Absent).unwrap_or_default()
     }
 
+    /// The same with what another document holds in some slots where nothing stands here.
+    pub fn or(mut self, other: &Slots<'a>, slots: &[usize]) -> Slots<'a> {
+        for &slot in slots {
+            if self.raw(slot).is_none() {
+                self.0[slot] = other.0[slot];
+            }
+        }
+        self
+    }
+
     /// The JSON of a slot; `None` where nothing or null stands.
     pub fn raw(&self, slot: usize) -> Option<&'a str> {
         Some(self.0[slot]).filter(|json| !json.is_empty() && *json != "null")
+    }
+
+    /// Whether anything stands there, null included.
+    pub fn is_there(&self, slot: usize) -> bool {
+        !self.0[slot].is_empty()
     }
 
     /// Whether `true` stands there.
@@ -73,17 +108,21 @@ impl Paths {
         paths
     }
 
+    /// The places, by their slots.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        self.slots.iter().map(String::as_str)
+    }
+
     /// The slot of a place: names with dots between them, `items.0.price` being the price of the first item; or, where
     /// names hold dots, a JSON pointer such as `/order.total/amount` (RFC 6901). `None` when there are too many.
     pub fn add(&mut self, place: &str) -> Option<usize> {
         if let Some(known) = self.slots.iter().position(|known| known == place) {
             return Some(known);
         }
-        if self.slots.len() == MAX_SLOTS {
-            return None;
+        if let Some((list, inside)) = in_each(place) {
+            return self.add_inside(place, list, inside);
         }
-        let slot = self.slots.len();
-        self.slots.push(place.to_owned());
+        let slot = self.reserve(place)?;
         let mut node = &mut self.root;
         for segment in segments(place) {
             let at = match node.children.iter().position(|(name, _)| **name == *segment) {
@@ -99,6 +138,50 @@ impl Paths {
         Some(slot)
     }
 
+    fn reserve(&mut self, place: &str) -> Option<usize> {
+        let slot = self.slots.len();
+        (slot < MAX_SLOTS).then(|| self.slots.push(place.to_owned())).map(|()| slot)
+    }
+
+    /// The slot of a place inside each element of a list.
+    fn add_inside(&mut self, place: &str, list: &str, inside: &str) -> Option<usize> {
+        if self.each.is_none() {
+            let slot = self.add(list)?;
+            let (place, inner) = (list.to_owned(), Paths::default());
+            self.each = Some(Box::new(Each { place, list: slot, inner, slots: Vec::new() }));
+        }
+        let slot = self.reserve(place)?;
+        let each = self.each.as_mut().filter(|each| each.place == list)?;
+        each.inner.add(inside)?;
+        each.slots.push(slot);
+        Some(slot)
+    }
+
+    /// The place of the list whose elements are read one by one, if there is one.
+    pub fn list(&self) -> Option<&str> {
+        self.each.as_ref().map(|each| each.place.as_str())
+    }
+
+    /// The list whose elements are read one by one, as it is spelled, and the elements; `None` where no place asks for one.
+    pub fn elements<'a>(&self, slots: &Slots<'a>) -> Result<Option<(&'a str, Vec<&'a RawValue>)>, Rejection> {
+        let Some(each) = &self.each else { return Ok(None) };
+        let Some(list) = slots.raw(each.list) else { return Ok(Some(("", Vec::new()))) };
+        let wrong = |_| Rejection::new(Reason::WrongType, format!("{} must be a list of objects", each.place));
+        serde_json::from_str(list).map(|elements| Some((list, elements))).map_err(wrong)
+    }
+
+    /// What stands in one element, beside what stands around the list.
+    pub fn with_element<'a>(&self, slots: &Slots<'a>, element: &'a RawValue) -> Result<Slots<'a>, Rejection> {
+        let mut slots = *slots;
+        if let Some(each) = &self.each {
+            let found = each.inner.read(element.get().as_bytes())?;
+            for (inner, outer) in each.slots.iter().enumerate() {
+                slots.0[*outer] = found.0[inner];
+            }
+        }
+        Ok(slots)
+    }
+
     /// Reads an object.
     pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Slots<'a>, Rejection> {
         let mut slots = Slots::empty();
@@ -112,8 +195,13 @@ impl Paths {
     }
 }
 
+/// Of a place inside each element of a list (`lines.*.id`): the place of the list, and the place inside an element.
+pub(super) fn in_each(place: &str) -> Option<(&str, &str)> {
+    if place.starts_with('/') { None } else { place.split_once(".*.") }
+}
+
 /// The names on the way to a place.
-fn segments(place: &str) -> Vec<String> {
+pub(super) fn segments(place: &str) -> Vec<String> {
     match place.strip_prefix('/') {
         Some(pointer) => pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect(),
         None => place.split('.').map(str::to_owned).collect(),
@@ -267,6 +355,24 @@ mod tests {
         let json = r#"{"x":[1,{"y":2}],"a":{"b":{"c":"d\"e"},"skip":{"b":1}},"items":[{"price":"1.50"},{"price":3}],"n":null}"#;
         let places = ["a.b.c", "items.0.price", "items.1.price", "items.2.price", "n", "none", "x.1", "x.1.y"];
         assert_eq!(found(&places, json), [r#""d\"e""#, "\"1.50\"", "3", "", "null", "", r#"{"y":2}"#, "2"]);
+    }
+
+    #[test]
+    fn the_elements_of_a_list_are_read_one_by_one() {
+        let mut paths = Paths::default();
+        let slots = ["at", "rows.*.id", "rows.*.price.total"].map(|place| paths.add(place).unwrap());
+        assert_eq!(paths.add("others.*.id"), None, "one list is read");
+        assert_eq!(paths.list(), Some("rows"));
+        let json = r#"{"rows":[{"id":1,"price":{"total":"2"}},{"id":3}],"at":4}"#;
+        let read = paths.read(json.as_bytes()).unwrap();
+        let (list, elements) = paths.elements(&read).unwrap().unwrap();
+        assert_eq!(list, &json[8..49]);
+        let inside = |element: &&'static RawValue| paths.with_element(&read, element).unwrap();
+        let found: Vec<_> = elements.iter().map(inside).map(|element| slots.map(|slot| element.0[slot])).collect();
+        assert_eq!(found, [["4", "1", "\"2\""], ["4", "3", ""]]);
+        let refused = paths.read(br#"{"rows":{"id":1}}"#).and_then(|read| paths.elements(&read).map(|_| ()));
+        assert_eq!(refused.unwrap_err().to_string(), "wrong_type: rows must be a list of objects");
+        assert!(Paths::of(&["a"]).elements(&read).unwrap().is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::io::Write as _;
 
+use super::fields::{Fields, Value};
 use super::{Decoded, Rejection, native};
 use crate::event::{Attributes, CostKind, Event, Kind, Money, Time, decimal_text};
 
@@ -33,10 +34,17 @@ pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: 
             money(amount, out);
             profile(attributes, referred_by.as_deref(), dimensions, out);
         }
-        Kind::Refund { id, amount } => {
-            optional(b"refund_id", id.as_deref(), out);
-            money(amount, out);
-        }
+        Kind::Refund { id, amount } => match event.kind.as_reversed_refund() {
+            Some((id, amount)) => {
+                out.extend_from_slice(b",\"reversed\":true");
+                optional(b"refund_id", id, out);
+                money(&amount, out);
+            }
+            None => {
+                optional(b"refund_id", id.as_deref(), out);
+                money(amount, out);
+            }
+        },
         Kind::Cancel { order, amount } => {
             optional(b"order_id", order.as_deref(), out);
             money(amount, out);
@@ -71,7 +79,13 @@ pub fn encode_erase(customer: &str, out: &mut Vec<u8>) {
 
 /// Decodes what [`encode`] and [`encode_erase`] wrote.
 pub(super) fn decode<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Decoded<'a>, Rejection> {
-    Ok(match (native::decode(None, Some(bytes), dimensions)?, told_before(bytes)) {
+    let mut fields = Fields::default();
+    native::object(bytes, dimensions, &mut fields)?;
+    // What was accepted once is exactly so many milliseconds, whatever a foreign number of that size would mean.
+    if let Some(millis) = fields.time.as_integer() {
+        fields.time = Value::Millis(millis);
+    }
+    Ok(match (fields.into_decoded()?, told_before(bytes)) {
         (Decoded::Event(event), Some(told_before)) => Decoded::Several { events: vec![event], told_before },
         (decoded, _) => decoded,
     })
@@ -187,6 +201,9 @@ mod tests {
                 referred_by
             }),
             (id(), any_money()).prop_map(|(id, amount)| Kind::Refund { id, amount }),
+            (id(), any_money()).prop_filter_map("moves money", |(id, amount)| {
+                (amount.minor > 0).then(|| Kind::reversed_refund(id.as_deref(), amount))
+            }),
             (id(), any_money()).prop_map(|(order, amount)| Kind::Cancel { order, amount }),
             id().prop_map(|id| Kind::Session { id }),
             (any_attributes(), id()).prop_map(|(attributes, referred_by)| Kind::Customer { attributes, referred_by }),
@@ -231,10 +248,11 @@ mod tests {
         encode_erase("anna \"a\"", &mut bytes);
         let decoder = Decoder::routed(dimensions());
         assert_eq!(decoder.decode(None, Some(&bytes), Time::MAX), Ok(Decoded::Erase("anna \"a\"".into())));
-        let event = Event { customer: "c".into(), time: Time::clamped(5), kind: Kind::Session { id: None } };
+        let event =
+            Event { customer: "c".into(), time: Time::clamped(1_767_323_045_005), kind: Kind::Session { id: None } };
         bytes.clear();
-        encode(&event, Time::clamped(9), &[], &mut bytes);
-        assert_eq!(bytes, br#"{"told_before":9,"type":"session","customer_id":"c","time":5}"#);
+        encode(&event, Time::clamped(1_767_323_045_009), &[], &mut bytes);
+        assert_eq!(bytes, br#"{"told_before":1767323045009,"type":"session","customer_id":"c","time":1767323045005}"#);
         let native = Decoder::new(crate::decode::Format::Native, Vec::new());
         assert_eq!(native.decode(None, Some(&bytes), Time::MAX), Ok(Decoded::Event(event)));
     }

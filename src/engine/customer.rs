@@ -49,6 +49,21 @@ impl Engine {
         Some(self.customer_figures(slot, now))
     }
 
+    /// Whether an order of a customer at that very time has counted; `None` where so many came later that the record does
+    /// not tell.
+    #[must_use]
+    pub fn has_order_at(&self, customer: &str, time: Time) -> Option<bool> {
+        let Some(slot) = self.customers.find(&Key::new(customer)) else { return Some(false) };
+        let record = self.customers.record(slot);
+        let known = self.recent.newest_orders(slot, record, usize::MAX);
+        if known.contains(&time) || record.first() == Some(time) {
+            return Some(true);
+        }
+        // Between the oldest known order and the newest none is missing.
+        let reaches_back = known.len() == record.orders as usize || known.first().is_some_and(|oldest| *oldest <= time);
+        (reaches_back || record.first().is_some_and(|first| time < first)).then_some(false)
+    }
+
     /// What is known of a customer, with stage and status at an instant.
     pub(super) fn customer_figures(&self, slot: Slot, now: Time) -> CustomerFigures {
         let record = self.customers.record(slot);

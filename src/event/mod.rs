@@ -3,12 +3,14 @@
 //! A decoder turns the bytes of one message into an [`Event`]; the engine reads nothing else.
 //! Text borrows from the message wherever it can, so decoding an event allocates nothing.
 
+mod currency;
 mod money;
 mod time;
 
 use std::borrow::Cow;
 
-pub use money::{Currency, MAX_MINOR_UNITS, Money, MoneyError, REPORTING, decimal_text};
+pub use currency::{Currency, REPORTING};
+pub use money::{MAX_MINOR_UNITS, Money, MoneyError, Rounding, decimal_text};
 pub use time::{DAY, HOUR, MINUTE, SECOND, Time, TimeError, wall_clock};
 
 /// The largest number of customer attributes ("dimensions") that can be tracked.
@@ -58,7 +60,7 @@ pub enum Kind<'a> {
     Refund {
         /// Refund id; without one every copy counts.
         id: Option<Cow<'a, str>>,
-        /// What was given back.
+        /// What was given back; below zero for a refund whose money came back, see [`Kind::reversed_refund`].
         amount: Money,
     },
     /// An order undone; the order still counts as an order.
@@ -103,6 +105,31 @@ pub enum CostKind {
     Acquisition,
     /// To keep the customer.
     Retention,
+}
+
+/// What the id of a reversed refund ends with, so that it is no duplicate of the refund.
+const REVERSED: &str = "/reversed";
+
+impl<'a> Kind<'a> {
+    /// A refund whose money came back: it failed after it had succeeded, or a dispute was won. It takes as much off the
+    /// refunds as the refund with that id had added.
+    #[must_use]
+    pub fn reversed_refund(id: Option<&str>, amount: Money) -> Kind<'a> {
+        let id = id.map(|id| Cow::Owned(format!("{id}{REVERSED}")));
+        Kind::Refund { id, amount: Money { minor: -amount.minor, ..amount } }
+    }
+
+    /// The id and the amount of the refund that this one reverses, if it does.
+    #[must_use]
+    pub fn as_reversed_refund(&self) -> Option<(Option<&str>, Money)> {
+        match self {
+            Kind::Refund { id, amount } if amount.minor < 0 => {
+                let id = id.as_deref().map(|id| id.strip_suffix(REVERSED).unwrap_or(id));
+                Some((id, Money { minor: -amount.minor, ..*amount }))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Kind<'_> {

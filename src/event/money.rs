@@ -1,101 +1,33 @@
 //! Amounts in whole minor units of an ISO 4217 currency; no float ever holds money.
 
 use std::fmt;
-use std::str::FromStr;
-use std::sync::LazyLock;
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
+
+use super::Currency;
 
 /// The largest amount of one event in minor units: a hundred thousand million euros.
 ///
 /// Nearly a million such events fit into one 64-bit sum.
 pub const MAX_MINOR_UNITS: i64 = 10_000_000_000_000;
 
-/// The code under which everything is shown once more in the reporting currency.
-pub const REPORTING: &str = "reporting";
+/// How far from a whole minor unit an amount may lie, in minor units, to be taken for it: what arithmetic with binary
+/// fractions leaves behind.
+const NOISE: Decimal = Decimal::from_parts(1, 0, 0, false, 9);
 
-/// An ISO 4217 currency that has minor units (so no metals and no testing codes), or the same one as the currency that
-/// all others are converted into, which is kept apart from it: see [`Currency::as_reporting`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Currency {
-    // First, so that what was converted stands behind everything that was paid.
-    is_reporting: bool,
-    iso: iso_currency::Currency,
+/// What becomes of digits beyond the currency's decimals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// The amount is refused.
+    #[default]
+    Exact,
+    /// It is rounded to the nearest minor unit, halves up.
+    HalfUp,
 }
 
-/// How many letters there are.
-const LETTERS: usize = 26;
-
-/// The currency of each word of three letters: looked up with every amount, where the library compares code by code.
-static KNOWN: LazyLock<Box<[Option<Currency>]>> = LazyLock::new(|| {
-    let letters = || 'A'..='Z';
-    let words =
-        letters().flat_map(|a| letters().flat_map(move |b| letters().map(move |c| String::from_iter([a, b, c]))));
-    let iso = words.map(|word| iso_currency::Currency::from_code(&word));
-    let has_decimals = |iso: &iso_currency::Currency| iso.exponent().is_some();
-    iso.map(|iso| iso.filter(has_decimals).map(|iso| Currency { is_reporting: false, iso })).collect()
-});
-
-/// The place of a word of three capitals among all of them.
-fn place_of(code: &str) -> Option<usize> {
-    let letters: &[u8; 3] = code.as_bytes().try_into().ok()?;
-    letters.iter().try_fold(0, |place, letter| {
-        let number = usize::from(letter.wrapping_sub(b'A'));
-        (number < LETTERS).then_some(place * LETTERS + number)
-    })
-}
-
-impl Currency {
-    /// From the three-letter code in capitals.
-    ///
-    /// # Errors
-    /// [`MoneyError::UnknownCurrency`].
-    pub fn from_code(code: &str) -> Result<Currency, MoneyError> {
-        place_of(code).and_then(|place| KNOWN[place]).ok_or(MoneyError::UnknownCurrency)
-    }
-
-    /// The currency as the one that amounts are converted into: it has the same decimals and is called [`REPORTING`].
-    #[must_use]
-    pub fn as_reporting(self) -> Currency {
-        Currency { is_reporting: true, ..self }
-    }
-
-    /// Whether amounts of this currency were converted into it, as opposed to paid in it.
-    #[must_use]
-    pub fn is_reporting(self) -> bool {
-        self.is_reporting
-    }
-
-    /// The code that is shown: three letters, or [`REPORTING`].
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        if self.is_reporting { REPORTING } else { self.iso.code() }
-    }
-
-    /// The three-letter code, also of a reporting currency.
-    #[must_use]
-    pub fn iso_code(self) -> &'static str {
-        self.iso.code()
-    }
-
-    /// How many decimals an amount in this currency has: 2 for EUR, 0 for JPY, 3 for KWD.
-    #[must_use]
-    pub fn exponent(self) -> u32 {
-        self.iso.exponent().map_or(0, u32::from)
-    }
-}
-
-impl fmt::Display for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-impl serde::Serialize for Currency {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code())
-    }
-}
-
-/// An amount of one currency, in minor units; never negative.
+/// An amount of one currency, in minor units; negative only in a refund that is reversed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     /// Minor units: cents of EUR, yen of JPY.
@@ -127,15 +59,24 @@ pub enum MoneyError {
 impl Money {
     /// From decimal text in major units, such as `72.12`, exactly.
     ///
-    /// Zeros beyond the currency's decimals are accepted, other digits there are refused.
+    /// Zeros beyond the currency's decimals are accepted, and so is what a binary fraction leaves there
+    /// (`19.990000000000002`); other digits there are refused.
     ///
     /// # Errors
     /// See [`MoneyError`].
     pub fn parse(text: &str, currency: Currency) -> Result<Money, MoneyError> {
+        Money::parse_with(text, currency, Rounding::Exact)
+    }
+
+    /// As [`Money::parse`]; digits beyond the currency's decimals are treated as `rounding` says.
+    ///
+    /// # Errors
+    /// See [`MoneyError`].
+    pub fn parse_with(text: &str, currency: Currency, rounding: Rounding) -> Result<Money, MoneyError> {
         let exponent = currency.exponent();
         let minor = match plain_minor_units(text, exponent) {
             Some(minor) => minor,
-            None => decimal_minor_units(text, exponent)?,
+            None => decimal_minor_units(text, exponent, rounding)?,
         };
         if minor > MAX_MINOR_UNITS { Err(MoneyError::TooLarge) } else { Ok(Money { minor, currency }) }
     }
@@ -187,8 +128,7 @@ fn plain_minor_units(text: &str, exponent: u32) -> Option<i64> {
 }
 
 /// Every other spelling: no point, fewer or superfluous decimals, an exponent.
-fn decimal_minor_units(text: &str, exponent: u32) -> Result<i64, MoneyError> {
-    use rust_decimal::Decimal;
+fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<i64, MoneyError> {
     if text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) {
         return Err(MoneyError::Syntax);
     }
@@ -200,7 +140,8 @@ fn decimal_minor_units(text: &str, exponent: u32) -> Result<i64, MoneyError> {
     if whole_digits > 20 {
         return Err(MoneyError::TooLarge);
     }
-    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
+    // Digits behind the 28th are rounded away, far below what counts as noise.
+    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { text.parse() };
     let value = parsed.map_err(|e| match e {
         rust_decimal::Error::ExceedsMaximumPossibleValue => MoneyError::TooLarge,
         rust_decimal::Error::Underflow | rust_decimal::Error::ScaleExceedsMaximumPrecision(_) => {
@@ -208,21 +149,16 @@ fn decimal_minor_units(text: &str, exponent: u32) -> Result<i64, MoneyError> {
         }
         _ => MoneyError::Syntax,
     })?;
-    if value.is_sign_negative() && !value.is_zero() {
+    let scaled = value.checked_mul(Decimal::from(10_i64.pow(exponent))).ok_or(MoneyError::TooLarge)?;
+    let nearest = scaled.round_dp_with_strategy(0, rust_decimal::RoundingStrategy::MidpointAwayFromZero);
+    let is_noise = (scaled - nearest).abs() <= NOISE;
+    if value.is_sign_negative() && !(nearest.is_zero() && is_noise) {
         return Err(MoneyError::Negative);
     }
-    let scaled = value.checked_mul(Decimal::from(10_i64.pow(exponent))).ok_or(MoneyError::TooLarge)?;
-    if !scaled.fract().is_zero() {
+    if !is_noise && rounding == Rounding::Exact {
         return Err(MoneyError::ExcessDecimals);
     }
-    i64::try_from(scaled.trunc().mantissa() / 10_i128.pow(scaled.trunc().scale())).map_err(|_| MoneyError::TooLarge)
-}
-
-impl FromStr for Currency {
-    type Err = MoneyError;
-    fn from_str(code: &str) -> Result<Currency, MoneyError> {
-        Currency::from_code(code)
-    }
+    nearest.to_i64().ok_or(MoneyError::TooLarge)
 }
 
 /// Minor units as a decimal string in major units: 7212 of EUR is `72.12`.
@@ -238,21 +174,10 @@ pub fn decimal_text(minor: i128, currency: Currency) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::REPORTING;
 
     fn minor(text: &str, code: &str) -> Result<i64, MoneyError> {
         Money::parse(text, Currency::from_code(code)?).map(|money| money.minor)
-    }
-
-    #[test]
-    fn a_code_is_three_capitals_of_the_library() {
-        let exact = |code: &str| Currency::from_code(code).ok().map(Currency::code);
-        assert_eq!(["EUR", "JPY", "KWD", "ZWL"].map(exact), [Some("EUR"), Some("JPY"), Some("KWD"), Some("ZWL")]);
-        for wrong in ["", "EU", "eur", "EURO", "E[R", "\u{e9}R", "AAA", "ZZZ", "XAU", "XTS"] {
-            assert_eq!(Currency::from_code(wrong), Err(MoneyError::UnknownCurrency), "{wrong}");
-        }
-        let known = KNOWN.iter().flatten();
-        assert!(known.clone().count() > 150);
-        known.for_each(|currency| assert_eq!(Currency::from_code(currency.code()), Ok(*currency)));
     }
 
     #[test]
@@ -272,8 +197,33 @@ mod tests {
             ("1.234", "KWD", 1234),
             ("1.2345", "CLF", 12345),
             ("100000000000.00", "EUR", MAX_MINOR_UNITS),
+            ("5.00", "VEF", 500),
+            ("5", "BYR", 5),
+            ("19.990000000000002", "EUR", 1999),
+            ("19.989999999999998", "EUR", 1999),
+            ("0.1000000000000000055511151231257827", "EUR", 10),
+            ("1.9990000000000002e1", "EUR", 1999),
+            ("-0.0000000000000001", "EUR", 0),
         ] {
             assert_eq!(minor(text, code), Ok(expected), "{text} {code}");
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_up_where_rounding_is_allowed() {
+        for (text, code, expected) in [
+            ("225.1250", "USD", Ok(22513)),
+            ("225.1249", "USD", Ok(22512)),
+            ("20.37566", "USD", Ok(2038)),
+            ("0.004", "EUR", Ok(0)),
+            ("99.5", "JPY", Ok(100)),
+            ("72.12", "EUR", Ok(7212)),
+            ("-0.004", "EUR", Err(MoneyError::Negative)),
+            ("abc", "EUR", Err(MoneyError::Syntax)),
+        ] {
+            let currency = Currency::from_code(code).unwrap();
+            let rounded = Money::parse_with(text, currency, Rounding::HalfUp).map(|money| money.minor);
+            assert_eq!(rounded, expected, "{text} {code}");
         }
     }
 
@@ -295,6 +245,8 @@ mod tests {
             ("1.001", "EUR", ExcessDecimals),
             ("1.5", "JPY", ExcessDecimals),
             ("1e-3", "EUR", ExcessDecimals),
+            ("19.99000001", "EUR", ExcessDecimals),
+            ("-0.001", "EUR", Negative),
             ("100000000000.01", "EUR", TooLarge),
             ("1e27", "EUR", TooLarge),
             ("99999999999999999999999999999999999999", "EUR", TooLarge),

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::decode::Rejection;
+use crate::decode::SCHEMA_HEADER;
 use crate::source::kafka::{KafkaSettings, PlainProducer};
 use crate::source::transaction::Outgoing;
 use crate::source::{Header, RecordBatch, SourceError};
+use crate::worker::Rejected;
 
 /// How long delivery may take before offsets stay uncommitted for another round.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
@@ -178,28 +179,28 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// A copy of the message at `index`, with the reason and the origin as headers. `now` in epoch milliseconds.
+    /// A copy of the rejected record, or of a message with the rejected object of it alone, with the reason and the origin
+    /// as headers. `now` in epoch milliseconds.
     ///
     /// Headers of ours are those of an earlier rejection and are replaced. A log time that lies ahead is moved to now:
     /// brokers refuse records from the future.
-    pub fn new<B: RecordBatch>(
-        origin: &Origin<'_>,
-        batch: &B,
-        index: usize,
-        rejection: &Rejection,
-        now: i64,
-    ) -> Letter {
-        let record = batch.get(index);
-        let theirs = batch.headers(index);
+    pub fn new<B: RecordBatch>(origin: &Origin<'_>, batch: &B, rejected: &Rejected, now: i64) -> Letter {
+        let record = batch.get(rejected.index);
+        let part = rejected.part.as_ref().map(|part| part.message.to_vec());
+        let mut theirs = batch.headers(rejected.index);
+        if part.is_some() {
+            // The object is JSON, in whatever schema the record was written.
+            theirs.retain(|header| header.name != SCHEMA_HEADER);
+        }
         let theirs = theirs.into_iter().map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec)));
         let letter = Letter {
             to: Channel::DeadLetters,
             key: record.key.map(<[u8]>::to_vec),
-            payload: record.payload.map(<[u8]>::to_vec),
+            payload: part.or(record.payload.map(<[u8]>::to_vec)),
             headers: theirs.collect(),
-            time: batch.stamp(index).time.map(|time| time.min(now)),
+            time: batch.stamp(rejected.index).time.map(|time| time.min(now)),
         };
-        letter.marked(origin, record.offset, &rejection.to_string())
+        letter.marked(origin, record.offset, &rejected.rejection.to_string())
     }
 
     /// The message with the reason and the origin as headers, in the place of ours that it had.
@@ -322,7 +323,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Reason;
+    use crate::decode::{Reason, Rejection};
     use crate::source::memory::{MemoryBatch, MemoryBroker};
     use crate::source::{LogClient, Partition, Polled, RebalanceProtocol, Start, TopicIndex, TopicPartition};
 
@@ -345,7 +346,7 @@ mod tests {
     fn letter(payload: &[u8], headers: &[Header<'_>], time: i64) -> Letter {
         let origin = Origin { group: "retentiond", topic: "orders", partition: 3 };
         let rejection = Rejection::new(Reason::InvalidJson, "no");
-        Letter::new(&origin, &batch(payload, headers, time), 0, &rejection, NOW)
+        Letter::new(&origin, &batch(payload, headers, time), &Rejected::whole(0, rejection), NOW)
     }
 
     fn names(letter: &Letter) -> Vec<&str> {

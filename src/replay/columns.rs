@@ -1,13 +1,12 @@
 //! Orders in Parquet: columns named as in a CSV header, of whatever type an export gives them.
 //!
 //! A cell becomes the text that would stand in CSV, so that one decoder knows what is right. Text is taken as it is,
-//! whole numbers as their digits (an amount in major units, a time in epoch milliseconds), decimals exactly, timestamps
-//! and dates as instants (UTC where they have no zone). Floating-point amounts, times and ids are refused: what was
+//! whole numbers as their digits (an amount in major units, a time since the epoch), decimals exactly, timestamps and
+//! dates as instants (of the source's `time_zone` where they have no zone, by default UTC). Floating-point amounts, times and ids are refused: what was
 //! rounded when it was written cannot be read exactly.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::ops::Range;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
@@ -21,12 +20,11 @@ use arrow_schema::{DataType, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::read::{HistoryFault, Sink};
-use crate::decode::{CsvColumns, Decoder};
+use super::read::{HistoryFault, Reading};
+use super::rows::Row;
+use crate::decode::Table;
 use crate::event::{DAY, SECOND, Time};
 
-/// The columns that figures are computed from; all others are attributes.
-const EXACT: [&str; 5] = ["order_id", "customer_id", "time", "amount", "currency"];
 /// How many rows are decoded at once.
 const BATCH_ROWS: usize = 8192;
 
@@ -39,47 +37,43 @@ pub(super) struct ColumnError {
     remedy: &'static str,
 }
 
-/// Reads the rows of a file; `line` counts them.
-pub(super) fn read(
-    path: &Path,
-    line: &mut u64,
-    decoder: &Decoder,
-    latest: Time,
-    sink: Sink<'_>,
-) -> Result<(), HistoryFault> {
+/// Reads the rows of a file; `reading` counts them as lines.
+pub(super) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<(), HistoryFault> {
     // What the writer says of Arrow types is passed over: dictionaries and views are read as plain text.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
-    let wanted = |name: &str| EXACT.contains(&name) || decoder.dimensions().iter().any(|dimension| dimension == name);
     let fields = builder.schema().fields();
-    let chosen: Vec<usize> = (0..fields.len()).filter(|&place| wanted(fields[place].name())).collect();
+    let decoder = reading.decoder();
+    let all = Table::new(decoder, fields.iter().map(|field| field.name().as_str()))?;
+    let chosen: Vec<usize> = (0..fields.len()).filter(|&place| all.uses(place)).collect();
     for &place in &chosen {
-        check(fields[place].name(), fields[place].data_type())?;
+        check(fields[place].name(), fields[place].data_type(), all.is_exact(place))?;
     }
-    let columns = CsvColumns::from_header(chosen.iter().map(|&i| fields[i].name().as_str()), decoder.dimensions())?;
+    // The columns that are read have other places than those of the file.
+    let table = Table::new(decoder, chosen.iter().map(|&place| fields[place].name().as_str()))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
-    let (mut text, mut cells) = (Vec::new(), Vec::<Range<usize>>::new());
+    let is_civil = decoder.has_time_zone();
+    let mut row = Row::default();
     for batch in builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
         let batch = batch?;
-        for row in 0..batch.num_rows() {
-            *line += 1;
-            text.clear();
-            cells.clear();
+        for at in 0..batch.num_rows() {
+            reading.line += 1;
+            row.clear();
             for column in batch.columns() {
-                let start = text.len();
-                write_cell(column, row, &mut text);
-                cells.push(start..text.len());
+                let start = row.text.len();
+                write_cell(column, at, is_civil, &mut row.text);
+                row.cells.push(start..row.text.len());
             }
-            sink(*line, columns.decode(cells.iter().map(|cell| &text[cell.clone()]), latest));
+            reading.row(&table, &row);
         }
     }
     Ok(())
 }
 
-fn check(name: &str, found: &DataType) -> Result<(), ColumnError> {
+fn check(name: &str, found: &DataType, is_exact: bool) -> Result<(), ColumnError> {
     let error = |remedy| Err(ColumnError { name: name.to_owned(), found: found.clone(), remedy });
     match found {
-        DataType::Float16 | DataType::Float32 | DataType::Float64 if EXACT.contains(&name) => {
+        DataType::Float16 | DataType::Float32 | DataType::Float64 if is_exact => {
             error("what floating point has rounded cannot be read exactly: write it as DECIMAL, a whole number or text")
         }
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale)
@@ -108,8 +102,9 @@ fn check(name: &str, found: &DataType) -> Result<(), ColumnError> {
     }
 }
 
-/// Writes what would stand in CSV; nothing for null.
-fn write_cell(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+/// Writes what would stand in CSV; nothing for null. Instants without a zone are written as dates and times of day where
+/// `is_civil`.
+fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) {
     if column.is_null(row) {
         return;
     }
@@ -121,7 +116,13 @@ fn write_cell(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
     macro_rules! millis {
         ($kind:ty, $each:expr) => {{
             let millis: i64 = $each(i64::from(column.as_primitive::<$kind>().value(row)));
-            _ = write!(out, "{millis}");
+            let has_zone = matches!(column.data_type(), DataType::Timestamp(_, Some(_)));
+            match Time::from_millis(millis) {
+                Ok(time) if is_civil && !has_zone => _ = write!(out, "{}", time.to_string().trim_end_matches('Z')),
+                // Not as a number, whose unit would be told by its size.
+                Ok(time) => _ = write!(out, "{time}"),
+                Err(_) => _ = write!(out, "{millis} ms since the epoch"),
+            }
         }};
     }
     match column.data_type() {
@@ -179,7 +180,7 @@ mod tests {
 
     use super::super::History;
     use super::*;
-    use crate::decode::Format;
+    use crate::decode::{Decoded, Decoder, FieldTexts, Format, Options};
     use crate::source::files;
 
     fn write(columns: Vec<(&str, ArrayRef)>) -> tempfile::TempPath {
@@ -217,6 +218,33 @@ mod tests {
         assert!(history.tally.examples[0].rejection.to_string().contains("currency is missing"));
         let events: Vec<_> = history.events().map(|event| (event.customer.into_owned(), event.time.millis())).collect();
         assert_eq!(events, [("7".to_owned(), 1_000), ("8".to_owned(), 2_000)]);
+    }
+
+    #[test]
+    fn a_mapping_names_columns_and_the_zone_of_timestamps() {
+        let name = |name: &str| Some(name.to_owned());
+        let options = Options {
+            fields: FieldTexts { time: name("at"), amount: name("total"), ..FieldTexts::default() },
+            constants: FieldTexts { currency: name("EUR"), ..FieldTexts::default() },
+            time_zone: name("Europe/Oslo"),
+            ..Options::default()
+        };
+        let decoder = Decoder::with_options(Format::Custom, vec![], &options).unwrap();
+        let total = Decimal128Array::from(vec![7_212]).with_precision_and_scale(12, 2).unwrap();
+        let seconds = 1_767_323_045;
+        let path = write(vec![
+            ("customer_id", Arc::new(Int64Array::from(vec![7]))),
+            ("at", Arc::new(TimestampMicrosecondArray::from(vec![seconds * 1_000_000]))),
+            ("total", Arc::new(total)),
+        ]);
+        let mut found = Vec::new();
+        let file = files::open(&path, |file| file).unwrap();
+        crate::replay::read(file, &decoder, Time::MAX, &mut |line, decoded| {
+            let Ok(Decoded::Event(event)) = decoded else { panic!("{decoded:?}") };
+            found.push((line, event.customer.into_owned(), event.time.millis()));
+        })
+        .unwrap();
+        assert_eq!(found, [(1, "7".to_owned(), (seconds - 3_600) * 1_000)]);
     }
 
     #[test]

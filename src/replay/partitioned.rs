@@ -80,7 +80,10 @@ impl Partitioned {
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(topics, event)),
             Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
             Ok(Decoded::Erase(customer)) => self.of(&customer).erase(&customer),
-            Ok(Decoded::Unknown) => self.tally.unknown += 1,
+            Ok(Decoded::Unknown(_)) => self.tally.unknown += 1,
+            Ok(Decoded::Batch(parts)) => {
+                parts.into_iter().for_each(|part| self.add(path, line, topics, part.located()))
+            }
             Err(rejection) => self.tally.reject(path, line, rejection),
         }
     }

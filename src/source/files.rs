@@ -1,21 +1,38 @@
-//! Files of events: NDJSON or CSV, plain or compressed with gzip or Zstandard, or Parquet.
+//! Files of events: JSON or CSV in UTF-8 or UTF-16, plain or compressed with gzip or Zstandard, or Parquet.
+//!
+//! The content decides how a file is read; its name matters only where the content leaves it open.
+
+mod compressed;
+mod layout;
+mod recognize;
+mod unicode;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-/// Largest line of an NDJSON file in bytes; a longer one is a mistake of the file, not an event.
-const MAX_LINE_BYTES: usize = 64 << 20;
+pub use self::unicode::Windows1252;
+
+/// Largest line of an NDJSON file, or value of a JSON file, in bytes; a longer one is a mistake of the file, not an event.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+/// How much of a file is looked at to find out what it is.
+const HEAD_BYTES: u64 = 1 << 16;
+/// How often a file may be compressed: some tools compress what is compressed already.
+const MAX_COMPRESSIONS: usize = 3;
 
 /// How the events lie in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// One JSON object a line.
     Ndjson,
-    /// A header row and one order a row.
+    /// JSON values that span lines or share one, or a list of them.
+    Json,
+    /// A header row and one event a row.
     Csv,
     /// Columns; read from the path, since it cannot be read from beginning to end.
     Parquet,
+    /// Nothing at all.
+    Empty,
 }
 
 /// An open file of events.
@@ -24,42 +41,90 @@ pub struct EventFile {
     pub path: PathBuf,
     /// How the events lie in it.
     pub layout: Layout,
-    /// Its contents, decompressed.
+    /// Its contents, decompressed and in UTF-8 without a byte order mark.
     pub reader: Box<dyn BufRead + Send>,
 }
 
-/// Opens a file; the name's endings say how it is compressed and laid out, the first byte where they do not. `watch`
-/// is put between the file and the decompression, such as a progress bar.
+/// A file that cannot be read, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file system or a decompressor says so.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Not a file.
+    #[error("it is a directory; name the files in it, such as {0}/*.csv")]
+    Directory(String),
+    /// A pattern that nobody expanded.
+    #[error("there is no such file; the shell expands patterns such as *.csv only outside of quotes")]
+    Pattern,
+    /// A kind of file that is not read.
+    #[error("it is {found}; {remedy}")]
+    Unsupported {
+        /// What it is.
+        found: &'static str,
+        /// How to turn it into something that is read.
+        remedy: &'static str,
+    },
+}
+
+/// Opens a file and finds out how it is compressed, encoded and laid out. `watch` is put between the file and the
+/// decompression, such as a progress bar.
 ///
 /// # Errors
-/// When the file cannot be opened or read.
-pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R) -> io::Result<EventFile> {
-    let file = watch(File::open(path)?);
+/// When the file cannot be opened or read, or is of a kind that is not read.
+pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R) -> Result<EventFile, FileError> {
+    if path.is_dir() {
+        return Err(FileError::Directory(path.display().to_string()));
+    }
+    let file = File::open(path).map_err(|error| match path.to_string_lossy().contains(['*', '?']) {
+        true if error.kind() == io::ErrorKind::NotFound => FileError::Pattern,
+        _ => error.into(),
+    })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (stem, decompressed): (&str, Box<dyn Read + Send>) = if let Some(stem) = name.strip_suffix(".gz") {
-        (stem, Box::new(flate2::read::MultiGzDecoder::new(file)))
-    } else if let Some(stem) = name.strip_suffix(".zst") {
-        (stem, Box::new(zstd::Decoder::new(file)?))
-    } else {
-        (&name, Box::new(file))
-    };
-    let mut reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(1 << 18, decompressed));
-    let layout = match stem.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("csv") => Layout::Csv,
-        Some("parquet" | "pq") if stem == name => Layout::Parquet,
-        Some("ndjson" | "jsonl" | "json") => Layout::Ndjson,
-        _ => sniff(reader.as_mut())?,
-    };
+    let (layout, reader) = open_reader(Box::new(BufReader::with_capacity(1 << 18, watch(file))), &name)?;
     Ok(EventFile { path: path.to_owned(), layout, reader })
 }
 
-fn sniff(reader: &mut dyn BufRead) -> io::Result<Layout> {
-    let begin = reader.fill_buf()?;
-    if begin.starts_with(b"PAR1") {
-        return Ok(Layout::Parquet);
+/// As [`open`], of contents that come from elsewhere; `name` is a file name in lower case.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_reader(
+    mut reader: Box<dyn BufRead + Send>,
+    name: &str,
+) -> Result<(Layout, Box<dyn BufRead + Send>), FileError> {
+    for compressions in 0.. {
+        let (head, rest) = peek(reader)?;
+        reader = rest;
+        if let Some(compression) = compressed::recognize(&head).filter(|_| compressions < MAX_COMPRESSIONS) {
+            reader = compression.open(reader)?;
+            continue;
+        }
+        if head.starts_with(b"PAR1") {
+            if compressions > 0 {
+                let remedy = "decompress it first: a Parquet file is read from its end";
+                return Err(FileError::Unsupported { found: "a compressed Parquet file", remedy });
+            }
+            return Ok((Layout::Parquet, reader));
+        }
+        if let Some((found, remedy)) = recognize::unsupported(&head) {
+            return Err(FileError::Unsupported { found, remedy });
+        }
+        break;
     }
-    let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
-    Ok(if first == Some(&b'{') { Layout::Ndjson } else { Layout::Csv })
+    let (head, reader) = peek(unicode::to_utf8(reader)?)?;
+    let is_whole = (head.len() as u64) < HEAD_BYTES;
+    let stem = [".gz", ".zst"].iter().fold(name, |name, ending| name.strip_suffix(ending).unwrap_or(name));
+    let layout = layout::of(&head, is_whole, stem)?;
+    Ok((layout, reader))
+}
+
+/// The first bytes, and a reader of everything.
+fn peek(mut reader: Box<dyn BufRead + Send>) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    let again = Cursor::new(head.clone());
+    Ok((head, Box::new(again.chain(reader))))
 }
 
 /// Reads the next line without its end into `line`; `false` at the end of the file.
@@ -81,50 +146,4 @@ pub fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<boo
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn lines_of(path: &Path) -> (Layout, Vec<String>) {
-        let mut file = open(path, |file| file).unwrap();
-        let (mut line, mut lines) = (Vec::new(), Vec::new());
-        while next_line(file.reader.as_mut(), &mut line).unwrap() {
-            lines.push(String::from_utf8(line.clone()).unwrap());
-        }
-        (file.layout, lines)
-    }
-
-    #[test]
-    fn reads_every_compression_and_layout() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = b"{\"a\":1}\r\n{\"b\":2}\n\n{\"c\":3}";
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(text).unwrap();
-        let files = [
-            ("plain.ndjson", text.to_vec()),
-            ("packed.ndjson.gz", gzip.finish().unwrap()),
-            ("packed.jsonl.zst", zstd::encode_all(&text[..], 1).unwrap()),
-            ("nameless", text.to_vec()),
-        ];
-        for (name, bytes) in files {
-            let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let expected = ["{\"a\":1}", "{\"b\":2}", "", "{\"c\":3}"].map(str::to_owned).to_vec();
-            assert_eq!(lines_of(&path), (Layout::Ndjson, expected), "{name}");
-        }
-        let table = dir.path().join("orders");
-        std::fs::write(&table, "customer_id,time\n").unwrap();
-        assert_eq!(lines_of(&table).0, Layout::Csv);
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("broken.ndjson.gz");
-        std::fs::write(&path, b"\x1f\x8b no gzip").unwrap();
-        let mut file = open(&path, |file| file).unwrap();
-        assert!(next_line(file.reader.as_mut(), &mut Vec::new()).is_err());
-        assert!(open(&dir.path().join("absent.csv"), |file| file).is_err());
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod cuts;
 pub mod pool;
+mod rejected;
 pub mod sightings;
 mod tally;
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod waiting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::rejected::{Rejected, RejectedPart};
 use self::sightings::Sightings;
 pub use self::tally::{Tally, note_type};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
@@ -22,7 +24,7 @@ use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
 use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
-use crate::event::{Currency, Event, EventType, Time};
+use crate::event::{Currency, Event, EventType, Kind, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
@@ -38,15 +40,6 @@ pub struct Blueprint {
     pub spec: Arc<Spec>,
     /// How the messages of each source topic are read.
     pub decoders: Vec<Decoder>,
-}
-
-/// A record that enters no figure: its place in the batch and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
-    /// Its index in the batch.
-    pub index: usize,
-    /// Why.
-    pub rejection: Rejection,
 }
 
 /// What is known of one partition, without its figures.
@@ -327,14 +320,14 @@ impl Worker {
         let engine = self.engines.get_mut(&at.partition)?;
         let topic = usize::from(at.topic.0);
         let decoder = &self.blueprint.decoders[topic];
-        let wants_headers = decoder.wants_headers();
+        let wants_message = decoder.wants_message();
         let seen = Seen { sightings: &self.sightings, at };
         let mut decoded = Vec::with_capacity(AHEAD);
         for start in (0..batch.len()).step_by(AHEAD) {
             let some = start..batch.len().min(start + AHEAD);
             touch(batch, some.clone());
             decoded.extend(some.clone().map(|index| {
-                if wants_headers {
+                if wants_message {
                     decoder.decode_message(&message(batch, index), latest)
                 } else {
                     let record = batch.get(index);
@@ -343,8 +336,14 @@ impl Worker {
             }));
             look_ahead(engine, &decoded);
             for (index, decoded) in some.zip(&decoded) {
-                if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
-                    rejected.push(Rejected { index, rejection });
+                if let Ok(Decoded::Batch(parts)) = decoded {
+                    for part in parts {
+                        if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, &part.decoded) {
+                            rejected.push(Rejected::part(index, part, &rejection));
+                        }
+                    }
+                } else if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                    rejected.push(Rejected::whole(index, rejection));
                 }
             }
             decoded.clear();
@@ -480,11 +479,12 @@ fn look_ahead(engine: &Engine, decoded: &[Result<Decoded<'_>, Rejection>]) {
     engine.look_ahead(&hashes[..count]);
 }
 
-/// A record with its headers.
-fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
+/// A record with its headers and its time.
+pub fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
     let record = batch.get(index);
     let headers = batch.headers(index).into_iter().map(|header| (header.name, header.value)).collect();
-    Message { key: record.key, payload: record.payload, headers }
+    let time = batch.stamp(index).time.and_then(|time| Time::from_millis(time).ok());
+    Message { key: record.key, payload: record.payload, headers, time }
 }
 
 /// Where what is applied lies, and where its customer is noted.
@@ -523,7 +523,7 @@ fn apply_decoded(
             engine.erase(customer);
             Ok(())
         }
-        Decoded::Unknown => {
+        Decoded::Unknown(_) => {
             tally.events[topic][EventType::Unknown as usize] += 1;
             Ok(())
         }
@@ -531,10 +531,13 @@ fn apply_decoded(
             tally.skipped[topic][*skip as usize] += 1;
             Ok(())
         }
+        // Batches are taken apart before, and their parts are none.
+        Decoded::Batch(_) => Ok(()),
     }
 }
 
-/// Applies an event; one before `told_before` was told by another message already, so it is not lost when it is too late.
+/// Applies an event; one before `told_before` is one that its message may repeat from an earlier message, so it is not lost
+/// when it is too late, unless it is an order that no message told before.
 fn apply_event(
     engine: &mut Engine,
     tally: &mut Tally,
@@ -548,13 +551,22 @@ fn apply_event(
     match engine.apply(topic, event) {
         Outcome::Applied => {}
         Outcome::Duplicate => tally.duplicates += 1,
-        Outcome::TooLate if event.time < told_before => tally.skipped[topic][Skip::ToldBefore as usize] += 1,
+        Outcome::TooLate if event.time < told_before && !is_untold(engine, event) => {
+            tally.skipped[topic][Skip::ToldBefore as usize] += 1;
+        }
         Outcome::TooLate => {
             tally.late += 1;
             return Err(too_late(engine, topic, event.time));
         }
     }
     Ok(())
+}
+
+/// Whether an event is certainly an order that never counted, though the data reach back to it.
+fn is_untold(engine: &Engine, event: &Event<'_>) -> bool {
+    matches!(event.kind, Kind::Order { .. })
+        && engine.first_event().is_some_and(|first| event.time >= first)
+        && engine.has_order_at(&event.customer, event.time) == Some(false)
 }
 
 /// The rejection of an event that came too late, with the watermark it was measured against.

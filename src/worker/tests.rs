@@ -73,22 +73,62 @@ fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
         shopify(1, "2026-03-01T00:00:00Z", "2026-03-20T00:00:02Z", refund),
         // An order that nobody told before and that comes too late.
         shopify(3, "2026-03-02T00:00:00Z", "2026-03-02T00:00:01Z", ""),
+        // One whose first message is sent when it is paid, two weeks later.
+        shopify(4, "2026-03-05T00:00:00Z", "2026-03-20T00:00:03Z", ""),
+        // An order from before the data begin.
+        shopify(5, "2026-02-05T00:00:00Z", "2026-03-20T00:00:04Z", ""),
     ]);
     let mut rejected = Vec::new();
     worker.apply(at(0), &batch, Time::MAX, &mut rejected);
     assert_eq!(
         rejected.iter().map(|one| (one.index, one.rejection.reason)).collect::<Vec<_>>(),
-        [(3, Reason::TooLate)]
+        [(3, Reason::TooLate), (4, Reason::TooLate)]
     );
     let tally = worker.status().tally;
-    assert_eq!((tally.skipped[0][Skip::ToldBefore as usize], tally.late), (1, 1));
-    assert_eq!(tally.events[0][EventType::Order as usize], 4);
+    assert_eq!((tally.skipped[0][Skip::ToldBefore as usize], tally.late), (2, 2));
+    assert_eq!(tally.events[0][EventType::Order as usize], 6);
     assert_eq!(tally.events[0][EventType::Refund as usize], 1);
     let window = WindowId::Rolling(0);
     let pane = worker.blueprint.spec.pane(window, Time::parse("2026-03-20T12:00:00Z").unwrap());
     let figures = worker.series(window, &[pane])[0].clone().unwrap();
     let money = figures.money.values().next().unwrap();
     assert_eq!((figures.parts.orders, money.revenue, money.refunds), (1, 1000, 200));
+}
+
+#[test]
+fn one_bad_object_of_a_message_takes_none_of_the_others_with_it() {
+    let decoder = Decoder::new(Format::Native, vec![]);
+    let mut worker = Worker::new(blueprint(decoder.clone()));
+    worker.start(Partition(0));
+    let order = |id: &str, time: &str| {
+        format!(r#"{{"type":"order","order_id":"{id}","customer_id":"c","time":"{time}","amount":1,"currency":"EUR"}}"#)
+    };
+    let (now, late) = ("2026-03-20T00:00:00Z", "2026-03-01T00:00:00Z");
+    let list = |objects: &[String]| format!("[{}]", objects.join(",")).into_bytes();
+    let batch = Batch(vec![
+        list(&[
+            order("a", now),
+            order("b", "soon"),
+            r#"{"type":"wish"}"#.to_owned(),
+            order("c", late),
+            order("d", now),
+        ]),
+        list(&[order("d", now), order("e", now)]),
+    ]);
+    let mut rejected = Vec::new();
+    assert_eq!(worker.apply(at(0), &batch, Time::MAX, &mut rejected), Some(2));
+    let tally = worker.status().tally;
+    assert_eq!((tally.events[0][EventType::Order as usize], tally.events[0][EventType::Unknown as usize]), (5, 1));
+    assert_eq!((tally.duplicates, tally.late), (1, 1));
+    assert_eq!(tally.rejected[0][Reason::InvalidTime as usize], 1);
+    let told: Vec<_> =
+        rejected.iter().map(|one| (one.index, one.rejection.reason, one.part.as_ref().unwrap().of)).collect();
+    assert_eq!(told, [(0, Reason::InvalidTime, 5), (0, Reason::TooLate, 5)]);
+    assert!(rejected[1].rejection.detail.starts_with("object 4 of 5 in the message: time 2026-03-01"));
+    // What goes to the dead letters is the object alone.
+    let alone: Vec<_> = rejected.iter().map(|one| one.part.as_ref().unwrap().message.to_vec()).collect();
+    assert_eq!(alone, [order("b", "soon").into_bytes(), order("c", late).into_bytes()]);
+    assert!(matches!(decoder.decode(None, Some(&alone[1]), Time::MAX), Ok(Decoded::Event(_))));
 }
 
 /// A registry that answers when it is told to.

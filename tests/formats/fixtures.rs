@@ -21,6 +21,8 @@ struct Beside {
     /// Whether the value is null.
     null: bool,
     salt: Option<String>,
+    /// The time of the record.
+    time: Option<String>,
     headers: BTreeMap<String, String>,
     mapping: Options,
 }
@@ -48,7 +50,7 @@ impl Fixture {
     /// The tables of a source with this format and mapping; `None` for messages that take more than a line in a file: a
     /// key, headers, a salt.
     pub fn source(&self) -> Option<String> {
-        let Beside { key, null, salt, headers, .. } = &self.beside;
+        let Beside { key, null, salt, time, headers, .. } = &self.beside;
         let beside = fs::read_to_string(self.path.with_extension("toml")).unwrap_or_default();
         let beside: toml::Table = toml::from_str(&beside).unwrap();
         let mut source = toml::Table::new();
@@ -56,7 +58,7 @@ impl Fixture {
         source.extend(beside.get("mapping").map(|mapping| ("mapping".to_owned(), mapping.clone())));
         let sources = toml::Table::from_iter([("orders".to_owned(), source.into())]);
         let text = toml::to_string(&toml::Table::from_iter([("sources".to_owned(), sources.into())])).unwrap();
-        (key.is_none() && !null && salt.is_none() && headers.is_empty()).then_some(text)
+        (key.is_none() && !null && salt.is_none() && time.is_none() && headers.is_empty()).then_some(text)
     }
 
     /// The message as a line of a file.
@@ -67,10 +69,9 @@ impl Fixture {
     /// What it means, as lines of the native format.
     pub fn native(&self) -> Vec<String> {
         match self.decoder().decode_message(&self.message(), Time::MAX) {
-            Ok(Decoded::Event(event)) => vec![native(&event)],
-            Ok(Decoded::Several { events, .. }) => events.iter().map(native).collect(),
             Ok(Decoded::Erase(customer)) => vec![json!({"type": "erase", "customer_id": customer}).to_string()],
-            Ok(Decoded::Unknown | Decoded::Skipped(_)) | Err(_) => Vec::new(),
+            Ok(decoded) => decoded.events().into_iter().map(native).collect(),
+            Err(_) => Vec::new(),
         }
     }
 
@@ -81,6 +82,7 @@ impl Fixture {
             key: self.beside.key.as_deref().map(str::as_bytes),
             payload: (!self.beside.null).then_some(bytes),
             headers: headers.map(|(name, value)| (Cow::Borrowed(name.as_str()), Some(value.as_bytes()))).collect(),
+            time: self.beside.time.as_deref().map(|time| Time::parse(time).unwrap()),
         }
     }
 }
@@ -102,6 +104,12 @@ fn native(event: &Event<'_>) -> String {
         _ => "session_id",
     };
     line[id] = event.kind.id().into();
+    if let Some((id, of)) = event.kind.as_reversed_refund() {
+        let (number, currency) = amount(&of);
+        (line["refund_id"], line["reversed"]) = (id.into(), true.into());
+        (line["amount"], line["currency"]) = (number.into(), currency.into());
+        return line.to_string();
+    }
     if let Kind::Order { amount: of, .. } | Kind::Refund { amount: of, .. } | Kind::Cancel { amount: of, .. } =
         &event.kind
     {

@@ -55,7 +55,11 @@ fn damaged_messages_are_told_apart_and_panic_nowhere() {
                 assert!(!customer.is_empty());
                 decoded += 1;
             }
-            Ok(Decoded::Unknown | Decoded::Skipped(_)) => skipped += 1,
+            Ok(Decoded::Batch(parts)) => {
+                assert!(parts.len() > 1);
+                decoded += 1;
+            }
+            Ok(Decoded::Unknown(_) | Decoded::Skipped(_)) => skipped += 1,
             Err(rejection) => {
                 assert!(!rejection.detail.is_empty());
                 rejected += 1;

@@ -268,9 +268,10 @@ def money(minor: int, exponent: int) -> str:
 
 
 def converted(minor: int, currency: str, rate: Fraction, reporting: str) -> int:
-    """Minor units of the reporting currency, rounded half away from zero; no amount is negative."""
-    exact = Fraction(minor, 10 ** exponent_of(currency)) * rate * 10 ** exponent_of(reporting)
-    return math.floor(exact + Fraction(1, 2))
+    """Minor units of the reporting currency, rounded half away from zero; a reversed refund is negative."""
+    exact = Fraction(abs(minor), 10 ** exponent_of(currency)) * rate * 10 ** exponent_of(reporting)
+    rounded = math.floor(exact + Fraction(1, 2))
+    return rounded if minor >= 0 else -rounded
 
 
 def decimal_string(value: Fraction, digits: int = 12) -> str:
@@ -321,10 +322,18 @@ def read_records(path: Path):
                     yield record if isinstance(record, dict) else None
 
 
+# What stands for no id, in any case (docs/formats.md, "Ids that are none").
+NO_ID = {
+    "", "0", "null", "undefined", "none", "nil", "nan", "true", "false", "[object object]",
+    "anonymous", "guest", "not_authenticated", "(not set)", "(none)",
+    "00000000-0000-0000-0000-000000000000",
+}
+
+
 def identifier(value) -> str | None:
-    if value is None or value == "" or isinstance(value, (bool, dict, list)):
+    if value is None or isinstance(value, (bool, dict, list)):
         return None
-    return str(value)
+    return None if str(value).strip().lower() in NO_ID else str(value)
 
 
 def read_event(record: dict, zone: ZoneInfo) -> dict:
@@ -364,6 +373,10 @@ def read_event(record: dict, zone: ZoneInfo) -> dict:
             raise ValueError("currency")
         event["currency"] = currency
         event["amount"] = parse_amount(record.get("amount"), currency)
+    if kind == "refund" and record.get("reversed") is True:
+        # It takes back what the refund with that id returned, so it is no copy of that refund.
+        event["amount"] = -event["amount"]
+        event["event_id"] = event["event_id"] and event["event_id"] + "/reversed"
     return event
 
 

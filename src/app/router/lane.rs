@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::Route;
 use super::merge::Merge;
 use crate::app::flood::{Flood, Flooded};
-use crate::decode::{Decoded, Message, Reason, Rejection, Skip, encode, encode_erase};
+use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{Letter, Origin};
 use crate::source::RecordBatch;
-use crate::worker::Rejected;
+use crate::worker::{Rejected, message};
 
 /// Where reading goes on: at a record, behind so many of its events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
     /// The offset of the record.
     pub offset: i64,
-    /// How many of its events have gone on already; messages that tell of several events may be torn apart by others.
+    /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in between.
     pub told: usize,
 }
 
@@ -192,12 +192,11 @@ impl<B: RecordBatch> Lane<B> {
     ) -> Vec<Rejected> {
         self.end = None;
         let mut rejected = Vec::new();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut items) = (Vec::new(), Vec::new());
         for index in 0..batch.len() {
             let record = batch.get(index);
             let offset = record.offset;
-            let next = Place { offset: offset + 1, told: 0 };
-            let decoded = if route.decoder.wants_headers() {
+            let decoded = if route.decoder.wants_message() {
                 route.decoder.decode_message(&message(batch, index), latest)
             } else {
                 route.decoder.decode(record.key, record.payload, latest)
@@ -207,24 +206,10 @@ impl<B: RecordBatch> Lane<B> {
                 Ok(_) if refusals > 0 => Err(too_large(route)),
                 decoded => decoded,
             };
-            let (time, what) = match decoded {
-                Ok(Decoded::Event(event)) => (Some(event.time), route.event(&event, Time::MIN, &mut bytes)),
-                Ok(Decoded::Several { events, told_before }) if !events.is_empty() => {
-                    self.add_several(route, merge, offset, &events, told_before);
-                    continue;
-                }
-                Ok(Decoded::Several { .. }) => (None, What::Nothing),
-                Ok(Decoded::Erase(customer)) => (None, route.erase(&customer)),
-                Ok(Decoded::Unknown) => (None, What::Unknown),
-                Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
-                Err(rejection) => {
-                    let letter = self.letter(route, batch, index, &rejection, refusals);
-                    let reason = rejection.reason;
-                    rejected.push(Rejected { index, rejection });
-                    (None, What::Letter(Box::new(letter), reason))
-                }
-            };
-            self.add(merge, time, Item { what, offset, next });
+            let mut found = Found { route, batch, index, refusals, bytes: &mut bytes, items: &mut items };
+            let refused = found.add(self.number, decoded);
+            rejected.extend(refused);
+            self.add_items(merge, offset, &mut items);
         }
         rejected
     }
@@ -235,37 +220,83 @@ impl<B: RecordBatch> Lane<B> {
     }
 
     /// Each event goes on at its own time; what has gone on before the last start is passed over.
-    fn add_several(
-        &mut self,
-        route: &Route,
-        merge: &mut Merge<Item>,
-        offset: i64,
-        events: &[Event<'_>],
-        told_before: Time,
-    ) {
-        let begin = if self.begin.offset == offset { self.begin.told.min(events.len()) } else { 0 };
-        let mut bytes = Vec::new();
-        for (place, event) in events.iter().enumerate().skip(begin) {
-            let told = place + 1;
-            let next =
-                if told == events.len() { Place { offset: offset + 1, told: 0 } } else { Place { offset, told } };
-            let what = route.event(event, told_before, &mut bytes);
-            self.add(merge, Some(event.time), Item { what, offset, next });
+    fn add_items(&mut self, merge: &mut Merge<Item>, offset: i64, items: &mut Vec<(Option<Time>, What)>) {
+        let count = items.len();
+        let begin = if self.begin.offset == offset { self.begin.told.min(count) } else { 0 };
+        let behind = Place { offset: offset + 1, told: 0 };
+        if begin == count {
+            self.add(merge, None, Item { what: What::Nothing, offset, next: behind });
         }
-        if begin == events.len() {
-            let next = Place { offset: offset + 1, told: 0 };
-            self.add(merge, None, Item { what: What::Nothing, offset, next });
+        for (told, (time, what)) in (1..).zip(items.drain(..)).skip(begin) {
+            let next = if told == count { behind } else { Place { offset, told } };
+            self.add(merge, time, Item { what, offset, next });
         }
     }
+}
 
-    fn letter(&self, route: &Route, batch: &B, index: usize, rejection: &Rejection, refusals: u32) -> Letter {
-        let partition = i32::try_from(self.number).unwrap_or(i32::MAX);
-        let origin = Origin { group: &route.owner, topic: &route.topic, partition };
-        let mut letter = Letter::new(&origin, batch, index, rejection, wall_clock().millis());
-        for _ in 0..refusals {
+/// What is found in a record.
+struct Found<'f, B> {
+    route: &'f Route,
+    batch: &'f B,
+    index: usize,
+    /// How often its letter was refused for its size.
+    refusals: u32,
+    /// Scratch.
+    bytes: &'f mut Vec<u8>,
+    /// What goes on, in this order.
+    items: &'f mut Vec<(Option<Time>, What)>,
+}
+
+impl<B: RecordBatch> Found<'_, B> {
+    /// Adds what a record of a lane means; what is rejected of it.
+    fn add(&mut self, lane: usize, decoded: Result<Decoded<'_>, Rejection>) -> Vec<Rejected> {
+        let parts = match decoded {
+            Ok(Decoded::Batch(parts)) => parts,
+            decoded => {
+                let refused = self.add_object(decoded).map(|rejection| Rejected::whole(self.index, rejection));
+                return refused.map(|rejected| self.add_letter(lane, rejected)).into_iter().collect();
+            }
+        };
+        let mut refused = Vec::new();
+        for mut part in parts {
+            let decoded = std::mem::replace(&mut part.decoded, Ok(Decoded::Batch(Vec::new())));
+            if let Some(rejection) = self.add_object(decoded) {
+                refused.push(self.add_letter(lane, Rejected::part(self.index, &part, &rejection)));
+            }
+        }
+        refused
+    }
+
+    /// Adds what one object means, unless it is rejected.
+    fn add_object(&mut self, decoded: Result<Decoded<'_>, Rejection>) -> Option<Rejection> {
+        let item = match decoded {
+            Ok(Decoded::Event(event)) => (Some(event.time), self.route.event(&event, Time::MIN, self.bytes)),
+            Ok(Decoded::Several { events, told_before }) => {
+                for event in &events {
+                    let what = self.route.event(event, told_before, self.bytes);
+                    self.items.push((Some(event.time), what));
+                }
+                return None;
+            }
+            Ok(Decoded::Erase(customer)) => (None, self.route.erase(&customer)),
+            Ok(Decoded::Unknown(_)) => (None, What::Unknown),
+            Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
+            Ok(Decoded::Batch(_)) => return None,
+            Err(rejection) => return Some(rejection),
+        };
+        self.items.push(item);
+        None
+    }
+
+    fn add_letter(&mut self, lane: usize, rejected: Rejected) -> Rejected {
+        let partition = i32::try_from(lane).unwrap_or(i32::MAX);
+        let origin = Origin { group: &self.route.owner, topic: &self.route.topic, partition };
+        let mut letter = Letter::new(&origin, self.batch, &rejected, wall_clock().millis());
+        for _ in 0..self.refusals {
             letter.shrink();
         }
-        letter
+        self.items.push((None, What::Letter(Box::new(letter), rejected.rejection.reason)));
+        rejected
     }
 }
 
@@ -281,13 +312,6 @@ fn too_large(route: &Route) -> Rejection {
 fn is_ready<B: RecordBatch>(route: &Route, batch: &B) -> bool {
     let decoder = &route.decoder;
     !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
-}
-
-/// A record with its headers.
-fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
-    let record = batch.get(index);
-    let headers = batch.headers(index).into_iter().map(|header| (header.name, header.value)).collect();
-    Message { key: record.key, payload: record.payload, headers }
 }
 
 impl Route {

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::app::flood::FloodRules;
 use crate::decode::{Decoder, Format};
+use crate::event::Time;
 use crate::source::RebalanceProtocol;
 use crate::source::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
 use crate::source::partitioner::Partitioner;
@@ -122,8 +123,9 @@ fn route(format: Format) -> Route {
 }
 
 fn order(id: &str, customer: u32, time: i64) -> String {
+    let time = Time::clamped(time);
     format!(
-        r#"{{"type":"order","order_id":"{id}","customer_id":"c-{customer}","time":{time},"amount":"1.00","currency":"EUR"}}"#
+        r#"{{"type":"order","order_id":"{id}","customer_id":"c-{customer}","time":"{time}","amount":"1.00","currency":"EUR"}}"#
     )
 }
 
@@ -145,6 +147,21 @@ fn run(seed: u64) {
             now += chance.random_range(0..50);
             if chance.random_bool(0.1) {
                 broken.push((lane.to_string(), world.append(lane, "{broken").to_string()));
+            } else if chance.random_bool(0.2) {
+                // Several objects in one message, some of which cannot be read.
+                let mut objects = Vec::new();
+                for _ in 0..chance.random_range(2..6) {
+                    let id = format!("o-{}", sent.len());
+                    if chance.random_bool(0.3) {
+                        objects.push("7".to_owned());
+                    } else {
+                        objects.push(order(&id, chance.random_range(0..9), now - chance.random_range(0..100)));
+                        sent.insert(id, lane);
+                    }
+                }
+                let offset = world.append(lane, &format!("[{}]", objects.join(",")));
+                let bad = objects.iter().filter(|object| *object == "7");
+                broken.extend(bad.map(|_| (lane.to_string(), offset.to_string())));
             } else {
                 let id = format!("o-{}", sent.len());
                 let time = now - chance.random_range(0..100);
@@ -267,6 +284,17 @@ fn a_message_of_several_events_may_be_torn_apart_and_is_told_once() {
         let (events, letters) = world.visible();
         assert_eq!(events, ["a1", "b1", "b2", "a2", "a3", "b3", "a4", "b4", "a5"], "{letters:?}");
     }
+}
+
+#[test]
+fn the_letter_of_an_object_holds_that_object_alone() {
+    let world = World::new(1);
+    let route = route(Format::Native);
+    world.append(0, &format!(r#"[{},{{"type":"order"}},{}]"#, order("a", 1, 1_000), order("b", 2, 1_001)));
+    world.settle(&route);
+    let letter = world.broker.produced().into_iter().find(|record| record.topic == "letters").unwrap();
+    assert_eq!(letter.payload.as_deref(), Some(&br#"{"type":"order"}"#[..]));
+    assert_eq!(world.visible().0, ["a", "b"]);
 }
 
 #[test]

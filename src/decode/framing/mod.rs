@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Message, Reason, Rejection};
 
 /// The header that names the schema of the value.
-const HEADER: &str = "__value_schema_id";
+pub const HEADER: &str = "__value_schema_id";
 
 /// Which schema a message was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

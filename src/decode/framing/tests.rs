@@ -119,7 +119,7 @@ fn protobuf_order() -> Vec<u8> {
 
 fn read(payload: &[u8], header: Option<&[u8]>) -> Result<Decoded<'static>, Rejection> {
     let headers = header.map(|id| (Cow::Borrowed("__value_schema_id"), Some(id))).into_iter().collect();
-    let message = Message { key: None, payload: Some(payload), headers };
+    let message = Message { key: None, payload: Some(payload), headers, time: None };
     decoder().decode_message(&message, Time::MAX).map(Decoded::into_owned)
 }
 

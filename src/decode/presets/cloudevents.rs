@@ -10,14 +10,16 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::OptionError;
+use super::debezium::Beside;
+use super::{OptionError, or_skip};
 use crate::decode::fields::{Fields, Value};
 use crate::decode::options::Options;
 use crate::decode::paths::Paths;
-use crate::decode::{Decoded, Format, Message, Reader, Reason, Rejection, native};
+use crate::decode::{Decoded, Format, Message, Reader, Reason, Rejection, Skip, Unknown};
 use crate::event::EventType;
 
-const PLACES: [&str; 8] = ["specversion", "id", "source", "type", "subject", "time", "data", "data_base64"];
+const PLACES: [&str; 10] =
+    ["specversion", "id", "source", "type", "subject", "time", "data", "data_base64", "iodebeziumop", "iodebeziumtsms"];
 const ID: usize = 1;
 const SOURCE: usize = 2;
 const TYPE: usize = 3;
@@ -25,6 +27,8 @@ const SUBJECT: usize = 4;
 const TIME: usize = 5;
 const DATA: usize = 6;
 const DATA_BASE64: usize = 7;
+const DEBEZIUM_OP: usize = 8;
+const DEBEZIUM_TIME: usize = 9;
 
 /// Reads CloudEvents.
 #[derive(Debug, Clone)]
@@ -42,6 +46,9 @@ struct Context<'a> {
     event_type: Value<'a>,
     subject: Value<'a>,
     time: Value<'a>,
+    /// What Debezium's converter takes out of its envelope.
+    debezium_op: Value<'a>,
+    debezium_time: Value<'a>,
 }
 
 impl CloudEvents {
@@ -67,8 +74,21 @@ impl CloudEvents {
         Ok(CloudEvents { paths: Paths::of(&PLACES), data, dimensions: dimensions.to_vec(), types })
     }
 
+    /// Whether the attributes of the event are in the headers of the message.
+    pub fn is_binary(message: &Message<'_>) -> bool {
+        message.header("ce_specversion").or(message.header("ce_id")).is_some()
+    }
+
+    /// What the events are called.
+    pub fn known(&self) -> Vec<&str> {
+        match &*self.data {
+            Reader::Native(_) => self.types.keys().map(String::as_str).collect(),
+            other => other.known().1,
+        }
+    }
+
     pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
-        if message.header("ce_specversion").or(message.header("ce_id")).is_some() {
+        if CloudEvents::is_binary(message) {
             return self.binary(message, bytes);
         }
         let slots = self.paths.read(bytes)?;
@@ -84,6 +104,8 @@ impl CloudEvents {
             event_type: slots.value(TYPE),
             subject: slots.value(SUBJECT),
             time: slots.value(TIME),
+            debezium_op: slots.value(DEBEZIUM_OP),
+            debezium_time: slots.value(DEBEZIUM_TIME),
         };
         if let Some(data) = slots.raw(DATA) {
             return self.data(message, data.as_bytes(), context);
@@ -110,20 +132,27 @@ impl CloudEvents {
             event_type: header("ce_type")?,
             subject: header("ce_subject")?,
             time: header("ce_time")?,
+            debezium_op: header("ce_iodebeziumop")?,
+            debezium_time: header("ce_iodebeziumtsms")?,
         };
         self.data(message, bytes, context)
     }
 
     fn data<'a>(&self, message: &Message<'a>, data: &'a [u8], context: Context<'a>) -> Result<Decoded<'a>, Rejection> {
-        if !matches!(*self.data, Reader::Native) {
-            return self.data.decode(message, data, &self.dimensions);
-        }
+        let native = match &*self.data {
+            Reader::Native(native) => native,
+            Reader::Debezium(debezium) => {
+                let beside = Beside { op: context.debezium_op, made: context.debezium_time.or(context.time) };
+                return debezium.decode_beside(message, data, beside);
+            }
+            other => return other.decode(message, data, &self.dimensions),
+        };
         let mut fields = Fields::default();
-        native::object(data, &self.dimensions, &mut fields)?;
+        or_skip!(native.fields(data, &self.dimensions, &mut fields)?);
         let named = std::mem::take(&mut fields.event_type);
         let named = if named == Value::Absent { context.event_type } else { named };
         let Some(&event_type) = named.as_text().and_then(|name| self.types.get(name)) else {
-            return Ok(Decoded::Unknown);
+            return Ok(Decoded::Unknown(Unknown::of("type", named.into_text())));
         };
         fields.customer_id = fields.customer_id.or(context.subject);
         fields.time = fields.time.or(context.time);
@@ -139,6 +168,10 @@ impl CloudEvents {
         {
             *id = Value::Text(Cow::Owned(format!("{source}/{event}")));
         }
+        if fields.customer_id != Value::Absent && native.rules().is_nobody(&fields.customer_id) {
+            return Ok(Decoded::Skipped(Skip::Nobody));
+        }
+        native.rules().settle(&mut fields)?;
         super::event(fields, event_type)
     }
 }

@@ -3,31 +3,50 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Common, event, in_capitals, or_skip, slot};
+use serde_json::value::RawValue;
+
+use super::{Common, in_capitals, or_skip, slot};
+use crate::decode::amounts::{Amounts, absolute};
+use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Value};
-use crate::decode::instants::Instants;
-use crate::decode::options::{AmountUnit, FieldTexts, OptionError, Options};
+use crate::decode::lines::{Line, OrderLine};
+use crate::decode::options::{FieldTexts, LineMode, OptionError, Options, RECORD_KEY, RECORD_TIME};
 use crate::decode::paths::{Paths, Slots};
-use crate::decode::{Decoded, Rejection, Skip};
-use crate::event::EventType;
+use crate::decode::rules::Rules;
+use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown, decimals, json, key};
+use crate::event::{EventType, Time};
 
 /// Where a field comes from.
 #[derive(Debug, Clone)]
 enum Origin {
     Slot(usize),
     Constant(String),
+    Key,
+    Sent,
 }
 
 /// How the fields of an object are found and read.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(in crate::decode) struct Row {
     paths: Paths,
     pub common: Common,
     origins: BTreeMap<&'static str, Origin>,
-    instants: Instants,
-    unit: AmountUnit,
-    /// Slots and the values that they must hold.
-    only: Vec<(usize, Vec<String>)>,
+    amounts: Amounts,
+    /// The places that the options name, and which option does.
+    explicit: Vec<(String, usize)>,
+    scale: Option<i32>,
+    /// The names on the way to the amount, where it stands in the object.
+    amount_way: Vec<String>,
+    /// The names that places lead through, and their slots: text there may be JSON that was put into a string.
+    through: Vec<String>,
+}
+
+/// What surrounds an object.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::decode) struct Around<'m, 'a> {
+    pub message: &'m Message<'a>,
+    /// The scale of amounts that are bytes, from the schema of the object.
+    pub scale: Option<i32>,
 }
 
 impl Row {
@@ -42,18 +61,58 @@ impl Row {
             }
             origins.insert(name, Origin::Constant(constant.to_owned()));
         }
-        for (name, place) in options.fields.or(usual).iter() {
-            if !origins.contains_key(name) {
-                let slot = slot(&mut paths, &format!("fields.{name}"), place)?;
-                origins.insert(name, Origin::Slot(slot));
+        let places = options.fields.or(usual);
+        let mut through: Vec<String> = Vec::new();
+        let mut explicit = Vec::new();
+        for (name, place) in
+            places.iter().filter(|(name, _)| !options.constants.iter().any(|(known, _)| known == *name))
+        {
+            let option = format!("fields.{name}");
+            let is_explicit = options.fields.iter().any(|(field, _)| field == name);
+            let origin = match place {
+                RECORD_KEY => Origin::Key,
+                RECORD_TIME if name == "time" => Origin::Sent,
+                _ if place.starts_with('$') => {
+                    let what = format!(
+                        "{place:?} is nothing that a record has; write {RECORD_KEY:?}, {RECORD_TIME:?} (for time), a place in \
+                         the message, or the value itself under constants"
+                    );
+                    return Err(OptionError::new(option, what));
+                }
+                _ => Origin::Slot(slot(&mut paths, &option, place)?),
+            };
+            if let Origin::Slot(slot) = origin
+                && is_explicit
+            {
+                explicit.push((option, slot));
             }
-        }
-        let mut only = Vec::new();
-        for (place, values) in &options.only {
-            only.push((slot(&mut paths, &format!("where.{place:?}"), place)?, values.clone()));
+            if let (Origin::Slot(_), Some((first, _))) = (&origin, place.split_once('.'))
+                && !place.starts_with('/')
+                && !through.iter().any(|known| known == first)
+            {
+                through.push(first.to_owned());
+            }
+            origins.insert(name, origin);
         }
         let common = Common::new(options, dimensions, &mut paths, |_| None)?;
-        Ok(Row { paths, common, origins, instants: Instants::new(options)?, unit: options.amount_unit, only })
+        let chosen = options.only.keys().map(|place| (format!("where.{place:?}"), place));
+        for (option, place) in
+            chosen.chain(options.attributes.iter().map(|(name, place)| (format!("attributes.{name}"), place)))
+        {
+            let slot = slot(&mut paths, &option, place)?;
+            explicit.push((option, slot));
+        }
+        let amount = places.amount.as_deref().filter(|_| options.constants.amount.is_none());
+        Ok(Row {
+            paths,
+            common,
+            origins,
+            amounts: Amounts::new(options)?,
+            explicit,
+            scale: options.amount_scale,
+            amount_way: amount.map_or(Vec::new(), |place| place.split('.').map(str::to_owned).collect()),
+            through,
+        })
     }
 
     /// The slot of one more place.
@@ -67,44 +126,71 @@ impl Row {
 
     /// Whether the messages are chosen at all.
     pub fn chooses(&self) -> bool {
-        !self.only.is_empty()
+        !self.common.only.is_empty()
     }
 
     /// Whether the object is one of those that count.
     pub fn counts(&self, slots: &Slots<'_>) -> bool {
-        self.only.iter().all(|(slot, values)| {
-            let found = slots.raw(*slot).unwrap_or_default();
-            let value = slots.value(*slot);
-            let found = value.as_text().unwrap_or(found);
-            values.iter().any(|value| value == found)
-        })
+        self.common.only.hold(slots)
+    }
+
+    /// Whether the time is that of a field, of the record, or the same for all.
+    pub fn has_time(&self) -> bool {
+        self.origins.contains_key("time")
+    }
+
+    /// Whether a field comes from the record rather than its value.
+    pub fn wants_message(&self) -> bool {
+        self.origins.values().any(|origin| matches!(origin, Origin::Sent))
+    }
+
+    /// The scale of the amount, if the schema of an object says that it is bytes; `way` leads to the object.
+    pub fn scale_in(&self, schema: &str, way: &[&str]) -> Option<i32> {
+        let wrapped = self.amount_way.first().is_some_and(|first| first == "payload") && way.is_empty();
+        let own = self.amount_way.iter().skip(usize::from(wrapped)).map(String::as_str);
+        decimals::scale_in(schema, way.iter().copied().chain(own))
     }
 
     /// A field as it stands there.
-    pub fn field<'a>(&self, slots: &Slots<'a>, name: &str) -> Value<'a> {
-        match self.origins.get(name) {
-            Some(Origin::Slot(slot)) => slots.value(*slot),
+    pub fn field<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>, name: &str) -> Result<Value<'a>, Rejection> {
+        Ok(match self.origins.get(name) {
+            Some(Origin::Slot(slot)) => match (slots.value(*slot), slots.raw(*slot)) {
+                (Value::Other(found), Some(json)) => json::extended(json).unwrap_or(Value::Other(found)),
+                (value, _) => value,
+            },
             Some(Origin::Constant(text)) => Value::Text(Cow::Owned(text.clone())),
+            Some(Origin::Key) => around.message.key.map_or(Ok(Value::Absent), key::id)?,
+            Some(Origin::Sent) => around.message.time.map_or(Value::Absent, |time| Value::Millis(time.millis())),
             None => Value::Absent,
-        }
+        })
     }
 
-    /// The JSON of a field.
-    pub fn raw<'a>(&self, slots: &Slots<'a>, name: &str) -> Option<&'a str> {
-        match self.origins.get(name) {
-            Some(Origin::Slot(slot)) => slots.raw(*slot),
-            _ => None,
-        }
+    /// Whether anything stands at the place of a field.
+    pub fn has<'a>(&self, slots: &Slots<'a>, name: &str) -> bool {
+        matches!(self.origins.get(name), Some(Origin::Slot(slot)) if slots.raw(*slot).is_some())
     }
 
     pub fn instant<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Rejection> {
-        self.instants.read(value)
+        self.common.rules.time(value)
     }
 
     /// All fields but the type, or why the message is skipped.
-    pub fn fields<'a>(&self, slots: &Slots<'a>) -> Result<Result<Fields<'a>, Skip>, Rejection> {
-        let field = |name| self.field(slots, name);
-        let customer = self.common.customer(field("customer_id"), field("anonymous_id"), &field("email"));
+    pub fn fields<'a>(
+        &self,
+        slots: &Slots<'a>,
+        around: Around<'_, 'a>,
+        event_type: EventType,
+    ) -> Result<Result<Fields<'a>, Skip>, Rejection> {
+        Ok(match self.unpriced(slots, around)? {
+            Ok(fields) => Ok(Fields { amount: self.amount(slots, around, event_type)?, ..fields }),
+            Err(skip) => Err(skip),
+        })
+    }
+
+    /// All fields but type and amount.
+    fn unpriced<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>) -> Result<Result<Fields<'a>, Skip>, Rejection> {
+        let field = |name| self.field(slots, around, name);
+        let customer = self.common.customer(field("customer_id")?, field("anonymous_id")?, &field("email")?);
         let customer_id = match customer {
             Ok(customer) => customer,
             Err(skip) => return Ok(Err(skip)),
@@ -112,26 +198,75 @@ impl Row {
         Ok(Ok(Fields {
             event_type: Value::Absent,
             customer_id,
-            time: self.instants.read(field("time"))?,
-            order_id: field("order_id").into_id(),
-            refund_id: field("refund_id").into_id(),
-            session_id: field("session_id").into_id(),
-            amount: self.amount(field("amount")),
-            currency: in_capitals(field("currency")),
-            referred_by: field("referred_by").into_id(),
-            kind: field("kind"),
-            score: field("score"),
+            time: field("time")?,
+            order_id: field("order_id")?.into_id(),
+            refund_id: field("refund_id")?.into_id(),
+            reversed: false,
+            session_id: field("session_id")?.into_id(),
+            amount: Value::Absent,
+            currency: in_capitals(field("currency")?),
+            referred_by: field("referred_by")?.into_id(),
+            kind: field("kind")?,
+            score: field("score")?,
             attributes: self.common.attributes(slots),
         }))
     }
 
-    fn amount<'a>(&self, amount: Value<'a>) -> Value<'a> {
-        match (self.unit, amount.as_integer()) {
-            (AmountUnit::Major, _) => amount,
-            (AmountUnit::Minor, Some(units)) => Value::Units { units, exponent: None },
-            (AmountUnit::Minor, None) if amount == Value::Absent => amount,
-            (AmountUnit::Minor, None) => Value::Other("a fraction of a minor unit"),
+    fn amount<'a>(
+        &self,
+        slots: &Slots<'a>,
+        around: Around<'_, 'a>,
+        event_type: EventType,
+    ) -> Result<Value<'a>, Rejection> {
+        let json = match self.origins.get("amount") {
+            Some(Origin::Slot(slot)) => slots.raw(*slot),
+            _ => None,
+        };
+        let amount = match json {
+            Some(json) => decimals::amount(json, around.scale.or(self.scale))?,
+            None => self.field(slots, around, "amount")?,
+        };
+        let amount = self.amounts.read(amount, self.field(slots, around, "quantity")?)?;
+        // Many systems write what goes back as a negative amount.
+        let goes_back = matches!(event_type, EventType::Refund | EventType::Cancel);
+        Ok(if goes_back { absolute(amount) } else { amount })
+    }
+
+    /// The places of all fields and conditions.
+    pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.paths.places().enumerate()
+    }
+
+    /// The places that the options name, and which option does.
+    pub fn explicit(&self) -> &[(String, usize)] {
+        &self.explicit
+    }
+
+    /// Whether a slot is that of a field which figures are computed from.
+    pub fn is_exact(&self, slot: usize) -> bool {
+        let is_it = |origin: &Origin| matches!(origin, Origin::Slot(own) if *own == slot);
+        self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
+    }
+
+    /// The slot of a field that is read from the message.
+    pub fn slot_of(&self, name: &str) -> Option<usize> {
+        match self.origins.get(name) {
+            Some(Origin::Slot(slot)) => Some(*slot),
+            _ => None,
         }
+    }
+
+    /// The message with the first text that is JSON, at a name that places lead through, in place of the string it was put
+    /// into; `None` where there is none.
+    #[cold]
+    pub fn out_of_strings(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
+        let names: Vec<_> = self.through.iter().map(String::as_str).collect();
+        let paths = Paths::of(&names);
+        let slots = paths.read(object).ok()?;
+        (0..names.len()).find_map(|slot| {
+            let json = slots.raw(slot)?;
+            json::spliced(bytes, json, &json::in_a_string(json)?)
+        })
     }
 }
 
@@ -140,29 +275,257 @@ impl Row {
 pub(in crate::decode) struct Custom {
     row: Row,
     types: BTreeMap<String, EventType>,
+    /// Whether the types have the names that events have here, whose case does not matter.
+    has_own_types: bool,
+    repeats: bool,
+    lines: LineMode,
+    /// The slots of what Kafka Connect wraps an object in: its schema and itself, where no place leads through them.
+    wrapper: Option<[usize; 2]>,
+    /// The slot of the schema, where places lead through `payload`.
+    schema: Option<usize>,
+    /// The slots of what Debezium adds to flattened rows: the operation, and whether the row was deleted.
+    row_change: [usize; 2],
+    /// A list of which the order id reads one element alone: its place, its slot, the number of the element.
+    single: Option<(String, usize, usize)>,
+}
+
+/// A message, and the object in it that is read.
+struct Object<'m, 'a> {
+    around: Around<'m, 'a>,
+    whole: &'a [u8],
+    json: &'a [u8],
+    slots: Slots<'a>,
 }
 
 impl Custom {
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Custom, OptionError> {
-        let row = Row::new(options, dimensions, &native_names())?;
+        let mut row = Row::new(options, dimensions, &native_names())?;
         let own: Vec<_> = EventType::ALL.iter().map(|event_type| (event_type.name(), *event_type)).collect();
-        Ok(Custom { row, types: options.types(&own)? })
+        let leads_in = |row: &Row, name: &str| row.through.iter().any(|first| first == name);
+        let in_payload = leads_in(&row, "payload");
+        let schema = if in_payload { Some(row.add("fields.amount", "schema")?) } else { None };
+        let is_wrapped = !in_payload && !leads_in(&row, "schema");
+        let wrapper = if is_wrapped {
+            Some([row.add("fields.amount", "schema")?, row.add("fields.amount", "payload")?])
+        } else {
+            None
+        };
+        let change = |row: &mut Row, name: &str| {
+            row.add("fields", &if in_payload { format!("payload.{name}") } else { name.to_owned() })
+        };
+        let row_change = [change(&mut row, "__op")?, change(&mut row, "__deleted")?];
+        let single = match options.fields.order_id.as_deref().and_then(element_of) {
+            Some((list, number)) => Some((list.to_owned(), row.add("fields.order_id", list)?, number)),
+            None => None,
+        };
+        Ok(Custom {
+            row,
+            types: options.types(&own)?,
+            has_own_types: options.types.is_empty(),
+            repeats: options.repeats,
+            lines: options.lines,
+            wrapper,
+            schema,
+            row_change,
+            single,
+        })
     }
 
-    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
-        let slots = self.row.read(bytes)?;
-        if !self.row.counts(&slots) {
-            return Ok(Decoded::Skipped(Skip::Filtered));
+    /// Whether more than key and value matters.
+    pub fn wants_message(&self) -> bool {
+        self.row.wants_message()
+    }
+
+    /// What the types are called.
+    pub fn known(&self) -> Vec<&str> {
+        self.types.keys().map(String::as_str).collect()
+    }
+
+    pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        let mut slots = self.row.read(bytes)?;
+        let mut json = bytes;
+        let mut scale = None;
+        if let Some([schema, payload]) = self.wrapper
+            && slots.is_there(schema)
+            && let Some(inner) = slots.raw(payload)
+        {
+            if let Some(text) = json::in_a_string(inner) {
+                return self.decode_owned(message, text.as_bytes());
+            }
+            if inner.starts_with('{') {
+                scale = slots.raw(schema).and_then(|schema| self.row.scale_in(schema, &[]));
+                (slots, json) = (self.row.read(inner.as_bytes())?, inner.as_bytes());
+            }
+        } else if let Some(schema) = self.schema.and_then(|schema| slots.raw(schema)) {
+            scale = self.row.scale_in(schema, &[]);
         }
-        let called = self.row.field(&slots, "type");
+        let object = Object { around: Around { message, scale }, whole: bytes, json, slots };
+        let decoded = self.objects(&object);
+        if is_incomplete(&decoded)
+            && let Some(bytes) = self.row.out_of_strings(object.whole, object.json)
+        {
+            return self.decode_owned(message, &bytes);
+        }
+        decoded
+    }
+
+    fn decode_owned(&self, message: &Message<'_>, bytes: &[u8]) -> Result<Decoded<'static>, Rejection> {
+        let message = Message { payload: Some(bytes), ..message.clone() };
+        self.decode(&message, bytes).map(Decoded::into_owned)
+    }
+
+    /// The object itself, or each of the list in it.
+    fn objects<'a>(&self, object: &Object<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
+        let Some((list, elements)) = self.row.paths.elements(&object.slots)? else {
+            return self.one(&object.slots, object.around);
+        };
+        if elements.is_empty() {
+            return Ok(Decoded::Skipped(Skip::Empty));
+        }
+        let read = |element: &'a RawValue| {
+            let slots = self.row.paths.with_element(&object.slots, element);
+            let decoded = slots.and_then(|slots| self.one(&slots, object.around));
+            (decoded, Cow::Owned(with_only(object.whole, list, element.get())))
+        };
+        batch(elements, read)
+    }
+
+    fn one<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
+        or_skip!(self.row.common.chosen(slots));
+        let [op, deleted] = self.row_change.map(|slot| slots.value(slot));
+        if op.as_text() == Some("d") || deleted.as_text() == Some("true") || slots.is_true(self.row_change[1]) {
+            return Ok(Decoded::Skipped(Skip::Change));
+        }
+        self.check_single(slots)?;
+        let event_type = match self.called(slots, around)? {
+            Ok(event_type) => event_type,
+            Err(unknown) => return Ok(Decoded::Unknown(unknown)),
+        };
+        let mut fields = or_skip!(self.row.fields(slots, around, event_type)?);
+        let Some(event_type) = self.row.amounts.turn(event_type, &mut fields)? else {
+            return Ok(Decoded::Skipped(Skip::NoMoney));
+        };
+        Ok(match self.row.common.decoded(fields, event_type)? {
+            Decoded::Event(event) if self.repeats || op.as_text() == Some("u") => {
+                Decoded::Several { events: vec![event], told_before: Time::MAX }
+            }
+            decoded => decoded,
+        })
+    }
+
+    /// The type of an object, or what it is called that is none.
+    fn called<'a>(
+        &self,
+        slots: &Slots<'a>,
+        around: Around<'_, 'a>,
+    ) -> Result<Result<EventType, Unknown<'a>>, Rejection> {
+        let called = self.row.field(slots, around, "type")?;
         let event_type = match called.as_text() {
-            Some(name) => self.types.get(name).copied(),
+            Some(name) => self.event_type(name),
             // A topic of orders alone needs no type.
             None if called == Value::Absent => Some(EventType::Order),
             None => None,
         };
-        let Some(event_type) = event_type else { return Ok(Decoded::Unknown) };
-        event(or_skip!(self.row.fields(&slots)?), event_type)
+        Ok(event_type.ok_or_else(|| Unknown::of("type", called.into_text())))
+    }
+
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
+    pub fn amounts(&self) -> &Amounts {
+        &self.row.amounts
+    }
+
+    /// How values are spelled.
+    pub fn rules(&self) -> &Rules {
+        &self.row.common.rules
+    }
+
+    /// Whether rows without a column for their type are about money.
+    pub fn has_orders_alone(&self) -> bool {
+        match self.row.origins.get("type") {
+            Some(Origin::Constant(name)) => {
+                matches!(self.event_type(name), Some(EventType::Order | EventType::Refund | EventType::Cancel))
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether lines of a file are added up.
+    pub fn adds_lines(&self) -> bool {
+        self.lines == LineMode::Sum
+    }
+
+    /// What the cells of a row mean.
+    pub fn meaning<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        self.one(slots, Around { message: &Message::default(), scale: None })
+    }
+
+    /// As [`Custom::decode`], of a line of a file.
+    pub fn line<'a>(&self, bytes: &'a [u8]) -> Result<Line<'a>, Rejection> {
+        if !self.adds_lines() {
+            return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
+        }
+        self.line_meaning(&self.row.read(bytes)?)
+    }
+
+    /// As [`Custom::meaning`], of a line of a file.
+    pub fn line_meaning<'a>(&self, slots: &Slots<'a>) -> Result<Line<'a>, Rejection> {
+        let around = Around { message: &Message::default(), scale: None };
+        let has_lines = |event_type| matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
+        match self.called(slots, around)? {
+            Ok(event_type) if self.adds_lines() && has_lines(event_type) && self.row.counts(slots) => {
+                let mut fields = match self.row.unpriced(slots, around)? {
+                    Ok(fields) => fields,
+                    Err(skip) => return Ok(Line::Whole(Decoded::Skipped(skip))),
+                };
+                self.row.common.rules.settle(&mut fields)?;
+                // Whether something goes back is known of the sum alone.
+                let amount = self.row.amount(slots, around, EventType::Order);
+                OrderLine::new(fields, amount, event_type).map(|line| Line::Part(Box::new(line)))
+            }
+            _ => self.meaning(slots).map(Line::Whole),
+        }
+    }
+
+    fn event_type(&self, name: &str) -> Option<EventType> {
+        let in_any_case =
+            || self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, known)| known);
+        self.types.get(name).or_else(|| if self.has_own_types { in_any_case() } else { None }).copied()
+    }
+
+    /// Refuses a list of several objects of which one alone would be read.
+    fn check_single(&self, slots: &Slots<'_>) -> Result<(), Rejection> {
+        let Some((list, slot, number)) = &self.single else { return Ok(()) };
+        let objects: Vec<&RawValue> =
+            slots.raw(*slot).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        match objects.len() {
+            count if count > number + 1 => Err(Rejection::new(
+                Reason::InvalidValue,
+                format!(
+                    "{list} holds {count} objects, of which fields.order_id = \"{list}.{number}...\" reads one alone; write \
+                     \"{list}.*...\" there and for the other fields to read each of them"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of a place inside one element of a list (`lines.0.id`): the place of the list, and the number of the element.
+fn element_of(place: &str) -> Option<(&str, usize)> {
+    let names: Vec<&str> = if place.starts_with('/') { Vec::new() } else { place.split('.').collect() };
+    let at = names.iter().skip(1).position(|name| name.bytes().all(|byte| byte.is_ascii_digit()))? + 1;
+    let list = names[..at].join(".").len();
+    Some((&place[..list], names[at].parse().ok()?))
+}
+
+/// Whether something is not there that may be in a string.
+pub(super) fn is_incomplete(decoded: &Result<Decoded<'_>, Rejection>) -> bool {
+    match decoded {
+        Err(rejection) => matches!(rejection.reason, Reason::MissingField | Reason::WrongType),
+        Ok(decoded) => matches!(decoded, Decoded::Skipped(Skip::Guest | Skip::NoSuchField | Skip::Empty)),
     }
 }
 
@@ -177,11 +540,26 @@ fn native_names() -> FieldTexts {
         refund_id: own("refund_id"),
         session_id: own("session_id"),
         amount: own("amount"),
+        quantity: None,
         currency: own("currency"),
         referred_by: own("referred_by"),
         kind: own("kind"),
         score: own("score"),
         email: None,
         anonymous_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_inside_one_element_is_told_from_others() {
+        assert_eq!(element_of("data.0.id"), Some(("data", 0)));
+        assert_eq!(element_of("a.rows.12.order.id"), Some(("a.rows", 12)));
+        for place in ["id", "0.id", "data.id", "/data/0/id", "data.*.id"] {
+            assert_eq!(element_of(place), None, "{place}");
+        }
     }
 }

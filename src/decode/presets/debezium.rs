@@ -5,20 +5,19 @@
 //! on that makes it fit. A row that says that it is cancelled cancels its order. Both need the row as it was before; a
 //! database that does not tell it (`REPLICA IDENTITY` other than `FULL`) makes later changes of such a row repeat
 //! themselves, which is recognised as long as duplicates are. A tombstone, behind a deletion, means nothing.
+//!
+//! Rows that `ExtractNewRecordState` flattened say less: each message tells the order again, and its cancellation; what of
+//! that is too late by then was told before.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-
-use super::custom::Row;
+use super::custom::{Around, Row, is_incomplete};
 use super::told;
-use crate::decode::fields::{Fields, Value, time};
+use crate::decode::fields::{Value, missing, time};
 use crate::decode::options::{Deletes, FieldTexts, OptionError, Options};
 use crate::decode::paths::{Paths, Slots};
-use crate::decode::{Decoded, Reason, Rejection, Skip};
+use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown, json};
 use crate::event::{Event, EventType, Time};
 
-const PLACES: [&str; 7] = ["payload", "op", "before", "after", "source.ts_ms", "ts_ms", "schema"];
+const PLACES: [&str; 8] = ["payload", "op", "before", "after", "source.ts_ms", "ts_ms", "schema", "source.snapshot"];
 const PAYLOAD: usize = 0;
 const OP: usize = 1;
 const BEFORE: usize = 2;
@@ -26,60 +25,40 @@ const AFTER: usize = 3;
 const SOURCE_TIME: usize = 4;
 const SENT: usize = 5;
 const SCHEMA: usize = 6;
+const SNAPSHOT: usize = 7;
 
-/// What Kafka Connect calls a number of bytes and a scale.
-const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-
-/// A field of a Kafka Connect schema, or the schema itself.
-#[derive(Deserialize)]
-struct Field<'a> {
-    #[serde(borrow, default)]
-    field: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default)]
-    parameters: Option<Parameters<'a>>,
-    #[serde(borrow, default)]
-    fields: Vec<Field<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Parameters<'a> {
-    #[serde(borrow, default)]
-    scale: Option<std::borrow::Cow<'a, str>>,
-}
-
-impl Field<'_> {
-    fn child(&self, name: &str) -> Option<&Self> {
-        self.fields.iter().find(|field| field.field.as_deref() == Some(name))
-    }
-}
-
-/// A decimal number whose scale stands beside it.
-#[derive(Deserialize)]
-struct Scaled<'a> {
-    scale: u32,
-    #[serde(borrow)]
-    value: std::borrow::Cow<'a, str>,
-}
+/// What is added to the columns of flattened rows (`add.fields = op,ts_ms,source.ts_ms`, `delete.handling.mode = rewrite`).
+const ADDED: [&str; 4] = ["__op", "__deleted", "__source_ts_ms", "__ts_ms"];
 
 /// Reads changes of a table.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Debezium {
     envelope: Paths,
     row: Row,
-    /// The name of the amount's column, where it stands in a row directly.
-    amount_column: Option<String>,
-    scale: Option<u32>,
+    /// The slots of [`ADDED`].
+    added: [usize; 4],
     cancelled: Option<usize>,
     cancelled_values: Vec<String>,
     deletes: Deletes,
 }
 
 /// A change, out of its wrapper.
-struct Change<'a> {
+struct Change<'m, 'a> {
+    around: Around<'m, 'a>,
     envelope: Slots<'a>,
-    schema: Option<&'a str>,
+    /// When it was made, as the connector says.
+    made: Value<'a>,
+    /// Whether the row was there before the connector was.
+    is_snapshot: bool,
+    /// Whether it is a row alone, whose earlier states nobody tells.
+    is_flat: bool,
+}
+
+/// What stands beside a change in another envelope.
+#[derive(Debug, Clone, Default)]
+pub(in crate::decode) struct Beside<'a> {
+    pub op: Value<'a>,
+    pub made: Value<'a>,
 }
 
 impl Debezium {
@@ -97,50 +76,126 @@ impl Debezium {
         if cancelled.is_none() && !options.cancelled_values.is_empty() {
             return Err(OptionError::new("cancelled_values", "are values of a column; write its name as cancelled"));
         }
+        let mut added = [0; 4];
+        for (slot, name) in added.iter_mut().zip(ADDED) {
+            *slot = row.add("fields", name)?;
+        }
         Ok(Debezium {
             envelope: Paths::of(&PLACES),
             row,
-            amount_column: options.fields.or(&usual).amount,
-            scale: options.amount_scale,
+            added,
             cancelled,
             cancelled_values: options.cancelled_values.clone(),
             deletes: options.deletes,
         })
     }
 
-    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+    /// Whether more than key and value matters.
+    pub fn wants_message(&self) -> bool {
+        self.row.wants_message()
+    }
+
+    pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        self.decode_beside(message, bytes, Beside::default())
+    }
+
+    /// Decodes a change; what it does not say itself stands beside it.
+    pub fn decode_beside<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        beside: Beside<'a>,
+    ) -> Result<Decoded<'a>, Rejection> {
         let outer = self.envelope.read(bytes)?;
-        let envelope = match outer.raw(PAYLOAD) {
-            Some(inner) => self.envelope.read(inner.as_bytes())?,
-            None => outer,
+        let is_bare = outer.raw(OP).is_none() && outer.raw(BEFORE).is_none() && outer.raw(AFTER).is_none();
+        let (envelope, object) = match outer.raw(PAYLOAD) {
+            Some(inner) if is_bare && inner.starts_with('{') => {
+                (self.envelope.read(inner.as_bytes())?, inner.as_bytes())
+            }
+            _ => (outer, bytes),
         };
-        let change = Change { envelope, schema: outer.raw(SCHEMA) };
-        let op = envelope.value(OP);
+        // MongoDB's documents are JSON in a string, and so are messages of an outbox.
+        let texts = [envelope.raw(AFTER), envelope.raw(BEFORE), outer.raw(PAYLOAD).filter(|_| is_bare)];
+        for piece in texts.into_iter().flatten() {
+            if let Some(bytes) = json::in_a_string(piece).and_then(|inner| json::spliced(bytes, piece, &inner)) {
+                return self.decode_owned(message, &bytes, &beside);
+            }
+        }
+        let op = envelope.value(OP).or(beside.op.clone());
+        let is_flat = op == Value::Absent && envelope.raw(BEFORE).is_none() && envelope.raw(AFTER).is_none();
+        let way: &[&str] = if is_flat { &[] } else { &["after"] };
+        let scale = outer.raw(SCHEMA).and_then(|schema| self.row.scale_in(schema, way));
+        let change = Change {
+            around: Around { message, scale },
+            envelope,
+            made: envelope.first_of([SOURCE_TIME, SENT]).or(beside.made.clone()),
+            is_snapshot: op.as_text() == Some("r")
+                || envelope.raw(SNAPSHOT).is_some_and(|told| !matches!(told, "false" | "\"false\"")),
+            is_flat,
+        };
+        let decoded = if is_flat { self.flat(change, object) } else { self.changed(&change, op) };
+        let row = if is_flat { Some(object) } else { envelope.raw(AFTER).or(envelope.raw(BEFORE)).map(str::as_bytes) };
+        if is_incomplete(&decoded)
+            && let Some(bytes) = row.and_then(|row| self.row.out_of_strings(bytes, row))
+        {
+            return self.decode_owned(message, &bytes, &beside);
+        }
+        decoded
+    }
+
+    fn decode_owned(
+        &self,
+        message: &Message<'_>,
+        bytes: &[u8],
+        beside: &Beside<'_>,
+    ) -> Result<Decoded<'static>, Rejection> {
+        let message = Message { payload: Some(bytes), ..message.clone() };
+        self.decode_beside(&message, bytes, beside.clone()).map(Decoded::into_owned)
+    }
+
+    fn changed<'a>(&self, change: &Change<'_, 'a>, op: Value<'a>) -> Result<Decoded<'a>, Rejection> {
         match op.as_text() {
-            Some("c" | "r") => self.inserted(&change),
-            Some("u") => self.updated(&change),
-            Some("d") if self.deletes == Deletes::Cancel => self.deleted(&change),
+            Some("c" | "r") => self.inserted(change, self.row_at(change, AFTER, "after")?),
+            Some("u") => self.updated(change),
+            Some("d") if self.deletes == Deletes::Cancel => self.deleted(change, self.before(change)?),
             Some("d") => Ok(Decoded::Skipped(Skip::Change)),
-            _ => Ok(Decoded::Unknown),
+            _ => Ok(Decoded::Unknown(Unknown::of("op", op.into_text()))),
         }
     }
 
-    fn row_at<'a>(&self, change: &Change<'a>, place: usize, name: &str) -> Result<Slots<'a>, Rejection> {
-        let Some(row) = change.envelope.raw(place) else { return Err(crate::decode::fields::missing(name)) };
+    /// A row without its envelope (`ExtractNewRecordState`). Nobody tells whether an earlier message told the same, so each
+    /// tells it again.
+    fn flat<'a>(&self, change: Change<'_, 'a>, object: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        let row = self.row.read(object)?;
+        if !self.row.has(&row, "order_id") && !self.row.has(&row, "customer_id") && !self.row.has(&row, "amount") {
+            return Ok(Decoded::Unknown(Unknown::of("op", None)));
+        }
+        let [op, deleted, source_time, sent] = self.added.map(|slot| row.value(slot));
+        let is_deleted = op.as_text() == Some("d") || deleted.as_text() == Some("true") || row.is_true(self.added[1]);
+        let is_snapshot = op.as_text() == Some("r");
+        let change = Change { made: source_time.or(sent), is_snapshot, ..change };
+        if is_deleted {
+            let cancels = self.deletes == Deletes::Cancel;
+            return if cancels { self.deleted(&change, Some(row)) } else { Ok(Decoded::Skipped(Skip::Change)) };
+        }
+        self.inserted(&change, row)
+    }
+
+    fn row_at<'a>(&self, change: &Change<'_, 'a>, place: usize, name: &str) -> Result<Slots<'a>, Rejection> {
+        let Some(row) = change.envelope.raw(place) else { return Err(missing(name)) };
         self.row.read(row.as_bytes())
     }
 
     /// The row before the change, if the database tells it: more of it than its key.
-    fn before<'a>(&self, change: &Change<'a>) -> Result<Option<Slots<'a>>, Rejection> {
+    fn before<'a>(&self, change: &Change<'_, 'a>) -> Result<Option<Slots<'a>>, Rejection> {
         let Some(row) = change.envelope.raw(BEFORE) else { return Ok(None) };
         let row = self.row.read(row.as_bytes())?;
-        Ok(self.row.raw(&row, "customer_id").or(self.row.raw(&row, "amount")).is_some().then_some(row))
+        Ok((self.row.has(&row, "customer_id") || self.row.has(&row, "amount")).then_some(row))
     }
 
-    fn inserted<'a>(&self, change: &Change<'a>) -> Result<Decoded<'a>, Rejection> {
-        let after = self.row_at(change, AFTER, "after")?;
-        if !self.row.counts(&after) {
-            return Ok(Decoded::Skipped(Skip::Filtered));
+    fn inserted<'a>(&self, change: &Change<'_, 'a>, after: Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        if let Err(skip) = self.row.common.chosen(&after) {
+            return Ok(Decoded::Skipped(skip));
         }
         let mut events = Vec::with_capacity(1);
         for event_type in [EventType::Order, EventType::Cancel] {
@@ -151,10 +206,13 @@ impl Debezium {
                 }
             }
         }
+        if change.is_flat {
+            return Ok(Decoded::Several { events, told_before: Time::MAX });
+        }
         Ok(told(events, None))
     }
 
-    fn updated<'a>(&self, change: &Change<'a>) -> Result<Decoded<'a>, Rejection> {
+    fn updated<'a>(&self, change: &Change<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
         let after = self.row_at(change, AFTER, "after")?;
         let before = self.before(change)?;
         let counts = self.row.counts(&after);
@@ -185,12 +243,12 @@ impl Debezium {
         if events.is_empty() {
             return Ok(Decoded::Skipped(if counts { Skip::Change } else { Skip::Filtered }));
         }
-        let sent = time(change.envelope.first_of([SOURCE_TIME, SENT])).ok();
+        let sent = time(change.made.clone()).ok();
         Ok(told(events, sent.filter(|_| before.is_none())))
     }
 
-    fn deleted<'a>(&self, change: &Change<'a>) -> Result<Decoded<'a>, Rejection> {
-        let Some(before) = self.before(change)? else {
+    fn deleted<'a>(&self, change: &Change<'_, 'a>, before: Option<Slots<'a>>) -> Result<Decoded<'a>, Rejection> {
+        let Some(before) = before else {
             let what = "before does not hold the row, so whose order was deleted is unknown; let the database tell it \
                         (PostgreSQL: ALTER TABLE ... REPLICA IDENTITY FULL)";
             return Err(Rejection::new(Reason::MissingField, what));
@@ -216,22 +274,40 @@ impl Debezium {
 
     fn event<'a>(
         &self,
-        change: &Change<'a>,
+        change: &Change<'_, 'a>,
         row: &Slots<'a>,
         event_type: EventType,
     ) -> Result<Result<Event<'a>, Skip>, Rejection> {
-        let mut fields = match self.row.fields(row)? {
+        let mut fields = match self.row.fields(row, change.around, event_type)? {
             Ok(fields) => fields,
             Err(skip) => return Ok(Err(skip)),
         };
-        self.read_amount(change, row, &mut fields)?;
-        let changed = || change.envelope.first_of([SOURCE_TIME, SENT]);
         if event_type == EventType::Cancel {
-            fields.time = self.cancelled_at(row).map_or_else(changed, |at| Value::Millis(at.millis()));
+            let made = || change.made.clone();
+            fields.time = self.cancelled_at(row).map_or_else(made, |at| Value::Millis(at.millis()));
         } else if fields.time == Value::Absent {
-            fields.time = changed();
+            fields.time = self.made(change)?;
         }
-        fields.into_event(event_type).map(Ok)
+        self.row.common.event(fields, event_type).map(Ok)
+    }
+
+    /// When a row was made that does not say so itself.
+    fn made<'a>(&self, change: &Change<'_, 'a>) -> Result<Value<'a>, Rejection> {
+        if !change.is_snapshot && (change.made != Value::Absent || self.row.has_time()) {
+            return Ok(change.made.clone());
+        }
+        let what = match (self.row.has_time(), change.is_snapshot) {
+            (true, _) => "time is missing: the row was found by a snapshot, and the column of fields.time is empty",
+            (false, true) => {
+                "time is missing: the row was found by a snapshot, which does not tell when the order was placed; name the \
+                 column that does in fields.time"
+            }
+            (false, false) => {
+                "time is missing: a flattened row does not tell when the order was placed; name the column that does in \
+                 fields.time"
+            }
+        };
+        Err(Rejection::new(Reason::MissingField, what))
     }
 
     /// The time in the column that says so, if it is one.
@@ -239,68 +315,5 @@ impl Debezium {
         let value = self.cancelled.map(|slot| row.value(slot))?;
         let is_instant = self.cancelled_values.is_empty() && value.as_text().is_some_and(|text| text.len() > 5);
         if is_instant { time(self.row.instant(value).ok()?).ok() } else { None }
-    }
-
-    /// Amounts that are bytes and a scale, which Debezium makes of exact numbers by default.
-    fn read_amount<'a>(&self, change: &Change<'a>, row: &Slots<'a>, fields: &mut Fields<'a>) -> Result<(), Rejection> {
-        let Some(json) = self.row.raw(row, "amount") else { return Ok(()) };
-        let (bytes, scale) = if json.starts_with('{') {
-            let wrong =
-                |_| Rejection::new(Reason::WrongType, "amount must be a number, text, or bytes and their scale");
-            let scaled: Scaled<'_> = serde_json::from_str(json).map_err(wrong)?;
-            (scaled.value, scaled.scale)
-        } else if let Value::Text(text) = self.row.field(row, "amount")
-            && let Some(scale) = change.schema.and_then(|schema| self.scale_in(schema)).or(self.scale)
-        {
-            (text, scale)
-        } else {
-            return Ok(());
-        };
-        let units = STANDARD.decode(bytes.as_bytes()).ok().and_then(|bytes| integer(&bytes));
-        let wrong =
-            || Rejection::new(Reason::InvalidAmount, "amount is no base64 of a whole number of at most 8 bytes");
-        fields.amount = Value::Units { units: units.ok_or_else(wrong)?, exponent: Some(scale) };
-        Ok(())
-    }
-
-    /// The scale of the amount's column, if the schema says that it is bytes.
-    fn scale_in(&self, schema: &str) -> Option<u32> {
-        let schema: Field<'_> = serde_json::from_str(schema).ok()?;
-        let column = schema.child("after")?.child(self.amount_column.as_deref()?)?;
-        let is_decimal = column.name.as_deref() == Some(DECIMAL);
-        is_decimal.then(|| column.parameters.as_ref()?.scale.as_ref()?.parse().ok()).flatten()
-    }
-}
-
-/// A big-endian number in two's complement.
-fn integer(bytes: &[u8]) -> Option<i64> {
-    let first = *bytes.first()?;
-    let sign = if first & 0x80 == 0 { 0 } else { 0xff };
-    let (above, low) = bytes.split_at(bytes.len().saturating_sub(8));
-    if above.iter().any(|byte| *byte != sign) || (low[0] ^ sign) & 0x80 != 0 {
-        return None;
-    }
-    let mut all = [sign; 8];
-    all[8 - low.len()..].copy_from_slice(low);
-    Some(i64::from_be_bytes(all))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::integer;
-
-    #[test]
-    fn twos_complement_of_any_length_is_read() {
-        for (bytes, number) in [
-            (&[0x1c, 0x2c][..], Some(7212)),
-            (&[0xff], Some(-1)),
-            (&[0x00, 0xff], Some(255)),
-            (&[0, 0, 0, 0, 0, 0, 0, 0, 0x1c, 0x2c], Some(7212)),
-            (&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Some(i64::MAX)),
-            (&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], None),
-            (&[], None),
-        ] {
-            assert_eq!(integer(bytes), number, "{bytes:?}");
-        }
     }
 }

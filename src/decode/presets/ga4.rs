@@ -3,7 +3,9 @@
 //! <https://support.google.com/analytics/answer/7029846>,
 //! <https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference>. `purchase` is an order,
 //! `refund` a refund, `session_start` a session. A refund without a value, which GA4 works out from items, is rejected.
-//! Refunds have no id of their own: it is the transaction's and the time, so a second delivery is recognised.
+//! Refunds have no id of their own: it is the transaction's and the time, so a second delivery is recognised. A purchase
+//! without a transaction is identified by its time in microseconds. A request holds up to 25 events, and may leave their
+//! time out: then they happened when the request was received, for which the time of the record stands.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,14 +14,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Common, or_skip};
+use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Value};
 use crate::decode::json::scalar;
 use crate::decode::options::{OptionError, Options};
 use crate::decode::paths::{Paths, Slots};
-use crate::decode::{Decoded, Reason, Rejection};
-use crate::event::{Event, EventType};
+use crate::decode::{Decoded, Message, Reason, Rejection, Unknown};
+use crate::event::EventType;
 
-const PLACES: [&str; 12] = [
+const PLACES: [&str; 13] = [
     "event_name",
     "event_timestamp",
     "user_id",
@@ -32,6 +35,7 @@ const PLACES: [&str; 12] = [
     "timestamp_micros",
     "events",
     "app_instance_id",
+    "event_bundle_sequence_id",
 ];
 const NAME: usize = 0;
 const TIME: usize = 1;
@@ -45,6 +49,7 @@ const CLIENT: usize = 8;
 const MICROS: usize = 9;
 const EVENTS: usize = 10;
 const APP: usize = 11;
+const BUNDLE: usize = 12;
 
 const TYPES: [(&str, EventType); 3] =
     [("purchase", EventType::Order), ("refund", EventType::Refund), ("session_start", EventType::Session)];
@@ -130,6 +135,8 @@ pub(in crate::decode) struct Ga4 {
 struct Found<'a> {
     event_type: EventType,
     time: Value<'a>,
+    /// What tells the event from others of the customer.
+    identity: Option<String>,
     transaction: Value<'a>,
     amount: Value<'a>,
     currency: Value<'a>,
@@ -148,35 +155,53 @@ impl Ga4 {
         Ok(Ga4 { paths, common, types: options.types(&TYPES)? })
     }
 
-    pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+    /// The names of the events.
+    pub fn known(&self) -> Vec<&str> {
+        self.types.keys().map(String::as_str).collect()
+    }
+
+    pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
-        let Some(events) = slots.raw(EVENTS) else { return self.exported(&slots) };
-        let events: Vec<Sent<'a>> = serde_json::from_str(events).map_err(|_| wrong_shape("events"))?;
-        let mut told = Vec::new();
-        for sent in events {
-            let Some(&event_type) = self.types.get(sent.name.as_ref()) else { continue };
-            let params = sent.params.unwrap_or_default();
-            let found = Found {
-                event_type,
-                time: micros(value(sent.timestamp_micros).or(slots.value(MICROS))),
-                transaction: value(params.transaction_id).into_id(),
-                amount: value(params.value),
-                currency: value(params.currency),
-                session: value(params.session_id.or(params.ga_session_id)).into_id(),
-            };
-            let customer = or_skip!(self.customer(&slots));
-            told.push(self.event(&slots, customer, found)?);
-        }
-        Ok(match told.len() {
-            0 => Decoded::Unknown,
-            _ => super::told(told, None),
+        or_skip!(self.common.chosen(&slots));
+        let Some(list) = slots.raw(EVENTS) else { return self.exported(&slots) };
+        let events: Vec<&'a RawValue> = serde_json::from_str(list).map_err(|_| wrong_shape("events"))?;
+        batch(events, |sent| {
+            let decoded = self.sent(message, &slots, sent);
+            (decoded, Cow::Owned(with_only(bytes, list, sent.get())))
         })
+    }
+
+    /// An event of a request.
+    fn sent<'a>(&self, message: &Message<'a>, slots: &Slots<'a>, sent: &'a RawValue) -> Result<Decoded<'a>, Rejection> {
+        let sent: Sent<'a> = serde_json::from_str(sent.get()).map_err(|_| wrong_shape("an event"))?;
+        let Some(&event_type) = self.types.get(sent.name.as_ref()) else {
+            return Ok(Decoded::Unknown(Unknown::of("name", Some(sent.name))));
+        };
+        let params = sent.params.unwrap_or_default();
+        let told = value(sent.timestamp_micros).or(slots.value(MICROS));
+        let identity = told.as_integer().map(|micros| micros.to_string());
+        let received = message.time.map_or(Value::Absent, |time| Value::Millis(time.millis()));
+        let time = micros(told).or(received);
+        if time == Value::Absent {
+            let what = "time is missing: the event has no timestamp_micros, and there is no record whose time could stand for it";
+            return Err(Rejection::new(Reason::MissingField, what));
+        }
+        let found = Found {
+            event_type,
+            time,
+            identity,
+            transaction: value(params.transaction_id).into_id(),
+            amount: value(params.value),
+            currency: value(params.currency),
+            session: value(params.session_id.or(params.ga_session_id)).into_id(),
+        };
+        self.event(slots, found)
     }
 
     fn exported<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
         let name = slots.value(NAME);
         let Some(&event_type) = name.as_text().and_then(|name| self.types.get(name)) else {
-            return Ok(Decoded::Unknown);
+            return Ok(Decoded::Unknown(Unknown::of("event_name", name.into_text())));
         };
         let params = match slots.raw(PARAMS) {
             Some(list) => serde_json::from_str::<Vec<Param<'a>>>(list).map_err(|_| wrong_shape("event_params"))?,
@@ -184,31 +209,40 @@ impl Ga4 {
         };
         let param = |key: &str| value(params.iter().find(|param| param.key == key).and_then(|param| param.value.get()));
         let own = if event_type == EventType::Refund { REFUND } else { PURCHASE };
+        let at = slots.value(TIME).as_integer();
         let found = Found {
             event_type,
             time: micros(slots.value(TIME)),
+            identity: at.map(|at| format!("{at}/{}", slots.value(BUNDLE).as_text().unwrap_or_default())),
             transaction: slots.value(TRANSACTION).or(param("transaction_id")).into_id(),
             amount: slots.value(own).or(param("value")),
             currency: param("currency"),
             session: param("ga_session_id").into_id(),
         };
-        let customer = or_skip!(self.customer(slots));
-        self.event(slots, customer, found).map(Decoded::Event)
+        self.event(slots, found)
     }
 
     fn customer<'a>(&self, slots: &Slots<'a>) -> Result<Value<'a>, crate::decode::Skip> {
         self.common.customer(slots.value(USER), slots.first_of([CLIENT, PSEUDO, APP]), &Value::Absent)
     }
 
-    fn event<'a>(&self, slots: &Slots<'a>, customer: Value<'a>, found: Found<'a>) -> Result<Event<'a>, Rejection> {
-        let refund_id = match (found.event_type, found.transaction.as_text(), &found.time) {
-            (EventType::Refund, Some(id), Value::Millis(at)) => Value::Text(Cow::Owned(format!("{id}/{at}"))),
+    fn event<'a>(&self, slots: &Slots<'a>, found: Found<'a>) -> Result<Decoded<'a>, Rejection> {
+        let customer_id = or_skip!(self.customer(slots));
+        // Without a transaction's id the event is its own: the same customer does not buy twice in a microsecond.
+        let is_named = !self.common.rules.is_nobody(&found.transaction);
+        let identity = found.identity.map_or(Value::Absent, |identity| Value::Text(Cow::Owned(identity)));
+        let transaction = if is_named { found.transaction } else { identity };
+        let refund_id = match (found.event_type, transaction.as_text(), &found.time) {
+            (EventType::Refund, Some(id), Value::Millis(at)) if is_named => {
+                Value::Text(Cow::Owned(format!("{id}/{at}")))
+            }
+            (EventType::Refund, Some(id), _) => Value::Text(Cow::Owned(id.to_owned())),
             _ => Value::Absent,
         };
         let fields = Fields {
-            customer_id: customer,
+            customer_id,
             time: found.time,
-            order_id: found.transaction,
+            order_id: transaction,
             refund_id,
             session_id: found.session,
             amount: found.amount,
@@ -220,7 +254,7 @@ impl Ga4 {
             EventType::Erase | EventType::Unknown => {
                 Err(Rejection::new(Reason::InvalidValue, "an event of GA4 cannot be an erasure; change mapping.types"))
             }
-            event_type => fields.into_event(event_type),
+            event_type => self.common.event(fields, event_type).map(Decoded::Event),
         }
     }
 }

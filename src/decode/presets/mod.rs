@@ -4,6 +4,7 @@ mod cloudevents;
 mod custom;
 mod debezium;
 mod ga4;
+mod refunds;
 mod segment;
 mod shopify;
 mod snowplow;
@@ -23,10 +24,12 @@ pub(super) use shopify::Shopify;
 pub(super) use snowplow::Snowplow;
 pub(super) use stripe::Stripe;
 
+use super::conditions::Conditions;
 use super::fields::{Fields, Value};
 use super::options::{Guests, OptionError, Options, Salt};
-use super::paths::{MAX_SLOTS, Paths, Slots};
-use super::{Decoded, Rejection, Skip};
+use super::paths::{MAX_SLOTS, Paths, Slots, in_each};
+use super::rules::Rules;
+use super::{Decoded, Rejection, Skip, Unknown};
 use crate::event::{Attributes, Event, EventType, HOUR, Time};
 
 /// How long before it was sent an event lies that a message repeats rather than tells.
@@ -34,13 +37,17 @@ const TOLD_BEFORE: i64 = HOUR;
 
 /// What every format of orders knows beside its own.
 #[derive(Debug, Clone)]
-pub(super) struct Common {
+pub(in crate::decode) struct Common {
     guests: Guests,
     salt: Option<Salt>,
     /// Dimension and slot of each attribute.
     attributes: Vec<(usize, usize)>,
     /// Currency of messages that name none.
     currency: Option<String>,
+    /// How ids, instants and amounts are spelled.
+    rules: Rules,
+    /// Which objects count.
+    only: Conditions,
 }
 
 impl Common {
@@ -71,7 +78,36 @@ impl Common {
             let what = format!("{code:?} is no ISO 4217 code in capitals; write one such as \"EUR\"");
             return Err(OptionError::new("currency", what));
         }
-        Ok(Common { guests: options.guests, salt: options.salt.clone(), attributes, currency })
+        let only = Conditions::new(options, paths)?;
+        let (guests, salt) = (options.guests, options.salt.clone());
+        Ok(Common { guests, salt, attributes, currency, rules: Rules::new(options)?, only })
+    }
+
+    /// Why an object is passed over that `mapping.where` does not choose.
+    fn chosen(&self, slots: &Slots<'_>) -> Result<(), Skip> {
+        if self.only.is_empty() { Ok(()) } else { self.only.check(slots) }
+    }
+
+    /// The event that the fields make up.
+    fn event<'a>(&self, mut fields: Fields<'a>, event_type: EventType) -> Result<Event<'a>, Rejection> {
+        self.rules.settle(&mut fields)?;
+        fields.into_event(event_type)
+    }
+
+    /// The same, of a type that the configuration may choose.
+    fn decoded<'a>(&self, mut fields: Fields<'a>, event_type: EventType) -> Result<Decoded<'a>, Rejection> {
+        self.rules.settle(&mut fields)?;
+        event(fields, event_type)
+    }
+
+    /// Whether the attribute of a dimension has a place.
+    pub(in crate::decode) fn reads_attribute(&self, dimension: usize) -> bool {
+        self.attributes.iter().any(|(known, _)| *known == dimension)
+    }
+
+    /// Whether an event without a customer id is nobody's.
+    pub(in crate::decode) fn drops_guests(&self) -> bool {
+        self.guests == Guests::Drop
     }
 
     fn attributes<'a>(&self, slots: &Slots<'a>) -> Attributes<'a> {
@@ -88,23 +124,19 @@ impl Common {
 
     /// Whose event it is: the customer, else whoever the setting for guests makes of one.
     fn customer<'a>(&self, id: Value<'a>, anonymous: Value<'a>, email: &Value<'a>) -> Result<Value<'a>, Skip> {
-        let is_nobody = |value: &Value<'_>| match value {
-            Value::Absent => true,
-            Value::Text(text) => text.is_empty(),
-            _ => false,
-        };
+        // Some languages write false for no value.
+        let is_nobody = |value: &Value<'_>| self.rules.is_nobody(value) || *value == Value::Other("a boolean");
         if !is_nobody(&id) {
             return Ok(id.into_id());
         }
+        let guest = if id == Value::Absent { Skip::Guest } else { Skip::Nobody };
         match self.guests {
             Guests::AnonymousId if !is_nobody(&anonymous) => Ok(anonymous.into_id()),
-            Guests::EmailHash => match (email, &self.salt) {
-                (Value::Text(email), Some(salt)) if !email.trim().is_empty() => {
-                    Ok(Value::Text(Cow::Owned(email_hash(&salt.0, email))))
-                }
-                _ => Err(Skip::Guest),
+            Guests::EmailHash if !is_nobody(email) => match (email, &self.salt) {
+                (Value::Text(email), Some(salt)) => Ok(Value::Text(Cow::Owned(email_hash(&salt.0, email)))),
+                _ => Err(guest),
             },
-            _ => Err(Skip::Guest),
+            _ => Err(guest),
         }
     }
 
@@ -136,10 +168,16 @@ fn in_capitals(code: Value<'_>) -> Value<'_> {
 }
 
 /// The slot of a place that an option names.
-fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize, OptionError> {
+pub(super) fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize, OptionError> {
     if place.is_empty() || (!place.starts_with('/') && place.split('.').any(str::is_empty)) {
         let what =
             format!("{place:?} is no place in a message; write names with dots between them, such as \"order.total\"");
+        return Err(OptionError::new(option, what));
+    }
+    if let (Some((list, inside)), known) = (in_each(place), paths.list())
+        && (inside.contains(".*.") || known.is_some_and(|known| known != list))
+    {
+        let what = format!("{place:?} is in another list than the places before it; one list of a message can be read");
         return Err(OptionError::new(option, what));
     }
     paths.add(place).ok_or_else(|| {
@@ -147,15 +185,19 @@ fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize, OptionErr
     })
 }
 
-/// The instants that documentation of web shops calls ISO 8601: RFC 3339, also with a blank for the "T" and, in UTC,
-/// without an offset.
+/// The instants that documentation of web shops and warehouses calls ISO 8601: RFC 3339, also with a blank for the "T",
+/// with " UTC" for the offset, and, in UTC, without an offset.
 fn in_utc(value: Value<'_>) -> Value<'_> {
     let Value::Text(text) = &value else { return value };
-    let has_offset = text.ends_with(['Z', 'z']) || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
-    if has_offset || text.len() < 19 {
+    let trimmed = text.strip_suffix(" UTC").unwrap_or(text);
+    let rest = trimmed.get(19..);
+    let has_offset = trimmed.ends_with(['Z', 'z']) || rest.is_some_and(|rest| rest.contains(['+', '-']));
+    let is_usual = has_offset && trimmed.as_bytes().get(10) != Some(&b' ');
+    if rest.is_none() || is_usual {
         value
     } else {
-        Value::Text(Cow::Owned(format!("{}Z", text.replacen(' ', "T", 1))))
+        let zone = if has_offset { "" } else { "Z" };
+        Value::Text(Cow::Owned(format!("{}{zone}", trimmed.replacen(' ', "T", 1))))
     }
 }
 
@@ -168,7 +210,7 @@ fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
             events.push(last);
             Decoded::Several { events, told_before }
         }
-        None => Decoded::Unknown,
+        None => Decoded::Unknown(Unknown::of("event", None)),
     }
 }
 
@@ -176,7 +218,7 @@ fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
 fn event(fields: Fields<'_>, event_type: EventType) -> Result<Decoded<'_>, Rejection> {
     match event_type {
         EventType::Erase => super::fields::customer(fields.customer_id).map(Decoded::Erase),
-        EventType::Unknown => Ok(Decoded::Unknown),
+        EventType::Unknown => Ok(Decoded::Unknown(Unknown::of("type", None))),
         _ => fields.into_event(event_type).map(Decoded::Event),
     }
 }
@@ -213,6 +255,9 @@ mod tests {
             ("2026-01-02T03:04:05", "2026-01-02T03:04:05Z"),
             ("2026-01-02T03:04:05-05:00", "2026-01-02T03:04:05-05:00"),
             ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
+            ("2026-01-02 03:04:05.678000+00:00", "2026-01-02T03:04:05.678000+00:00"),
+            ("2026-01-02 03:04:05.678 UTC", "2026-01-02T03:04:05.678Z"),
+            ("2026-01-02 03:04:05Z", "2026-01-02T03:04:05Z"),
             ("2026", "2026"),
         ] {
             assert_eq!(in_utc(Value::Text(text.into())), Value::Text(utc.into()));

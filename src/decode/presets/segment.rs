@@ -1,19 +1,26 @@
-//! Segment's specification: `track` calls of the ecommerce events, page views and `identify`.
+//! Segment's and RudderStack's calls: `track` calls of the ecommerce events, page views and `identify`.
 //!
-//! <https://segment.com/docs/connections/spec/ecommerce/v2/>. An order is what `Order Completed` says; a later
-//! `Order Updated` of the same order changes nothing. What is refunded is `total`, which the specification of
-//! `Order Refunded` shows in its example only: without it the message is rejected.
+//! <https://segment.com/docs/connections/spec/ecommerce/v2/>, <https://www.rudderstack.com/docs/event-spec/>. An order is
+//! what `Order Completed` says; a later `Order Updated` of the same order changes nothing. What is refunded is `total`,
+//! which the specification of `Order Refunded` shows in its example only: without it the message is rejected. Events
+//! without an id of their own are identified by `messageId`, which every delivery of a call repeats. A request of the
+//! batch endpoint holds several calls. Names of events are compared without regard to case, blanks and underscores unless
+//! `types` lists them: libraries and warehouses spell them `order_completed`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Common, event, or_skip, slot};
+use serde_json::value::RawValue;
+
+use super::{Common, or_skip, slot};
+use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Value};
 use crate::decode::options::{OptionError, Options};
-use crate::decode::paths::Paths;
-use crate::decode::{Decoded, Rejection};
+use crate::decode::paths::{Paths, Slots};
+use crate::decode::{Decoded, Reason, Rejection, Unknown};
 use crate::event::EventType;
 
-const PLACES: [&str; 15] = [
+const PLACES: [&str; 18] = [
     "type",
     "event",
     "userId",
@@ -29,6 +36,9 @@ const PLACES: [&str; 15] = [
     "properties.email",
     "context.sessionId",
     "properties.refund_id",
+    "batch",
+    "originalTimestamp",
+    "sentAt",
 ];
 const TYPE: usize = 0;
 const EVENT: usize = 1;
@@ -43,6 +53,9 @@ const CURRENCY: usize = 9;
 const EMAILS: [usize; 3] = [10, 11, 12];
 const SESSION: usize = 13;
 const REFUND: usize = 14;
+const BATCH: usize = 15;
+/// When the call was made: corrected for the clock of the device, else as that clock said, else when it was sent.
+const TIMES: [usize; 3] = [TIME, 16, 17];
 
 /// Names of calls and `track` events, and what they are.
 const TYPES: [(&str, EventType); 7] = [
@@ -55,14 +68,36 @@ const TYPES: [(&str, EventType); 7] = [
     ("identify", EventType::Customer),
 ];
 
+/// Names that are no events here, in the form of [`plain`], and why.
+const HINTS: [(&str, &str); 4] = [
+    ("alias", "customers are not merged: events under the former id stay with it, so send the id that is to count"),
+    ("orderupdated", "the order stays what the first message said, and edits change nothing"),
+    ("completedorder", "this is version 1 of the specification; list it in mapping.types as \"order\""),
+    (
+        "productpurchased",
+        "it names a product of an order, so it would count the order once for each; send Order Completed",
+    ),
+];
+
+/// A name without what its spellings differ in.
+fn plain(name: &str) -> String {
+    name.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
 /// Reads Segment's messages.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Segment {
     paths: Paths,
     common: Common,
     types: BTreeMap<String, EventType>,
+    /// The names of events in the form of [`plain`].
+    spellings: BTreeMap<String, EventType>,
+    /// Whether any spelling will do.
+    any_spelling: bool,
     /// The amount of an order, if it is to be one only.
     amount: Option<usize>,
+    /// The slots that a batch may fill for all its calls.
+    shared: Vec<usize>,
 }
 
 impl Segment {
@@ -71,37 +106,84 @@ impl Segment {
         let common = Common::new(options, dimensions, &mut paths, |name| Some(format!("properties.{name}")))?;
         let amount = |name: &String| slot(&mut paths, "amount", &format!("properties.{name}"));
         let amount = options.amount.as_ref().map(amount).transpose()?;
-        Ok(Segment { paths, common, types: options.types(&TYPES)?, amount })
+        let types = options.types(&TYPES)?;
+        let spellings = types.iter().map(|(name, event_type)| (plain(name), *event_type)).collect();
+        let is_shared = |place: &str| place.starts_with("context.") || place == "sentAt";
+        let shared = (0..).zip(paths.places()).filter(|(_, place)| is_shared(place)).map(|(slot, _)| slot).collect();
+        Ok(Segment { paths, common, types, spellings, any_spelling: options.types.is_empty(), amount, shared })
+    }
+
+    /// What calls and events are called.
+    pub fn known(&self) -> Vec<&str> {
+        self.types.keys().map(String::as_str).collect()
     }
 
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
+        let Some(list) = slots.raw(BATCH).filter(|_| slots.raw(TYPE).is_none()) else { return self.call(&slots) };
+        let wrong = |_| Rejection::new(Reason::WrongType, "batch is not a list of calls");
+        let calls: Vec<&'a RawValue> = serde_json::from_str(list).map_err(wrong)?;
+        batch(calls, |call| {
+            let read = self.paths.read(call.get().as_bytes());
+            let decoded = read.and_then(|own| self.call(&own.or(&slots, &self.shared)));
+            (decoded, Cow::Owned(with_only(bytes, list, call.get())))
+        })
+    }
+
+    /// What a call is, or the answer that it is none of the events.
+    fn event_type<'a>(&self, slots: &Slots<'a>) -> Result<EventType, Unknown<'a>> {
         let (call, name) = (slots.value(TYPE), slots.value(EVENT));
-        let called = if call.as_text() == Some("track") { &name } else { &call };
-        let Some(&event_type) = called.as_text().and_then(|name| self.types.get(name)) else {
-            return Ok(Decoded::Unknown);
+        // Requests of the endpoint for track calls do not repeat the type.
+        let is_track = call.as_text() == Some("track") || (call == Value::Absent && name != Value::Absent);
+        let (field, called) = if is_track { ("event", name) } else { ("type", call) };
+        let text = called.as_text().unwrap_or_default();
+        if let Some(&event_type) = self.types.get(text) {
+            return Ok(event_type);
+        }
+        let form = plain(text);
+        let spelled = self.spellings.get(&form).filter(|_| is_track);
+        if let Some(&event_type) = spelled.filter(|_| self.any_spelling) {
+            return Ok(event_type);
+        }
+        let unknown = Unknown::of(field, called.into_text());
+        let hint = HINTS.iter().find(|(known, _)| *known == form).map(|(_, hint)| *hint);
+        Err(match spelled {
+            Some(_) => unknown.with_hint("mapping.types has it in another spelling; names listed there must be exact"),
+            None => Unknown { hint, ..unknown },
+        })
+    }
+
+    fn call<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        let event_type = match self.event_type(slots) {
+            Ok(event_type) => event_type,
+            Err(unknown) => return Ok(Decoded::Unknown(unknown)),
         };
+        or_skip!(self.common.chosen(slots));
         let (user, anonymous) = (slots.value(USER), slots.value(ANONYMOUS));
         let customer = or_skip!(self.common.customer(user, anonymous, &slots.first_of(EMAILS)));
         let amount = match self.amount {
             Some(amount) => slots.value(amount),
             None => slots.first_of([TOTAL, REVENUE]),
         };
+        let id = |own: usize| {
+            let own = slots.value(own).into_id();
+            if self.common.rules.is_nobody(&own) { slots.value(MESSAGE) } else { own }
+        };
         let fields = Fields {
             customer_id: customer,
-            time: slots.value(TIME),
-            order_id: slots.value(ORDER).into_id(),
-            refund_id: slots.value(REFUND).into_id().or(slots.value(MESSAGE)),
-            session_id: slots.value(SESSION).into_id().or(slots.value(MESSAGE)),
+            time: slots.first_of(TIMES),
+            order_id: id(ORDER),
+            refund_id: id(REFUND),
+            session_id: id(SESSION),
             amount: if event_type == EventType::Order { amount } else { slots.first_of([TOTAL, REVENUE]) },
             currency: if matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel) {
                 self.common.currency(slots.value(CURRENCY))
             } else {
                 Value::Absent
             },
-            attributes: self.common.attributes(&slots),
+            attributes: self.common.attributes(slots),
             ..Fields::default()
         };
-        event(fields, event_type)
+        self.common.decoded(fields, event_type)
     }
 }

@@ -1,28 +1,31 @@
 //! Shopify's webhooks `orders/*` and `refunds/create`, in the JSON of the REST Admin API.
 //!
 //! <https://shopify.dev/docs/api/admin-rest/latest/resources/order>. `processed_at` is the time that Shopify's own reports
-//! use, and may lie in the past of an order that is imported. `currency` is the shop's; a transaction's is that of the
-//! payment, so a refund in another currency counts in that one. Every message about an order holds all that ever
-//! happened to it: the order, its refunds, its cancellation. Each is an event with an id of its own, so a second message
-//! tells what is new and repeats the rest. The order is what the first message says; later edits change nothing.
+//! use, and may lie in the past of an order that is imported. Every message about an order holds all that ever happened to
+//! it: the order, its refunds, its cancellation. Each is an event with an id of its own, so a second message tells what is
+//! new and repeats the rest. The order is what the first message says; later edits change nothing.
+//!
+//! Checkouts and draft orders look like orders and are none: what they become is an order of its own. So an order is
+//! recognised by its global id, or by a field that only orders have.
 //!
 //! A cancellation returns what the refunds before it have not, and refunds from then on carry that out: they are no
 //! events of their own. The refund webhook does not name a customer, so the key of its message must; where the order
 //! messages arrive anyway it is not needed.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
+use super::refunds::{Rate, Refund, moved};
 use super::{Common, told};
-use crate::decode::fields::{Fields, Value, money, time};
+use crate::decode::batch::Part;
+use crate::decode::fields::{Fields, Value, time};
 use crate::decode::json::scalar;
 use crate::decode::options::{OptionError, Options, TestOrders};
 use crate::decode::paths::{Paths, Slots};
 use crate::decode::presets::or_skip;
-use crate::decode::{Decoded, Message, Reason, Rejection, Skip};
-use crate::event::{Event, EventType, Money, Time};
+use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown};
+use crate::event::{Event, EventType, Kind, Money, Time};
 
-const PLACES: [&str; 16] = [
+const PLACES: [&str; 30] = [
     "id",
     "customer.id",
     "processed_at",
@@ -39,6 +42,20 @@ const PLACES: [&str; 16] = [
     "contact_email",
     "customer.email",
     "refund_line_items",
+    "admin_graphql_api_id",
+    "financial_status",
+    "order_number",
+    "order_status_url",
+    "total_price_set",
+    "abandoned_checkout_url",
+    "invoice_sent_at",
+    "invoice_url",
+    "initial_value",
+    "order_edit",
+    "orders_to_redact",
+    "shop_domain",
+    "orders_count",
+    "myshopify_domain",
 ];
 const ID: usize = 0;
 const CUSTOMER: usize = 1;
@@ -54,40 +71,44 @@ const ORDER: usize = 10;
 const TRANSACTIONS: usize = 11;
 const EMAILS: [usize; 3] = [12, 13, 14];
 const REFUND_LINES: usize = 15;
+const GLOBAL_ID: usize = 16;
+/// What only orders have, though not in every version of the API.
+const ORDERS_OWN: [usize; 5] = [PROCESSED, CANCELLED, 17, 18, 19];
+const TOTAL_SET: usize = 20;
+
+type Sign = (usize, &'static str, Option<&'static str>);
+
+/// What the resources have, even where it is null, that look like orders; what they are called, and what to do about them.
+const LOOKALIKES: [Sign; 3] = [
+    (21, "Checkout", Some("a checkout that is completed becomes an order; send orders/create and orders/updated")),
+    (22, "DraftOrder", Some(DRAFT)),
+    (23, "DraftOrder", Some(DRAFT)),
+];
+/// What others have that are no orders.
+const OTHERS: [Sign; 6] = [
+    (24, "GiftCard", None),
+    (25, "OrderEdit", Some("an order stays what the first message said, and edits change nothing")),
+    (26, "customers/redact", Some(ERASE)),
+    (27, "customers/data_request or shop/redact", Some(ERASE)),
+    (28, "Customer", None),
+    (29, "Shop", None),
+];
+const DRAFT: &str = "a draft that is completed becomes an order of its own; send orders/create and orders/updated";
+const ERASE: &str =
+    "requests of the privacy webhooks erase nobody by themselves; send {\"type\":\"erase\"} in a native source";
+const UNCLEAR: &str =
+    "an order has one of processed_at, financial_status, order_number and order_status_url; keep one of them";
+
+/// What a message is about.
+enum Resource<'a> {
+    Order,
+    Refund,
+    Other(Unknown<'a>),
+}
 
 /// The amounts of an order that may be the one that counts. Those whose names begin with `current_` reflect refunds too,
 /// which are events of their own: they would be taken off twice.
 const AMOUNTS: [&str; 3] = ["total_price", "subtotal_price", "total_line_items_price"];
-
-/// A refund, inside an order or alone.
-#[derive(Deserialize)]
-struct Refund<'a> {
-    #[serde(borrow)]
-    id: &'a RawValue,
-    #[serde(borrow, default)]
-    processed_at: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    created_at: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    transactions: Vec<Transaction<'a>>,
-}
-
-/// A movement of money.
-#[derive(Deserialize)]
-struct Transaction<'a> {
-    #[serde(borrow, default)]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    amount: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    currency: Option<&'a RawValue>,
-}
-
-fn value(raw: Option<&RawValue>) -> Value<'_> {
-    raw.map_or(Value::Absent, scalar)
-}
 
 fn wrong_shape(place: &str) -> Rejection {
     Rejection::new(Reason::WrongType, format!("{place} has another shape than Shopify documents"))
@@ -103,6 +124,9 @@ pub(in crate::decode) struct Shopify {
 }
 
 impl Shopify {
+    /// The resources that are events.
+    pub const KNOWN: [&str; 2] = ["order", "refund"];
+
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Shopify, OptionError> {
         let mut paths = Paths::of(&PLACES);
         let usual = |name: &str| match name {
@@ -129,26 +153,54 @@ impl Shopify {
 
     pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
+        let resource = self.resource(&slots);
+        if let Resource::Other(unknown) = resource {
+            return Ok(Decoded::Unknown(unknown));
+        }
+        or_skip!(self.common.chosen(&slots));
         if slots.is_true(TEST) && self.test_orders == TestOrders::Skip {
             return Ok(Decoded::Skipped(Skip::Test));
         }
-        let is_refund = slots.raw(ORDER).is_some()
-            && (slots.raw(TRANSACTIONS).is_some() || slots.raw(REFUND_LINES).is_some())
-            && slots.raw(self.amount).is_none();
-        if is_refund {
-            return refund_alone(message, bytes);
+        match resource {
+            Resource::Refund => refund_alone(message, bytes),
+            _ => self.order(&slots, bytes),
         }
-        if slots.raw(self.amount).is_none() && slots.raw(CANCELLED).is_none() && slots.raw(CURRENCY).is_none() {
-            // Another resource: a product, a customer.
-            return Ok(Decoded::Unknown);
-        }
-        self.order(&slots)
     }
 
-    fn order<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+    /// What the message is about: what its global id says, else what only such a resource has.
+    fn resource<'a>(&self, slots: &Slots<'a>) -> Resource<'a> {
+        let other = |(_, name, hint): &Sign| {
+            Resource::Other(Unknown { hint: *hint, ..Unknown::of("resource", Some(Cow::Borrowed(*name))) })
+        };
+        let shows = |(slot, ..): &&Sign| slots.is_there(*slot);
+        let global_id = slots.value(GLOBAL_ID);
+        if let Some(name) = global_id.as_text().and_then(|id| id.strip_prefix("gid://shopify/")?.split('/').next()) {
+            let known = LOOKALIKES.iter().chain(&OTHERS).find(|(_, known, _)| *known == name);
+            return match name {
+                "Order" => Resource::Order,
+                "Refund" => Resource::Refund,
+                _ => known.map_or_else(|| named(name), other),
+            };
+        }
+        if let Some(lookalike) = LOOKALIKES.iter().find(shows) {
+            return other(lookalike);
+        }
+        let lists = [TRANSACTIONS, REFUND_LINES].into_iter().any(|slot| slots.raw(slot).is_some());
+        match slots.raw(ORDER) {
+            // What belongs to an order is none itself: transactions and fulfilments besides refunds.
+            Some(_) if lists && slots.raw(self.amount).is_none() => Resource::Refund,
+            None if ORDERS_OWN.into_iter().any(|slot| slots.raw(slot).is_some()) => Resource::Order,
+            _ => match OTHERS.iter().find(shows) {
+                Some(found) => other(found),
+                None if slots.is_there(TOTAL) => Resource::Other(Unknown::of("resource", None).with_hint(UNCLEAR)),
+                None => Resource::Other(Unknown::of("resource", None)),
+            },
+        }
+    }
+
+    fn order<'a>(&self, slots: &Slots<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let id = || slots.value(ID).into_id();
         let customer = || self.common.customer(slots.value(CUSTOMER), Value::Absent, &slots.first_of(EMAILS));
-        let total = money(slots.value(self.amount), slots.value(CURRENCY))?;
         let order = Fields {
             customer_id: or_skip!(customer()),
             time: slots.first_of([PROCESSED, CREATED]),
@@ -158,20 +210,35 @@ impl Shopify {
             attributes: self.common.attributes(slots),
             ..Fields::default()
         };
-        let mut events = vec![order.into_event(EventType::Order)?];
+        let order = self.common.event(order, EventType::Order)?;
+        let Kind::Order { amount: total, .. } = order.kind else { return Ok(Decoded::Event(order)) };
+        let mut events = vec![order];
+        let mut rejected = Vec::new();
         let cancelled = slots.raw(CANCELLED).map(|_| time(slots.value(CANCELLED))).transpose()?;
+        let rate = slots.raw(TOTAL_SET).and_then(|set| Rate::of_total(set, total.currency));
         let mut returned = 0;
         for refund in slots.raw(REFUNDS).map_or(Ok(Vec::new()), refunds)? {
-            let Some((at, paid_back)) = moved(&refund)? else { continue };
-            if cancelled.is_some_and(|cancelled| at >= cancelled) {
+            let paid_back = match moved(&refund, Some(total.currency), rate.as_ref()) {
+                Ok(Some(paid_back)) => paid_back,
+                Ok(None) => continue,
+                Err(rejection) => {
+                    rejected.push(rejection);
+                    continue;
+                }
+            };
+            if cancelled.is_some_and(|cancelled| paid_back.made >= cancelled) {
                 continue;
             }
-            if paid_back.currency == total.currency {
-                returned += paid_back.minor;
+            if paid_back.money.currency == total.currency {
+                returned += paid_back.money.minor;
             }
-            events.push(refund_event(or_skip!(customer()), &refund, at, paid_back)?);
+            match refund_event(or_skip!(customer()), &refund, paid_back.at, paid_back.money) {
+                Ok(event) => events.push(event),
+                Err(rejection) => rejected.push(rejection),
+            }
         }
-        if let Some(cancelled) = cancelled {
+        // What is left to return is known only once every refund is.
+        if let Some(cancelled) = cancelled.filter(|_| rejected.is_empty()) {
             let rest = Money { minor: (total.minor - returned).max(0), currency: total.currency };
             let fields = Fields {
                 customer_id: or_skip!(customer()),
@@ -181,11 +248,24 @@ impl Shopify {
                 currency: slots.value(CURRENCY),
                 ..Fields::default()
             };
-            events.push(fields.into_event(EventType::Cancel)?);
+            events.push(self.common.event(fields, EventType::Cancel)?);
         }
         let sent = slots.raw(UPDATED).and_then(|_| time(slots.value(UPDATED)).ok());
-        Ok(told(events, sent))
+        let events = told(events, sent);
+        if rejected.is_empty() { Ok(events) } else { Ok(partly(events, rejected, bytes)) }
     }
+}
+
+fn named<'a>(name: &str) -> Resource<'a> {
+    Resource::Other(Unknown::of("resource", Some(Cow::Owned(name.to_owned()))))
+}
+
+/// An order some of whose refunds are rejected. Replaying the whole message repeats nothing, for everything has an id.
+fn partly<'a>(events: Decoded<'a>, rejected: Vec<Rejection>, bytes: &'a [u8]) -> Decoded<'a> {
+    let count = rejected.len() + 1;
+    let all = std::iter::once(Ok(events)).chain(rejected.into_iter().map(Err));
+    let part = |(place, decoded)| Part { decoded, message: Cow::Borrowed(bytes), place: (place, count) };
+    Decoded::Batch((1..).zip(all).map(part).collect())
 }
 
 fn refunds(json: &str) -> Result<Vec<Refund<'_>>, Rejection> {
@@ -195,34 +275,9 @@ fn refunds(json: &str) -> Result<Vec<Refund<'_>>, Rejection> {
 /// A refund webhook.
 fn refund_alone<'a>(message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
     let refund: Refund<'a> = serde_json::from_slice(bytes).map_err(|_| wrong_shape("the refund"))?;
-    let Some((at, paid_back)) = moved(&refund)? else { return Ok(Decoded::Skipped(Skip::NoMoney)) };
+    let Some(paid_back) = moved(&refund, None, None)? else { return Ok(Decoded::Skipped(Skip::NoMoney)) };
     let customer = message.key_as_customer("a refund webhook does not name its customer")?;
-    refund_event(customer, &refund, at, paid_back).map(Decoded::Event)
-}
-
-/// When money went back and how much, if any did: the successful transactions of kind refund.
-fn moved(refund: &Refund<'_>) -> Result<Option<(Time, Money)>, Rejection> {
-    let mut sum: Option<Money> = None;
-    for transaction in &refund.transactions {
-        let is = |raw, text| value(raw).as_text() == Some(text);
-        if !is(transaction.kind, "refund") || !is(transaction.status, "success") {
-            continue;
-        }
-        let part = money(value(transaction.amount), value(transaction.currency))?;
-        match &mut sum {
-            Some(sum) if sum.currency != part.currency => {
-                return Err(Rejection::new(
-                    Reason::InvalidAmount,
-                    "the transactions of one refund are in several currencies",
-                ));
-            }
-            Some(sum) => sum.minor = sum.minor.saturating_add(part.minor),
-            None => sum = Some(part),
-        }
-    }
-    let Some(sum) = sum.filter(|sum| sum.minor > 0) else { return Ok(None) };
-    let at = time(value(refund.processed_at).or(value(refund.created_at)))?;
-    Ok(Some((at, sum)))
+    refund_event(customer, &refund, paid_back.at, paid_back.money).map(Decoded::Event)
 }
 
 fn refund_event<'a>(

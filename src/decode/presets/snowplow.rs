@@ -2,16 +2,25 @@
 //!
 //! <https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events>; entities by their schemas, such as
 //! `com.snowplowanalytics.snowplow.ecommerce/transaction/jsonschema/1-0-0` of Iglu Central. The action `transaction` is an order, `refund` a
-//! refund under the event's id, a page view a session under the session's id.
+//! refund under the event's id, a page view a session under the session's id. The `transaction` event of the older
+//! ecommerce tracking is an order too.
+//!
+//! How loaders name the columns of entities differs (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>):
+//! they end with the major version of the schema, or with all of it (version 1 of the BigQuery loader), and Snowflake
+//! writes capitals. Each is read as if it were written by the SDKs.
 
-use super::{Common, event, in_utc, or_skip};
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::{Common, in_utc, or_skip};
 use crate::decode::fields::{Fields, Value};
 use crate::decode::options::{OptionError, Options};
-use crate::decode::paths::Paths;
-use crate::decode::{Decoded, Rejection};
+use crate::decode::paths::{Paths, Slots};
+use crate::decode::{Decoded, Rejection, Unknown};
 use crate::event::EventType;
 
-const PLACES: [&str; 14] = [
+const PLACES: [&str; 17] = [
     "event_name",
     "event",
     "event_id",
@@ -26,6 +35,9 @@ const PLACES: [&str; 14] = [
     "contexts_com_snowplowanalytics_snowplow_ecommerce_transaction_1.0.currency",
     "contexts_com_snowplowanalytics_snowplow_ecommerce_refund_1.0.refund_amount",
     "contexts_com_snowplowanalytics_snowplow_ecommerce_refund_1.0.currency",
+    "tr_orderid",
+    "tr_total",
+    "tr_currency",
 ];
 const NAME: usize = 0;
 const EVENT: usize = 1;
@@ -41,6 +53,9 @@ const REVENUE: usize = 10;
 const CURRENCY: usize = 11;
 const REFUND_AMOUNT: usize = 12;
 const REFUND_CURRENCY: usize = 13;
+const OLD_TRANSACTION: usize = 14;
+const OLD_TOTAL: usize = 15;
+const OLD_CURRENCY: usize = 16;
 
 /// Reads Snowplow's events.
 #[derive(Debug, Clone)]
@@ -50,6 +65,9 @@ pub(in crate::decode) struct Snowplow {
 }
 
 impl Snowplow {
+    /// The actions and events that are read.
+    pub const KNOWN: [&str; 3] = ["transaction", "refund", "page_view"];
+
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Snowplow, OptionError> {
         let mut paths = Paths::of(&PLACES);
         let usual = |name: &str| match name {
@@ -63,28 +81,102 @@ impl Snowplow {
 
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
+        // An entity, or all columns, may be named as another loader does.
+        let may_differ = slots.raw(ACTION).is_none() && matches!(slots.value(EVENT).as_text(), None | Some("unstruct"));
+        match may_differ.then(|| renamed(bytes)).flatten() {
+            Some(renamed) => self.read(&self.paths.read(&renamed)?).map(Decoded::into_owned),
+            None => self.read(&slots),
+        }
+    }
+
+    fn read<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        or_skip!(self.common.chosen(slots));
         let action = slots.value(ACTION);
-        let event_type = match action.as_text() {
-            Some("transaction") => EventType::Order,
-            Some("refund") => EventType::Refund,
-            Some(_) => return Ok(Decoded::Unknown),
-            None if slots.first_of([NAME, EVENT]).as_text() == Some("page_view") => EventType::Session,
-            None => return Ok(Decoded::Unknown),
+        let name = slots.first_of([NAME, EVENT]);
+        let (event_type, [id, amount, currency]) = match (action.as_text(), name.as_text()) {
+            (Some("transaction"), _) => (EventType::Order, [TRANSACTION, REVENUE, CURRENCY]),
+            (Some("refund"), _) => (EventType::Refund, [TRANSACTION, REFUND_AMOUNT, REFUND_CURRENCY]),
+            (Some(_), _) => return Ok(Decoded::Unknown(Unknown::of("action", action.into_text()))),
+            (None, Some("transaction")) => (EventType::Order, [OLD_TRANSACTION, OLD_TOTAL, OLD_CURRENCY]),
+            (None, Some("page_view")) => (EventType::Session, [TRANSACTION, REVENUE, CURRENCY]),
+            (None, _) => return Ok(Decoded::Unknown(Unknown::of("event_name", name.into_text()))),
         };
         let (user, anonymous) = (slots.value(USER), slots.value(DOMAIN_USER));
         let customer = or_skip!(self.common.customer(user, anonymous, &Value::Absent));
-        let is_refund = event_type == EventType::Refund;
         let fields = Fields {
             customer_id: customer,
             time: in_utc(slots.first_of([DERIVED, COLLECTED])),
-            order_id: slots.value(TRANSACTION).into_id(),
+            order_id: slots.first_of([id, ID]).into_id(),
             refund_id: slots.value(ID),
             session_id: slots.first_of([SESSION, ID]),
-            amount: slots.value(if is_refund { REFUND_AMOUNT } else { REVENUE }),
-            currency: self.common.currency(slots.value(if is_refund { REFUND_CURRENCY } else { CURRENCY })),
-            attributes: self.common.attributes(&slots),
+            amount: slots.value(amount),
+            currency: self.common.currency(slots.value(currency)),
+            attributes: self.common.attributes(slots),
             ..Fields::default()
         };
-        event(fields, event_type)
+        self.common.decoded(fields, event_type)
+    }
+}
+
+/// The event with the names that the SDKs give to columns; `None` where it has them.
+fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let columns: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes).ok()?;
+    if columns.keys().all(|name| usual(name) == *name) {
+        return None;
+    }
+    let mut renamed = BTreeMap::<String, String>::new();
+    for (name, value) in columns {
+        let (name, value) = (usual(&name), value.get());
+        // Of the columns of several versions of a schema one holds the entity.
+        if !matches!(value, "null" | "[]") || !renamed.contains_key(&name) {
+            let is_bare = name.starts_with(CONTEXTS) && value.starts_with('{');
+            renamed.insert(name, if is_bare { format!("[{value}]") } else { value.to_owned() });
+        }
+    }
+    let columns = renamed.iter().map(|(name, value)| format!("{}:{value}", serde_json::Value::from(name.as_str())));
+    Some(format!("{{{}}}", columns.collect::<Vec<_>>().join(",")).into_bytes())
+}
+
+const CONTEXTS: &str = "contexts_";
+const UNSTRUCT: &str = "unstruct_event_";
+
+/// A column as the SDKs name it: in small letters, and without more of the version of its schema than the first number.
+fn usual(column: &str) -> String {
+    let column = column.to_ascii_lowercase();
+    if !column.starts_with(CONTEXTS) && !column.starts_with(UNSTRUCT) {
+        return column;
+    }
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<_> = column.split('_').collect();
+    match parts.iter().rev().take_while(|part| is_number(part)).count() {
+        3.. => parts[..parts.len() - 2].join("_"),
+        _ => column,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_all_loaders_get_the_names_of_the_sdks() {
+        for (column, expected) in [
+            ("EVENT_ID", "event_id"),
+            ("contexts_com_acme_transaction_1", "contexts_com_acme_transaction_1"),
+            ("CONTEXTS_COM_ACME_TRANSACTION_1", "contexts_com_acme_transaction_1"),
+            ("contexts_com_acme_transaction_1_0_2", "contexts_com_acme_transaction_1"),
+            ("unstruct_event_com_acme_v2_action_2_1_0", "unstruct_event_com_acme_v2_action_2"),
+            ("mkt_term_1_0_0", "mkt_term_1_0_0"),
+        ] {
+            assert_eq!(usual(column), expected);
+        }
+    }
+
+    #[test]
+    fn of_several_versions_the_one_that_is_filled_counts() {
+        let text = r#"{"contexts_a_1_0_0":null,"contexts_a_1_0_1":{"b":1},"contexts_a_1_0_2":[],"X":"y"}"#;
+        let renamed = renamed(text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(renamed).unwrap(), r#"{"contexts_a_1":[{"b":1}],"x":"y"}"#);
+        assert_eq!(super::renamed(br#"{"contexts_a_1":[]}"#), None);
     }
 }

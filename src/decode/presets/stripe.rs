@@ -1,9 +1,11 @@
-//! Stripe's events about charges, and about refunds.
+//! Stripe's events about charges, refunds and disputes.
 //!
-//! <https://docs.stripe.com/api/events>, <https://docs.stripe.com/currencies>. A captured charge is an order; its id is
-//! the payment intent's, or else its own. `charge.refunded` says how much went back so far: what is new is the difference
-//! to `data.previous_attributes.amount_refunded`, under the event's id; where the message holds the list of refunds instead
-//! (API versions before 2022-11-15), each of them is an event. Refund objects name no customer, so the message key must.
+//! <https://docs.stripe.com/api/events/types>, <https://docs.stripe.com/currencies>. A captured charge is an order; its id
+//! is the payment intent's, or else its own. Payment intents, invoices and checkout sessions report the same purchase once
+//! more, so they are no events. `charge.refunded` says how much went back so far: what is new is the difference to
+//! `data.previous_attributes.amount_refunded`, under the event's id; where the message holds the list of refunds instead
+//! (API versions before 2022-11-15), each of them is an event. A refund that fails after it had succeeded is reversed, and
+//! so is a dispute whose money comes back. Refund and dispute objects name no customer, so the message key must.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -11,12 +13,12 @@ use serde_json::value::RawValue;
 use super::{Common, in_capitals, or_skip, told};
 use crate::decode::fields::{Fields, Value};
 use crate::decode::json::scalar;
-use crate::decode::options::{OptionError, Options, StripeRefunds, TestOrders};
+use crate::decode::options::{Disputes, OptionError, Options, StripeRefunds, TestOrders};
 use crate::decode::paths::{Paths, Slots};
-use crate::decode::{Decoded, Message, Reason, Rejection, Skip};
+use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown};
 use crate::event::{EventType, Time};
 
-const PLACES: [&str; 19] = [
+const PLACES: [&str; 24] = [
     "type",
     "id",
     "created",
@@ -36,6 +38,11 @@ const PLACES: [&str; 19] = [
     "data.previous_attributes.amount_refunded",
     "data.object.billing_details.email",
     "data.object.receipt_email",
+    "object",
+    "data.object.object",
+    "data.previous_attributes",
+    "data.previous_attributes.status",
+    "data.object.charge.customer",
 ];
 const TYPE: usize = 0;
 const EVENT: usize = 1;
@@ -55,11 +62,19 @@ const STATUS: usize = 14;
 const REFUNDS: usize = 15;
 const REFUNDED_BEFORE: usize = 16;
 const EMAILS: [usize; 2] = [17, 18];
+const ENVELOPE: usize = 19;
+const OBJECT: usize = 20;
+const PREVIOUS: usize = 21;
+const STATUS_BEFORE: usize = 22;
+/// Of a dispute whose charge is expanded.
+const CHARGED: usize = 23;
 
-/// Currencies whose amounts Stripe writes without decimals. ISK and UGX are not among them: of these it says that amounts
-/// keep two decimals, which are always zeros (<https://docs.stripe.com/currencies#special-cases>).
+/// Currencies whose amounts Stripe writes without decimals.
 const WHOLE: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
+/// Currencies without decimals whose amounts it writes with two (<https://docs.stripe.com/currencies#special-cases>).
+/// These are zeros in charges, but a share of one, such as what a partial refund returns, need not be whole.
+const HUNDREDFOLD: [&str; 2] = ["ISK", "UGX"];
 /// Currencies whose amounts it writes in thousandths.
 const THOUSANDTHS: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
 
@@ -82,6 +97,50 @@ pub(in crate::decode) struct Stripe {
     common: Common,
     test_orders: TestOrders,
     refunds: StripeRefunds,
+    disputes: Disputes,
+}
+
+const OF_CHARGE: &str = "the charge of the same purchase is the order; send charge.succeeded";
+
+/// Events that are not read though they are about a purchase, and what to do instead.
+const HINTS: [(&str, &str); 9] = [
+    ("payment_intent.succeeded", OF_CHARGE),
+    ("invoice.paid", OF_CHARGE),
+    ("invoice.payment_succeeded", OF_CHARGE),
+    ("invoice_payment.paid", OF_CHARGE),
+    ("checkout.session.completed", OF_CHARGE),
+    ("checkout.session.async_payment_succeeded", OF_CHARGE),
+    ("order.payment_succeeded", OF_CHARGE),
+    ("payment_intent.amount_capturable_updated", "the money is not taken yet; send charge.captured"),
+    ("charge.pending", "the money is not there yet; send charge.succeeded"),
+];
+
+/// What a type of event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum About {
+    Charge,
+    Refund,
+    Dispute,
+}
+
+impl About {
+    fn of(called: &str) -> Option<About> {
+        match called {
+            "charge.succeeded" | "charge.captured" | "charge.refunded" => Some(About::Charge),
+            "refund.created" | "refund.updated" | "refund.failed" | "charge.refund.updated" => Some(About::Refund),
+            _ if called.starts_with("charge.dispute.") => Some(About::Dispute),
+            _ => None,
+        }
+    }
+
+    /// What `data.object.object` says.
+    fn object(self) -> &'static str {
+        match self {
+            About::Charge => "charge",
+            About::Refund => "refund",
+            About::Dispute => "dispute",
+        }
+    }
 }
 
 impl Stripe {
@@ -89,31 +148,58 @@ impl Stripe {
         let mut paths = Paths::of(&PLACES);
         let usual = |name: &str| Some(format!("data.object.metadata.{name}"));
         let common = Common::new(options, dimensions, &mut paths, usual)?;
-        Ok(Stripe { paths, common, test_orders: options.test_orders, refunds: options.refunds })
+        let Options { test_orders, refunds, disputes, .. } = *options;
+        Ok(Stripe { paths, common, test_orders, refunds, disputes })
+    }
+
+    /// The types of events that are read.
+    pub fn known(&self) -> Vec<&str> {
+        let mut known = vec!["charge.succeeded", "charge.captured"];
+        match self.refunds {
+            StripeRefunds::Charges => known.push("charge.refunded"),
+            StripeRefunds::RefundObjects => {
+                known.extend(["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"]);
+            }
+        }
+        if self.disputes == Disputes::Count {
+            known.extend(["charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"]);
+        }
+        known
     }
 
     pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
-        let called = slots.value(TYPE);
-        let called = called.as_text().unwrap_or_default();
-        let is_refund_object = matches!(called, "refund.created" | "refund.updated" | "charge.refund.updated");
-        let is_charge = matches!(called, "charge.succeeded" | "charge.captured" | "charge.refunded");
-        if !is_charge && !is_refund_object {
-            return Ok(Decoded::Unknown);
-        }
+        or_skip!(self.common.chosen(&slots));
+        let event = slots.value(TYPE);
+        let called = event.as_text().unwrap_or_default();
+        let object = slots.value(OBJECT);
+        let about = About::of(called).filter(|about| object.as_text().is_none_or(|named| named == about.object()));
+        let Some(about) = about else { return Ok(Decoded::Unknown(unknown(&slots))) };
         if slots.is_false(LIVE) && self.test_orders == TestOrders::Skip {
             return Ok(Decoded::Skipped(Skip::Test));
         }
-        match (called, self.refunds) {
-            ("charge.succeeded", _) if slots.is_false(CAPTURED) || slots.is_false(PAID) => {
+        match (about, called) {
+            (About::Charge, "charge.succeeded") if slots.is_false(CAPTURED) || slots.is_false(PAID) => {
                 Ok(Decoded::Skipped(Skip::Unpaid))
             }
-            ("charge.succeeded", _) => self.order(&slots, CREATED),
+            (About::Charge, "charge.succeeded") => self.order(&slots, CREATED),
             // It counts from when the money was taken.
-            ("charge.captured", _) => self.order(&slots, SENT),
-            ("charge.refunded", StripeRefunds::Charges) => self.refunded(&slots),
-            (_, StripeRefunds::RefundObjects) if is_refund_object => refund_object(message, &slots),
-            _ => Ok(Decoded::Skipped(Skip::ToldElsewhere)),
+            (About::Charge, "charge.captured") => self.order(&slots, SENT),
+            (About::Charge, _) if self.refunds == StripeRefunds::Charges => self.refunded(&slots),
+            (About::Charge, _) => Ok(Decoded::Skipped(Skip::ToldElsewhere)),
+            (About::Refund, _) if self.refunds == StripeRefunds::RefundObjects => refund_object(message, &slots, called),
+            (About::Refund, _) if has_failed(&slots, called) => Ok(Decoded::Unknown(unknown(&slots).with_hint(
+                "a refund failed: set mapping.refunds = \"refund_objects\", with customer ids as message keys, to count it",
+            ))),
+            (About::Refund, _) => Ok(Decoded::Skipped(Skip::ToldElsewhere)),
+            (About::Dispute, _) if self.disputes == Disputes::Ignore => Ok(Decoded::Unknown(unknown(&slots).with_hint(
+                "set mapping.disputes = \"count\", with customer ids as message keys, to count the money as a refund",
+            ))),
+            (About::Dispute, "charge.dispute.funds_withdrawn" | "charge.dispute.funds_reinstated") => {
+                dispute(message, &slots, called)
+            }
+            // What becomes of the money, the two others say.
+            (About::Dispute, _) => Ok(Decoded::Skipped(Skip::NoMoney)),
         }
     }
 
@@ -126,7 +212,7 @@ impl Stripe {
             ..Fields::default()
         };
         let fields = with_amount(fields, slots.first_of([AMOUNT_CAPTURED, AMOUNT]), slots);
-        fields.into_event(EventType::Order).map(Decoded::Event)
+        self.common.event(fields, EventType::Order).map(Decoded::Event)
     }
 
     fn customer<'a>(&self, slots: &Slots<'a>) -> Result<Value<'a>, Skip> {
@@ -144,7 +230,7 @@ impl Stripe {
                 ..Fields::default()
             };
             let fields = with_units(fields, now.saturating_sub(before), slots);
-            return fields.into_event(EventType::Refund).map(Decoded::Event);
+            return self.common.event(fields, EventType::Refund).map(Decoded::Event);
         }
         let Some(list) = slots.raw(REFUNDS) else {
             let what = "a refunded charge without data.previous_attributes.amount_refunded does not say how much went back \
@@ -170,14 +256,55 @@ impl Stripe {
     }
 }
 
-fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
-    if !has_succeeded(&slots.value(STATUS)) {
+/// An event that is not read: by its type, or by the object that stands there without an event around it.
+fn unknown<'a>(slots: &Slots<'a>) -> Unknown<'a> {
+    let (event, envelope) = (slots.value(TYPE), slots.value(ENVELOPE));
+    if envelope != Value::Absent && envelope.as_text() != Some("event") {
+        let unknown = Unknown::of("object", envelope.into_text());
+        return unknown.with_hint("send Stripe's events, which hold the object under data.object");
+    }
+    let hint = HINTS.iter().find(|(known, _)| Some(*known) == event.as_text()).map(|(_, hint)| *hint);
+    Unknown { hint, ..Unknown::of("type", event.into_text()) }
+}
+
+/// Whether money that a refund had returned came back. One that never succeeded moved none.
+fn has_failed(slots: &Slots<'_>, called: &str) -> bool {
+    let (status, before) = (slots.value(STATUS), slots.value(STATUS_BEFORE));
+    let has_ended = called == "refund.failed" || matches!(status.as_text(), Some("failed" | "canceled"));
+    // An update without a status before changed something else.
+    let did_succeed = match before.as_text() {
+        Some(before) => before == "succeeded",
+        None => slots.raw(PREVIOUS).is_none(),
+    };
+    has_ended && did_succeed
+}
+
+fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result<Decoded<'a>, Rejection> {
+    let failed = has_failed(slots, called);
+    if !failed && (called == "refund.failed" || !has_succeeded(&slots.value(STATUS))) {
         return Ok(Decoded::Skipped(Skip::NoMoney));
     }
     let fields = Fields {
         customer_id: message.key_as_customer("a refund object does not name its customer")?,
-        time: seconds(slots.value(CREATED)),
+        time: seconds(slots.value(if failed { SENT } else { CREATED })),
         refund_id: slots.value(ID),
+        reversed: failed,
+        ..Fields::default()
+    };
+    with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund).map(Decoded::Event)
+}
+
+/// Money that a dispute took, or that came back after all.
+fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result<Decoded<'a>, Rejection> {
+    let customer_id = match slots.value(CHARGED) {
+        Value::Absent => message.key_as_customer("a dispute does not name its customer")?,
+        customer => customer,
+    };
+    let fields = Fields {
+        customer_id,
+        time: seconds(slots.value(SENT)),
+        refund_id: slots.value(ID),
+        reversed: called == "charge.dispute.funds_reinstated",
         ..Fields::default()
     };
     with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund).map(Decoded::Event)
@@ -212,8 +339,14 @@ fn with_amount<'a>(fields: Fields<'a>, amount: Value<'a>, slots: &Slots<'a>) -> 
 
 fn with_units<'a>(fields: Fields<'a>, units: i64, slots: &Slots<'a>) -> Fields<'a> {
     let currency = in_capitals(slots.value(CURRENCY));
-    let exponent = match currency.as_text() {
-        Some(code) if WHOLE.contains(&code) => 0,
+    let code = currency.as_text();
+    let units = match code {
+        // Halves are rounded away from zero, as everywhere; what is negative is refused.
+        Some(code) if HUNDREDFOLD.contains(&code) && units >= 0 => units.saturating_add(50) / 100,
+        _ => units,
+    };
+    let exponent = match code {
+        Some(code) if WHOLE.contains(&code) || HUNDREDFOLD.contains(&code) => 0,
         Some(code) if THOUSANDTHS.contains(&code) => 3,
         _ => 2,
     };

@@ -1,0 +1,281 @@
+//! Messages that hold several objects, each of which means something of its own.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use super::fields::excerpt;
+use super::presets::CloudEvents;
+use super::{Decoded, Decoder, Message, Reader, Rejection};
+use crate::event::{Event, EventType};
+
+/// One object of a message that holds several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part<'a> {
+    /// What the object means.
+    pub decoded: Result<Decoded<'a>, Rejection>,
+    /// A message that holds this object alone and is read in the same format: what goes to the dead-letter topic when the
+    /// object is rejected, so that replaying it does not count the other objects twice.
+    pub message: Cow<'a, [u8]>,
+    /// Its place in the message, counted from 1, and how many objects there are.
+    pub place: (usize, usize),
+}
+
+impl<'a> Part<'a> {
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Part<'static> {
+        Part {
+            decoded: self.decoded.map(Decoded::into_owned),
+            message: Cow::Owned(self.message.into_owned()),
+            place: self.place,
+        }
+    }
+
+    /// What the object means; a rejection says which object it is about.
+    ///
+    /// # Errors
+    /// The rejection of the object.
+    pub fn located(mut self) -> Result<Decoded<'a>, Rejection> {
+        match std::mem::replace(&mut self.decoded, Ok(Decoded::Batch(Vec::new()))) {
+            Err(rejection) => Err(self.locate(&rejection)),
+            decoded => decoded,
+        }
+    }
+
+    /// A rejection that says which object of the message it is about.
+    #[must_use]
+    pub fn locate(&self, rejection: &Rejection) -> Rejection {
+        let (place, count) = self.place;
+        Rejection::new(rejection.reason, format!("object {place} of {count} in the message: {}", rejection.detail))
+    }
+}
+
+/// What a message means that holds these objects. `read` gives the meaning of an object and a message with it alone; a
+/// single object is not set apart from its message.
+pub(super) fn batch<'a, T>(
+    objects: Vec<T>,
+    mut read: impl FnMut(T) -> (Result<Decoded<'a>, Rejection>, Cow<'a, [u8]>),
+) -> Result<Decoded<'a>, Rejection> {
+    let count = objects.len();
+    let mut parts = Vec::with_capacity(count);
+    for (place, object) in (1..).zip(objects) {
+        match read(object) {
+            // A batch in a batch: its objects stand alone already.
+            (Ok(Decoded::Batch(inner)), _) => parts.extend(inner),
+            (decoded, message) => parts.push(Part { decoded, message, place: (place, count) }),
+        }
+    }
+    match parts.len() {
+        0 => Ok(Decoded::Unknown(Unknown::of("list", Some(Cow::Borrowed("[]"))))),
+        1 => parts.swap_remove(0).decoded,
+        _ => Ok(Decoded::Batch(parts)),
+    }
+}
+
+/// As [`batch`], for a message that is a JSON list; `None` where it is something else.
+pub(super) fn of_list<'a>(
+    bytes: &'a [u8],
+    mut decode: impl FnMut(&'a [u8]) -> Result<Decoded<'a>, Rejection>,
+) -> Option<Result<Decoded<'a>, Rejection>> {
+    if bytes.trim_ascii_start().first() != Some(&b'[') {
+        return None;
+    }
+    let objects: Vec<&'a RawValue> = serde_json::from_slice(bytes).ok()?;
+    Some(batch(objects, |object| {
+        let object = object.get().as_bytes();
+        (decode(object), Cow::Borrowed(object))
+    }))
+}
+
+/// The message `bytes` with only `object` in its list `list`; both are pieces of it.
+#[allow(dead_code, reason = "for formats whose messages hold lists of events")]
+pub(super) fn with_only(bytes: &[u8], list: &str, object: &str) -> Vec<u8> {
+    let begin = (list.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+    match (bytes.get(..begin), begin.checked_add(list.len()).and_then(|end| bytes.get(end..))) {
+        (Some(before), Some(after)) => [before, b"[", object.as_bytes(), b"]", after].concat(),
+        // The list is no piece of the message.
+        _ => object.as_bytes().to_vec(),
+    }
+}
+
+impl Decoded<'_> {
+    /// The values of the label `type`, one for each event; none for what is skipped.
+    #[must_use]
+    pub fn event_types(&self) -> Vec<EventType> {
+        match self {
+            Decoded::Event(event) => vec![event.kind.event_type()],
+            Decoded::Several { events, .. } => events.iter().map(|event| event.kind.event_type()).collect(),
+            Decoded::Erase(_) => vec![EventType::Erase],
+            Decoded::Unknown(_) => vec![EventType::Unknown],
+            Decoded::Skipped(_) => Vec::new(),
+            Decoded::Batch(parts) => {
+                parts.iter().filter_map(|part| part.decoded.as_ref().ok()).flat_map(Decoded::event_types).collect()
+            }
+        }
+    }
+
+    /// The events, in their order.
+    #[must_use]
+    pub fn events(&self) -> Vec<&Event<'_>> {
+        match self {
+            Decoded::Event(event) => vec![event],
+            Decoded::Several { events, .. } => events.iter().collect(),
+            Decoded::Erase(_) | Decoded::Unknown(_) | Decoded::Skipped(_) => Vec::new(),
+            Decoded::Batch(parts) => {
+                parts.iter().filter_map(|part| part.decoded.as_ref().ok()).flat_map(Decoded::events).collect()
+            }
+        }
+    }
+}
+
+impl Decoder {
+    /// Reads a list of objects, each as a message of its own; `otherwise` where it is none.
+    #[cold]
+    pub(super) fn read_list<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        otherwise: Result<Decoded<'a>, Rejection>,
+    ) -> Result<Decoded<'a>, Rejection> {
+        // The id in the headers is that of one event.
+        if matches!(self.reader, Reader::CloudEvents(_)) && CloudEvents::is_binary(message) {
+            return otherwise;
+        }
+        let decode = |object: &'a [u8]| {
+            let message = Message { payload: Some(object), ..message.clone() };
+            self.reader.decode(&message, object, &self.dimensions)
+        };
+        of_list(bytes, decode).unwrap_or(otherwise)
+    }
+
+    /// Why an object is passed over, with the types that the format knows.
+    #[must_use]
+    pub fn explain_unknown(&self, unknown: &Unknown<'_>) -> String {
+        let (name, known) = self.reader.known();
+        let mut text = format!("{unknown} is not an event of format {name}");
+        if !known.is_empty() {
+            text.push_str("; known types are ");
+            text.push_str(&known.join(", "));
+        }
+        if let Some(hint) = unknown.hint {
+            text.push_str("; ");
+            text.push_str(hint);
+        }
+        text
+    }
+}
+
+/// An object that is none of the events of its format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown<'a> {
+    /// What tells the objects of the format apart, such as `type`.
+    pub field: &'static str,
+    /// What it says; `None` where it says nothing.
+    pub name: Option<Cow<'a, str>>,
+    /// What to do about it, if that is known.
+    pub hint: Option<&'static str>,
+}
+
+impl<'a> Unknown<'a> {
+    /// An object whose `field` says `name`.
+    #[must_use]
+    pub fn of(field: &'static str, name: Option<Cow<'a, str>>) -> Unknown<'a> {
+        Unknown { field, name, hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn with_hint(self, hint: &'static str) -> Unknown<'a> {
+        Unknown { hint: Some(hint), ..self }
+    }
+
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Unknown<'static> {
+        Unknown { field: self.field, name: self.name.map(|name| Cow::Owned(name.into_owned())), hint: self.hint }
+    }
+}
+
+/// Such as `type "payment_intent.succeeded"`; short, whatever the message says.
+impl fmt::Display for Unknown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} {:?}", self.field, excerpt(name)),
+            None => write!(f, "an object without {}", self.field),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Format, Reason};
+    use crate::event::Time;
+
+    fn order(id: &str) -> String {
+        format!(
+            r#"{{"type":"order","customer_id":"c","order_id":"{id}","time":1767323045009,"amount":1,"currency":"EUR"}}"#
+        )
+    }
+
+    fn decode(message: &str) -> Result<Decoded<'static>, Rejection> {
+        let decoder = Decoder::new(Format::Native, vec![]);
+        decoder.decode(None, Some(message.as_bytes()), Time::clamped(1_767_323_046_000)).map(Decoded::into_owned)
+    }
+
+    #[test]
+    fn each_object_of_a_list_is_read_on_its_own_and_can_go_on_alone() {
+        let message = format!(" [{}, {{\"type\":\"order\"}} ,{{\"type\":\"wish\"}},7,{}]", order("a"), order("b"));
+        let Ok(Decoded::Batch(parts)) = decode(&message) else { panic!("a batch") };
+        assert_eq!(parts.len(), 5);
+        for part in &parts {
+            let alone = std::str::from_utf8(&part.message).unwrap();
+            assert_eq!(decode(alone), part.decoded, "{alone}");
+        }
+        assert!(matches!(&parts[0].decoded, Ok(Decoded::Event(event)) if event.kind.id() == Some("a")));
+        let Err(rejection) = &parts[1].decoded else { panic!("rejected") };
+        let located = parts[1].locate(rejection);
+        let expected = "missing_field: object 2 of 5 in the message: customer_id is missing; if the key";
+        assert!(located.to_string().starts_with(expected), "{located}");
+        assert_eq!(parts[2].decoded, Ok(Decoded::Unknown(Unknown::of("type", Some("wish".into())))));
+        assert_eq!(parts[3].decoded.as_ref().map_err(|rejection| rejection.reason), Err(Reason::NotAnObject));
+        assert!(matches!(&parts[4].decoded, Ok(Decoded::Event(event)) if event.kind.id() == Some("b")));
+    }
+
+    #[test]
+    fn a_time_ahead_of_the_clock_rejects_its_object_alone() {
+        let message = format!("[{},{}]", order("a"), order("b").replace("5009,", "6001,"));
+        let Ok(Decoded::Batch(parts)) = decode(&message) else { panic!("a batch") };
+        assert!(parts[0].decoded.is_ok());
+        assert_eq!(parts[1].decoded.as_ref().map_err(|rejection| rejection.reason), Err(Reason::InTheFuture));
+    }
+
+    #[test]
+    fn lists_of_one_and_of_none_and_what_is_no_list() {
+        assert_eq!(decode(&format!("[{}]", order("a"))), decode(&order("a")));
+        assert!(matches!(decode("[]"), Ok(Decoded::Unknown(_))));
+        for (message, reason) in [("[", Reason::InvalidJson), ("[1,]", Reason::InvalidJson), ("7", Reason::NotAnObject)]
+        {
+            assert_eq!(decode(message).unwrap_err().reason, reason, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_message_with_one_object_of_its_list_keeps_all_else() {
+        let message = r#"{"a":1,"batch":[{"b":2}, {"c":3}],"d":4}"#;
+        let (list, object) = (&message[15..33], &message[25..32]);
+        assert_eq!((list, object), (r#"[{"b":2}, {"c":3}]"#, r#"{"c":3}"#));
+        let alone = with_only(message.as_bytes(), list, object);
+        assert_eq!(String::from_utf8(alone).unwrap(), r#"{"a":1,"batch":[{"c":3}],"d":4}"#);
+    }
+
+    #[test]
+    fn an_unknown_type_is_named_in_few_words() {
+        let long = "x".repeat(5_000);
+        assert!(Unknown::of("type", Some(Cow::Borrowed(&long))).to_string().len() < 100);
+        assert_eq!(Unknown::of("type", Some("a \"b\"".into())).to_string(), r#"type "a \"b\"""#);
+        assert_eq!(Unknown::of("op", None).to_string(), "an object without op");
+    }
+}

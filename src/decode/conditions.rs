@@ -1,0 +1,274 @@
+//! Which messages count: `mapping.where`, places and the values that they must or must not hold.
+
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::json;
+use super::options::{OptionError, Options};
+use super::paths::{Paths, Slots};
+use super::presets::slot;
+use super::{Rejection, Skip};
+
+/// What must stand at a place: one of these values, and none of those.
+///
+/// In TOML `["paid", "shipped"]`, `"paid"`, `{ not = ["test"] }` or `{ is = ["paid"], not = ["test"] }`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// One of them must stand there, if any is given.
+    pub is: Vec<String>,
+    /// None of them may stand there.
+    pub not: Vec<String>,
+}
+
+impl Condition {
+    /// Whether a value fits; nothing, null and empty text are the value "".
+    fn holds(&self, json: Option<&str>) -> bool {
+        let json = json.unwrap_or_default();
+        match json.as_bytes().first() {
+            // A list fits by one of its elements, and does not by one that must not be.
+            Some(b'[') => {
+                let elements: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+                let holds = |wanted: &String| match elements.as_slice() {
+                    [] => wanted.is_empty(),
+                    elements => elements.iter().any(|element| is(element.get(), wanted)),
+                };
+                self.decide(holds)
+            }
+            _ => self.decide(|wanted| is(json, wanted)),
+        }
+    }
+
+    fn decide(&self, stands: impl Fn(&String) -> bool) -> bool {
+        (self.is.is_empty() || self.is.iter().any(&stands)) && !self.not.iter().any(&stands)
+    }
+}
+
+/// Whether a JSON value is a text, or is spelled so.
+fn is(json: &str, wanted: &str) -> bool {
+    let value = json::spelled(json);
+    match value.as_text() {
+        Some(text) => text == wanted,
+        None if matches!(json, "" | "null") => wanted.is_empty(),
+        None => json == wanted,
+    }
+}
+
+/// Conditions on the places of a message.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Conditions(Vec<(usize, Condition)>);
+
+impl Conditions {
+    /// Those of the options, their places added to `paths`.
+    pub fn new(options: &Options, paths: &mut Paths) -> Result<Conditions, OptionError> {
+        let mut conditions = Vec::new();
+        for (place, condition) in &options.only {
+            let option = format!("where.{place:?}");
+            if condition.is.is_empty() && condition.not.is_empty() {
+                let what = "names no value; write such as [\"paid\"] or { not = [\"test\"] }";
+                return Err(OptionError::new(option, what));
+            }
+            conditions.push((slot(paths, &option, place)?, condition.clone()));
+        }
+        Ok(Conditions(conditions))
+    }
+
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether all of them hold.
+    pub fn hold(&self, slots: &Slots<'_>) -> bool {
+        self.0.iter().all(|(slot, condition)| condition.holds(slots.raw(*slot)))
+    }
+
+    /// Why a message is passed over, if one does not hold. A place that the message does not have is told apart from one
+    /// that holds another value, because it may be mistyped.
+    pub fn check(&self, slots: &Slots<'_>) -> Result<(), Skip> {
+        if self.hold(slots) {
+            return Ok(());
+        }
+        let is_absent = |(slot, condition): &(usize, Condition)| {
+            !slots.is_there(*slot) && !condition.is.is_empty() && !condition.holds(None)
+        };
+        Err(if self.0.iter().any(is_absent) { Skip::NoSuchField } else { Skip::Filtered })
+    }
+}
+
+/// Conditions on messages that are read by other means than [`Paths`].
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    paths: Paths,
+    conditions: Conditions,
+}
+
+impl Filter {
+    /// That of the options, if they have one.
+    pub fn new(options: &Options) -> Result<Option<Box<Filter>>, OptionError> {
+        let mut paths = Paths::default();
+        let conditions = Conditions::new(options, &mut paths)?;
+        Ok((!conditions.is_empty()).then(|| Box::new(Filter { paths, conditions })))
+    }
+
+    /// The places that the conditions are about.
+    pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.paths.places().enumerate()
+    }
+
+    /// As [`Filter::check`], of values that are taken out already.
+    pub fn check_slots(&self, slots: &Slots<'_>) -> Result<(), Skip> {
+        self.conditions.check(slots)
+    }
+
+    /// Why a message is passed over, if it is.
+    pub fn check(&self, bytes: &[u8]) -> Result<Result<(), Skip>, Rejection> {
+        Ok(self.conditions.check(&self.paths.read(bytes)?))
+    }
+}
+
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.not.is_empty() {
+            let mut list = serializer.serialize_seq(Some(self.is.len()))?;
+            self.is.iter().try_for_each(|value| list.serialize_element(value))?;
+            return list.end();
+        }
+        let mut table = serializer.serialize_map(None)?;
+        if !self.is.is_empty() {
+            table.serialize_entry("is", &self.is)?;
+        }
+        table.serialize_entry("not", &self.not)?;
+        table.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Condition, D::Error> {
+        deserializer.deserialize_any(Reading { tables: true, lists: true })
+    }
+}
+
+/// Reads a condition: a table of two lists, a list, or one value, as far as these are allowed.
+struct Reading {
+    tables: bool,
+    lists: bool,
+}
+
+impl<'de> Visitor<'de> for Reading {
+    type Value = Condition;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.tables, self.lists) {
+            (true, _) => "a list of values such as [\"paid\"], or { not = [\"test\"] }",
+            (false, true) => "a list of values",
+            (false, false) => "text, a whole number or a boolean",
+        })
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Condition, E> {
+        Ok(Condition { is: vec![value.to_owned()], not: Vec::new() })
+    }
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Condition, E> {
+        self.visit_str(&value.to_string())
+    }
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Condition, E> {
+        self.visit_str(&value.to_string())
+    }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Condition, E> {
+        self.visit_str(&value.to_string())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Condition, A::Error> {
+        if !self.lists {
+            return Err(de::Error::invalid_type(de::Unexpected::Seq, &self));
+        }
+        let mut is = Vec::new();
+        while let Some(value) = list.next_element_seed(Reading { tables: false, lists: false })? {
+            is.extend(value.is);
+        }
+        Ok(Condition { is, not: Vec::new() })
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Condition, A::Error> {
+        if !self.tables {
+            return Err(de::Error::invalid_type(de::Unexpected::Map, &self));
+        }
+        let mut condition = Condition::default();
+        while let Some(key) = table.next_key::<String>()? {
+            let values = table.next_value_seed(Reading { tables: false, lists: true })?.is;
+            match key.as_str() {
+                "is" => condition.is = values,
+                "not" => condition.not = values,
+                other => return Err(de::Error::unknown_field(other, &["is", "not"])),
+            }
+        }
+        Ok(condition)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reading {
+    type Value = Condition;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Condition, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(toml: &str) -> Options {
+        toml::from_str(&format!("[where]\n{toml}")).unwrap()
+    }
+
+    fn check(toml: &str, message: &str) -> Result<(), Skip> {
+        Filter::new(&options(toml)).unwrap().unwrap().check(message.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn values_must_stand_there_or_must_not() {
+        for (toml, message, expected) in [
+            ("s = [\"paid\", \"shipped\"]", r#"{"s":"paid"}"#, Ok(())),
+            ("s = \"paid\"", r#"{"s":"paid"}"#, Ok(())),
+            ("s = [\"paid\"]", r#"{"s":"open"}"#, Err(Skip::Filtered)),
+            ("s = [\"paid\"]", r#"{"state":"paid"}"#, Err(Skip::NoSuchField)),
+            ("s = [\"paid\"]", r#"{"s":null}"#, Err(Skip::Filtered)),
+            ("s = { not = [\"test\"] }", r#"{"s":"paid"}"#, Ok(())),
+            ("s = { not = [\"test\"] }", r#"{}"#, Ok(())),
+            ("s = { not = \"test\" }", r#"{"s":"test"}"#, Err(Skip::Filtered)),
+            ("test = { not = [true] }", r#"{"test":true}"#, Err(Skip::Filtered)),
+            ("test = false", r#"{"test":false}"#, Ok(())),
+            ("n = [7]", r#"{"n":7}"#, Ok(())),
+            ("n = [7]", r#"{"n":"7"}"#, Ok(())),
+            ("s = [\"\"]", r#"{}"#, Ok(())),
+            ("s = [\"\"]", r#"{"s":null}"#, Ok(())),
+            ("s = [\"\"]", r#"{"s":""}"#, Ok(())),
+            ("s = { not = [\"\"] }", r#"{"s":null}"#, Err(Skip::Filtered)),
+            ("s = { not = [\"\"] }", r#"{"s":"x"}"#, Ok(())),
+            ("tags = [\"vip\"]", r#"{"tags":["new","vip"]}"#, Ok(())),
+            ("tags = [\"vip\"]", r#"{"tags":[]}"#, Err(Skip::Filtered)),
+            ("tags = { not = [\"test\"] }", r#"{"tags":["new","test"]}"#, Err(Skip::Filtered)),
+            ("tags = { not = [\"test\"] }", r#"{"tags":[]}"#, Ok(())),
+            ("s = { is = [\"a\", \"b\"], not = [\"b\"] }", r#"{"s":"b"}"#, Err(Skip::Filtered)),
+            ("s = \"a\"\n\"o.t\" = { not = [\"x\"] }", r#"{"s":"a","o":{"t":"x"}}"#, Err(Skip::Filtered)),
+            ("s = \"a\"\n\"o.t\" = { not = [\"x\"] }", r#"{"s":"a","o":{"t":"y"}}"#, Ok(())),
+        ] {
+            assert_eq!(check(toml, message), expected, "{toml}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_condition_is_refused_and_the_rest_survives_being_printed() {
+        for toml in ["s = { nt = [\"a\"] }", "s = [[\"a\"]]", "s = 1.5", "s = { not = { not = [\"a\"] } }"] {
+            let read = toml::from_str::<Options>(&format!("[where]\n{toml}"));
+            assert!(read.is_err() || Filter::new(&read.unwrap()).is_err(), "{toml}");
+        }
+        assert!(Filter::new(&options("s = []")).is_err());
+        for toml in ["s = [\"a\", \"b\"]", "s = { not = [\"a\"] }", "s = { is = [\"a\"], not = [\"b\"] }"] {
+            let read = options(toml);
+            let printed = toml::to_string(&read).unwrap();
+            assert_eq!(toml::from_str::<Options>(&printed).unwrap(), read, "{printed}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Exact numbers as Kafka Connect and Debezium write them into JSON: bytes in base64 and a scale, which the schema names, the
+//! message, or the configuration.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::fields::{Value, excerpt};
+use super::json;
+use super::{Reason, Rejection};
+
+/// What Kafka Connect calls a number of bytes and a scale.
+const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
+/// The scales that are read: from 10^60 down to 10^-60 of a unit.
+const SCALES: std::ops::RangeInclusive<i32> = -60..=60;
+
+/// A field of a Kafka Connect schema, or the schema itself.
+#[derive(Deserialize)]
+struct Field<'a> {
+    #[serde(borrow, default)]
+    field: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    parameters: Option<Parameters<'a>>,
+    #[serde(borrow, default)]
+    fields: Vec<Field<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Parameters<'a> {
+    #[serde(borrow, default)]
+    scale: Option<Cow<'a, str>>,
+}
+
+/// A decimal number whose scale stands beside it: Debezium's `VariableScaleDecimal`.
+#[derive(Deserialize)]
+struct Scaled<'a> {
+    scale: i32,
+    #[serde(borrow)]
+    value: Cow<'a, str>,
+}
+
+/// The scale of a column, if the schema says that it is bytes. `way` leads to the column.
+pub(super) fn scale_in<'w>(schema: &str, way: impl IntoIterator<Item = &'w str>) -> Option<i32> {
+    let schema: Field<'_> = serde_json::from_str(schema).ok()?;
+    let mut column = &schema;
+    for name in way {
+        column = column.fields.iter().find(|field| field.field.as_deref() == Some(name))?;
+    }
+    let is_decimal = column.name.as_deref() == Some(DECIMAL);
+    is_decimal.then(|| column.parameters.as_ref()?.scale.as_ref()?.parse().ok()).flatten()
+}
+
+/// The amount that stands somewhere as `json`, `scale` being that of text that is bytes. What is no such number comes back
+/// as it stands there.
+pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>, Rejection> {
+    let plain = json::spelled(json);
+    if json.starts_with('{') {
+        if let Ok(Scaled { scale, value }) = serde_json::from_str::<Scaled<'a>>(json) {
+            return of_bytes(&value, scale);
+        }
+        let wrong = || Rejection::new(Reason::WrongType, "amount must be a number, text, or bytes and their scale");
+        return json::extended(json).ok_or_else(wrong);
+    }
+    match (plain, scale) {
+        (Value::Text(text), Some(scale)) => of_bytes(&text, scale),
+        (Value::Text(text), None) if looks_like_bytes(&text) => {
+            let what = format!(
+                "amount {:?} looks like the bytes of a number (decimal.handling.mode = \"precise\") whose scale no schema \
+                 tells; write amount_scale in the source's mapping, or let the connector write text \
+                 (decimal.handling.mode = \"string\")",
+                excerpt(&text)
+            );
+            Err(Rejection::new(Reason::InvalidAmount, what))
+        }
+        (plain, _) => Ok(plain),
+    }
+}
+
+fn looks_like_bytes(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_alphabetic() || b"+/=".contains(&byte))
+        && text.parse::<f64>().is_err()
+        && STANDARD.decode(text).is_ok_and(|bytes| (1..=16).contains(&bytes.len()))
+}
+
+fn of_bytes(text: &str, scale: i32) -> Result<Value<'static>, Rejection> {
+    let wrong = |what: &str| Rejection::new(Reason::InvalidAmount, format!("amount {:?} {what}", excerpt(text)));
+    let bytes = STANDARD.decode(text.as_bytes()).ok().and_then(|bytes| integer(&bytes));
+    let units = bytes.ok_or_else(|| wrong("is no base64 of a whole number of at most 16 bytes"))?;
+    if !SCALES.contains(&scale) {
+        return Err(wrong(&format!("has the scale {scale}, which is beyond any amount")));
+    }
+    Ok(Value::Text(Cow::Owned(decimal(units, scale))))
+}
+
+/// `units` times ten to the power of `-scale`.
+fn decimal(units: i128, scale: i32) -> String {
+    let places = usize::try_from(scale.max(0)).unwrap_or(0);
+    let zeros = usize::try_from(-scale.min(0)).unwrap_or(0);
+    let digits = format!("{:0width$}{}", units.unsigned_abs(), "0".repeat(zeros), width = places + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - places);
+    let sign = if units < 0 { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+/// A big-endian number in two's complement.
+fn integer(bytes: &[u8]) -> Option<i128> {
+    const SIZE: usize = size_of::<i128>();
+    let first = *bytes.first()?;
+    let sign = if first & 0x80 == 0 { 0 } else { 0xff };
+    let (above, low) = bytes.split_at(bytes.len().saturating_sub(SIZE));
+    if above.iter().any(|byte| *byte != sign) || (low[0] ^ sign) & 0x80 != 0 {
+        return None;
+    }
+    let mut all = [sign; SIZE];
+    all[SIZE - low.len()..].copy_from_slice(low);
+    Some(i128::from_be_bytes(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twos_complement_of_any_length_is_read() {
+        let most = [&[0x7f][..], &[0xff; 15]].concat();
+        for (bytes, number) in [
+            (&[0x1c, 0x2c][..], Some(7212)),
+            (&[0xff], Some(-1)),
+            (&[0x00, 0xff], Some(255)),
+            (&[0, 0, 0, 0, 0, 0, 0, 0, 0x1c, 0x2c], Some(7212)),
+            (&most, Some(i128::MAX)),
+            (&[&[0, 0xff][..], &[0; 15]].concat(), None),
+            (&[], None),
+        ] {
+            assert_eq!(integer(bytes), number, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_in_every_encoding() {
+        for (json, scale, expected) in [
+            (r#""HCw=""#, Some(2), "72.12"),
+            (r#""AtE=""#, Some(-1), "7210"),
+            (r#"{"scale":-1,"value":"AtE="}"#, None, "7210"),
+            (r#"{"scale":2,"value":"HCw="}"#, Some(4), "72.12"),
+            (r#""CwF0""#, Some(4), "72.1268"),
+            (r#"{"scale":30,"value":"BoCqZDkRWSdtOs4AAAA="}"#, None, "8.053063680000000000000000000000"),
+            (r#""/w==""#, Some(2), "-0.01"),
+            (r#""AA==""#, Some(2), "0.00"),
+            (r#""72.12""#, None, "72.12"),
+            ("72.12", Some(2), "72.12"),
+            (r#"{"$numberDecimal":"72.12"}"#, None, "72.12"),
+            (r#"{"$numberInt":"7"}"#, None, "7"),
+            (r#""1e3""#, None, "1e3"),
+        ] {
+            let read = amount(json, scale);
+            let text = read.as_ref().ok().and_then(Value::as_text);
+            if json.contains("BoCq") {
+                assert!(text.is_some_and(|text| text.len() > 30), "{read:?}");
+            } else {
+                assert_eq!(text, Some(expected), "{json} {scale:?}: {read:?}");
+            }
+        }
+        for (json, scale, part) in [
+            (r#""HCw=""#, None, "amount_scale"),
+            (r#""72,12""#, Some(2), "no base64"),
+            (r#""AAAAAAAAAAAAAAAAAAAAAAE=AAAA""#, Some(2), "no base64"),
+            (r#"{"scale":99,"value":"HCw="}"#, None, "scale 99"),
+            (r#"{"net":1}"#, None, "bytes and their scale"),
+        ] {
+            let detail = amount(json, scale).unwrap_err().detail;
+            assert!(detail.contains(part), "{json}: {detail}");
+        }
+    }
+
+    #[test]
+    fn the_schema_says_how_small_the_units_are() {
+        let schema = r#"{"type":"struct","fields":[{"field":"after","fields":[
+            {"field":"amount","type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}},
+            {"field":"note","type":"string"}]}]}"#;
+        assert_eq!(scale_in(schema, ["after", "amount"]), Some(2));
+        assert_eq!(scale_in(schema, ["after", "note"]), None);
+        assert_eq!(scale_in(schema, ["amount"]), None);
+        assert_eq!(scale_in("null", ["amount"]), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! Orders of which a file holds several lines, one for each article: `lines = "sum"`.
+
+use std::borrow::Cow;
+
+use indexmap::IndexMap;
+use rust_decimal::Decimal;
+
+use super::fields::{Fields, Value, money};
+use super::presets::Custom;
+use super::{Decoded, Reason, Rejection, Skip, amounts, refuse_future};
+use crate::event::{Attributes, Event, EventType, Kind, Money, Time};
+
+/// What a line of a file means.
+#[derive(Debug)]
+pub enum Line<'a> {
+    /// It stands for itself.
+    Whole(Decoded<'a>),
+    /// It is one of the lines of an order, refund or cancellation.
+    Part(Box<OrderLine<'a>>),
+}
+
+/// One line of an order, refund or cancellation.
+#[derive(Debug)]
+pub struct OrderLine<'a> {
+    /// What all lines make up; its amount is zero.
+    event: Event<'a>,
+    id: Cow<'a, str>,
+    amount: Result<Decimal, Rejection>,
+}
+
+impl<'a> OrderLine<'a> {
+    /// The fields lack the amount: a line without one still belongs to its order.
+    pub(super) fn new(
+        mut fields: Fields<'a>,
+        amount: Result<Value<'a>, Rejection>,
+        event_type: EventType,
+    ) -> Result<OrderLine<'a>, Rejection> {
+        fields.amount = Value::Text(Cow::Borrowed("0"));
+        let currency = fields.currency.clone();
+        let event = fields.into_event(event_type)?;
+        let id = event.kind.id().map(|id| Cow::Owned(id.to_owned())).ok_or_else(|| {
+            let what = format!("the id of the {} is missing, by which its lines are added up", event_type.name());
+            Rejection::new(Reason::MissingField, what)
+        })?;
+        let exponent = money_of(&event.kind).map_or(0, |zero| zero.currency.exponent());
+        Ok(OrderLine { event, id, amount: amount.and_then(|amount| exact(amount, currency, exponent)) })
+    }
+}
+
+impl<'a> OrderLine<'a> {
+    /// Adds attributes that the fields do not tell.
+    pub(super) fn set_attributes(&mut self, more: Attributes<'a>) {
+        if let Kind::Order { attributes, .. } = &mut self.event.kind {
+            super::table::add(attributes, more);
+        }
+    }
+}
+
+fn exact<'a>(amount: Value<'a>, currency: Value<'a>, exponent: u32) -> Result<Decimal, Rejection> {
+    let exact = match &amount {
+        Value::Units { units, exponent: own } => Some(Decimal::new(*units, own.unwrap_or(exponent))),
+        other => other.as_text().and_then(amounts::decimal),
+    };
+    // What is not an amount is refused in the same words as elsewhere.
+    exact.ok_or_else(|| match money(amount, currency) {
+        Err(rejection) => rejection,
+        Ok(_) => Rejection::new(Reason::InvalidAmount, "amount has too many digits to be added up exactly"),
+    })
+}
+
+fn money_of(kind: &Kind<'_>) -> Option<Money> {
+    match kind {
+        Kind::Order { amount, .. } | Kind::Refund { amount, .. } | Kind::Cancel { amount, .. } => Some(*amount),
+        _ => None,
+    }
+}
+
+/// Type, customer and id.
+type Key = (EventType, Box<str>, Box<str>);
+
+/// The lines of an order so far.
+#[derive(Debug)]
+struct Sum {
+    /// The first line.
+    line: u64,
+    event: Event<'static>,
+    total: Result<Decimal, Rejection>,
+}
+
+/// Adds up lines by order. They may stand anywhere in the file.
+#[derive(Debug)]
+pub struct Lines<'d> {
+    custom: &'d Custom,
+    orders: IndexMap<Key, Sum, foldhash::fast::FixedState>,
+}
+
+impl<'d> Lines<'d> {
+    pub(super) fn new(custom: &'d Custom) -> Lines<'d> {
+        Lines { custom, orders: IndexMap::default() }
+    }
+
+    /// Takes one more line. The earliest time and the first attributes of the lines are the order's.
+    pub fn add(&mut self, line: u64, part: OrderLine<'_>) {
+        let key = (part.event.kind.event_type(), part.event.customer.as_ref().into(), part.id.as_ref().into());
+        let Some(sum) = self.orders.get_mut(&key) else {
+            let total = part.amount.map_err(|rejection| in_line(line, &rejection));
+            self.orders.insert(key, Sum { line, event: part.event.into_owned(), total });
+            return;
+        };
+        sum.event.time = sum.event.time.min(part.event.time);
+        let Ok(total) = &mut sum.total else { return };
+        let currencies = [&sum.event.kind, &part.event.kind].map(|kind| money_of(kind).map(|money| money.currency));
+        let added = match part.amount {
+            _ if currencies[0] != currencies[1] => {
+                Err(Rejection::new(Reason::InvalidValue, "currency is another one than in the lines before"))
+            }
+            Ok(amount) => total
+                .checked_add(amount)
+                .ok_or_else(|| Rejection::new(Reason::InvalidAmount, "amounts have too many digits to be added up")),
+            Err(rejection) => Err(rejection),
+        };
+        sum.total = added.map_err(|rejection| in_line(line, &rejection));
+    }
+
+    /// The orders in the order of their first lines, with the numbers of those. An order of which a line is wrong is
+    /// rejected: without that line its amount would be wrong.
+    pub fn finish(self, latest: Time) -> impl Iterator<Item = (u64, Result<Decoded<'static>, Rejection>)> {
+        let custom = self.custom;
+        self.orders.into_values().map(move |sum| {
+            let mut decoded = sum.total.and_then(|total| whole(custom, sum.event, total));
+            refuse_future(&mut decoded, latest);
+            (sum.line, decoded)
+        })
+    }
+}
+
+fn in_line(line: u64, rejection: &Rejection) -> Rejection {
+    Rejection::new(rejection.reason, format!("its order's line {line}: {}", rejection.detail))
+}
+
+/// The order with its amount; a refund where it is below zero.
+fn whole(custom: &Custom, event: Event<'static>, total: Decimal) -> Result<Decoded<'static>, Rejection> {
+    let event_type = event.kind.event_type();
+    let Some(Money { currency, .. }) = money_of(&event.kind) else { return Ok(Decoded::Event(event)) };
+    let mut fields = Fields {
+        customer_id: Value::Text(event.customer),
+        time: Value::Millis(event.time.millis()),
+        amount: Value::Text(Cow::Owned(total.normalize().to_string())),
+        currency: Value::Text(Cow::Borrowed(currency.code())),
+        ..Fields::default()
+    };
+    match event.kind {
+        Kind::Order { id, attributes, referred_by, .. } => {
+            fields.order_id = present(id);
+            fields.referred_by = present(referred_by);
+            fields.attributes = attributes;
+        }
+        Kind::Refund { id, .. } => fields.refund_id = present(id),
+        Kind::Cancel { order, .. } => fields.order_id = present(order),
+        _ => fields.attributes = Attributes::default(),
+    }
+    if event_type != EventType::Order {
+        fields.amount = amounts::absolute(fields.amount);
+    }
+    let turned = custom.amounts().turn(event_type, &mut fields)?;
+    fields.amount = custom.rules().amount(fields.amount);
+    match turned {
+        Some(event_type) => fields.into_event(event_type).map(Decoded::Event),
+        None => Ok(Decoded::Skipped(Skip::NoMoney)),
+    }
+}
+
+fn present(id: Option<Cow<'static, str>>) -> Value<'static> {
+    id.map_or(Value::Absent, Value::Text)
+}

@@ -1,0 +1,124 @@
+//! The formats behind one another: each with its options, ready to read.
+
+use super::options::{OptionError, Options, Tombstones};
+use super::{Decoded, Format, Message, Rejection, Skip, key, native, presets, routed, shared};
+use crate::event::EventType;
+
+/// A format with its options, ready to read.
+#[derive(Debug, Clone)]
+pub(super) enum Reader {
+    Native(Box<native::Native>),
+    Routed,
+    Segment(Box<presets::Segment>),
+    Shopify(Box<presets::Shopify>),
+    Stripe(Box<presets::Stripe>),
+    CloudEvents(Box<presets::CloudEvents>),
+    Debezium(Box<presets::Debezium>),
+    Ga4(Box<presets::Ga4>),
+    Snowplow(Box<presets::Snowplow>),
+    Custom(Box<presets::Custom>),
+    /// Several sources that share a topic: each reads every message.
+    Each(Vec<Reader>),
+}
+
+impl Reader {
+    pub fn new(format: Format, options: &Options, dimensions: &[String]) -> Result<Reader, OptionError> {
+        if !options.guests.fits(format) {
+            let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
+            return Err(OptionError::new("guests", what));
+        }
+        Ok(match format {
+            Format::Native => Reader::Native(Box::new(native::Native::new(options)?)),
+            Format::Segment => Reader::Segment(Box::new(presets::Segment::new(options, dimensions)?)),
+            Format::Shopify => Reader::Shopify(Box::new(presets::Shopify::new(options, dimensions)?)),
+            Format::Stripe => Reader::Stripe(Box::new(presets::Stripe::new(options, dimensions)?)),
+            Format::CloudEvents => Reader::CloudEvents(Box::new(presets::CloudEvents::new(options, dimensions)?)),
+            Format::Debezium => Reader::Debezium(Box::new(presets::Debezium::new(options, dimensions)?)),
+            Format::Ga4 => Reader::Ga4(Box::new(presets::Ga4::new(options, dimensions)?)),
+            Format::Snowplow => Reader::Snowplow(Box::new(presets::Snowplow::new(options, dimensions)?)),
+            Format::Custom => Reader::Custom(Box::new(presets::Custom::new(options, dimensions)?)),
+        })
+    }
+
+    /// Decodes a value that has bytes; the message supplies key and headers.
+    pub fn decode<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        dimensions: &[String],
+    ) -> Result<Decoded<'a>, Rejection> {
+        match self {
+            Reader::Native(native) => native.decode(message.key, message.time, bytes, dimensions),
+            Reader::Routed => routed::decode(bytes, dimensions),
+            Reader::Segment(segment) => segment.decode(bytes),
+            Reader::Shopify(shopify) => shopify.decode(message, bytes),
+            Reader::Stripe(stripe) => stripe.decode(message, bytes),
+            Reader::CloudEvents(events) => events.decode(message, bytes),
+            Reader::Debezium(debezium) => debezium.decode(message, bytes),
+            Reader::Ga4(ga4) => ga4.decode(message, bytes),
+            Reader::Snowplow(snowplow) => snowplow.decode(bytes),
+            Reader::Custom(custom) => custom.decode(message, bytes),
+            Reader::Each(readers) => {
+                shared::meaning(readers.iter().map(|reader| reader.decode(message, bytes, dimensions)).collect())
+            }
+        }
+    }
+
+    /// The name of the format, and what its events are called in messages.
+    pub fn known(&self) -> (&'static str, Vec<&str>) {
+        let own = || EventType::ALL.into_iter().filter(|known| *known != EventType::Unknown).map(EventType::name);
+        match self {
+            Reader::Native(_) | Reader::Routed => (Format::Native.name(), own().collect()),
+            Reader::Segment(segment) => (Format::Segment.name(), segment.known()),
+            Reader::Shopify(_) => (Format::Shopify.name(), presets::Shopify::KNOWN.to_vec()),
+            Reader::Stripe(stripe) => (Format::Stripe.name(), stripe.known()),
+            Reader::CloudEvents(events) => (Format::CloudEvents.name(), events.known()),
+            Reader::Debezium(_) => (Format::Debezium.name(), vec!["c", "r", "u", "d"]),
+            Reader::Ga4(ga4) => (Format::Ga4.name(), ga4.known()),
+            Reader::Snowplow(_) => (Format::Snowplow.name(), presets::Snowplow::KNOWN.to_vec()),
+            Reader::Custom(custom) => (Format::Custom.name(), custom.known()),
+            Reader::Each(readers) => readers.first().map_or(("", Vec::new()), Reader::known),
+        }
+    }
+
+    /// Whether more than key and value matters.
+    pub fn wants_message(&self) -> bool {
+        match self {
+            Reader::CloudEvents(_) | Reader::Ga4(_) => true,
+            Reader::Native(native) => native.wants_time(),
+            Reader::Debezium(debezium) => debezium.wants_message(),
+            Reader::Custom(custom) => custom.wants_message(),
+            Reader::Each(readers) => readers.iter().any(Reader::wants_message),
+            Reader::Routed | Reader::Segment(_) | Reader::Shopify(_) | Reader::Stripe(_) | Reader::Snowplow(_) => false,
+        }
+    }
+}
+
+/// What a null value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NullValue {
+    /// Nothing.
+    Nothing,
+    /// The customer whose id is the key is to be forgotten.
+    Erases,
+    /// The same, unless the key is an object, which Kafka Connect makes of the keys of rows.
+    ErasesIds,
+}
+
+impl NullValue {
+    pub fn of(format: Format, options: &Options) -> NullValue {
+        match (options.tombstones, format) {
+            (Some(Tombstones::Erase), _) => NullValue::Erases,
+            (None, Format::Native) => NullValue::ErasesIds,
+            (Some(Tombstones::Skip), _) | (None, _) => NullValue::Nothing,
+        }
+    }
+
+    pub fn decode(self, key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
+        match self {
+            NullValue::Erases => native::tombstone(key),
+            NullValue::ErasesIds if !key.is_some_and(key::is_object) => native::tombstone(key),
+            NullValue::ErasesIds | NullValue::Nothing => Ok(Decoded::Skipped(Skip::Tombstone)),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a header names: columns of the native names, or of those that a mapping names.
+
+use std::fmt::Write as _;
+
+use crate::decode::Decoder;
+use crate::decode::conditions::Filter;
+use crate::decode::fields::excerpt;
+use crate::decode::native::Native;
+use crate::decode::paths::segments;
+use crate::decode::presets::Custom;
+use crate::event::EventType;
+
+/// What a header without a mapping may name.
+const NATIVE: &str = "customer_id, time, amount, currency, optionally type, order_id, refund_id, session_id, \
+                      referred_by, kind, score, and dimensions";
+/// What an order needs, the customer first, as every event does.
+pub(super) const NEEDED: [Column; 4] = [Column::CustomerId, Column::Time, Column::Amount, Column::Currency];
+/// How many columns a message names.
+const SHOWN_COLUMNS: usize = 20;
+
+/// A header that cannot be read with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// A column that every event needs is not there.
+    #[error("the header lacks the column {missing}; {remedy} (the columns are {columns})")]
+    Missing {
+        /// Which.
+        missing: String,
+        /// What to do.
+        remedy: String,
+        /// What there is.
+        columns: String,
+    },
+    /// Two columns of one name.
+    #[error("the columns {first} and {second} are both named {name}; rename or remove one")]
+    Twice {
+        /// The name.
+        name: String,
+        /// Counted from 1.
+        first: usize,
+        /// Counted from 1.
+        second: usize,
+    },
+    /// The mapping names something else.
+    #[error("mapping.{option} names a column that is not in the header; the columns are {columns}")]
+    Unmapped {
+        /// The option.
+        option: String,
+        /// What there is.
+        columns: String,
+    },
+    /// Values where names should be.
+    #[error(
+        "the first row holds values, not names of columns; add a header row, or name the columns with mapping.columns \
+         (format = \"custom\")"
+    )]
+    NoHeader,
+}
+
+/// What a column of a native name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Column {
+    Type,
+    OrderId,
+    RefundId,
+    SessionId,
+    CustomerId,
+    Time,
+    Amount,
+    Currency,
+    ReferredBy,
+    Kind,
+    Score,
+    /// The attribute of a configured dimension.
+    Dimension(usize),
+}
+
+const NAMES: [(&str, Column); 11] = [
+    ("type", Column::Type),
+    ("order_id", Column::OrderId),
+    ("refund_id", Column::RefundId),
+    ("session_id", Column::SessionId),
+    ("customer_id", Column::CustomerId),
+    ("time", Column::Time),
+    ("amount", Column::Amount),
+    ("currency", Column::Currency),
+    ("referred_by", Column::ReferredBy),
+    ("kind", Column::Kind),
+    ("score", Column::Score),
+];
+
+/// What the columns are that are read.
+#[derive(Debug, Clone)]
+pub(super) enum Columns {
+    /// Columns that are read, whether one of them is the type, and columns and the slots that conditions look at.
+    Native { columns: Vec<(usize, Column)>, has_type: bool, conditions: Vec<(usize, usize)> },
+    /// Columns and the slots that they fill; columns and the dimensions that bear their name.
+    Mapped { slots: Vec<(usize, usize)>, dimensions: Vec<(usize, usize)> },
+}
+
+/// A name in the spelling of the native format: `Customer ID` is `customer_id`.
+fn folded(name: &str) -> String {
+    name.to_lowercase().replace([' ', '-'], "_")
+}
+
+fn shown(names: &[String]) -> String {
+    let mut text = String::new();
+    for (place, name) in names.iter().take(SHOWN_COLUMNS).enumerate() {
+        _ = write!(text, "{}{}", if place > 0 { ", " } else { "" }, excerpt(name));
+    }
+    if names.len() > SHOWN_COLUMNS {
+        _ = write!(text, " and {} more", names.len() - SHOWN_COLUMNS);
+    }
+    text
+}
+
+fn native_column(name: &str, dimensions: &[String]) -> Option<Column> {
+    // A dimension may be named as a column that came later.
+    if let Some(dimension) = dimensions.iter().position(|dimension| dimension == name) {
+        let is_old = ["order_id", "customer_id", "time", "amount", "currency"].contains(&name);
+        if !is_old {
+            return Some(Column::Dimension(dimension));
+        }
+    }
+    let folded = folded(name);
+    NAMES.iter().find(|(known, _)| *known == folded).map(|(_, column)| *column)
+}
+
+pub(super) fn native(dimensions: &[String], names: &[String], needed: &[Column]) -> Result<Columns, HeaderError> {
+    let mut columns: Vec<(usize, Column)> = Vec::new();
+    for (place, name) in names.iter().enumerate() {
+        let Some(column) = native_column(name, dimensions) else { continue };
+        if let Some((first, _)) = columns.iter().find(|(_, known)| *known == column) {
+            return Err(HeaderError::Twice { name: name.clone(), first: first + 1, second: place + 1 });
+        }
+        columns.push((place, column));
+    }
+    let has = |column| columns.iter().any(|(_, known)| *known == column);
+    let has_type = has(Column::Type);
+    // Which columns an event needs depends on its type, where rows have one.
+    let needed = &needed[..if has_type { 1 } else { needed.len() }];
+    if let Some(missing) = needed.iter().find(|column| !has(**column)) {
+        if columns.is_empty() && names.iter().any(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
+            return Err(HeaderError::NoHeader);
+        }
+        let name = NAMES.iter().find(|(_, column)| column == missing).map_or("", |(name, _)| name);
+        let remedy = format!("expected are {NATIVE}; map other names with format = \"custom\"");
+        return Err(HeaderError::Missing { missing: name.to_owned(), remedy, columns: shown(names) });
+    }
+    Ok(Columns::Native { columns, has_type, conditions: Vec::new() })
+}
+
+/// Whether a file has the native columns though the fields of its source's messages stand elsewhere: none of the places
+/// that the mapping names is a column.
+pub(super) fn is_native_instead(custom: &Custom, decoder: &Decoder, names: &[String]) -> bool {
+    let row = custom.row();
+    let is_column = |slot: usize| {
+        row.places().any(|(known, place)| known == slot && matches!(column_of(place, names), Ok(Some(_))))
+    };
+    row.explicit().iter().any(|(option, _)| option.starts_with("fields."))
+        && !row.explicit().iter().any(|(_, slot)| is_column(*slot))
+        && native(decoder.dimensions(), names, &NEEDED).is_ok()
+}
+
+impl Columns {
+    /// Columns of the native format, with those that its conditions look at.
+    pub(super) fn of_native(own: &Native, dimensions: &[String], names: &[String]) -> Result<Columns, HeaderError> {
+        let (event_type, currency) = own.constants();
+        let mut columns = match event_type {
+            Some(name) if name != EventType::Order.name() => native(dimensions, names, &NEEDED[..2])?,
+            _ if currency.is_some() => native(dimensions, names, &NEEDED[..3])?,
+            _ => native(dimensions, names, &NEEDED)?,
+        };
+        if let Columns::Native { conditions, .. } = &mut columns {
+            for (slot, place) in own.filter().into_iter().flat_map(Filter::places) {
+                let column = column_of(place, names)?.ok_or_else(|| HeaderError::Unmapped {
+                    option: format!("where.{place:?}"),
+                    columns: shown(names),
+                })?;
+                conditions.push((column, slot));
+            }
+        }
+        Ok(columns)
+    }
+}
+
+/// The column that is a place: of exactly that name, else of that name in other letters.
+fn column_of(place: &str, names: &[String]) -> Result<Option<usize>, HeaderError> {
+    let pointed = segments(place);
+    let is_exact = |name: &str| name == place || (pointed.len() == 1 && pointed[0] == name);
+    let is_alike = |name: &str| folded(name) == folded(place);
+    let only = |is_same: &dyn Fn(&str) -> bool| {
+        let mut found = (0..names.len()).filter(|at| is_same(&names[*at]));
+        match (found.next(), found.next()) {
+            (Some(first), Some(second)) => {
+                Err(HeaderError::Twice { name: names[first].clone(), first: first + 1, second: second + 1 })
+            }
+            (found, _) => Ok(found),
+        }
+    };
+    Ok(match only(&is_exact)? {
+        Some(column) => Some(column),
+        None => only(&is_alike)?,
+    })
+}
+
+pub(super) fn mapped(custom: &Custom, decoder: &Decoder, names: &[String]) -> Result<Columns, HeaderError> {
+    let row = custom.row();
+    let mut slots = Vec::new();
+    for (slot, place) in row.places() {
+        if let Some(column) = column_of(place, names)? {
+            slots.push((column, slot));
+        }
+    }
+    let has = |wanted: usize| slots.iter().any(|(_, slot)| *slot == wanted);
+    if let Some((option, _)) = row.explicit().iter().find(|(_, slot)| !has(*slot)) {
+        return Err(HeaderError::Unmapped { option: option.clone(), columns: shown(names) });
+    }
+    let is_order = row.slot_of("type").is_none_or(|slot| !has(slot)) && custom.has_orders_alone();
+    let mut needed = Vec::new();
+    if row.common.drops_guests() {
+        needed.push("customer_id");
+    }
+    if is_order {
+        needed.extend(["time", "amount", "currency"]);
+    }
+    for name in needed {
+        if row.slot_of(name).is_some_and(|slot| !has(slot)) {
+            let remedy = format!("name another with mapping.fields.{name}, or a value with mapping.constants.{name}");
+            return Err(HeaderError::Missing { missing: name.to_owned(), remedy, columns: shown(names) });
+        }
+    }
+    let mut dimensions = Vec::new();
+    for (dimension, name) in decoder.dimensions().iter().enumerate() {
+        let is_mapped = row.common.reads_attribute(dimension);
+        if let Some(column) = names.iter().position(|column| column == name).filter(|_| !is_mapped) {
+            dimensions.push((column, dimension));
+        }
+    }
+    Ok(Columns::Mapped { slots, dimensions })
+}
