@@ -1,7 +1,7 @@
 //! History from files: every event once, in the order of its time, through the same engine.
 //!
-//! Files are read in the order in which they are given. Of several copies the first in file order counts, and an erased
-//! customer's later events belong to a new one; only then are the events sorted by time.
+//! Files are read in the order in which they are given. Of several copies the first in file order counts, and an erasure
+//! is dated no earlier than the events before it in its file; then events and erasures are sorted by time.
 
 mod columns;
 mod partitioned;
@@ -61,6 +61,7 @@ enum What {
     Customer { profile: u32 },
     Feedback { kind: u32, score: Option<f32> },
     Cost(CostKind, Money),
+    Erase,
 }
 
 /// Attributes and referrer of an order or a profile.
@@ -84,8 +85,12 @@ pub struct History {
     customers: Texts,
     profiles: indexmap::IndexSet<Profile, Hasher>,
     feedback_kinds: Texts,
-    /// How often each customer was erased so far.
-    erased: HashMap<Box<str>, u32, Hasher>,
+    /// When each customer was last erased.
+    erased: HashMap<u32, Time, Hasher>,
+    /// How many rows are erasures.
+    erasures: usize,
+    /// The newest event of the file so far.
+    newest: Option<Time>,
     seen: HashSet<u64, Hasher>,
     /// Events whose copies may come from elsewhere: when, of which type, and their identities.
     remembered: Vec<(Time, EventType, u64)>,
@@ -126,6 +131,7 @@ impl History {
     /// When the file cannot be read, or when a CSV header lacks a column. A line that is no event is no error: it is
     /// counted in [`Tally::rejected`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, latest: Time) -> Result<(), HistoryError> {
+        self.newest = None;
         let path = file.path.clone();
         let lines = read::read(file, decoder, latest, &mut |line, decoded| self.add(&path, line, decoded))?;
         self.tally.lines += lines;
@@ -136,7 +142,11 @@ impl History {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(&event),
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(event)),
-            Ok(Decoded::Erase(customer)) => self.erase(&customer),
+            Ok(Decoded::Erase { customer, time }) => {
+                if let Some(at) = time.max(self.newest) {
+                    self.erase(&customer, at, 0);
+                }
+            }
             Ok(Decoded::Unknown(_)) => self.tally.unknown += 1,
             Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
             Ok(Decoded::Batch(parts)) => parts.into_iter().for_each(|part| self.add(path, line, part.located())),
@@ -145,14 +155,19 @@ impl History {
     }
 
     fn add_event(&mut self, event: &Event<'_>) {
+        self.newest = self.newest.max(Some(event.time));
         match self.admit(event) {
             Some(_) => self.push(event, 0),
             None => self.tally.duplicates += 1,
         }
     }
 
-    fn erase(&mut self, customer: &str) {
-        *self.erased.entry(customer.into()).or_default() += 1;
+    fn erase(&mut self, customer: &str, at: Time, topic: u16) {
+        let customer = intern(&mut self.customers, customer);
+        let last = self.erased.entry(customer).or_insert(at);
+        *last = at.max(*last);
+        self.erasures += 1;
+        self.rows.push(Row { time: at, customer, topic, what: What::Erase });
     }
 
     /// The identity of an event, if it has one; `None` for a second copy.
@@ -163,8 +178,7 @@ impl History {
     }
 
     fn push(&mut self, event: &Event<'_>, topic: u16) {
-        let identity = identity(&event.customer, self.erased.get(event.customer.as_ref()).copied().unwrap_or(0));
-        let customer = intern(&mut self.customers, &identity);
+        let customer = intern(&mut self.customers, &event.customer);
         let row = Row { time: event.time, customer, topic, what: self.what(&event.kind) };
         self.rows.push(row);
     }
@@ -203,16 +217,16 @@ impl History {
     /// How many events count.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.rows.len() - self.erasures
     }
 
     /// Whether there is no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
-    /// Applies all events in the order of their time, events of the same time in file order. `progress` is told every
+    /// Applies all events in the order of their time, events of the same time in file order, erasures behind them. `progress` is told every
     /// so often how many are applied. `spec` must have one topic.
     pub fn apply(self, spec: Arc<Spec>, progress: impl FnMut(u64)) -> Engine {
         self.apply_telling(spec, progress, |_| {})
@@ -233,49 +247,51 @@ impl History {
         mut tell: Option<&mut dyn FnMut(&Alert)>,
     ) {
         self.seen = HashSet::default();
-        if !self.rows.is_sorted_by_key(|row| row.time) {
-            self.rows.sort_by_key(|row| row.time);
+        // An erasure at the time of an event is behind it.
+        let key = |row: &Row| (row.time, matches!(row.what, What::Erase));
+        if !self.rows.is_sorted_by_key(key) {
+            self.rows.sort_by_key(key);
         }
-        let renamed = self.renamed();
         for (i, row) in self.rows.iter().enumerate() {
-            let mut event = self.event(row);
-            if let Some(name) = renamed.get(&row.customer) {
-                event.customer = Cow::Borrowed(name);
+            if let Some(event) = self.event(row) {
+                // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
+                engine.apply(usize::from(row.topic), &event);
+            } else {
+                // Whoever is erased takes along what waits to be told.
+                tell.iter_mut().for_each(|tell| self.release(engine, tell));
+                engine.erase(usize::from(row.topic), self.id(row), Some(row.time));
             }
-            // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
-            engine.apply(usize::from(row.topic), &event);
             if i % 4096 == 0 {
                 progress(i as u64);
-                tell.iter_mut().for_each(|tell| release(engine, tell));
+                tell.iter_mut().for_each(|tell| self.release(engine, tell));
             }
         }
-        tell.iter_mut().for_each(|tell| release(engine, tell));
+        tell.iter_mut().for_each(|tell| self.release(engine, tell));
         progress(self.rows.len() as u64);
-        for (customer, &times) in &self.erased {
-            for before in 0..times {
-                engine.erase(&former(customer, before));
-            }
-        }
     }
 
-    /// Those of whom some were erased: who is there in the end bears the id, the others before something else.
-    fn renamed(&self) -> HashMap<u32, String, Hasher> {
-        let place = |identity: &str| self.customers.get_index_of(identity).map(place_number);
-        let names = |customer: &str, times: u32| {
-            let former = (0..times).map(|before| (identity(customer, before).into_owned(), former(customer, before)));
-            let last = (identity(customer, times).into_owned(), customer.to_owned());
-            former.chain([last]).collect::<Vec<_>>()
-        };
-        let all = self.erased.iter().flat_map(|(customer, &times)| names(customer, times));
-        all.filter_map(|(identity, name)| Some((place(&identity)?, name))).collect()
+    /// Tells of silent customers, save those who are erased later on.
+    fn release(&self, engine: &mut Engine, tell: &mut dyn FnMut(&Alert)) {
+        for alert in engine.release(&Allowance::ALL) {
+            let customer = self.customers.get_index_of(alert.customer.as_str()).map(place_number);
+            let erased = customer.and_then(|customer| self.erased.get(&customer));
+            if erased.is_none_or(|erased| *erased < alert.silent_since) {
+                tell(&alert);
+            }
+        }
     }
 
     #[cfg(test)]
     fn events(&self) -> impl Iterator<Item = Event<'_>> {
-        self.rows.iter().map(|row| self.event(row))
+        self.rows.iter().filter_map(|row| self.event(row))
     }
 
-    fn event(&self, row: &Row) -> Event<'_> {
+    fn id(&self, row: &Row) -> &str {
+        self.customers.get_index(row.customer as usize).map_or("", |id| id)
+    }
+
+    /// The event of a row; `None` of an erasure.
+    fn event(&self, row: &Row) -> Option<Event<'_>> {
         let text = |set: &'_ Texts, place: u32| set.get_index(place as usize).map_or("", |text| text).to_owned();
         let kind = match row.what {
             What::Order { amount, profile } => {
@@ -293,9 +309,9 @@ impl History {
                 Kind::Feedback { kind: Cow::Owned(text(&self.feedback_kinds, kind)), score: score.map(f64::from) }
             }
             What::Cost(kind, amount) => Kind::Cost { kind, amount },
+            What::Erase => return None,
         };
-        let customer = self.customers.get_index(row.customer as usize).map_or("", |id| id);
-        Event { customer: Cow::Borrowed(customer), time: row.time, kind }
+        Some(Event { customer: Cow::Borrowed(self.id(row)), time: row.time, kind })
     }
 
     fn attributes(&self, profile: u32) -> (Attributes<'_>, Option<Cow<'_, str>>) {
@@ -307,24 +323,6 @@ impl History {
             }
         }
         (attributes, profile.referred_by.as_deref().map(Cow::Borrowed))
-    }
-}
-
-/// Tells of silent customers, save those who were erased later on.
-fn release(engine: &mut Engine, tell: &mut dyn FnMut(&Alert)) {
-    engine.release(&Allowance::ALL).iter().filter(|alert| !alert.customer.contains('\0')).for_each(tell);
-}
-
-/// The name under which a customer is applied who was erased later on; the byte 0 keeps it apart from every id.
-fn former(customer: &str, erased: u32) -> String {
-    format!("{customer}\0{erased}\0")
-}
-
-/// A customer id after that many erasures of it; the byte 0 keeps it apart from every id in the files.
-fn identity(customer: &str, erased: u32) -> Cow<'_, str> {
-    match erased {
-        0 => Cow::Borrowed(customer),
-        times => Cow::Owned(format!("{customer}\0{times}")),
     }
 }
 
@@ -403,15 +401,18 @@ mod tests {
         let history = history(
             "{\"type\":\"order\",\"customer_id\":\"c\",\"time\":\"1970-01-02T00:00:00Z\",\"amount\":1,\"currency\":\"EUR\"}\n\
              {\"type\":\"erase\",\"customer_id\":\"c\"}\n\n\
-             {\"type\":\"order\",\"customer_id\":\"c\",\"time\":\"1970-01-01T00:00:01Z\",\"amount\":1,\"currency\":\"EUR\"}\n\
+             {\"type\":\"order\",\"customer_id\":\"c\",\"time\":\"1970-01-02T00:00:01Z\",\"amount\":1,\"currency\":\"EUR\"}\n\
+             {\"type\":\"session\",\"customer_id\":\"c\",\"time\":\"1970-01-01T00:00:01Z\"}\n\
              {\"type\":\"wish\"}\n",
             Layout::Ndjson,
         );
-        assert_eq!((history.tally.unknown, history.tally.lines), (1, 5));
+        assert_eq!((history.tally.unknown, history.tally.lines, history.len()), (1, 6, 3));
         let mut engine = history.apply(spec(), |_| {});
         assert_eq!(engine.tracked_customers(), 1);
         let figures = engine.figures(WindowId::Rolling(0), Time::clamped(DAY)).unwrap();
         assert_eq!((figures.parts.new, figures.parts.repeat), (2, 0));
+        let customer = engine.customer("c").unwrap();
+        assert_eq!((customer.orders, customer.sessions), (1, 0), "the session is the erased customer's");
     }
 
     #[test]

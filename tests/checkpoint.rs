@@ -87,7 +87,7 @@ fn give(engine: &mut Engine, n: u64) {
     let random = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
     let customer = random % (40 + n / 8);
     if n % 97 == 96 {
-        engine.erase(&id(customer));
+        engine.erase(0, &id(customer), None);
         return;
     }
     let late = if random.is_multiple_of(7) { (random >> 8) as i64 % DAY } else { 0 };

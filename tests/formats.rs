@@ -95,7 +95,8 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>) -> String {
             let mark = |event: &Event<'_>| if event.time < *told_before { "told before: " } else { "" };
             events.iter().map(|event| format!("{}{}", mark(event), line(event))).collect()
         }
-        Ok(Decoded::Erase(customer)) => format!("erase customer={customer}\n"),
+        Ok(Decoded::Erase { customer, time: None }) => format!("erase customer={customer}\n"),
+        Ok(Decoded::Erase { customer, time: Some(time) }) => format!("erase customer={customer} time={time}\n"),
         Ok(Decoded::Unknown(unknown)) => format!("unknown {unknown}\n"),
         Ok(Decoded::Batch(parts)) => parts.iter().map(|part| meaning(&part.decoded)).collect(),
         Ok(Decoded::Skipped(skip)) => format!("skipped {}\n", skip.label()),

@@ -148,7 +148,7 @@ pub fn is_sound(decoded: Option<&Decoded<'_>>) -> bool {
             assert!(!events.is_empty(), "several events are some");
             events.iter().for_each(check_event);
         }
-        Some(Decoded::Erase(customer)) => assert!(!customer.is_empty(), "nobody is erased"),
+        Some(Decoded::Erase { customer, .. }) => assert!(!customer.is_empty(), "nobody is erased"),
         Some(Decoded::Batch(parts)) => {
             assert!(parts.len() > 1, "a batch holds several objects");
             return parts.iter().fold(false, |any, part| is_sound(part.decoded.as_ref().ok()) | any);

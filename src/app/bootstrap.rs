@@ -155,7 +155,7 @@ impl Sample {
         let Ok(decoded) = decoder.decode(record.key.as_deref(), record.payload.as_deref(), Time::MAX) else { return };
         let events = decoded.events();
         let customer = match (&decoded, events.first()) {
-            (Decoded::Erase(customer), _) => customer.as_ref(),
+            (Decoded::Erase { customer, .. }, _) => customer.as_ref(),
             (_, Some(event)) => event.customer.as_ref(),
             (_, None) => return,
         };

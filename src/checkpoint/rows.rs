@@ -480,17 +480,20 @@ mod tests {
     #[test]
     fn every_customer_survives() {
         let mut engine = a_lively_engine();
-        give(&mut engine, &Input::Erase("c1".into()));
+        give(&mut engine, &Input::Erase(0, "c1".into(), Time::MIN));
+        // Nothing from before the erasure comes any more.
+        let later = engine.clock().newest().unwrap().plus(10 * crate::event::DAY);
+        (0..2).for_each(|topic| _ = give(&mut engine, &Input::Raise(topic, later)));
         let cut = engine.cut().unwrap();
         let rows: Vec<_> = cut.rows.as_ref().unwrap().rows.iter().collect();
         assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.aside.is_empty()));
         for threads in [1, 3] {
             let mut again = restored(&cut, threads).unwrap();
             // One event, so that everything changes hands; then all of the only bucket is in the cut.
-            give(&mut again, &Input::Erase("nobody".into()));
+            give(&mut again, &Input::Erase(0, "nobody".into(), Time::MIN));
             give(&mut again, &Input::Raise(0, Time::MAX));
-            give(&mut again, &Input::Erase("c2".into()));
-            give(&mut engine, &Input::Erase("c2".into()));
+            give(&mut again, &Input::Erase(0, "c2".into(), Time::MAX));
+            give(&mut engine, &Input::Erase(0, "c2".into(), Time::MAX));
             let (again, before) = (again.cut().unwrap().rows.unwrap(), engine.cut().unwrap().rows.unwrap());
             assert_eq!(again.full, before.full);
             assert!(again.rows.iter().eq(before.rows.iter()));

@@ -162,7 +162,12 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>, decoder: &Decoder) -> Strin
             _ = writeln!(lines, "{}{again}", line(event, dimensions));
             lines
         }),
-        Ok(Decoded::Erase(customer)) => format!("erase: customer {customer} is to be forgotten"),
+        Ok(Decoded::Erase { customer, time: Some(time) }) => format!("erase: customer {customer}, as of {time}"),
+        Ok(Decoded::Erase { customer, time: None }) => {
+            format!(
+                "erase: customer {customer}, as of the timestamp of the Kafka record, for the message names no time"
+            )
+        }
         Ok(Decoded::Unknown(unknown)) => {
             format!("unknown: {} (it is counted and passed over)", decoder.explain_unknown(unknown))
         }

@@ -107,7 +107,7 @@ impl Decoded<'_> {
         match self {
             Decoded::Event(event) => vec![event.kind.event_type()],
             Decoded::Several { events, .. } => events.iter().map(|event| event.kind.event_type()).collect(),
-            Decoded::Erase(_) => vec![EventType::Erase],
+            Decoded::Erase { .. } => vec![EventType::Erase],
             Decoded::Unknown(_) => vec![EventType::Unknown],
             Decoded::Skipped(_) => Vec::new(),
             Decoded::Batch(parts) => {
@@ -122,7 +122,7 @@ impl Decoded<'_> {
         match self {
             Decoded::Event(event) => vec![event],
             Decoded::Several { events, .. } => events.iter().collect(),
-            Decoded::Erase(_) | Decoded::Unknown(_) | Decoded::Skipped(_) => Vec::new(),
+            Decoded::Erase { .. } | Decoded::Unknown(_) | Decoded::Skipped(_) => Vec::new(),
             Decoded::Batch(parts) => {
                 parts.iter().filter_map(|part| part.decoded.as_ref().ok()).flat_map(Decoded::events).collect()
             }

@@ -102,9 +102,15 @@ impl<'a> Fields<'a> {
         };
         match event_type {
             EventType::Unknown => Ok(Decoded::Unknown(Unknown::of("type", Some(name)))),
-            EventType::Erase => Ok(Decoded::Erase(customer(self.customer_id)?)),
+            EventType::Erase => self.into_erasure(),
             _ => Ok(Decoded::Event(self.into_event(event_type)?)),
         }
+    }
+
+    /// The erasure of the customer; its time may be missing.
+    pub fn into_erasure(self) -> Result<Decoded<'a>, Rejection> {
+        let time = if self.time == Value::Absent { None } else { Some(time(self.time)?) };
+        Ok(Decoded::Erase { customer: customer(self.customer_id)?, time })
     }
 
     /// The event of a known type that happened at a time.

@@ -84,7 +84,12 @@ pub enum Decoded<'a> {
         told_before: Time,
     },
     /// A customer is to be forgotten.
-    Erase(Cow<'a, str>),
+    Erase {
+        /// Who.
+        customer: Cow<'a, str>,
+        /// When; `None` where the message does not say, so that it is the time of its record.
+        time: Option<Time>,
+    },
     /// A type that this version does not know; to be counted and passed over.
     Unknown(Unknown<'a>),
     /// A message that is no event on purpose; to be counted and passed over.
@@ -102,7 +107,7 @@ impl Decoded<'_> {
             Decoded::Several { events, told_before } => {
                 Decoded::Several { events: events.into_iter().map(Event::into_owned).collect(), told_before }
             }
-            Decoded::Erase(customer) => Decoded::Erase(Cow::Owned(customer.into_owned())),
+            Decoded::Erase { customer, time } => Decoded::Erase { customer: Cow::Owned(customer.into_owned()), time },
             Decoded::Unknown(unknown) => Decoded::Unknown(unknown.into_owned()),
             Decoded::Skipped(skip) => Decoded::Skipped(skip),
             Decoded::Batch(parts) => Decoded::Batch(parts.into_iter().map(Part::into_owned).collect()),
@@ -552,15 +557,18 @@ fn refuse_future(decoded: &mut Result<Decoded<'_>, Rejection>, latest: Time) {
         Ok(Decoded::Batch(parts)) => {
             return parts.iter_mut().for_each(|part| refuse_future(&mut part.decoded, latest));
         }
-        Ok(Decoded::Erase(_) | Decoded::Unknown(_) | Decoded::Skipped(_)) | Err(_) => return,
+        Ok(Decoded::Erase { time: Some(time), .. }) => *time,
+        Ok(Decoded::Erase { time: None, .. } | Decoded::Unknown(_) | Decoded::Skipped(_)) | Err(_) => return,
     };
     if newest > latest {
         *decoded = Err(in_the_future(newest, latest));
     }
 }
 
+/// The rejection of something that is dated after `latest`.
 #[cold]
-fn in_the_future(newest: Time, latest: Time) -> Rejection {
+#[must_use]
+pub fn in_the_future(newest: Time, latest: Time) -> Rejection {
     Rejection::new(
         Reason::InTheFuture,
         format!("time {newest} is ahead of the clock by more than customers.max_future (latest accepted: {latest})"),

@@ -176,7 +176,7 @@ pub(super) fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
         Value::Absent => {
             Err(Rejection::new(Reason::InvalidId, "the key of a null value is empty, so it names no customer"))
         }
-        id => customer(id).map(Decoded::Erase),
+        id => customer(id).map(|customer| Decoded::Erase { customer, time: None }),
     }
 }
 

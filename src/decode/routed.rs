@@ -70,10 +70,14 @@ pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: 
     out.push(b'}');
 }
 
-/// Appends the wish to forget a customer.
-pub fn encode_erase(customer: &str, out: &mut Vec<u8>) {
+/// Appends the erasure of a customer. Without a time of its own it is that of the record, which does not travel along.
+pub fn encode_erase(customer: &str, time: Option<Time>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"erase\",\"customer_id\":");
     text(customer, out);
+    if let Some(time) = time {
+        out.extend_from_slice(b",\"time\":");
+        number(time.millis(), out);
+    }
     out.push(b'}');
 }
 
@@ -245,9 +249,13 @@ mod tests {
     #[test]
     fn an_erasure_comes_back_and_others_read_the_events_as_native() {
         let mut bytes = Vec::new();
-        encode_erase("anna \"a\"", &mut bytes);
         let decoder = Decoder::routed(dimensions());
-        assert_eq!(decoder.decode(None, Some(&bytes), Time::MAX), Ok(Decoded::Erase("anna \"a\"".into())));
+        for time in [None, Some(Time::clamped(1_767_323_045_007))] {
+            bytes.clear();
+            encode_erase("anna \"a\"", time, &mut bytes);
+            let erased = Decoded::Erase { customer: "anna \"a\"".into(), time };
+            assert_eq!(decoder.decode(None, Some(&bytes), Time::MAX), Ok(erased));
+        }
         let event =
             Event { customer: "c".into(), time: Time::clamped(1_767_323_045_005), kind: Kind::Session { id: None } };
         bytes.clear();

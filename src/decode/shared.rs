@@ -31,7 +31,7 @@ fn together(wanted: Vec<Decoded<'_>>) -> Result<Decoded<'_>, Rejection> {
     for decoded in wanted {
         match decoded {
             // Nothing of a customer who is forgotten counts.
-            Decoded::Erase(customer) => return Ok(Decoded::Erase(customer)),
+            Decoded::Erase { .. } => return Ok(decoded),
             Decoded::Event(event) => {
                 told_before = Time::MIN;
                 events.push(event);
@@ -91,7 +91,11 @@ mod tests {
         let list = format!("[{SALE},{VISIT}]");
         let decoded = both.decode(None, Some(list.as_bytes()), Time::MAX).unwrap();
         assert_eq!(ids(&decoded), ["Some(\"a\")", "Some(\"v\")"]);
-        assert_eq!(both.decode(Some(b"c"), None, Time::MAX), Ok(Decoded::Erase("c".into())), "native keys do");
+        assert_eq!(
+            both.decode(Some(b"c"), None, Time::MAX),
+            Ok(Decoded::Erase { customer: "c".into(), time: None }),
+            "native keys do"
+        );
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Engine {
     }
 
     fn is_at_risk(&self, record: &Record, at: Time) -> bool {
-        if record.tag == KeyTag::FREE {
+        if record.tag == KeyTag::FREE || record.tag == KeyTag::ERASED {
             return false;
         }
         let Some((first, last)) = record.first().zip(record.newest(0)) else { return false };

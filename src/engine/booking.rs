@@ -5,6 +5,7 @@
 //! [`super::recent`] are for.
 
 mod extras;
+mod split;
 
 use super::Engine;
 use super::axis::Moment;
@@ -18,6 +19,16 @@ use super::record::{Mark, Record};
 use super::segments::{NO_PROFILE, Profile};
 use super::window::{Flow, OrderTerm, Sign, Span, Window};
 use crate::event::{Attributes, Currency, MINUTE, Money, Time};
+
+/// Whether an event is booked for the first time, or once more for another customer: then the sums in which customers
+/// are not told apart stand as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Round {
+    /// For the first time.
+    First,
+    /// Once more.
+    Again,
+}
 
 /// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,8 +72,8 @@ impl Engine {
         place: OrderPlace,
         at: Moment,
         amount: Money,
-        attributes: &Attributes<'_>,
-        referred: bool,
+        (attributes, referred): (&Attributes<'_>, bool),
+        round: Round,
     ) {
         let currency = self.currency_number(amount.currency);
         let count = self.customers.record(slot).orders as usize;
@@ -79,14 +90,16 @@ impl Engine {
         let first = before.first.filter(|_| !is_first).unwrap_or(at);
         let profile = self.customers.record(slot).profile;
         let terms = order_terms(&place, at, |time| Moment::new(time, &self.spec.zone));
-        self.book_windows(profile, &terms, at, currency, amount.minor);
+        self.book_windows(profile, &terms, at, (currency, amount.minor), round);
         self.book_cohort(first, &terms, at, currency, amount.minor);
         self.distributions.order(&place, at.time);
-        self.distributions.money(currency, amount.currency, amount.minor);
+        if round == Round::First {
+            self.distributions.money(currency, amount.currency, amount.minor);
+        }
         self.book_net_revenue(slot, currency, amount.minor);
         self.book_stages(slot, &place, at);
         if self.customers.record(slot).has(Mark::Complained) {
-            self.interrupt_complainers_silence(slot, profile, &place, at);
+            self.interrupt_complainers_silence(slot, profile, &place, at, Sign::Add);
         }
         let deadline = if place.place > 0 { self.order_deadline_before(slot) } else { None };
         let floor = self.inactivity.retention(Class::Orders, self.clock.floor(Class::Orders));
@@ -94,7 +107,7 @@ impl Engine {
         let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
         self.watch_order(slot, &place, order, deadline);
         self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));
-        self.book_reporting(slot, Flow::Order, amount, at);
+        self.book_reporting(slot, Flow::Order, amount, at, round);
         if self.first_order.is_none_or(|first| at.time < first) {
             self.first_order = Some(at.time);
         }
@@ -103,7 +116,14 @@ impl Engine {
 
     /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms. The panes
     /// of a window are the same for all customers and for those of a segment, so they are worked out once.
-    fn book_windows(&mut self, profile: Profile, terms: &OrderTerms, at: Moment, currency: usize, minor: i64) {
+    fn book_windows(
+        &mut self,
+        profile: Profile,
+        terms: &OrderTerms,
+        at: Moment,
+        (currency, minor): (usize, i64),
+        round: Round,
+    ) {
         let mut scopes = self.segments.of(profile);
         for (index, window) in self.windows.iter_mut().enumerate() {
             for (term, sign) in terms.iter().flatten() {
@@ -113,7 +133,9 @@ impl Engine {
             }
             let pane = window.pane(at);
             let book = |window: &mut Window| window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
-            book(window);
+            if round == Round::First {
+                book(window);
+            }
             scopes.iter_mut().flatten().for_each(|scope| book(&mut scope[index]));
         }
     }
@@ -171,10 +193,10 @@ impl Engine {
         }
     }
 
-    pub(super) fn book_session(&mut self, slot: Slot, place: SessionPlace, at: Moment) {
+    pub(super) fn book_session(&mut self, slot: Slot, place: SessionPlace, at: Moment, round: Round) {
         let belonging = self.belonging(slot);
-        for window in &mut self.windows {
-            window.session(at, Sign::Add);
+        if round == Round::First {
+            self.windows.iter_mut().for_each(|window| window.session(at, Sign::Add));
         }
         self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Add));
         if let SessionPlace::Between { before, after } = place {
@@ -215,15 +237,15 @@ impl Engine {
     }
 
     /// Books money that goes back.
-    pub(super) fn book_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+    pub(super) fn book_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
         let currency = self.currency_number(amount.currency);
-        for window in &mut self.windows {
-            window.money(flow, currency, amount.minor, at, Sign::Add);
+        if round == Round::First {
+            self.windows.iter_mut().for_each(|window| window.money(flow, currency, amount.minor, at, Sign::Add));
         }
         self.book_net_revenue(slot, currency, -amount.minor);
         let profile = self.belonging(slot).at(at.time);
         self.segments.money(profile, flow, currency, amount.minor, at, Sign::Add);
-        self.book_reporting(slot, flow, amount, at);
+        self.book_reporting(slot, flow, amount, at, round);
         if !self.segments.is_empty() {
             self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
             self.sweep();
@@ -236,10 +258,10 @@ impl Engine {
 
     /// Books an amount once more as what it is worth in the reporting currency, if there is one; called when the event
     /// itself is booked, so that the customer belongs where it belongs with it.
-    fn book_reporting(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
-        let Some((currency, minor)) = self.in_reporting_currency(amount, at) else { return };
-        for window in &mut self.windows {
-            window.money(flow, currency, minor, at, Sign::Add);
+    fn book_reporting(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
+        let Some((currency, minor)) = self.in_reporting_currency(amount, at, round) else { return };
+        if round == Round::First {
+            self.windows.iter_mut().for_each(|window| window.money(flow, currency, minor, at, Sign::Add));
         }
         let belonging = self.belonging(slot);
         self.segments.money(belonging.at(at.time), flow, currency, minor, at, Sign::Add);
@@ -253,10 +275,10 @@ impl Engine {
 
     /// The number of the reporting currency, and what an amount is worth in it; `None` without such a currency, and
     /// where there is no rate, which is counted.
-    fn in_reporting_currency(&mut self, amount: Money, at: Moment) -> Option<(usize, i64)> {
+    fn in_reporting_currency(&mut self, amount: Money, at: Moment, round: Round) -> Option<(usize, i64)> {
         let rates = self.spec.rates.as_ref()?;
         let Some(minor) = rates.convert(amount, at.day) else {
-            *self.unconverted.entry(amount.currency).or_default() += 1;
+            *self.unconverted.entry(amount.currency).or_default() += u64::from(round == Round::First);
             return None;
         };
         let reporting = rates.reporting();

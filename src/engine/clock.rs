@@ -1,6 +1,6 @@
 //! Event time of one partition: watermarks, lateness and horizons. Time moves with events and with nothing else.
 
-use crate::event::Time;
+use crate::event::{HOUR, Time};
 
 /// What kind of predecessors an event needs to be put in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ struct Topic {
     drives: bool,
     /// Whether it has brought events of each class.
     carries: [bool; 2],
+    /// Whether it was read to its end, and has brought no event since.
+    is_at_end: bool,
 }
 
 /// The watermarks of one partition's topics.
@@ -44,7 +46,10 @@ impl Clock {
     /// Nothing seen yet. `drives` says of each topic whether it drives time.
     #[must_use]
     pub fn new(drives: &[bool], allowed_lateness: i64) -> Clock {
-        let topics = drives.iter().map(|&drives| Topic { watermark: None, drives, carries: [false; 2] }).collect();
+        let topics = drives
+            .iter()
+            .map(|&drives| Topic { watermark: None, drives, carries: [false; 2], is_at_end: false })
+            .collect();
         Clock { topics, allowed_lateness, ceiling: Time::MAX }
     }
 
@@ -60,6 +65,7 @@ impl Clock {
     pub fn accept(&mut self, topic: usize, class: Class, time: Time) {
         let topic = &mut self.topics[topic];
         topic.carries[class as usize] = true;
+        topic.is_at_end = false;
         topic.watermark = topic.watermark.max(Some(time.min(self.ceiling)));
     }
 
@@ -85,7 +91,7 @@ impl Clock {
     #[must_use]
     pub fn state(&self) -> Vec<TopicState> {
         let Clock { topics, allowed_lateness: _, ceiling: _ } = self;
-        let state = |&Topic { watermark, drives: _, carries }: &Topic| TopicState {
+        let state = |&Topic { watermark, drives: _, carries, is_at_end: _ }: &Topic| TopicState {
             watermark: watermark.map(Time::millis),
             carries,
         };
@@ -132,6 +138,43 @@ impl Clock {
         let carrying = self.topics.iter().filter(|topic| topic.carries[class as usize]);
         let low = carrying.filter_map(|topic| topic.watermark).min();
         low.map_or(Time::MIN, |low| low.plus(-self.allowed_lateness))
+    }
+
+    /// Notes that a topic was read to its end. Nobody waits for one that has not brought any event by then.
+    pub fn note_end(&mut self, topic: usize) {
+        if let Some(topic) = self.topics.get_mut(topic) {
+            topic.is_at_end = true;
+        }
+    }
+
+    /// How far all topics have come: the smallest of their watermarks, and the beginning of time while one of them has
+    /// brought no event yet that may still bring some.
+    #[must_use]
+    pub fn slowest(&self) -> Time {
+        let waited_for = self.topics.iter().filter(|topic| topic.watermark.is_some() || !topic.is_at_end);
+        waited_for.map(|topic| topic.watermark.unwrap_or(Time::MIN)).min().unwrap_or(Time::MIN)
+    }
+
+    /// Before this no event of any class is accepted any more, from any topic.
+    #[must_use]
+    pub fn accepted_from(&self) -> Time {
+        self.slowest().plus(-self.allowed_lateness)
+    }
+
+    /// Some topic may still bring an erasure that is dated before what lies behind this; the topics may be so far apart
+    /// as events may be late. A topic that was read to its end brings what happens now.
+    #[inline]
+    #[must_use]
+    pub fn ahead_of(&self) -> Time {
+        let newest = self.newest().unwrap_or(Time::MIN);
+        let come = |topic: &Topic| match topic.watermark {
+            Some(mark) if topic.is_at_end => mark.max(newest.plus(-HOUR)),
+            Some(mark) => mark,
+            None if topic.is_at_end => newest,
+            None => Time::MIN,
+        };
+        let slowest = self.topics.iter().map(come).min().unwrap_or(Time::MIN);
+        slowest.max(newest.plus(-self.allowed_lateness))
     }
 
     /// How far the topics have come that carry a class: the smallest of their watermarks.
@@ -204,5 +247,18 @@ mod tests {
         assert_eq!(clock.floor(Class::Sessions), at(200));
         clock.raise(0, at(2_000));
         assert_eq!(clock.floor(Class::Orders), at(1_900));
+    }
+
+    #[test]
+    fn old_events_are_expected_until_every_topic_has_brought_one_or_was_empty() {
+        let mut clock = Clock::new(&[true, false, true], 100);
+        clock.accept(0, Class::Orders, at(1_000));
+        clock.accept(1, Class::Sessions, at(300));
+        assert_eq!(clock.slowest(), Time::MIN);
+        clock.note_end(2);
+        clock.note_end(1);
+        assert_eq!((clock.slowest(), clock.accepted_from()), (at(300), at(200)));
+        clock.accept(2, Class::Orders, at(50));
+        assert_eq!(clock.slowest(), at(50));
     }
 }

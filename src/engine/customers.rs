@@ -12,6 +12,7 @@ use hashbrown::hash_table::Entry;
 use uuid::Uuid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::erasures::Identity;
 use super::record::{KeyTag, Known, Record};
 use copying::Copying;
 
@@ -36,6 +37,13 @@ impl<'a> Key<'a> {
         let key = Key::encode(text);
         let hash = if key.tag == KeyTag::ARENA { xxh3_64(text.as_bytes()) } else { hash_inline(&key.bytes, key.tag) };
         Key { hash, ..key }
+    }
+
+    /// The key under which an erased customer is kept.
+    #[must_use]
+    pub fn erased(identity: &Identity) -> Key<'static> {
+        let bytes = identity.to_bytes();
+        Key { text: "", bytes, tag: KeyTag::ERASED, hash: hash_inline(&bytes, KeyTag::ERASED) }
     }
 
     /// Encodes an id without its hash.
@@ -94,6 +102,8 @@ pub struct Customers {
     arena: Arena,
     changed: Changed,
     copying: Option<Box<Copying>>,
+    /// How many of them are erased.
+    erased: usize,
 }
 
 /// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag spares
@@ -116,10 +126,16 @@ impl Changed {
 }
 
 impl Customers {
-    /// How many customers there are.
+    /// How many records there are, those of erased customers included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// How many customers there are that have an id.
+    #[must_use]
+    pub fn identified(&self) -> usize {
+        self.index.len() - self.erased
     }
 
     /// Whether there is none.
@@ -167,9 +183,31 @@ impl Customers {
             None => self.push(record),
         };
         self.note_change(slot);
+        self.erased += usize::from(key.tag == KeyTag::ERASED);
         let (slab, arena) = (&self.slab, &self.arena);
         self.index.insert_unique(key.hash, slot, |&slot| hash_of(slab, arena, slot));
         Slot(slot)
+    }
+
+    /// Keeps the record of a customer under what an erased one is known by; the id is gone from memory. Whoever copies
+    /// has to have copied it before.
+    pub fn rename(&mut self, key: &Key<'_>, identity: &Identity) {
+        let (slab, arena) = (&self.slab, &self.arena);
+        let Ok(entry) = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)) else { return };
+        let (slot, _) = entry.remove();
+        let new = Key::erased(identity);
+        let record = record_mut(&mut self.slab, slot);
+        self.erased += usize::from(record.tag != KeyTag::ERASED);
+        if record.tag == KeyTag::ARENA {
+            self.arena.wipe(&record.key);
+        }
+        (record.key, record.tag) = (new.bytes, new.tag);
+        self.note_change(slot);
+        let (slab, arena) = (&self.slab, &self.arena);
+        self.index.insert_unique(new.hash, slot, |&slot| hash_of(slab, arena, slot));
+        if self.arena.is_mostly_wiped() {
+            self.compact_arena();
+        }
     }
 
     fn push(&mut self, record: Record) -> u32 {
@@ -190,6 +228,7 @@ impl Customers {
         let entry = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)).ok()?;
         let (slot, _) = entry.remove();
         let record = record_mut(&mut self.slab, slot);
+        self.erased -= usize::from(record.tag == KeyTag::ERASED);
         if record.tag == KeyTag::ARENA {
             self.arena.wipe(&record.key);
         }
@@ -273,21 +312,27 @@ impl Customers {
     /// Fills a free slot. `false`: there is no such slot. Nobody is found before [`Customers::index_all`].
     #[must_use]
     pub fn place(&mut self, slot: u32, id: &str, known: &Known) -> bool {
-        let key = Key::encode(id);
         let Some(record) = self.slab.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
         else {
             return false;
         };
-        let bytes = if key.tag == KeyTag::ARENA { self.arena.store(id, xxh3_64(id.as_bytes())) } else { key.bytes };
-        *record = Record::from_known(bytes, key.tag, known);
+        let (bytes, tag) = match Identity::parse(id) {
+            Some(identity) => (identity.to_bytes(), KeyTag::ERASED),
+            None => match Key::encode(id) {
+                Key { tag: KeyTag::ARENA, .. } => (self.arena.store(id, xxh3_64(id.as_bytes())), KeyTag::ARENA),
+                Key { bytes, tag, .. } => (bytes, tag),
+            },
+        };
+        *record = Record::from_known(bytes, tag, known);
         true
     }
 
     /// Builds the index over the placed records, and finds the free slots. `false`: two records have one id.
     #[must_use]
     pub fn index_all(&mut self) -> bool {
-        let Customers { index, slab, free, arena, changed: _, copying: _ } = self;
+        let Customers { index, slab, free, arena, changed: _, copying: _, erased } = self;
         let occupied = slab.iter().flatten().filter(|record| record.tag != KeyTag::FREE).count();
+        *erased = slab.iter().flatten().filter(|record| record.tag == KeyTag::ERASED).count();
         let hasher = |&slot: &u32| hash_of(slab, arena, slot);
         *index = HashTable::with_capacity(occupied);
         for (slot, record) in (0_u32..).zip(slab.iter().flatten()) {
@@ -312,6 +357,14 @@ impl Customers {
             }
         }
         true
+    }
+
+    /// What an erased customer is known by; `None` of anybody else.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self, slot: Slot) -> Option<Identity> {
+        let record = self.record(slot);
+        (record.tag == KeyTag::ERASED).then(|| Identity::of_bytes(&record.key))
     }
 
     /// The id of a customer.
@@ -388,6 +441,7 @@ impl Arena {
         match record.tag.inline_len() {
             Some(len) => String::from_utf8_lossy(&record.key[..len]),
             None if record.tag == KeyTag::UUID => Cow::Owned(Uuid::from_bytes(record.key).to_string()),
+            None if record.tag == KeyTag::ERASED => Cow::Owned(Identity::of_bytes(&record.key).text()),
             None => Cow::Borrowed(self.text(&record.key)),
         }
     }
@@ -437,6 +491,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Time;
 
     fn id() -> impl Strategy<Value = String> {
         prop_oneof![
@@ -475,6 +530,30 @@ mod tests {
                 prop_assert_eq!(&table.id(slot), id);
             }
         }
+    }
+
+    #[test]
+    fn an_erased_customer_is_found_by_hash_and_time_and_survives_files() {
+        let mut table = Customers::default();
+        let ids = ["c-1", "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9", "an id that is too long to be kept inline"];
+        for (n, id) in (0..).zip(ids) {
+            let key = Key::new(id);
+            let slot = find_or_insert(&mut table, &key);
+            table.record_mut(slot).sessions = n;
+            let identity = Identity { hash: key.hash(), at: Time::clamped(1_767_323_045_678), held_out: n == 1 };
+            table.rename(&key, &identity);
+            assert_eq!((table.find(&key), table.find(&Key::erased(&identity))), (None, Some(slot)));
+            assert_eq!(table.identity(slot), Some(identity));
+            let mut restored = Customers::with_slots(1);
+            assert!(restored.place(0, &table.id(slot), &table.record(slot).known()) && restored.index_all());
+            assert_eq!((restored.len(), restored.identified()), (1, 0));
+            let found = restored.find(&Key::erased(&identity)).unwrap();
+            assert_eq!(restored.record(found).sessions, n);
+        }
+        assert!(!table.arena.text.contains("inline"));
+        assert_eq!((table.len(), table.identified()), (3, 0));
+        assert!(table.remove(&Key::erased(&table.identity(Slot(0)).unwrap())).is_some());
+        assert_eq!((table.len(), table.identified()), (2, 0));
     }
 
     #[test]

@@ -403,6 +403,15 @@ impl Distributions {
         }
     }
 
+    /// Takes back what the newest order of a customer added.
+    pub fn newest_order_back(&mut self, place: &OrderPlace, at: Time) {
+        let Some(y) = place.y else { return };
+        self.interpurchase.book(y, at, self.folded_before, Sign::Remove);
+        if place.x.is_none() {
+            self.second_order.book(y, at, self.folded_before, Sign::Remove);
+        }
+    }
+
     /// Books what an order brought, in minor units of the currency with that number.
     #[inline]
     pub fn money(&mut self, number: usize, currency: Currency, minor: i64) {

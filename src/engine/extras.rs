@@ -67,6 +67,14 @@ impl Extras {
         self.entries.entry(slot).or_insert([NEVER; 3])[what as usize] = time.millis();
     }
 
+    /// Forgets that there was any.
+    pub fn forget(&mut self, slot: Slot, record: &mut Record, what: Rare) {
+        record.set(what.mark(), false);
+        if let Some(times) = self.entries.get_mut(&slot) {
+            times[what as usize] = NEVER;
+        }
+    }
+
     /// The customers of whom something is here.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.keys().copied()

@@ -186,8 +186,6 @@ impl InactivitySpec {
             return false;
         }
         let mut hash = Sha256::new();
-        // A replay tells apart who was erased behind a byte 0; in the log it is the same id.
-        let customer = customer.split('\0').next().unwrap_or_default();
         for part in ["holdout", "\0", &self.salt, "\0", customer] {
             hash.update(part);
         }
@@ -413,6 +411,19 @@ impl Inactivity {
     /// Forgets a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.waiting -= self.table.take(slot).notices.len();
+    }
+
+    /// Takes an order back, which may have ended a silence.
+    pub fn take_back(&mut self, slot: Slot, order: table::Comeback) {
+        let mut silences = self.table.take(slot);
+        if let Some(place) = silences.comebacks.iter().position(|known| *known == order) {
+            silences.comebacks.remove(place);
+        }
+        for open in silences.open.iter_mut().filter(|open| open.back == Some(order)) {
+            open.back = None;
+            silences.comebacks.iter().for_each(|&other| _ = open.see(other));
+        }
+        self.table.put(slot, silences);
     }
 
     /// How many notices wait to leave.

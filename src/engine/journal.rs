@@ -48,6 +48,14 @@ impl Journal {
         self.entries.get(&slot).map_or(&[], Vec::as_slice)
     }
 
+    /// Takes an entry back.
+    pub fn take(&mut self, slot: Slot, entry: Entry) {
+        let Some(entries) = self.entries.get_mut(&slot) else { return };
+        if let Some(place) = entries.iter().rposition(|known| *known == entry) {
+            entries.remove(place);
+        }
+    }
+
     /// The customers of whom something is here.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.keys().copied()

@@ -10,7 +10,9 @@
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
 //! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
+//! - [`erasures`] says who was erased when, and `ahead` what an erasure that comes late has to take back.
 
+mod ahead;
 pub mod at_risk;
 pub mod axis;
 mod booking;
@@ -20,6 +22,7 @@ pub mod customer;
 pub mod customers;
 pub mod dedup;
 pub mod distribution;
+pub mod erasures;
 mod extras;
 pub mod figures;
 pub mod inactivity;
@@ -44,12 +47,15 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ahead::Ahead;
 use axis::{Moment, Pane};
+use booking::Round;
 use clock::{Class, Clock};
 use cohorts::{CohortParts, Cohorts};
 use customers::{Customers, Key, Slot};
 use dedup::Dedup;
 use distribution::{DistributionParts, Distributions};
+use erasures::Erasures;
 use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use inactivity::Inactivity;
@@ -115,6 +121,8 @@ pub struct Engine {
     extras: Extras,
     dedup: [Dedup; 2],
     journal: Journal,
+    erasures: Erasures,
+    ahead: Ahead,
     /// Rolling windows, then calendar windows.
     windows: Vec<Window>,
     /// Of each window, from when on it has seen everything, if it was added to an engine that had seen some already.
@@ -152,6 +160,8 @@ impl Engine {
             dedup: [Dedup::new(spec.dedup_for), Dedup::new(spec.dedup_for)],
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
             journal: Journal::default(),
+            erasures: Erasures::default(),
+            ahead: Ahead::default(),
             segments: Segments::new(&spec),
             lifecycle: Lifecycle::new(spec.lifecycle.clone()),
             cohorts: Cohorts::default(),
@@ -174,18 +184,18 @@ impl Engine {
         if self.clock.is_too_late(topic, event.time) {
             return Outcome::TooLate;
         }
-        let class = match event.kind {
-            Kind::Session { .. } => Class::Sessions,
-            _ => Class::Orders,
-        };
-        let key = Key::new(&event.customer);
+        let class = class_of(&event.kind);
+        let id = Key::new(&event.customer);
+        let key = self.key_at(&id, event.time);
         let at = Moment::new(event.time, &self.spec.zone);
-        let (known, place) = match self.find_place(&key, class, &event.kind, at) {
+        let known = self.customers.find(&key);
+        let place = match self.find_place(known, &event.kind, at) {
             Ok(found) => found,
             Err(NeighboursForgotten) => return Outcome::TooLate,
         };
-        if let Some(id) = event.kind.id() {
-            let fingerprint = dedup::fingerprint(key.hash(), event.kind.event_type(), id);
+        if let Some(event_id) = event.kind.id() {
+            // A copy is one whoever was erased meanwhile.
+            let fingerprint = dedup::fingerprint(id.hash(), event.kind.event_type(), event_id);
             let time = self.clock.of_class(class, event.time);
             if self.dedup[class as usize].is_duplicate(fingerprint, time, event.time) {
                 return Outcome::Duplicate;
@@ -199,59 +209,42 @@ impl Engine {
         self.fold_history();
         let slot = known.unwrap_or_else(|| self.customers.insert(&key));
         self.before_change(slot);
+        self.book(slot, place, at, &event.kind, Round::First);
+        if self.spec.topics.len() > 1 {
+            self.keep_ahead(slot, event);
+        }
+        self.decide();
+        self.forget_erased();
+        Outcome::Applied
+    }
+
+    /// Books an event of a customer.
+    fn book(&mut self, slot: Slot, place: Place, at: Moment, kind: &Kind<'_>, round: Round) {
         let session_deadline = self.session_deadline(slot);
         self.book_sight(slot, at);
-        match &event.kind {
+        match kind {
             Kind::Order { amount, attributes, referred_by, .. } => {
                 let referred = names_somebody(referred_by.as_deref());
-                self.book_order(slot, place.order, at, *amount, attributes, referred);
+                self.book_order(slot, place.order, at, *amount, (attributes, referred), round);
             }
-            Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at),
-            Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at),
-            Kind::Session { .. } => self.book_session(slot, place.session, at),
+            Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at, round),
+            Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at, round),
+            Kind::Session { .. } => self.book_session(slot, place.session, at, round),
             Kind::Customer { referred_by, .. } => {
                 if names_somebody(referred_by.as_deref()) {
                     self.book_mention(slot, at);
                 }
             }
-            Kind::Feedback { kind, .. } => self.book_feedback(slot, kind, at),
-            Kind::Cost { kind, amount } => self.book_cost(slot, *kind, *amount, at),
+            Kind::Feedback { kind, .. } => self.book_feedback(slot, kind, at, round),
+            Kind::Cost { kind, amount } => self.book_cost(slot, *kind, *amount, at, round),
         }
         self.watch_session(slot, session_deadline);
-        self.decide();
-        Outcome::Applied
     }
 
-    /// Forgets a customer: record and id leave memory now, the sums stay, and the identity falls silent and is lost in
-    /// due time. Its fingerprints age out, so a redelivered old order brings nobody back. Returns whether it was known.
-    pub fn erase(&mut self, customer: &str) -> bool {
-        let key = Key::new(customer);
-        if let Some(slot) = self.customers.find(&key) {
-            self.before_change(slot);
-        }
-        match self.customers.remove(&key) {
-            Some(slot) => {
-                self.written.note_change();
-                self.recent.remove(slot);
-                self.extras.remove(slot);
-                self.journal.remove(slot);
-                self.net_revenue.remove(slot);
-                self.inactivity.remove(slot);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The customer, if there is one, and where the event belongs among theirs; looked up before anything is changed.
-    fn find_place(
-        &self,
-        key: &Key<'_>,
-        class: Class,
-        kind: &Kind<'_>,
-        at: Moment,
-    ) -> Result<(Option<Slot>, Place), NeighboursForgotten> {
-        let Some(slot) = self.customers.find(key) else { return Ok((None, Place::FIRST)) };
+    /// Where the event belongs among those of its customer, if there is one; looked up before anything is changed.
+    fn find_place(&self, slot: Option<Slot>, kind: &Kind<'_>, at: Moment) -> Result<Place, NeighboursForgotten> {
+        let Some(slot) = slot else { return Ok(Place::FIRST) };
+        let class = class_of(kind);
         let record = self.customers.record(slot);
         let floor = self.clock.floor(class);
         let mut place = Place::FIRST;
@@ -270,7 +263,7 @@ impl Engine {
             }
             (Class::Orders, _) => {}
         }
-        Ok((Some(slot), place))
+        Ok(place)
     }
 
     /// Folds what lies further back than the kept history, every so often.
@@ -393,7 +386,13 @@ impl Engine {
         if self.clock.raise(topic, to) {
             self.written.note_change();
             self.decide();
+            self.forget_erased();
         }
+    }
+
+    /// Notes that a topic was read to its end: one that has brought no event by then is not waited for.
+    pub fn note_end(&mut self, topic: usize) {
+        self.clock.note_end(topic);
     }
 
     /// Lets events move no watermark beyond `ceiling`, until the next call; see [`Clock::hold_at`].
@@ -450,10 +449,10 @@ impl Engine {
         self.customers.look_ahead(hashes);
     }
 
-    /// How many customers have a record.
+    /// How many customers have a record; erased ones do not count.
     #[must_use]
     pub fn tracked_customers(&self) -> usize {
-        self.customers.len()
+        self.customers.identified()
     }
 
     /// Bytes of memory held, about.
@@ -465,9 +464,18 @@ impl Engine {
             + self.journal.bytes()
             + self.extras.bytes()
             + self.net_revenue.bytes()
-            + self.inactivity.bytes();
+            + self.inactivity.bytes()
+            + self.erasures.bytes()
+            + self.ahead.bytes();
         let further = self.lifecycle.bytes() + self.cohorts.bytes() + self.totals.bytes() + self.distributions.bytes();
         self.customers.bytes() + windows + self.segments.bytes() + dedup + of_customers + further
+    }
+}
+
+fn class_of(kind: &Kind<'_>) -> Class {
+    match kind {
+        Kind::Session { .. } => Class::Sessions,
+        _ => Class::Orders,
     }
 }
 

@@ -122,6 +122,19 @@ impl Recent {
         }
     }
 
+    /// Takes the newest order of a customer out of the record.
+    pub fn take_order(&mut self, slot: Slot, record: &mut Record) {
+        let third = self.orders.get_mut(&slot).and_then(Vec::pop);
+        record.take_order(third);
+    }
+
+    /// Takes the newest minute with a session of a customer out, whose sessions are counted elsewhere.
+    pub fn take_session_minute(&mut self, slot: Slot, record: &mut Record) {
+        let Some(before) = record.session_before() else { return };
+        record.set_last_session(Time::clamped(i64::from(before) * crate::event::MINUTE));
+        record.take_session_before(self.sessions.get_mut(&slot).and_then(Vec::pop));
+    }
+
     /// Finds the place of a session in that minute. `None` when the session before it is no longer known.
     #[inline]
     #[must_use]

@@ -32,6 +32,8 @@ impl KeyTag {
     pub const UUID: KeyTag = KeyTag(17);
     /// A place in the arena.
     pub const ARENA: KeyTag = KeyTag(18);
+    /// What is left of an erased customer: a hash of the id, and when it was erased.
+    pub const ERASED: KeyTag = KeyTag(19);
     /// A free slot.
     pub const FREE: KeyTag = KeyTag(u8::MAX);
 
@@ -282,6 +284,14 @@ impl Record {
         displaced
     }
 
+    /// Takes the newest order back; `third` is the one that is now the third newest. Where it is no longer known, the
+    /// first stands in for it, behind which no order is put any more.
+    pub fn take_order(&mut self, third: Option<Time>) {
+        self.newest.copy_within(1.., 0);
+        self.newest[Self::NEWEST - 1] = third.map_or(self.first, Time48::pack);
+        self.orders = self.orders.saturating_sub(1);
+    }
+
     /// Adds minor units of the currency with that number. `false`, and nothing is added, when the customer's first
     /// currency is another one.
     #[inline]
@@ -338,6 +348,14 @@ impl Record {
         self.flags |= SESSION_BEFORE;
         self.session_before = minute;
         displaced
+    }
+
+    /// Takes that minute away, `before` being the one before it.
+    pub fn take_session_before(&mut self, before: Option<i32>) {
+        self.flags &= !SESSION_BEFORE;
+        if let Some(minute) = before {
+            self.set_session_before(minute);
+        }
     }
 
     /// Whether there is any mark.

@@ -19,6 +19,7 @@
 //! files are needed no longer after a while, and no file is ever written anew as a whole.
 
 pub mod arrays;
+mod deeds;
 pub mod plain;
 pub mod restore;
 pub mod rotation;
@@ -30,6 +31,7 @@ use super::Engine;
 use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
+use super::erasures::ErasureState;
 use super::inactivity;
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
@@ -122,6 +124,9 @@ pub struct Scalars {
     /// Whether everything since the very first order went in.
     #[serde(default)]
     pub history_whole: bool,
+    /// Erasures that may still matter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<ErasureState>,
 }
 
 /// A currency as files hold it.
@@ -356,6 +361,8 @@ impl Engine {
             extras: _,
             dedup,
             journal: _,
+            erasures,
+            ahead: _,
             windows: _,
             since,
             segments,
@@ -391,8 +398,9 @@ impl Engine {
             first_order: first_order.map(Time::millis),
             folded_at: folded_at.millis(),
             inactivity: inactivity.state(),
-            customers: customers.len() as u64,
+            customers: customers.identified() as u64,
             history_whole: *history_whole,
+            erasures: erasures.state(),
         }
     }
 
@@ -434,6 +442,8 @@ impl Engine {
             extras: _,
             dedup: _,
             journal: _,
+            erasures: _,
+            ahead: _,
             windows,
             since: _,
             segments,
@@ -469,6 +479,7 @@ impl Engine {
     fn slots_aside(&self) -> Slots {
         let mut aside = Slots(vec![0; self.customers.slots().div_ceil(64)]);
         let rare = self.extras.slots().chain(self.net_revenue.slots()).chain(self.inactivity.table().slots());
+        let rare = rare.chain(self.ahead.slots());
         self.recent.slots().chain(self.journal.slots()).chain(rare).for_each(|slot| _ = aside.insert(slot.0));
         aside
     }
@@ -483,12 +494,14 @@ impl Engine {
             extras: self.extras.of(slot),
             further: self.net_revenue.further(slot).to_vec(),
             silences: self.inactivity.table().get(slot),
+            ahead: self.ahead.of(slot).to_vec(),
         }
     }
 
     /// Puts back what [`Engine::aside_of`] told.
     fn put_aside(&mut self, slot: Slot, aside: Aside) {
-        let Aside { orders, sessions, journal, extras, further, silences } = aside;
+        let Aside { orders, sessions, journal, extras, further, silences, ahead } = aside;
+        self.ahead.restore(slot, ahead);
         self.recent.restore(slot, orders, sessions);
         self.journal.restore(slot, journal);
         self.extras.restore(slot, extras);

@@ -41,6 +41,8 @@ pub struct Partitioned {
     partitions: Vec<History>,
     partitioner: Partitioner,
     seam: Seam,
+    /// The newest event of the file so far.
+    newest: Option<Time>,
     /// Lines, rejections and duplicates over all partitions.
     pub tally: Tally,
     /// Events from the seam on, left to the topics.
@@ -57,6 +59,7 @@ impl Partitioned {
             partitions: (0..partitions).map(|_| History::default()).collect(),
             partitioner,
             seam,
+            newest: None,
             tally: Tally::default(),
             left: 0,
             unidentified: 0,
@@ -68,6 +71,7 @@ impl Partitioned {
     /// # Errors
     /// As [`History::read`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, topics: Topics) -> Result<(), HistoryError> {
+        self.newest = None;
         let path = file.path.clone();
         let lines = read::read(file, decoder, Time::MAX, &mut |line, decoded| self.add(&path, line, topics, decoded))?;
         self.tally.lines += lines;
@@ -79,7 +83,11 @@ impl Partitioned {
             Ok(Decoded::Event(event)) => self.add_event(topics, &event),
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(topics, event)),
             Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
-            Ok(Decoded::Erase(customer)) => self.of(&customer).erase(&customer),
+            Ok(Decoded::Erase { customer, time }) => {
+                if let Some(at) = time.max(self.newest) {
+                    self.of(&customer).erase(&customer, at, topics.others);
+                }
+            }
             Ok(Decoded::Unknown(_)) => self.tally.unknown += 1,
             Ok(Decoded::Batch(parts)) => {
                 parts.into_iter().for_each(|part| self.add(path, line, topics, part.located()))
@@ -95,6 +103,7 @@ impl Partitioned {
     }
 
     fn add_event(&mut self, topics: Topics, event: &Event<'_>) {
+        self.newest = self.newest.max(Some(event.time));
         let seam = self.seam;
         let topic = if matches!(event.kind, Kind::Session { .. }) { topics.sessions } else { topics.others };
         let history = self.of(&event.customer);

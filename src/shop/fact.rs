@@ -68,7 +68,9 @@ impl Fact {
             What::Praise => feedback(*customer, *time, "praise", 1),
             What::Acquisition { spent } => cost(*customer, *time, "acquisition", *spent),
             What::Retention { spent } => cost(*customer, *time, "retention", *spent),
-            What::Erase { tombstone: false } => format!(r#"{{"type":"erase","customer_id":"{customer}"}}"#),
+            What::Erase { tombstone: false } => {
+                format!(r#"{{"type":"erase","customer_id":"{customer}","time":"{time}"}}"#)
+            }
             What::Erase { tombstone: true } => return None,
         })
     }

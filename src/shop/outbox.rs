@@ -28,7 +28,7 @@ impl Outbox {
 
     /// Sends a fact, at the time it happens or some time after.
     pub fn send(&mut self, chance: &mut Chance, fact: Fact) {
-        // A copy or a delay of an erasure would erase what came after it.
+        // An erasure covers what its topic has brought before it, so a delay would erase more.
         let erase = matches!(fact.what, What::Erase { .. });
         let delay = if erase { 0 } else { self.delay(chance) };
         let at = fact.time.plus(chance.within(20..1_500) + delay);

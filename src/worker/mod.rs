@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub use self::rejected::{Rejected, RejectedPart};
 use self::sightings::Sightings;
 pub use self::tally::{Tally, note_type};
-use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
+use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
 use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
@@ -299,6 +299,9 @@ impl Worker {
             let next = &mut tenure.next[usize::from(at.topic.0)];
             *next = (*next).max(offset);
         }
+        if let Some(engine) = self.engines.get_mut(&at.partition) {
+            engine.note_end(usize::from(at.topic.0));
+        }
     }
 
     /// Whether every record of a batch can be read now; if not, what is lacking is on its way.
@@ -336,13 +339,14 @@ impl Worker {
             }));
             look_ahead(engine, &decoded);
             for (index, decoded) in some.zip(&decoded) {
+                let erased_by = || erased_by(batch, index, latest);
                 if let Ok(Decoded::Batch(parts)) = decoded {
                     for part in parts {
-                        if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, &part.decoded) {
+                        if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, &part.decoded, erased_by) {
                             rejected.push(Rejected::part(index, part, &rejection));
                         }
                     }
-                } else if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded) {
+                } else if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded, erased_by) {
                     rejected.push(Rejected::whole(index, rejection));
                 }
             }
@@ -505,12 +509,14 @@ fn apply_decoded(
     tally: &mut Tally,
     seen: Seen<'_>,
     decoded: &Result<Decoded<'_>, Rejection>,
+    erased_by: impl Fn() -> Result<Option<Time>, Rejection>,
 ) -> Result<(), Rejection> {
     let topic = seen.topic();
-    let decoded = decoded.as_ref().map_err(|rejection| {
+    let mut rejected = |rejection: &Rejection| {
         tally.rejected[topic][rejection.reason as usize] += 1;
         rejection.clone()
-    })?;
+    };
+    let decoded = decoded.as_ref().map_err(&mut rejected)?;
     match decoded {
         Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
         Decoded::Several { events, told_before } => {
@@ -518,9 +524,10 @@ fn apply_decoded(
             // All of them, also behind one that is too late; the letter tells of the first.
             events.iter().map(apply).fold(Ok(()), Result::and)
         }
-        Decoded::Erase(customer) => {
+        Decoded::Erase { customer, time } => {
+            let time = if time.is_some() { *time } else { erased_by().map_err(|rejection| rejected(&rejection))? };
             tally.events[topic][EventType::Erase as usize] += 1;
-            engine.erase(customer);
+            engine.erase(topic, customer, time);
             Ok(())
         }
         Decoded::Unknown(_) => {
@@ -533,6 +540,15 @@ fn apply_decoded(
         }
         // Batches are taken apart before, and their parts are none.
         Decoded::Batch(_) => Ok(()),
+    }
+}
+
+/// When somebody is erased by a message that does not say when: at the time of the record, unless that is too far ahead.
+fn erased_by<B: RecordBatch>(batch: &B, index: usize, latest: Time) -> Result<Option<Time>, Rejection> {
+    let recorded = batch.stamp(index).time.and_then(|millis| Time::from_millis(millis).ok());
+    match recorded {
+        Some(time) if time > latest => Err(in_the_future(time, latest)),
+        recorded => Ok(recorded),
     }
 }
 

@@ -69,7 +69,12 @@ impl Fixture {
     /// What it means, as lines of the native format.
     pub fn native(&self) -> Vec<String> {
         match self.decoder().decode_message(&self.message(), Time::MAX) {
-            Ok(Decoded::Erase(customer)) => vec![json!({"type": "erase", "customer_id": customer}).to_string()],
+            Ok(Decoded::Erase { customer, time: None }) => {
+                vec![json!({"type": "erase", "customer_id": customer}).to_string()]
+            }
+            Ok(Decoded::Erase { customer, time: Some(time) }) => {
+                vec![json!({"type": "erase", "customer_id": customer, "time": time.millis()}).to_string()]
+            }
             Ok(decoded) => decoded.events().into_iter().map(native).collect(),
             Err(_) => Vec::new(),
         }

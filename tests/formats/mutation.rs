@@ -51,7 +51,7 @@ fn damaged_messages_are_told_apart_and_panic_nowhere() {
                 assert!(!events.is_empty(), "{}", String::from_utf8_lossy(&bytes));
                 decoded += 1;
             }
-            Ok(Decoded::Erase(customer)) => {
+            Ok(Decoded::Erase { customer, .. }) => {
                 assert!(!customer.is_empty());
                 decoded += 1;
             }

@@ -57,8 +57,7 @@ EVENTS = """
 CREATE OR REPLACE TEMP TABLE taken AS
 SELECT e.file_order, e.type, e.time_ms AS t, e.currency, e.amount, e.kind, e.customer, r.customer_id,
        row_number() OVER (ORDER BY CASE WHEN $log_order THEN 0 ELSE e.time_ms END, e.file_order) AS place,
-       EXISTS (FROM raw_events x WHERE x.type = 'erase' AND x.customer_id = r.customer_id
-               AND x.file_order > e.file_order) AS is_erased
+       e.erased_at
 FROM events e JOIN raw_events r USING (file_order)
 """
 
@@ -88,13 +87,15 @@ CASE WHEN n >= 3 THEN y + least(greatest(floor($factor::DOUBLE * (y - first_orde
 SILENCES = """
 WITH qualifying AS ({qualifying}),
 due AS (SELECT *, {due} AS due FROM qualifying),
+-- What is not decided by an erasure never is.
 silences AS (
-    SELECT * FROM due
-    WHERE due IS NOT NULL AND (next_y IS NULL OR next_y > due) AND due >= $since AND due >= coalesce(begun, 9e15::BIGINT)
+    SELECT due.*, coalesce(erased_at, 9e15::BIGINT) AS erased_at
+    FROM due JOIN (SELECT DISTINCT customer, erased_at FROM taken) USING (customer)
+    WHERE due IS NOT NULL AND due + $settle < coalesce(erased_at, 9e15::BIGINT) AND (next_y IS NULL OR next_y > due) AND due >= $since AND due >= coalesce(begun, 9e15::BIGINT)
 ),
 -- The first event later than due + settle decides.
 decided AS (
-    SELECT s.*, m.place AS decided
+    SELECT s.*, m.place AS decided, m.t AS decided_at
     FROM silences s ASOF JOIN (
         SELECT DISTINCT t, min(place) OVER (ORDER BY t DESC) AS place FROM taken    -- of all that are no earlier
     ) m ON s.due + $settle < m.t
@@ -134,14 +135,13 @@ backs AS (
     SELECT k.customer, k.y, first(o.t ORDER BY o.t, o.place) AS back_t,
            first(o.currency ORDER BY o.t, o.place) AS back_currency, first(o.amount ORDER BY o.t, o.place) AS back_amount
     FROM known k JOIN taken o ON o.customer = k.customer AND o.type = 'order'
-         AND o.t > k.due AND o.t <= k.due + $within
+         AND o.t > k.due AND o.t <= k.due + $within AND o.t + $settle < k.erased_at
     GROUP BY ALL
 )
-SELECT k.*, b.* EXCLUDE (customer, y), who.customer_id, who.is_erased,
+SELECT k.*, b.* EXCLUDE (customer, y), who.customer_id, k.erased_at < 9e15::BIGINT AS is_erased,
        coalesce(b.back_t + $settle < (SELECT max(t) FROM taken), false) AS back_is_settled
 FROM known k LEFT JOIN backs b USING (customer, y)
-JOIN (SELECT customer, any_value(customer_id) AS customer_id, bool_or(is_erased) AS is_erased
-      FROM taken GROUP BY customer) who USING (customer)
+JOIN (SELECT customer, any_value(customer_id) AS customer_id FROM taken GROUP BY customer) who USING (customer)
 ORDER BY due, customer_id
 """
 
@@ -266,7 +266,8 @@ def evaluate(db, raw: dict, log_order: bool = False) -> tuple[list[dict], list[d
                 won[name][silence["back_currency"]] += silence["back_amount"]
             if name == "holdout" or silence["is_over"]:
                 continue
-            groups[name]["sent"] += 1
+            # Alerts leave before the erasure or not at all.
+            groups[name]["sent"] += silence["decided_at"] <= silence["erased_at"]
             if not silence["is_erased"]:
                 told += [(at, silence["customer_id"], place, m) for at, m in messages_of(rule, silence, revenue)]
         rules.append({"rule": rule["name"]} | {

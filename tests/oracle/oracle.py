@@ -357,6 +357,8 @@ def read_event(record: dict, zone: ZoneInfo) -> dict:
         "attributes": record.get("attributes") or {},
     }
     if kind == "erase":
+        if record.get("time") is not None:
+            event["time_ms"] = parse_time(record["time"])
         return event
     event["time_ms"] = parse_time(record.get("time"))
     try:
@@ -408,26 +410,33 @@ def create(db, table: str, columns: dict[str, str]):
 
 
 # Who is who, and which copies count:
-# - a customer is an id plus the number of erases before the event in file order;
+# - a customer is an id plus the number of its erasures, at different times, before the event; an event at the very
+#   time of an erasure belongs to the customer who is erased (`load` says when an erasure is);
 # - of events with the same (customer id, type, id) the first in file order counts, also when an
 #   erase lies between them: an erased customer's order that is delivered again is still a copy;
 #   an event without an id always counts.
 ACCEPTED_EVENTS = """
 CREATE OR REPLACE TEMP TABLE events AS
-WITH lives AS (
-    SELECT *,
-           count(*) FILTER (type = 'erase')
-               OVER (PARTITION BY customer_id ORDER BY file_order) AS erases_before
-    FROM raw_events
+WITH erasures AS (
+    SELECT customer_id, time_ms AS at, row_number() OVER (PARTITION BY customer_id ORDER BY time_ms) AS number
+    FROM (SELECT DISTINCT customer_id, time_ms FROM raw_events WHERE type = 'erase')
+),
+born AS (
+    SELECT e.*, coalesce(x.number, 0) AS erases_before
+    FROM raw_events e ASOF LEFT JOIN erasures x ON e.customer_id = x.customer_id AND e.time_ms > x.at
+    WHERE e.type <> 'erase'
+),
+lives AS (
+    SELECT b.*, x.at AS erased_at
+    FROM born b ASOF LEFT JOIN erasures x ON b.customer_id = x.customer_id AND b.time_ms <= x.at
 ),
 copies AS (
     SELECT *,
            row_number() OVER (PARTITION BY customer_id, type, event_id
                               ORDER BY file_order) AS copy
     FROM lives
-    WHERE type <> 'erase'
 )
-SELECT file_order, type, time_ms, civil_day, currency, amount, kind, referred,
+SELECT file_order, type, time_ms, civil_day, currency, amount, kind, referred, erased_at,
        dense_rank() OVER (ORDER BY customer_id, erases_before) AS customer
 FROM copies
 WHERE event_id IS NULL OR copy = 1
@@ -474,14 +483,22 @@ def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter
     """Fills `events`, `bookings` and `order_attributes`; returns the reasons of rejected records."""
     rejected = Counter()
     rows, attributes = [], []
-    records = (record for path in paths for record in read_records(path))
-    for file_order, record in enumerate(records):
+    records = ((path, record) for path in paths for record in read_records(path))
+    newest: dict[Path, int] = {}
+    for file_order, (path, record) in enumerate(records):
         try:
             if record is None:
                 raise ValueError("not a JSON object")
             event = read_event(record, config.zone)
         except ValueError as error:
             rejected[str(error)] += 1
+            continue
+        # An erasure is not before what its own file has brought; without a time it is then.
+        if event["type"] != "erase":
+            newest[path] = max(event["time_ms"], newest.get(path, event["time_ms"]))
+        elif (times := [time for time in (event["time_ms"], newest.get(path)) if time is not None]):
+            event["time_ms"] = max(times)
+        else:
             continue
         rows.append((file_order, *(event[name] for name in list(RAW_COLUMNS)[1:])))
         if event["type"] == "order" and isinstance(event["attributes"], dict):

@@ -177,6 +177,27 @@ def test_calendar():
     assert first_instant(day, toronto) == parse_time("1919-03-31T04:30:00Z")
 
 
+def test_an_erasure_divides_events_by_time_wherever_they_are():
+    """Before it, at it, and after it; a copy across it stays a copy; two at one time are one."""
+    erase = {"type": "erase", "customer_id": "x", "time": "2024-01-10T00:00:00Z"}
+    events = [
+        {"type": "session", "session_id": "1", "customer_id": "x", "time": "2024-01-05T00:00:00Z"},
+        order("x", "2024-01-01T00:00:00Z", "1"),
+        erase,
+        order("x", "2024-01-12T00:00:00Z", "1"),  # a copy
+        order("x", "2024-01-12T00:00:00Z", "2"),
+        order("x", "2024-01-10T00:00:00Z", "3"),  # at that very time: of the erased one
+        order("y", "2024-01-12T00:00:00Z", "4"),
+        {"type": "erase", "customer_id": "y"},  # then, for nothing newer came before it
+        order("y", "2024-01-12T00:00:00Z", "5"),
+        order("y", "2024-01-12T00:00:01Z", "6"),
+    ]
+    for order_of_lines in (lambda lines: lines, lambda lines: [lines[2], *lines[:2], *lines[3:]], lambda lines: [*lines, erase]):
+        windows = run(order_of_lines(events), {"windows": [{"name": "30d", "period_ms": 30 * DAY_MS}]},
+                      "2024-01-13T00:00:00Z", ("windows",))["windows"]
+        expect(windows[0], new_customers=4, repeat_customers=2, orders=6, sessions=1, visiting_customers=1)
+
+
 def test_erase_stages_cohorts_segments():
     """x is erased and comes back as somebody else; the old order, sent again, stays a copy."""
     events = [

@@ -65,6 +65,8 @@ fn inactivity() -> InactivitySpec {
 #[derive(Debug, Clone)]
 pub enum Payload {
     Event(Event<'static>),
+    /// A customer is erased.
+    Erase(String, Time),
     Bad,
 }
 
@@ -97,11 +99,13 @@ pub struct Log {
     /// Where event time stands, in milliseconds after the origin.
     elapsed: i64,
     ids: u32,
+    /// Who was erased, and when; nothing happens to them afterwards, but what happened before may still come.
+    erased: BTreeMap<String, Time>,
 }
 
 impl Log {
     pub fn new() -> Log {
-        Log { records: BTreeMap::new(), ends: BTreeMap::new(), elapsed: 0, ids: 0 }
+        Log { records: BTreeMap::new(), ends: BTreeMap::new(), elapsed: 0, ids: 0, erased: BTreeMap::new() }
     }
 
     /// The first record at or after an offset.
@@ -134,8 +138,16 @@ impl Log {
         if chance.happens(0.05) {
             return Payload::Bad;
         }
+        let now = Time::clamped(ORIGIN + 20 * DAY + self.elapsed);
+        let customer = format!("c{partition}-{}", chance.within(0..15));
+        // Some ids are for those who have themselves erased.
+        if topic == 0 && chance.happens(0.04) {
+            let leaver = format!("c{partition}-{}", chance.within(9..15));
+            let at = *self.erased.entry(leaver.clone()).or_insert(now);
+            return Payload::Erase(leaver, at);
+        }
         let late = if chance.happens(0.2) { chance.within(0..4 * DAY) } else { chance.within(0..HOUR) };
-        let time = Time::clamped(ORIGIN + 20 * DAY + self.elapsed - late);
+        let time = now.plus(-late).min(self.erased.get(&customer).copied().unwrap_or(Time::MAX));
         self.ids += 1;
         let id = self.ids.to_string();
         let amount =
@@ -152,8 +164,7 @@ impl Log {
                 Kind::Order { id: Some(id.into()), amount, attributes, referred_by: None }
             }
         };
-        let customer = format!("c{partition}-{}", chance.within(0..9)).into();
-        Payload::Event(Event { customer, time, kind })
+        Payload::Event(Event { customer: customer.into(), time, kind })
     }
 }
 
@@ -177,9 +188,16 @@ impl PartitionState {
     pub fn apply(&mut self, topic: usize, offset: i64, payload: &Payload, dedup: bool) -> Option<Entry> {
         self.next[topic] = offset + 1;
         let dead_letter = Some(Entry::DeadLetter { partition: self.partition, topic, offset });
-        let Payload::Event(event) = payload else {
-            self.tally[3] += 1;
-            return dead_letter;
+        let event = match payload {
+            Payload::Event(event) => event,
+            Payload::Erase(customer, time) => {
+                self.engine.erase(topic, customer, Some(*time));
+                return None;
+            }
+            Payload::Bad => {
+                self.tally[3] += 1;
+                return dead_letter;
+            }
         };
         let outcome = if dedup { self.engine.apply(topic, event) } else { self.engine.apply(topic, &anonymous(event)) };
         self.tally[outcome as usize] += 1;

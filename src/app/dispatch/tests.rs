@@ -204,8 +204,8 @@ fn order(customer: &str, time: i64, id: u32, cents: i64) -> String {
 
 /// Thirty days of orders and sessions out of order, late, doubled and broken, and the place of each.
 ///
-/// Who is erased has no sessions: nothing orders the erasure in one topic and the sessions in the other, so whether
-/// these are the old customer's or the new one's would be a matter of chance.
+/// Who is erased has sessions from before the erasures, in another topic: whichever is read first, they are the erased
+/// customer's.
 fn history(seed: u64) -> Vec<(TopicPartition, String)> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let mut all: Vec<(TopicPartition, String)> = Vec::new();
@@ -217,8 +217,12 @@ fn history(seed: u64) -> Vec<(TopicPartition, String)> {
         let time = LAST - early - chance.random_range(0..DAY + 3 * HOUR);
         let payload = match (chance.random_range(0..20), topic) {
             (0, _) => "broken".to_owned(),
-            (1, 0) => format!(r#"{{"type":"erase","customer_id":"erased-{customer}"}}"#),
-            (2..5, 0) => order(&format!("erased-{customer}"), time, i / 2, i64::from(i)),
+            (1, 0) if i >= 150 => format!(r#"{{"type":"erase","customer_id":"erased-{customer}"}}"#),
+            (2..5, 1) if i < 120 => format!(
+                r#"{{"type":"session","session_id":"s-{}","customer_id":"erased-{customer}","time":{time}}}"#,
+                i / 2
+            ),
+            (1..5, 0) => order(&format!("erased-{customer}"), time, i / 2, i64::from(i)),
             (_, 0) => order(&customer, time, i / 2, i64::from(i)),
             _ => format!(r#"{{"type":"session","session_id":"s-{}","customer_id":"{customer}","time":{time}}}"#, i / 2),
         };

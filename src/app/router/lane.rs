@@ -278,7 +278,11 @@ impl<B: RecordBatch> Found<'_, B> {
                 }
                 return None;
             }
-            Ok(Decoded::Erase(customer)) => (None, self.route.erase(&customer)),
+            Ok(Decoded::Erase { customer, time }) => {
+                // Here the record's time is known; the copy has another one.
+                let recorded = || Time::from_millis(self.batch.stamp(self.index).time?).ok();
+                (None, self.route.erase(&customer, time.or_else(recorded)))
+            }
             Ok(Decoded::Unknown(_)) => (None, What::Unknown),
             Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
             Ok(Decoded::Batch(_)) => return None,
@@ -323,9 +327,9 @@ impl Route {
         self.message(event.customer.len(), bytes)
     }
 
-    fn erase(&self, customer: &str) -> What {
+    fn erase(&self, customer: &str, time: Option<Time>) -> What {
         let mut bytes = customer.as_bytes().to_vec();
-        encode_erase(customer, &mut bytes);
+        encode_erase(customer, time, &mut bytes);
         self.message(customer.len(), &bytes)
     }
 

@@ -60,13 +60,33 @@ fn reads_the_examples_of_the_documentation() {
     );
     assert!(matches!(cost, Kind::Cost { kind: CostKind::Retention, amount } if amount.minor == 120));
 
-    assert_eq!(decode(r#"{"type":"erase","customer_id":"c-1"}"#), Ok(Decoded::Erase("c-1".into())));
+    let erased = |time| Ok(Decoded::Erase { customer: "c-1".into(), time });
+    assert_eq!(decode(r#"{"type":"erase","customer_id":"c-1"}"#), erased(None));
+    assert_eq!(
+        decode(r#"{"type":"erase","customer_id":"c-1","time":1767323045678}"#),
+        erased(Some(Time::clamped(1_767_323_045_678)))
+    );
+}
+
+#[test]
+fn an_erasure_with_a_bad_time_is_refused_rather_than_dated_otherwise() {
+    for (time, reason) in [
+        (r#""soon""#, Reason::InvalidTime),
+        ("true", Reason::WrongType),
+        (r#""2026-06-01T00:00:01Z""#, Reason::InTheFuture),
+    ] {
+        let erase = format!(r#"{{"type":"erase","customer_id":"c-1","time":{time}}}"#);
+        assert_eq!(decode(&erase).unwrap_err().reason, reason, "{erase}");
+    }
 }
 
 #[test]
 fn a_null_value_erases_the_customer_of_the_key() {
     let decoder = decoder();
-    assert_eq!(decoder.decode(Some(b"c-1"), None, Time::MAX), Ok(Decoded::Erase("c-1".into())));
+    assert_eq!(
+        decoder.decode(Some(b"c-1"), None, Time::MAX),
+        Ok(Decoded::Erase { customer: "c-1".into(), time: None })
+    );
     let megabyte = vec![b'k'; 1 << 20];
     for (key, reason) in [
         (None, Reason::InvalidId),
@@ -289,7 +309,7 @@ fn a_null_value_under_the_key_of_a_row_erases_only_where_that_is_said() {
     let connect = Some(&br#"{"schema":null,"payload":{"id":1}}"#[..]);
     assert_eq!(decoder().decode(connect, None, Time::MAX), Ok(Decoded::Skipped(Skip::Tombstone)));
     let erases = with_options("tombstones = \"erase\"");
-    assert_eq!(erases.decode(connect, None, Time::MAX), Ok(Decoded::Erase("1".into())));
+    assert_eq!(erases.decode(connect, None, Time::MAX), Ok(Decoded::Erase { customer: "1".into(), time: None }));
     let skips = with_options("tombstones = \"skip\"");
     assert_eq!(skips.decode(Some(b"c-1"), None, Time::MAX), Ok(Decoded::Skipped(Skip::Tombstone)));
     for format in Format::ALL.into_iter().filter(|format| *format != Format::Native) {

@@ -214,10 +214,10 @@ fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
     }
 }
 
-/// The event of one type that the fields make up; erasures are none.
+/// What the fields make up of one type.
 fn event(fields: Fields<'_>, event_type: EventType) -> Result<Decoded<'_>, Rejection> {
     match event_type {
-        EventType::Erase => super::fields::customer(fields.customer_id).map(Decoded::Erase),
+        EventType::Erase => fields.into_erasure(),
         EventType::Unknown => Ok(Decoded::Unknown(Unknown::of("type", None))),
         _ => fields.into_event(event_type).map(Decoded::Event),
     }

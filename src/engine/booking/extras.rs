@@ -3,7 +3,7 @@
 //! Each figure here depends on the first order and on the earliest event of its kind. When either turns out to be
 //! earlier, what stood there is taken back and booked anew.
 
-use super::{Belonging, Engine};
+use super::{Belonging, Engine, Round};
 use crate::engine::axis::Moment;
 use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
@@ -22,8 +22,10 @@ impl Engine {
     }
 
     /// Books feedback; a complaint also for the silences of the customer.
-    pub(in crate::engine) fn book_feedback(&mut self, slot: Slot, kind: &str, at: Moment) {
-        self.totals.feedback(kind, at.time);
+    pub(in crate::engine) fn book_feedback(&mut self, slot: Slot, kind: &str, at: Moment, round: Round) {
+        if round == Round::First {
+            self.totals.feedback(kind, at.time);
+        }
         if kind == COMPLAINT {
             let belonging = self.belonging(slot);
             self.at_earliest(slot, Rare::Complaint, at, |engine, sign| engine.book_complaint(slot, belonging, sign));
@@ -38,14 +40,12 @@ impl Engine {
     }
 
     /// Books money that was spent on a customer.
-    pub(in crate::engine) fn book_cost(&mut self, slot: Slot, kind: CostKind, amount: Money, at: Moment) {
-        let currency = self.currency_number(amount.currency);
-        for window in &mut self.windows {
-            window.cost(kind, currency, amount.minor, at, Sign::Add);
-        }
-        if let Some((currency, minor)) = self.in_reporting_currency(amount, at) {
-            for window in &mut self.windows {
-                window.cost(kind, currency, minor, at, Sign::Add);
+    pub(in crate::engine) fn book_cost(&mut self, slot: Slot, kind: CostKind, amount: Money, at: Moment, round: Round) {
+        if round == Round::First {
+            let currency = self.currency_number(amount.currency);
+            let reporting = self.in_reporting_currency(amount, at, round);
+            for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
+                self.windows.iter_mut().for_each(|window| window.cost(kind, currency, minor, at, Sign::Add));
             }
         }
         let belonging = self.belonging(slot);
@@ -68,8 +68,21 @@ impl Engine {
         self.extras.sweep(|slot| customers.record(slot).first(), self.clock.floor(Class::Orders));
     }
 
-    fn earliest(&self, slot: Slot, what: Rare) -> Option<Moment> {
+    pub(super) fn earliest(&self, slot: Slot, what: Rare) -> Option<Moment> {
         self.extras.earliest(slot, self.customers.record(slot), what).map(|time| self.moment(time))
+    }
+
+    /// Takes back that the customer ever had it.
+    pub(super) fn take_back_rare(&mut self, slot: Slot, what: Rare) {
+        let belonging = self.belonging(slot);
+        let book = |engine: &mut Engine, sign| match what {
+            Rare::Mention => engine.book_referral(slot, belonging, sign),
+            Rare::Complaint => engine.book_complaint(slot, belonging, sign),
+            Rare::Cost => engine.book_coverage(slot, belonging, sign),
+        };
+        book(self, Sign::Remove);
+        self.extras.forget(slot, self.customers.record_mut(slot), what);
+        book(self, Sign::Add);
     }
 
     /// The customer's first order is another one than before, under which `old` was booked. Called before the order
@@ -122,19 +135,21 @@ impl Engine {
     }
 
     /// A complainer's new order cuts the silence that followed the one before, and begins its own. Called before the
-    /// order counts.
+    /// order counts, or to take that back while it does.
     pub(super) fn interrupt_complainers_silence(
         &mut self,
         slot: Slot,
         profile: Profile,
         place: &OrderPlace,
         at: Moment,
+        sign: Sign,
     ) {
         let Some(since) = self.earliest(slot, Rare::Complaint) else { return };
         let next = place.s.map(|s| self.moment(s));
         let own = Silence { y: at, since, next };
         let cut = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
-        for (silence, sign) in [(Some(own), Sign::Add), (cut, Sign::Remove)] {
+        let back = if sign == Sign::Add { Sign::Remove } else { Sign::Add };
+        for (silence, sign) in [(Some(own), sign), (cut, back)] {
             let Some(silence) = silence else { continue };
             self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
             self.segments.each(profile, |window| window.lost_complainer(&silence, sign));

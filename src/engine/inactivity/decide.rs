@@ -117,11 +117,12 @@ impl Engine {
         let rules = self.spec.inactivity.rules.iter().enumerate();
         let rules = rules.filter(|(_, rule)| rule.silence.class() == class);
         let first = record.first().map_or(0, Time::millis);
+        let before = self.undecided_from(slot);
         let mut visit = |y: i64, rank: u32, next: Option<i64>| {
             for (rule, RuleSpec { silence, .. }) in rules.clone() {
                 let Some(after) = silence.after(rank, first, y) else { continue };
                 let due = y + after;
-                if due >= from && next.is_none_or(|next| next > due) {
+                if due >= from && due < before && next.is_none_or(|next| next > due) {
                     found(Silent { rule, since: y, due, is_over: next.is_some() });
                 }
             }
@@ -207,12 +208,13 @@ impl Engine {
         }
         let Some(figures) = self.figures_when_due(slot, silent) else { return };
         let customer = self.customers.id(slot);
-        let held_out = self.spec.inactivity.is_held_out(&customer);
+        let erased = self.customers.identity(slot);
+        let held_out = erased.map_or_else(|| self.spec.inactivity.is_held_out(&customer), |erased| erased.held_out);
         let number = self.inactivity.numbers[silent.rule];
         self.inactivity.state.rules[usize::from(number)].groups[Group::of(held_out) as usize].due += 1;
         let &Silent { rule, since, due, is_over } = silent;
-        let alerted = !is_over && !held_out;
-        let until = due.saturating_add(self.spec.inactivity.winback_within);
+        let alerted = !is_over && !held_out && erased.is_none();
+        let until = due.saturating_add(self.spec.inactivity.winback_within).min(self.undecided_from(slot) - 1);
         let mut open = Open { rule: number, since, due, until, held_out, alerted, back: None };
         silences.comebacks.iter().for_each(|&order| _ = open.see(order));
         // Most have one, and room for four would be most of what a silent customer costs.
@@ -374,6 +376,39 @@ impl Engine {
         let after = self.session_deadline(slot);
         if let Some(after) = after.filter(|&after| before.is_none_or(|before| after < before)) {
             self.inactivity.wheels[Class::Sessions as usize].push(after, slot);
+        }
+    }
+
+    /// Silences of a customer that are due from here on, and orders from here on that end one, are never decided: the
+    /// erasure comes before `settle` has passed.
+    fn undecided_from(&self, slot: Slot) -> i64 {
+        let erased = self.customers.identity(slot);
+        erased.map_or(i64::MAX, |erased| erased.at.millis().saturating_sub(self.spec.inactivity.settle))
+    }
+
+    /// Ends the silences of a customer who is erased now: what waits to leave is dropped, and what is not decided by the
+    /// erasure never will be. The rest counts once it is decided, but nobody is told of it.
+    pub(in crate::engine) fn end_silences(&mut self, slot: Slot) {
+        let last = self.undecided_from(slot) - 1;
+        let mut silences = self.inactivity.table.take(slot);
+        self.inactivity.waiting -= silences.notices.len();
+        silences.notices.clear();
+        silences.open.retain_mut(|open| {
+            open.alerted = false;
+            open.until = open.until.min(last);
+            open.back = open.back.filter(|back| back.at <= last);
+            open.until > open.due
+        });
+        self.inactivity.table.put(slot, silences);
+    }
+
+    /// Sees to it that a customer is looked at in time of whom orders or sessions were taken back.
+    pub(in crate::engine) fn watch_anew(&mut self, slot: Slot) {
+        for class in [Class::Orders, Class::Sessions] {
+            let from = self.inactivity.state.due_to[class as usize].unwrap_or(i64::MIN);
+            if let Some(at) = self.deadline(slot, class, from) {
+                self.inactivity.wheels[class as usize].push(at, slot);
+            }
         }
     }
 

@@ -115,6 +115,7 @@ impl Restorer {
             inactivity,
             customers: _,
             history_whole,
+            erasures,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
@@ -129,6 +130,7 @@ impl Restorer {
         engine.folded_at = Time::clamped(folded_at);
         engine.inactivity.resume(&spec.inactivity, inactivity, &engine.clock);
         engine.history_whole = history_whole;
+        engine.erasures.resume(&erasures);
         let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
         let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
         let now = engine.clock.newest().map(|newest| newest.plus(1));

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::plain::{Reader, put_number, put_signed};
-use super::silences;
+use super::{deeds, silences};
+use crate::engine::ahead::Deed;
 use crate::engine::customers::Arena;
 use crate::engine::inactivity::table::Silences;
 use crate::engine::journal::{Booked, Entry};
@@ -168,6 +169,8 @@ pub struct Aside {
     pub further: Vec<(u8, i64)>,
     /// Silences that are under way.
     pub silences: Silences,
+    /// What lies behind what the slowest topic has brought, in log order.
+    pub ahead: Vec<Deed>,
 }
 
 /// What a part of the encoding holds.
@@ -180,6 +183,7 @@ mod part {
     pub const COMEBACKS: u64 = 6;
     pub const OPEN: u64 = 7;
     pub const NOTICES: u64 = 8;
+    pub const AHEAD: u64 = 9;
 }
 
 /// What an entry of the journal says.
@@ -193,7 +197,7 @@ mod booked {
 impl Aside {
     /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Aside { orders, sessions, journal, extras, further, silences } = self;
+        let Aside { orders, sessions, journal, extras, further, silences, ahead } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
         encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
         encode_part(out, part::JOURNAL, journal, |out, entry| {
@@ -223,6 +227,7 @@ impl Aside {
         encode_part(out, part::COMEBACKS, comebacks, silences::put_comeback);
         encode_part(out, part::OPEN, open, silences::put_open);
         encode_part(out, part::NOTICES, notices, silences::put_notice);
+        encode_part(out, part::AHEAD, ahead, deeds::put_deed);
     }
 
     /// Reads what [`Aside::encode`] wrote; `None` for anything else.
@@ -248,6 +253,7 @@ impl Aside {
                     part::COMEBACKS => aside.silences.comebacks.push(silences::take_comeback(&mut reader)?),
                     part::OPEN => aside.silences.open.push(silences::take_open(&mut reader)?),
                     part::NOTICES => aside.silences.notices.push(silences::take_notice(&mut reader)?),
+                    part::AHEAD => aside.ahead.push(deeds::take_deed(&mut reader)?),
                     _ => return None,
                 }
             }
@@ -305,10 +311,11 @@ mod tests {
             extras in any::<[Option<i64>; 3]>(),
             further in prop::collection::vec(any::<(u8, i64)>(), 0..4),
             silences in silences::tests::silences(),
+            ahead in prop::collection::vec(deeds::tests::deed(), 0..4),
         ) {
             let orders = orders.into_iter().map(Time::clamped).collect();
             let extras = extras.map(|time| time.map(Time::clamped));
-            let aside = Aside { orders, sessions, journal, extras, further, silences };
+            let aside = Aside { orders, sessions, journal, extras, further, silences, ahead };
             let mut bytes = Vec::new();
             aside.encode(&mut bytes);
             prop_assert_eq!(bytes.is_empty(), aside == Aside::default());

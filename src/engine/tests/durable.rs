@@ -33,8 +33,13 @@ impl Chain {
     }
 
     pub(super) fn restore(&self, spec: &Arc<Spec>) -> Engine {
+        self.restore_topics(spec, 2)
+    }
+
+    pub(super) fn restore_topics(&self, spec: &Arc<Spec>, topics: usize) -> Engine {
         let cuts: Vec<_> = self.cuts.iter().collect();
-        Engine::restore(spec, &[Some(0), Some(1)], &cuts).unwrap()
+        let topics: Vec<_> = (0..topics).map(Some).collect();
+        Engine::restore(spec, &topics, &cuts).unwrap()
     }
 }
 
@@ -42,7 +47,7 @@ impl Chain {
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     Event(usize, Event<'static>),
-    Erase(String),
+    Erase(usize, String, Time),
     Raise(usize, Time),
 }
 
@@ -56,7 +61,10 @@ pub(crate) enum Answer {
 
 /// What was sent, as an input.
 pub(super) fn input(sent: &Sent) -> Input {
-    if sent.fact == Fact::Erase { Input::Erase(id_of(sent)) } else { Input::Event(topic(sent), event(sent)) }
+    match sent.fact {
+        Fact::Erase => Input::Erase(topic(sent), id_of(sent), sent.time),
+        _ => Input::Event(topic(sent), event(sent)),
+    }
 }
 
 /// A yen is worth 0.61 cents from a month after the origin on; before, there is no rate.
@@ -69,7 +77,7 @@ pub(super) fn rates(reporting: &str) -> Rates {
 pub(crate) fn give(engine: &mut Engine, input: &Input) -> Answer {
     match input {
         Input::Event(topic, event) => Answer::Outcome(engine.apply(*topic, event)),
-        Input::Erase(customer) => Answer::Known(engine.erase(customer)),
+        Input::Erase(topic, customer, time) => Answer::Known(engine.erase(*topic, customer, Some(*time))),
         Input::Raise(topic, to) => {
             engine.raise_watermark(*topic, *to);
             Answer::Raised
@@ -148,6 +156,8 @@ fn step() -> impl Strategy<Value = Step> {
 pub(super) fn assert_same(spec: &Arc<Spec>, one: &mut Engine, other: &mut Engine) -> Result<(), TestCaseError> {
     prop_assert_eq!(one.clock.state(), other.clock.state());
     prop_assert_eq!(one.tracked_customers(), other.tracked_customers());
+    prop_assert_eq!(one.customers.len(), other.customers.len());
+    prop_assert_eq!(one.erasures.state(), other.erasures.state());
     prop_assert_eq!((one.first_event(), one.first_order()), (other.first_event(), other.first_order()));
     prop_assert_eq!(&one.currencies, &other.currencies);
     let ids = (0..IDS).map(|customer| format!("c{customer}")).chain((0..BYSTANDERS + 40).map(bystander));
@@ -212,7 +222,11 @@ impl Run {
                 let Some(sent) = history.next() else { return Ok(()) };
                 self.give(input(&sent))
             }
-            Step::Erase(n) => self.give(Input::Erase(n.checked_sub(3).map_or_else(|| format!("c{n}"), bystander))),
+            Step::Erase(n) => {
+                let now = self.steady.clock.newest().unwrap_or(Time::MIN);
+                let customer = n.checked_sub(3).map_or_else(|| format!("c{n}"), bystander);
+                self.give(Input::Erase(n % 2, customer, now.plus(-(n as i64) * HOUR / 4)))
+            }
             Step::Stir(n) => {
                 let now = self.steady.clock.topic_watermark(0).unwrap_or(Time::MIN);
                 let Input::Event(topic, order) = bystander_order(n) else { return Ok(()) };
@@ -340,7 +354,7 @@ fn an_abandoned_cut_is_part_of_the_next() {
     let mut chain = Chain::default();
     chain.add(engine.cut().unwrap());
     give(&mut engine, &bystander_order(2));
-    give(&mut engine, &Input::Erase(bystander(1)));
+    give(&mut engine, &Input::Erase(0, bystander(1), Time::MIN));
     let abandoned = engine.cut().unwrap();
     engine.take_back(&abandoned);
     chain.add(engine.cut().unwrap());
@@ -358,7 +372,7 @@ fn an_erased_id_leaves_the_cuts_in_a_lap() {
         give(&mut engine, &bystander_order(n));
     }
     chain.add(engine.cut().unwrap());
-    give(&mut engine, &Input::Erase(bystander(2)));
+    give(&mut engine, &Input::Erase(0, bystander(2), Time::MIN));
     let named = |chain: &Chain| {
         let rows = chain.cuts.iter().filter_map(|cut| cut.rows.as_ref());
         rows.flat_map(|rows| rows.rows.iter()).filter(|row| row.id.as_deref() == Some(&bystander(2))).count()
@@ -382,7 +396,7 @@ fn a_cut_that_is_made_bit_by_bit_holds_one_instant() {
     for n in (0..BYSTANDERS).step_by(2) {
         give(&mut engine, &bystander_order(n));
     }
-    give(&mut engine, &Input::Erase(bystander(6)));
+    give(&mut engine, &Input::Erase(0, bystander(6), Time::MIN));
     let mut at_once = engine.clone();
     let expected = at_once.cut().unwrap();
     assert!(engine.begin_cut());
@@ -391,7 +405,7 @@ fn a_cut_that_is_made_bit_by_bit_holds_one_instant() {
     for n in (0..BYSTANDERS + 20).rev() {
         give(&mut engine, &bystander_order(n));
         if n % 9 == 0 {
-            give(&mut engine, &Input::Erase(bystander(n + 3)));
+            give(&mut engine, &Input::Erase(0, bystander(n + 3), Time::MIN));
         }
         assert!(n != 120 || !engine.go_on_with_cut(3), "some are left to the end");
     }

@@ -137,7 +137,7 @@ fn three_in_ten_random_events_come_twice_and_three_in_ten_that_count_out_of_orde
         let mut model = Model::default();
         for sent in history(40).new_tree(&mut runner).unwrap().current() {
             if sent.fact == Fact::Erase {
-                model.erase(sent.customer);
+                model.erase(&sent);
                 continue;
             }
             let mark = model.watermarks[topic(&sent)];

@@ -32,7 +32,7 @@ fn model_of(history: &[Sent]) -> Model {
     let mut model = Model::default();
     for sent in history {
         if sent.fact == Fact::Erase {
-            model.erase(sent.customer);
+            model.erase(sent);
         } else {
             model.send(sent);
         }

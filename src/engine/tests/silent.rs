@@ -1,9 +1,10 @@
 //! Alerts and win-backs against brute force over all accepted events, by the words of the definitions.
 
 use super::durable::{Chain, Input, give, input};
+use super::interleaved::{counted, sorted};
 use super::*;
-use crate::engine::inactivity::release::{Alert, Allowance, RuleParts, What};
-use crate::engine::inactivity::{Filter, Group, InactivitySpec, RuleSpec, Silence};
+use crate::engine::inactivity::release::{Alert, Allowance, What};
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
 
 const SETTLE: i64 = LATENESS;
 const WITHIN: i64 = 3 * DAY;
@@ -22,7 +23,7 @@ fn rules() -> Vec<RuleSpec> {
     ]
 }
 
-fn silent_spec(since: i64, rules: Vec<RuleSpec>) -> Arc<Spec> {
+pub(super) fn silent_spec(since: i64, rules: Vec<RuleSpec>) -> Arc<Spec> {
     let inactivity = InactivitySpec {
         rules,
         settle: SETTLE,
@@ -35,7 +36,7 @@ fn silent_spec(since: i64, rules: Vec<RuleSpec>) -> Arc<Spec> {
 }
 
 /// Of each rule and group: due, won back, and what that brought.
-type Counts = BTreeMap<String, [[i64; 3]; 2]>;
+pub(super) type Counts = BTreeMap<String, [[i64; 3]; 2]>;
 
 /// What the definitions say of the events in log order. Every step of the log has a number.
 #[derive(Default)]
@@ -45,17 +46,19 @@ struct Story {
     steps: Vec<usize>,
     /// After each step, up to where silences of orders and of sessions are decided.
     limits: Vec<[Option<i64>; 2]>,
-    /// When each identity was erased.
-    erased: BTreeMap<u8, usize>,
+    /// Of each id, the times of its erasures and the number of the step in which each was read.
+    erased: Vec<(u8, Time, usize)>,
 }
 
 impl Story {
     fn take(&mut self, given: &Given) -> Option<Outcome> {
         let outcome = match given {
-            Given::Sent(Sent { fact: Fact::Erase, customer, .. }) => {
-                let generation = self.model.erased.get(customer).copied().unwrap_or(0);
-                self.erased.insert(customer + IDS * generation, self.limits.len());
-                self.model.erase(*customer);
+            Given::Sent(sent @ Sent { fact: Fact::Erase, .. }) => {
+                let at = self.model.erased_at(sent);
+                self.model.erase(sent);
+                if self.model.erased[&sent.customer].contains(&at) {
+                    self.erased.push((sent.customer, at, self.limits.len()));
+                }
                 None
             }
             Given::Sent(sent) => {
@@ -111,7 +114,11 @@ impl Story {
         totals: &mut [[i64; 3]; 2],
     ) {
         let class = usize::from(matches!(rule.silence, Silence::NoSessionFor(_)));
-        let gone = self.erased.get(&identity).copied().unwrap_or(usize::MAX);
+        let id = identity % IDS;
+        let own_erasures = || self.erased.iter().filter(|(erased, ..)| *erased == id);
+        // What is not decided by the erasure that ends the identity never is.
+        let end = own_erasures().map(|(_, at, _)| *at).filter(|at| *at >= events[0].0.time).min();
+        let undecided_from = end.map_or(i64::MAX, |end| end.millis() - SETTLE);
         let orders: Vec<i64> = events.iter().filter(|(s, _)| is_order(s)).map(|(s, _)| s.time.millis()).collect();
         let mut qualifying: Vec<i64> = if class == 0 {
             orders.clone()
@@ -142,7 +149,10 @@ impl Story {
             if due < begun || next.is_some_and(|next| next <= due) || due < spec.inactivity.since.unwrap().millis() {
                 continue;
             }
-            let Some(step) = self.decided(class, due).filter(|&step| step < gone) else { continue };
+            let Some(step) = self.decided(class, due).filter(|_| due < undecided_from) else { continue };
+            // From here on nobody knows the id.
+            let gone = own_erasures().filter(|(_, at, _)| at.millis() >= y).map(|(.., step)| *step).min();
+            let gone = gone.unwrap_or(usize::MAX);
             let known = || events.iter().filter(|(_, at)| *at <= step).map(|(sent, _)| *sent);
             let Some(what) = figures(spec, rule, &orders, due, known()) else { continue };
             let customer = format!("c{}", identity % IDS);
@@ -151,7 +161,15 @@ impl Story {
             totals[0] += 1;
             let minute = |time: i64| if class == 0 { time } else { time / MINUTE * MINUTE };
             let counts = |sent: &Sent| if class == 0 { is_order(sent) } else { matches!(sent.fact, Fact::Session(_)) };
-            let is_over = known().any(|sent| counts(sent) && minute(sent.time.millis()) > y);
+            // Sessions of a topic that is ahead, an erasure before them not being known yet.
+            let mut then = self.model.accepted.iter().zip(&self.steps).filter(|(_, at)| **at <= step);
+            let is_over = then.any(|(sent, _)| {
+                let between = |(_, at, read): &(u8, Time, usize)| *read <= step && at.millis() >= y && *at < sent.time;
+                sent.customer % IDS == id
+                    && counts(sent)
+                    && minute(sent.time.millis()) > y
+                    && !own_erasures().any(between)
+            });
             let alert = |what| Alert {
                 customer: customer.clone(),
                 rule: rule.name.clone(),
@@ -159,17 +177,18 @@ impl Story {
                 due_at: Time::clamped(due),
                 what,
             };
-            let alerted = !held_out && !is_over;
+            let alerted = !held_out && !is_over && step < gone;
             if alerted {
                 alerts.push((step, alert(what)));
             }
-            let back = events.iter().find(|(s, _)| is_order(s) && (due + 1..=due + WITHIN).contains(&s.time.millis()));
+            let until = (due + WITHIN).min(undecided_from.saturating_sub(1));
+            let back = events.iter().find(|(s, _)| is_order(s) && (due + 1..=until).contains(&s.time.millis()));
             let Some((back, _)) = back else { continue };
-            let Some(step) = self.decided(class, back.time.millis()).filter(|&step| step < gone) else { continue };
+            let Some(step) = self.decided(class, back.time.millis()) else { continue };
             let Fact::Order(currency, minor, ..) = back.fact else { continue };
             totals[1] += 1;
             totals[2] += if currency == 0 { minor } else { 1_000_000 * minor };
-            if alerted {
+            if alerted && step < gone {
                 alerts.push((step, alert(What::WonBack { ordered_at: back.time, amount: money(currency, minor) })));
             }
         }
@@ -245,34 +264,6 @@ fn figures<'a>(
     Some(What::Inactive { orders: count, stage, status, complained, revenue })
 }
 
-/// The currencies of a customer come in the order in which they were found.
-fn sorted(alerts: &[Alert]) -> Vec<String> {
-    let mut texts: Vec<String> = alerts
-        .iter()
-        .cloned()
-        .map(|mut alert| {
-            if let What::Inactive { revenue, .. } = &mut alert.what {
-                revenue.sort_by_key(|money| money.currency);
-            }
-            format!("{alert:?}")
-        })
-        .collect();
-    texts.sort();
-    texts
-}
-
-fn counted(rules: &[RuleParts]) -> Counts {
-    let group = |rule: &RuleParts, group: Group| {
-        let parts = &rule.groups[group as usize];
-        let minor = |(currency, minor): (&Currency, &i128)| match currency.code() {
-            "EUR" => *minor as i64,
-            _ => 1_000_000 * *minor as i64,
-        };
-        [parts.due as i64, parts.won_back as i64, parts.revenue.iter().map(minor).sum()]
-    };
-    rules.iter().map(|rule| (rule.rule.clone(), Group::ALL.map(|of| group(rule, of)))).collect()
-}
-
 #[derive(Debug, Clone)]
 enum Given {
     Sent(Sent),
@@ -291,8 +282,11 @@ fn log(history: Vec<Sent>, raises: Vec<Option<(usize, i64)>>) -> Vec<Given> {
     let mut given = Vec::new();
     let mut raises = raises.into_iter();
     let mut newest = [None::<Time>; 2];
-    for sent in history {
-        if sent.fact != Fact::Erase {
+    for mut sent in history {
+        if sent.fact == Fact::Erase {
+            // Erasures come with the topic that drives time.
+            sent.id = None;
+        } else {
             let newest = &mut newest[topic(&sent)];
             *newest = (*newest).max(Some(sent.time));
         }

@@ -65,7 +65,7 @@ pub(super) fn assert_customers_equal(spec: &Spec, engines: &[Engine], model: &Mo
     let (orders, firsts) = (order_times(model), firsts(model));
     for id in 0..IDS {
         // Whoever has the id now.
-        let customer = id + IDS * model.erased.get(&id).unwrap_or(&0);
+        let customer = model.current(id);
         let own: Vec<_> = model.accepted.iter().filter(|sent| sent.customer == customer).collect();
         let found: Vec<_> = engines.iter().filter_map(|engine| engine.customer(&format!("c{id}"))).collect();
         prop_assert_eq!(found.len(), usize::from(!own.is_empty()), "who did nothing is unknown");
@@ -137,7 +137,7 @@ fn nothing_is_left_of_an_erased_customers_money() {
     engine.apply(0, &event(&order(1, 0, 0)));
     engine.apply(0, &event(&order(1, HOUR, 1)));
     assert_eq!(engine.customer("c1").unwrap().net_revenue.len(), 2);
-    assert!(engine.erase("c1"));
+    assert!(engine.erase(0, "c1", None));
     assert_eq!(engine.customer("c1"), None);
     // Whoever comes next is given the place in memory.
     engine.apply(0, &event(&order(2, DAY, 0)));

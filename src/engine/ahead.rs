@@ -1,0 +1,171 @@
+//! What customers did later than the slowest topic has come, in full: an erasure dated before it may still come in, and
+//! what lies behind the erasure is then taken from the old customer and booked for the new one.
+//!
+//! With one topic nothing is here, for an erasure is never earlier than what its own topic has brought. With several it
+//! is what some topics are ahead of others, at most the last `allowed_lateness`.
+
+use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
+
+use super::customers::Slot;
+use super::extras::COMPLAINT;
+use crate::event::{Attributes, CostKind, Event, Kind, MAX_DIMENSIONS, Money, Time};
+
+/// An event of a customer, without its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// When.
+    pub time: Time,
+    /// What.
+    pub what: What,
+}
+
+/// What a customer did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An order, with what it says of the customer.
+    Order(Money, Option<Box<Named>>),
+    /// Money given back for an order.
+    Refund(Money),
+    /// An order undone.
+    Cancel(Money),
+    /// A visit.
+    Session,
+    /// News of the profile; whether they name who referred the customer.
+    Profile(bool),
+    /// Feedback; whether it is a complaint.
+    Feedback(bool),
+    /// Money spent on the customer.
+    Cost(CostKind, Money),
+}
+
+/// What an order says of its customer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The value of each dimension.
+    pub attributes: [Option<Box<str>>; MAX_DIMENSIONS],
+    /// Whether somebody referred the customer.
+    pub referred: bool,
+}
+
+impl Deed {
+    /// The event without its id.
+    #[must_use]
+    pub fn of(event: &Event<'_>) -> Deed {
+        let referred = |by: &Option<std::borrow::Cow<'_, str>>| super::names_somebody(by.as_deref());
+        let what = match &event.kind {
+            Kind::Order { id: _, amount, attributes, referred_by } => {
+                let named = Named {
+                    attributes: std::array::from_fn(|place| attributes.get(place).map(Box::from)),
+                    referred: referred(referred_by),
+                };
+                What::Order(*amount, (named != Named::default()).then(|| Box::new(named)))
+            }
+            Kind::Refund { id: _, amount } => What::Refund(*amount),
+            Kind::Cancel { order: _, amount } => What::Cancel(*amount),
+            Kind::Session { id: _ } => What::Session,
+            Kind::Customer { attributes: _, referred_by } => What::Profile(referred(referred_by)),
+            Kind::Feedback { kind, score: _ } => What::Feedback(kind == COMPLAINT),
+            Kind::Cost { kind, amount } => What::Cost(*kind, *amount),
+        };
+        Deed { time: event.time, what }
+    }
+
+    /// An event that says the same.
+    #[must_use]
+    pub fn kind(&self) -> Kind<'_> {
+        let somebody = |is_named: bool| is_named.then_some("somebody".into());
+        match &self.what {
+            What::Order(amount, named) => {
+                let mut attributes = Attributes::default();
+                for (place, value) in named.iter().flat_map(|named| named.attributes.iter().enumerate()) {
+                    if let Some(value) = value {
+                        attributes.set(place, value.as_ref().into());
+                    }
+                }
+                let referred_by = somebody(named.as_ref().is_some_and(|named| named.referred));
+                Kind::Order { id: None, amount: *amount, attributes, referred_by }
+            }
+            What::Refund(amount) => Kind::Refund { id: None, amount: *amount },
+            What::Cancel(amount) => Kind::Cancel { order: None, amount: *amount },
+            What::Session => Kind::Session { id: None },
+            What::Profile(is_referred) => {
+                Kind::Customer { attributes: Attributes::default(), referred_by: somebody(*is_referred) }
+            }
+            What::Feedback(is_complaint) => {
+                Kind::Feedback { kind: if *is_complaint { COMPLAINT } else { "" }.into(), score: None }
+            }
+            What::Cost(kind, amount) => Kind::Cost { kind: *kind, amount: *amount },
+        }
+    }
+}
+
+type Deeds = SmallVec<[Deed; 1]>;
+
+/// The deeds of everybody, in the order in which they arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead {
+    deeds: HashMap<Slot, Deeds, foldhash::fast::FixedState>,
+    sweep_at: usize,
+}
+
+// Small in the engine's own tests, so that they see what is forgotten.
+const SMALLEST_SWEEP: usize = if cfg!(test) { 2 } else { 1024 };
+
+impl Ahead {
+    /// Adds a deed.
+    pub fn add(&mut self, slot: Slot, deed: Deed) {
+        self.deeds.entry(slot).or_insert_with(|| smallvec![]).push(deed);
+    }
+
+    /// The deeds of a customer.
+    #[must_use]
+    pub fn of(&self, slot: Slot) -> &[Deed] {
+        self.deeds.get(&slot).map_or(&[], |deeds| deeds)
+    }
+
+    /// Takes out what a customer did after `at`.
+    pub fn take_after(&mut self, slot: Slot, at: Time) -> Vec<Deed> {
+        let Some(deeds) = self.deeds.get_mut(&slot) else { return Vec::new() };
+        let (later, rest): (Vec<_>, Vec<_>) = std::mem::take(deeds).into_iter().partition(|deed| deed.time > at);
+        *deeds = rest.into();
+        later
+    }
+
+    /// The customers of whom something is here.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.deeds.keys().copied()
+    }
+
+    /// Puts back what [`Ahead::of`] told.
+    pub fn restore(&mut self, slot: Slot, deeds: Vec<Deed>) {
+        if !deeds.is_empty() {
+            self.deeds.insert(slot, deeds.into());
+        }
+    }
+
+    /// Forgets a customer.
+    pub fn remove(&mut self, slot: Slot) {
+        self.deeds.remove(&slot);
+    }
+
+    /// Forgets what lies before `limit`, once enough has gathered to be worth a walk.
+    pub fn sweep(&mut self, limit: Time) {
+        if self.deeds.len() < self.sweep_at.max(SMALLEST_SWEEP) {
+            return;
+        }
+        self.deeds.retain(|_, deeds| {
+            deeds.retain(|deed| deed.time >= limit);
+            !deeds.is_empty()
+        });
+        self.sweep_at = 2 * self.deeds.len();
+        self.deeds.shrink_to(self.sweep_at);
+    }
+
+    /// Bytes of memory held, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let spilled = |deeds: &Deeds| if deeds.spilled() { deeds.capacity() * size_of::<Deed>() } else { 0 };
+        self.deeds.allocation_size() + self.deeds.values().map(spilled).sum::<usize>()
+    }
+}

@@ -1,0 +1,144 @@
+//! Takes from a customer what happened after an erasure, as if it had never come: event by event, the newest first, each
+//! the inverse of its booking. What is taken back is booked again for the new customer.
+//!
+//! Sums in which customers are not told apart stay as they are.
+
+use super::{Belonging, Engine, Flow, currency_tag, minute_start, order_terms};
+use crate::engine::ahead::{Deed, What};
+use crate::engine::axis::Moment;
+use crate::engine::customers::Slot;
+use crate::engine::extras::Rare;
+use crate::engine::inactivity::table::Comeback;
+use crate::engine::journal::{Booked, Entry};
+use crate::engine::recent::OrderPlace;
+use crate::engine::record::{Mark, Record};
+use crate::engine::window::Sign;
+use crate::event::{MINUTE, Money, Time};
+
+impl Engine {
+    /// Until when an erasure of a customer has to reach that is dated at `at`: what was done after that is known in
+    /// full, save where the topics are further apart than they may be.
+    pub(in crate::engine) fn separable_at(&self, slot: Slot, at: Time) -> Time {
+        let limit = self.clock.ahead_of();
+        if at >= limit {
+            return at;
+        }
+        let record = self.customers.record(slot);
+        let orders = self.recent.newest_orders(slot, record, record.orders as usize);
+        let sessions = self.recent.known_sessions(slot, record).into_iter();
+        let minute_end = |minute| minute_start(minute).plus(MINUTE - 1).min(limit);
+        let sessions = sessions.filter(|&minute| minute_start(minute) <= limit).map(minute_end);
+        let known = orders.into_iter().chain(sessions).filter(|time| *time <= limit);
+        known.max().map_or(at, |newest| newest.max(at))
+    }
+
+    /// Takes everything that the customer did after `at` back, which is `later` in the order of arrival.
+    pub(in crate::engine) fn take_back_later(&mut self, slot: Slot, at: Time, later: &[Deed]) {
+        for what in [Rare::Mention, Rare::Complaint, Rare::Cost] {
+            if self.earliest(slot, what).is_some_and(|earliest| earliest.time > at) {
+                self.take_back_rare(slot, what);
+            }
+        }
+        let mut left: Vec<&Deed> = later.iter().collect();
+        left.sort_by_key(|deed| deed.time);
+        while let Some(deed) = left.pop() {
+            let moment = self.moment(deed.time);
+            match &deed.what {
+                What::Order(amount, _) => self.take_back_order(slot, moment, *amount),
+                What::Refund(amount) => self.take_back_return(slot, Flow::Refund, *amount, moment),
+                What::Cancel(amount) => self.take_back_return(slot, Flow::Cancellation, *amount, moment),
+                What::Session => {
+                    let same_minute =
+                        |other: &Deed| other.what == What::Session && self.moment(other.time).minute == moment.minute;
+                    let earlier = self.ahead.of(slot).iter();
+                    let next = earlier.chain(left.iter().copied()).filter(|other| same_minute(other));
+                    let next = next.map(|other| other.time).max();
+                    self.take_back_session(slot, moment, next);
+                }
+                What::Profile(_) | What::Feedback(_) | What::Cost(..) => {}
+            }
+        }
+        self.watch_anew(slot);
+    }
+
+    /// Takes the newest order back.
+    fn take_back_order(&mut self, slot: Slot, at: Moment, amount: Money) {
+        let currency = self.currency_number(amount.currency);
+        let belonging = self.belonging(slot);
+        let Some(first) = belonging.first else { return };
+        let record = *self.customers.record(slot);
+        let place = OrderPlace { place: 0, z: None, s: None, y: record.newest(1), x: record.newest(2) };
+        if record.has(Mark::Complained) {
+            self.interrupt_complainers_silence(slot, belonging.profile, &place, at, Sign::Remove);
+        }
+        let terms = order_terms(&place, at, |time| self.moment(time));
+        for (term, _) in terms.iter().flatten() {
+            self.windows.iter_mut().for_each(|window| window.order(term, Sign::Remove));
+            self.segments.order(belonging.profile, term, Sign::Remove);
+            self.cohorts.of(first).order(term.y, term.s, Sign::Remove);
+        }
+        self.distributions.newest_order_back(&place, at.time);
+        self.take_back_stage(&record, &place, at.time);
+        let reporting = self.reporting_minor(amount, at);
+        for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
+            self.segments.money(belonging.profile, Flow::Order, currency, minor, at, Sign::Remove);
+            self.cohorts.of(first).money(currency, minor, at, Sign::Remove);
+            let what = Booked::Money(Flow::Order, currency_tag(currency), minor);
+            self.journal.take(slot, Entry { time: at.time, what });
+        }
+        self.book_net_revenue(slot, currency, -amount.minor);
+        self.recent.take_order(slot, self.customers.record_mut(slot));
+        let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
+        self.inactivity.take_back(slot, order);
+        if record.orders == 1 {
+            self.book_referral(slot, belonging, Sign::Remove);
+            self.book_coverage(slot, belonging, Sign::Remove);
+            self.customers.record_mut(slot).set(Mark::Referred, false);
+            self.move_everything(slot, belonging, Belonging::NOBODY, at);
+        }
+    }
+
+    fn take_back_stage(&mut self, record: &Record, place: &OrderPlace, at: Time) {
+        let first = record.first().unwrap_or(at);
+        self.book_stage_run(first, place, record.orders - 1, &[at], Sign::Remove);
+        if place.y.is_some() {
+            self.book_stage_run(first, place, record.orders - 1, &[], Sign::Add);
+        } else {
+            self.lifecycle.prospect(at, None, Sign::Add);
+        }
+    }
+
+    /// Takes the newest session back; `next` is the newest other one in the same minute.
+    fn take_back_session(&mut self, slot: Slot, at: Moment, next: Option<Time>) {
+        let belonging = self.belonging(slot);
+        self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Remove));
+        self.journal.take(slot, Entry { time: at.time, what: Booked::Session });
+        match next {
+            Some(next) => self.customers.record_mut(slot).set_last_session(next),
+            None => {
+                let before = self.customers.record(slot).session_before();
+                let before = before.map(|minute| self.moment(minute_start(minute)));
+                self.book_visit(belonging, before, at, Sign::Remove);
+                self.recent.take_session_minute(slot, self.customers.record_mut(slot));
+            }
+        }
+        let record = self.customers.record_mut(slot);
+        record.sessions = record.sessions.saturating_sub(1);
+    }
+
+    fn take_back_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+        let currency = self.currency_number(amount.currency);
+        self.book_net_revenue(slot, currency, amount.minor);
+        let profile = self.belonging(slot).at(at.time);
+        let reporting = self.reporting_minor(amount, at);
+        for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
+            self.segments.money(profile, flow, currency, minor, at, Sign::Remove);
+            let what = Booked::Money(flow, currency_tag(currency), minor);
+            self.journal.take(slot, Entry { time: at.time, what });
+        }
+    }
+
+    fn reporting_minor(&mut self, amount: Money, at: Moment) -> Option<(usize, i64)> {
+        self.in_reporting_currency(amount, at, super::Round::Again)
+    }
+}
