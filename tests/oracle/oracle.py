@@ -173,14 +173,30 @@ RFC_3339 = re.compile(
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
+# Numbers since the epoch are told apart by size: the years 1971 to 2199 in days, seconds,
+# milli-, micro- and nanoseconds do not overlap (docs/formats.md, "Time").
+EARLIEST_MS = 365 * DAY_MS
+LATEST_MS = 7_258_118_399_999
+
+
+def parse_epoch(number) -> int:
+    if 365 <= number < 100_000:
+        return math.floor(number) * DAY_MS
+    for unit in (Fraction(1000), Fraction(1), Fraction(1, 1000), Fraction(1, 1_000_000)):
+        milliseconds = math.floor(Fraction(number) * unit)
+        if EARLIEST_MS <= milliseconds <= LATEST_MS:
+            return milliseconds
+    raise ValueError("time")
+
+
 def parse_time(value) -> int:
-    """RFC 3339 or epoch milliseconds -> whole epoch milliseconds, rounded down."""
+    """RFC 3339 or a number since the epoch -> whole epoch milliseconds, rounded down."""
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         raise ValueError("time")
     if not isinstance(value, str):
-        return math.floor(value)
+        return parse_epoch(value)
     if re.fullmatch(r"-?\d+", value):
-        return int(value)
+        return parse_epoch(int(value))
     match = RFC_3339.fullmatch(value)
     if not match:
         raise ValueError("time")
