@@ -85,13 +85,14 @@ impl Findings {
     /// Takes a message into account.
     fn note(&mut self, at: TopicPartition, offset: i64, message: &Message<'_>, decoder: &Decoder, latest: Time) {
         let topic = usize::from(at.topic.0);
+        let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
         self.sources[topic].messages += 1;
         let decoded = decoder.decode_message(message, latest);
         match &decoded {
             Ok(Decoded::Batch(parts)) => {
-                parts.iter().for_each(|part| self.note_meaning(at, offset, message, &part.decoded));
+                parts.iter().for_each(|part| self.note_meaning(at, &place, message, &part.decoded, decoder));
             }
-            decoded => self.note_meaning(at, offset, message, decoded),
+            decoded => self.note_meaning(at, &place, message, decoded, decoder),
         }
     }
 
@@ -99,29 +100,29 @@ impl Findings {
     fn note_meaning(
         &mut self,
         at: TopicPartition,
-        offset: i64,
+        place: &str,
         message: &Message<'_>,
         decoded: &Result<Decoded<'_>, Rejection>,
+        decoder: &Decoder,
     ) {
         let topic = usize::from(at.topic.0);
-        let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
         let found = &mut self.sources[topic];
         match decoded {
             Err(rejection) => {
                 let first = || (0, format!("{}; the first is {place}", rejection.detail));
                 found.rejected.entry(rejection.reason).or_insert_with(first).0 += 1;
                 *found.usage.rejected.entry(rejection.reason).or_default() += 1;
-                found.leave_out(&place, || rejection.to_string());
+                found.leave_out(place, || rejection.to_string());
             }
             Ok(Decoded::Skipped(skip)) => {
                 *found.skipped.entry(*skip).or_default() += 1;
                 *found.usage.skipped.entry(*skip).or_default() += 1;
-                found.leave_out(&place, || format!("skipped as {}", skip.label()));
+                found.leave_out(place, || format!("skipped as {}", skip.label()));
             }
             Ok(Decoded::Unknown(unknown)) => {
                 *found.events.entry(EventType::Unknown).or_default() += 1;
                 found.usage.unknown += 1;
-                found.leave_out(&place, || format!("unknown {unknown}"));
+                found.leave_out(place, || decoder.explain_unknown(unknown));
             }
             Ok(decoded) => {
                 for kind in decoded.event_types() {

@@ -530,8 +530,8 @@ fn apply_decoded(
             engine.erase(topic, customer, time);
             Ok(())
         }
-        Decoded::Unknown(_) => {
-            tally.events[topic][EventType::Unknown as usize] += 1;
+        Decoded::Unknown(unknown) => {
+            tally.add_unknown(topic, &unknown.to_string());
             Ok(())
         }
         Decoded::Skipped(skip) => {
