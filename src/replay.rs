@@ -3,6 +3,7 @@
 //! Files are read in the order in which they are given. Of several copies the first in file order counts, and an erasure
 //! is dated no earlier than the events before it in its file; then events and erasures are sorted by time.
 
+mod as_of;
 mod columns;
 mod partitioned;
 mod read;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+pub use self::as_of::AsOf;
 pub use self::partitioned::{Partitioned, Seam, Topics};
 pub use self::read::{HistoryError, read};
 use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
@@ -239,12 +241,32 @@ impl History {
         engine
     }
 
+    /// As [`History::apply_telling`], and keeps what figures that know no panes were at the instant `at`: alerts of
+    /// silences that are decided later are not told.
+    pub fn apply_as_of(
+        mut self,
+        spec: Arc<Spec>,
+        at: Time,
+        progress: impl FnMut(u64),
+        mut tell: impl FnMut(&Alert),
+    ) -> (Engine, AsOf) {
+        let mut engine = Engine::new(spec);
+        let mut as_of = AsOf { at, rules: Vec::new(), order_values: self.order_values(at) };
+        self.apply_pausing(&mut engine, progress, Some(&mut tell), Some(&mut as_of));
+        (engine, as_of)
+    }
+
     /// Without anybody to tell, alerts stay with the engine.
-    fn apply_to(
+    fn apply_to(&mut self, engine: &mut Engine, progress: impl FnMut(u64), tell: Option<&mut dyn FnMut(&Alert)>) {
+        self.apply_pausing(engine, progress, tell, None);
+    }
+
+    fn apply_pausing(
         &mut self,
         engine: &mut Engine,
         mut progress: impl FnMut(u64),
         mut tell: Option<&mut dyn FnMut(&Alert)>,
+        mut as_of: Option<&mut AsOf>,
     ) {
         self.seen = HashSet::default();
         // An erasure at the time of an event is behind it.
@@ -252,7 +274,15 @@ impl History {
         if !self.rows.is_sorted_by_key(key) {
             self.rows.sort_by_key(key);
         }
+        if let Some(as_of) = &as_of {
+            // Nobody knows yet of erasures to come.
+            let erased = self.rows.iter().filter(|row| matches!(row.what, What::Erase) && row.time <= as_of.at);
+            self.erased = erased.map(|row| (row.customer, row.time)).collect();
+        }
         for (i, row) in self.rows.iter().enumerate() {
+            if let Some(as_of) = as_of.take_if(|as_of| as_of.at < row.time) {
+                as_of.take(self, engine, tell.take());
+            }
             if let Some(event) = self.event(row) {
                 // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
                 engine.apply(usize::from(row.topic), &event);
@@ -266,7 +296,10 @@ impl History {
                 tell.iter_mut().for_each(|tell| self.release(engine, tell));
             }
         }
-        tell.iter_mut().for_each(|tell| self.release(engine, tell));
+        match as_of {
+            Some(as_of) => as_of.take(self, engine, tell),
+            None => tell.iter_mut().for_each(|tell| self.release(engine, tell)),
+        }
         progress(self.rows.len() as u64);
     }
 

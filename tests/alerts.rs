@@ -1,6 +1,8 @@
 //! Every alert and win-back of `replay`, and what came of the rules, equal SQL's; and messages fit their schema.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "alerts/random.rs"]
+mod random;
 mod support;
 
 use std::ffi::OsStr;
@@ -154,4 +156,25 @@ fn alerts_of_a_shop_equal_sql_and_fit_their_schema() {
     let fit: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(fit["retentiond.customer.inactive.v1"], json!(counts[0]));
     assert_eq!(fit["retentiond.customer.winback.v1"], json!(counts[1]));
+}
+
+/// Rules whose spans lie far apart: none takes an alert from another.
+#[test]
+fn each_rule_alerts_as_if_it_were_alone() {
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let events = write(dir.path(), "cdnow.csv", history::csv(&history::cdnow_sample()));
+    let count = |spans: &[&str]| {
+        let rules = spans.iter().map(|span| format!("[[inactivity]]\nname = \"after-{span}\"\nafter = \"{span}\"\n"));
+        let toml =
+            write(dir.path(), "retentiond.toml", format!("{}[alerts]\nbackfill = true\n", rules.collect::<String>()));
+        let messages = dir.path().join("alerts.ndjson");
+        let [replay, config, alerts] = ["replay", "--config", "--alerts"].map(OsStr::new);
+        let said = cli::run([replay, events.as_ref(), config, toml.as_ref(), alerts, messages.as_ref()]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let messages = std::fs::read_to_string(messages).unwrap();
+        messages.lines().filter(|line| line.contains("retentiond.customer.inactive.v1")).count()
+    };
+    assert_eq!((count(&["14d"]), count(&["90d"])), (5_290, 3_131));
+    assert_eq!((count(&["14d", "90d"]), count(&["90d", "14d"])), (8_421, 8_421));
+    assert_eq!((count(&["7d"]), count(&["200d"]), count(&["7d", "200d"])), (5_825, 2_221, 8_046));
 }

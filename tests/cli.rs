@@ -1,6 +1,8 @@
 //! What each verb does without a Kafka of its own to talk to, and what it says when it cannot.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "cli/as_of.rs"]
+mod as_of;
 #[path = "cli/currency.rs"]
 mod currency;
 #[path = "cli/files.rs"]

@@ -16,13 +16,14 @@ use super::{ConfigFile, progress, table};
 use crate::app::blueprint;
 use crate::config::{Format, Millis, Settings, Source};
 use crate::engine::axis::Pane;
+use crate::engine::inactivity::release::Alert;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::{Engine, WindowParts, window_ids};
 use crate::event::{HOUR, REPORTING, Time, wall_clock};
 use crate::output::alerts;
 use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
-use crate::replay::{History, Tally};
+use crate::replay::{AsOf, History, Tally};
 use crate::source::files;
 
 /// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header
@@ -36,7 +37,8 @@ pub struct Replay {
     files: Vec<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
-    /// The instant at which the figures are read, RFC 3339 or epoch milliseconds [default: the last event].
+    /// The instant at which the figures are read, RFC 3339 or epoch milliseconds [default: the last event]. Alerts and
+    /// win-backs too are those that are decided by then.
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     as_of: Option<Time>,
     /// The format of the messages in NDJSON files, such as "shopify", without options.
@@ -108,20 +110,52 @@ impl Replay {
         let history = read(&self.files, &settings, &source)?;
         report_rejections(&history.tally);
         ensure!(!history.is_empty(), "no event in {} line(s): nothing to compute", history.tally.lines);
-        let mut engine = apply(history, &settings, self.alerts.as_deref())?;
+        let (mut engine, as_of) = self.apply(history, &settings)?;
         report_unconverted(&mut engine);
         if self.series {
             return self.print_series(&mut engine, &settings);
         }
         match self.format {
-            Output::Table => super::print(&table::render(&summary(&mut engine, &settings, self.as_of))),
-            Output::Json => super::print(&serde_json::to_string(&summary(&mut engine, &settings, self.as_of))?),
+            Output::Table => super::print(&table::render(&summary(&mut engine, &settings, as_of.as_ref()))),
+            Output::Json => super::print(&serde_json::to_string(&summary(&mut engine, &settings, as_of.as_ref()))?),
             Output::Openmetrics => {
                 let at = self.as_of.or(engine.clock().watermark()).context("no event")?;
                 self.print_openmetrics(&mut engine, &settings, at, at)?;
             }
         }
         Ok(())
+    }
+
+    fn apply(&self, history: History, settings: &Settings) -> Result<(Engine, Option<AsOf>)> {
+        let mut out = None;
+        let failed = |path: &Path| format!("{}: alerts cannot be written", path.display());
+        if let Some(path) = &self.alerts {
+            out = Some(BufWriter::new(File::create(path).with_context(|| failed(path))?));
+        }
+        let source = alerts::source(&settings.kafka.group_id);
+        let mut written = Ok(());
+        let tell = |alert: &Alert| {
+            if let (Some(out), Ok(())) = (&mut out, &written) {
+                let mut line = alerts::json(alert, &source);
+                line.push(b'\n');
+                written = out.write_all(&line);
+            }
+        };
+        let bar = progress::bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
+        let spec = Arc::new(blueprint::replay_spec(settings));
+        let progress = |done| bar.set_position(done);
+        let applied = match self.as_of {
+            None => (history.apply_telling(spec, progress, tell), None),
+            Some(at) => {
+                let (engine, as_of) = history.apply_as_of(spec, at, progress, tell);
+                (engine, Some(as_of))
+            }
+        };
+        if let (Some(mut out), Some(path)) = (out, &self.alerts) {
+            written.and_then(|()| out.flush()).with_context(|| failed(path))?;
+        }
+        bar.finish_and_clear();
+        Ok(applied)
     }
 
     fn print_series(&self, engine: &mut Engine, settings: &Settings) -> Result<()> {
@@ -213,41 +247,15 @@ pub(super) fn open(path: &Path, bar: &ProgressBar) -> Result<files::EventFile> {
     Ok(file)
 }
 
-fn apply(history: History, settings: &Settings, alerts: Option<&Path>) -> Result<Engine> {
-    let bar = progress::bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
-    let spec = Arc::new(blueprint::replay_spec(settings));
-    let engine = match alerts {
-        None => history.apply(spec, |done| bar.set_position(done)),
-        Some(path) => {
-            let failed = || format!("{}: alerts cannot be written", path.display());
-            let mut out = BufWriter::new(File::create(path).with_context(failed)?);
-            let source = alerts::source(&settings.kafka.group_id);
-            let mut written = Ok(());
-            let engine = history.apply_telling(
-                spec,
-                |done| bar.set_position(done),
-                |alert| {
-                    if written.is_ok() {
-                        let mut line = alerts::json(alert, &source);
-                        line.push(b'\n');
-                        written = out.write_all(&line);
-                    }
-                },
-            );
-            written.and_then(|()| out.flush()).with_context(failed)?;
-            engine
-        }
-    };
-    bar.finish_and_clear();
-    Ok(engine)
-}
-
-fn summary(engine: &mut Engine, settings: &Settings, as_of: Option<Time>) -> Summary {
-    let Some(at) = as_of.or(engine.clock().watermark()) else { return Summary::before_any_event() };
+fn summary(engine: &mut Engine, settings: &Settings, as_of: Option<&AsOf>) -> Summary {
+    let Some(at) = as_of.map(AsOf::at).or(engine.clock().watermark()) else { return Summary::before_any_event() };
     let background = blueprint::background(settings, engine.first_event());
     let periods = Periods::Since(engine.first_order().unwrap_or(at));
     let mut snapshot = Snapshot::empty(engine.spec(), at, periods);
     snapshot.add(engine);
+    if let Some(as_of) = as_of {
+        as_of.correct(&mut snapshot);
+    }
     Summary::new(engine.spec(), &snapshot, &background)
 }
 

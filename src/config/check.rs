@@ -493,9 +493,11 @@ fn segment(i: usize, rule: &RuleTable, tables: &Tables, problems: &mut Problems)
             problems.add_between(&[&key, "customers.dimensions"], what);
             continue;
         };
-        if !dimension.values.is_empty() && value != "other" && !dimension.values.contains(value) {
+        let is_fixed = ["none", "unknown", "other"].contains(&value.as_str());
+        if !dimension.values.is_empty() && !is_fixed && !dimension.values.contains(value) {
             let what = format!(
-                "{value:?} is not among the listed values of {name:?}, so it is \"other\"; list it, or write \"other\""
+                "{value:?} is not among the listed values of {name:?}, so it is \"other\"; list it, or write \"other\", \
+                 \"unknown\" (the first order names none) or \"none\" (no order yet)"
             );
             problems.add(key, what);
         }

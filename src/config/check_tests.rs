@@ -1,6 +1,6 @@
 //! Every message of the checks between settings.
 
-use super::tests::mistakes;
+use super::tests::{load_with, mistakes};
 
 fn window(fields: &str) -> String {
     format!("[[windows]]\nname = \"w\"\n{fields}")
@@ -293,9 +293,13 @@ fn inactivity_rules() {
         (
             rule("after = \"9d\"\nsegment = { channel = \"app\" }"),
             "inactivity[0].segment.channel: \"app\" is not among the listed values of \"channel\", so it is \"other\"; list it, \
-             or write \"other\"",
+             or write \"other\", \"unknown\" (the first order names none) or \"none\" (no order yet)",
         ),
     ]);
+    for value in ["web", "other", "unknown", "none"] {
+        let toml = rule(&format!("after = \"9d\"\nsegment = {{ channel = \"{value}\" }}"));
+        assert!(load_with(&toml, &[]).is_ok(), "{value}");
+    }
 }
 
 #[test]

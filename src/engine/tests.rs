@@ -316,8 +316,13 @@ fn sent() -> impl Strategy<Value = (Sent, i64)> {
 
 /// Events in log order, out of order in time, with second copies.
 fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
+    history_of(sent(), len)
+}
+
+/// The same of other events, each with the step of time before it.
+fn history_of(sent: impl Strategy<Value = (Sent, i64)>, len: usize) -> impl Strategy<Value = Vec<Sent>> {
     let again = prop::option::weighted(0.4, any::<prop::sample::Index>());
-    prop::collection::vec((sent(), again), 1..len).prop_map(|steps| {
+    prop::collection::vec((sent, again), 1..len).prop_map(|steps| {
         let mut now = ORIGIN;
         let mut history = Vec::<Sent>::new();
         for ((mut sent, step), again) in steps {

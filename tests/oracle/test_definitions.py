@@ -170,6 +170,15 @@ def main():
         as_of, answers = documented(path)
         [result], rejected = evaluate([path], CONFIG, [parse_time(as_of)], PARTS)
         result["silences"] = silences(path)
+        # Nobody was active before, nobody is lost, nobody visited: every ratio without a denominator is null.
+        few = Path(directory) / "few.ndjson"
+        few.write_text(json.dumps({**events()[0], "time": "1998-06-29T00:00:00Z"}) + "\n")
+        nulls = Counter()
+        for part, rows in documented(few)[1]:
+            for figure, value in (pair for row in rows for pair in row.items()):
+                assert value is None or isinstance(value, str) or math.isfinite(value), (part, figure, value)
+                nulls[part] += value is None
+        assert nulls["windows"] >= 5, nulls
     assert not rejected, rejected
     asked = {part for part, _ in answers}
     assert asked >= {"windows", "currencies", "reporting", "segments", "stages", "transitions", "distributions",

@@ -22,6 +22,11 @@ impl Chance {
         self.0.random_range(range)
     }
 
+    /// Between two numbers above 0, every magnitude as likely as another.
+    pub fn magnitude(&mut self, from: i64, to: i64) -> i64 {
+        (from as f64 * (to as f64 / from as f64).powf(self.0.random::<f64>())) as i64
+    }
+
     /// One of the items, each as likely as another.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         if items.is_empty() { None } else { items.get(self.0.random_range(0..items.len())) }

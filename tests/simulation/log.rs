@@ -13,7 +13,7 @@ use retentiond::engine::snapshot::{Periods, Snapshot};
 use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use retentiond::engine::zone::{Unit, Zone};
 use retentiond::engine::{Engine, Outcome};
-use retentiond::event::{Attributes, Currency, DAY, Event, HOUR, Kind, Money, Time};
+use retentiond::event::{Attributes, Currency, DAY, Event, HOUR, Kind, MINUTE, Money, Time};
 
 use crate::chance::Chance;
 
@@ -22,7 +22,7 @@ pub const TOPICS: usize = 2;
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
 
-pub fn spec() -> Spec {
+pub fn spec(seed: u64) -> Spec {
     let rolling = |name: &str, period: i64, active_for: i64, resolution: i64| RollingSpec {
         name: name.into(),
         period,
@@ -34,31 +34,59 @@ pub fn spec() -> Spec {
         calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
         zone: Zone::new(&TimeZone::UTC),
         allowed_lateness: LATENESS,
-        // For as long as the log is: no copy counts, however far event time jumps between two records.
-        dedup_for: 60 * DAY,
+        // For ever: no copy counts, however far event time jumps between two records.
+        dedup_for: 100_000 * DAY,
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
         rates: None,
-        inactivity: inactivity(),
+        inactivity: inactivity(seed),
         lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
     }
 }
 
-/// Sessions come in a topic of their own, in no order to the orders, so no rule looks at them here.
-fn inactivity() -> InactivitySpec {
-    let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
+/// From a minute to two years, every magnitude as likely as another.
+fn span(chance: &mut Chance) -> i64 {
+    chance.magnitude(MINUTE, 730 * DAY)
+}
+
+/// One to six rules of every kind. The seed has a source of randomness of its own for them.
+fn inactivity(seed: u64) -> InactivitySpec {
+    let mut chance = Chance::new(seed ^ 0x5117_E5CE);
+    let mut rule = |number: i64| {
+        let silence = match chance.within(0..5) {
+            0 => {
+                let (one, other) = (span(&mut chance), span(&mut chance));
+                let factor = chance.within(1..40) as f64 / 10.0;
+                Silence::Cadence { factor, min: one.min(other), max: one.max(other) }
+            }
+            1 => Silence::NoSessionFor(span(&mut chance)),
+            _ => Silence::After(span(&mut chance)),
+        };
+        let mut filter = Filter::default();
+        match chance.within(0..8) {
+            0 => filter.min_orders = chance.within(1..4) as u32,
+            1 => filter.stages = vec![chance.within(0..4) as u8],
+            2 => filter.segment = vec![(0, (*chance.pick(&["web", "other", "unknown"]).unwrap()).into())],
+            _ => {}
+        }
+        RuleSpec { name: format!("rule {number}"), silence, filter }
+    };
+    let rules: Vec<_> = (0..1 + seed as i64 % 6).map(&mut rule).collect();
     InactivitySpec {
-        rules: vec![
-            rule("silent", Silence::After(10 * HOUR)),
-            rule("off pace", Silence::Cadence { factor: 1.2, min: HOUR, max: 2 * DAY }),
-        ],
+        rules,
         settle: LATENESS,
         since: Some(Time::MIN),
         holdout: 0.2,
         salt: "salt".into(),
-        winback_within: DAY,
+        winback_within: span(&mut chance),
     }
+}
+
+/// Whether everything is in one topic: what is known of sessions when a silence is decided is defined only where their
+/// order to the orders is.
+fn is_one_topic(spec: &Spec) -> bool {
+    spec.inactivity.rules.iter().any(|rule| matches!(rule.silence, Silence::NoSessionFor(_)))
 }
 
 /// What a message holds.
@@ -101,11 +129,14 @@ pub struct Log {
     ids: u32,
     /// Who was erased, and when; nothing happens to them afterwards, but what happened before may still come.
     erased: BTreeMap<String, Time>,
+    is_one_topic: bool,
 }
 
 impl Log {
-    pub fn new() -> Log {
-        Log { records: BTreeMap::new(), ends: BTreeMap::new(), elapsed: 0, ids: 0, erased: BTreeMap::new() }
+    pub fn new(spec: &Spec) -> Log {
+        let is_one_topic = is_one_topic(spec);
+        let (records, ends, erased) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Log { records, ends, elapsed: 0, ids: 0, erased, is_one_topic }
     }
 
     /// The first record at or after an offset.
@@ -119,16 +150,17 @@ impl Log {
     }
 
     pub fn produce(&mut self, partition: i32, chance: &mut Chance) {
-        let topic = usize::from(chance.happens(0.3));
-        self.elapsed += chance.within(0..2 * HOUR);
-        let payload = self.payload(topic, partition, chance);
+        let is_session = chance.happens(0.3);
+        let topic = usize::from(is_session && !self.is_one_topic);
+        self.elapsed += if chance.happens(0.1) { span(chance) } else { chance.within(0..2 * HOUR) };
+        let payload = self.payload(topic, is_session, partition, chance);
         let end = self.ends.entry((topic, partition)).or_insert(0);
         *end += if chance.happens(0.1) { chance.within(1..4) } else { 0 };
         self.records.entry((topic, partition)).or_default().push((*end, payload));
         *end += 1;
     }
 
-    fn payload(&mut self, topic: usize, partition: i32, chance: &mut Chance) -> Payload {
+    fn payload(&mut self, topic: usize, is_session: bool, partition: i32, chance: &mut Chance) -> Payload {
         let former = self.records.get(&(topic, partition)).map_or(&[][..], Vec::as_slice);
         if chance.happens(0.15)
             && let Some((_, copy)) = chance.pick(former)
@@ -153,7 +185,7 @@ impl Log {
         let amount =
             Money { minor: chance.within(0..10_000), currency: Currency::from_code("EUR").expect("a currency") };
         let kind = match chance.within(0..10) {
-            _ if topic == 1 => Kind::Session { id: Some(id.into()) },
+            _ if is_session => Kind::Session { id: Some(id.into()) },
             0 => Kind::Refund { id: Some(id.into()), amount },
             1 => Kind::Cancel { order: Some(id.into()), amount },
             number => {

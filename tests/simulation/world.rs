@@ -166,7 +166,7 @@ impl World {
         let mut broker = Broker::new(partitions);
         broker.fences = fault != Some(Fault::NoFencing);
         broker.reads_stably = fault != Some(Fault::UnstableRead);
-        let spec = Arc::new(crate::log::spec());
+        let spec = Arc::new(crate::log::spec(seed));
         let truth = |partition| {
             let reference = PartitionState::empty(&spec, partition, vec![0; TOPICS]);
             (partition, Truth { reference, committed: None, expected: Vec::new() })
@@ -180,8 +180,8 @@ impl World {
             delivery,
             partitions,
             truth: (0..partitions).map(truth).collect(),
+            log: Log::new(&spec),
             spec,
-            log: Log::new(),
             store: Store::new(),
             broker,
             due_every: chance.within(200..700),

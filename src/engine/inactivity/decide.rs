@@ -3,7 +3,7 @@
 //! The event that moves time is applied first. What is decided depends on the record alone, so neither batches nor
 //! restarts change it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::table::{Comeback, News, Notice, Open, Silences};
 use super::{Group, RuleSpec, stage_number, status_number};
@@ -262,7 +262,7 @@ impl Engine {
         if !filter.segment.is_empty() {
             let names: Vec<_> = self.segments.names(record.profile).collect();
             let has = |(dimension, value): &(usize, String)| names.get(*dimension) == Some(&value.as_str());
-            if orders == 0 || !filter.segment.iter().all(has) {
+            if !filter.segment.iter().all(has) {
                 return None;
             }
         }
@@ -301,18 +301,22 @@ impl Engine {
             return;
         }
         let y = place.y.map(Time::millis);
-        if bounds.has[Class::Sessions as usize] || y.is_some_and(|y| order.at > y.saturating_add(bounds.shortest)) {
+        // A late order may still come before the first one.
+        let begin = y.unwrap_or_else(|| self.clock.floor(Class::Orders).millis());
+        if bounds.has[Class::Sessions as usize] || order.at > begin.saturating_add(bounds.shortest) {
             self.watch_comeback(slot, order);
         }
         if !bounds.has[Class::Orders as usize] {
             return;
         }
         let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
-        let had_deadline = |y: i64| y.saturating_add(bounds.longest[Class::Orders as usize]) >= from;
+        // While even the shortest silence after `y` is still pending, the wheel looks at the customer no later than that,
+        // and the new order makes nothing due earlier. Once it is decided, the next entry may be as late as the longest
+        // silence, long after the shortest one that the new order begins.
+        let is_first_pending = |y: i64| y.saturating_add(bounds.shortest) >= from;
         let before = match y {
             _ if place.place > 0 => before,
-            Some(y) if had_deadline(y) && !bounds.has_cadence => return,
-            // The silence that the order ended had a deadline, so there is an entry no later than that.
+            Some(y) if is_first_pending(y) && !bounds.has_cadence => return,
             Some(y) => self.order_deadline(slot, y, 1, from),
             None => None,
         };
@@ -433,14 +437,18 @@ impl Engine {
 }
 
 impl super::Inactivity {
-    /// A rule that is no longer there may have left silences open, which orders still end.
+    /// A rule that was removed, or that was shorter before it changed, may have left silences open, which orders still
+    /// end.
     fn heed_open(&mut self) {
-        let rules: BTreeSet<_> = self.table.open_rules().collect();
-        for rule in rules {
+        let mut shortest = BTreeMap::<u16, i64>::new();
+        for open in self.table.all_open() {
+            let length = open.due - open.since;
+            shortest.entry(open.rule).and_modify(|least| *least = length.min(*least)).or_insert(length);
+        }
+        for (rule, shortest) in shortest {
             let class = self.class_of(rule);
             self.bounds.has[class as usize] = true;
             if class == Class::Orders {
-                let shortest = self.state.rules.get(usize::from(rule)).map_or(0, |rule| rule.shortest);
                 self.bounds.shortest = self.bounds.shortest.min(shortest);
             }
         }

@@ -195,9 +195,9 @@ impl Packed {
         self.index.iter().map(|&first| Slot(row(&self.chunks, first).slot.get()))
     }
 
-    /// The number of the rule of every silence, customer by customer.
-    pub fn rules(&self) -> impl Iterator<Item = u16> {
-        self.slots().flat_map(|slot| self.of(slot)).map(|open| open.rule)
+    /// Every silence, customer by customer.
+    pub fn all(&self) -> impl Iterator<Item = Open> {
+        self.slots().flat_map(|slot| self.of(slot))
     }
 
     /// Bytes of memory held.
@@ -249,7 +249,7 @@ mod tests {
                 prop_assert!(slots.iter().eq(model.keys()));
                 most = most.max(model.values().map(Vec::len).sum::<usize>());
             }
-            let mut rules: Vec<_> = packed.rules().collect();
+            let mut rules: Vec<_> = packed.all().map(|open| open.rule).collect();
             let mut expected: Vec<_> = model.values().flatten().map(|open| open.rule).collect();
             rules.sort_unstable();
             expected.sort_unstable();

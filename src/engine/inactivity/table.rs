@@ -188,10 +188,10 @@ impl Table {
         self.entries.iter().flat_map(numbers)
     }
 
-    /// The numbers of the rules of all open silences.
-    pub fn open_rules(&self) -> impl Iterator<Item = u16> {
-        let of_others = self.entries.values().flat_map(|silences| &silences.open).map(|open| open.rule);
-        of_others.chain(self.packed.rules())
+    /// All open silences.
+    pub fn all_open(&self) -> impl Iterator<Item = Open> {
+        let of_others = self.entries.values().flat_map(|silences| silences.open.iter().copied());
+        of_others.chain(self.packed.all())
     }
 
     /// Forgets the orders before `limit`, which can end no silence that is yet to be decided, once enough has gathered

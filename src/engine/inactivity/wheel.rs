@@ -57,8 +57,11 @@ impl Wheel {
     pub fn take(&mut self, limit: i64, due: &mut Vec<Slot>, deadline: impl Fn(Slot) -> Option<i64>) {
         due.clear();
         while let Some((&bucket, _)) = self.buckets.first_key_value().filter(|(bucket, _)| **bucket * WIDTH < limit) {
-            let slots = self.buckets.remove(&bucket).unwrap_or_default();
+            let mut slots = self.buckets.remove(&bucket).unwrap_or_default();
             self.opened = bucket;
+            // Several entries of one customer that meet here go on as one.
+            slots.sort_unstable();
+            slots.dedup();
             for slot in slots {
                 match deadline(Slot(slot)) {
                     Some(at) if at < limit => due.push(Slot(slot)),

@@ -48,9 +48,14 @@ struct Story {
     limits: Vec<[Option<i64>; 2]>,
     /// Of each id, the times of its erasures and the number of the step in which each was read.
     erased: Vec<(u8, Time, usize)>,
+    settle: i64,
 }
 
 impl Story {
+    fn new(spec: &Spec) -> Story {
+        Story { settle: spec.inactivity.settle, ..Story::default() }
+    }
+
     fn take(&mut self, given: &Given) -> Option<Outcome> {
         let outcome = match given {
             Given::Sent(sent @ Sent { fact: Fact::Erase, .. }) => {
@@ -75,7 +80,8 @@ impl Story {
             }
         };
         // The first topic alone drives time; each class comes from one topic.
-        let [orders, sessions] = self.model.watermarks.map(|mark| mark.map(|mark| mark.millis() - SETTLE));
+        let settled = |mark: Option<Time>| mark.map(|mark| mark.millis() - self.settle);
+        let [orders, sessions] = self.model.watermarks.map(settled);
         self.limits.push([orders, orders.and_then(|orders| Some(orders.min(sessions?)))]);
         outcome
     }
@@ -118,7 +124,7 @@ impl Story {
         let own_erasures = || self.erased.iter().filter(|(erased, ..)| *erased == id);
         // What is not decided by the erasure that ends the identity never is.
         let end = own_erasures().map(|(_, at, _)| *at).filter(|at| *at >= events[0].0.time).min();
-        let undecided_from = end.map_or(i64::MAX, |end| end.millis() - SETTLE);
+        let undecided_from = end.map_or(i64::MAX, |end| end.millis() - self.settle);
         let orders: Vec<i64> = events.iter().filter(|(s, _)| is_order(s)).map(|(s, _)| s.time.millis()).collect();
         let mut qualifying: Vec<i64> = if class == 0 {
             orders.clone()
@@ -181,7 +187,7 @@ impl Story {
             if alerted {
                 alerts.push((step, alert(what)));
             }
-            let until = (due + WITHIN).min(undecided_from.saturating_sub(1));
+            let until = (due + spec.inactivity.winback_within).min(undecided_from.saturating_sub(1));
             let back = events.iter().find(|(s, _)| is_order(s) && (due + 1..=until).contains(&s.time.millis()));
             let Some((back, _)) = back else { continue };
             let Some(step) = self.decided(class, back.time.millis()) else { continue };
@@ -253,11 +259,13 @@ fn figures<'a>(
     {
         return None;
     }
-    if !rule.filter.segment.is_empty() {
-        let Fact::Order(_, _, channel, _) = known.clone().find(|sent| is_order(sent))?.fact else { return None };
-        if count == 0 || channel != Some("web") {
-            return None;
-        }
+    let segment = known.clone().find(|sent| is_order(sent)).map_or("none", |first| match first.fact {
+        Fact::Order(_, _, Some(listed @ ("web" | "app")), _) => listed,
+        Fact::Order(_, _, Some(_), _) => "other",
+        _ => "unknown",
+    });
+    if rule.filter.segment.iter().any(|(_, wanted)| wanted != segment) {
+        return None;
     }
     let complained = known.clone().any(|sent| sent.fact == Fact::Feedback("complaint"));
     let revenue = revenue.into_iter().map(|(currency, minor)| Money { currency, minor }).collect();
@@ -314,7 +322,7 @@ proptest! {
         if !quiet_end {
             given.extend((0..2).map(|topic| Given::Raise(topic, Time::clamped(ORIGIN + 400 * DAY))));
         }
-        let (mut engine, mut story, mut told) = (Engine::new(Arc::clone(&spec)), Story::default(), Vec::new());
+        let (mut engine, mut story, mut told) = (Engine::new(Arc::clone(&spec)), Story::new(&spec), Vec::new());
         for given in &given {
             let expected = story.take(given);
             let outcome = match given {
@@ -373,6 +381,31 @@ struct Replica {
 }
 
 impl Replica {
+    fn new(spec: &Arc<Spec>) -> Replica {
+        Replica {
+            spec: Arc::clone(spec),
+            engine: Engine::new(Arc::clone(spec)),
+            chain: Chain::default(),
+            sent: Vec::new(),
+            outbox: Vec::new(),
+            at: 0,
+            written: 0,
+            minute: 0,
+            begun: None,
+        }
+    }
+
+    /// Takes the steps, one more restart, the rest of the log, and lets everything leave.
+    fn run(&mut self, steps: &[Step], log: &[Given]) {
+        for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Cut(Some(1)), &Step::Restart]) {
+            self.step(step, log);
+        }
+        self.step(&Step::Give(usize::MAX), log);
+        while self.engine.waiting_alerts() > 0 || !self.outbox.is_empty() {
+            self.step(&Step::Cut(Some(2)), log);
+        }
+    }
+
     fn step(&mut self, step: &Step, log: &[Given]) {
         match *step {
             Step::Give(count) => {
@@ -441,17 +474,8 @@ proptest! {
         let mut steady = Engine::new(Arc::clone(&spec));
         log.iter().for_each(|given| _ = give(&mut steady, &as_input(given)));
         let expected = steady.release(&Allowance::ALL);
-        let engine = Engine::new(Arc::clone(&spec));
-        let (sent, outbox) = (Vec::new(), Vec::new());
-        let mut replica =
-            Replica { spec, engine, chain: Chain::default(), sent, outbox, at: 0, written: 0, minute: 0, begun: None };
-        for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Cut(Some(1)), &Step::Restart]) {
-            replica.step(step, &log);
-        }
-        replica.step(&Step::Give(usize::MAX), &log);
-        while replica.engine.waiting_alerts() > 0 || !replica.outbox.is_empty() {
-            replica.step(&Step::Cut(Some(2)), &log);
-        }
+        let mut replica = Replica::new(&spec);
+        replica.run(&steps, &log);
         // Whoever was erased while an alert of theirs waited is not told of: releasing late may tell less.
         let erased = log.iter().any(|given| matches!(given, Given::Sent(Sent { fact: Fact::Erase, .. })));
         if erased {
@@ -469,126 +493,5 @@ proptest! {
     }
 }
 
-// Rules that change --------------------------------------------------------------------------------------------------
-
-fn one_order(customer: u8, day: i64) -> Given {
-    let fact = Fact::Order(0, 100, None, None);
-    Given::Sent(Sent { customer, time: Time::clamped(ORIGIN + day * DAY), fact, id: None })
-}
-
-fn after(name: &str, days: i64) -> RuleSpec {
-    RuleSpec { name: name.into(), silence: Silence::After(days * DAY), filter: Filter::default() }
-}
-
-/// One order of `c0`, then time passes: of each spec in turn up to a day after the origin. Says on which day each alert
-/// was due, and by which rule.
-fn story(steps: &[(i64, &[RuleSpec], i64)]) -> Vec<(String, i64)> {
-    let mut chain = Chain::default();
-    let mut told = Vec::new();
-    for (i, (to, rules, settle)) in steps.iter().enumerate() {
-        let mut spec = Spec::clone(&silent_spec(0, rules.to_vec()));
-        (spec.inactivity.holdout, spec.inactivity.settle) = (0.0, settle * DAY);
-        let spec = Arc::new(spec);
-        let mut engine = if i == 0 { Engine::new(Arc::clone(&spec)) } else { chain.restore(&spec) };
-        if i == 0 {
-            give(&mut engine, &as_input(&one_order(0, 0)));
-        }
-        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + to * DAY + 1))));
-        told.extend(engine.release(&Allowance::ALL));
-        chain.add(engine.cut().unwrap());
-    }
-    let day = |time: Time| (time.millis() - ORIGIN) / DAY;
-    told.into_iter().map(|alert| (alert.rule, day(alert.due_at))).collect()
-}
-
-#[test]
-fn a_changed_rule_tells_of_nobody_twice_and_of_nothing_that_is_past() {
-    let (a10, a20, b10, b20) = (after("a", 10), after("a", 20), after("b", 10), after("b", 20));
-    let told = |rules: &[(&str, i64)]| rules.iter().map(|&(rule, day)| (rule.to_owned(), day)).collect::<Vec<_>>();
-    let (joined, late) = ([b20, a10.clone()], [a10.clone(), b10]);
-    let (none, one, longer): (&[RuleSpec], _, _) = (&[], &[a10][..], &[a20][..]);
-    for (what, steps, expected) in [
-        ("as it is", vec![(40, one, 2)], vec![("a", 10)]),
-        ("over a restart before it is due", vec![(5, one, 2), (40, one, 2)], vec![("a", 10)]),
-        ("over a restart before it is decided", vec![(11, one, 2), (40, one, 2)], vec![("a", 10)]),
-        ("over a restart afterwards", vec![(13, one, 2), (40, one, 2)], vec![("a", 10)]),
-        ("removed before", vec![(5, one, 2), (40, none, 2)], vec![]),
-        ("added before", vec![(5, none, 2), (40, one, 2)], vec![("a", 10)]),
-        ("added afterwards", vec![(11, none, 2), (40, one, 2)], vec![]),
-        ("away when it was due", vec![(5, one, 2), (15, none, 2), (40, one, 2)], vec![]),
-        ("away for a while before", vec![(3, one, 2), (5, none, 2), (40, one, 2)], vec![("a", 10)]),
-        ("another joins it", vec![(5, one, 2), (40, &joined, 2)], vec![("a", 10), ("b", 20)]),
-        ("another joins too late", vec![(11, one, 2), (40, &late, 2)], vec![("a", 10)]),
-        ("longer before it is due", vec![(5, one, 2), (40, longer, 2)], vec![("a", 20)]),
-        ("longer before it is decided", vec![(11, one, 2), (40, longer, 2)], vec![("a", 20)]),
-        ("longer afterwards", vec![(13, one, 2), (40, longer, 2)], vec![("a", 10)]),
-        ("shorter before it is due", vec![(5, longer, 2), (40, one, 2)], vec![("a", 10)]),
-        ("shorter than what has passed", vec![(15, longer, 2), (40, one, 2)], vec![]),
-        ("waits longer", vec![(13, one, 2), (40, one, 9)], vec![("a", 10)]),
-        ("waits less", vec![(13, one, 9), (14, one, 2), (40, one, 2)], vec![("a", 10)]),
-    ] {
-        assert_eq!(story(&steps), told(&expected), "{what}");
-    }
-}
-
-/// What a removed rule has alerted is still measured, even when no rule is left.
-#[test]
-fn a_removed_rules_alerts_are_still_won_back() {
-    let spec = |rules: Vec<RuleSpec>| {
-        let mut spec = Spec::clone(&silent_spec(0, rules));
-        spec.inactivity.holdout = 0.0;
-        Arc::new(spec)
-    };
-    let mut engine = Engine::new(spec(vec![after("a", 10)]));
-    give(&mut engine, &as_input(&one_order(0, 0)));
-    give(&mut engine, &as_input(&one_order(1, 12)));
-    give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 12 * DAY + 1))));
-    assert_eq!(engine.release(&Allowance::ALL).len(), 1);
-    let mut chain = Chain::default();
-    chain.add(engine.cut().unwrap());
-    let mut engine = chain.restore(&spec(Vec::new()));
-    give(&mut engine, &as_input(&one_order(0, 12)));
-    give(&mut engine, &as_input(&one_order(1, 40)));
-    let told = engine.release(&Allowance::ALL);
-    let ordered_at = Time::clamped(ORIGIN + 12 * DAY);
-    assert_eq!(told.len(), 1);
-    assert_eq!((told[0].rule.as_str(), &told[0].what), ("a", &What::WonBack { ordered_at, amount: money(0, 100) }));
-    let parts = engine.inactivity();
-    assert_eq!((parts.len(), parts[0].groups[0].won_back), (1, 1));
-}
-
-/// Only the customers whose time has come are looked at, and a wheel holds one entry of each, however often they order.
-#[test]
-fn firing_costs_what_fires() {
-    let spec = silent_spec(0, vec![after("a", 10), after("b", 20)]);
-    let mut engine = Engine::new(spec);
-    for n in 0..20_000_i64 {
-        let time = Time::clamped(ORIGIN + n * HOUR / 10);
-        let sent = Sent { customer: (n % 50) as u8, time, fact: Fact::Order(0, 1, None, None), id: None };
-        engine.apply(0, &event(&sent));
-        assert!(engine.inactivity.entries() <= 50, "{}", engine.inactivity.entries());
-    }
-    assert_eq!(engine.waiting_alerts(), 0);
-    assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept aside");
-}
-
-/// An order at the very instant when the silence is due may come in while time stands at due + settle: then nothing is
-/// decided yet, and the customer was never silent.
-#[test]
-fn nothing_is_decided_while_it_can_change() {
-    let at_the_bound = |late_order: bool| {
-        let mut spec = Spec::clone(&silent_spec(0, vec![after("a", 10)]));
-        spec.inactivity.holdout = 0.0;
-        let mut engine = Engine::new(Arc::new(spec));
-        give(&mut engine, &as_input(&one_order(0, 0)));
-        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE))));
-        assert_eq!(engine.waiting_alerts(), 0, "it can still change");
-        if late_order {
-            let Given::Sent(order) = one_order(0, 10) else { return 0 };
-            assert_eq!(engine.apply(0, &event(&order)), Outcome::Applied);
-        }
-        give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 10 * DAY + SETTLE + 1))));
-        engine.waiting_alerts()
-    };
-    assert_eq!((at_the_bound(false), at_the_bound(true)), (1, 0));
-}
+mod changes;
+mod spans;

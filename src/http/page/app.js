@@ -345,7 +345,7 @@ async function drawRisks() {
     h("td", {}, amounts(one.currencies ?? one.revenue)), h("td", {}, date(one.last_order)), h("td", {}, date(one.at_risk_since)), h("td", {}, date(one.lapses_at)))));
 }
 
-// One row for each rule and group, whatever figures there are of it.
+// One row for each rule and group.
 async function drawWinbacks() {
   const { status, body } = await ask("api/v1/winback");
   const plain = found => typeof found === "object" && found !== null && !Array.isArray(found);
@@ -357,15 +357,21 @@ async function drawWinbacks() {
   });
   at("winback-section").hidden = status !== 200 || rows.length === 0;
   if (at("winback-section").hidden || !changed("winbacks", rows)) return;
-  const keys = [...new Set(rows.flatMap(Object.keys))];
-  const cell = (key, found) => {
-    if (typeof found === "number") return (/ratio|rate|uplift/.test(key) ? share : fine).format(found);
-    if (Array.isArray(found)) return found.map(one => cell(key, one)).join(" to ");
-    if (plain(found)) return amounts(page.currency in found ? { [page.currency]: found[page.currency] } : found);
-    return found === null || found === undefined ? NOTHING : String(found);
+  const plus = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1, signDisplay: "exceptZero" });
+  const points = difference => plus.format(100 * difference);
+  const uplift = row => {
+    // The uplift is that of the rule, so it stands once, beside the treated.
+    if (typeof row.uplift !== "number" || row.group === "holdout") return NOTHING;
+    const [low, high] = Array.isArray(row.uplift_interval) ? row.uplift_interval : [];
+    return `${points(row.uplift)} points${typeof high === "number" ? ` (${points(low)} to ${points(high)})` : ""}`;
   };
-  at("winback-head").replaceChildren(h("tr", {}, keys.map(key => h("th", { scope: "col" }, words(key)))));
-  at("winbacks").replaceChildren(...rows.map(row => h("tr", {}, keys.map((key, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, cell(key, row[key]))))));
+  const number = (found, format) => typeof found === "number" ? format.format(found) : NOTHING;
+  const revenue = found => amounts(plain(found) && page.currency in found ? { [page.currency]: found[page.currency] } : found);
+  const columns = [["Rule", row => String(row.rule ?? NOTHING)], ["Group", row => String(row.group ?? NOTHING)], ["Fell silent", row => number(row.due, whole)],
+    ["Alerts sent", row => number(row.sent, whole)], ["Came back", row => number(row.won_back, whole)], ["Win-back rate", row => number(row.winback_ratio, share)],
+    ["Revenue", row => revenue(row.currencies)], ["Uplift, 95 % interval", uplift]];
+  at("winback-head").replaceChildren(h("tr", {}, columns.map(([title]) => h("th", { scope: "col" }, title))));
+  at("winbacks").replaceChildren(...rows.map(row => h("tr", {}, columns.map(([, read], i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, read(row))))));
 }
 
 // Asking again and again --------------------------------------------------------------------------------------------------

@@ -173,15 +173,15 @@ impl<'a> WindowView<'a> {
         }
     }
 
-    /// Of the reference window, once it is complete.
+    /// Of the reference window, once it is complete, where anything was booked in the currency.
     pub(super) fn lifetime_value(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
-        let period = self.reference.filter(|_| self.complete)?;
+        let period = self.reference.filter(|_| self.complete && !money.is_nothing())?;
         summary::lifetime_value(currency, money, self.figures, period)?.to_f64()
     }
 
     /// Of the reference window, once it is complete, where there are costs.
     pub(super) fn value_after_costs(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
-        let period = self.reference.filter(|_| self.complete)?;
+        let period = self.reference.filter(|_| self.complete && !money.is_nothing())?;
         summary::value_after_costs(currency, money, self.figures, period)?.to_f64()
     }
 }
