@@ -52,7 +52,7 @@ fn row(what: &str, dedup: &Dedup, grown: Option<u64>) {
 /// So many ids in one day.
 fn fill(ids: u64) {
     let before = resident("VmRSS");
-    let mut dedup = Dedup::new(REMEMBER);
+    let mut dedup = Dedup::new(REMEMBER, 0);
     (0..ids).for_each(|number| remember(&mut dedup, number, Time::clamped(BEGIN)));
     let grown = resident("VmRSS").zip(before).map(|(now, before)| now.saturating_sub(before));
     row("one day", &dedup, grown);
@@ -60,7 +60,7 @@ fn fill(ids: u64) {
 
 /// The dearest and the cheapest moment between a hundred thousand ids and ten million.
 fn extremes() {
-    let mut dedup = Dedup::new(REMEMBER);
+    let mut dedup = Dedup::new(REMEMBER, 0);
     let (mut dearest, mut cheapest) = ((0, 0.0_f64), (0, f64::MAX));
     for number in 0..10_000_000 {
         remember(&mut dedup, number, Time::clamped(BEGIN));
@@ -77,7 +77,7 @@ fn extremes() {
 
 /// As many ids every day, for a year.
 fn steady(per_day: u64) {
-    let mut dedup = Dedup::new(REMEMBER);
+    let mut dedup = Dedup::new(REMEMBER, 0);
     for number in 0..365 * per_day {
         let time = BEGIN + i64::try_from(number / per_day).expect("a small number") * DAY;
         remember(&mut dedup, number, Time::clamped(time));

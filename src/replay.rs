@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 pub use self::as_of::AsOf;
 pub use self::partitioned::{Partitioned, Seam, Topics};
@@ -23,10 +23,10 @@ pub use self::read::{HistoryError, read};
 use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;
 use crate::engine::customers::Key;
-use crate::engine::dedup::fingerprint;
+use crate::engine::dedup::{days, fingerprint};
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::engine::spec::Spec;
-use crate::event::{Attributes, CostKind, Event, EventType, Kind, MAX_DIMENSIONS, Money, Time};
+use crate::event::{Attributes, CostKind, DAY, Event, EventType, Kind, MAX_DIMENSIONS, Money, Time};
 use crate::source::files::EventFile;
 
 /// How many rejections are kept with their explanation.
@@ -93,7 +93,10 @@ pub struct History {
     erasures: usize,
     /// The newest event of the file so far.
     newest: Option<Time>,
-    seen: HashSet<u64, Hasher>,
+    /// The identities of events that counted, and the days of these.
+    seen: HashMap<u64, i64, Hasher>,
+    /// How many days lie between an event and a copy of it at most.
+    dedup_days: i64,
     /// Events whose copies may come from elsewhere: when, of which type, and their identities.
     remembered: Vec<(Time, EventType, u64)>,
     /// What was read.
@@ -127,6 +130,12 @@ impl Tally {
 }
 
 impl History {
+    /// Nothing is read yet; events of the same id within `dedup_for` milliseconds, in whole days, are copies.
+    #[must_use]
+    pub fn new(dedup_for: i64) -> History {
+        History { dedup_days: days(dedup_for), ..History::default() }
+    }
+
     /// Reads a file to its end. Events after `latest` are refused.
     ///
     /// # Errors
@@ -176,7 +185,15 @@ impl History {
     fn admit(&mut self, event: &Event<'_>) -> Option<Option<u64>> {
         let Some(id) = event.kind.id() else { return Some(None) };
         let identity = fingerprint(Key::new(&event.customer).hash(), event.kind.event_type(), id);
-        self.seen.insert(identity).then_some(Some(identity))
+        let day = event.time.millis() / DAY;
+        match self.seen.insert(identity, day) {
+            // A copy does not prolong the memory of the first.
+            Some(counted) if (day - counted).abs() <= self.dedup_days => {
+                self.seen.insert(identity, counted);
+                None
+            }
+            _ => Some(Some(identity)),
+        }
     }
 
     fn push(&mut self, event: &Event<'_>, topic: u16) {
@@ -268,7 +285,7 @@ impl History {
         mut tell: Option<&mut dyn FnMut(&Alert)>,
         mut as_of: Option<&mut AsOf>,
     ) {
-        self.seen = HashSet::default();
+        self.seen = HashMap::default();
         // An erasure at the time of an event is behind it.
         let key = |row: &Row| (row.time, matches!(row.what, What::Erase));
         if !self.rows.is_sorted_by_key(key) {
@@ -377,7 +394,6 @@ mod tests {
     use crate::engine::lifecycle::LifecycleSpec;
     use crate::engine::spec::{RollingSpec, WindowId};
     use crate::engine::zone::Zone;
-    use crate::event::DAY;
     use crate::source::files::Layout;
 
     pub(super) fn spec() -> Arc<Spec> {
@@ -402,7 +418,7 @@ mod tests {
     }
 
     fn history(text: &'static str, layout: Layout) -> History {
-        let mut history = History::default();
+        let mut history = History::new(7 * DAY);
         let file = EventFile { path: "test".into(), layout, reader: Box::new(text.as_bytes()) };
         history.read(file, &Decoder::new(Format::Native, vec![]), Time::MAX).unwrap();
         history
@@ -450,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_csv_without_the_needed_columns_names_the_file() {
-        let mut history = History::default();
+        let mut history = History::new(7 * DAY);
         let file = EventFile { path: "orders.csv".into(), layout: Layout::Csv, reader: Box::new(&b"id,when\n"[..]) };
         let error = history.read(file, &Decoder::new(Format::Native, vec![]), Time::MAX).unwrap_err();
         assert!(error.to_string().starts_with("orders.csv, line 1: the header lacks the column customer_id"));

@@ -38,7 +38,7 @@ fn spec() -> Arc<Spec> {
         |name: &str, period, active_for, resolution| RollingSpec { name: name.into(), period, active_for, resolution };
     Arc::new(Spec {
         rolling: vec![rolling("7d", 7 * DAY, 14 * DAY, 12 * HOUR), rolling("30d", 30 * DAY, 30 * DAY, DAY)],
-        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
+        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: Some(31) }],
         zone: Zone::utc(),
         allowed_lateness: DAY,
         dedup_for: 7 * DAY,

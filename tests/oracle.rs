@@ -291,11 +291,14 @@ period = "90d"
 active_for = "200d"
 resolution = "1d"
 [[calendar]]
+name = "week"
+active_for = "20d"
+[[calendar]]
 name = "month"
 active_for = "31d"
 [[calendar]]
 name = "quarter"
-active_for = "100d"
+active_for = "period"
 [[calendar]]
 name = "year"
 active_for = "366d"
@@ -317,8 +320,9 @@ fn shop_config() -> Value {
             {"name": "90d", "period_ms": 90 * DAY, "active_for_ms": 200 * DAY, "resolution_ms": DAY},
         ],
         "calendar": [
+            {"name": "week", "active_for_days": 20},
             {"name": "month", "active_for_days": 31},
-            {"name": "quarter", "active_for_days": 100},
+            {"name": "quarter", "active_for": "period"},
             {"name": "year", "active_for_days": 366},
         ],
     })

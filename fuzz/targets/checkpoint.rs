@@ -39,7 +39,7 @@ static SPEC: LazyLock<Arc<Spec>> = LazyLock::new(|| {
     let rate = Rate::new(61, 4).map(|rate| (15_020, currency("JPY"), rate));
     Arc::new(Spec {
         rolling: vec![rolling("7d", 7 * DAY, 14 * DAY, 12 * HOUR), rolling("30d", 30 * DAY, 30 * DAY, DAY)],
-        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
+        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: Some(31) }],
         zone: Zone::utc(),
         allowed_lateness: DAY,
         dedup_for: 7 * DAY,

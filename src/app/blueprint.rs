@@ -96,11 +96,12 @@ pub fn spec(settings: &Settings) -> Spec {
     });
     let calendar = settings.calendar.iter().map(|window| CalendarSpec {
         unit: match window.unit {
+            config::Unit::Week => Unit::Week,
             config::Unit::Month => Unit::Month,
             config::Unit::Quarter => Unit::Quarter,
             config::Unit::Year => Unit::Year,
         },
-        active_for_days: i32::try_from(window.active_for_days).unwrap_or(i32::MAX / 8),
+        active_for_days: window.active_for_days.map(|days| i32::try_from(days).unwrap_or(i32::MAX / 8)),
     });
     let dimensions = settings
         .customers

@@ -13,7 +13,7 @@ use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
 use crate::app::repartition;
 use crate::config::{Millis, Settings};
-use crate::event::{Time, wall_clock};
+use crate::event::{DAY, Time, wall_clock};
 use crate::replay::{Partitioned, Seam, Topics};
 
 /// How long to wait for the brokers.
@@ -128,8 +128,9 @@ impl Bootstrap {
         let decoders: Vec<_> = settings.sources.values().map(|source| blueprint::decoder(settings, source)).collect();
         let customers = &settings.customers;
         // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.
-        let memory = customers.dedup_for.get().max(customers.allowed_lateness.get());
-        let seam = Seam { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory) };
+        let dedup_for = customers.dedup_for.get();
+        let memory = dedup_for + customers.allowed_lateness.get() + 2 * DAY;
+        let seam = Seam { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory), dedup_for };
         let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
         let mut history = Partitioned::new(partitions, partitioner(settings), seam);
         for (path, topics) in files {

@@ -228,7 +228,7 @@ fn read(paths: &[PathBuf], settings: &Settings, source: &Source) -> Result<Histo
     let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
     let decoder = blueprint::decoder(settings, source);
     let latest = wall_clock().plus(settings.customers.max_future.get());
-    let mut history = History::default();
+    let mut history = History::new(settings.customers.dedup_for.get());
     for path in paths {
         let file = open(path, &bar)?;
         history.read(file, &decoder, latest)?;

@@ -23,24 +23,24 @@ pub(super) fn render(summary: &Summary) -> String {
 type Row = (&'static str, fn(&WindowSummary) -> String);
 
 const PEOPLE: [Row; 20] = [
-    ("customers at start", |w| w.people.start_customers.to_string()),
-    ("  lost", |w| w.people.lost_customers.to_string()),
-    ("  retained", |w| w.people.retained_customers.to_string()),
-    ("  reactivated", |w| w.people.reactivated_customers.to_string()),
-    ("  new", |w| w.people.new_customers.to_string()),
-    ("customers at end", |w| w.people.end_customers.to_string()),
+    ("customers at start", |w| count(w.people.start_customers)),
+    ("  lost", |w| count(w.people.lost_customers)),
+    ("  retained", |w| count(w.people.retained_customers)),
+    ("  reactivated", |w| count(w.people.reactivated_customers)),
+    ("  new", |w| count(w.people.new_customers)),
+    ("customers at end", |w| count(w.people.end_customers)),
     ("churn ratio", |w| percent(w.people.churn_ratio)),
     ("retention ratio", |w| percent(w.people.retention_ratio)),
     ("crr ratio", |w| percent(w.people.crr_ratio)),
-    ("ordering customers", |w| w.people.ordering_customers.to_string()),
-    ("  repeat", |w| w.people.repeat_customers.to_string()),
-    ("  returning", |w| w.people.returning_customers.to_string()),
+    ("ordering customers", |w| count(w.people.ordering_customers)),
+    ("  repeat", |w| count(w.people.repeat_customers)),
+    ("  returning", |w| count(w.people.returning_customers)),
     ("repeat ratio", |w| percent(w.people.repeat_ratio)),
     ("returning ratio", |w| percent(w.people.returning_ratio)),
-    ("visiting customers", |w| w.people.visiting_customers.to_string()),
+    ("visiting customers", |w| count(w.people.visiting_customers)),
     ("conversion ratio", |w| percent(w.people.conversion_ratio)),
-    ("orders", |w| w.people.orders.to_string()),
-    ("sessions", |w| w.people.sessions.to_string()),
+    ("orders", |w| count(w.people.orders)),
+    ("sessions", |w| count(w.people.sessions)),
     ("purchase frequency", |w| decimal(w.people.purchase_frequency)),
     ("lifespan (days)", |w| decimal(w.people.lifespan_seconds.map(|seconds| seconds / 86_400.0))),
 ];
@@ -59,9 +59,9 @@ fn rolling(windows: &[WindowSummary]) -> Table {
             let cells = windows.iter().map(|window| read(window).unwrap_or_else(|| "-".to_owned()));
             table.add_row(std::iter::once(format!("{figure} {currency}")).chain(cells));
         };
-        row("revenue", &|w| Some(money(w)?.revenue));
-        row("refunds", &|w| Some(money(w)?.refunds));
-        row("cancellations", &|w| Some(money(w)?.cancellations));
+        row("revenue", &|w| money(w)?.revenue);
+        row("refunds", &|w| money(w)?.refunds);
+        row("cancellations", &|w| money(w)?.cancellations);
         row("average order value", &|w| money(w)?.average_order_value.map(short));
         row("net average order value", &|w| money(w)?.net_average_order_value.map(short));
         row("lifetime value", &|w| money(w)?.clv.map(short));
@@ -89,19 +89,21 @@ fn calendar(periods: &[WindowSummary]) -> Table {
         let people = &period.people;
         let open = if period.closed == Some(true) { "" } else { " (open)" };
         let star = if period.complete { "" } else { "*" };
-        let revenue = period.currencies.iter().map(|(currency, money)| format!("{} {currency}", money.revenue));
+        let revenue = period.currencies.iter().filter_map(|(currency, money)| {
+            Some(format!("{} {currency}", money.revenue.as_ref()?))
+        });
         table.add_row([
             format!("{}{star}{open}", period.window),
             period.from.clone().unwrap_or_default(),
-            people.start_customers.to_string(),
-            people.lost_customers.to_string(),
-            people.new_customers.to_string(),
-            people.reactivated_customers.to_string(),
-            people.end_customers.to_string(),
+            count(people.start_customers),
+            count(people.lost_customers),
+            count(people.new_customers),
+            count(people.reactivated_customers),
+            count(people.end_customers),
             percent(people.churn_ratio),
-            people.ordering_customers.to_string(),
-            people.repeat_customers.to_string(),
-            people.orders.to_string(),
+            count(people.ordering_customers),
+            count(people.repeat_customers),
+            count(people.orders),
             revenue.collect::<Vec<_>>().join(", "),
         ]);
     }
@@ -119,6 +121,10 @@ fn right_aligned(mut table: Table) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+fn count(count: Option<i64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
 fn percent(ratio: Option<f64>) -> String {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::alerts::{RuleTable, Webhook};
 use super::error::{Problems, key_of, nearest};
-use super::figures::{CalendarTable, RESOLUTIONS, WindowTable};
+use super::figures::{CalendarActiveFor, CalendarTable, RESOLUTIONS, WindowTable};
 use super::kafka::Source;
 use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
@@ -17,6 +17,9 @@ use super::service::STALE_INTERVALS;
 use super::{Settings, shared};
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
+
+/// The engine keeps the days of ids in 16 bits.
+const MOST_DEDUP_DAYS: u16 = 7_000;
 
 /// What a Kafka topic, and an instance id, may be called.
 fn is_legal_topic(name: &str) -> bool {
@@ -234,6 +237,11 @@ fn customers(tables: &Tables, problems: &mut Problems) {
     if customers.loyal_orders < 2 {
         problems.add("customers.loyal_orders", format!("{} is too few; write 2 or more", customers.loyal_orders));
     }
+    let longest = Millis::days(MOST_DEDUP_DAYS);
+    if customers.dedup_for > longest {
+        let what = format!("\"{}\" is too long; write \"{longest}\" or less", customers.dedup_for);
+        problems.add("customers.dedup_for", what);
+    }
     if customers.dedup_for < customers.allowed_lateness {
         problems.add_between(
             &["customers.dedup_for", "customers.allowed_lateness"],
@@ -343,13 +351,13 @@ fn calendar(tables: &Tables, problems: &mut Problems) {
     for (i, calendar) in tables.calendar.iter().enumerate() {
         let name_key = format!("calendar[{i}].name");
         let Some(unit) = calendar.name else {
-            problems.add(name_key, "is missing; write \"month\", \"quarter\" or \"year\"");
+            problems.add(name_key, "is missing; write \"week\", \"month\", \"quarter\" or \"year\"");
             continue;
         };
         if !units.insert(unit) {
             problems.add(name_key, format!("\"{unit}\" is there already; remove one"));
         }
-        let Some(active_for) = calendar.active_for else { continue };
+        let Some(CalendarActiveFor::For(active_for)) = calendar.active_for else { continue };
         let least = unit.longest_days();
         let key = format!("calendar[{i}].active_for");
         if active_for.get() % DAY != 0 {
@@ -372,7 +380,8 @@ fn time(tables: &Tables, given: &Given, problems: &mut Problems) {
     let calendar = tables.calendar.iter().enumerate().filter_map(|(i, calendar)| {
         let settings = calendar.settings()?;
         let period = i64::from(settings.unit.longest_days()) * DAY;
-        Some((format!("calendar[{i}]"), settings.name, period, i64::from(settings.active_for_days) * DAY))
+        let active_for = settings.active_for_days.map_or(period, |days| i64::from(days) * DAY);
+        Some((format!("calendar[{i}]"), settings.name, period, active_for))
     });
     let longest = rolling.chain(calendar).max_by_key(|(_, _, period, active_for)| period + active_for);
     if let Some((key, name, period, active_for)) = longest {

@@ -193,7 +193,7 @@ fn windows() {
 fn calendar_windows() {
     let calendar = |fields: &str| format!("[[calendar]]\n{fields}");
     each(&[
-        (calendar(""), "calendar[0].name: is missing; write \"month\", \"quarter\" or \"year\""),
+        (calendar(""), "calendar[0].name: is missing; write \"week\", \"month\", \"quarter\" or \"year\""),
         (format!("{0}\n{0}", calendar("name = \"month\"")), "calendar[1].name: \"month\" is there already; remove one"),
         (
             calendar("name = \"month\"\nactive_for = \"36h\""),

@@ -182,6 +182,8 @@ fn default_resolution(period: Millis) -> Millis {
 choice! {
     /// The unit of a calendar window.
     Unit {
+        /// An ISO week, from Monday to Sunday.
+        Week = "week",
         /// A calendar month.
         Month = "month",
         /// Three calendar months from January, April, July or October.
@@ -196,6 +198,7 @@ impl Unit {
     #[must_use]
     pub const fn longest_days(self) -> u16 {
         match self {
+            Unit::Week => 7,
             Unit::Month => 31,
             Unit::Quarter => 92,
             Unit::Year => 366,
@@ -206,7 +209,7 @@ impl Unit {
     #[must_use]
     pub const fn default_active_days(self) -> u16 {
         match self {
-            Unit::Month => 90,
+            Unit::Week | Unit::Month => 90,
             Unit::Quarter => 180,
             Unit::Year => 366,
         }
@@ -219,10 +222,56 @@ impl Unit {
 pub struct CalendarSettings {
     /// Value of the label `window`; the name of the unit.
     pub name: String,
-    /// Month, quarter or year.
+    /// Week, month, quarter or year.
     pub unit: Unit,
-    /// A: how many civil days an order keeps a customer active.
-    pub active_for_days: u32,
+    /// A: how many civil days an order keeps a customer active; `None`: to the end of the period that holds it.
+    pub active_for_days: Option<u32>,
+}
+
+/// How long an order keeps a customer active in a calendar window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CalendarActiveFor {
+    /// So long.
+    For(Millis),
+    /// To the end of the calendar period that holds the order.
+    Period,
+}
+
+/// How [`CalendarActiveFor::Period`] is written.
+const PERIOD: &str = "period";
+
+impl Serialize for CalendarActiveFor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            CalendarActiveFor::For(millis) => millis.serialize(serializer),
+            CalendarActiveFor::Period => serializer.serialize_str(PERIOD),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CalendarActiveFor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<CalendarActiveFor, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = CalendarActiveFor;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration, or \"period\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CalendarActiveFor, E> {
+                if text.trim() == PERIOD {
+                    return Ok(CalendarActiveFor::Period);
+                }
+                Millis::parse(text).map(CalendarActiveFor::For).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<CalendarActiveFor, E> {
+                Err(E::custom(format!("{number} is no duration; write \"{}d\"", number.unsigned_abs())))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
 }
 
 /// `[[calendar]]` as written.
@@ -231,27 +280,33 @@ pub struct CalendarSettings {
 pub(super) struct CalendarTable {
     pub(super) name: Option<Unit>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) active_for: Option<Millis>,
+    pub(super) active_for: Option<CalendarActiveFor>,
 }
 
 impl CalendarTable {
     /// The calendar windows of a configuration that names none.
     pub(super) fn usual() -> Vec<CalendarTable> {
-        Unit::ALL.iter().map(|unit| CalendarTable { name: Some(*unit), active_for: None }).collect()
+        [Unit::Month, Unit::Quarter, Unit::Year]
+            .map(|unit| CalendarTable { name: Some(unit), active_for: None })
+            .into()
     }
 
     /// With defaults filled in; nothing without a unit.
     pub(super) fn settings(&self) -> Option<CalendarSettings> {
         let unit = self.name?;
-        let active_for = self.active_for.unwrap_or(Millis::days(unit.default_active_days()));
-        let active_for_days = u32::try_from(active_for.get() / DAY).ok()?;
+        let usual = CalendarActiveFor::For(Millis::days(unit.default_active_days()));
+        let active_for_days = match self.active_for.unwrap_or(usual) {
+            CalendarActiveFor::For(active_for) => Some(u32::try_from(active_for.get() / DAY).ok()?),
+            CalendarActiveFor::Period => None,
+        };
         Some(CalendarSettings { name: unit.name().to_owned(), unit, active_for_days })
     }
 }
 
 impl From<CalendarSettings> for CalendarTable {
     fn from(calendar: CalendarSettings) -> CalendarTable {
-        let active_for = Millis::clamped(i64::from(calendar.active_for_days) * DAY);
+        let days = |days: u32| CalendarActiveFor::For(Millis::clamped(i64::from(days) * DAY));
+        let active_for = calendar.active_for_days.map_or(CalendarActiveFor::Period, days);
         CalendarTable { name: Some(calendar.unit), active_for: Some(active_for) }
     }
 }

@@ -116,8 +116,8 @@ fn each_mistake_in_a_value_is_explained() {
             "windows: \"30d\" is of the wrong type; write a list, as in [[windows]] or [\"a\", \"b\"]",
         ),
         (
-            "[[calendar]]\nname = \"week\"",
-            "calendar[0].name: \"week\" is not known; write \"month\", \"quarter\" or \"year\"",
+            "[[calendar]]\nname = \"fortnight\"",
+            "calendar[0].name: \"fortnight\" is not known; write \"week\", \"month\", \"quarter\" or \"year\"",
         ),
         (
             "[time]\nzone = \"Europe/Olso\"",

@@ -52,6 +52,12 @@ impl Resolution {
         Resolution { minutes, reciprocal: (1_u64 << shift).div_ceil(u64::from(minutes.cast_unsigned())), shift }
     }
 
+    /// How long a pane is, in minutes.
+    #[must_use]
+    pub fn minutes(self) -> i32 {
+        self.minutes
+    }
+
     /// floor(`minute` / minutes).
     #[inline]
     fn pane(self, minute: i32) -> Pane {
@@ -60,6 +66,15 @@ impl Resolution {
             _ => minute.div_euclid(self.minutes),
         }
     }
+}
+
+/// How long a customer stays active after an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActiveFor {
+    /// A: so many panes.
+    Panes(Pane),
+    /// To the end of the calendar period that holds the order.
+    Period,
 }
 
 /// How one window divides time into panes.
@@ -94,6 +109,26 @@ impl Axis {
         match self {
             Axis::Rolling { period, .. } => pane + period,
             Axis::Calendar(unit) => unit.next_period(pane),
+        }
+    }
+
+    /// The first pane at which a customer is no longer active after an order in `pane`.
+    #[inline]
+    #[must_use]
+    pub fn lapses(self, pane: Pane, active_for: ActiveFor) -> Pane {
+        match active_for {
+            ActiveFor::Panes(panes) => pane + panes,
+            ActiveFor::Period => self.leaves(pane),
+        }
+    }
+
+    /// The first pane whose orders make a customer active at `pane`.
+    #[must_use]
+    pub fn active_since(self, pane: Pane, active_for: ActiveFor) -> Pane {
+        match (active_for, self) {
+            (ActiveFor::Panes(panes), _) => pane - panes + 1,
+            (ActiveFor::Period, Axis::Calendar(unit)) => unit.first_day(pane),
+            (ActiveFor::Period, Axis::Rolling { .. }) => self.opens(pane) + 1,
         }
     }
 

@@ -41,7 +41,12 @@ impl Belonging {
     const NOBODY: Belonging = Belonging { first: None, profile: NO_PROFILE };
 
     pub(super) fn at(&self, time: Time) -> Profile {
-        if self.first.is_some_and(|first| time >= first.time) { self.profile } else { NO_PROFILE }
+        if self.first_by(time).is_some() { self.profile } else { NO_PROFILE }
+    }
+
+    /// The first order, where it does not lie behind an instant.
+    pub(super) fn first_by(&self, time: Time) -> Option<Moment> {
+        self.first.filter(|first| time >= first.time)
     }
 }
 
@@ -145,7 +150,7 @@ impl Engine {
         for (term, sign) in terms.iter().flatten() {
             cohort.order(term.y, term.s, *sign);
         }
-        cohort.money(currency, minor, at, Sign::Add);
+        cohort.money(Flow::Order, currency, minor, at, Sign::Add);
     }
 
     /// Stage and status depend on rank and first order, so everything from the order before on is booked anew.
@@ -243,13 +248,14 @@ impl Engine {
             self.windows.iter_mut().for_each(|window| window.money(flow, currency, amount.minor, at, Sign::Add));
         }
         self.book_net_revenue(slot, currency, -amount.minor);
-        let profile = self.belonging(slot).at(at.time);
-        self.segments.money(profile, flow, currency, amount.minor, at, Sign::Add);
-        self.book_reporting(slot, flow, amount, at, round);
-        if !self.segments.is_empty() {
-            self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
-            self.sweep();
+        let belonging = self.belonging(slot);
+        self.segments.money(belonging.at(at.time), flow, currency, amount.minor, at, Sign::Add);
+        if let Some(first) = belonging.first_by(at.time) {
+            self.cohorts.of(first).money(flow, currency, amount.minor, at, Sign::Add);
         }
+        self.book_reporting(slot, flow, amount, at, round);
+        self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
+        self.sweep();
     }
 
     fn book_net_revenue(&mut self, slot: Slot, currency: usize, minor: i64) {
@@ -265,12 +271,10 @@ impl Engine {
         }
         let belonging = self.belonging(slot);
         self.segments.money(belonging.at(at.time), flow, currency, minor, at, Sign::Add);
-        if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-            self.cohorts.of(first).money(currency, minor, at, Sign::Add);
+        if let Some(first) = belonging.first_by(at.time) {
+            self.cohorts.of(first).money(flow, currency, minor, at, Sign::Add);
         }
-        if flow == Flow::Order || !self.segments.is_empty() {
-            self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), minor));
-        }
+        self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), minor));
     }
 
     /// The number of the reporting currency, and what an amount is worth in it; `None` without such a currency, and
@@ -289,7 +293,7 @@ impl Engine {
     /// under the old segments and cohort, and books it under the new ones.
     fn move_everything(&mut self, slot: Slot, old: Belonging, new: Belonging, at: Moment) {
         self.customers.record_mut(slot).profile = new.profile;
-        if old == Belonging::NOBODY && self.segments.is_empty() {
+        if old == Belonging::NOBODY && self.segments.is_empty() && self.journal.of(slot).is_empty() {
             return;
         }
         let record = self.customers.record(slot);
@@ -350,8 +354,8 @@ impl Engine {
             Booked::Money(flow, currency, minor) => {
                 let currency = usize::from(currency);
                 self.segments.money(profile, flow, currency, minor, at, sign);
-                if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-                    self.cohorts.of(first).money(currency, minor, at, sign);
+                if let Some(first) = belonging.first_by(entry.time) {
+                    self.cohorts.of(first).money(flow, currency, minor, at, sign);
                 }
             }
         }

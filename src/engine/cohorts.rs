@@ -10,7 +10,7 @@ use super::axis::Moment;
 use super::prefix::{Cell, Prefix};
 use super::state::arrays::Visitor;
 use super::state::plain::plain;
-use super::window::Sign;
+use super::window::{Flow, Sign};
 use super::zone::{Day, Unit, first_of_month, month_of};
 
 /// One day of one cohort.
@@ -29,8 +29,35 @@ pub struct CohortParts {
     pub ordering: i64,
     /// Their orders in the month.
     pub orders: i64,
-    /// What these brought, in minor units, by the number of the currency.
-    pub revenue: Vec<i128>,
+    /// Money by the number of the currency.
+    pub money: Vec<CohortMoney>,
+}
+
+/// The money of one currency in a cell, in minor units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CohortMoney {
+    /// What the orders brought.
+    pub revenue: i128,
+    /// What went back by refunds, whenever it was ordered.
+    pub refunds: i128,
+    /// What went back by cancellations, likewise.
+    pub cancellations: i128,
+}
+
+impl CohortMoney {
+    /// Whether nothing moved.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == CohortMoney::default()
+    }
+}
+
+impl std::ops::AddAssign<&CohortMoney> for CohortMoney {
+    fn add_assign(&mut self, other: &CohortMoney) {
+        self.revenue += other.revenue;
+        self.refunds += other.refunds;
+        self.cancellations += other.cancellations;
+    }
 }
 
 plain!(CohortDay { ordering, orders });
@@ -60,11 +87,39 @@ impl Cell for Revenue {
     }
 }
 
+/// What went back on a day.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Returned {
+    refunds: i64,
+    cancellations: i64,
+}
+
+/// Prefix sums of [`Returned`].
+#[derive(Debug, Clone, Copy, Default)]
+struct ReturnedSum {
+    refunds: i128,
+    cancellations: i128,
+}
+
+plain!(Returned { refunds, cancellations });
+plain!(ReturnedSum { refunds, cancellations });
+
+impl Cell for Returned {
+    type Sum = ReturnedSum;
+    type Store = Vec<Returned>;
+    fn add_to(&self, sum: &mut ReturnedSum) {
+        sum.refunds += i128::from(self.refunds);
+        sum.cancellations += i128::from(self.cancellations);
+    }
+}
+
 /// The customers whose first order lies in one month.
 #[derive(Debug, Clone, Default)]
 pub struct Cohort {
     days: Prefix<CohortDay>,
     revenue: Vec<Prefix<Revenue>>,
+    returned: Vec<Prefix<Returned>>,
 }
 
 impl Cohort {
@@ -79,14 +134,36 @@ impl Cohort {
         }
     }
 
-    /// Books what an order of one of them brought, or takes it back.
+    /// Books what an order of one of them brought, or what went back to one of them; or takes it back.
     #[inline]
-    pub fn money(&mut self, currency: usize, minor: i64, at: Moment, sign: Sign) {
-        if self.revenue.len() <= currency {
-            self.revenue.resize_with(currency + 1, Prefix::default);
+    pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
+        let minor = minor * sign as i64;
+        match flow {
+            Flow::Order => of_currency(&mut self.revenue, currency).cell(at.day).minor += minor,
+            Flow::Refund => of_currency(&mut self.returned, currency).cell(at.day).refunds += minor,
+            Flow::Cancellation => of_currency(&mut self.returned, currency).cell(at.day).cancellations += minor,
         }
-        self.revenue[currency].cell(at.day).minor += minor * sign as i64;
     }
+
+    /// The money by currency up to a day.
+    fn money_upto(&self, day: Day) -> Vec<CohortMoney> {
+        let currencies = self.revenue.len().max(self.returned.len());
+        let of = |currency: usize| {
+            let ReturnedSum { refunds, cancellations } =
+                self.returned.get(currency).map_or_else(ReturnedSum::default, |returned| returned.upto(day));
+            let revenue = self.revenue.get(currency).map_or(0, |revenue| revenue.upto(day));
+            CohortMoney { revenue, refunds, cancellations }
+        };
+        (0..currencies).map(of).collect()
+    }
+}
+
+#[inline]
+fn of_currency<C: Cell>(list: &mut Vec<Prefix<C>>, currency: usize) -> &mut Prefix<C> {
+    if list.len() <= currency {
+        list.resize_with(currency + 1, Prefix::default);
+    }
+    &mut list[currency]
 }
 
 /// All cohorts of a partition, by the month of the first order (counted from January of year 0).
@@ -107,21 +184,27 @@ impl Cohorts {
         let mut triangle = BTreeMap::new();
         for (&month, cohort) in &self.0 {
             let mut from = first_of_month(month);
-            let (mut before, mut revenue_before) = ((0, 0), vec![0; cohort.revenue.len()]);
+            let (mut before, mut money_before) = ((0, 0), Vec::new());
             while from <= today {
                 let last = (Unit::Month.next_period(from) - 1).min(today);
-                let upto = cohort.days.upto(last);
-                let revenue: Vec<_> = cohort.revenue.iter().map(|revenue| revenue.upto(last)).collect();
-                let within = |(now, then): (&i128, &i128)| now - then;
+                let (upto, money) = (cohort.days.upto(last), cohort.money_upto(last));
+                let within = |(currency, now): (usize, &CohortMoney)| {
+                    let then: CohortMoney = money_before.get(currency).copied().unwrap_or_default();
+                    CohortMoney {
+                        revenue: now.revenue - then.revenue,
+                        refunds: now.refunds - then.refunds,
+                        cancellations: now.cancellations - then.cancellations,
+                    }
+                };
                 let parts = CohortParts {
                     ordering: upto.0 - before.0,
                     orders: upto.1 - before.1,
-                    revenue: revenue.iter().zip(&revenue_before).map(within).collect(),
+                    money: money.iter().enumerate().map(within).collect(),
                 };
-                if parts.orders != 0 {
+                if parts.orders != 0 || parts.money.iter().any(|money| !money.is_nothing()) {
                     triangle.insert((month, month_of(from)), parts);
                 }
-                (before, revenue_before) = (upto, revenue);
+                (before, money_before) = (upto, money);
                 from = Unit::Month.next_period(from);
             }
         }
@@ -134,16 +217,20 @@ impl Cohorts {
             self.0.entry(month).or_default();
         }
         for (month, cohort) in &mut self.0 {
-            let Cohort { days, revenue } = cohort;
+            let Cohort { days, revenue, returned } = cohort;
             visitor.visit(&format!("{key}/{month}/days"), days);
             visitor.visit_list(&format!("{key}/{month}/revenue"), revenue);
+            visitor.visit_list(&format!("{key}/{month}/returned"), returned);
         }
     }
 
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let cohort = |cohort: &Cohort| cohort.days.bytes() + cohort.revenue.iter().map(Prefix::bytes).sum::<usize>();
+        let cohort = |cohort: &Cohort| {
+            let money = cohort.revenue.iter().map(Prefix::bytes).chain(cohort.returned.iter().map(Prefix::bytes));
+            cohort.days.bytes() + money.sum::<usize>()
+        };
         self.0.values().map(cohort).sum()
     }
 }

@@ -1,8 +1,9 @@
-//! Recognising second copies: exact 64-bit fingerprints, forgotten a fixed span of event time after they were seen.
+//! Recognising second copies: exact 64-bit fingerprints, each with the UTC day of the event that counted.
 //!
-//! Never a Bloom filter: it would take a real order for a copy. A fingerprint is tagged with the time bucket in which it
-//! was seen, or that of its event where the event is ahead of the clock: the event itself may move time on so far that it
-//! would be forgotten at once. The tables are sharded, so that growing and sweeping never touch more than a small part at once.
+//! An event is a copy when its day lies at most `remember` days from that one. The days are those of the events alone, so
+//! every partitioning, and a replay, decide alike. A fingerprint is dropped once no event that would be a copy can be
+//! accepted any more, being too late. Never a Bloom filter: it would take a real order for a copy. The tables are sharded,
+//! so that growing and sweeping never touch more than a small part at once.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -16,12 +17,18 @@ pub const SHARDS: usize = 64;
 
 const SMALLEST_PRUNE: usize = 1024;
 
-/// How many buckets an id lives at most.
-const MAX_LIVE_BUCKETS: i64 = 120;
-/// A jump over more buckets than this would run around the 16 bits of a tag.
+/// A jump over more days than this would run around the 16 bits of a tag.
 const MAX_JUMP: i64 = 16_000;
+/// The longest that ids are remembered and events may be late, in days; together with a jump it fits into a tag.
+const MAX_DAYS: i64 = 7_000;
 
-/// A remembered fingerprint and the low 16 bits of its bucket's number; 10 bytes.
+/// How many days an id is remembered: whole ones, rounded up.
+#[must_use]
+pub fn days(remember: i64) -> i64 {
+    (remember.div_euclid(DAY) + i64::from(remember.rem_euclid(DAY) > 0)).clamp(0, MAX_DAYS)
+}
+
+/// A remembered fingerprint and the low 16 bits of its day's number; 10 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(Rust, packed)]
 struct Seen {
@@ -33,11 +40,11 @@ struct Seen {
 #[derive(Debug, Clone)]
 pub struct Dedup {
     shards: Vec<HashTable<Seen>>,
-    /// Width of a bucket in milliseconds: a day, or more when ids are remembered very long.
-    width: i64,
-    /// How many buckets an id lives after the one in which it was seen.
+    /// How many days lie between an event and a copy of it at most.
     life: i64,
-    /// The newest bucket seen so far.
+    /// How many days a fingerprint is kept behind its day: so long that every copy that comes later is too late.
+    keep: i64,
+    /// The day of the class's time.
     current: i64,
     /// The next shard to sweep; [`SHARDS`] when all are swept.
     sweep: usize,
@@ -47,7 +54,7 @@ pub struct Dedup {
     prune_at: usize,
 }
 
-/// A fingerprint, and the number of the bucket in which it was seen.
+/// A fingerprint, and the number of its day.
 pub type Fingerprint = (u64, i64);
 
 /// Fingerprints of one shard in a cut.
@@ -64,9 +71,9 @@ pub struct ShardCut {
 /// How fingerprints are kept of which a cut is made: what is not seen in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Buckets {
-    /// Width of a bucket in milliseconds.
+    /// Width of a bucket in milliseconds: a day. Version 0.1.0 had longer ones for ids that were remembered very long.
     pub width: i64,
-    /// The newest bucket so far; `None` before the first.
+    /// The bucket of the class's time; `None` before the first.
     pub current: Option<i64>,
 }
 
@@ -77,35 +84,36 @@ pub fn fingerprint(customer_hash: u64, kind: EventType, id: &str) -> u64 {
 }
 
 impl Dedup {
-    /// Remembers ids for at least `remember` milliseconds of event time.
+    /// Takes events of the same id for copies that lie at most `remember` milliseconds, in whole days, from each other.
+    /// `lateness`: how far behind the class's time events are accepted.
     #[must_use]
-    pub fn new(remember: i64) -> Dedup {
-        let width = (remember / MAX_LIVE_BUCKETS + 1).max(DAY);
-        let life = remember.div_euclid(width) + i64::from(remember.rem_euclid(width) > 0);
+    pub fn new(remember: i64, lateness: i64) -> Dedup {
+        let life = days(remember);
+        let keep = life + days(lateness) + 1;
         let shards = (0..SHARDS).map(|_| HashTable::new()).collect();
-        Dedup { shards, width, life, current: i64::MIN, sweep: SHARDS, fresh: None, prune_at: SMALLEST_PRUNE }
+        Dedup { shards, life, keep, current: i64::MIN, sweep: SHARDS, fresh: None, prune_at: SMALLEST_PRUNE }
     }
 
-    /// Remembers a fingerprint; `true` when it was remembered already. `clock` is the class's time: it moves the
-    /// buckets on, and never back. `time` is the event's own.
+    /// Whether an event is a copy of one that counted; if not, it is remembered. `clock` is the class's time: it moves on,
+    /// and never back. `time` is the event's own.
     #[inline]
     pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time, time: Time) -> bool {
-        let bucket = clock.millis() / self.width;
-        if bucket > self.current {
-            self.advance(bucket);
+        let now = clock.millis() / DAY;
+        if now > self.current {
+            self.advance(now);
         }
         if self.sweep < SHARDS {
             self.sweep_one();
         }
         let (current, life) = (self.current, self.life);
-        let bucket = current.max((time.millis() / self.width).min(current + MAX_JUMP));
-        let tag = bucket as u16;
+        let day = self.day(time);
+        let tag = day as u16;
         let shard = &mut self.shards[shard_of(fingerprint)];
         match shard.entry(place(fingerprint), |seen| seen.fingerprint == fingerprint, |seen| place(seen.fingerprint)) {
             Entry::Occupied(mut entry) => {
-                // A copy does not prolong the memory of the first; what should be forgotten is, swept or not.
-                let expired = age(current, entry.get().bucket) > life;
-                if !expired {
+                // A copy does not prolong the memory of the first.
+                let counted = current - age(current, entry.get().bucket);
+                if (day - counted).abs() <= life {
                     return true;
                 }
                 entry.get_mut().bucket = tag;
@@ -115,9 +123,25 @@ impl Dedup {
             }
         }
         if let Some(fresh) = &mut self.fresh {
-            fresh.push((fingerprint, bucket));
+            fresh.push((fingerprint, day));
         }
         false
+    }
+
+    /// Whether an event, which is too late to count, is a copy of one that counted.
+    #[must_use]
+    pub fn knows(&self, fingerprint: u64, time: Time) -> bool {
+        let shard = &self.shards[shard_of(fingerprint)];
+        let seen = shard.find(place(fingerprint), |seen| seen.fingerprint == fingerprint);
+        seen.is_some_and(|seen| {
+            let counted = self.current - age(self.current, seen.bucket);
+            (self.day(time) - counted).abs() <= self.life
+        })
+    }
+
+    fn day(&self, time: Time) -> i64 {
+        let day = time.millis() / DAY;
+        if self.current == i64::MIN { day } else { day.clamp(self.current - MAX_JUMP, self.current + MAX_JUMP) }
     }
 
     fn advance(&mut self, bucket: i64) {
@@ -135,17 +159,17 @@ impl Dedup {
 
     /// While a backlog is caught up on, weeks pass between two cuts: what expired meanwhile need not be written.
     fn prune_fresh(&mut self) {
-        let (current, life) = (self.current, self.life);
+        let (current, keep) = (self.current, self.keep);
         if let Some(fresh) = self.fresh.as_mut().filter(|fresh| fresh.len() >= self.prune_at) {
-            fresh.retain(|(_, bucket)| current - bucket <= life);
+            fresh.retain(|(_, bucket)| current - bucket <= keep);
             self.prune_at = SMALLEST_PRUNE.max(2 * fresh.len());
         }
     }
 
     fn sweep_one(&mut self) {
-        let (current, life) = (self.current, self.life);
+        let (current, keep) = (self.current, self.keep);
         let shard = &mut self.shards[self.sweep];
-        shard.retain(|seen| age(current, seen.bucket) <= life);
+        shard.retain(|seen| age(current, seen.bucket) <= keep);
         if shard.capacity() > 4 * shard.len() + 64 {
             shard.shrink_to(2 * shard.len(), |seen| place(seen.fingerprint));
         }
@@ -155,7 +179,7 @@ impl Dedup {
     /// How the fingerprints are kept.
     #[must_use]
     pub fn buckets(&self) -> Buckets {
-        Buckets { width: self.width, current: (self.current != i64::MIN).then_some(self.current) }
+        Buckets { width: DAY, current: (self.current != i64::MIN).then_some(self.current) }
     }
 
     /// Whether nothing was remembered since the last cut.
@@ -175,7 +199,7 @@ impl Dedup {
         };
         let mut cut: Vec<_> =
             (0_u8..).take(SHARDS).map(|shard| ShardCut { shard, full: false, seen: Vec::new() }).collect();
-        let alive = |(_, bucket): &Fingerprint| self.current - bucket <= self.life;
+        let alive = |(_, bucket): &Fingerprint| self.current - bucket <= self.keep;
         for fingerprint in written.into_iter().flatten().filter(alive) {
             cut[shard_of(fingerprint.0)].seen.push(fingerprint);
         }
@@ -190,7 +214,7 @@ impl Dedup {
 
     fn all_of(&self, shard: usize) -> Vec<Fingerprint> {
         let absolute = |seen: &Seen| (seen.fingerprint, self.current - age(self.current, seen.bucket));
-        let alive = |seen: &&Seen| age(self.current, seen.bucket) <= self.life;
+        let alive = |seen: &&Seen| age(self.current, seen.bucket) <= self.keep;
         self.shards[shard].iter().filter(alive).map(absolute).collect()
     }
 
@@ -207,7 +231,7 @@ impl Dedup {
     /// Begins at the newest bucket of a cut, which may have been of another width.
     pub fn resume(&mut self, buckets: Buckets) {
         if let Some(current) = buckets.current {
-            self.current = convert(current, buckets.width, self.width);
+            self.current = convert(current, buckets.width, DAY);
         }
         self.fresh = Some(Vec::new());
     }
@@ -215,8 +239,8 @@ impl Dedup {
     /// Remembers again what was seen in a bucket of that width; what is remembered already stands. Behind
     /// [`Dedup::resume`].
     pub fn remember(&mut self, (fingerprint, bucket): Fingerprint, width: i64) {
-        let bucket = convert(bucket, width, self.width).min(self.current + MAX_JUMP);
-        if self.current - bucket > self.life {
+        let bucket = convert(bucket, width, DAY).min(self.current + MAX_JUMP);
+        if self.current - bucket > self.keep {
             return;
         }
         let shard = &mut self.shards[shard_of(fingerprint)];
@@ -275,8 +299,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_remembered_for_its_span_and_then_forgotten() {
-        let mut dedup = Dedup::new(7 * DAY);
+    fn a_copy_lies_within_the_span_of_the_event_that_counted() {
+        let mut dedup = Dedup::new(7 * DAY, DAY);
         let mut seen = |day: i64| dedup.is_duplicate(42, Time::clamped(day * DAY), Time::clamped(day * DAY));
         assert!(!seen(100));
         assert!(seen(100));
@@ -286,24 +310,26 @@ mod tests {
         assert!(!seen(9_000));
     }
 
+    /// Another topic may hold the class's time back, or another customer have moved it on: neither changes an answer.
     #[test]
-    fn an_event_that_moves_time_on_far_is_remembered_from_its_own_time() {
-        let mut dedup = Dedup::new(3 * DAY);
+    fn the_days_of_the_events_decide_and_not_the_time_of_the_class() {
+        let mut dedup = Dedup::new(3 * DAY, 2 * DAY);
         let on = |day: i64| Time::clamped(day * DAY);
         assert!(!dedup.is_duplicate(1, on(100), on(100)));
         assert!(!dedup.is_duplicate(2, on(100), on(104)));
-        assert!(dedup.is_duplicate(2, on(104), on(104)));
-        assert!(dedup.is_duplicate(2, on(107), on(104)));
-        assert!(!dedup.is_duplicate(2, on(108), on(108)));
-        // Another topic may hold the clock back for years.
-        assert!(!dedup.is_duplicate(3, on(108), on(4_000)));
-        assert!((108..4_003).step_by(7).all(|day| dedup.is_duplicate(3, on(day), on(day))));
-        assert!(!dedup.is_duplicate(3, on(4_004), on(4_004)));
+        assert!(!dedup.is_duplicate(1, on(100), on(104)), "four days later");
+        assert!(dedup.is_duplicate(2, on(104), on(101)), "three days earlier");
+        assert!(dedup.is_duplicate(2, on(109), on(107)), "as late as it may be");
+        assert!(!dedup.is_duplicate(2, on(109), on(108)));
+        assert!(dedup.knows(2, on(105)) && !dedup.knows(2, on(104)) && !dedup.knows(3, on(109)));
+        assert!(!dedup.is_duplicate(3, on(109), on(4_000)));
+        assert!((109..3_998).step_by(7).all(|day| dedup.is_duplicate(3, on(day), on(3_999))));
+        assert!(dedup.is_duplicate(3, on(4_004), on(4_003)) && !dedup.is_duplicate(3, on(4_004), on(4_004)));
     }
 
     #[test]
     fn what_expires_before_it_is_written_is_not_written() {
-        let mut dedup = Dedup::new(3 * DAY);
+        let mut dedup = Dedup::new(3 * DAY, 0);
         let mut rotation = Rotation::default();
         dedup.take_fresh(&mut rotation, 1);
         let all = 100 * SMALLEST_PRUNE as u64;
@@ -313,7 +339,7 @@ mod tests {
             assert!(dedup.fresh.as_ref().is_some_and(|fresh| fresh.len() < 2 * SMALLEST_PRUNE));
         }
         let written: Vec<_> = dedup.take_fresh(&mut rotation, 2).into_iter().filter(|shard| !shard.full).collect();
-        let alive = |(_, bucket): &Fingerprint| dedup.current - bucket <= dedup.life;
+        let alive = |(_, bucket): &Fingerprint| dedup.current - bucket <= dedup.keep;
         assert!(written.iter().flat_map(|shard| &shard.seen).all(alive));
     }
 
@@ -336,7 +362,7 @@ mod tests {
             events in prop::collection::vec((0..40_u64, 0..3_i64), 1..2_000),
             life in 1..10_i64,
         ) {
-            let mut dedup = Dedup::new(life * DAY);
+            let mut dedup = Dedup::new(life * DAY, 0);
             let mut model = HashMap::<u64, i64>::new();
             let mut day = 20_000;
             for (id, step) in events {

@@ -226,12 +226,21 @@ impl Engine {
         }
     }
 
+    /// Sums go on to count what no record tells of any more.
+    fn note_erased(&mut self, slot: Slot) {
+        let record = self.customers.record(slot);
+        let (order, session) = (record.newest(0).map(Time::millis), record.last_session().map(Time::millis));
+        let erased = &mut self.knowledge.erased;
+        (erased.order, erased.session) = (erased.order.max(order), erased.session.max(session));
+    }
+
     #[cold]
     fn forget_erased_before(&mut self, limit: Time) {
         for identity in self.erasures.take_before(limit) {
             let key = Key::erased(&identity);
             let Some(slot) = self.customers.find(&key) else { continue };
             self.before_change(slot);
+            self.note_erased(slot);
             self.customers.remove(&key);
             self.recent.remove(slot);
             self.extras.remove(slot);

@@ -274,13 +274,15 @@ pub struct LifeTerm {
 pub struct Lifecycle {
     spec: LifecycleSpec,
     hours: Prefix<Hour>,
+    /// Passages up to this hour are not told: their definition was another one.
+    silent_to: Option<Pane>,
 }
 
 impl Lifecycle {
     /// Nobody is there yet.
     #[must_use]
     pub fn new(spec: LifecycleSpec) -> Lifecycle {
-        Lifecycle { spec, hours: Prefix::default() }
+        Lifecycle { spec, hours: Prefix::default(), silent_to: None }
     }
 
     /// Books what an order means for its customer until the next one, or takes it back.
@@ -376,18 +378,57 @@ impl Lifecycle {
     /// no longer change.
     pub fn parts(&self, at: Time, horizon: Time) -> LifecycleParts {
         let mut parts = self.hours.upto(pane(at));
-        parts.transitions = self.hours.upto(pane(horizon) - 1).transitions;
+        let last = pane(horizon) - 1;
+        parts.transitions = match self.silent_to {
+            Some(silent) if last <= silent => [0; Transition::ALL.len()],
+            _ => self.hours.upto(last).transitions,
+        };
+        if let Some(silent) = self.silent_to.filter(|&silent| silent < last && silent >= self.hours.limit()) {
+            let untold = self.hours.upto(silent).transitions;
+            parts.transitions.iter_mut().zip(untold).for_each(|(count, untold)| *count -= untold);
+        }
         parts
     }
 
     /// Folds what lies before `limit` into one sum.
     pub fn fold_before(&mut self, limit: Time) {
-        self.hours.fold_before(pane(limit));
+        let limit = pane(limit);
+        // What was not told will not be told later.
+        let untold = self.silent_to.filter(|&silent| silent < limit && silent >= self.hours.limit());
+        if let Some(silent) = untold {
+            let transitions = self.hours.upto(silent).transitions.map(|count| -count);
+            self.hours.add_before_all(&LifecycleParts { transitions, ..LifecycleParts::default() });
+        }
+        self.hours.fold_before(limit);
+    }
+
+    /// Everybody who was ever seen.
+    #[must_use]
+    pub fn seen_to_date(&self) -> i64 {
+        let all = self.hours.upto(Pane::MAX);
+        all.prospects + all.customers.iter().flatten().sum::<i64>()
+    }
+
+    /// Adds whom `before` counts and no record tells of any more: prospects, and customers who have lapsed sooner or
+    /// later. Passages up to `newest`, which followed another definition, are told no longer.
+    pub fn complete(&mut self, before: &Lifecycle, newest: Option<i64>) {
+        let (all, own) = (before.hours.upto(Pane::MAX), self.hours.upto(Pane::MAX));
+        let mut missing = LifecycleParts { prospects: all.prospects - own.prospects, ..LifecycleParts::default() };
+        for (missing, (all, own)) in missing.customers.iter_mut().zip(all.customers.iter().zip(&own.customers)) {
+            missing[Status::Lapsed as usize] = all.iter().sum::<i64>() - own.iter().sum::<i64>();
+        }
+        self.hours.add_before_all(&missing);
+        self.keep_silent_to(newest);
+    }
+
+    /// Tells passages behind the hour of this instant only.
+    pub fn keep_silent_to(&mut self, newest: Option<i64>) {
+        self.silent_to = newest.map(hour);
     }
 
     /// Shows every array to someone who saves or restores them.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
-        let Lifecycle { spec: _, hours } = self;
+        let Lifecycle { spec: _, hours, silent_to: _ } = self;
         visitor.visit(&format!("{key}/hours"), hours);
     }
 

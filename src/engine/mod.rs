@@ -27,6 +27,7 @@ mod extras;
 pub mod figures;
 pub mod inactivity;
 pub mod journal;
+pub mod known;
 pub mod lifecycle;
 mod net_revenue;
 pub mod prefix;
@@ -51,7 +52,7 @@ use ahead::Ahead;
 use axis::{Moment, Pane};
 use booking::Round;
 use clock::{Class, Clock};
-use cohorts::{CohortParts, Cohorts};
+use cohorts::{CohortMoney, CohortParts, Cohorts};
 use customers::{Customers, Key, Slot};
 use dedup::Dedup;
 use distribution::{DistributionParts, Distributions};
@@ -60,6 +61,7 @@ use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use inactivity::Inactivity;
 use journal::Journal;
+use known::{Change, Knowledge, Missing, WindowKnown};
 use lifecycle::{Lifecycle, LifecycleParts};
 use net_revenue::NetRevenue;
 use recent::{OrderPlace, Recent, SessionPlace};
@@ -89,21 +91,16 @@ pub struct WindowParts {
     pub parts: Parts,
     /// Money by currency.
     pub money: BTreeMap<Currency, MoneyParts>,
-    /// From when on they are exact, if the window was added to an engine that had seen some events already.
-    pub since: Option<Time>,
-}
-
-impl WindowParts {
-    /// From when on the data of the window are there, `begin` being that of all data.
-    #[must_use]
-    pub fn data_begin(&self, begin: Option<Time>) -> Option<Time> {
-        begin.map(|begin| self.since.map_or(begin, |since| begin.max(since)))
-    }
+    /// What of them is not known, and from when on it will be.
+    pub missing: Missing,
+    /// Why: the last change of the configuration.
+    pub change: Option<Change>,
 }
 
 impl std::ops::AddAssign<&WindowParts> for WindowParts {
     fn add_assign(&mut self, other: &WindowParts) {
-        self.since = self.since.max(other.since);
+        self.missing += &other.missing;
+        self.change = self.change.max(other.change);
         self.parts += &other.parts;
         for (&currency, money) in &other.money {
             *self.money.entry(currency).or_default() += money;
@@ -125,8 +122,7 @@ pub struct Engine {
     ahead: Ahead,
     /// Rolling windows, then calendar windows.
     windows: Vec<Window>,
-    /// Of each window, from when on it has seen everything, if it was added to an engine that had seen some already.
-    since: Vec<Option<Time>>,
+    knowledge: Knowledge,
     segments: Segments,
     lifecycle: Lifecycle,
     cohorts: Cohorts,
@@ -151,13 +147,13 @@ impl Engine {
     pub fn new(spec: Arc<Spec>) -> Engine {
         let ids = window_ids(&spec);
         Engine {
-            since: vec![None; window_ids(&spec).count()],
+            knowledge: Knowledge::whole(window_ids(&spec).count(), spec.dimensions.len()),
             written: Written::default(),
             clock: Clock::new(&spec.topics, spec.allowed_lateness),
             customers: Customers::default(),
             recent: Recent::default(),
             extras: Extras::default(),
-            dedup: [Dedup::new(spec.dedup_for), Dedup::new(spec.dedup_for)],
+            dedup: [(); 2].map(|()| Dedup::new(spec.dedup_for, spec.allowed_lateness)),
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
             journal: Journal::default(),
             erasures: Erasures::default(),
@@ -181,17 +177,17 @@ impl Engine {
 
     /// Applies one event of a source topic, in log order.
     pub fn apply(&mut self, topic: usize, event: &Event<'_>) -> Outcome {
-        if self.clock.is_too_late(topic, event.time) {
-            return Outcome::TooLate;
-        }
         let class = class_of(&event.kind);
         let id = Key::new(&event.customer);
+        if self.clock.is_too_late(topic, event.time) {
+            return self.too_late(&id, class, event);
+        }
         let key = self.key_at(&id, event.time);
         let at = Moment::new(event.time, &self.spec.zone);
         let known = self.customers.find(&key);
         let place = match self.find_place(known, &event.kind, at) {
             Ok(found) => found,
-            Err(NeighboursForgotten) => return Outcome::TooLate,
+            Err(NeighboursForgotten) => return self.too_late(&id, class, event),
         };
         if let Some(event_id) = event.kind.id() {
             // A copy is one whoever was erased meanwhile.
@@ -239,6 +235,16 @@ impl Engine {
             Kind::Cost { kind, amount } => self.book_cost(slot, *kind, *amount, at, round),
         }
         self.watch_session(slot, session_deadline);
+    }
+
+    /// What cannot count any more: a copy of something that counted is one even now.
+    #[cold]
+    fn too_late(&self, key: &Key<'_>, class: Class, event: &Event<'_>) -> Outcome {
+        let is_copy = event.kind.id().is_some_and(|id| {
+            let fingerprint = dedup::fingerprint(key.hash(), event.kind.event_type(), id);
+            self.dedup[class as usize].knows(fingerprint, event.time)
+        });
+        if is_copy { Outcome::Duplicate } else { Outcome::TooLate }
     }
 
     /// Where the event belongs among those of its customer, if there is one; looked up before anything is changed.
@@ -302,17 +308,23 @@ impl Engine {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
         let parts = self.windows[index].parts(p, settled)?;
-        Some(named(&self.spec, &self.currencies, self.since[index], parts))
+        Some(self.known(window, p, &self.knowledge.windows[index], parts))
     }
 
     /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
     /// happens if nobody orders again. Each pane after the first costs a constant time.
     pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
         let index = self.index(window);
-        let (spec, currencies, since) = (&self.spec, &self.currencies, self.since[index]);
-        let windows = &mut self.windows;
-        let figures = |p| windows[index].parts(p, Pane::MAX).map(|parts| named(spec, currencies, since, parts));
+        let figures = |p| {
+            let parts = self.windows[index].parts(p, Pane::MAX)?;
+            Some(self.known(window, p, &self.knowledge.windows[index], parts))
+        };
         (from..=to).map(figures).collect()
+    }
+
+    /// The parts of a window at a pane, and what of them is known.
+    fn known(&self, window: WindowId, p: Pane, known: &WindowKnown, parts: Parts) -> WindowParts {
+        named(&self.spec, &self.currencies, window, p, known, parts)
     }
 
     fn index(&self, window: WindowId) -> usize {
@@ -326,9 +338,11 @@ impl Engine {
     pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
-        let (spec, currencies, since) = (&self.spec, &self.currencies, self.since[index]);
-        let figures = |(dimension, name, window): (usize, &str, &mut Window)| {
-            let figures = window.parts(p, settled).map(|parts| named(spec, currencies, since, parts));
+        let (spec, currencies, knowledge) = (&self.spec, &self.currencies, &self.knowledge);
+        let figures = |(dimension, name, arrays): (usize, &str, &mut Window)| {
+            let known = &knowledge.dimensions[dimension][index];
+            let parts = arrays.parts(p, settled);
+            let figures = parts.map(|parts| named(spec, currencies, window, p, known, parts));
             (dimension, name.to_owned(), figures)
         };
         self.segments.windows(index).map(figures).collect()
@@ -358,9 +372,9 @@ impl Engine {
     #[must_use]
     pub fn cohorts(&self, at: Time) -> BTreeMap<(i32, i32), CohortFigures> {
         let named = |(months, parts): ((i32, i32), CohortParts)| {
-            let revenue = self.currencies.iter().copied().zip(parts.revenue);
-            let revenue = revenue.filter(|&(currency, revenue)| revenue != 0 && self.spec.tells(currency));
-            (months, CohortFigures { ordering: parts.ordering, orders: parts.orders, revenue: revenue.collect() })
+            let money = self.currencies.iter().copied().zip(parts.money);
+            let money = money.filter(|(currency, money)| !money.is_nothing() && self.spec.tells(*currency));
+            (months, CohortFigures { ordering: parts.ordering, orders: parts.orders, money: money.collect() })
         };
         self.cohorts.parts(self.spec.zone.day(at)).into_iter().map(named).collect()
     }
@@ -419,11 +433,10 @@ impl Engine {
         self.history_whole
     }
 
-    /// From when on a window has seen everything, if it was added to an engine that had seen some already: what is said
-    /// of earlier panes rests on the few orders that were known of each customer.
+    /// What the engine knows of all that it counts.
     #[must_use]
-    pub fn since(&self, window: WindowId) -> Option<Time> {
-        self.since[self.index(window)]
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
     }
 
     /// The watermarks.
@@ -490,10 +503,20 @@ fn names_somebody(referred_by: Option<&str>) -> bool {
     referred_by.is_some_and(|name| !name.is_empty())
 }
 
-/// The parts of a window with the names of the currencies in the place of their numbers.
-fn named(spec: &Spec, currencies: &[Currency], since: Option<Time>, mut parts: Parts) -> WindowParts {
+/// The parts of a window with the names of the currencies in the place of their numbers, and what of them is known.
+fn named(
+    spec: &Spec,
+    currencies: &[Currency],
+    window: WindowId,
+    p: Pane,
+    known: &WindowKnown,
+    mut parts: Parts,
+) -> WindowParts {
     let money = currencies.iter().copied().zip(std::mem::take(&mut parts.money));
-    WindowParts { money: money.filter(|&(currency, _)| spec.tells(currency)).collect(), parts, since }
+    let money = money.filter(|&(currency, _)| spec.tells(currency)).collect();
+    let missing = known.known.missing(spec.axis(window), &spec.zone, p);
+    let change = known.change.filter(|_| missing.last().is_some());
+    WindowParts { money, parts, missing, change }
 }
 
 /// One cell of the cohort triangle. Adds up over partitions.
@@ -503,16 +526,16 @@ pub struct CohortFigures {
     pub ordering: i64,
     /// Their orders in the month.
     pub orders: i64,
-    /// What these brought, in minor units.
-    pub revenue: BTreeMap<Currency, i128>,
+    /// Money by currency.
+    pub money: BTreeMap<Currency, CohortMoney>,
 }
 
 impl std::ops::AddAssign<&CohortFigures> for CohortFigures {
     fn add_assign(&mut self, other: &CohortFigures) {
         self.ordering += other.ordering;
         self.orders += other.orders;
-        for (&currency, revenue) in &other.revenue {
-            *self.revenue.entry(currency).or_default() += revenue;
+        for (&currency, money) in &other.money {
+            *self.money.entry(currency).or_default() += money;
         }
     }
 }

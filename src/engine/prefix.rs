@@ -310,6 +310,32 @@ impl<C: Cell> Prefix<C> {
         Some(Prefix { cells, base, folded, early, limit, ..Prefix::default() })
     }
 
+    /// The same changes in other panes, each of which holds whole panes of this array: `pane` says which. `cell` and `sum`
+    /// select what is wanted of a cell and of a sum. What was folded lies before all panes of the result.
+    #[must_use]
+    pub fn regrouped(
+        &self,
+        pane: impl Fn(Pane) -> Pane,
+        cell: impl Fn(&C) -> C,
+        sum: impl Fn(&C::Sum) -> C::Sum,
+    ) -> Prefix<C> {
+        let mut all_before = self.folded;
+        self.early.add_to(&mut all_before);
+        let mut regrouped = Prefix { folded: sum(&all_before), ..Prefix::default() };
+        for (from, index) in (self.base..).zip(0..self.cells.len()) {
+            if !self.cells.is_zero(index..index + 1) {
+                regrouped.add(pane(from), &cell(&self.cells.get(index)));
+            }
+        }
+        regrouped
+    }
+
+    /// Panes before this one are folded; [`Pane::MIN`] when none are.
+    #[must_use]
+    pub fn limit(&self) -> Pane {
+        self.limit
+    }
+
     /// Adds another array of the same panes: that of customers who are to be counted together from now on.
     pub fn absorb(&mut self, mut other: Prefix<C>) {
         let limit = self.limit.max(other.limit);

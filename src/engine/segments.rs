@@ -193,6 +193,22 @@ impl Segments {
         }
     }
 
+    /// The window with that index of every value of a dimension.
+    pub fn windows_of(&mut self, dimension: usize, index: usize) -> impl Iterator<Item = &mut Window> {
+        let values = self.dimensions.get_mut(dimension).into_iter().flat_map(|dimension| &mut dimension.values);
+        values.filter_map(move |(_, windows)| windows.get_mut(index))
+    }
+
+    /// The window with that index of a value, or of everything else for one that is no longer kept.
+    pub fn window_of_value(&mut self, dimension: usize, value: &str, index: usize) -> &mut Window {
+        let place = self.place_of(dimension, value);
+        let of_value = &mut self.dimensions[dimension].values[usize::from(place)];
+        if of_value.is_empty() {
+            of_value.clone_from(&self.blank);
+        }
+        &mut of_value[index]
+    }
+
     /// The same dimensions and values with nothing booked.
     #[must_use]
     pub fn emptied(&self) -> Segments {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::DistributionParts;
 use super::inactivity::release::{RuleParts, add_rules};
+use super::known::CohortsKnown;
 use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::totals::TotalsParts;
@@ -57,6 +58,12 @@ pub struct Snapshot {
     pub segments_overflowed: Vec<bool>,
     /// Customers by stage and status, and their passages.
     pub lifecycle: LifecycleParts,
+    /// From when on it is known how many customers are in each stage and status; `None`: always.
+    pub stages_from: Option<Time>,
+    /// From when on passages are counted; `None`: always.
+    pub transitions_from: Option<Time>,
+    /// From which months on cohorts are known.
+    pub cohorts_known: CohortsKnown,
     /// Referrals and feedback.
     pub totals: TotalsParts,
     /// How gaps and order values are spread.
@@ -81,6 +88,9 @@ impl Snapshot {
             segments: BTreeMap::new(),
             segments_overflowed: vec![false; spec.dimensions.len()],
             lifecycle: LifecycleParts::default(),
+            stages_from: None,
+            transitions_from: None,
+            cohorts_known: CohortsKnown::default(),
             totals: TotalsParts::default(),
             distributions: DistributionParts::default(),
             inactivity: Vec::new(),
@@ -101,6 +111,10 @@ impl Snapshot {
         }
         self.add_segments(engine);
         self.lifecycle += &engine.lifecycle(self.at);
+        let known = engine.knowledge();
+        self.stages_from = self.stages_from.max(known.lifecycle.customers.map(Time::clamped));
+        self.transitions_from = self.transitions_from.max(known.lifecycle.transitions.map(Time::clamped));
+        self.cohorts_known += &known.cohorts;
         self.totals += &engine.totals(self.at);
         self.distributions += &engine.distributions(self.at);
         add_rules(&mut self.inactivity, &engine.inactivity());
@@ -140,6 +154,9 @@ impl Snapshot {
         }
         add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
         self.lifecycle += &other.lifecycle;
+        self.stages_from = self.stages_from.max(other.stages_from);
+        self.transitions_from = self.transitions_from.max(other.transitions_from);
+        self.cohorts_known += &other.cohorts_known;
         self.totals += &other.totals;
         self.distributions += &other.distributions;
         add_rules(&mut self.inactivity, &other.inactivity);

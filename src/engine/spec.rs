@@ -1,6 +1,6 @@
 //! What an engine is to compute: windows, zone and time rules, the same for every partition.
 
-use super::axis::{Axis, Moment, Pane, Resolution};
+use super::axis::{ActiveFor, Axis, Moment, Pane, Resolution};
 use super::inactivity::InactivitySpec;
 use super::lifecycle::LifecycleSpec;
 use super::rates::Rates;
@@ -26,8 +26,8 @@ pub struct RollingSpec {
 pub struct CalendarSpec {
     /// Month, quarter or year.
     pub unit: Unit,
-    /// A in civil days.
-    pub active_for_days: i32,
+    /// A in civil days; `None`: customers stay active to the end of the period in which they ordered.
+    pub active_for_days: Option<i32>,
 }
 
 /// What an engine is to compute.
@@ -97,19 +97,20 @@ impl Spec {
 
     /// A of a window in its panes.
     #[must_use]
-    pub fn active_for(&self, window: WindowId) -> Pane {
+    pub fn active_for(&self, window: WindowId) -> ActiveFor {
         match window {
-            WindowId::Rolling(i) => panes(self.rolling[i].active_for, self.rolling[i].resolution),
-            WindowId::Calendar(i) => self.calendar[i].active_for_days,
+            WindowId::Rolling(i) => ActiveFor::Panes(panes(self.rolling[i].active_for, self.rolling[i].resolution)),
+            WindowId::Calendar(i) => self.calendar[i].active_for_days.map_or(ActiveFor::Period, ActiveFor::Panes),
         }
     }
 
-    /// A of a window in milliseconds (a civil day counted as 24 hours).
+    /// A of a window in milliseconds (a civil day counted as 24 hours); `None` where customers stay active to the end of
+    /// the calendar period.
     #[must_use]
-    pub fn active_for_millis(&self, window: WindowId) -> i64 {
+    pub fn active_for_millis(&self, window: WindowId) -> Option<i64> {
         match window {
-            WindowId::Rolling(i) => self.rolling[i].active_for,
-            WindowId::Calendar(i) => i64::from(self.calendar[i].active_for_days) * DAY,
+            WindowId::Rolling(i) => Some(self.rolling[i].active_for),
+            WindowId::Calendar(i) => self.calendar[i].active_for_days.map(|days| i64::from(days) * DAY),
         }
     }
 
@@ -136,7 +137,8 @@ impl Spec {
     #[must_use]
     pub fn is_complete(&self, window: WindowId, p: Pane, data_begin: Option<Time>) -> bool {
         let axis = self.axis(window);
-        let needed = axis.first_instant(axis.opens(p) - self.active_for(window) + 1, &self.zone);
+        let first = axis.active_since(axis.opens(p), self.active_for(window));
+        let needed = axis.first_instant(first, &self.zone);
         data_begin.is_some_and(|begin| begin <= needed)
     }
 }

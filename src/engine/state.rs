@@ -20,6 +20,7 @@
 
 pub mod arrays;
 mod deeds;
+mod derive;
 pub mod plain;
 pub mod restore;
 pub mod rotation;
@@ -29,10 +30,12 @@ mod silences;
 
 use super::Engine;
 use super::clock::TopicState;
+use super::axis::{ActiveFor, Axis};
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
 use super::erasures::ErasureState;
 use super::inactivity;
+use super::known::{Change, CohortsKnown, Erased, Known, Knowledge, LifecycleKnown, WindowKnown};
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;
@@ -127,6 +130,31 @@ pub struct Scalars {
     /// Erasures that may still matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub erasures: Vec<ErasureState>,
+    /// What is known of the windows of a dimension, where that is not everything.
+    #[serde(default)]
+    pub segments: Vec<SegmentState>,
+    /// What is known of stages and statuses.
+    #[serde(default)]
+    pub lifecycle_known: LifecycleKnown,
+    /// What is known of cohorts. Version 0.1.0 did not count what went back.
+    #[serde(default)]
+    pub cohorts_known: Option<CohortsKnown>,
+    /// Customers of whom no record tells. Version 0.1.0 does not say.
+    #[serde(default)]
+    pub erased: Option<Erased>,
+    /// The reporting currency; empty without one. Version 0.1.0 does not say.
+    #[serde(default)]
+    pub reporting: Option<String>,
+}
+
+/// What is known of a window of the values of a dimension, as files hold it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SegmentState {
+    /// The name of the dimension.
+    pub dimension: String,
+    /// What is known of the window.
+    #[serde(flatten)]
+    pub window: WindowState,
 }
 
 /// A currency as files hold it.
@@ -154,8 +182,45 @@ impl CurrencyState {
 pub struct WindowState {
     /// Its definition.
     pub key: String,
-    /// From when on it has seen everything, if it was added to an engine that had seen some already.
+    /// As version 0.1.0 has it: from when on it has seen everything, if it was added to an engine that had seen some
+    /// already.
     pub since: Option<i64>,
+    /// From which panes on it is known what it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<Known>,
+    /// Why that is not always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+impl WindowState {
+    fn new(key: String, known: &WindowKnown) -> WindowState {
+        let &WindowKnown { known, change } = known;
+        let partly = !known.is_always();
+        let since = change.filter(|_| partly).map(|change| change.at + 1);
+        WindowState { key, since, known: partly.then_some(known), change: change.filter(|_| partly) }
+    }
+
+    /// What is known. Of a window that version 0.1.0 added, all that lies behind its beginning.
+    fn known(&self, axis: Axis, active_for: ActiveFor, pane: impl Fn(Time) -> super::axis::Pane) -> WindowKnown {
+        if let Some(known) = self.known {
+            return WindowKnown { known, change: self.change };
+        }
+        let Some(since) = self.since else { return WindowKnown::default() };
+        let at = pane(Time::clamped(since));
+        let (left, lapses) = (axis.leaves(at), axis.lapses(at, active_for));
+        let known = Known {
+            flows: at + 1,
+            new: at + 1,
+            to_date: at,
+            ordering: left,
+            visiting: left,
+            active: lapses,
+            lost: axis.leaves(lapses),
+            reporting: super::axis::Pane::MIN,
+        };
+        WindowKnown { known, change: Some(Change { at: since - 1, why: super::known::Why::Added }) }
+    }
 }
 
 /// What the engine knows of the cuts that were made of it.
@@ -193,7 +258,7 @@ impl Written {
 /// The text that says what a window counts; windows with the same one are the same.
 #[must_use]
 pub fn window_key(spec: &Spec, window: WindowId) -> String {
-    let active_for = spec.active_for_millis(window);
+    let active_for = spec.active_for_millis(window).map_or("period".to_owned(), |millis| millis.to_string());
     match window {
         WindowId::Rolling(i) => {
             let rolling = &spec.rolling[i];
@@ -204,6 +269,11 @@ pub fn window_key(spec: &Spec, window: WindowId) -> String {
             format!("calendar;unit={unit};active_for={active_for};zone={}", escape(spec.zone.name()))
         }
     }
+}
+
+/// The code of the reporting currency; empty without one.
+fn reporting_name(spec: &Spec) -> String {
+    spec.rates.as_ref().map_or(String::new(), |rates| rates.reporting().iso_code().to_owned())
 }
 
 /// The text that says what stages and statuses mean.
@@ -364,7 +434,7 @@ impl Engine {
             erasures,
             ahead: _,
             windows: _,
-            since,
+            knowledge,
             segments,
             lifecycle: _,
             cohorts: _,
@@ -380,9 +450,10 @@ impl Engine {
             history_whole,
             written,
         } = self;
-        let windows = window_ids(spec)
-            .zip(since)
-            .map(|(window, since)| WindowState { key: window_key(spec, window), since: since.map(Time::millis) });
+        let Knowledge { windows: known, dimensions: _, lifecycle: lifecycle_known, cohorts: cohorts_known, erased } =
+            knowledge;
+        let windows =
+            window_ids(spec).zip(known).map(|(window, known)| WindowState::new(window_key(spec, window), known));
         Scalars {
             sequence: written.sequence,
             slots: u32::try_from(customers.slots()).unwrap_or(u32::MAX),
@@ -401,7 +472,24 @@ impl Engine {
             customers: customers.identified() as u64,
             history_whole: *history_whole,
             erasures: erasures.state(),
+            segments: self.segments_known(),
+            lifecycle_known: *lifecycle_known,
+            cohorts_known: Some(*cohorts_known),
+            erased: Some(*erased),
+            reporting: Some(reporting_name(spec)),
         }
+    }
+
+    /// What is known of the windows of the dimensions, where that is not everything.
+    fn segments_known(&self) -> Vec<SegmentState> {
+        let dimensions = self.spec.dimensions.iter().zip(&self.knowledge.dimensions);
+        let state = |(dimension, windows): (&super::segments::DimensionSpec, &Vec<WindowKnown>)| {
+            let windows = window_ids(&self.spec).zip(windows).filter(|(_, known)| !known.known.is_always());
+            let windows = windows.map(|(id, known)| WindowState::new(window_key(&self.spec, id), known));
+            let name = dimension.name.clone();
+            windows.map(|window| SegmentState { dimension: name.clone(), window }).collect::<Vec<_>>()
+        };
+        dimensions.flat_map(state).collect()
     }
 
     /// Which buckets will be in the cut in full; `None` when no customer changed.
@@ -445,7 +533,7 @@ impl Engine {
             erasures: _,
             ahead: _,
             windows,
-            since: _,
+            knowledge: _,
             segments,
             lifecycle,
             cohorts,

@@ -25,7 +25,7 @@ pub(crate) fn spec(zone: &str) -> Spec {
         active_for,
         resolution,
     };
-    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days };
+    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days: Some(active_for_days) };
     Spec {
         rolling: vec![
             rolling("equal", 3 * DAY, 3 * DAY, HOUR),
@@ -33,11 +33,16 @@ pub(crate) fn spec(zone: &str) -> Spec {
             rolling("coarse", 8 * DAY, 12 * DAY, DAY),
             rolling("fine", 30 * MINUTE, 50 * MINUTE, 5 * MINUTE),
         ],
-        calendar: vec![calendar(Unit::Month, 31), calendar(Unit::Quarter, 95), calendar(Unit::Year, 400)],
+        calendar: vec![
+            calendar(Unit::Month, 31),
+            calendar(Unit::Quarter, 95),
+            calendar(Unit::Year, 400),
+            calendar(Unit::Week, 11),
+        ],
         zone: Zone::new(&TimeZone::get(zone).unwrap()),
         allowed_lateness: LATENESS,
-        // For ever: how ids are forgotten is tested with the fingerprints.
-        dedup_for: 10_000 * DAY,
+        // For longer than any history here: how ids are forgotten is tested with the fingerprints.
+        dedup_for: 7_000 * DAY,
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into(), "app".into()] }],
@@ -148,13 +153,18 @@ const IDS: u8 = 3;
 impl Model {
     fn send(&mut self, sent: &Sent) -> Outcome {
         let mark = &mut self.watermarks[topic(sent)];
-        if mark.is_some_and(|mark| sent.time.millis() < mark.millis() - LATENESS) {
-            return Outcome::TooLate;
+        let too_late = mark.is_some_and(|mark| sent.time.millis() < mark.millis() - LATENESS);
+        if let (Some(kind), Some(id)) = (type_of(&sent.fact), sent.id) {
+            let identity = (sent.customer, kind, id);
+            if self.seen.contains(&identity) {
+                return Outcome::Duplicate;
+            }
+            if !too_late {
+                self.seen.insert(identity);
+            }
         }
-        if let (Some(kind), Some(id)) = (type_of(&sent.fact), sent.id)
-            && !self.seen.insert((sent.customer, kind, id))
-        {
-            return Outcome::Duplicate;
+        if too_late {
+            return Outcome::TooLate;
         }
         *mark = (*mark).max(Some(sent.time));
         self.accepted.push(Sent { customer: self.identity(sent.customer, sent.time), ..sent.clone() });
@@ -221,7 +231,7 @@ impl Model {
         let count = |wanted: &dyn Fn(&[Pane]) -> bool| orders.values().filter(|panes| wanted(panes)).count() as i64;
         let within =
             |panes: &[Pane], after: Pane, upto: Pane| panes.iter().filter(|&&o| after < o && o <= upto).count();
-        let active = |panes: &[Pane], at: Pane| within(panes, at - a, at) > 0;
+        let active = |panes: &[Pane], at: Pane| within(panes, spec.axis(window).active_since(at, a) - 1, at) > 0;
         let total = |panes: &BTreeMap<u8, Vec<Pane>>| panes.values().map(|o| within(o, open, p)).sum::<usize>() as i64;
         let parts = Parts {
             start: count(&|o| active(o, open)),
@@ -242,7 +252,7 @@ impl Model {
             gap_millis: self.gaps(spec, window, p),
             money: Vec::new(),
         };
-        WindowParts { parts, money: self.money(spec, window, open, p), since: None }
+        WindowParts { parts, money: self.money(spec, window, open, p), ..WindowParts::default() }
     }
 
     /// The sum of last less first order time over the customers, of orders in panes up to `p`.
@@ -357,7 +367,7 @@ fn panes_to_ask(spec: &Spec, window: WindowId, model: &Model) -> BTreeSet<Pane> 
     let mut panes = BTreeSet::new();
     for sent in &model.accepted {
         let pane = spec.pane(window, sent.time);
-        for edge in [pane, axis.leaves(pane), pane + a, axis.leaves(pane + a)] {
+        for edge in [pane, axis.leaves(pane), axis.lapses(pane, a), axis.leaves(axis.lapses(pane, a))] {
             panes.extend([edge - 1, edge, edge + 1]);
         }
     }

@@ -8,10 +8,11 @@ mod newest;
 mod people;
 mod rare;
 mod to_date;
+mod transfer;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::axis::{Axis, Moment, Pane};
+use super::axis::{ActiveFor, Axis, Moment, Pane};
 use super::figures::{CostParts, MoneyParts, Parts};
 use super::prefix::{Cell, Edge, Prefix};
 use super::state::arrays::Visitor;
@@ -22,6 +23,7 @@ use newest::Newest;
 use people::{Cells, Column, Count, People, PeopleSum, Stretch};
 use rare::{RareSum, Rarities};
 pub use to_date::ToDate;
+pub use transfer::Selection;
 
 /// One pane's money of one currency, in minor units.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
@@ -171,8 +173,8 @@ pub enum Sign {
 #[derive(Debug, Clone)]
 pub struct Window {
     axis: Axis,
-    /// A: how many panes a customer stays active after an order.
-    active_for: Pane,
+    /// A: how long a customer stays active after an order.
+    active_for: ActiveFor,
     people: Prefix<People>,
     /// By the number that the engine gave the currency.
     tills: Vec<Prefix<Till>>,
@@ -184,7 +186,7 @@ pub struct Window {
 impl Window {
     /// Empty arrays.
     #[must_use]
-    pub fn new(axis: Axis, active_for: Pane) -> Window {
+    pub fn new(axis: Axis, active_for: ActiveFor) -> Window {
         let (people, rare) = (Prefix::default(), Rarities::default());
         Window { axis, active_for, people, tills: Vec::new(), rare, newest: Newest::NONE }
     }
@@ -195,10 +197,10 @@ impl Window {
     pub fn panes(&self, term: &OrderTerm) -> OrderPanes {
         let axis = self.axis;
         let s = axis.pane(term.s);
-        let lapses = s + self.active_for;
+        let lapses = axis.lapses(s, self.active_for);
         let before = term.y.map(|y_moment| {
             let y = axis.pane(y_moment);
-            let lapses = y + self.active_for;
+            let lapses = axis.lapses(y, self.active_for);
             Before {
                 leaves: axis.leaves(y),
                 lapses,
@@ -349,7 +351,7 @@ impl Window {
     /// Books that a customer who complained is lost, or takes it back: in
     /// [max(y+A, since), min(leaves(y+A), next order)).
     pub fn lost_complainer(&mut self, silence: &Silence, sign: Sign) {
-        let lapses = self.axis.pane(silence.y) + self.active_for;
+        let lapses = self.axis.lapses(self.axis.pane(silence.y), self.active_for);
         let from = lapses.max(self.axis.pane(silence.since));
         let leaves = self.axis.leaves(lapses);
         let until = silence.next.map_or(leaves, |next| leaves.min(self.axis.pane(next)));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::event::{DAY, SECOND, Time};
+use crate::event::{DAY, MINUTE, SECOND, Time};
 
 /// The number of a civil date: days since 1970-01-01.
 pub type Day = i32;
@@ -62,6 +62,15 @@ impl Zone {
         day_number((time.millis() + offset).div_euclid(DAY))
     }
 
+    /// Whether every civil day begins at a multiple of so many minutes since the epoch.
+    #[must_use]
+    pub fn days_begin_at_multiples_of(&self, minutes: i32) -> bool {
+        let pane = i64::from(minutes.max(1)) * MINUTE;
+        let changes = self.offsets.iter().skip(1).map(|&(from, _)| from);
+        let offsets = self.offsets.iter().map(|&(_, offset)| offset);
+        DAY % pane == 0 && changes.chain(offsets).all(|millis| millis % pane == 0)
+    }
+
     /// The first instant whose civil date is `day` or later (later where the zone skipped that date).
     #[must_use]
     pub fn first_instant(&self, day: Day) -> Time {
@@ -98,6 +107,8 @@ pub fn number(date: Date) -> Day {
 /// The kinds of calendar period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Unit {
+    /// An ISO week: seven days from a Monday.
+    Week,
     /// A calendar month.
     Month,
     /// Three months from January, April, July or October.
@@ -107,29 +118,47 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Every unit.
+    pub const ALL: [Unit; 4] = [Unit::Week, Unit::Month, Unit::Quarter, Unit::Year];
+
     /// The name in the configuration and in the label `window`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Unit::Week => "week",
             Unit::Month => "month",
             Unit::Quarter => "quarter",
             Unit::Year => "year",
         }
     }
 
-    const fn months(self) -> i32 {
+    /// How many months a period has; `None`: it is a week.
+    const fn months(self) -> Option<i32> {
         match self {
-            Unit::Month => 1,
-            Unit::Quarter => 3,
-            Unit::Year => 12,
+            Unit::Week => None,
+            Unit::Month => Some(1),
+            Unit::Quarter => Some(3),
+            Unit::Year => Some(12),
+        }
+    }
+
+    /// Days of the longest period.
+    #[must_use]
+    pub const fn longest(self) -> Day {
+        match self {
+            Unit::Week => 7,
+            Unit::Month => 31,
+            Unit::Quarter => 92,
+            Unit::Year => 366,
         }
     }
 
     /// The first day of the period that holds `day`.
     #[must_use]
     pub fn first_day(self, day: Day) -> Day {
+        let Some(length) = self.months() else { return monday(day) };
         let months = month_of(day);
-        first_of_month(months - months.rem_euclid(self.months()))
+        first_of_month(months - months.rem_euclid(length))
     }
 
     /// The first day after the period that holds `day`.
@@ -144,8 +173,9 @@ impl Unit {
     }
 
     fn find_next_period(self, day: Day) -> Day {
+        let Some(length) = self.months() else { return monday(day) + 7 };
         let months = month_of(day);
-        first_of_month(months - months.rem_euclid(self.months()) + self.months())
+        first_of_month(months - months.rem_euclid(length) + length)
     }
 }
 
@@ -153,12 +183,16 @@ impl Unit {
 const TABLE_DAYS: Day = 100_000;
 
 /// The first day after the period that holds each day, by unit: an order asks for some ten of them.
-static NEXT_PERIODS: LazyLock<[Box<[Day]>; 3]> = LazyLock::new(|| {
-    [Unit::Month, Unit::Quarter, Unit::Year].map(|unit| (0..TABLE_DAYS).map(|day| unit.find_next_period(day)).collect())
-});
+static NEXT_PERIODS: LazyLock<[Box<[Day]>; 4]> =
+    LazyLock::new(|| Unit::ALL.map(|unit| (0..TABLE_DAYS).map(|day| unit.find_next_period(day)).collect()));
 
 /// The month of each day, as [`NEXT_PERIODS`].
 static MONTHS: LazyLock<Box<[i32]>> = LazyLock::new(|| (0..TABLE_DAYS).map(find_month).collect());
+
+/// The Monday of the week that holds a day; 1970-01-01 was a Thursday.
+fn monday(day: Day) -> Day {
+    day - (day + 3).rem_euclid(7)
+}
 
 /// The month that holds a day, counted from January of year 0.
 #[inline]
@@ -259,6 +293,8 @@ mod tests {
             let date = date(day);
             assert_eq!(number(date), day);
             let first = number(date.first_of_month());
+            let monday = number(date) - i32::from(date.weekday().to_monday_zero_offset());
+            assert_eq!((Unit::Week.first_day(day), Unit::Week.next_period(day)), (monday, monday + 7));
             assert_eq!(Unit::Month.first_day(day), first);
             assert_eq!(Unit::Month.next_period(day), number(date.last_of_month()) + 1);
             assert_eq!(Unit::Year.first_day(day), number(date.first_of_year()));

@@ -28,8 +28,8 @@ struct WindowDefinition<'a> {
     /// P, of a rolling window.
     #[serde(skip_serializing_if = "Option::is_none")]
     period_seconds: Option<i64>,
-    /// A.
-    active_for_seconds: i64,
+    /// A; `null` where customers stay active to the end of the calendar period.
+    active_for_seconds: Option<i64>,
     /// r, of a rolling window; a pane of a calendar window is a civil day.
     #[serde(skip_serializing_if = "Option::is_none")]
     resolution_seconds: Option<i64>,
@@ -79,7 +79,7 @@ fn window(spec: &Spec, id: WindowId) -> WindowDefinition<'_> {
         window: spec.name(id),
         kind: if rolling.is_some() { "rolling" } else { "calendar" },
         period_seconds: rolling.map(|window| window.period / 1000),
-        active_for_seconds: spec.active_for_millis(id) / 1000,
+        active_for_seconds: spec.active_for_millis(id).map(|millis| millis / 1000),
         resolution_seconds: rolling.map(|window| window.resolution / 1000),
         zone: rolling.is_none().then(|| spec.zone.name()),
     }

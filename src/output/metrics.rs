@@ -92,6 +92,11 @@ impl Metric {
         self.name.strip_prefix("retentiond_window_")
     }
 
+    /// The figure of a window or of a segment that it shows, if it is one.
+    fn window_figure(&self) -> Option<&'static str> {
+        self.figure().or_else(|| self.name.strip_prefix("retentiond_segment_"))
+    }
+
     /// The distribution of the summary that it shows, if it is one: all histograms but the one of the process itself.
     #[must_use]
     pub fn distribution(&self) -> Option<&'static str> {
@@ -132,9 +137,9 @@ fn family(metric: &Metric, scrape: &Scrape<'_>, windows: &[WindowView<'_>]) -> M
         read(scrape, &mut samples);
     }
     for window in windows {
-        window.read(&metric.values, &mut samples);
+        window.read(metric, &mut samples);
     }
-    scrape.read_segments(&metric.values, &mut samples);
+    scrape.read_segments(metric, &mut samples);
     let mut family = MetricFamily::default();
     family.set_name(metric.name.to_owned());
     family.set_help(metric.help.to_owned());
@@ -398,6 +403,13 @@ static WINDOW: &[Metric] = &[
 
 /// Customers as they stand.
 static PEOPLE: &[Metric] = &[
+    gauge(
+        "retentiond_figures_missing_until_timestamp_seconds",
+        &["window", "reason"],
+        "From when on all figures of a window are known, in epoch seconds of event time; present while some are absent \
+         because the configuration was changed.",
+        read::missing,
+    ),
     gauge(
         "retentiond_customers",
         &["stage", "status"],

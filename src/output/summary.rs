@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::engine::WindowParts;
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
+use crate::engine::known::{CHURN, FLOWS, REPORTING, needs};
 use crate::engine::snapshot::{Period, Snapshot, last_pane};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
@@ -22,7 +23,7 @@ use crate::event::{Currency, Time, decimal_text};
 pub use at_risk::AtRiskSummary;
 pub use customer::CustomerSummary;
 pub use distributions::{DistributionSummary, distributions};
-pub use further::{feedback, stages, transitions};
+pub use further::{feedback, known_stages, transitions};
 pub use winback::{RuleSummary, winback};
 
 /// What is known about the data as a whole.
@@ -47,8 +48,11 @@ pub struct Summary {
     pub calendar: Vec<WindowSummary>,
     /// Every cell of the cohort triangle up to the month of the instant.
     pub cohorts: Vec<CohortSummary>,
-    /// Customers by stage and status.
+    /// Customers by stage and status; none while they are not known.
     pub stages: Vec<StageSummary>,
+    /// What is not known since the configuration was changed, beside the windows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingPart>,
     /// Passages from one status or stage to another so far, as far as they can no longer change.
     pub transitions: Vec<TransitionSummary>,
     /// Customers with an order who are referred, as far as it can no longer change.
@@ -71,20 +75,24 @@ pub struct CohortSummary {
     /// Months since.
     pub age_months: i32,
     /// Customers of the cohort.
-    pub customers: i64,
+    pub customers: Option<i64>,
     /// Those with an order in the month.
-    pub ordering_customers: i64,
+    pub ordering_customers: Option<i64>,
     /// Their orders in the month.
-    pub orders: i64,
-    /// What these brought, by currency.
+    pub orders: Option<i64>,
+    /// Money by currency.
     pub currencies: BTreeMap<Currency, CohortMoney>,
 }
 
 /// The money of one currency in a cell of the cohort triangle.
 #[derive(Debug, Clone, Serialize)]
 pub struct CohortMoney {
-    /// A decimal string in major units.
-    pub revenue: String,
+    /// What the orders brought: a decimal string in major units.
+    pub revenue: Option<String>,
+    /// What went back by refunds in the month, likewise.
+    pub refunds: Option<String>,
+    /// What went back by cancellations in the month, likewise.
+    pub cancellations: Option<String>,
 }
 
 /// How many customers are in a stage and status.
@@ -147,8 +155,8 @@ pub struct WindowSummary {
     /// P of a rolling window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period_seconds: Option<i64>,
-    /// A.
-    pub active_for_seconds: i64,
+    /// A; `null` where customers stay active to the end of the calendar period.
+    pub active_for_seconds: Option<i64>,
     /// The counts and ratios.
     #[serde(flatten)]
     pub people: People,
@@ -159,28 +167,100 @@ pub struct WindowSummary {
     pub complete: bool,
     /// Whether they also reach back to the very first order.
     pub new_complete: bool,
+    /// What is not known, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<MissingFigures>,
     /// Money by currency, of those in which something happened.
     pub currencies: BTreeMap<Currency, MoneySummary>,
 }
 
-/// The counts and ratios of a window.
+/// Figures of a window that are not known, for the configuration was changed while there was state; they are `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissingFigures {
+    /// What was changed.
+    pub reason: &'static str,
+    /// Up to which event time had been read by then.
+    pub changed_at: Option<Time>,
+    /// From when on all figures of the window are known.
+    pub until: Time,
+    /// The figures, and from when on each of them is.
+    pub figures: BTreeMap<&'static str, Time>,
+}
+
+impl MissingFigures {
+    fn of(figures: &WindowParts) -> Option<MissingFigures> {
+        let missing = &figures.missing;
+        let until = missing.last()?;
+        let named = FIGURES.iter().chain(&["revenue", "average_order_value"]);
+        Some(MissingFigures {
+            reason: figures.change.map_or("the configuration was changed", |change| change.why.text()),
+            changed_at: figures.change.map(|change| Time::clamped(change.at)),
+            until,
+            figures: named.filter_map(|&figure| Some((figure, missing.until(needs(figure))?))).collect(),
+        })
+    }
+}
+
+/// A part of the summary that is not known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissingPart {
+    /// `stages`, `transitions` or `cohorts`.
+    pub part: &'static str,
+    /// What was changed.
+    pub reason: &'static str,
+    /// From when on it is known, or counted.
+    pub until: Time,
+}
+
+/// The figures of [`People`] and [`Coverage`].
+const FIGURES: [&str; 27] = [
+    "start_customers",
+    "end_customers",
+    "new_customers",
+    "lost_customers",
+    "retained_customers",
+    "reactivated_customers",
+    "ordering_customers",
+    "repeat_customers",
+    "returning_customers",
+    "visiting_customers",
+    "referred_customers",
+    "lost_complainers",
+    "orders",
+    "sessions",
+    "churn_ratio",
+    "retention_ratio",
+    "crr_ratio",
+    "repeat_ratio",
+    "returning_ratio",
+    "conversion_ratio",
+    "referral_ratio",
+    "lost_complainer_ratio",
+    "purchase_frequency",
+    "lifespan_seconds",
+    "customers_to_date",
+    "costed_customers",
+    "cost_coverage_ratio",
+];
+
+/// The counts and ratios of a window; `null` where they are not known, and ratios without a denominator.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
 pub struct People {
-    pub start_customers: i64,
-    pub end_customers: i64,
-    pub new_customers: i64,
-    pub lost_customers: i64,
-    pub retained_customers: i64,
-    pub reactivated_customers: i64,
-    pub ordering_customers: i64,
-    pub repeat_customers: i64,
-    pub returning_customers: i64,
-    pub visiting_customers: i64,
-    pub referred_customers: i64,
-    pub lost_complainers: i64,
-    pub orders: i64,
-    pub sessions: i64,
+    pub start_customers: Option<i64>,
+    pub end_customers: Option<i64>,
+    pub new_customers: Option<i64>,
+    pub lost_customers: Option<i64>,
+    pub retained_customers: Option<i64>,
+    pub reactivated_customers: Option<i64>,
+    pub ordering_customers: Option<i64>,
+    pub repeat_customers: Option<i64>,
+    pub returning_customers: Option<i64>,
+    pub visiting_customers: Option<i64>,
+    pub referred_customers: Option<i64>,
+    pub lost_complainers: Option<i64>,
+    pub orders: Option<i64>,
+    pub sessions: Option<i64>,
     pub churn_ratio: Option<f64>,
     pub retention_ratio: Option<f64>,
     pub crr_ratio: Option<f64>,
@@ -197,8 +277,8 @@ pub struct People {
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
 pub struct Coverage {
-    pub customers_to_date: i64,
-    pub costed_customers: i64,
+    pub customers_to_date: Option<i64>,
+    pub costed_customers: Option<i64>,
     pub cost_coverage_ratio: Option<f64>,
 }
 
@@ -206,13 +286,13 @@ pub struct Coverage {
 #[derive(Debug, Clone, Serialize)]
 pub struct MoneySummary {
     /// Orders paid in this currency.
-    pub orders: i64,
+    pub orders: Option<i64>,
     /// What they brought.
-    pub revenue: String,
+    pub revenue: Option<String>,
     /// What went back by refunds.
-    pub refunds: String,
+    pub refunds: Option<String>,
     /// What went back by cancellations.
-    pub cancellations: String,
+    pub cancellations: Option<String>,
     /// Revenue per order.
     pub average_order_value: Option<String>,
     /// Revenue less refunds and cancellations, per order.
@@ -228,9 +308,9 @@ pub struct MoneySummary {
 #[derive(Debug, Clone, Serialize)]
 pub struct CostSummary {
     /// Spent to win customers.
-    pub acquisition_costs: String,
+    pub acquisition_costs: Option<String>,
     /// Spent to keep customers.
-    pub retention_costs: String,
+    pub retention_costs: Option<String>,
     /// The lifetime value less the costs to date per customer to date; where there are such, and a lifetime value.
     pub clv_after_costs: Option<String>,
 }
@@ -245,6 +325,7 @@ impl Summary {
             calendar: Vec::new(),
             cohorts: Vec::new(),
             stages: Vec::new(),
+            missing: Vec::new(),
             transitions: Vec::new(),
             referrals: 0,
             feedback: Vec::new(),
@@ -266,7 +347,8 @@ impl Summary {
             windows: windows.collect(),
             calendar: periods.collect(),
             cohorts: further::cohorts(spec, snapshot),
-            stages: further::stages(&snapshot.lifecycle).collect(),
+            stages: further::known_stages(snapshot).into_iter().flatten().collect(),
+            missing: further::missing(spec, snapshot),
             transitions: further::transitions(&snapshot.lifecycle).collect(),
             referrals: snapshot.totals.referrals,
             feedback: further::feedback(&snapshot.totals).collect(),
@@ -306,7 +388,7 @@ fn period_summary(spec: &Spec, period: &Period, at: Time, background: &Backgroun
 }
 
 fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, background: &Background) -> WindowSummary {
-    let complete = spec.is_complete(id, p, figures.data_begin(background.data_begin));
+    let complete = spec.is_complete(id, p, background.data_begin) && figures.missing.knows(CHURN);
     let reference = match id {
         WindowId::Rolling(i) if complete && background.clv_window == Some(i) => Some(spec.rolling[i].period),
         _ => None,
@@ -319,51 +401,56 @@ fn window_summary(spec: &Spec, id: WindowId, p: Pane, figures: &WindowParts, bac
         to: None,
         closed: None,
         period_seconds: None,
-        active_for_seconds: spec.active_for_millis(id) / 1000,
+        active_for_seconds: spec.active_for_millis(id).map(|millis| millis / 1000),
         people: people(figures),
         coverage: Some(coverage(figures)),
         complete,
-        new_complete: complete && background.history_whole,
+        new_complete: complete && background.history_whole && figures.missing.knows(needs("new_customers")),
+        missing: MissingFigures::of(figures),
         currencies: figures.money.iter().filter(|(_, money)| !money.is_nothing()).map(money).collect(),
     }
 }
 
 fn people(figures: &WindowParts) -> People {
     let parts = &figures.parts;
+    let is_known = |figure: &str| figures.missing.knows(needs(figure));
+    let count = |figure: &str, count: i64| is_known(figure).then_some(count);
+    let ratio = |figure: &str, ratio: Option<f64>| ratio.filter(|_| is_known(figure));
     People {
-        start_customers: parts.start,
-        end_customers: parts.end,
-        new_customers: parts.new,
-        lost_customers: parts.lost,
-        retained_customers: parts.retained(),
-        reactivated_customers: parts.reactivated(),
-        ordering_customers: parts.ordering,
-        repeat_customers: parts.repeat,
-        returning_customers: parts.returning,
-        visiting_customers: parts.visiting,
-        referred_customers: parts.referred,
-        lost_complainers: parts.lost_complainers,
-        orders: parts.orders,
-        sessions: parts.sessions,
-        churn_ratio: parts.churn_ratio(),
-        retention_ratio: parts.retention_ratio(),
-        crr_ratio: parts.crr_ratio(),
-        repeat_ratio: parts.repeat_ratio(),
-        returning_ratio: parts.returning_ratio(),
-        conversion_ratio: parts.conversion_ratio(),
-        referral_ratio: parts.referral_ratio(),
-        lost_complainer_ratio: parts.lost_complainer_ratio(),
-        purchase_frequency: parts.purchase_frequency(),
-        lifespan_seconds: parts.lifespan_seconds(),
+        start_customers: count("start_customers", parts.start),
+        end_customers: count("end_customers", parts.end),
+        new_customers: count("new_customers", parts.new),
+        lost_customers: count("lost_customers", parts.lost),
+        retained_customers: count("retained_customers", parts.retained()),
+        reactivated_customers: count("reactivated_customers", parts.reactivated()),
+        ordering_customers: count("ordering_customers", parts.ordering),
+        repeat_customers: count("repeat_customers", parts.repeat),
+        returning_customers: count("returning_customers", parts.returning),
+        visiting_customers: count("visiting_customers", parts.visiting),
+        referred_customers: count("referred_customers", parts.referred),
+        lost_complainers: count("lost_complainers", parts.lost_complainers),
+        orders: count("orders", parts.orders),
+        sessions: count("sessions", parts.sessions),
+        churn_ratio: ratio("churn_ratio", parts.churn_ratio()),
+        retention_ratio: ratio("retention_ratio", parts.retention_ratio()),
+        crr_ratio: ratio("crr_ratio", parts.crr_ratio()),
+        repeat_ratio: ratio("repeat_ratio", parts.repeat_ratio()),
+        returning_ratio: ratio("returning_ratio", parts.returning_ratio()),
+        conversion_ratio: ratio("conversion_ratio", parts.conversion_ratio()),
+        referral_ratio: ratio("referral_ratio", parts.referral_ratio()),
+        lost_complainer_ratio: ratio("lost_complainer_ratio", parts.lost_complainer_ratio()),
+        purchase_frequency: ratio("purchase_frequency", parts.purchase_frequency()),
+        lifespan_seconds: ratio("lifespan_seconds", parts.lifespan_seconds()),
     }
 }
 
 fn coverage(figures: &WindowParts) -> Coverage {
     let parts = &figures.parts;
+    let is_known = figures.missing.knows(needs("customers_to_date"));
     Coverage {
-        customers_to_date: parts.to_date,
-        costed_customers: parts.costed,
-        cost_coverage_ratio: parts.cost_coverage_ratio(),
+        customers_to_date: is_known.then_some(parts.to_date),
+        costed_customers: is_known.then_some(parts.costed),
+        cost_coverage_ratio: parts.cost_coverage_ratio().filter(|_| is_known),
     }
 }
 
@@ -373,19 +460,22 @@ fn money_summary(
     figures: &WindowParts,
     reference: Option<i64>,
 ) -> MoneySummary {
-    let average = |minor: i128| ratio(decimal(minor, currency)?, Decimal::from(money.orders));
+    let is_known = figures.missing.knows(if currency.is_reporting() { REPORTING } else { FLOWS });
+    let reference = reference.filter(|_| is_known && figures.missing.knows(needs("clv")));
+    let average = |minor: i128| ratio(decimal(minor, currency)?, Decimal::from(money.orders)).filter(|_| is_known);
     let print = |value: Option<Decimal>| value.map(|value| amount_text(value, currency));
+    let amount = |minor: i128| is_known.then(|| decimal_text(minor, currency));
     MoneySummary {
-        orders: money.orders,
-        revenue: decimal_text(money.revenue, currency),
-        refunds: decimal_text(money.refunds, currency),
-        cancellations: decimal_text(money.cancellations, currency),
+        orders: is_known.then_some(money.orders),
+        revenue: amount(money.revenue),
+        refunds: amount(money.refunds),
+        cancellations: amount(money.cancellations),
         average_order_value: print(average(money.revenue)),
         net_average_order_value: print(average(money.net())),
         clv: print(reference.and_then(|period| lifetime_value(currency, money, figures, period))),
         costs: Some(CostSummary {
-            acquisition_costs: decimal_text(money.costs.acquisition, currency),
-            retention_costs: decimal_text(money.costs.retention, currency),
+            acquisition_costs: amount(money.costs.acquisition),
+            retention_costs: amount(money.costs.retention),
             clv_after_costs: print(reference.and_then(|period| value_after_costs(currency, money, figures, period))),
         }),
     }

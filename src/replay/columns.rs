@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> Result<History, super::super::HistoryError> {
-        let mut history = History::default();
+        let mut history = History::new(7 * crate::event::DAY);
         let file = files::open(path, |file| file).unwrap();
         history.read(file, &Decoder::new(Format::Native, vec!["channel".into()]), Time::MAX)?;
         Ok(history)

@@ -24,6 +24,8 @@ pub struct Seam {
     pub overlap_from: Time,
     /// Ids of events from here on are remembered.
     pub remember_from: Time,
+    /// Events of the same id within this span are copies, in milliseconds.
+    pub dedup_for: i64,
 }
 
 /// Which source topic brings what a file holds, by its place in the configuration.
@@ -56,7 +58,7 @@ impl Partitioned {
     #[must_use]
     pub fn new(partitions: u32, partitioner: Partitioner, seam: Seam) -> Partitioned {
         Partitioned {
-            partitions: (0..partitions).map(|_| History::default()).collect(),
+            partitions: (0..partitions).map(|_| History::new(seam.dedup_for)).collect(),
             partitioner,
             seam,
             newest: None,
@@ -195,7 +197,7 @@ mod tests {
 
     fn read(lines: &[String]) -> Partitioned {
         let at = |millis: i64| Time::clamped(millis);
-        let seam = Seam { until: at(UNTIL), overlap_from: at(UNTIL - DAY), remember_from: at(UNTIL - 8 * DAY) };
+        let seam = Seam { until: at(UNTIL), overlap_from: at(UNTIL - DAY), remember_from: at(UNTIL - 8 * DAY), dedup_for: 7 * DAY };
         let mut history = Partitioned::new(1, Partitioner::Murmur2, seam);
         let reader = Box::new(std::io::Cursor::new(lines.join("\n")));
         let file = EventFile { path: "test".into(), layout: Layout::Ndjson, reader };

@@ -70,8 +70,9 @@ FEEDBACK_KINDS = 50
 RESOLUTIONS_MS = [
     MINUTE_MS, 5 * MINUTE_MS, 15 * MINUTE_MS, HOUR_MS, 3 * HOUR_MS, 12 * HOUR_MS, DAY_MS,
 ]
-CALENDAR_ACTIVE_DAYS = {"month": 90, "quarter": 180, "year": 366}
-CALENDAR_LONGEST_DAYS = {"month": 31, "quarter": 92, "year": 366}
+CALENDAR_DEFAULTS = ("month", "quarter", "year")
+CALENDAR_ACTIVE_DAYS = {"week": 90, "month": 90, "quarter": 180, "year": 366}
+CALENDAR_LONGEST_DAYS = {"week": 7, "month": 31, "quarter": 92, "year": 366}
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Window:
 
 @dataclass(frozen=True)
 class CalendarWindow:
-    name: str  # month | quarter | year
-    active_for_days: int
+    name: str  # week | month | quarter | year
+    active_for_days: int | None  # None: to the end of the period of the order
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Config:
     dimensions: dict[str, list[str] | None]  # None: every value found
     clv_window: str
     allowed_lateness_ms: int
+    dedup_for_ms: int
     reporting: str | None  # the reporting currency
     rates: list[tuple[int, str, Fraction]]  # civil day, currency, rate
 
@@ -110,7 +112,7 @@ def read_config(raw: dict) -> Config:
     known = {
         "windows", "calendar", "zone", "history_whole", "data_begin", "active_for_ms",
         "at_risk_cadence", "at_risk_min_ms", "loyal_orders", "dimensions", "clv_window",
-        "allowed_lateness_ms", "reporting", "rates",
+        "allowed_lateness_ms", "dedup_for_ms", "reporting", "rates",
     }
     if unknown := set(raw) - known:
         raise ValueError(f"unknown configuration keys: {sorted(unknown)}")
@@ -118,7 +120,7 @@ def read_config(raw: dict) -> Config:
     windows = raw.get("windows") or [
         {"name": f"{days}d", "period_ms": days * DAY_MS} for days in (7, 30, 90, 365)
     ]
-    calendar = raw.get("calendar") or [{"name": name} for name in CALENDAR_ACTIVE_DAYS]
+    calendar = raw.get("calendar") or [{"name": name} for name in CALENDAR_DEFAULTS]
     dimensions = raw.get("dimensions", ["channel"])
     if isinstance(dimensions, list):
         dimensions = dict.fromkeys(dimensions)
@@ -135,6 +137,7 @@ def read_config(raw: dict) -> Config:
         dimensions=dimensions,
         clv_window=raw.get("clv_window", "365d"),
         allowed_lateness_ms=raw.get("allowed_lateness_ms", DAY_MS),
+        dedup_for_ms=raw.get("dedup_for_ms", 7 * DAY_MS),
         reporting=raw.get("reporting"),
         rates=[
             (day_of(date.fromisoformat(day)), currency, Fraction(Decimal(rate)))
@@ -157,6 +160,8 @@ def rolling_window(raw: dict, active_for_ms: int) -> Window:
 
 def calendar_window(raw: dict) -> CalendarWindow:
     name = raw["name"]
+    if raw.get("active_for") == "period":
+        return CalendarWindow(name, None)
     days = raw.get("active_for_days") or CALENDAR_ACTIVE_DAYS[name]
     if days < CALENDAR_LONGEST_DAYS[name]:
         raise ValueError(f"calendar {name}: active_for is shorter than the longest {name}")
@@ -409,6 +414,7 @@ RAW_COLUMNS = {
     "amount": "BIGINT",  # minor units
     "kind": "VARCHAR",  # of feedback or of a cost
     "referred": "BOOLEAN",  # whether the event names who referred the customer
+    "is_copy": "BOOLEAN",
 }
 ATTRIBUTE_COLUMNS = {"file_order": "BIGINT", "dimension": "VARCHAR", "value": "VARCHAR"}
 
@@ -430,7 +436,8 @@ def create(db, table: str, columns: dict[str, str]):
 #   time of an erasure belongs to the customer who is erased (`load` says when an erasure is);
 # - of events with the same (customer id, type, id) the first in file order counts, also when an
 #   erase lies between them: an erased customer's order that is delivered again is still a copy;
-#   an event without an id always counts.
+#   an event without an id always counts. One that lies more than `dedup_for` from the one that
+#   counted, in UTC days, is another event: see `Copies`.
 ACCEPTED_EVENTS = """
 CREATE OR REPLACE TEMP TABLE events AS
 WITH erasures AS (
@@ -445,17 +452,11 @@ born AS (
 lives AS (
     SELECT b.*, x.at AS erased_at
     FROM born b ASOF LEFT JOIN erasures x ON b.customer_id = x.customer_id AND b.time_ms <= x.at
-),
-copies AS (
-    SELECT *,
-           row_number() OVER (PARTITION BY customer_id, type, event_id
-                              ORDER BY file_order) AS copy
-    FROM lives
 )
 SELECT file_order, type, time_ms, civil_day, currency, amount, kind, referred, erased_at,
        dense_rank() OVER (ORDER BY customer_id, erases_before) AS customer
-FROM copies
-WHERE event_id IS NULL OR copy = 1
+FROM lives
+WHERE type <> 'erase' AND NOT is_copy
 """
 
 # Every amount once in its own currency, and once more in the reporting currency where a rate holds
@@ -495,10 +496,29 @@ def book(db, config: Config, with_reporting: bool):
     insert(db, "bookings", BOOKING_COLUMNS, bookings)
 
 
+class Copies:
+    """Which events are copies of one that counted, in file order."""
+
+    def __init__(self, dedup_for_ms: int):
+        self.days = -(-dedup_for_ms // DAY_MS)
+        self.counted: dict[tuple, int] = {}
+
+    def has(self, event: dict) -> bool:
+        if event["event_id"] is None:
+            return False
+        identity = (event["customer_id"], event["type"], event["event_id"])
+        day = event["time_ms"] // DAY_MS
+        if identity in self.counted and abs(day - self.counted[identity]) <= self.days:
+            return True
+        self.counted[identity] = day
+        return False
+
+
 def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter:
     """Fills `events`, `bookings` and `order_attributes`; returns the reasons of rejected records."""
     rejected = Counter()
     rows, attributes = [], []
+    copies = Copies(config.dedup_for_ms)
     records = ((path, record) for path in paths for record in read_records(path))
     newest: dict[Path, int] = {}
     for file_order, (path, record) in enumerate(records):
@@ -516,6 +536,7 @@ def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter
             event["time_ms"] = max(times)
         else:
             continue
+        event["is_copy"] = copies.has(event)
         rows.append((file_order, *(event[name] for name in list(RAW_COLUMNS)[1:])))
         if event["type"] == "order" and isinstance(event["attributes"], dict):
             for dimension in config.dimensions:
@@ -538,14 +559,15 @@ def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter
 
 @dataclass(frozen=True)
 class Span:
-    """The window (start, end] in panes; customers are active for `active_for` panes."""
+    """The window (start, end] in panes; customers are active with an order in so many panes up to then."""
 
     start: int  # p - P; for a calendar period the day before its first
     end: int  # p
-    active_for: int  # A
+    active_for: int  # A at the start
+    active_for_at_end: int
 
 
-SPAN_COLUMNS = {"span": "INTEGER", "s": "BIGINT", "p": "BIGINT", "a": "BIGINT"}
+SPAN_COLUMNS = {"span": "INTEGER", "s": "BIGINT", "p": "BIGINT", "a": "BIGINT", "e": "BIGINT"}
 
 
 def pane_sql(resolution_ms: int) -> str:
@@ -592,7 +614,7 @@ FROM events LEFT JOIN segments USING (customer)
 # customer is counted for the value that holds at p, what happened for the one that held then.
 COUNTED = f"""
 counted AS (
-    SELECT span, s, p, a, f.*,
+    SELECT span, s, p, a, e, f.*,
            CASE WHEN first_order_pane <= p     THEN segment ELSE '{NO_VALUE}' END AS value_now,
            CASE WHEN first_order_ms <= time_ms THEN segment ELSE '{NO_VALUE}' END AS value_then
     FROM facts f JOIN spans ON f.pane <= spans.p
@@ -604,7 +626,7 @@ WITH {COUNTED},
 customers AS (
     SELECT span, value_now AS value, customer,
            bool_or(type = 'order' AND pane > s - a AND pane <= s)       AS active_at_start,
-           bool_or(type = 'order' AND pane > p - a)                     AS active_at_end,
+           bool_or(type = 'order' AND pane > p - e)                     AS active_at_end,
            min(pane) FILTER (type = 'order') > s                        AS is_new,
            count(*)  FILTER (type = 'order' AND pane > s)               AS orders_within,
            count(*)  FILTER (type = 'order')                            AS orders_ever,
@@ -614,7 +636,7 @@ customers AS (
            bool_or(type = 'feedback' AND kind = 'complaint')            AS has_complained,
            bool_or(type = 'cost')                                       AS has_cost
     FROM counted
-    GROUP BY span, s, p, a, value_now, customer
+    GROUP BY span, s, p, a, e, value_now, customer
     HAVING orders_ever >= 1
 ),
 by_customers AS (
@@ -693,7 +715,10 @@ def span_figures(db, spans: list[Span], at_once: int = 64) -> dict[Span, dict[st
     for start in range(0, len(distinct), at_once):
         chunk = distinct[start : start + at_once]
         create(db, "spans", SPAN_COLUMNS)
-        rows = [(i, span.start, span.end, span.active_for) for i, span in enumerate(chunk)]
+        rows = [
+            (i, span.start, span.end, span.active_for, span.active_for_at_end)
+            for i, span in enumerate(chunk)
+        ]
         insert(db, "spans", SPAN_COLUMNS, rows)
 
         def sums(row):
@@ -804,7 +829,8 @@ def currency_json(sums: dict, currency: str, value_per_net, customers_to_date: i
 def rolling_span(window: Window, as_of: int) -> Span:
     p = as_of // window.resolution_ms
     period = window.period_ms // window.resolution_ms
-    return Span(p - period, p, window.active_for_ms // window.resolution_ms)
+    active_for = window.active_for_ms // window.resolution_ms
+    return Span(p - period, p, active_for, active_for)
 
 
 def rolling_json(window: Window, span: Span, sums: dict, config: Config, begin, shown: Shown) -> dict:
@@ -836,7 +862,10 @@ def windows_part(db, config: Config, as_ofs: list[int], begin: int | None, shown
 
 
 def period_of(name: str, day: date) -> tuple[date, date]:
-    """First and last day of the month, quarter or year that holds the day."""
+    """First and last day of the week, month, quarter or year that holds the day."""
+    if name == "week":
+        monday = day - timedelta(days=day.weekday())
+        return monday, monday + timedelta(days=6)
     months = {"month": 1, "quarter": 3, "year": 12}[name]
     first_month = (day.month - 1) // months * months + 1
     last_month = first_month + months - 1
@@ -863,6 +892,14 @@ class CalendarSpan:
     span: Span
 
 
+def calendar_span(window: CalendarWindow, first: date, end: int) -> Span:
+    start = day_of(first) - 1
+    if window.active_for_days is not None:
+        return Span(start, end, window.active_for_days, window.active_for_days)
+    before = period_of(window.name, date_of(start))
+    return Span(start, end, start - day_of(before[0]) + 1, end - start)
+
+
 def calendar_spans(db, window: CalendarWindow, zone: ZoneInfo, as_of: int) -> list[CalendarSpan]:
     today = civil_day(as_of, zone)
     sql = "SELECT min(civil_day) FROM events WHERE type = 'order'"
@@ -872,7 +909,7 @@ def calendar_spans(db, window: CalendarWindow, zone: ZoneInfo, as_of: int) -> li
             first,
             last,
             closed=today > day_of(last),
-            span=Span(day_of(first) - 1, min(day_of(last), today), window.active_for_days),
+            span=calendar_span(window, first, min(day_of(last), today)),
         )
         for first, last in periods(window.name, first_order_day, today)
     ]
@@ -886,7 +923,7 @@ def period_json(window: CalendarWindow, period: CalendarSpan, sums: dict, config
         "from": period.first.isoformat(),
         "to": period.last.isoformat(),
         "closed": period.closed,
-        "active_for_seconds": window.active_for_days * DAY_MS // 1000,
+        "active_for_seconds": window.active_for_days and window.active_for_days * DAY_MS // 1000,
         **window_json(sums, complete, complete and config.history_whole, shown),
     }
 
@@ -950,14 +987,14 @@ def segments_part(db, config: Config, as_ofs: list[int], begin: int | None, show
 # Months are numbered year * 12 + month - 1.
 COHORTS = """
 WITH orders AS (
-    SELECT file_order, customer, civil_day,
+    SELECT file_order, customer, civil_day, time_ms,
            DATE '1970-01-01' + civil_day::INTEGER AS day,
            year(day) * 12 + month(day) - 1 AS month
     FROM events
     WHERE type = 'order' AND civil_day <= $today
 ),
 members AS (
-    SELECT customer, min(month) AS cohort FROM orders GROUP BY customer
+    SELECT customer, min(month) AS cohort, min(time_ms) AS first_ms FROM orders GROUP BY customer
 ),
 sizes AS (
     SELECT cohort, count(*) AS customers FROM members GROUP BY cohort
@@ -966,14 +1003,24 @@ cells AS (  -- every age from 0 to this month's
     SELECT cohort, customers, unnest(range($this_month - cohort + 1)) AS age FROM sizes
 ),
 cell_orders AS (
-    SELECT cohort, month - cohort AS age, file_order, customer, currency, amount
+    SELECT cohort, month - cohort AS age, 'order' AS type, file_order, customer, currency, amount
     FROM orders JOIN members USING (customer) JOIN bookings USING (file_order)
-)
+),
+cell_returns AS (  -- of members, from their first order on
+    SELECT cohort, year(day) * 12 + month(day) - 1 - cohort AS age, type, file_order, customer, currency, amount
+    FROM (SELECT file_order, customer, type, time_ms, DATE '1970-01-01' + civil_day::INTEGER AS day
+          FROM events WHERE type IN ('refund', 'cancel') AND civil_day <= $today)
+    JOIN members USING (customer) JOIN bookings USING (file_order)
+    WHERE time_ms >= first_ms
+),
+cell_events AS (FROM cell_orders UNION ALL FROM cell_returns)
 SELECT cohort, age, customers, currency,
-       count(DISTINCT customer)   AS ordering_customers,
-       count(DISTINCT file_order) AS orders,
-       sum(amount)                AS revenue
-FROM cells LEFT JOIN cell_orders USING (cohort, age)
+       count(DISTINCT customer)   FILTER (type = 'order')           AS ordering_customers,
+       count(DISTINCT file_order) FILTER (type = 'order')           AS orders,
+       coalesce(sum(amount)       FILTER (type = 'order'), 0)       AS revenue,
+       coalesce(sum(amount)       FILTER (type = 'refund'), 0)      AS refunds,
+       coalesce(sum(amount)       FILTER (type = 'cancel'), 0)      AS cancellations
+FROM cells LEFT JOIN cell_events USING (cohort, age)
 GROUP BY GROUPING SETS ((cohort, age, customers), (cohort, age, customers, currency))
 ORDER BY cohort, age, grouping(currency) DESC, currency
 """
@@ -999,8 +1046,10 @@ def cohorts_at(db, today: int, reporting: str | None) -> list[dict]:
                 "currencies": {},
             }
         elif row["currency"] is not None:
-            revenue = money(int(row["revenue"]), exponent_of(row["currency"], reporting))
-            cells[key]["currencies"][row["currency"]] = {"revenue": revenue}
+            exponent = exponent_of(row["currency"], reporting)
+            cells[key]["currencies"][row["currency"]] = {
+                name: money(int(row[name]), exponent) for name in ("revenue", "refunds", "cancellations")
+            }
     return list(cells.values())
 
 

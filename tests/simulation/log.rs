@@ -31,7 +31,7 @@ pub fn spec(seed: u64) -> Spec {
     };
     Spec {
         rolling: vec![rolling("short", 2 * DAY, 3 * DAY, 6 * HOUR), rolling("long", 8 * DAY, 12 * DAY, DAY)],
-        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
+        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: Some(31) }],
         zone: Zone::new(&TimeZone::UTC),
         allowed_lateness: LATENESS,
         // For ever: no copy counts, however far event time jumps between two records.

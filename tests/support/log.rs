@@ -135,7 +135,7 @@ pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants
         let text: String = messages.iter().map(Message::line).collect();
         let reader = Box::new(std::io::Cursor::new(text.into_bytes()));
         let file = EventFile { path: "log".into(), layout: Layout::Ndjson, reader };
-        let mut history = History::default();
+        let mut history = History::new(7 * retentiond::event::DAY);
         history.read(file, &decoder, Time::MAX).expect("the history can be read");
         assert!(history.tally.rejected.is_empty(), "lines were rejected: {:?}", history.tally.examples);
         history.apply(Arc::clone(&spec), |_| {})

@@ -165,7 +165,7 @@ fn blueprint() -> Arc<Blueprint> {
         |name: &str, period, active_for, resolution| RollingSpec { name: name.into(), period, active_for, resolution };
     let spec = Spec {
         rolling: vec![rolling("2d", 2 * DAY, 5 * DAY, HOUR), rolling("10d", 10 * DAY, 10 * DAY, DAY)],
-        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: 31 }],
+        calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: Some(31) }],
         zone: Zone::utc(),
         allowed_lateness: DAY,
         dedup_for: 7 * DAY,

@@ -82,7 +82,7 @@ impl Engine {
         let reporting = self.reporting_minor(amount, at);
         for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
             self.segments.money(belonging.profile, Flow::Order, currency, minor, at, Sign::Remove);
-            self.cohorts.of(first).money(currency, minor, at, Sign::Remove);
+            self.cohorts.of(first).money(Flow::Order, currency, minor, at, Sign::Remove);
             let what = Booked::Money(Flow::Order, currency_tag(currency), minor);
             self.journal.take(slot, Entry { time: at.time, what });
         }
@@ -129,10 +129,13 @@ impl Engine {
     fn take_back_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
         let currency = self.currency_number(amount.currency);
         self.book_net_revenue(slot, currency, amount.minor);
-        let profile = self.belonging(slot).at(at.time);
+        let belonging = self.belonging(slot);
         let reporting = self.reporting_minor(amount, at);
         for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
-            self.segments.money(profile, flow, currency, minor, at, Sign::Remove);
+            self.segments.money(belonging.at(at.time), flow, currency, minor, at, Sign::Remove);
+            if let Some(first) = belonging.first_by(at.time) {
+                self.cohorts.of(first).money(flow, currency, minor, at, Sign::Remove);
+            }
             let what = Booked::Money(flow, currency_tag(currency), minor);
             self.journal.take(slot, Entry { time: at.time, what });
         }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use super::arrays::{ArrayCut, Shelf};
 use super::rows::Aside;
-use super::{CurrencyState, Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, window_key};
+use super::{
+    CurrencyState, Cut, Kept, Scalars, SeenCut, SegmentState, Slots, WindowState, cohorts_key, lifecycle_key, window_key,
+};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
+use crate::engine::known::{Change, CohortsKnown, Erased, Why};
 use crate::engine::record::Known;
 use crate::engine::segments::{NO_PROFILE, Profile, UNKNOWN_PLACE};
 use crate::engine::spec::Spec;
-use crate::engine::window::{ToDate, Window};
+use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
 use crate::event::Time;
 
@@ -116,6 +119,11 @@ impl Restorer {
             customers: _,
             history_whole,
             erasures,
+            segments,
+            lifecycle_known,
+            cohorts_known,
+            erased,
+            reporting,
         } = state;
         engine.customers = Customers::with_slots(slots as usize);
         for (topic, mark) in topics.iter().enumerate().filter_map(|(topic, was)| Some((topic, marks.get((*was)?)?))) {
@@ -133,9 +141,13 @@ impl Restorer {
         engine.erasures.resume(&erasures);
         let of_window = |key: &String| windows.iter().find(|window| window.key == *key);
         let keys: Vec<_> = window_ids(spec).map(|window| window_key(spec, window)).collect();
-        let now = engine.clock.newest().map(|newest| newest.plus(1));
-        engine.since =
-            keys.iter().map(|key| of_window(key).map_or(now, |window| window.since.map(Time::clamped))).collect();
+        let newest = engine.clock.newest().map(Time::millis);
+        engine.resume_knowledge(&keys, &windows, &segments);
+        engine.knowledge.lifecycle = lifecycle_known;
+        let next = newest.map(|newest| month_of(spec.zone.day(Time::clamped(newest))) + 1);
+        engine.knowledge.cohorts = cohorts_known.unwrap_or(CohortsKnown { returns: next, ..CohortsKnown::default() });
+        engine.knowledge.erased = erased.unwrap_or(Erased { order: newest, session: newest });
+        engine.note_reporting(reporting.as_deref());
         let kept = Kept {
             windows: keys
                 .into_iter()
@@ -259,7 +271,10 @@ impl Restorer {
         }
         engine.show_arrays(&kept, &mut shelf);
         engine.segments.absorb_gone(&scalars.dimensions, &kept.windows, &mut shelf);
-        let all = if kept.is_everything() { None } else { to_date(&engine.spec, &scalars, &mut shelf) };
+        engine.lifecycle.keep_silent_to(engine.knowledge.lifecycle.transitions);
+        if !kept.is_everything() {
+            engine.respecify(&kept, &scalars, &mut shelf);
+        }
         let (marks, damaged) = shelf.finish();
         if let Some(key) = damaged {
             return Err(RestoreError::Array(key));
@@ -271,18 +286,47 @@ impl Restorer {
             // there before, went and came back would be taken for its content.
             engine.written.changed = true;
         }
-        if !kept.is_everything() {
-            engine.seed(&kept, all.as_ref());
-        }
         engine.wind_up();
         Ok(engine)
     }
 }
+impl Engine {
+    /// Goes on with what is known of the windows and dimensions that are still there.
+    fn resume_knowledge(&mut self, keys: &[String], windows: &[WindowState], segments: &[SegmentState]) {
+        let Engine { spec, knowledge, .. } = self;
+        for (index, (id, key)) in window_ids(spec).zip(keys).enumerate() {
+            let (axis, active_for) = (spec.axis(id), spec.active_for(id));
+            let known = |state: &WindowState| state.known(axis, active_for, |time| spec.pane(id, time));
+            let of_window = windows.iter().find(|window| window.key == *key).map(known).unwrap_or_default();
+            knowledge.windows[index] = of_window;
+            for (dimension, of_dimension) in spec.dimensions.iter().zip(&mut knowledge.dimensions) {
+                let is_same = |state: &&SegmentState| state.dimension == dimension.name && state.window.key == *key;
+                let state = segments.iter().find(is_same);
+                of_dimension[index] = state.map_or(of_window, |state| known(&state.window));
+            }
+        }
+    }
 
-/// What every window counted so far, which may be one that is no longer there.
-fn to_date(spec: &Spec, scalars: &Scalars, shelf: &mut Shelf) -> Option<ToDate> {
-    let id = window_ids(spec).next()?;
-    let mut window = Window::new(spec.axis(id), spec.active_for(id));
-    window.show(&format!("window/{}", scalars.windows.first()?.key), shelf);
-    Some(window.to_date())
+    /// A reporting currency that is new converts what is yet to come. `before`: that of the state; of 0.1.0 it is only
+    /// known which currencies there were.
+    fn note_reporting(&mut self, before: Option<&str>) {
+        let Some(newest) = self.clock.newest() else { return };
+        let Some(reporting) = self.spec.rates.as_ref().map(|rates| rates.reporting()) else { return };
+        let goes_on = match before {
+            Some(before) => before == reporting.iso_code(),
+            None => self.currencies.contains(&reporting),
+        };
+        if goes_on {
+            return;
+        }
+        let change = Change { at: newest.millis(), why: Why::Reporting };
+        for (index, id) in window_ids(&self.spec).enumerate() {
+            let pane = self.spec.pane(id, newest) + 1;
+            let of_dimensions = self.knowledge.dimensions.iter_mut().map(|windows| &mut windows[index]);
+            for window in std::iter::once(&mut self.knowledge.windows[index]).chain(of_dimensions) {
+                window.known.reporting = window.known.reporting.max(pane);
+                window.change = window.change.max(Some(change));
+            }
+        }
+    }
 }

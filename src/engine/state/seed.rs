@@ -1,26 +1,162 @@
-//! What is new in an engine that goes on under another spec begins with what is known of each customer: the first order,
-//! the newest ones and the newest sessions. What the figures rest on is complete once the window has passed over.
+//! What is new in an engine that goes on under another spec takes over what the old windows counted, where their panes
+//! and definitions allow it, and is rebuilt from what is known of each customer where they do not: the first order, the
+//! newest ones and the newest sessions. What neither tells is noted as unknown, and from when on it will be known.
 
-use super::Kept;
-use crate::engine::axis::Moment;
+use super::derive::{Definition, Old, Plan, load};
+use super::{Kept, Scalars, WindowState};
+use crate::engine::axis::{Moment, Pane};
 use crate::engine::customers::Slot;
 use crate::engine::journal::Booked;
+use crate::engine::known::{Change, Erased, Known, LifecycleKnown, Why, WindowKnown};
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
+use crate::engine::segments::{DimensionState, Segments};
 use crate::engine::spec::WindowId;
-use crate::engine::window::{Flow, OrderTerm, Sign, ToDate, Window};
+use crate::engine::state::arrays::{Shelf, escape};
+use crate::engine::window::{OrderTerm, Sign, Window};
+use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
 use crate::event::{MINUTE, Time};
 
+/// How far back the records of customers tell what a window counts.
+#[derive(Debug, Clone, Default)]
+struct Reach {
+    /// From this instant on the two newest orders of everybody are known.
+    orders: Option<Time>,
+    /// From this instant on the newest session of everybody is known.
+    sessions: Option<Time>,
+    /// By window: from this pane on it is known who is active, and who is lost.
+    active: Vec<Pane>,
+    /// The newest order and session of those who were erased.
+    erased: Erased,
+}
+
+/// The windows of a state: all customers', and those of each value of the dimensions that go on.
+struct OldArrays {
+    olds: Vec<Old>,
+    windows: Vec<Window>,
+    /// By dimension of the spec.
+    segments: Vec<Vec<(String, Vec<Window>)>>,
+}
+
+impl OldArrays {
+    fn load(engine: &Engine, scalars: &Scalars, kept: &[bool], shelf: &mut Shelf) -> OldArrays {
+        let (dimensions, zone) = (engine.segments.state(), &engine.spec.zone);
+        let old = |state: &WindowState| {
+            let definition = Definition::parse(&state.key)?;
+            let pane = |time| definition.axis.pane(Moment::new(time, zone));
+            let known = state.known(definition.axis, definition.active_for, pane).known;
+            Some(Old { key: state.key.clone(), definition, known })
+        };
+        let olds: Vec<_> = scalars.windows.iter().filter_map(old).collect();
+        let windows = load(&olds, "window", shelf);
+        let of_dimension = |(dimension, kept): (&DimensionState, &bool)| {
+            let state = scalars.dimensions.iter().find(|state| state.name == dimension.name && *kept);
+            let values = state.into_iter().flat_map(|state| &state.values);
+            let root = format!("segment/{}@{}", escape(&dimension.name), dimension.born);
+            values.map(|value| (value.clone(), load(&olds, &format!("{root}/{}", escape(value)), shelf))).collect()
+        };
+        let segments = dimensions.iter().zip(kept).map(of_dimension).collect();
+        OldArrays { olds, windows, segments }
+    }
+}
+
 impl Engine {
-    /// Books what is known into everything that `kept` does not name; `all` is what every window counted so far.
-    pub(super) fn seed(&mut self, kept: &Kept, all: Option<&ToDate>) {
-        // Everything is booked, then what is not new gives way to what was restored.
-        let Kept {
-            windows: kept_windows,
-            dimensions: kept_dimensions,
-            lifecycle: keep_lifecycle,
-            cohorts: keep_cohorts,
-        } = kept;
+    /// Makes whatever `kept` does not name from the arrays of the state on the shelf and from the customers.
+    pub(super) fn respecify(&mut self, kept: &Kept, scalars: &Scalars, shelf: &mut Shelf) {
+        let mut arrays = OldArrays::load(self, scalars, &kept.dimensions, shelf);
+        let before = self.lifecycle_before(kept, scalars, shelf);
+        let (windows, segments, reach) = self.seed(kept, &mut arrays, &before);
+        let newest = self.clock.newest();
+        let kinds: Vec<_> = arrays.olds.iter().map(|old| old.definition.clone()).collect();
+        for (index, (id, mut window)) in window_ids(&self.spec).zip(windows).enumerate() {
+            if kept.windows[index].1 {
+                continue;
+            }
+            let definition = Definition::of(&self.spec, id);
+            let mut known = self.rebuilt(index, id, &reach, newest);
+            let plan =
+                Plan::new(&definition, &arrays.olds, |old| arrays.windows[old].limit(), &self.spec.zone, &mut known);
+            window.keep(&plan.selection().rest());
+            plan.take_over(&mut window, &arrays.olds, &mut arrays.windows, &self.spec.zone);
+            self.windows[index] = window;
+            let change = newest.map(|at| Change { at: at.millis(), why: definition.change(kinds.iter()) });
+            self.knowledge.windows[index] = WindowKnown { known, change: change.filter(|_| !known.is_always()) };
+        }
+        let is_kept = |dimension: usize, window: usize| kept.dimensions[dimension] && kept.windows[window].1;
+        self.segments.adopt(segments, |dimension, window| !is_kept(dimension, window));
+        for dimension in 0..kept.dimensions.len() {
+            self.respecify_dimension(dimension, kept, &mut arrays, &reach);
+        }
+        self.fold_seeded();
+    }
+
+    /// The windows of the values of one dimension.
+    fn respecify_dimension(&mut self, dimension: usize, kept: &Kept, arrays: &mut OldArrays, reach: &Reach) {
+        let newest = self.clock.newest();
+        let spec = self.spec.clone();
+        let kinds: Vec<_> = arrays.olds.iter().map(|old| old.definition.clone()).collect();
+        for (index, id) in window_ids(&spec).enumerate() {
+            if kept.dimensions[dimension] && kept.windows[index].1 {
+                continue;
+            }
+            let definition = Definition::of(&spec, id);
+            let mut known = self.rebuilt(index, id, reach, newest);
+            let mut why = Why::Dimension;
+            if kept.dimensions[dimension] {
+                why = definition.change(kinds.iter());
+                let OldArrays { olds, segments, .. } = &mut *arrays;
+                let values = &mut segments[dimension];
+                let limit = |old: usize| {
+                    let limits = values.iter().map(|(_, windows)| windows[old].limit());
+                    limits.max().unwrap_or(Pane::MIN)
+                };
+                let plan = Plan::new(&definition, olds, limit, &spec.zone, &mut known);
+                let rest = plan.selection().rest();
+                self.segments.windows_of(dimension, index).for_each(|window| window.keep(&rest));
+                for (value, windows) in values.iter_mut() {
+                    let into = self.segments.window_of_value(dimension, value, index);
+                    plan.take_over(into, olds, windows, &spec.zone);
+                }
+            }
+            let change = newest.map(|at| Change { at: at.millis(), why }).filter(|_| !known.is_always());
+            self.knowledge.dimensions[dimension][index] = WindowKnown { known, change };
+        }
+    }
+
+    /// What is known of a window that is rebuilt from the records of the customers.
+    fn rebuilt(&self, index: usize, id: WindowId, reach: &Reach, newest: Option<Time>) -> Known {
+        let (axis, active_for) = (self.spec.axis(id), self.spec.active_for(id));
+        let pane = |time: Option<Time>| time.map_or(Pane::MIN, |time| self.spec.pane(id, time));
+        let erased = |millis: Option<i64>| millis.map(|millis| self.spec.pane(id, Time::clamped(millis)));
+        let (order, session) = (erased(reach.erased.order), erased(reach.erased.session));
+        let behind = |from: Pane, erased: Option<Pane>| erased.map_or(from, |erased| from.max(erased));
+        let newest = newest.map_or(Pane::MIN, |newest| self.spec.pane(id, newest));
+        let next = if newest == Pane::MIN { newest } else { newest + 1 };
+        let lapses = order.map(|order| axis.lapses(order, active_for));
+        Known {
+            flows: next,
+            new: order.map_or(Pane::MIN, |order| order + 1),
+            to_date: newest,
+            ordering: behind(pane(reach.orders), order.map(|order| axis.leaves(order))),
+            visiting: behind(pane(reach.sessions), session.map(|session| axis.leaves(session))),
+            active: behind(reach.active[index], lapses),
+            lost: behind(reach.active[index], lapses.map(|lapses| axis.leaves(lapses))),
+            reporting: if self.spec.rates.is_some() { next } else { Pane::MIN },
+        }
+    }
+
+    /// The stages and statuses of the state, under the definition that it had.
+    fn lifecycle_before(&self, kept: &Kept, scalars: &Scalars, shelf: &mut Shelf) -> Lifecycle {
+        if kept.lifecycle {
+            return self.lifecycle.clone();
+        }
+        let mut before = Lifecycle::new(self.spec.lifecycle.clone());
+        before.show(&format!("lifecycle/{}", scalars.lifecycle), shelf);
+        before
+    }
+
+    /// Books what is known of each customer into empty windows, and replaces what else `kept` does not name.
+    fn seed(&mut self, kept: &Kept, arrays: &mut OldArrays, before: &Lifecycle) -> (Vec<Window>, Segments, Reach) {
         let blank: Vec<_> = {
             let spec = &self.spec;
             window_ids(spec).map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect()
@@ -32,35 +168,60 @@ impl Engine {
         let lifecycle = std::mem::replace(&mut self.lifecycle, fresh);
         let cohorts = std::mem::take(&mut self.cohorts);
         let totals = self.totals.clone();
+        // Customers who were erased have left no record.
+        if before.seen_to_date() == self.customers.len() as i64 {
+            self.knowledge.erased = Erased::default();
+        }
+        let active = vec![Pane::MIN; self.windows.len()];
+        let mut reach = Reach { active, erased: self.knowledge.erased, ..Reach::default() };
         let slots: Vec<_> = self.customers.occupied().collect();
-        slots.into_iter().for_each(|slot| self.seed_customer(slot));
-        self.fold_seeded();
-        all.into_iter().for_each(|all| self.windows.iter_mut().for_each(|window| window.complete(all)));
+        slots.into_iter().for_each(|slot| self.seed_customer(slot, &mut reach));
         // No definition changes what is counted over all time.
         self.totals = totals;
-        for ((window, restored), (_, kept)) in self.windows.iter_mut().zip(windows).zip(kept_windows) {
-            if *kept {
-                *window = restored;
-            }
+        let mut seeded = std::mem::replace(&mut self.windows, windows);
+        if let Some(all) = arrays.windows.first_mut().map(Window::to_date) {
+            seeded.iter_mut().for_each(|window| window.complete(&all));
         }
-        let is_kept = |dimension: usize, window: usize| kept_dimensions[dimension] && kept_windows[window].1;
-        let seeded = std::mem::replace(&mut self.segments, segments);
-        self.segments.adopt(seeded, |dimension, window| !is_kept(dimension, window));
-        if *keep_lifecycle {
+        let of_segments = std::mem::replace(&mut self.segments, segments);
+        if kept.lifecycle {
             self.lifecycle = lifecycle;
+        } else {
+            self.complete_lifecycle(before, &reach);
         }
-        if *keep_cohorts {
+        if kept.cohorts {
             self.cohorts = cohorts;
+        } else {
+            let next = self.clock.newest().map(|newest| month_of(self.spec.zone.day(newest)) + 1);
+            self.knowledge.cohorts.cells = next;
+            self.knowledge.cohorts.returns = next;
+            self.knowledge.cohorts.sizes = next.filter(|_| reach.erased.order.is_some());
         }
+        (seeded, of_segments, reach)
     }
 
-    fn seed_customer(&mut self, slot: Slot) {
+    /// Customers who were erased have lapsed, sooner or later.
+    fn complete_lifecycle(&mut self, before: &Lifecycle, reach: &Reach) {
+        let spec = &self.spec.lifecycle;
+        let erased = reach.erased.order.map(|order| order.saturating_add(spec.active_for));
+        let reached = reach.orders.map(Time::millis).max(erased);
+        let newest = self.clock.newest().map(Time::millis);
+        self.lifecycle.complete(before, newest);
+        self.knowledge.lifecycle = LifecycleKnown { customers: reached, transitions: newest };
+    }
+
+    fn seed_customer(&mut self, slot: Slot, reach: &mut Reach) {
         let record = *self.customers.record(slot);
         let mut orders = self.recent.newest_orders(slot, &record, record.orders as usize);
         let unknown = record.orders as usize - orders.len();
         // The first order is known in any case: it counts, and so does the gap from it to the next that is known.
         if let Some(first) = record.first().filter(|_| unknown > 0) {
+            self.note_reach(first, &orders, reach);
             orders.insert(0, first);
+        }
+        if record.sessions_forgotten() {
+            let oldest = self.recent.known_sessions(slot, &record).first().copied();
+            let oldest = oldest.map(|minute| Time::clamped(i64::from(minute) * MINUTE));
+            reach.sessions = reach.sessions.max(oldest);
         }
         let moments: Vec<_> = orders.iter().map(|&order| Moment::new(order, &self.spec.zone)).collect();
         for (i, &s) in moments.iter().enumerate() {
@@ -77,6 +238,20 @@ impl Engine {
         self.seed_visits(slot);
         self.seed_journal(slot);
         self.seed_extras(slot);
+    }
+
+    /// Of a customer with orders that are not known, all from the oldest of `known` on are. Before it the customer is
+    /// active in any case as long as the first order counts.
+    fn note_reach(&self, first: Time, known: &[Time], reach: &mut Reach) {
+        let Some(&oldest) = known.first() else { return };
+        reach.orders = reach.orders.max(known.get(1).or(known.first()).copied());
+        for (id, active) in window_ids(&self.spec).zip(&mut reach.active) {
+            let pane = self.spec.pane(id, oldest);
+            let lapses = self.spec.axis(id).lapses(self.spec.pane(id, first), self.spec.active_for(id));
+            if lapses < pane {
+                *active = (*active).max(pane);
+            }
+        }
     }
 
     /// The passages of long ago are not known: they are counted from the known orders.
@@ -117,8 +292,8 @@ impl Engine {
                 Booked::Money(flow, currency, minor) => {
                     let currency = usize::from(currency);
                     self.segments.money(profile, flow, currency, minor, at, Sign::Add);
-                    if let (Flow::Order, Some(first)) = (flow, belonging.first) {
-                        self.cohorts.of(first).money(currency, minor, at, Sign::Add);
+                    if let Some(first) = belonging.first_by(entry.time) {
+                        self.cohorts.of(first).money(flow, currency, minor, at, Sign::Add);
                     }
                 }
             }

@@ -170,14 +170,28 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
         let mut expected = BTreeMap::<(i32, i32), CohortFigures>::new();
         let mut ordered = BTreeSet::new();
         for other in model.accepted.iter().filter(|other| spec.zone.day(other.time) <= today) {
-            let Fact::Order(currency, minor, ..) = other.fact else { continue };
-            let months = (month(firsts[&other.customer].0), month(other.time));
+            let (Fact::Order(currency, minor, ..) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
+                other.fact
+            else {
+                continue;
+            };
+            // What goes back before the first order belongs to no cohort.
+            let Some((first, _)) = firsts.get(&other.customer).filter(|(first, _)| *first <= other.time) else { continue };
+            let months = (month(*first), month(other.time));
             let cell = expected.entry(months).or_default();
-            cell.orders += 1;
-            cell.ordering += i64::from(ordered.insert((other.customer, months.1)));
-            *cell.revenue.entry(money(currency, 0).currency).or_default() += i128::from(minor);
+            let money = cell.money.entry(money(currency, 0).currency).or_default();
+            match other.fact {
+                Fact::Refund(..) => money.refunds += i128::from(minor),
+                Fact::Cancel(..) => money.cancellations += i128::from(minor),
+                _ => {
+                    money.revenue += i128::from(minor);
+                    cell.orders += 1;
+                    cell.ordering += i64::from(ordered.insert((other.customer, months.1)));
+                }
+            }
         }
-        expected.values_mut().for_each(|cell| cell.revenue.retain(|_, revenue| *revenue != 0));
+        expected.values_mut().for_each(|cell| cell.money.retain(|_, money| !money.is_nothing()));
+        expected.retain(|_, cell| *cell != CohortFigures::default());
         let mut found = BTreeMap::<(i32, i32), CohortFigures>::new();
         for (months, figures) in engines.iter().flat_map(|engine| engine.cohorts(sent.time)) {
             *found.entry(months).or_default() += &figures;

@@ -80,7 +80,8 @@ impl Model {
         let orders = self.panes(spec, window, |fact| matches!(fact, Fact::Order(..)));
         let complaints = self.panes(spec, window, |fact| *fact == Fact::Feedback("complaint"));
         let a = spec.active_for(window);
-        let active = |panes: &[Pane], at: Pane| panes.iter().any(|&pane| at - a < pane && pane <= at);
+        let since = |at: Pane| spec.axis(window).active_since(at, a);
+        let active = |panes: &[Pane], at: Pane| panes.iter().any(|&pane| since(at) <= pane && pane <= at);
         let complained = |customer: &u8| complaints.get(customer).is_some_and(|panes| panes.iter().any(|&c| c <= p));
         let counts =
             |(customer, panes): &(&u8, &Vec<Pane>)| active(panes, open) && !active(panes, p) && complained(customer);

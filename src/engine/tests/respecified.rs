@@ -1,6 +1,8 @@
 //! An engine that goes on under another spec, against one that had it from the beginning.
 
 use super::durable::{Chain, Input, assert_same, give, input};
+use super::figures::CostParts;
+use super::known::{FLOWS, Known, Why, needs};
 use super::rates::{self, Rates};
 use super::*;
 
@@ -40,49 +42,188 @@ fn model_of(history: &[Sent]) -> Model {
     model
 }
 
-/// Whether the window has seen everything that its figures at pane `p` rest on.
-fn has_seen(spec: &Spec, engine: &Engine, window: WindowId, p: Pane) -> bool {
-    engine.since(window).is_none_or(|since| spec.is_complete(window, p, Some(since)))
+/// Another spec to go on under: any of the definitions may change, several at once.
+fn changed() -> impl Strategy<Value = (Spec, Spec)> {
+    let zones = || prop::sample::select(vec!["UTC", "UTC", "Europe/Oslo", "Asia/Kolkata", "Pacific/Apia"]);
+    // A of each rolling window in panes more than P, and how many of its panes make one.
+    let rolling = || prop::collection::vec((prop::sample::select(vec![0, 0, 1, 5]), 1..3_i64, any::<bool>()), 4);
+    let calendar = || prop::collection::vec((prop::option::of(0..10_i32), any::<bool>()), 4);
+    let one = move || (zones(), rolling(), calendar(), any::<bool>(), any::<bool>());
+    (one(), one()).prop_map(|(old, new)| (spec_of(old), spec_of(new)))
+}
+
+type Definitions = (&'static str, Vec<(i64, i64, bool)>, Vec<(Option<i32>, bool)>, bool, bool);
+
+fn spec_of((zone, rolling, calendar, lifecycle, channel): Definitions) -> Spec {
+    let mut spec = spec(zone);
+    spec.rolling[3] = RollingSpec { name: "like".into(), period: 3 * DAY, active_for: 8 * DAY, resolution: 2 * HOUR };
+    for (window, (more, coarser, _)) in spec.rolling.iter_mut().zip(&rolling) {
+        window.resolution *= coarser;
+        window.period = (window.period / window.resolution).max(1) * window.resolution;
+        window.active_for = (window.active_for / window.resolution).max(1) * window.resolution + more * 2 * DAY;
+        window.active_for = window.active_for.max(window.period);
+    }
+    for (window, (days, _)) in spec.calendar.iter_mut().zip(&calendar) {
+        window.active_for_days = days.map(|days| window.unit.longest() + days);
+    }
+    // A window at least stays.
+    let kept: Vec<_> = rolling.iter().map(|(_, _, kept)| *kept).collect();
+    spec.rolling = spec.rolling.into_iter().zip(kept).enumerate().filter(|(i, (_, k))| *i == 0 || *k).map(|(_, (w, _))| w).collect();
+    spec.calendar = spec.calendar.into_iter().zip(&calendar).filter(|(_, (_, kept))| *kept).map(|(w, _)| w).collect();
+    if lifecycle {
+        spec.lifecycle.loyal_orders = 4;
+        spec.lifecycle.active_for = 6 * DAY;
+    }
+    if !channel {
+        spec.dimensions.clear();
+    }
+    spec
+}
+
+/// The figures of a window by their names in the summary, as far as they are plain sums.
+type Read = fn(&Parts) -> i128;
+const SUMS: [(&str, Read); 16] = [
+    ("start_customers", |parts| parts.start.into()),
+    ("end_customers", |parts| parts.end.into()),
+    ("new_customers", |parts| parts.new.into()),
+    ("lost_customers", |parts| parts.lost.into()),
+    ("ordering_customers", |parts| parts.ordering.into()),
+    ("repeat_customers", |parts| parts.repeat.into()),
+    ("returning_customers", |parts| parts.returning.into()),
+    ("visiting_customers", |parts| parts.visiting.into()),
+    ("orders", |parts| parts.orders.into()),
+    ("sessions", |parts| parts.sessions.into()),
+    ("referred_customers", |parts| parts.referred.into()),
+    ("lost_complainers", |parts| parts.lost_complainers.into()),
+    ("customers_to_date", |parts| parts.to_date.into()),
+    ("costed_customers", |parts| parts.costed.into()),
+    ("lifespan_seconds", |parts| parts.repeaters.into()),
+    ("lifespan_seconds", |parts| parts.gap_millis),
+];
+
+/// Every figure that is known equals the expected one. Returns how many are known.
+fn assert_known_equal(found: &WindowParts, expected: &WindowParts, what: &str) -> Result<usize, TestCaseError> {
+    let mut known = 0;
+    for (figure, read) in SUMS {
+        if found.missing.knows(needs(figure)) {
+            known += 1;
+            prop_assert_eq!(read(&found.parts), read(&expected.parts), "{} of {}", figure, what);
+        }
+    }
+    let currencies: BTreeSet<_> = found.money.keys().chain(expected.money.keys()).copied().collect();
+    for currency in currencies {
+        let of = |parts: &WindowParts| parts.money.get(&currency).copied().unwrap_or_default();
+        let (mut found_money, mut expected_money) = (of(found), of(expected));
+        for money in [&mut found_money, &mut expected_money] {
+            if !found.missing.knows(FLOWS) {
+                let costs = CostParts { acquisition: 0, retention: 0, ..money.costs };
+                *money = MoneyParts { costs, ..MoneyParts::default() };
+            }
+            if !found.missing.knows(needs("customers_to_date")) {
+                money.costs = CostParts { to_date: 0, events_to_date: 0, ..money.costs };
+            }
+        }
+        prop_assert_eq!(found_money, expected_money, "{} of {}", currency, what);
+    }
+    Ok(known)
+}
+
+/// The cells of the cohorts that are known.
+fn assert_cohorts_known(engine: &Engine, steady: &Engine, at: Time, sizes: bool) -> Result<(), TestCaseError> {
+    let from = engine.knowledge().cohorts.cells.unwrap_or(i32::MIN);
+    let cells = |engine: &Engine| {
+        let cells = engine.cohorts(at).into_iter().filter(|((_, month), _)| *month >= from);
+        cells.collect::<BTreeMap<_, _>>()
+    };
+    prop_assert_eq!(cells(engine), cells(steady));
+    let size = |engine: &Engine| {
+        let own = engine.cohorts(at).into_iter().filter(|((cohort, month), _)| cohort == month);
+        own.map(|((cohort, _), cell)| (cohort, cell.ordering)).collect::<BTreeMap<_, _>>()
+    };
+    if sizes {
+        prop_assert_eq!(size(engine), size(steady));
+    }
+    Ok(())
+}
+
+/// Stages where they are known, and passages from when on they are counted.
+fn assert_lifecycle_known(engine: &Engine, steady: &Engine, model: &Model, erased: bool) -> Result<(), TestCaseError> {
+    let known = engine.knowledge().lifecycle;
+    let counted = |engine: &Engine, at: Time| engine.lifecycle(at).transitions;
+    let since = known.transitions.map(|newest| Time::clamped((newest / HOUR + 1) * HOUR + LATENESS));
+    for sent in model.accepted.iter().step_by(3) {
+        for later in [0, HOUR, 2 * DAY, 7 * DAY, 30 * DAY] {
+            let at = sent.time.plus(later);
+            let (found, expected) = (engine.lifecycle(at), steady.lifecycle(at));
+            if known.customers.is_none_or(|from| at.millis() >= from) {
+                prop_assert_eq!((found.customers, found.prospects), (expected.customers, expected.prospects), "{}", at);
+            }
+            if !erased && since.is_none_or(|since| at >= since) {
+                let before = since.map_or([0; Transition::ALL.len()], |since| counted(steady, since));
+                let expected: Vec<_> = expected.transitions.iter().zip(before).map(|(now, then)| now - then).collect();
+                prop_assert_eq!(found.transitions.to_vec(), expected, "at {}", at);
+            }
+        }
+    }
+    Ok(())
 }
 
 proptest! {
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(600))]
 
-    /// Windows that stay are exact, one that is added is once it has seen everything.
+    /// Whatever is changed and whenever: every figure that is shown equals the one over all events, at every pane.
     #[test]
-    fn a_window_added_later_becomes_exact(history in history(80), at in 0..80_usize, zone in any::<bool>()) {
-        let old = spec("UTC");
-        let mut new = spec(if zone { "Europe/Oslo" } else { "UTC" });
-        let added = RollingSpec { name: "added".into(), period: 4 * DAY, active_for: 6 * DAY, resolution: 6 * HOUR };
-        new.rolling.remove(1);
-        new.rolling.insert(0, added);
-        new.calendar[0].active_for_days = 40;
+    fn after_any_change_every_figure_is_right_or_missing(
+        history in history(80),
+        at in 0..80_usize,
+        (old, new) in changed(),
+    ) {
         let (old, new) = (Arc::new(old), Arc::new(new));
         let (before, after) = history.split_at(at.min(history.len()));
         let model = model_of(&history);
         let mut steady = Engine::new(Arc::clone(&new));
         feed(&mut steady, &history);
-        let mut exact = 0;
+        let erased = before.iter().any(|sent| sent.fact == Fact::Erase);
+        // A dimension knows the orders that came since it is there.
+        let is_new = old.dimensions.is_empty() && !new.dimensions.is_empty();
+        let mut told = Engine::new(Arc::clone(&new));
+        for (number, sent) in history.iter().enumerate() {
+            let mut sent = sent.clone();
+            if let (Fact::Order(_, _, channel, _), true) = (&mut sent.fact, is_new && number < before.len()) {
+                *channel = None;
+            }
+            give(&mut told, &input(&sent));
+        }
         for mut engine in moved(&old, &new, before, after) {
             assert_same_of_all_time(&engine, &steady, &model)?;
             for window in window_ids(&new) {
-                let stays = matches!(window, WindowId::Rolling(1..)) || (!zone && window != WindowId::Calendar(0));
-                let stays = stays && window != WindowId::Rolling(0);
-                prop_assert!(!stays || engine.since(window).is_none(), "{:?}", window);
                 for p in panes_to_ask(&new, window, &model) {
-                    if has_seen(&new, &engine, window, p) {
-                        exact += 1;
-                        let mut expected = model.figures(&new, window, p);
-                        let mut found = engine.figures_of_pane(window, p).unwrap();
-                        prop_assert_eq!(found.since.take(), engine.since(window));
-                        found.money.retain(|_, money| *money != MoneyParts::default());
-                        expected.money.retain(|_, money| *money != MoneyParts::default());
-                        prop_assert_eq!(found, expected, "{:?} at pane {}", window, p);
+                    let found = engine.figures_of_pane(window, p).unwrap();
+                    let expected = model.figures(&new, window, p);
+                    assert_known_equal(&found, &expected, &format!("{window:?} at pane {p}"))?;
+                }
+                for p in panes_to_ask(&new, window, &model).into_iter().step_by(5) {
+                    let expected: BTreeMap<_, _> = told
+                        .segment_figures(window, p)
+                        .into_iter()
+                        .map(|(_, value, figures)| (value, figures.unwrap()))
+                        .collect();
+                    let mut found: BTreeMap<_, _> = engine
+                        .segment_figures(window, p)
+                        .into_iter()
+                        .map(|(_, value, figures)| (value, figures.unwrap()))
+                        .collect();
+                    for (value, expected) in expected {
+                        let found = found.remove(&value).unwrap_or_default();
+                        assert_known_equal(&found, &expected, &format!("{value} of {window:?} at pane {p}"))?;
                     }
                 }
             }
+            for sent in model.accepted.iter().step_by(7) {
+                assert_cohorts_known(&engine, &steady, sent.time.plus(20 * DAY), !erased)?;
+            }
+            assert_lifecycle_known(&engine, &steady, &model, erased)?;
         }
-        prop_assert!(exact > 0 || model.accepted.is_empty());
     }
 
     /// Values that are listed no longer are counted with all others, as if they had never been listed.
@@ -197,6 +338,90 @@ fn a_dimension_that_comes_back_begins_anew() {
     }
 }
 
+/// Daily orders and hourly sessions of three customers, 120 days long.
+fn steady_shop() -> Vec<Input> {
+    let sent = |n: i64| Sent {
+        customer: (n % 3) as u8,
+        time: Time::clamped(ORIGIN + n * 8 * HOUR),
+        fact: if n % 4 == 3 { Fact::Session(0) } else { Fact::Order((n % 2) as u8, 100 + n, Some("web"), None) },
+        id: None,
+    };
+    (0..360).map(|n| input(&sent(n))).collect()
+}
+
+fn respecified(old: &Spec, new: &Spec) -> Engine {
+    let [_, engine] = wanders(&[old, new], |part| if part == 0 { steady_shop() } else { Vec::new() });
+    engine
+}
+
+/// What does not depend on a changed `active_for` goes on as if nothing had happened; the rest has a date.
+#[test]
+fn another_active_for_leaves_the_flows_alone() {
+    let old = spec("UTC");
+    let mut new = old.clone();
+    new.rolling.iter_mut().for_each(|window| window.active_for *= 2);
+    new.calendar.iter_mut().for_each(|window| window.active_for_days = window.active_for_days.map(|days| days + 9));
+    let mut engine = respecified(&old, &new);
+    let mut steady = Engine::new(Arc::new(new.clone()));
+    steady_shop().iter().for_each(|input| _ = give(&mut steady, input));
+    let now = engine.clock.newest().unwrap();
+    for window in window_ids(&new) {
+        for back in [0, 3, 40, 80] {
+            let p = new.pane(window, now.plus(-back * DAY));
+            let (found, expected) =
+                (engine.figures_of_pane(window, p).unwrap(), steady.figures_of_pane(window, p).unwrap());
+            assert_eq!(found.money, expected.money);
+            assert_known_equal(&found, &expected, "a window").unwrap();
+            for figure in ["orders", "sessions", "new_customers", "repeat_ratio", "visiting_customers", "revenue"] {
+                assert!(found.missing.knows(needs(figure)), "{figure} of {window:?} {back} days ago");
+            }
+            assert!(back > 0 || found.missing.knows(needs("end_customers")), "{window:?}");
+            assert!(back == 0 || !found.missing.knows(needs("churn_ratio")) || window == WindowId::Rolling(3));
+        }
+        assert_eq!(engine.knowledge().windows[engine.index(window)].change.unwrap().why, Why::ActiveFor);
+    }
+}
+
+/// A coarser resolution is no change at all, and a window that is added counts what others counted before it was there.
+#[test]
+fn a_window_takes_over_what_finer_ones_counted() {
+    let old = spec("UTC");
+    let mut new = old.clone();
+    new.rolling[0].resolution = 3 * HOUR;
+    new.rolling.push(RollingSpec { name: "added".into(), period: 5 * DAY, active_for: 5 * DAY, resolution: HOUR });
+    let mut engine = respecified(&old, &new);
+    let mut steady = Engine::new(Arc::new(new.clone()));
+    steady_shop().iter().for_each(|input| _ = give(&mut steady, input));
+    assert_eq!(engine.knowledge().windows[0].known, Known::ALWAYS);
+    let added = WindowId::Rolling(4);
+    for hours in [0, 100, 1000] {
+        let p = new.pane(added, engine.clock.newest().unwrap()) - hours;
+        let (found, expected) = (engine.figures_of_pane(added, p).unwrap(), steady.figures_of_pane(added, p).unwrap());
+        assert!(assert_known_equal(&found, &expected, "the added window").unwrap() >= 6);
+        assert_eq!((found.parts.orders, found.money), (expected.parts.orders, expected.money));
+    }
+}
+
+/// Days of another zone begin at whole hours, so what happened on them is known.
+#[test]
+fn another_zone_keeps_what_happened() {
+    let (old, new) = (spec("UTC"), spec("America/New_York"));
+    let mut engine = respecified(&old, &new);
+    let mut steady = Engine::new(Arc::new(new.clone()));
+    steady_shop().iter().for_each(|input| _ = give(&mut steady, input));
+    for (index, window) in window_ids(&new).enumerate().skip(4) {
+        assert_eq!(engine.knowledge().windows[index].change.unwrap().why, Why::Zone);
+        let day = new.pane(window, engine.clock.newest().unwrap());
+        for p in [day, day - 9, day - 33] {
+            let (found, expected) =
+                (engine.figures_of_pane(window, p).unwrap(), steady.figures_of_pane(window, p).unwrap());
+            assert!(found.missing.knows(FLOWS));
+            assert_eq!((found.parts.orders, found.parts.sessions), (expected.parts.orders, expected.parts.sessions));
+            assert_eq!(found.money, expected.money);
+        }
+    }
+}
+
 /// What depends on no definition is the same at once.
 fn assert_same_of_all_time(one: &Engine, other: &Engine, model: &Model) -> Result<(), TestCaseError> {
     for at in model.accepted.iter().step_by(5).map(|sent| sent.time.plus(LATENESS)) {
@@ -260,13 +485,15 @@ fn orders_of_day(day: usize) -> Vec<Input> {
 }
 
 #[test]
-fn a_window_that_goes_and_comes_back_begins_empty() {
+fn a_window_that_comes_back_takes_over_what_others_counted() {
     let here = spec("UTC");
     let mut gone = here.clone();
     gone.rolling.remove(2);
     let [mut engine, mut again] = wanders(&[&here, &gone, &here], orders_of_day);
-    let money = engine.figures(WindowId::Rolling(2), Time::clamped(ORIGIN + 3 * DAY)).unwrap().money;
-    assert_eq!(money.values().map(|money| money.orders).collect::<Vec<_>>(), [4], "no yen");
+    let figures = engine.figures(WindowId::Rolling(2), Time::clamped(ORIGIN + 3 * DAY)).unwrap();
+    // The other windows counted what happened while it was gone.
+    assert_eq!(figures.money.values().map(|money| money.orders).collect::<Vec<_>>(), [9, 3]);
+    assert!(figures.missing.knows(FLOWS));
     assert_same(&Arc::new(here), &mut engine, &mut again).unwrap();
 }
 

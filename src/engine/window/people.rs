@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::engine::axis::Pane;
 use crate::engine::prefix::{Cell, Place, Prefix, Store};
 use crate::engine::state::plain::plain;
+use crate::engine::window::Selection;
 
 /// What is counted in each pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,21 @@ pub enum Count {
     Sessions,
 }
 
+impl Count {
+    const ALL: [Count; COLUMNS] = [
+        Count::Active,
+        Count::Ordering,
+        Count::Repeat,
+        Count::Returning,
+        Count::Lost,
+        Count::Visiting,
+        Count::New,
+        Count::Second,
+        Count::Orders,
+        Count::Sessions,
+    ];
+}
+
 /// One pane's differences of a window, as files hold them.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -91,7 +107,32 @@ fn told<T: Copy>(held: [T; COLUMNS], minus: impl Fn(T, T) -> T) -> [T; COLUMNS] 
     told
 }
 
+/// Which counts belong to a selection.
+fn is_selected(selection: &Selection, count: Count) -> bool {
+    match count {
+        Count::Active => selection.active,
+        Count::Ordering | Count::Repeat | Count::Returning => selection.ordering,
+        Count::Lost => selection.lost,
+        Count::Visiting => selection.visiting,
+        Count::New | Count::Second | Count::Orders | Count::Sessions => selection.flows,
+    }
+}
+
+fn select<T: Copy + Default>(selection: &Selection, counts: &[T; COLUMNS]) -> [T; COLUMNS] {
+    let mut selected = [T::default(); COLUMNS];
+    for count in Count::ALL.into_iter().filter(|&count| is_selected(selection, count)) {
+        selected[count as usize] = counts[count as usize];
+    }
+    selected
+}
+
 impl People {
+    /// Only the counts of a selection.
+    pub fn selected(&self, selection: &Selection) -> People {
+        let gap_millis = if selection.flows { self.gap_millis } else { 0 };
+        People { counts: select(selection, &self.counts), gap_millis }
+    }
+
     fn of(held: [i32; COLUMNS], gap_millis: i64) -> People {
         People { counts: told(held, i32::wrapping_sub), gap_millis }
     }
@@ -118,6 +159,14 @@ pub struct PeopleSum {
 
 plain!(People { counts, gap_millis });
 plain!(PeopleSum { counts, gap_millis });
+
+impl PeopleSum {
+    /// Only the counts of a selection.
+    pub fn selected(&self, selection: &Selection) -> PeopleSum {
+        let gap_millis = if selection.flows { self.gap_millis } else { 0 };
+        PeopleSum { counts: select(selection, &self.counts), gap_millis }
+    }
+}
 
 impl Index<Count> for PeopleSum {
     type Output = i64;

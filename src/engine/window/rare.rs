@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::Sign;
+use super::{Selection, Sign};
 use crate::engine::axis::Pane;
 use crate::engine::figures::{CostParts, MoneyParts};
 use crate::engine::prefix::{Cell, Edge, Prefix};
@@ -143,6 +143,23 @@ impl Rarities {
             self.costs.resize_with(costs.len(), Prefix::default);
         }
         self.costs.iter_mut().zip(costs).for_each(|(mine, theirs)| mine.absorb(theirs));
+    }
+
+    /// Only what belongs to a selection, in other panes.
+    pub fn regrouped(&self, pane: impl Fn(Pane) -> Pane, selection: &Selection) -> Rarities {
+        let Selection { flows, ordering, visiting: _, active: _, lost } = *selection;
+        let cell = |cell: &RarePeople| RarePeople {
+            referred: if ordering { cell.referred } else { 0 },
+            lost_complainers: if lost { cell.lost_complainers } else { 0 },
+            costed: if flows { cell.costed } else { 0 },
+        };
+        let sum = |sum: &RareSum| RareSum {
+            referred: if ordering { sum.referred } else { 0 },
+            lost_complainers: if lost { sum.lost_complainers } else { 0 },
+            costed: if flows { sum.costed } else { 0 },
+        };
+        let costs = self.costs.iter().filter(|_| flows).map(|costs| costs.regrouped(&pane, |cell| *cell, |sum| *sum));
+        Rarities { costs: costs.collect(), people: self.people.regrouped(&pane, cell, sum) }
     }
 
     /// All costs so far, by the number of the currency.

@@ -51,7 +51,7 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         active_for: days.max(90) * DAY,
         resolution,
     };
-    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days };
+    let calendar = |unit, active_for_days| CalendarSpec { unit, active_for_days: Some(active_for_days) };
     let spec = Spec {
         rolling: vec![rolling(30, HOUR), rolling(365, DAY)],
         calendar: vec![calendar(Unit::Month, 90), calendar(Unit::Year, 366)],

@@ -78,9 +78,9 @@ fn samples(
         let mut found = Samples::default();
         let view = WindowView::new(spec, background, run.window, *pane, figures);
         match &run.segment {
-            None => view.read(&metric.values, &mut found),
+            None => view.read(metric, &mut found),
             Some((dimension, value)) => {
-                read_segment(&metric.values, [spec.name(run.window), dimension, value], &view, &mut found);
+                read_segment(metric, [spec.name(run.window), dimension, value], &view, &mut found);
             }
         }
         let second = spec.first_instant(run.window, pane + 1).millis() / 1000 - 1;

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Values, repartition};
+use super::{Metric, Values, repartition};
 use crate::decode::{Reason, Skip};
 use crate::engine::axis::Pane;
 use crate::engine::figures::MoneyParts;
+use crate::engine::known::{CHURN, REPORTING, needs};
 use crate::engine::rates::Rates;
 use crate::engine::snapshot::{Period, last_pane};
 use crate::engine::spec::{Spec, WindowId};
@@ -87,9 +88,9 @@ impl Scrape<'_> {
     }
 
     /// Adds the values of each value of each dimension, if the metric has such.
-    pub(super) fn read_segments(&self, values: &Values, samples: &mut Samples) {
+    pub(super) fn read_segments(&self, metric: &Metric, samples: &mut Samples) {
         let Some(snapshot) = &self.overview.snapshot else { return };
-        if !matches!(values, Values::SegmentCount(_) | Values::SegmentMoney(_)) {
+        if !matches!(metric.values, Values::SegmentCount(_) | Values::SegmentMoney(_)) {
             return;
         }
         for ((dimension, value), windows) in &snapshot.segments {
@@ -98,7 +99,7 @@ impl Scrape<'_> {
                 let Some(figures) = figures else { continue };
                 let p = self.spec.pane(id, snapshot.at);
                 let window = WindowView::new(self.spec, self.background, id, p, figures);
-                read_segment(values, [self.spec.name(id), &dimension.name, value], &window, samples);
+                read_segment(metric, [self.spec.name(id), &dimension.name, value], &window, samples);
             }
         }
     }
@@ -117,12 +118,15 @@ impl Scrape<'_> {
 
 /// Adds the values of one window of one value of a dimension, if the metric has such; `labels` are window, dimension and
 /// value.
-pub(super) fn read_segment(values: &Values, labels: [&str; 3], view: &WindowView<'_>, samples: &mut Samples) {
-    match values {
+pub(super) fn read_segment(metric: &Metric, labels: [&str; 3], view: &WindowView<'_>, samples: &mut Samples) {
+    if !view.knows(metric) {
+        return;
+    }
+    match metric.values {
         Values::SegmentCount(read) => samples.add(labels, count(read(&view.figures.parts))),
         Values::SegmentMoney(read) => {
             let [window, dimension, value] = labels;
-            for (&currency, money) in &view.figures.money {
+            for (&currency, money) in view.money() {
                 if let Some(amount) = read(view, currency, money) {
                     samples.add([window, dimension, value, currency.code()], amount);
                 }
@@ -141,23 +145,45 @@ impl<'a> WindowView<'a> {
         p: Pane,
         figures: &'a WindowParts,
     ) -> WindowView<'a> {
-        let complete = spec.is_complete(id, p, figures.data_begin(background.data_begin));
+        let complete = spec.is_complete(id, p, background.data_begin) && figures.missing.knows(CHURN);
         let reference = match id {
             WindowId::Rolling(i) if background.clv_window == Some(i) => Some(spec.rolling[i].period),
             _ => None,
         };
-        let new_complete = complete && background.history_whole;
+        let new_complete = complete && background.history_whole && figures.missing.knows(needs("new_customers"));
         WindowView { name: spec.name(id).to_owned(), figures, complete, new_complete, reference }
     }
 
+    /// Whether it is known what a metric shows; it is absent until then.
+    fn knows(&self, metric: &Metric) -> bool {
+        metric.window_figure().is_none_or(|figure| self.figures.missing.knows(needs(figure)))
+    }
+
+    /// Money by currency, as far as it is known.
+    fn money(&self) -> impl Iterator<Item = (&Currency, &MoneyParts)> {
+        let tells_reporting = self.figures.missing.knows(REPORTING);
+        self.figures.money.iter().filter(move |(currency, _)| tells_reporting || !currency.is_reporting())
+    }
+
+    /// Adds from when on all figures are known, where some are not.
+    fn missing(&self, samples: &mut Samples) {
+        if let Some(until) = self.figures.missing.last() {
+            let reason = self.figures.change.map_or("the configuration was changed", |change| change.why.text());
+            samples.add([&self.name, reason], until.seconds());
+        }
+    }
+
     /// Adds the values that this window has, if any.
-    pub(super) fn read(&self, values: &Values, samples: &mut Samples) {
-        let value = match values {
+    pub(super) fn read(&self, metric: &Metric, samples: &mut Samples) {
+        if !self.knows(metric) {
+            return;
+        }
+        let value = match &metric.values {
             Values::Count(read) => Some(count(read(&self.figures.parts))),
             Values::Ratio(read) => read(&self.figures.parts),
             Values::Flag(read) => Some(flag(read(self))),
             Values::Money(read) => {
-                for (&currency, money) in &self.figures.money {
+                for (&currency, money) in self.money() {
                     if let Some(value) = read(self, currency, money) {
                         samples.add([&self.name, currency.code()], value);
                     }
@@ -203,9 +229,14 @@ pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
             .all(|position| position.lag() == Some(0) || position.last_at_end.is_some_and(recently))
 }
 
+/// The windows of which not everything is known.
+pub(super) fn missing(scrape: &Scrape<'_>, samples: &mut Samples) {
+    scrape.windows().iter().for_each(|window| window.missing(samples));
+}
+
 pub(super) fn customers(scrape: &Scrape<'_>, samples: &mut Samples) {
     if let Some(snapshot) = &scrape.overview.snapshot {
-        for stage in summary::stages(&snapshot.lifecycle) {
+        for stage in summary::known_stages(snapshot).into_iter().flatten() {
             samples.add([stage.stage, stage.status], count(stage.customers));
         }
     }

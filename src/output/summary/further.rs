@@ -1,16 +1,18 @@
 //! Cohorts, stages and segments of a summary.
 
 use super::{
-    Background, CohortMoney, CohortSummary, FeedbackSummary, SegmentSummary, StageSummary, TransitionSummary,
-    WindowSummary, period_summary, rolling_summary,
+    Background, CohortMoney, CohortSummary, FeedbackSummary, MissingPart, SegmentSummary, StageSummary,
+    TransitionSummary, WindowSummary, period_summary, rolling_summary,
 };
 use crate::engine::CohortFigures;
+use crate::engine::cohorts::CohortMoney as CohortMoneyParts;
+use crate::engine::known::{CohortsKnown, Why};
 use crate::engine::lifecycle::{LifecycleParts, Stage, Status, Transition};
 use crate::engine::snapshot::{Period, Snapshot};
 use crate::engine::spec::Spec;
 use crate::engine::totals::TotalsParts;
 use crate::engine::zone::{self, month_of};
-use crate::event::decimal_text;
+use crate::event::{Currency, decimal_text};
 
 /// Every cell from each cohort's own month to the month of the instant, also those without an order.
 pub(super) fn cohorts(spec: &Spec, snapshot: &Snapshot) -> Vec<CohortSummary> {
@@ -23,26 +25,33 @@ pub(super) fn cohorts(spec: &Spec, snapshot: &Snapshot) -> Vec<CohortSummary> {
         if cohort == month {
             for later in cohort..=today {
                 let figures = triangle.get(&(cohort, later)).unwrap_or(&nothing);
-                cells.push(cell(cohort, later - cohort, first.ordering, figures));
+                cells.push(cell(cohort, later, first.ordering, figures, &snapshot.cohorts_known));
             }
         }
     }
     cells
 }
 
-fn cell(cohort: i32, age_months: i32, customers: i64, figures: &CohortFigures) -> CohortSummary {
+fn cell(cohort: i32, month: i32, customers: i64, figures: &CohortFigures, known: &CohortsKnown) -> CohortSummary {
     let first_day = zone::date(zone::first_of_month(cohort));
-    let money = figures
-        .revenue
-        .iter()
-        .map(|(&currency, &revenue)| (currency, CohortMoney { revenue: decimal_text(revenue, currency) }));
+    let is_known = |month: i32, from: Option<i32>| from.is_none_or(|from| month >= from);
+    let (of_orders, of_returns) = (is_known(month, known.cells), is_known(month, known.returns));
+    let money = |(&currency, money): (&Currency, &CohortMoneyParts)| {
+        let text = |minor: i128, is_known: bool| is_known.then(|| decimal_text(minor, currency));
+        let money = CohortMoney {
+            revenue: text(money.revenue, of_orders),
+            refunds: text(money.refunds, of_returns),
+            cancellations: text(money.cancellations, of_returns),
+        };
+        (currency, money)
+    };
     CohortSummary {
         cohort: format!("{:04}-{:02}", first_day.year(), first_day.month()),
-        age_months,
-        customers,
-        ordering_customers: figures.ordering,
-        orders: figures.orders,
-        currencies: money.collect(),
+        age_months: month - cohort,
+        customers: is_known(cohort, known.sizes).then_some(customers),
+        ordering_customers: of_orders.then_some(figures.ordering),
+        orders: of_orders.then_some(figures.orders),
+        currencies: figures.money.iter().map(money).collect(),
     }
 }
 
@@ -61,6 +70,33 @@ pub fn stages(parts: &LifecycleParts) -> impl Iterator<Item = StageSummary> {
         })
     });
     std::iter::once(prospects).chain(buyers)
+}
+
+/// As [`stages`]; `None` while they are not known.
+#[must_use]
+pub fn known_stages(snapshot: &Snapshot) -> Option<impl Iterator<Item = StageSummary>> {
+    snapshot.stages_from.is_none_or(|from| snapshot.at >= from).then(|| stages(&snapshot.lifecycle))
+}
+
+/// What is not known beside the windows.
+pub(super) fn missing(spec: &Spec, snapshot: &Snapshot) -> Vec<MissingPart> {
+    const LIFECYCLE: &str = "the definition of stages and statuses was changed";
+    let mut missing = Vec::new();
+    if let Some(until) = snapshot.stages_from.filter(|&from| snapshot.at < from) {
+        missing.push(MissingPart { part: "stages", reason: LIFECYCLE, until });
+    }
+    if let Some(until) = snapshot.transitions_from {
+        missing.push(MissingPart { part: "transitions", reason: LIFECYCLE, until });
+    }
+    let first_of = |month: i32| spec.zone.first_instant(zone::first_of_month(month));
+    let CohortsKnown { cells, returns, sizes: _ } = snapshot.cohorts_known;
+    if let Some(until) = cells.map(first_of) {
+        missing.push(MissingPart { part: "cohorts", reason: Why::Zone.text(), until });
+    } else if let Some(until) = returns.map(first_of) {
+        let reason = "version 0.1.0 did not count refunds and cancellations of cohorts";
+        missing.push(MissingPart { part: "cohorts", reason, until });
+    }
+    missing
 }
 
 /// Passages so far.
