@@ -35,7 +35,8 @@ fn spec() -> Spec {
         resolution,
     });
     let calendar = [(Unit::Month, 90), (Unit::Quarter, 180), (Unit::Year, 366)];
-    let calendar = calendar.map(|(unit, active_for_days)| CalendarSpec { unit, active_for_days: Some(active_for_days) });
+    let calendar =
+        calendar.map(|(unit, active_for_days)| CalendarSpec { unit, active_for_days: Some(active_for_days) });
     Spec {
         rolling: rolling.into(),
         calendar: calendar.into(),

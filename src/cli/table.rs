@@ -89,9 +89,10 @@ fn calendar(periods: &[WindowSummary]) -> Table {
         let people = &period.people;
         let open = if period.closed == Some(true) { "" } else { " (open)" };
         let star = if period.complete { "" } else { "*" };
-        let revenue = period.currencies.iter().filter_map(|(currency, money)| {
-            Some(format!("{} {currency}", money.revenue.as_ref()?))
-        });
+        let revenue = period
+            .currencies
+            .iter()
+            .filter_map(|(currency, money)| Some(format!("{} {currency}", money.revenue.as_ref()?)));
         table.add_row([
             format!("{}{star}{open}", period.window),
             period.from.clone().unwrap_or_default(),

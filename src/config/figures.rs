@@ -286,9 +286,7 @@ pub(super) struct CalendarTable {
 impl CalendarTable {
     /// The calendar windows of a configuration that names none.
     pub(super) fn usual() -> Vec<CalendarTable> {
-        [Unit::Month, Unit::Quarter, Unit::Year]
-            .map(|unit| CalendarTable { name: Some(unit), active_for: None })
-            .into()
+        [Unit::Month, Unit::Quarter, Unit::Year].map(|unit| CalendarTable { name: Some(unit), active_for: None }).into()
     }
 
     /// With defaults filled in; nothing without a unit.

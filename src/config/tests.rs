@@ -210,7 +210,10 @@ fn nothing_configured_means_the_documented_defaults() {
         ]
     );
     let calendar: Vec<_> = settings.calendar.iter().map(|c| (c.name.as_str(), c.unit, c.active_for_days)).collect();
-    assert_eq!(calendar, [("month", Unit::Month, Some(90)), ("quarter", Unit::Quarter, Some(180)), ("year", Unit::Year, Some(366))]);
+    assert_eq!(
+        calendar,
+        [("month", Unit::Month, Some(90)), ("quarter", Unit::Quarter, Some(180)), ("year", Unit::Year, Some(366))]
+    );
     assert_eq!(settings.sources.keys().collect::<Vec<_>>(), ["orders"]);
     assert_eq!(settings.clv.window.as_deref(), Some("365d"));
 }

@@ -348,6 +348,18 @@ impl Engine {
         self.segments.windows(index).map(figures).collect()
     }
 
+    /// What is not known of the windows that hold an instant, by dimension and window; and why.
+    #[must_use]
+    pub fn segments_missing(&self, at: Time) -> Vec<Vec<(Missing, Option<Change>)>> {
+        let spec = &self.spec;
+        let of_window = |(id, known): (WindowId, &WindowKnown)| {
+            let missing = known.known.missing(spec.axis(id), &spec.zone, spec.pane(id, at));
+            (missing, known.change.filter(|_| missing.last().is_some()))
+        };
+        let of_dimension = |windows: &Vec<WindowKnown>| window_ids(spec).zip(windows).map(of_window).collect();
+        self.knowledge.dimensions.iter().map(of_dimension).collect()
+    }
+
     /// Customers by stage and status at an instant, and the passages that lie more than the allowed lateness before it:
     /// at the instant of the slowest partition no engine can change those any more, and all count up to the same hour.
     #[must_use]

@@ -201,7 +201,11 @@ impl Segments {
 
     /// The window with that index of a value, or of everything else for one that is no longer kept.
     pub fn window_of_value(&mut self, dimension: usize, value: &str, index: usize) -> &mut Window {
-        let place = self.place_of(dimension, value);
+        self.window_of_place(dimension, self.place_of(dimension, value), index)
+    }
+
+    /// The window with that index of the value at a place.
+    pub fn window_of_place(&mut self, dimension: usize, place: u8, index: usize) -> &mut Window {
         let of_value = &mut self.dimensions[dimension].values[usize::from(place)];
         if of_value.is_empty() {
             of_value.clone_from(&self.blank);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::distribution::DistributionParts;
 use super::inactivity::release::{RuleParts, add_rules};
-use super::known::CohortsKnown;
+use super::known::{Change, CohortsKnown, Missing};
 use super::lifecycle::LifecycleParts;
 use super::spec::{Spec, WindowId};
 use super::totals::TotalsParts;
@@ -54,6 +54,9 @@ pub struct Snapshot {
     pub periods: Vec<Period>,
     /// The same by the values of the dimensions.
     pub segments: BTreeMap<SegmentName, SegmentFigures>,
+    /// Of each dimension, of each window, what some engine does not know, whether it has customers of a value or not; and
+    /// why.
+    pub segments_missing: Vec<Vec<(Missing, Option<Change>)>>,
     /// Of each dimension, whether some engine found more values than are kept.
     pub segments_overflowed: Vec<bool>,
     /// Customers by stage and status, and their passages.
@@ -86,6 +89,7 @@ impl Snapshot {
             rolling,
             periods: listed,
             segments: BTreeMap::new(),
+            segments_missing: vec![vec![Default::default(); window_ids(spec).count()]; spec.dimensions.len()],
             segments_overflowed: vec![false; spec.dimensions.len()],
             lifecycle: LifecycleParts::default(),
             stages_from: None,
@@ -135,7 +139,23 @@ impl Snapshot {
                 );
             }
         }
+        for (missing, more) in self.segments_missing.iter_mut().zip(engine.segments_missing(self.at)) {
+            add_missing(missing, &more);
+        }
+        self.note_missing();
         add_flags(&mut self.segments_overflowed, engine.segments_overflowed());
+    }
+
+    /// What one engine does not know of a dimension is known of none of its values.
+    fn note_missing(&mut self) {
+        for ((dimension, _), windows) in &mut self.segments {
+            for (figures, (missing, change)) in windows.iter_mut().zip(&self.segments_missing[*dimension]) {
+                if let Some(figures) = figures {
+                    figures.missing += missing;
+                    figures.change = figures.change.max(*change);
+                }
+            }
+        }
     }
 
     /// Adds a snapshot that answers the same question for other engines.
@@ -152,6 +172,10 @@ impl Snapshot {
                 None => _ = self.segments.insert(name.clone(), more.clone()),
             }
         }
+        for (missing, more) in self.segments_missing.iter_mut().zip(&other.segments_missing) {
+            add_missing(missing, more);
+        }
+        self.note_missing();
         add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
         self.lifecycle += &other.lifecycle;
         self.stages_from = self.stages_from.max(other.stages_from);
@@ -171,6 +195,13 @@ fn add_figures(sum: &mut Option<WindowParts>, more: Option<&WindowParts>) {
     match (sum.as_mut(), more) {
         (Some(so_far), Some(more)) => *so_far += more,
         _ => *sum = None,
+    }
+}
+
+fn add_missing(sum: &mut [(Missing, Option<Change>)], more: &[(Missing, Option<Change>)]) {
+    for ((missing, change), (more, other)) in sum.iter_mut().zip(more) {
+        *missing += more;
+        *change = (*change).max(*other);
     }
 }
 

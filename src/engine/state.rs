@@ -29,13 +29,13 @@ mod seed;
 mod silences;
 
 use super::Engine;
-use super::clock::TopicState;
 use super::axis::{ActiveFor, Axis};
+use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
 use super::erasures::ErasureState;
 use super::inactivity;
-use super::known::{Change, CohortsKnown, Erased, Known, Knowledge, LifecycleKnown, WindowKnown};
+use super::known::{Change, CohortsKnown, Erased, Knowledge, Known, LifecycleKnown, WindowKnown};
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;

@@ -197,7 +197,12 @@ mod tests {
 
     fn read(lines: &[String]) -> Partitioned {
         let at = |millis: i64| Time::clamped(millis);
-        let seam = Seam { until: at(UNTIL), overlap_from: at(UNTIL - DAY), remember_from: at(UNTIL - 8 * DAY), dedup_for: 7 * DAY };
+        let seam = Seam {
+            until: at(UNTIL),
+            overlap_from: at(UNTIL - DAY),
+            remember_from: at(UNTIL - 8 * DAY),
+            dedup_for: 7 * DAY,
+        };
         let mut history = Partitioned::new(1, Partitioner::Murmur2, seam);
         let reader = Box::new(std::io::Cursor::new(lines.join("\n")));
         let file = EventFile { path: "test".into(), layout: Layout::Ndjson, reader };

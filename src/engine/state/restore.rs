@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::arrays::{ArrayCut, Shelf};
 use super::rows::Aside;
 use super::{
-    CurrencyState, Cut, Kept, Scalars, SeenCut, SegmentState, Slots, WindowState, cohorts_key, lifecycle_key, window_key,
+    CurrencyState, Cut, Kept, Scalars, SeenCut, SegmentState, Slots, WindowState, cohorts_key, lifecycle_key,
+    window_key,
 };
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;

@@ -2,6 +2,8 @@
 //! and definitions allow it, and is rebuilt from what is known of each customer where they do not: the first order, the
 //! newest ones and the newest sessions. What neither tells is noted as unknown, and from when on it will be known.
 
+use std::collections::BTreeMap;
+
 use super::derive::{Definition, Old, Plan, load};
 use super::{Kept, Scalars, WindowState};
 use crate::engine::axis::{Moment, Pane};
@@ -9,10 +11,10 @@ use crate::engine::customers::Slot;
 use crate::engine::journal::Booked;
 use crate::engine::known::{Change, Erased, Known, LifecycleKnown, Why, WindowKnown};
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
-use crate::engine::segments::{DimensionState, Segments};
+use crate::engine::segments::{DimensionState, Segments, UNKNOWN_PLACE};
 use crate::engine::spec::WindowId;
 use crate::engine::state::arrays::{Shelf, escape};
-use crate::engine::window::{OrderTerm, Sign, Window};
+use crate::engine::window::{OrderTerm, Sign, ToDate, Window};
 use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
 use crate::event::{MINUTE, Time};
@@ -101,6 +103,7 @@ impl Engine {
             }
             let definition = Definition::of(&spec, id);
             let mut known = self.rebuilt(index, id, reach, newest);
+            self.complete_dimension(dimension, index, kept.dimensions[dimension], arrays);
             let mut why = Why::Dimension;
             if kept.dimensions[dimension] {
                 why = definition.change(kinds.iter());
@@ -120,6 +123,23 @@ impl Engine {
             }
             let change = newest.map(|at| Change { at: at.millis(), why }).filter(|_| !known.is_always());
             self.knowledge.dimensions[dimension][index] = WindowKnown { known, change };
+        }
+    }
+
+    /// Counts customers who were erased under the values that they had; under none in a dimension that is new.
+    fn complete_dimension(&mut self, dimension: usize, index: usize, is_kept: bool, arrays: &mut OldArrays) {
+        let mut all = BTreeMap::<u8, ToDate>::new();
+        if is_kept {
+            for (value, windows) in &mut arrays.segments[dimension] {
+                if let Some(window) = windows.first_mut() {
+                    *all.entry(self.segments.place_of(dimension, value)).or_default() += &window.to_date();
+                }
+            }
+        } else if let Some(window) = arrays.windows.first_mut() {
+            all.insert(UNKNOWN_PLACE, window.to_date().of_people());
+        }
+        for (place, all) in all {
+            self.segments.window_of_place(dimension, place, index).complete(&all);
         }
     }
 
@@ -203,8 +223,10 @@ impl Engine {
     fn complete_lifecycle(&mut self, before: &Lifecycle, reach: &Reach) {
         let spec = &self.spec.lifecycle;
         let erased = reach.erased.order.map(|order| order.saturating_add(spec.active_for));
-        let reached = reach.orders.map(Time::millis).max(erased);
         let newest = self.clock.newest().map(Time::millis);
+        // When those were there of whom no record tells is not known.
+        let anybody = before.seen_to_date() != self.customers.len() as i64;
+        let reached = reach.orders.map(Time::millis).max(erased).max(newest.filter(|_| anybody));
         self.lifecycle.complete(before, newest);
         self.knowledge.lifecycle = LifecycleKnown { customers: reached, transitions: newest };
     }

@@ -176,7 +176,9 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
                 continue;
             };
             // What goes back before the first order belongs to no cohort.
-            let Some((first, _)) = firsts.get(&other.customer).filter(|(first, _)| *first <= other.time) else { continue };
+            let Some((first, _)) = firsts.get(&other.customer).filter(|(first, _)| *first <= other.time) else {
+                continue;
+            };
             let months = (month(*first), month(other.time));
             let cell = expected.entry(months).or_default();
             let money = cell.money.entry(money(currency, 0).currency).or_default();

@@ -68,7 +68,14 @@ fn spec_of((zone, rolling, calendar, lifecycle, channel): Definitions) -> Spec {
     }
     // A window at least stays.
     let kept: Vec<_> = rolling.iter().map(|(_, _, kept)| *kept).collect();
-    spec.rolling = spec.rolling.into_iter().zip(kept).enumerate().filter(|(i, (_, k))| *i == 0 || *k).map(|(_, (w, _))| w).collect();
+    spec.rolling = spec
+        .rolling
+        .into_iter()
+        .zip(kept)
+        .enumerate()
+        .filter(|(i, (_, k))| *i == 0 || *k)
+        .map(|(_, (w, _))| w)
+        .collect();
     spec.calendar = spec.calendar.into_iter().zip(&calendar).filter(|(_, (_, kept))| *kept).map(|(w, _)| w).collect();
     if lifecycle {
         spec.lifecycle.loyal_orders = 4;
@@ -195,7 +202,7 @@ proptest! {
             give(&mut told, &input(&sent));
         }
         for mut engine in moved(&old, &new, before, after) {
-            assert_same_of_all_time(&engine, &steady, &model)?;
+            assert_same_of_all_time(&engine, &told, &model)?;
             for window in window_ids(&new) {
                 for p in panes_to_ask(&new, window, &model) {
                     let found = engine.figures_of_pane(window, p).unwrap();
@@ -214,7 +221,12 @@ proptest! {
                         .map(|(_, value, figures)| (value, figures.unwrap()))
                         .collect();
                     for (value, expected) in expected {
-                        let found = found.remove(&value).unwrap_or_default();
+                        let Some(found) = found.remove(&value) else {
+                            // Nothing was booked for it, and what was before is not known.
+                            let known = engine.knowledge().dimensions[0][engine.index(window)].known;
+                            prop_assert!(known != Known::ALWAYS || expected == WindowParts::default(), "{}", value);
+                            continue;
+                        };
                         assert_known_equal(&found, &expected, &format!("{value} of {window:?} at pane {p}"))?;
                     }
                 }
@@ -338,11 +350,11 @@ fn a_dimension_that_comes_back_begins_anew() {
     }
 }
 
-/// Daily orders and hourly sessions of three customers, 120 days long.
+/// Orders and sessions of three customers, too far apart for all of them to be remembered.
 fn steady_shop() -> Vec<Input> {
     let sent = |n: i64| Sent {
         customer: (n % 3) as u8,
-        time: Time::clamped(ORIGIN + n * 8 * HOUR),
+        time: Time::clamped(ORIGIN + n * 30 * HOUR),
         fact: if n % 4 == 3 { Fact::Session(0) } else { Fact::Order((n % 2) as u8, 100 + n, Some("web"), None) },
         id: None,
     };
@@ -376,7 +388,8 @@ fn another_active_for_leaves_the_flows_alone() {
                 assert!(found.missing.knows(needs(figure)), "{figure} of {window:?} {back} days ago");
             }
             assert!(back > 0 || found.missing.knows(needs("end_customers")), "{window:?}");
-            assert!(back == 0 || !found.missing.knows(needs("churn_ratio")) || window == WindowId::Rolling(3));
+            let is_short = matches!(window, WindowId::Rolling(_));
+            assert!(back < 40 || !is_short || !found.missing.knows(needs("churn_ratio")), "{window:?}");
         }
         assert_eq!(engine.knowledge().windows[engine.index(window)].change.unwrap().why, Why::ActiveFor);
     }

@@ -6,7 +6,7 @@ use super::{Count, PeopleSum, Window};
 use crate::engine::axis::Pane;
 
 /// All that was counted so far.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub struct ToDate {
     new: i64,
     second: i64,
@@ -14,6 +14,22 @@ pub struct ToDate {
     costed: i64,
     /// By the number of the currency.
     costs: Vec<CostSum>,
+}
+
+impl ToDate {
+    /// The same without costs, which are not counted by segment.
+    #[must_use]
+    pub fn of_people(&self) -> ToDate {
+        ToDate { costed: 0, costs: Vec::new(), ..self.clone() }
+    }
+}
+
+impl std::ops::AddAssign<&ToDate> for ToDate {
+    fn add_assign(&mut self, other: &ToDate) {
+        self.new += other.new;
+        self.second += other.second;
+        self.gap_millis += other.gap_millis;
+    }
 }
 
 impl Window {
