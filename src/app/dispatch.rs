@@ -549,6 +549,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let was_behind = !self.status.borrow().has_caught_up();
         self.status.send_modify(|status| {
             status.owned = self.group.owned().iter().copied().collect();
+            status.missing.retain(|partition, _| states.contains_key(partition));
             status.states = states;
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);

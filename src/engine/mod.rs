@@ -348,6 +348,19 @@ impl Engine {
         self.segments.windows(index).map(figures).collect()
     }
 
+    /// The windows of which not everything is known now: their names, why, and from when on it is.
+    #[must_use]
+    pub fn missing_now(&self) -> Vec<(String, &'static str, Time)> {
+        let Some(now) = self.clock.newest() else { return Vec::new() };
+        let spec = &self.spec;
+        let missing = |(id, known): (WindowId, &WindowKnown)| {
+            let until = known.known.missing(spec.axis(id), &spec.zone, spec.pane(id, now)).last()?;
+            let why = known.change.map_or("the configuration was changed", |change| change.why.text());
+            Some((spec.name(id).to_owned(), why, until))
+        };
+        window_ids(spec).zip(&self.knowledge.windows).filter_map(missing).collect()
+    }
+
     /// What is not known of the windows that hold an instant, by dimension and window; and why.
     #[must_use]
     pub fn segments_missing(&self, at: Time) -> Vec<Vec<(Missing, Option<Change>)>> {

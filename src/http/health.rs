@@ -1,8 +1,11 @@
 //! Whether the daemon is alive and whether it is ready, and if not, why.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::event::{Time, wall_clock};
 
 use crate::source::TopicPartition;
 use crate::source::status::{PartitionState, SourceStatus, TopicLag};
@@ -72,6 +75,7 @@ impl Readiness {
         let mut notes: Vec<String> = topics.iter().filter_map(lagging).collect();
         notes.extend(poor.into_iter().map(|topic| topic.warning.clone()));
         notes.extend(stale(source, now));
+        notes.extend(missing(source, wall_clock()));
         if source.webhook.as_ref().is_some_and(|webhook| webhook.read().is_disabled) {
             let gone = "the webhook answered 410 Gone, so no alert is posted until a restart; the topic keeps them";
             notes.push(gone.to_owned());
@@ -105,6 +109,22 @@ fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
         "no checkpoint has been committed for {seconds} s although records were applied: figures go on, alerts and dead \
          letters wait, and a crash would read those records again. {why}"
     ))
+}
+
+/// The windows of which not everything is known since the configuration was changed.
+fn missing(source: &SourceStatus, now: Time) -> Vec<String> {
+    let mut windows = BTreeMap::<(&str, &str), Time>::new();
+    for (window, why, until) in source.missing.values().flatten().filter(|(.., until)| *until > now) {
+        let last = windows.entry((window, why)).or_insert(*until);
+        *last = (*last).max(*until);
+    }
+    let note = |((window, why), until)| {
+        format!(
+            "window {window}: {why}, so some of its figures are absent until {until} at the latest; see `missing` in \
+             /api/v1/summary, and docs/operations.md for how to have them at once"
+        )
+    };
+    windows.into_iter().map(note).collect()
 }
 
 /// The partitions that are not read yet.
@@ -308,6 +328,22 @@ mod tests {
             stale.len() == 1 && stale[0].contains("for 101 s") && stale[0].ends_with("\"dead\": gone"),
             "{stale:?}"
         );
+    }
+
+    #[test]
+    fn a_window_of_which_something_is_missing_is_told_until_it_is_not() {
+        let soon = wall_clock().plus(60_000);
+        let why = "active_for was changed";
+        let windows = |until: Time| vec![("30d".to_owned(), why, until)];
+        let missing =
+            [(Partition(0), windows(soon)), (Partition(1), windows(soon.plus(1))), (Partition(2), windows(Time::MIN))];
+        let source = SourceStatus { missing: missing.into(), ..positions(&[]) };
+        let readiness = Readiness::new(&source, &["orders".to_owned()], true, Instant::now());
+        assert!(readiness.ready && readiness.notes.len() == 1, "{readiness:?}");
+        assert!(readiness.notes[0].contains(&format!("30d: {why}")), "{readiness:?}");
+        assert!(readiness.notes[0].contains(&soon.plus(1).to_string()), "{readiness:?}");
+        let source = SourceStatus { missing: [(Partition(0), windows(Time::MIN))].into(), ..positions(&[]) };
+        assert_eq!(Readiness::new(&source, &["orders".to_owned()], true, Instant::now()).notes, Vec::<String>::new());
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl MissingFigures {
     fn of(figures: &WindowParts) -> Option<MissingFigures> {
         let missing = &figures.missing;
         let until = missing.last()?;
-        let named = FIGURES.iter().chain(&["revenue", "average_order_value"]);
+        let named = FIGURES.iter().chain(&["revenue", "average_order_value", "clv"]);
         Some(MissingFigures {
             reason: figures.change.map_or("the configuration was changed", |change| change.why.text()),
             changed_at: figures.change.map(|change| Time::clamped(change.at)),

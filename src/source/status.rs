@@ -180,6 +180,9 @@ pub struct SourceStatus {
     pub latency: Latency,
     /// How the webhook is doing, if there is one.
     pub webhook: Option<Arc<DeliveryStatus>>,
+    /// Windows of which a partition does not know everything since the configuration was changed: their names, why, and
+    /// from when on it does.
+    pub missing: BTreeMap<Partition, Vec<(String, &'static str, Time)>>,
     /// How each router is doing.
     pub routers: Vec<Arc<RoutingStatus>>,
     /// Customers who were seen in a second partition, by source topic, since the process began; of a sample of all.

@@ -234,6 +234,9 @@ impl<C: GroupClient> Dispatcher<C> {
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
                 self.journal.begins(partition, &State::Loaded(customers));
+                let missing = engine.missing_now();
+                self.journal.respecified(&missing);
+                self.status.send_modify(|status| _ = status.missing.insert(partition, missing));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 let since = manifest.origin.since;
                 self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::checkpoint::protocol::{CutId, Outcome};
+use crate::event::Time;
 use crate::source::{Partition, TopicIndex, rebalance};
 use crate::worker::sightings::Split;
 
@@ -24,6 +25,8 @@ pub(super) struct Journal {
     why: &'static str,
     /// Partitions and letters of the cut under way.
     committing: (usize, usize),
+    /// Windows and changes that were logged.
+    respecified: BTreeSet<String>,
     /// Topics of which it was told that customers lie in two partitions.
     split: BTreeSet<TopicIndex>,
 }
@@ -67,6 +70,19 @@ impl Journal {
                 info!("partition {p} goes on with the state of {customers} customers, loaded in {took}");
             }
             State::Kept => info!("partition {p} goes on with the state that was kept in memory"),
+        }
+    }
+
+    /// The configuration was changed, so some figures are not known yet: logged once for all partitions.
+    pub(super) fn respecified(&mut self, missing: &[(String, &'static str, Time)]) {
+        let Some(until) = missing.iter().map(|(.., until)| *until).max() else { return };
+        let windows: Vec<_> = missing.iter().map(|(window, why, _)| format!("{window}: {why}")).collect();
+        let windows = windows.join("; ");
+        if self.respecified.insert(windows.clone()) {
+            warn!(
+                "figures that cannot be known yet are absent, at the latest until {until} of event time ({windows}); \
+                 /api/v1/summary lists them under `missing`, and docs/operations.md says how to have them at once"
+            );
         }
     }
 

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use super::derive::{Definition, Old, Plan, load};
 use super::{Kept, Scalars, WindowState};
 use crate::engine::axis::{Moment, Pane};
+use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
 use crate::engine::journal::Booked;
 use crate::engine::known::{Change, Erased, Known, LifecycleKnown, Why, WindowKnown};
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
+use crate::engine::record::Record;
 use crate::engine::segments::{DimensionState, Segments, UNKNOWN_PLACE};
 use crate::engine::spec::WindowId;
 use crate::engine::state::arrays::{Shelf, escape};
@@ -234,6 +236,11 @@ impl Engine {
     fn seed_customer(&mut self, slot: Slot, reach: &mut Reach) {
         let record = *self.customers.record(slot);
         let mut orders = self.recent.newest_orders(slot, &record, record.orders as usize);
+        if orders.len() < record.orders as usize {
+            // Older ones may be left beside the record, with gaps between them.
+            let old = orders.partition_point(|&order| order < self.clock.floor(Class::Orders));
+            orders.drain(..old.saturating_sub(2).min(orders.len().saturating_sub(Record::NEWEST)));
+        }
         let unknown = record.orders as usize - orders.len();
         // The first order is known in any case: it counts, and so does the gap from it to the next that is known.
         if let Some(first) = record.first().filter(|_| unknown > 0) {
@@ -241,8 +248,11 @@ impl Engine {
             orders.insert(0, first);
         }
         if record.sessions_forgotten() {
-            let oldest = self.recent.known_sessions(slot, &record).first().copied();
-            let oldest = oldest.map(|minute| Time::clamped(i64::from(minute) * MINUTE));
+            let known = self.recent.known_sessions(slot, &record);
+            let start = |minute: i32| Time::clamped(i64::from(minute) * MINUTE);
+            let old = known.partition_point(|&minute| start(minute) < self.clock.floor(Class::Sessions));
+            let oldest =
+                known.get(old.saturating_sub(1).min(known.len().saturating_sub(2))).map(|&minute| start(minute));
             reach.sessions = reach.sessions.max(oldest);
         }
         let moments: Vec<_> = orders.iter().map(|&order| Moment::new(order, &self.spec.zone)).collect();

@@ -62,6 +62,9 @@ function value(spec, figures, currency) {
   const found = spec.kind === "money" ? figures?.currencies?.[currency]?.[spec.figure] : figures?.[spec.figure];
   return found === null || found === undefined ? null : Number(found);
 }
+function number(count) {
+  return count === null ? NOTHING : whole.format(count);
+}
 function write(spec, number, short = true) {
   if (number === null) return NOTHING;
   return { ratio: () => share.format(number), count: () => whole.format(number), number: () => fine.format(number),
@@ -73,6 +76,7 @@ function axis(spec, number, most) {
 }
 // Whether the data reach back far enough for a figure that a window ending at `end` and beginning at `begin` shows.
 function reaches(spec, figures, begin) {
+  if (figures.missing?.figures[spec.figure]) return false;
   if (spec.needs) return figures[spec.needs] === true;
   return !page.summary.data_begin || Date.parse(page.summary.data_begin) <= begin;
 }
@@ -169,7 +173,7 @@ function drawHeadline(view) {
     const delta = before?.complete ? difference(spec, now.churn_ratio, before.churn_ratio) : null;
     if (delta) parts.push(`, ${delta.text} ${delta.size < 0 ? "less" : "more"} than in ${view.before}`);
   } else {
-    parts.push(h("b", {}, whole.format(now.ordering_customers)), " customers ordered ", h("b", {}, whole.format(now.orders)), ` times ${view.during}`);
+    parts.push(h("b", {}, number(now.ordering_customers)), " customers ordered ", h("b", {}, number(now.orders)), ` times ${view.during}`);
   }
   at("headline").replaceChildren(...parts, ".");
   const span = now.from ? `${civil(now.from)} to ${civil(now.to)}. ` : "";
@@ -177,7 +181,9 @@ function drawHeadline(view) {
 }
 
 function whyUnsure(view, spec) {
-  const begin = page.summary.data_begin;
+  const begin = page.summary.data_begin, missing = view.now.missing;
+  const known = missing && (missing.figures[spec.figure] ?? (spec.needs ? missing.until : null));
+  if (known) return `Not known until ${day(known)}: ${missing.reason}.`;
   if (spec.needs === "new_complete" && view.now.complete) return "Needs the whole history: see time.history_whole.";
   if (!begin || view.periods) return `The data begin too late${begin ? `, on ${day(begin)}` : ""}.`;
   const from = Date.parse(begin) + view.period + (spec.needs ? view.now.active_for_seconds * 1000 : 0);
@@ -240,7 +246,7 @@ function drawFlow(view) {
   at("flow").replaceChildren(...rows.map(([name, from, size, sign, fill, needs]) => h("tr", { class: view.now[needs] ? "" : "unsure" },
     h("th", { scope: "row" }, name),
     h("td", { "aria-hidden": "true" }, h("div", { class: "track" }, h("i", { "--from": percent(from), "--size": percent(size), "--fill": fill }))),
-    h("td", {}, `${sign}${whole.format(size)}`))));
+    h("td", {}, size === null ? NOTHING : `${sign}${whole.format(size)}`))));
 }
 
 function drawCohorts() {
@@ -262,10 +268,11 @@ function drawCohorts() {
   const ages = Array.from({ length: Math.max(0, oldest - first + 1) }, (_, i) => i + first);
   const most = Math.max(...shown.flatMap(([, cells]) => cells.slice(first).map(read)), 1e-9);
   at("cohort-head").replaceChildren(h("tr", {}, h("th", { scope: "col" }, "First order"), h("th", { scope: "col" }, "Customers"), ages.map(age => h("th", { scope: "col" }, age === 0 ? "same month" : `+${age}`))));
-  at("cohorts").replaceChildren(...shown.map(([month, cells]) => h("tr", {}, h("th", { scope: "row" }, civil(`${month}-01`, { month: "short", year: "numeric" })), h("td", { class: "size" }, whole.format(cells[0].customers)),
+  at("cohorts").replaceChildren(...shown.map(([month, cells]) => h("tr", {}, h("th", { scope: "row" }, civil(`${month}-01`, { month: "short", year: "numeric" })), h("td", { class: "size" }, number(cells[0].customers)),
     ages.map(age => {
       const cell = cells[age];
       if (!cell) return h("td", { class: "size" }, "");
+      if (cell.orders === null || cell.customers === null) return h("td", { class: "size", title: "not known since the time zone was changed" }, NOTHING);
       const part = read(cell) / most, open = age === cells.length - 1;
       return h("td", { class: `${part > .7 ? "dark" : ""}${open ? " open" : ""}`, "--share": `${Math.round(100 * part)}%`, title: `${whole.format(cell.ordering_customers)} of ${whole.format(cell.customers)} ordered, ${whole.format(cell.orders)} orders${open ? "; this month is not over" : ""}` }, text(read(cell)));
     }))));
