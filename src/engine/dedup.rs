@@ -105,15 +105,16 @@ impl Dedup {
         if self.sweep < SHARDS {
             self.sweep_one();
         }
-        let (current, life) = (self.current, self.life);
+        let (current, life, keep) = (self.current, self.life, self.keep);
         let day = self.day(time);
         let tag = day as u16;
         let shard = &mut self.shards[shard_of(fingerprint)];
         match shard.entry(place(fingerprint), |seen| seen.fingerprint == fingerprint, |seen| place(seen.fingerprint)) {
             Entry::Occupied(mut entry) => {
                 // A copy does not prolong the memory of the first.
-                let counted = current - age(current, entry.get().bucket);
-                if (day - counted).abs() <= life {
+                let age = age(current, entry.get().bucket);
+                // What is due to be dropped is gone, swept or not.
+                if age <= keep && (day - (current - age)).abs() <= life {
                     return true;
                 }
                 entry.get_mut().bucket = tag;
@@ -134,8 +135,8 @@ impl Dedup {
         let shard = &self.shards[shard_of(fingerprint)];
         let seen = shard.find(place(fingerprint), |seen| seen.fingerprint == fingerprint);
         seen.is_some_and(|seen| {
-            let counted = self.current - age(self.current, seen.bucket);
-            (self.day(time) - counted).abs() <= self.life
+            let age = age(self.current, seen.bucket);
+            age <= self.keep && (self.day(time) - (self.current - age)).abs() <= self.life
         })
     }
 

@@ -226,9 +226,7 @@ impl Engine {
         let spec = &self.spec.lifecycle;
         let erased = reach.erased.order.map(|order| order.saturating_add(spec.active_for));
         let newest = self.clock.newest().map(Time::millis);
-        // When those were there of whom no record tells is not known.
-        let anybody = before.seen_to_date() != self.customers.len() as i64;
-        let reached = reach.orders.map(Time::millis).max(erased).max(newest.filter(|_| anybody));
+        let reached = newest.max(erased);
         self.lifecycle.complete(before, newest);
         self.knowledge.lifecycle = LifecycleKnown { customers: reached, transitions: newest };
     }
