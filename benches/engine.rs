@@ -25,8 +25,9 @@ use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_grou
 use retentiond::app::blueprint;
 use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
-use retentiond::engine::at_risk::{self, AtRisk, AtRiskQuestion};
 use retentiond::engine::inactivity::release::Allowance;
+use retentiond::engine::lifecycle::Status;
+use retentiond::engine::listing::{self, ListQuestion, Listing};
 use retentiond::engine::snapshot::Periods;
 use retentiond::engine::spec::Spec;
 use retentiond::engine::{Engine, Outcome, customer_hash};
@@ -305,16 +306,17 @@ fn at_risk(c: &mut Criterion) {
             let Warm { engine, .. } =
                 warm.get_or_insert_with(|| Warm::new(Arc::new(blueprint::spec(&settings(7, 0))), 10_000_000, 0));
             let at = engine.clock().watermark().expect("orders");
-            let order = at_risk::Order::Value(Currency::from_code("EUR").expect("a currency"));
+            let order = listing::Order::Value(Currency::from_code("EUR").expect("a currency"));
             bencher.iter_custom(|iters| {
                 let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
                 for _ in 0..iters {
-                    let (mut found, mut from) = (AtRisk::default(), Some(0));
+                    let (mut found, mut from) = (Listing::default(), Some(0));
                     let mut longest_of_this = Duration::ZERO;
                     while let Some(slot) = from {
                         let begun = cpu_time();
-                        let question = AtRiskQuestion { at, order, limit: 100, least: found.least(100) };
-                        let (more, next) = engine.at_risk(&question, slot, SLICE);
+                        let (status, least) = (Status::AtRisk, found.least(100));
+                        let question = ListQuestion { at, status, order, limit: 100, least, after: None };
+                        let (more, next) = engine.listing(&question, slot, SLICE);
                         found.add(more, 100);
                         longest_of_this = longest_of_this.max(cpu_time() - begun);
                         all += cpu_time() - begun;

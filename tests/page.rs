@@ -101,7 +101,9 @@ fn every_figure_on_the_page_is_that_of_the_summary() {
         browser.wait("page.trends !== null");
         let tiles = browser.eval("Object.fromEntries([...document.querySelectorAll('.tile')].map(tile => [tile.dataset.figure, tile.querySelector('.value').innerText]))");
         for (figure, shown) in tiles.as_object().unwrap() {
-            let of = if window.get(figure).is_some() { *window } else { &window["currencies"]["EUR"] };
+            // Beside the revenue of one of two currencies stand the orders of that one.
+            let is_of_all = figure != "orders" && window.get(figure).is_some();
+            let of = if is_of_all { *window } else { &window["currencies"]["EUR"] };
             assert_shows(&format!("the tile {figure} of {name}"), shown.as_str().unwrap(), &of[figure]);
         }
         assert!(tiles.as_object().unwrap().len() >= 9, "{tiles}");
@@ -138,7 +140,8 @@ fn changes_and_curves_are_those_of_the_series() {
         let then = if before > 0 { json!(now - before) } else { json!("2026-03-09T12:00:00Z") };
         let then = then.as_str().map_or_else(|| then.to_string(), str::to_owned);
         let point = |at: &str| {
-            let path = format!("api/v1/series?window={name}&figure={figure}&from={at}&to={at}");
+            let currency = if figure == "orders" { "&currency=EUR" } else { "" };
+            let path = format!("api/v1/series?window={name}&figure={figure}&from={at}&to={at}{currency}");
             shop.get(&path)["points"][0][1].as_f64().unwrap()
         };
         let (now, then) = (point(&now.to_string()), point(&then));
@@ -161,7 +164,7 @@ fn changes_and_curves_are_those_of_the_series() {
     let february =
         summary["calendar"].as_array().unwrap().iter().find(|p| p["window"] == "month" && p["from"] == "2026-02-01");
     let shown = readout.as_str().unwrap().split(" · ").next().unwrap();
-    assert_shows("the orders two months back", shown, &february.unwrap()["orders"]);
+    assert_shows("the orders two months back", shown, &february.unwrap()["currencies"]["EUR"]["orders"]);
     browser.assert_no_mistakes();
 }
 
@@ -178,13 +181,16 @@ fn nothing_that_customers_send_is_taken_for_markup() {
         })
         .collect();
     let risks = instead("api/v1/at-risk", 200, &json!({"customers": customers, "total_at_risk": 77}));
-    let rules = json!([{"rule": HOSTILE[0], "groups": [{"group": HOSTILE[1], "due": 3, "winback_ratio": 0.25}]}]);
+    let holdout = json!({"due": 3, "sent": 0, "won_back": 0, "winback_ratio": 0.0, "currencies": {}});
+    let treated =
+        json!({"due": 4, "sent": 4, "won_back": 1, "winback_ratio": 0.25, "currencies": {"EUR": {"revenue": "9.50"}}});
+    let rules = json!([{"rule": HOSTILE[0], "treated": treated, "holdout": holdout, "uplift": 0.25, "uplift_interval": [-0.031, 0.5]}]);
     let winbacks = instead("api/v1/winback", 200, &json!({ "rules": rules }));
     for screen in SCREENS {
         browser.on(screen);
         browser.open(&shop.url(""), &(risks.clone() + &winbacks));
         browser.wait(DRAWN);
-        browser.wait("document.querySelectorAll('#risks tr').length === 5 && document.querySelectorAll('#winbacks tr').length === 1");
+        browser.wait("document.querySelectorAll('#risks tr').length === 5 && document.querySelectorAll('#winbacks tr').length === 2");
         let text = browser.eval("document.getElementById('main').textContent");
         for hostile in HOSTILE {
             let times = text.as_str().unwrap().matches(hostile).count();
@@ -196,7 +202,9 @@ fn nothing_that_customers_send_is_taken_for_markup() {
                 .eval("document.querySelectorAll('main img, main script, main b b, [onerror], [onmouseover]').length"),
             0
         );
-        assert!(text.as_str().unwrap().contains("5 of 77") && text.as_str().unwrap().contains("25.0%"), "{text}");
+        for words in ["5 of 77", "25.0%", "+25.0 points", "−3.1 to +50.0", "€9.50"] {
+            assert!(text.as_str().unwrap().contains(words), "{words} in {text}");
+        }
     }
     browser.assert_named();
     browser.assert_no_mistakes();
@@ -208,10 +216,13 @@ fn a_token_opens_the_list_of_customers_and_stays_in_the_tab() {
     let shop = Shop::open(USUAL);
     shop.fill();
     let hidden = |browser: &mut Browser, id: &str| browser.eval(&format!("document.getElementById('{id}').hidden"));
-    for (status, shown) in [(403, false), (404, false), (401, true)] {
+    for (status, shown) in [(404, false), (403, true), (401, true)] {
         browser.open(&shop.url(""), &instead("api/v1/at-risk", status, &json!({"error": "no"})));
         browser.wait("window.asked !== undefined && document.body.dataset.trends !== undefined");
+        browser.wait("document.getElementById('no-rules').hidden === false");
         assert_eq!(hidden(&mut browser, "risk-section"), !shown, "{status}");
+        // What is closed says which key opens it, and who is not alerted of, which key does that.
+        assert_eq!(hidden(&mut browser, "closed"), status != 403, "{status}");
         assert_eq!(hidden(&mut browser, "winback-section"), true, "there are no alerts");
     }
     assert_eq!(hidden(&mut browser, "token-form"), false);
@@ -234,7 +245,19 @@ fn says_what_is_missing_and_fits_every_screen() {
     let shop = Shop::open(USUAL);
     browser.open(&shop.url(""), "");
     browser.wait("document.body.dataset.asOf === 'never'");
-    assert!(text(&mut browser).contains("No orders yet"));
+    let said = text(&mut browser);
+    assert!(
+        said.contains("No orders yet") && said.contains("Waiting for orders") && !said.contains("Up to date"),
+        "{said}"
+    );
+    let topics = json!([{"topic": "orders", "lagging": false, "lag_events": 0, "lag_seconds": 0.0}]);
+    let ready = json!({"ready": true, "reasons": [], "lag_events": 0, "topics": topics});
+    browser.open(&shop.url(""), &instead("readyz", 200, &ready));
+    browser.wait("document.body.dataset.asOf === 'never'");
+    let said = text(&mut browser);
+    for words in ["orders: read to its end", "none of them was an order", "retentiond validate --sample 10"] {
+        assert!(said.contains(words), "{words:?} in {said}");
+    }
 
     shop.fill();
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
@@ -273,6 +296,108 @@ fn says_what_is_missing_and_fits_every_screen() {
     browser.eval("window.fetch = () => Promise.reject(new Error('the line is dead'))");
     browser.wait("document.getElementById('health').innerText === 'No answer'");
     assert!(text(&mut browser).contains("the line is dead"));
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn a_source_that_lags_is_not_up_to_date() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    let topic = |name: &str, events: i64, seconds: f64, lagging: bool| json!({"topic": name, "lagging": lagging, "lag_events": events, "lag_seconds": seconds});
+    for (lagging, pill) in [(false, "Up to date"), (true, "Catching up")] {
+        let topics = json!([topic("orders", 3, 0.2, false), topic("sessions", 15_838, 190.0, lagging)]);
+        let notes = json!(["topic sessions lags: 15838 record(s) behind", "the webhook answered 410 Gone"]);
+        let ready = json!({"ready": true, "reasons": [], "notes": notes, "lag_events": 15_841, "topics": topics});
+        browser.open(&shop.url(""), &instead("readyz", 200, &ready));
+        browser.wait(DRAWN);
+        assert_eq!(browser.eval("document.getElementById('health').innerText"), pill);
+        let notices = browser.eval("document.getElementById('notices').innerText");
+        let told =
+            notices.as_str().unwrap().contains("sessions: 15,838 messages behind, last read to its end 3 minutes ago");
+        assert_eq!(told, lagging, "{notices}");
+        assert!(notices.as_str().unwrap().contains("410 Gone"), "{notices}");
+    }
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn customers_by_name_are_paged_through_and_downloaded() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(USUAL);
+    shop.fill();
+    browser.on(SCREENS[0]);
+    let made = "window.made = []; URL.createObjectURL = blob => { window.made.push(blob); return '#'; };";
+    browser.open(&shop.url(""), &format!("sessionStorage.setItem('token', 'open sesame'); {made}"));
+    browser.wait("document.getElementById('risk-section').hidden === false");
+    browser.eval("document.querySelector('#lists input[value=lapsed]').click()");
+    browser.wait("document.getElementById('risk-head').innerText.includes('Lapsed')");
+    let shown = "document.querySelectorAll('#risks tr').length";
+    assert_eq!(browser.eval(shown), 25);
+    let total: u64 =
+        browser.eval("Number(document.getElementById('risk-note').innerText.split(' of ')[1])").as_u64().unwrap();
+    assert!(total > 25, "{total}");
+    while browser.eval("document.getElementById('list-more').hidden") == false {
+        let before = browser.eval(shown).as_u64().unwrap();
+        browser.eval("document.getElementById('list-more').click()");
+        browser.wait(&format!("{shown} > {before}"));
+    }
+    let ids = "JSON.stringify([...document.querySelectorAll('#risks th')].map(cell => cell.innerText))";
+    let listed: Vec<String> = serde_json::from_str(browser.eval(ids).as_str().unwrap()).unwrap();
+    let mut once = listed.clone();
+    once.sort();
+    once.dedup();
+    assert_eq!((listed.len() as u64, once.len() as u64), (total, total), "everybody once");
+    browser.eval("document.getElementById('list-csv').click()");
+    browser.wait("window.made.length === 1");
+    let csv = browser.eval("window.made[0].text()");
+    let rows: Vec<&str> = csv.as_str().unwrap().lines().skip(1).map(|row| row.split(',').next().unwrap()).collect();
+    assert_eq!(rows, listed, "the file holds all of the list, in its order");
+    browser.eval("document.querySelector('#risks button').click()");
+    browser.wait("document.getElementById('customer').open");
+    let told = browser.eval("document.getElementById('customer').innerText");
+    assert!(told.as_str().unwrap().contains(&listed[0]) && told.as_str().unwrap().contains("Brought so far"), "{told}");
+    browser.eval("document.querySelector('#customer button').click()");
+    browser.eval("document.querySelector('#lists input[value=alerts]').click()");
+    browser.wait("document.getElementById('list-what').innerText.includes('No alert has been sent')");
+    browser.assert_named();
+    browser.assert_no_mistakes();
+}
+
+#[test]
+fn every_part_can_be_read_and_reached() {
+    let Some(mut browser) = or_skip(Browser::start()) else { return };
+    let shop = Shop::open(
+        "[time]\nzone = \"Europe/Oslo\"\ndata_begin = \"2026-01-01T00:00:00Z\"\n[customers]\ndimensions = [\"channel\"]\n",
+    );
+    shop.fill();
+    shop.source.send_modify(|source| source.partition_counts = vec![Some(4)]);
+    for screen in SCREENS {
+        browser.on(screen);
+        browser.open(&shop.url("#90d"), "sessionStorage.setItem('token', 'open sesame')");
+        browser.wait(DRAWN);
+        browser.wait("document.getElementById('risk-section').hidden === false");
+        browser.eval("document.querySelector('[data-figure=repeat_ratio]').click()");
+        browser.eval("for (const part of document.querySelectorAll('details')) part.open = true");
+        browser.wait("document.querySelectorAll('#all-rows tr').length > 0 && document.querySelectorAll('#curve-rows tr').length > 0");
+        let link = browser.eval("document.querySelector('#part a').href");
+        assert_eq!(link, "https://grafana.example.com/");
+        browser.assert_readable();
+        browser.assert_axe();
+    }
+    // Large amounts stay on one line, whatever the width of a tile.
+    for width in [320, 390, 768, 1024, 1280, 1440, 1920] {
+        browser.on(Screen { width, height: 900, dark: false });
+        browser.open(&shop.url("#90d"), "");
+        browser.wait(DRAWN);
+        let broken = browser.eval(
+            "[...document.querySelectorAll('.tile .value')].flatMap(value => ['€1,234,567', 'IDR 1,234,567,890,123'].map(text => { \
+             value.textContent = text; value.style.setProperty('--characters', text.length); \
+             return value.getClientRects().length === 1 && value.scrollWidth <= value.parentElement.clientWidth + 1 ? null : text; \
+             })).filter(Boolean)",
+        );
+        assert_eq!(broken, json!([]), "{width} pixels");
+    }
     browser.assert_no_mistakes();
 }
 

@@ -107,6 +107,7 @@ impl Daemon {
             access,
             partitioner: blueprint::partitioner(&settings),
             replica: replica(&settings),
+            dashboards_url: settings.http.dashboards_url.clone(),
         };
         let (stop_http, http_stops) = oneshot::channel::<()>();
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));

@@ -17,7 +17,7 @@ use crate::engine::zone;
 use crate::event::{DAY, Time, decimal_text};
 use crate::http::{Access, BindError};
 use crate::output::publisher::Publisher;
-use crate::shop::{Crisis, Shop, ShopSettings};
+use crate::shop::{Buying, Crisis, Shop, ShopSettings};
 use crate::source::status::SourceStatus;
 use crate::worker::pool::{Wanted, Workers};
 
@@ -175,10 +175,26 @@ fn settings(directory: &Path, brokers: &str, listen: SocketAddr) -> Result<Setti
     Ok(settings?)
 }
 
+/// A shop of everyday needs: with an order a week and few who leave, a tenth of the customers is lost in a usual month of
+/// the short activity that is configured. Of the default shop half would be, so that nobody would see when it gets worse.
 fn shop(seed: u64) -> ShopSettings {
     let defaults = ShopSettings::default();
     let crisis = defaults.start.plus((HISTORY_DAYS + CRISIS_AFTER_DAYS) * DAY);
-    ShopSettings { seed, crises: vec![Crisis { at: crisis, share: 0.35, channel: None }], ..defaults }
+    let buying = Buying {
+        days_between_orders: 8.0,
+        rate_shape: 5.0,
+        dropout_alpha: 1.5,
+        dropout_beta: 90.0,
+        ..Buying::default()
+    };
+    ShopSettings {
+        seed,
+        customers_per_day: 8.0,
+        initial_customers: 1_000,
+        buying,
+        crises: vec![Crisis { at: crisis, share: 0.35, channel: None }],
+        ..defaults
+    }
 }
 
 /// Publishes the history as fast as it is read, then at the pace of the demo, until asked to stop.

@@ -199,7 +199,7 @@ impl Replay {
             series.extend(segments);
         }
         let mut out = BufWriter::new(std::io::stdout().lock());
-        let written = openmetrics::write(&mut out, engine.spec(), &background, &series, &self.labels);
+        let written = openmetrics::write(&mut out, engine.spec(), &background, &series, &self.labels, to);
         unless_closed(written.and_then(|()| out.flush()))?;
         Ok(())
     }

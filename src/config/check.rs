@@ -48,6 +48,7 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     inactivity(tables, problems);
     alerts(tables, problems);
     dead_letters(tables, problems);
+    http(tables, problems);
     service(tables, given, problems);
 }
 
@@ -551,6 +552,15 @@ fn webhook(hook: &Webhook, problems: &mut Problems) {
     }
     if hook.timeout == Millis::ZERO {
         problems.add("alerts.webhook.timeout", "is zero; write how long an attempt may take, such as \"10s\"");
+    }
+}
+
+fn http(tables: &Tables, problems: &mut Problems) {
+    let is_web = |url: &str| {
+        ["https://", "http://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+    };
+    if tables.http.dashboards_url.as_deref().is_some_and(|url| !is_web(url)) {
+        problems.add("http.dashboards_url", "is no web address; write such as \"https://grafana.example.com/\"");
     }
 }
 

@@ -2,6 +2,20 @@
 
 use super::tests::{load_with, mistakes};
 
+#[test]
+fn the_address_of_the_dashboards_is_one() {
+    for url in ["https://grafana.example.com/", "http://g"] {
+        assert_eq!(
+            super::tests::load(&format!("[http]\ndashboards_url = \"{url}\"")).http.dashboards_url.as_deref(),
+            Some(url)
+        );
+    }
+    let remedy = "http.dashboards_url: is no web address; write such as \"https://grafana.example.com/\"";
+    for url in ["https://", "javascript:alert(1)", "grafana", ""] {
+        assert_eq!(mistakes(&format!("[http]\ndashboards_url = \"{url}\""), &[]), [remedy], "{url}");
+    }
+}
+
 fn window(fields: &str) -> String {
     format!("[[windows]]\nname = \"w\"\n{fields}")
 }

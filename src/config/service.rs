@@ -49,6 +49,9 @@ pub struct Http {
     /// File with the bearer token for the API of single customers, which is closed without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// Where the Grafana dashboards are; the page links to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dashboards_url: Option<String>,
     /// The content of `token_file`; none where secrets were not asked for.
     #[serde(skip)]
     pub token: Option<Secret>,
@@ -56,6 +59,7 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Http {
-        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9736)), token_file: None, token: None }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9736));
+        Http { listen, token_file: None, dashboards_url: None, token: None }
     }
 }

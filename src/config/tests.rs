@@ -109,6 +109,7 @@ topic = "d"
 url = "s3://bucket/retentiond"
 interval = "5s"
 [http]
+dashboards_url = "https://grafana.example.com/"
 listen = "[::]:80"
 "#;
 

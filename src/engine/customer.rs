@@ -32,7 +32,8 @@ pub struct CustomerFigures {
     pub complained: bool,
     /// The value of each dimension, by its place in the configuration.
     pub segments: Vec<String>,
-    /// Orders less refunds and cancellations in minor units, by currency, in the order in which these were first seen.
+    /// Orders less refunds and cancellations in minor units, by currency, in the order in which these were first seen; last
+    /// what all are worth in the reporting currency at the rates of the day of `now`, if there is one.
     pub net_revenue: Vec<(Currency, i64)>,
     /// Silences that go on and are not decided yet, the first due first.
     pub deadlines: Vec<Deadline>,
@@ -70,8 +71,8 @@ impl Engine {
         let (first_order, last_order) = (record.first(), record.newest(0));
         let span = first_order.zip(last_order);
         let standing = span.map(|(first, last)| self.spec.lifecycle.standing(record.orders, first, last, now));
-        let net_revenue = self.net_revenue.of(slot, record);
-        let named = |(number, minor): (u8, i64)| Some((*self.currencies.get(usize::from(number))?, minor));
+        let worth = self.net_worth(slot, self.spec.zone.day(now));
+        let worth = worth.and_then(|(reporting, worth)| Some((reporting, i64::try_from(worth).ok()?)));
         CustomerFigures {
             now,
             standing,
@@ -84,7 +85,7 @@ impl Engine {
             referred: record.has(Mark::Referred) || record.has(Mark::Mentioned),
             complained: record.has(Mark::Complained),
             segments: self.segments.names(record.profile).map(str::to_owned).collect(),
-            net_revenue: net_revenue.filter_map(named).collect(),
+            net_revenue: self.net_revenue_of(slot).chain(worth).collect(),
             deadlines: self.deadlines(slot),
         }
     }

@@ -3,8 +3,8 @@
 //! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
 //! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
 //! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
-//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is told of one customer, [`at_risk`] of
-//!   those who may not come back;
+//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is known of one customer,
+//!   [`listing`] the customers of a status;
 //!   [`rates`] are what amounts are worth in the reporting currency.
 //! - [`inactivity`] tells who falls silent and who comes back.
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
@@ -13,7 +13,6 @@
 //! - [`erasures`] says who was erased when, and `ahead` what an erasure that comes late has to take back.
 
 mod ahead;
-pub mod at_risk;
 pub mod axis;
 mod booking;
 pub mod clock;
@@ -29,6 +28,7 @@ pub mod inactivity;
 pub mod journal;
 pub mod known;
 pub mod lifecycle;
+pub mod listing;
 mod net_revenue;
 pub mod prefix;
 pub mod rates;

@@ -99,13 +99,22 @@ impl Rates {
         if amount.currency.as_reporting() == self.reporting {
             return Some(amount.minor);
         }
-        let steps = self.steps.get(&amount.currency)?;
+        let worth = self.worth(amount.currency, amount.minor, day)?;
+        i64::try_from(worth).ok().filter(|minor| minor.abs() <= MAX_MINOR_UNITS)
+    }
+
+    /// As [`Rates::convert`], of a sum, which may be larger than an amount. `None` also where it is far too large to be one.
+    #[must_use]
+    pub fn worth(&self, currency: Currency, minor: i64, day: Day) -> Option<i128> {
+        if currency.as_reporting() == self.reporting {
+            return Some(i128::from(minor));
+        }
+        let steps = self.steps.get(&currency)?;
         let step = &steps[steps.partition_point(|step| step.from <= day).checked_sub(1)?];
-        // At most 10^13 times 10^24: far below 2^127.
-        let product = i128::from(amount.minor) * step.factor;
+        // Of an amount at most 10^13 times 10^24, far below 2^127; a sum may be larger.
+        let product = i128::from(minor).checked_mul(step.factor)?;
         let half = step.divisor / 2;
-        let rounded = if product < 0 { (product - half) / step.divisor } else { (product + half) / step.divisor };
-        i64::try_from(rounded).ok().filter(|minor| minor.abs() <= MAX_MINOR_UNITS)
+        Some(if product < 0 { (product - half) / step.divisor } else { (product + half) / step.divisor })
     }
 }
 

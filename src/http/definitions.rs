@@ -18,6 +18,10 @@ pub struct Definitions<'a> {
     distributions: Vec<FigureDefinition>,
     /// Of `/api/v1/customers/{id}`.
     customer: Vec<FigureDefinition>,
+    /// Where the Grafana dashboards are, if the configuration says so.
+    dashboards_url: Option<&'a str>,
+    /// The rules that alert of silent customers.
+    rules: Vec<&'a str>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -54,10 +58,10 @@ struct FigureDefinition {
     metric: Option<&'static str>,
 }
 
-impl Definitions<'_> {
+impl<'a> Definitions<'a> {
     /// The windows of a spec, and every figure.
     #[must_use]
-    pub fn new(spec: &Spec) -> Definitions<'_> {
+    pub fn new(spec: &'a Spec, dashboards_url: Option<&'a str>) -> Definitions<'a> {
         let windows = window_ids(spec).map(|id| window(spec, id)).collect();
         Definitions {
             windows,
@@ -66,6 +70,8 @@ impl Definitions<'_> {
             figures: figures().collect(),
             distributions: distributions().collect(),
             customer: customer().into(),
+            dashboards_url,
+            rules: spec.inactivity.rules.iter().map(|rule| rule.name.as_str()).collect(),
         }
     }
 }
@@ -165,7 +171,11 @@ fn distributions() -> impl Iterator<Item = FigureDefinition> {
 fn customer() -> [FigureDefinition; 2] {
     let figure = |figure, formula| FigureDefinition { figure, per_currency: true, formula, plain: None, metric: None };
     [
-        figure("net_revenue", "Orders - refunds - cancellations to date."),
+        figure(
+            "net_revenue",
+            "Orders - refunds - cancellations to date; under reporting the sum over the currencies, each at its rate of the \
+             day of as_of.",
+        ),
         figure(
             "clv",
             "Net revenue x (last order - first order) / max(P, now - first order), P of the reference window, now the \

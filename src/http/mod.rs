@@ -2,13 +2,16 @@
 //! is read off the workers and the poll loop at the moment of the question.
 
 mod access;
-mod at_risk;
+mod alerts;
 mod customers;
 mod definitions;
 pub mod health;
 mod limit;
+mod listing;
 mod page;
+mod paging;
 mod routes;
+mod runbook;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,8 @@ pub struct Service {
     pub background: Background,
     /// Who may ask about single customers.
     pub access: Access,
+    /// Where the Grafana dashboards are.
+    pub dashboards_url: Option<String>,
     /// How the producers of the events choose partitions.
     pub partitioner: Partitioner,
     /// The name of this replica.

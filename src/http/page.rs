@@ -1,4 +1,4 @@
-//! The page for people who would rather look than read. It is three files that the program carries with it, asks nobody
+//! The page for people who would rather look than read. It is a few files that the program carries with it, asks nobody
 //! but this daemon, and gets every figure from the API.
 
 use axum::http::HeaderName;
@@ -22,11 +22,14 @@ pub(super) async fn style() -> impl IntoResponse {
 
 pub(super) async fn script() -> impl IntoResponse {
     // One file to the browser; split for those who read it.
-    file("text/javascript; charset=utf-8", concat!(include_str!("page/draw.js"), include_str!("page/app.js")))
+    file(
+        "text/javascript; charset=utf-8",
+        concat!(include_str!("page/draw.js"), include_str!("page/lists.js"), include_str!("page/app.js")),
+    )
 }
 
 /// A browser asks again each time, so that the page always fits the API behind it.
-fn file(content_type: &'static str, text: &'static str) -> ([(HeaderName, &'static str); 5], &'static str) {
+pub(super) fn file(content_type: &'static str, text: &'static str) -> ([(HeaderName, &'static str); 5], &'static str) {
     let headers = [
         (CONTENT_TYPE, content_type),
         (CONTENT_SECURITY_POLICY, POLICY),

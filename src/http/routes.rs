@@ -15,15 +15,17 @@ use tokio::sync::{Mutex, watch};
 
 use super::Service;
 use super::access::{Access, Denied};
-use super::at_risk;
+use super::alerts;
 use super::customers;
 use super::definitions::Definitions;
 use super::health::{self, Readiness};
 use super::limit::Limit;
+use super::listing;
 use super::page;
+use super::runbook;
 use super::series::SeriesQuery;
 use crate::engine::spec::Spec;
-use crate::event::Time;
+use crate::event::{Time, wall_clock};
 use crate::output::metrics::{self, Scrape};
 use crate::output::summary::{self, Background, DistributionSummary, RuleSummary, Summary};
 use crate::source::partitioner::Partitioner;
@@ -32,14 +34,14 @@ use crate::worker::WorkerStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
 /// The paths that the hint of a 404 names.
-const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
-     /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/definitions";
+const PATHS: &str = "/, /runbook, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
+     /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/lapsed, /api/v1/alerts, /api/v1/definitions";
 
 /// What the handlers share.
 pub(super) struct Shared {
     /// The engines, asked one question at a time; none once the server has stopped.
     workers: Arc<Mutex<Option<Workers>>>,
-    source: watch::Receiver<SourceStatus>,
+    pub(super) source: watch::Receiver<SourceStatus>,
     pub(super) spec: Arc<Spec>,
     topics: Vec<String>,
     pub(super) background: Background,
@@ -49,7 +51,10 @@ pub(super) struct Shared {
     pub(super) scanning: Mutex<()>,
     partitioner: Partitioner,
     pub(super) replica: String,
+    dashboards_url: Option<String>,
     started: Instant,
+    /// The same by the wall clock, for people.
+    pub(super) started_at: Time,
 }
 
 impl Shared {
@@ -65,7 +70,9 @@ impl Shared {
             scanning: Mutex::new(()),
             partitioner: service.partitioner,
             replica: service.replica,
+            dashboards_url: service.dashboards_url,
             started: Instant::now(),
+            started_at: wall_clock(),
         }
     }
 
@@ -160,6 +167,7 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/", get(page::document))
         .route("/style.css", get(page::style))
         .route("/app.js", get(page::script))
+        .route("/runbook", get(runbook::runbook))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -170,7 +178,9 @@ pub(super) fn router(shared: &Arc<Shared>) -> Router {
         .route("/api/v1/winback", get(winback))
         .route("/api/v1/definitions", get(definitions))
         .route("/api/v1/customers/{id}", get(customers::customer))
-        .route("/api/v1/at-risk", get(at_risk::at_risk));
+        .route("/api/v1/at-risk", get(listing::at_risk))
+        .route("/api/v1/lapsed", get(listing::lapsed))
+        .route("/api/v1/alerts", get(alerts::alerts));
     router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Arc::clone(shared))
 }
 
@@ -301,7 +311,7 @@ pub(super) fn bad_question(error: String) -> Failure {
 }
 
 async fn definitions(State(shared): State<Arc<Shared>>) -> Response {
-    Json(Definitions::new(&shared.spec)).into_response()
+    Json(Definitions::new(&shared.spec, shared.dashboards_url.as_deref())).into_response()
 }
 
 async fn not_found(uri: Uri) -> Failure {

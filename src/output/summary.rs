@@ -1,9 +1,10 @@
 //! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
 
-mod at_risk;
 mod customer;
 mod distributions;
 mod further;
+mod listing;
+mod sent;
 mod winback;
 
 use std::collections::BTreeMap;
@@ -20,10 +21,11 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::zone;
 use crate::event::{Currency, Time, decimal_text};
 
-pub use at_risk::AtRiskSummary;
 pub use customer::CustomerSummary;
 pub use distributions::{DistributionSummary, distributions};
 pub use further::{feedback, known_stages, transitions};
+pub use listing::{CustomerEntry, CustomerList};
+pub use sent::{AlertEntry, AlertList};
 pub use winback::{RuleSummary, winback};
 
 /// What is known about the data as a whole.

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod partitioner;
 pub mod rebalance;
 pub mod routing;
+pub mod sent;
 pub mod status;
 pub mod transaction;
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::delivery::DeliveryStatus;
 use super::latency::Latency;
 use super::routing::RoutingStatus;
+use super::sent::SentAlerts;
 use super::{Partition, TopicPartition};
 use crate::event::Time;
 
@@ -183,6 +184,8 @@ pub struct SourceStatus {
     /// Windows of which a partition does not know everything since the configuration was changed: their names, why, and
     /// from when on it does.
     pub missing: BTreeMap<Partition, Vec<(String, &'static str, Time)>>,
+    /// The alerts that were committed last.
+    pub sent: Arc<SentAlerts>,
     /// How each router is doing.
     pub routers: Vec<Arc<RoutingStatus>>,
     /// Customers who were seen in a second partition, by source topic, since the process began; of a sample of all.

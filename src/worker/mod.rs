@@ -16,10 +16,10 @@ pub use self::rejected::{Rejected, RejectedPart};
 use self::sightings::Sightings;
 pub use self::tally::{Tally, note_type};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
-use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
+use crate::engine::listing::{ListQuestion, Listing};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
@@ -405,20 +405,27 @@ impl Worker {
         self.engines.values().find_map(|engine| engine.customer(id))
     }
 
+    /// Of each id and instant, whether any of the partitions has a record of the customer that begins no later.
+    #[must_use]
+    pub fn know(&self, silences: &[(String, Time)]) -> Vec<bool> {
+        let knows = |(id, since): &(String, Time)| self.engines.values().any(|engine| engine.knows_since(id, *since));
+        silences.iter().map(knows).collect()
+    }
+
     /// The currencies that any of the partitions knows.
     #[must_use]
     pub fn currencies(&self) -> Vec<Currency> {
         self.engines.values().flat_map(Engine::currencies).collect()
     }
 
-    /// The customers at risk of one slice, and where the next one begins; a partition that is given up meanwhile is
+    /// The list over one slice of the customers, and where the next one begins; a partition that is given up meanwhile is
     /// passed over.
     #[must_use]
-    pub fn at_risk(&self, question: &AtRiskQuestion, from: (Partition, usize)) -> (AtRisk, Option<(Partition, usize)>) {
+    pub fn listing(&self, question: &ListQuestion, from: (Partition, usize)) -> (Listing, Option<(Partition, usize)>) {
         let mut left = self.engines.range(from.0..);
-        let Some((&partition, engine)) = left.next() else { return (AtRisk::default(), None) };
+        let Some((&partition, engine)) = left.next() else { return (Listing::default(), None) };
         let first = if partition == from.0 { from.1 } else { 0 };
-        let (found, next) = engine.at_risk(question, first, SLICE);
+        let (found, next) = engine.listing(question, first, SLICE);
         let next = next.map(|slot| (partition, slot));
         (found, next.or_else(|| left.next().map(|(&partition, _)| (partition, 0))))
     }

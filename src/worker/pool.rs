@@ -11,10 +11,10 @@ use super::cuts::Cuts;
 use super::sightings::Sightings;
 use super::waiting::{Brought, Stalled, Waiting};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
-use crate::engine::at_risk::{AtRisk, AtRiskQuestion};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance};
+use crate::engine::listing::{ListQuestion, Listing};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
@@ -66,12 +66,13 @@ enum Question {
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
     Series { window: WindowId, panes: Arc<[Pane]>, reply: SyncSender<Vec<Option<WindowParts>>> },
     Customer { id: Arc<str>, reply: SyncSender<Option<CustomerFigures>> },
+    Know { silences: Arc<[(String, Time)]>, reply: SyncSender<Vec<bool>> },
     Currencies(SyncSender<Vec<Currency>>),
-    AtRisk { question: AtRiskQuestion, from: (Partition, usize), reply: SyncSender<Slice> },
+    List { question: ListQuestion, from: (Partition, usize), reply: SyncSender<Slice> },
 }
 
-/// The customers at risk of a slice, and where the next one of the same worker begins.
-type Slice = (AtRisk, Option<(Partition, usize)>);
+/// The list over a slice of the customers, and where the next one of the same worker begins.
+type Slice = (Listing, Option<(Partition, usize)>);
 
 /// Where a slice of the customers begins: which worker, and of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,8 +395,9 @@ impl<B: RecordBatch> Bench<'_, B> {
             Work::Ask(Question::Status(reply)) => _ = reply.send(worker.status()),
             Work::Ask(Question::Series { window, panes, reply }) => _ = reply.send(worker.series(window, &panes)),
             Work::Ask(Question::Customer { id, reply }) => _ = reply.send(worker.customer(&id)),
+            Work::Ask(Question::Know { silences, reply }) => _ = reply.send(worker.know(&silences)),
             Work::Ask(Question::Currencies(reply)) => _ = reply.send(worker.currencies()),
-            Work::Ask(Question::AtRisk { question, from, reply }) => _ = reply.send(worker.at_risk(&question, from)),
+            Work::Ask(Question::List { question, from, reply }) => _ = reply.send(worker.listing(&question, from)),
             Work::Ask(Question::Snapshot { at, periods, reply }) => _ = reply.send(worker.snapshot(at, periods)),
         }
     }
@@ -525,6 +527,16 @@ impl Workers {
         Ok(answers.into_iter().flatten().next())
     }
 
+    /// Of each id and instant, whether there is a record of the customer that begins no later.
+    ///
+    /// # Errors
+    /// When a worker is gone.
+    pub fn know(&self, silences: &Arc<[(String, Time)]>) -> Result<Vec<bool>, Stopped> {
+        let answers = self.ask_all(|reply| Question::Know { silences: Arc::clone(silences), reply })?;
+        let either = |a: Vec<bool>, b: Vec<bool>| a.into_iter().zip(b).map(|(a, b)| a || b).collect();
+        Ok(answers.into_iter().reduce(either).unwrap_or_default())
+    }
+
     /// The currencies that are known, in order.
     ///
     /// # Errors
@@ -533,14 +545,14 @@ impl Workers {
         Ok(self.ask_all(Question::Currencies)?.into_iter().flatten().collect())
     }
 
-    /// The customers at risk of one slice, and the cursor of the next; between two slices the worker does what waits.
+    /// The list over one slice of the customers, and the cursor of the next; between two slices the worker does what waits.
     ///
     /// # Errors
     /// When a worker is gone.
-    pub fn at_risk(&self, question: AtRiskQuestion, cursor: Cursor) -> Result<(AtRisk, Option<Cursor>), Stopped> {
-        let Some(ask) = self.0.get(cursor.worker) else { return Ok((AtRisk::default(), None)) };
+    pub fn listing(&self, question: ListQuestion, cursor: Cursor) -> Result<(Listing, Option<Cursor>), Stopped> {
+        let Some(ask) = self.0.get(cursor.worker) else { return Ok((Listing::default(), None)) };
         let (reply, answer) = sync_channel(1);
-        ask(Question::AtRisk { question, from: cursor.from, reply })?;
+        ask(Question::List { question, from: cursor.from, reply })?;
         let (found, next) = answer.recv().map_err(|_| Stopped)?;
         let next_worker = cursor.worker + 1;
         let next = match next {

@@ -106,7 +106,10 @@ fn the_history_is_valid_and_as_fine_as_asked_for() {
         last(&format!("retentiond_segment_orders{{window=\"30d\",dimension=\"half\",value=\"{half}\"{labels}"))
     };
     let all = last(&format!("retentiond_window_orders{{window=\"30d\"{labels}"));
-    assert_eq!(all.0, seconds("1997-03-04T12:59:59Z"), "the last pane is there however coarse the step");
+    let end = seconds("1997-03-04T12:34:56Z");
+    assert_eq!(all.0, end, "the last pane is there however coarse the step, and is no sample of the future");
+    assert_eq!(last(&format!("retentiond_window_orders{{window=\"month\"{labels}")).0, end, "of long panes neither");
+    assert!(samples.values().all(|of_series| of_series.keys().all(|&second| second <= end)));
     let (odd, even) = (of_half("od\\\"d\\\\"), of_half("even"));
     assert_eq!((odd.0, even.0, odd.1 + even.1), (all.0, all.0, all.1), "two halves make the whole");
 
@@ -186,8 +189,8 @@ fn prometheus_takes_the_history_over() {
     let list = promtool(&["tsdb".as_ref(), "list".as_ref(), blocks.as_os_str()]);
     assert!(list.lines().count() > 20, "18 months in blocks of three weeks at most:\n{list}");
 
-    // The last day of the data: what the example of the README shows.
-    let last = dump(&blocks, seconds("1998-06-30T00:59:59Z"));
+    // The last day of the data: what the example of the README shows. The history ends with the last order.
+    let last = dump(&blocks, seconds("1998-06-30T00:00:00Z"));
     assert_eq!(last[&series_of("start_customers", None, "30d")], 3612.0);
     assert_eq!(last[&series_of("lost_customers", None, "30d")], 949.0);
     assert_eq!(last[&series_of("churn_ratio", None, "30d")], 949.0 / 3612.0);

@@ -241,7 +241,7 @@ fn assert_spike_arrives(servers: &Servers) {
     assert_eq!(alert["labels"]["window"], "7d");
     assert_eq!(alert["labels"]["job"], "retentiond");
     assert_eq!(alert["receivers"][0]["name"], "growth");
-    assert_eq!(alert["annotations"]["runbook_url"], "docs/runbook.md#retentiondchurnspike");
+    assert_eq!(alert["annotations"]["runbook_url"], "http://127.0.0.1:9736/runbook#retentiondchurnspike");
     let told: BTreeSet<String> =
         servers.received().iter().map(|alert| alert["labels"]["alertname"].to_string()).collect();
     assert!(!told.iter().any(|name| name.contains("NotReady") || name.contains("Down")), "{told:?}");

@@ -2,6 +2,7 @@
 //! It ends when the pipe does, so it cannot outlive the tests.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::scratch;
-use crate::support::skip::Skip;
+use crate::support::skip::{Skip, or_skip};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -199,6 +200,79 @@ impl Browser {
             shown.iter().filter(|node| node["name"]["value"].as_str().is_none_or(str::is_empty)).collect();
         assert!(unnamed.is_empty(), "without a name: {unnamed:?}");
     }
+
+    /// Panics if a text stands out too little from what is behind it (WCAG 2.1, 1.4.3), or if something that scrolls cannot
+    /// be reached with the keyboard (2.1.1).
+    pub fn assert_readable(&mut self) {
+        let found = self.eval(READABLE);
+        let found = found.as_str().expect("a report");
+        let (looked, mistakes) = found.split_once('\n').expect("a count and mistakes");
+        assert!(
+            looked.parse::<u32>().expect("a count") > 100,
+            "only {looked} texts found; does the search still work?"
+        );
+        assert!(mistakes.is_empty(), "not readable or not reachable:\n{mistakes}");
+    }
+
+    /// Panics if axe-core, where it is at hand, finds something.
+    pub fn assert_axe(&mut self) {
+        let Some(axe) = or_skip(axe()) else { return };
+        self.eval(&format!("{axe};0"));
+        let found = self.eval(
+            "axe.run(document, { resultTypes: ['violations'] }).then(found => found.passes.length + found.violations.flatMap(one => \
+             one.nodes.map(node => `\\n${one.id} ${node.target}: ${node.failureSummary}`)).join(''))",
+        );
+        let (passed, mistakes) = found
+            .as_str()
+            .expect("a report")
+            .split_at(found.as_str().map_or(0, |text| text.find('\n').unwrap_or(text.len())));
+        assert!(passed.parse::<u32>().expect("a count") > 10, "axe looked at {passed} rules only");
+        assert!(mistakes.is_empty(), "axe-core finds:{mistakes}");
+    }
+}
+
+/// Counts the texts that are looked at, then names each that is too faint and each part that scrolls and takes no focus.
+const READABLE: &str = r"(() => {
+  const canvas = document.createElement('canvas'), context = canvas.getContext('2d', { willReadFrequently: true });
+  [canvas.width, canvas.height] = [1, 1];
+  const paint = (...colours) => {
+    context.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(part => part / 255).map(part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+    .reduce((sum, part, i) => sum + part * [.2126, .7152, .0722][i], 0);
+  const mistakes = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let looked = 0;
+  while (walk.nextNode()) {
+    const node = walk.currentNode, element = node.parentElement, style = getComputedStyle(element);
+    if (!node.data.trim() || !element.checkVisibility({ visibilityProperty: true }) || element.closest('.unseen, .skip, option, svg')) continue;
+    const behind = [];
+    let opacity = 1;
+    for (let one = element; one; one = one.parentElement) { behind.unshift(getComputedStyle(one).backgroundColor); opacity *= getComputedStyle(one).opacity; }
+    looked += 1;
+    const back = paint('white', ...behind), front = paint('white', ...behind, style.color);
+    const seen = front.map((part, i) => opacity * part + (1 - opacity) * back[i]);
+    const [low, high] = [light(seen), light(back)].sort((a, b) => a - b), contrast = (high + .05) / (low + .05);
+    const size = parseFloat(style.fontSize), isLarge = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+    if (contrast < (isLarge ? 3 : 4.5)) mistakes.push(`contrast ${contrast.toFixed(2)}: ${element.tagName} ${element.className} ${node.data.trim().slice(0, 40)}`);
+  }
+  for (const one of document.querySelectorAll('body *')) {
+    const style = getComputedStyle(one), scrolls = ['auto', 'scroll'].includes(style.overflowX) || ['auto', 'scroll'].includes(style.overflowY);
+    if (scrolls && one.checkVisibility() && one.tabIndex < 0 && !one.querySelector('button, a[href], input, select')) mistakes.push(`no focus: ${one.tagName} ${one.id} ${one.className}`);
+  }
+  return `${looked}\n${mistakes.join('\n')}`;
+})()";
+
+/// The program of axe-core: what `RETENTIOND_AXE` names, or what `npm install --prefix target/axe axe-core` fetched.
+fn axe() -> Result<String, Skip> {
+    let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/target/axe/node_modules/axe-core/axe.min.js");
+    let path = env::var("RETENTIOND_AXE").unwrap_or_else(|_| usual.to_owned());
+    fs::read_to_string(&path).map_err(|error| Skip {
+        need: "needs axe-core (npm install --prefix target/axe axe-core) to look for barriers",
+        because: format!("{path}: {error}"),
+        required_by: "RETENTIOND_REQUIRE_AXE",
+    })
 }
 
 impl Drop for Browser {

@@ -99,6 +99,7 @@ impl Shop {
             access: Access::with_token(Some("open sesame")),
             partitioner: retentiond::source::partitioner::Partitioner::Murmur2,
             replica: "replica-1".to_owned(),
+            dashboards_url: Some("https://grafana.example.com/".to_owned()),
         };
         let listener = runtime.block_on(http::bind(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
         let address = listener.local_addr().unwrap();

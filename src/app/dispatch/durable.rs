@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::{Time, wall_clock};
 use crate::output::alerts;
+use crate::output::dead_letters::Channel;
 use crate::source::rebalance;
 use crate::source::{Committed, GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
 use crate::worker::Taken;
@@ -416,8 +417,11 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn settle(&mut self, cut: CutId, partition: Partition) -> Result<(), SourceError> {
         self.uncommitted.committed(partition);
-        let letters = self.outbox.settle(partition, cut);
-        self.checkpoints.letters += letters as u64;
+        let (alerts, dead): (Vec<_>, Vec<_>) =
+            self.outbox.settle(partition, cut).into_iter().partition(|letter| letter.to == Channel::Alerts);
+        self.checkpoints.letters += dead.len() as u64;
+        let sent = Arc::clone(&self.status.borrow().sent);
+        sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
         if let Some(files) = self.files.get_mut(&partition)
             && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == cut)
         {

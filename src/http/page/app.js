@@ -10,16 +10,16 @@ const FIGURES = [
   { figure: "returning_ratio", name: "Returning", kind: "ratio", better: 1, needs: "new_complete" },
   { figure: "purchase_frequency", name: "Orders per customer", kind: "number", better: 1 },
   { figure: "conversion_ratio", name: "Visitors who ordered", kind: "ratio", better: 1, optional: true },
-  { figure: "orders", name: "Orders", kind: "count", better: 1 },
+  { figure: "orders", name: "Orders", kind: "count", better: 1, sums: true },
   { figure: "revenue", name: "Revenue", kind: "money", better: 1 },
   { figure: "average_order_value", name: "Average order", kind: "money", better: 1 },
   { figure: "clv", name: "Customer lifetime value", kind: "money", better: 1, optional: true, needs: "complete" },
 ];
 const PEOPLE = FIGURES.filter(figure => figure.kind !== "money").map(figure => figure.figure).concat("complete", "new_complete");
-const MONEY = FIGURES.filter(figure => figure.kind === "money").map(figure => figure.figure);
+const MONEY = FIGURES.filter(figure => figure.kind === "money" || figure.sums).map(figure => figure.figure);
 const DAY = 86400000;
 
-const page = { summary: null, definitions: null, view: null, figure: "churn_ratio", currency: null, trends: null, drawn: {} };
+const page = { summary: null, definitions: null, state: null, view: null, figure: "churn_ratio", currency: null, currencies: [], trends: null, drawn: {} };
 
 async function ask(path, headers) {
   const answer = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(10000) });
@@ -58,8 +58,14 @@ function views() {
   return rolling.concat(named);
 }
 
+// Whether a figure is of the chosen currency alone. Orders are, wherever they stand beside the revenue of one currency of several.
+const isOfCurrency = spec => spec.kind === "money" || spec.sums && page.currencies.length > 1;
+function titleOf(spec) {
+  if (!spec.sums || !isOfCurrency(spec)) return spec.name;
+  return page.currency === "reporting" ? `${spec.name}, all converted` : `${spec.name} in ${page.currency}`;
+}
 function value(spec, figures, currency) {
-  const found = spec.kind === "money" ? figures?.currencies?.[currency]?.[spec.figure] : figures?.[spec.figure];
+  const found = isOfCurrency(spec) ? figures?.currencies?.[currency]?.[spec.figure] : figures?.[spec.figure];
   return found === null || found === undefined ? null : Number(found);
 }
 function number(count) {
@@ -118,24 +124,62 @@ async function sameDayBefore(view, now, series) {
 function drawHealth(state, error) {
   const { summary } = page, notices = [];
   const say = (text, className) => { at("health").textContent = text; at("health").className = `pill ${className}`; };
+  const lagging = (state?.topics ?? []).filter(topic => topic.lagging);
   if (error) {
     say("No answer", "bad");
     notices.push(h("p", { class: "notice bad" }, `retentiond does not answer: ${error.message ?? error}. `, summary ? "What stands here is what it said before." : "This page keeps asking."));
-  } else if (state.ready) {
-    say("Up to date", "good");
-  } else {
+  } else if (!state.ready) {
     const catching = state.reasons.length > 0 && state.reasons.every(reason => reason.startsWith("catching up"));
     say(catching ? "Catching up" : "Not ready", "warn");
     const lag = state.lag_events > 0 ? `, ${whole.format(state.lag_events)} messages are still to be read` : "";
     const what = summary?.as_of ? `These are the figures of ${minute(summary.as_of)}${lag}. Each is right for that moment.` : `Figures come as soon as events are read${lag}.`;
     notices.push(h("div", { class: "notice warn" }, what, h("ul", {}, state.reasons.map(reason => h("li", {}, reason)))));
+  } else if (lagging.length > 0) {
+    say("Catching up", "warn");
+    notices.push(h("div", { class: "notice warn" }, "Not everything that was sent is in these figures yet.", h("ul", {}, lagging.map(topic => h("li", {}, behind(topic))))));
+  } else if (!summary?.as_of) {
+    say("Waiting for orders", "");
+  } else {
+    say("Up to date", "good");
   }
-  const { partitions_assigned: assigned, partitions_total: total } = summary ?? {};
-  if (summary && total !== null && assigned < total) {
-    notices.push(h("p", { class: "notice" }, `This copy of retentiond holds ${assigned} of ${total} partitions: the figures are those of its customers alone, the dashboards add all of them up.`));
-  }
+  // What lags is said above in other words.
+  const notes = (state?.notes ?? []).filter(note => !lagging.some(({ topic }) => note.startsWith(`topic ${topic} lags`)));
+  notices.push(...notes.map(note => h("p", { class: "notice" }, note)));
   at("as-of").textContent = summary?.as_of ? `as of ${minute(summary.as_of)}` : "";
   if (changed("notices", notices.map(notice => notice.textContent))) at("notices").replaceChildren(...notices);
+}
+
+function behind({ topic, lag_events: messages, lag_seconds: seconds }) {
+  const count = messages === null ? "messages" : `${whole.format(messages)} ${messages === 1 ? "message" : "messages"}`;
+  return seconds === null ? `${topic}: ${count} still to be read` : `${topic}: ${count} behind, last read to its end ${ago(seconds)}`;
+}
+
+// What is waited for while there is no figure yet.
+function drawEmpty() {
+  const { state, summary } = page, topics = state?.topics ?? [];
+  const how = topic => topic.lag_events === 0 ? "read to its end" : topic.lag_events > 0 ? `${whole.format(topic.lag_events)} messages still to be read` : "not read yet";
+  const lines = topics.map(topic => h("li", {}, h("b", {}, topic.topic), `: ${how(topic)}`));
+  const parts = [h("p", {}, "Figures appear here as soon as the first order has been read.")];
+  if (summary.partitions_total !== null && summary.partitions_assigned === 0) {
+    parts.push(h("p", {}, "This replica holds no partition, so it will show none: the other replicas have them all, or the group is still being assigned."));
+  } else if (lines.length > 0) {
+    parts.push(h("p", {}, "Waiting for messages on:"), h("ul", {}, lines));
+    if (topics.every(topic => topic.lag_events === 0)) {
+      parts.push(h("p", {}, "All messages so far have been read, and none of them was an order. If you expect orders there, ", h("code", {}, "retentiond validate --sample 10"), " shows what the messages are taken for, and the topic of dead letters why they were refused."));
+    }
+  }
+  if (changed("empty", parts.map(part => part.textContent))) at("empty-what").replaceChildren(...parts);
+}
+
+// A replica that holds a part of the customers says so where it counts them.
+function drawPart() {
+  const { partitions_assigned: assigned, partitions_total: total } = page.summary, isPart = total !== null && assigned < total;
+  at("part").hidden = !isPart;
+  if (!isPart || !changed("part", [assigned, total])) return;
+  const link = page.definitions.dashboards_url;
+  const dashboards = link ? h("a", { href: link }, "the dashboards") : "the Grafana dashboards";
+  at("part").replaceChildren(h("b", {}, `A part of the customers: ${assigned} of ${total} partitions.`), " The figures are those of this replica alone; ", dashboards, " add up all replicas",
+    link ? "." : h("span", {}, " (set ", h("code", {}, "http.dashboards_url"), " to link them here)."));
 }
 
 function drawChoices(all) {
@@ -147,6 +191,7 @@ function drawChoices(all) {
   const orders = new Map();
   for (const view of all) for (const [currency, sum] of Object.entries(view.now.currencies)) orders.set(currency, Math.max(orders.get(currency) ?? 0, sum.orders));
   const listed = [...orders.keys()].sort((a, b) => (b === "reporting") - (a === "reporting") || orders.get(b) - orders.get(a));
+  page.currencies = listed;
   if (!listed.includes(page.currency)) page.currency = listed[0] ?? null;
   if (changed("currencies", [listed])) {
     at("currency").replaceChildren(...listed.map(currency => h("option", { value: currency }, currency === "reporting" ? `${code(currency)}, all converted` : currency)));
@@ -184,7 +229,7 @@ function whyUnsure(view, spec) {
   const begin = page.summary.data_begin, missing = view.now.missing;
   const known = missing && (missing.figures[spec.figure] ?? (spec.needs ? missing.until : null));
   if (known) return `Not known until ${day(known)}: ${missing.reason}.`;
-  if (spec.needs === "new_complete" && view.now.complete) return "Needs the whole history: see time.history_whole.";
+  if (spec.needs === "new_complete" && view.now.complete) return "Only known if the data begin with the shop's very first order. If they do, set history_whole = true under [time].";
   if (!begin || view.periods) return `The data begin too late${begin ? `, on ${day(begin)}` : ""}.`;
   const from = Date.parse(begin) + view.period + (spec.needs ? view.now.active_for_seconds * 1000 : 0);
   return `The data begin on ${day(begin)}: right from ${day(from)} on.`;
@@ -192,7 +237,7 @@ function whyUnsure(view, spec) {
 
 function drawTiles(view) {
   const { now } = view, focused = document.activeElement?.dataset?.figure;
-  const tiles = FIGURES.filter(spec => spec.kind !== "money" || page.currency).map(spec => {
+  const tiles = FIGURES.filter(spec => !isOfCurrency(spec) || page.currency).map(spec => {
     const current = value(spec, now, page.currency);
     if (current === null && spec.optional) return null;
     const sure = reaches(spec, now, beginOf(view, now)), before = page.trends?.before;
@@ -202,10 +247,10 @@ function drawTiles(view) {
     const sense = !delta || flat ? "" : delta.size * spec.better > 0 ? "good" : "bad";
     const list = view.periods?.slice(-12) ?? page.trends?.recent ?? [];
     const curve = list.map(one => reaches(spec, one, beginOf(view, one)) ? value(spec, one, page.currency) : null);
-    const meaning = definition(spec.figure, spec.kind === "money");
+    const meaning = definition(spec.figure, isOfCurrency(spec)), text = write(spec, current);
     return h("button", { class: "tile", type: "button", "data-figure": spec.figure, "aria-pressed": String(page.figure === spec.figure), title: meaning.formula },
-      h("span", { class: "name" }, spec.name),
-      h("span", { class: `value${sure ? "" : " unsure"}` }, write(spec, current)),
+      h("span", { class: "name" }, titleOf(spec)),
+      h("span", { class: "fit" }, h("span", { class: `value${sure ? "" : " unsure"}`, "--characters": text.length }, text)),
       h("span", { class: `change ${sense}` }, delta ? [h("span", { "aria-hidden": "true" }, arrow), h("span", { class: "unseen" }, flat ? "" : delta.size > 0 ? "up" : "down"), flat ? "" : ` ${delta.text}`] : ""),
       view.periods ? columns(curve) : sparkline(curve),
       sure ? h("span", { class: "what" }, meaning.plain ?? "") : h("span", { class: "why" }, whyUnsure(view, spec)));
@@ -224,14 +269,14 @@ function drawCurve(view) {
   }));
   const first = list.findIndex(point => point.value !== null);
   const shown = first < 0 ? [] : list.slice(first);
-  at("curve-title").textContent = spec.name;
+  at("curve-title").textContent = titleOf(spec);
   at("curve-note").textContent = view.periods ? "by period" : `each point: the ${duration(view.now.period_seconds)} up to it`;
   const most = steps(Math.max(0, ...shown.map(point => point.value ?? 0))).at(-1);
   if (shown.length === 0) at("readout").textContent = "";
-  chart(at("curve"), shown, { title: spec.name, bars: Boolean(view.periods), write: number => write(spec, number), axis: number => axis(spec, number, most),
+  chart(at("curve"), shown, { title: titleOf(spec), bars: Boolean(view.periods), write: number => write(spec, number), axis: number => axis(spec, number, most),
     tell: point => at("readout").replaceChildren(h("strong", {}, write(spec, point.value)), ` · ${point.label}`) });
   if (!at("curve-details").open) return;
-  at("curve-head").replaceChildren(h("tr", {}, h("th", { scope: "col" }, view.periods ? "Period" : "Day"), h("th", { scope: "col" }, spec.name)));
+  at("curve-head").replaceChildren(h("tr", {}, h("th", { scope: "col" }, view.periods ? "Period" : "Day"), h("th", { scope: "col" }, titleOf(spec))));
   at("curve-rows").replaceChildren(...shown.toReversed().map(point => h("tr", {}, h("th", { scope: "row" }, point.label), h("td", {}, write(spec, point.value, false)))));
 }
 
@@ -328,66 +373,14 @@ function drawAll(list) {
   at("all-rows").replaceChildren(...rows);
 }
 
-// Lists that may not be there ---------------------------------------------------------------------------------------------
-
-const amounts = found => found === null || found === undefined ? NOTHING : typeof found !== "object" ? String(found)
-  : Object.entries(found).map(([currency, sum]) => money(typeof sum === "object" ? sum?.net_revenue ?? sum?.revenue : sum, code(currency))).join(" · ") || NOTHING;
-
-async function drawRisks() {
-  const token = sessionStorage.getItem("token");
-  const { status, body } = await ask("api/v1/at-risk?limit=50", token ? { authorization: `Bearer ${token}` } : {});
-  const list = status === 200 && Array.isArray(body.customers) ? body.customers : null;
-  at("risk-section").hidden = !list && status !== 401;
-  at("token-form").hidden = status !== 401;
-  at("risk-table").hidden = !list;
-  if (status === 401 && token) {
-    sessionStorage.removeItem("token");
-    at("token-note").textContent = "This token is not valid.";
-  }
-  if (!list) return;
-  const total = body.total_at_risk ?? list.length;
-  at("risk-note").textContent = list.length < total ? `${whole.format(list.length)} of ${whole.format(total)}` : whole.format(total);
-  const date = time => time ? day(time) : NOTHING;
-  if (changed("risks", list)) at("risks").replaceChildren(...list.map(one => h("tr", {}, h("th", { scope: "row", title: one.customer_id }, String(one.customer_id)), h("td", {}, String(one.stage ?? NOTHING)), h("td", {}, fine.format(one.orders ?? 0)),
-    h("td", {}, amounts(one.currencies ?? one.revenue)), h("td", {}, date(one.last_order)), h("td", {}, date(one.at_risk_since)), h("td", {}, date(one.lapses_at)))));
-}
-
-// One row for each rule and group.
-async function drawWinbacks() {
-  const { status, body } = await ask("api/v1/winback");
-  const plain = found => typeof found === "object" && found !== null && !Array.isArray(found);
-  const rules = Object.values(plain(body) ? body : {}).find(list => Array.isArray(list) && list.every(plain)) ?? [];
-  const rows = rules.flatMap(rule => {
-    const groups = Array.isArray(rule.groups) ? rule.groups : Object.entries(rule).filter(([key, found]) => ["treated", "holdout"].includes(key) && plain(found)).map(([group, found]) => ({ group, ...found }));
-    const own = Object.fromEntries(Object.entries(rule).filter(([key, found]) => !["groups", "treated", "holdout"].includes(key) && (!plain(found) || groups.length === 0)));
-    return groups.length ? groups.map(group => ({ ...own, ...group })) : [own];
-  });
-  at("winback-section").hidden = status !== 200 || rows.length === 0;
-  if (at("winback-section").hidden || !changed("winbacks", rows)) return;
-  const plus = new Intl.NumberFormat(undefined, { maximumFractionDigits: 1, signDisplay: "exceptZero" });
-  const points = difference => plus.format(100 * difference);
-  const uplift = row => {
-    // The uplift is that of the rule, so it stands once, beside the treated.
-    if (typeof row.uplift !== "number" || row.group === "holdout") return NOTHING;
-    const [low, high] = Array.isArray(row.uplift_interval) ? row.uplift_interval : [];
-    return `${points(row.uplift)} points${typeof high === "number" ? ` (${points(low)} to ${points(high)})` : ""}`;
-  };
-  const number = (found, format) => typeof found === "number" ? format.format(found) : NOTHING;
-  const revenue = found => amounts(plain(found) && page.currency in found ? { [page.currency]: found[page.currency] } : found);
-  const columns = [["Rule", row => String(row.rule ?? NOTHING)], ["Group", row => String(row.group ?? NOTHING)], ["Fell silent", row => number(row.due, whole)],
-    ["Alerts sent", row => number(row.sent, whole)], ["Came back", row => number(row.won_back, whole)], ["Win-back rate", row => number(row.winback_ratio, share)],
-    ["Revenue", row => revenue(row.currencies)], ["Uplift, 95 % interval", uplift]];
-  at("winback-head").replaceChildren(h("tr", {}, columns.map(([title]) => h("th", { scope: "col" }, title))));
-  at("winbacks").replaceChildren(...rows.map(row => h("tr", {}, columns.map(([, read], i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, read(row))))));
-}
-
 // Asking again and again --------------------------------------------------------------------------------------------------
 
 function draw() {
   const list = views();
   at("empty").hidden = list.length > 0;
   at("figures").hidden = list.length === 0;
-  if (list.length === 0) return;
+  if (list.length === 0) return drawEmpty();
+  drawPart();
   const wanted = decodeURIComponent(location.hash.slice(1));
   page.view = list.find(view => view.key === wanted) ?? list.find(view => view.key === "30d") ?? list[0];
   drawChoices(list);
@@ -431,6 +424,7 @@ async function refresh() {
     }
     const [ready, summary] = await Promise.all([ask("readyz"), must("api/v1/summary")]);
     [state, page.summary] = [{ reasons: [], ...ready.body }, summary];
+    page.state = state;
     drawHealth(state);
     draw();
     document.body.dataset.asOf = summary.as_of ?? "never";
@@ -448,7 +442,7 @@ async function forever(work, pause) {
 
 at("windows").addEventListener("change", event => { location.hash = encodeURIComponent(event.target.value); });
 window.addEventListener("hashchange", () => page.summary && draw());
-at("currency").addEventListener("change", event => { page.currency = event.target.value; draw(); });
+at("currency").addEventListener("change", event => { page.currency = event.target.value; draw(); drawList(); });
 at("cohort-figure").addEventListener("change", drawCohorts);
 at("dimension").addEventListener("change", () => drawSegments(page.view));
 at("all").addEventListener("toggle", () => drawAll(views()));
@@ -460,17 +454,11 @@ at("tiles").addEventListener("click", event => {
   drawTiles(page.view);
   drawCurve(page.view);
 });
-at("token-form").addEventListener("submit", event => {
-  event.preventDefault();
-  sessionStorage.setItem("token", at("token").value.trim());
-  at("token").value = "";
-  drawRisks();
-});
 let width = 0;
 new ResizeObserver(([entry]) => {
   if (Math.abs(entry.contentRect.width - width) > 4 && page.view && (page.trends || page.view.periods)) { width = entry.contentRect.width; drawCurve(page.view); }
 }).observe(at("curve"));
 
 forever(refresh, 2000);
-forever(drawRisks, 30000);
 forever(drawWinbacks, 15000);
+forever(async () => page.summary && page.definitions ? refreshList() : 200, 30000);

@@ -43,6 +43,13 @@ function duration(seconds) {
   return `${fine.format(count)} ${word}${count === 1 ? "" : "s"}`;
 }
 
+// How long ago something was, roughly.
+function ago(seconds) {
+  const [size, word] = seconds < 120 ? [1, "second"] : seconds < 7200 ? [60, "minute"] : seconds < 172800 ? [3600, "hour"] : [86400, "day"];
+  const count = Math.round(seconds / size);
+  return `${whole.format(count)} ${word}${count === 1 ? "" : "s"} ago`;
+}
+
 let zone = "UTC";
 const instant = (time, options) => new Intl.DateTimeFormat(undefined, { timeZone: zone, ...options }).format(new Date(time));
 const day = time => instant(time, { dateStyle: "medium" });

@@ -9,6 +9,7 @@ use super::{Kind, Metric, SEGMENT, WINDOW};
 use crate::engine::WindowParts;
 use crate::engine::axis::Pane;
 use crate::engine::spec::{Spec, WindowId};
+use crate::event::Time;
 use crate::output::summary::Background;
 
 /// The figures of one window over time.
@@ -33,7 +34,8 @@ pub fn is_shown(spec: &Spec, window: WindowId, pane: Pane, step: i64) -> bool {
 }
 
 /// Writes every window metric of every pane given, each stamped with the last second of its pane: the instant at which a
-/// scrape would have shown it. `labels` are added to every sample.
+/// scrape would have shown it. A pane that is still open at `until`, where the history ends, is stamped with that: a sample
+/// of the future would keep Prometheus from taking any other until then. `labels` are added to every sample.
 ///
 /// The samples of a family stand together and in it those of a series, by time, as OpenMetrics 1.0 demands.
 ///
@@ -45,6 +47,7 @@ pub fn write(
     background: &Background,
     series: &[WindowSeries],
     labels: &[(String, String)],
+    until: Time,
 ) -> io::Result<()> {
     let added: String = labels.iter().map(|(name, value)| format!(",{name}=\"{}\"", escaped(value))).collect();
     let has_segments = series.iter().any(|run| run.segment.is_some());
@@ -53,7 +56,7 @@ pub fn write(
         writeln!(out, "# TYPE {} gauge", metric.name)?;
         writeln!(out, "# HELP {} {}", metric.name, escaped(metric.help))?;
         for run in series {
-            for (values, samples) in samples(metric, spec, background, run) {
+            for (values, samples) in samples(metric, spec, background, run, until) {
                 let pairs = metric.labels().iter().zip(values);
                 let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name}=\"{}\"", escaped(&value))).collect();
                 let series = format!("{}{{{}{added}}}", metric.name, pairs.join(","));
@@ -72,6 +75,7 @@ fn samples(
     spec: &Spec,
     background: &Background,
     run: &WindowSeries,
+    until: Time,
 ) -> BTreeMap<Vec<String>, Vec<(i64, f64)>> {
     let mut series = BTreeMap::<Vec<String>, Vec<(i64, f64)>>::new();
     for (pane, figures) in &run.panes {
@@ -83,7 +87,8 @@ fn samples(
                 read_segment(metric, [spec.name(run.window), dimension, value], &view, &mut found);
             }
         }
-        let second = spec.first_instant(run.window, pane + 1).millis() / 1000 - 1;
+        let end = spec.first_instant(run.window, pane + 1).millis() / 1000 - 1;
+        let second = end.min(until.millis() / 1000);
         for (labels, value) in found.0 {
             series.entry(labels).or_default().push((second, value));
         }
