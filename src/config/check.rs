@@ -18,9 +18,6 @@ use super::{Settings, shared};
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
-/// The engine keeps the days of ids in 16 bits.
-const MOST_DEDUP_DAYS: u16 = 7_000;
-
 /// What a Kafka topic, and an instance id, may be called.
 fn is_legal_topic(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -238,11 +235,7 @@ fn customers(tables: &Tables, problems: &mut Problems) {
     if customers.loyal_orders < 2 {
         problems.add("customers.loyal_orders", format!("{} is too few; write 2 or more", customers.loyal_orders));
     }
-    let longest = Millis::days(MOST_DEDUP_DAYS);
-    if customers.dedup_for > longest {
-        let what = format!("\"{}\" is too long; write \"{longest}\" or less", customers.dedup_for);
-        problems.add("customers.dedup_for", what);
-    }
+    customers.check_dedup(problems);
     if customers.dedup_for < customers.allowed_lateness {
         problems.add_between(
             &["customers.dedup_for", "customers.allowed_lateness"],

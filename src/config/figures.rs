@@ -7,6 +7,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use super::error::Problems;
 use super::millis::Millis;
 use super::value::{Zone, choice, instant};
 use crate::event::{DAY, HOUR, MINUTE, Time};
@@ -106,6 +107,19 @@ impl<'de> Visitor<'de> for DimensionsVisitor {
             found.insert(name, values);
         }
         Ok(Dimensions(found.into_iter().map(|(name, values)| Dimension { name, values }).collect()))
+    }
+}
+
+/// The engine keeps the days of ids in 16 bits.
+const MOST_DEDUP_DAYS: u16 = 7_000;
+
+impl Customers {
+    pub(super) fn check_dedup(&self, problems: &mut Problems) {
+        let longest = Millis::days(MOST_DEDUP_DAYS);
+        if self.dedup_for > longest {
+            let what = format!("\"{}\" is too long; write \"{longest}\" or less", self.dedup_for);
+            problems.add("customers.dedup_for", what);
+        }
     }
 }
 

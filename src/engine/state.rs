@@ -27,15 +27,15 @@ pub mod rotation;
 pub mod rows;
 mod seed;
 mod silences;
+pub mod windows;
 
 use super::Engine;
-use super::axis::{ActiveFor, Axis};
 use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
 use super::dedup::{Buckets, Dedup, ShardCut};
 use super::erasures::ErasureState;
 use super::inactivity;
-use super::known::{Change, CohortsKnown, Erased, Knowledge, Known, LifecycleKnown, WindowKnown};
+use super::known::{CohortsKnown, Erased, Knowledge, LifecycleKnown, WindowKnown};
 use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;
@@ -43,6 +43,7 @@ use crate::event::{Currency, Time};
 use arrays::{ArrayCut, Marks, Visitor, escape};
 use rotation::{Rotation, oldest};
 use rows::{Aside, Rows};
+use windows::{SegmentState, WindowState};
 
 /// What changed since the last cut, as it was at one instant.
 #[derive(Debug, Clone)]
@@ -147,16 +148,6 @@ pub struct Scalars {
     pub reporting: Option<String>,
 }
 
-/// What is known of a window of the values of a dimension, as files hold it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SegmentState {
-    /// The name of the dimension.
-    pub dimension: String,
-    /// What is known of the window.
-    #[serde(flatten)]
-    pub window: WindowState,
-}
-
 /// A currency as files hold it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CurrencyState {
@@ -174,52 +165,6 @@ impl CurrencyState {
     fn currency(&self) -> Option<Currency> {
         let currency = Currency::from_code(&self.code).ok()?;
         Some(if self.reporting { currency.as_reporting() } else { currency })
-    }
-}
-
-/// A window as files hold it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct WindowState {
-    /// Its definition.
-    pub key: String,
-    /// As version 0.1.0 has it: from when on it has seen everything, if it was added to an engine that had seen some
-    /// already.
-    pub since: Option<i64>,
-    /// From which panes on it is known what it counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub known: Option<Known>,
-    /// Why that is not always.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
-}
-
-impl WindowState {
-    fn new(key: String, known: &WindowKnown) -> WindowState {
-        let &WindowKnown { known, change } = known;
-        let partly = !known.is_always();
-        let since = change.filter(|_| partly).map(|change| change.at + 1);
-        WindowState { key, since, known: partly.then_some(known), change: change.filter(|_| partly) }
-    }
-
-    /// What is known. Of a window that version 0.1.0 added, all that lies behind its beginning.
-    fn known(&self, axis: Axis, active_for: ActiveFor, pane: impl Fn(Time) -> super::axis::Pane) -> WindowKnown {
-        if let Some(known) = self.known {
-            return WindowKnown { known, change: self.change };
-        }
-        let Some(since) = self.since else { return WindowKnown::default() };
-        let at = pane(Time::clamped(since));
-        let (left, lapses) = (axis.leaves(at), axis.lapses(at, active_for));
-        let known = Known {
-            flows: at + 1,
-            new: at + 1,
-            to_date: at,
-            ordering: left,
-            visiting: left,
-            active: lapses,
-            lost: axis.leaves(lapses),
-            reporting: super::axis::Pane::MIN,
-        };
-        WindowKnown { known, change: Some(Change { at: since - 1, why: super::known::Why::Added }) }
     }
 }
 

@@ -27,7 +27,7 @@ use inactivity::INACTIVITY;
 use read::{Samples, WindowView};
 pub use read::{Scrape, is_caught_up};
 use repartition::REPARTITION;
-use segments::SEGMENT;
+use segments::{MISSING, SEGMENT};
 
 /// What a metric's values do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,7 @@ pub fn definitions() -> impl Iterator<Item = &'static Metric> {
     WINDOW
         .iter()
         .chain(SEGMENT)
+        .chain(MISSING)
         .chain(PEOPLE)
         .chain(INACTIVITY)
         .chain(DISTRIBUTIONS)
@@ -403,13 +404,6 @@ static WINDOW: &[Metric] = &[
 
 /// Customers as they stand.
 static PEOPLE: &[Metric] = &[
-    gauge(
-        "retentiond_figures_missing_until_timestamp_seconds",
-        &["window", "reason"],
-        "From when on all figures of a window are known, in epoch seconds of event time; present while some are absent \
-         because the configuration was changed.",
-        read::missing,
-    ),
     gauge(
         "retentiond_customers",
         &["stage", "status"],

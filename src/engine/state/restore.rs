@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use super::arrays::{ArrayCut, Shelf};
 use super::rows::Aside;
-use super::{
-    CurrencyState, Cut, Kept, Scalars, SeenCut, SegmentState, Slots, WindowState, cohorts_key, lifecycle_key,
-    window_key,
-};
+use super::windows::{SegmentState, WindowState};
+use super::{CurrencyState, Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, window_key};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
 use crate::engine::known::{Change, CohortsKnown, Erased, Why};

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::derive::{Definition, Old, Plan, load};
-use super::{Kept, Scalars, WindowState};
+use super::windows::WindowState;
+use super::{Kept, Scalars};
 use crate::engine::axis::{Moment, Pane};
 use crate::engine::clock::Class;
 use crate::engine::customers::Slot;

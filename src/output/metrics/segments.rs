@@ -1,7 +1,7 @@
-//! The names of the metrics of segments.
+//! The names of the metrics of segments, and of what is not known of windows.
 
 use super::read;
-use super::{Metric, Parts, Values, window};
+use super::{Metric, Parts, Values, gauge, window};
 
 /// The same parts by the values of the dimensions: rolling windows and open calendar periods. A customer belongs to the
 /// value of the earliest order, to `none` before there is one.
@@ -102,3 +102,12 @@ pub(super) static SEGMENT: &[Metric] = &[
         Values::SegmentMoney(|window, currency, money| window.lifetime_value(currency, money)),
     ),
 ];
+
+/// What is not known of the windows.
+pub(super) static MISSING: &[Metric] = &[gauge(
+    "retentiond_figures_missing_until_timestamp_seconds",
+    &["window", "reason"],
+    "From when on all figures of a window are known, in epoch seconds of event time; present while some are absent \
+         because the configuration was changed.",
+    read::missing,
+)];
