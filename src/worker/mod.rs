@@ -1,6 +1,7 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
 mod cuts;
+mod people;
 pub mod pool;
 mod rejected;
 pub mod sightings;
@@ -17,14 +18,12 @@ use self::sightings::Sightings;
 pub use self::tally::{Tally, note_type};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
 use crate::engine::axis::Pane;
-use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
-use crate::engine::listing::{ListQuestion, Listing};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::Cut;
 use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
-use crate::event::{Currency, Event, EventType, Kind, Time};
+use crate::event::{Event, EventType, Kind, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
@@ -397,37 +396,6 @@ impl Worker {
             add_series(&mut sums, &figures);
         }
         sums
-    }
-
-    /// What is known of a customer; `None` when none of the partitions has such a one.
-    #[must_use]
-    pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
-        self.engines.values().find_map(|engine| engine.customer(id))
-    }
-
-    /// Of each id and instant, whether any of the partitions has a record of the customer that begins no later.
-    #[must_use]
-    pub fn know(&self, silences: &[(String, Time)]) -> Vec<bool> {
-        let knows = |(id, since): &(String, Time)| self.engines.values().any(|engine| engine.knows_since(id, *since));
-        silences.iter().map(knows).collect()
-    }
-
-    /// The currencies that any of the partitions knows.
-    #[must_use]
-    pub fn currencies(&self) -> Vec<Currency> {
-        self.engines.values().flat_map(Engine::currencies).collect()
-    }
-
-    /// The list over one slice of the customers, and where the next one begins; a partition that is given up meanwhile is
-    /// passed over.
-    #[must_use]
-    pub fn listing(&self, question: &ListQuestion, from: (Partition, usize)) -> (Listing, Option<(Partition, usize)>) {
-        let mut left = self.engines.range(from.0..);
-        let Some((&partition, engine)) = left.next() else { return (Listing::default(), None) };
-        let first = if partition == from.0 { from.1 } else { 0 };
-        let (found, next) = engine.listing(question, first, SLICE);
-        let next = next.map(|slot| (partition, slot));
-        (found, next.or_else(|| left.next().map(|(&partition, _)| (partition, 0))))
     }
 
     /// The figures of all partitions at one instant, added up.
