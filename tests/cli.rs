@@ -144,7 +144,7 @@ fn replay_says_what_it_cannot_read() {
     refuses("empty.csv", b"", &["empty.csv is empty", "no event in 0 line(s)"]);
     refuses("header.csv", b"customer_id,time,amount,currency\n", &["no event in 1 line(s)"]);
     refuses("empty.ndjson", b"", &["no event in 0 line(s)"]);
-    refuses("bad.ndjson", b"{\n\xff\n[]\n", &["bad.ndjson, line 1", "3 of 3 line(s) were rejected", "no event"]);
+    refuses("bad.ndjson", b"{\n\xff\n7\n", &["bad.ndjson, line 1", "3 of 3 line(s) were rejected", "no event"]);
     refuses("broken.csv.gz", b"no gzip", &["broken.csv.gz"]);
     refuses("broken.csv.zst", b"no zstd", &["broken.csv.zst"]);
     assert_refused(&run(["replay", "/nowhere/orders.csv"]), 1, &["/nowhere/orders.csv: cannot be read"]);

@@ -81,7 +81,11 @@ pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>,
 }
 
 fn looks_like_bytes(text: &str) -> bool {
-    text.bytes().any(|byte| byte.is_ascii_alphabetic() || b"+/=".contains(&byte))
+    // Words such as "free" are base64 too.
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && text.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
+    !is_word
+        && text.bytes().any(|byte| byte.is_ascii_alphabetic() || b"+/=".contains(&byte))
         && text.parse::<f64>().is_err()
         && STANDARD.decode(text).is_ok_and(|bytes| (1..=16).contains(&bytes.len()))
 }

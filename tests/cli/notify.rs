@@ -36,11 +36,11 @@ fn the_service_manager_is_notified_of_start_life_and_stop() {
     assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0), "{}", daemon.stderr());
 }
 
-/// A socket that cannot be used is logged; the daemon serves all the same. An abstract socket and a watchdog for another
-/// process are covered by the library.
+/// A socket that cannot be used is logged; the daemon serves all the same.
 #[test]
 fn an_unusable_notify_socket_is_logged() {
-    let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\n", free_port());
+    // A group of its own, for a group and instance have one process at a time.
+    let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\ngroup_id = \"unusable-socket\"\n", free_port());
     let mut daemon =
         Launch::verb("run").config(config).http_port(free_port()).env("NOTIFY_SOCKET", "/nowhere/at/all").start();
     assert_eq!(daemon.get("/healthz").0, 200);
