@@ -17,12 +17,15 @@ struct Logged {
     input: Input,
 }
 
-/// What alerts tell of comes in the one topic that drives time, and so do erasures if they are to end silences.
-fn logged(sent: &Sent, reached: i64, erasures_anywhere: bool) -> Logged {
+/// What alerts are decided by comes in the one topic that drives time, and so do erasures that end silences; the others
+/// bring sessions. Without alerts, everything comes anywhere.
+fn logged(sent: &Sent, reached: i64, anywhere: bool) -> Logged {
+    let id = sent.id.unwrap_or(0) as usize;
     let topic = match sent.fact {
-        Fact::Session(_) => 2,
-        Fact::Profile(_) | Fact::Cost(..) => 1,
-        Fact::Erase if erasures_anywhere => sent.id.unwrap_or(0) as usize % TOPICS,
+        Fact::Session(_) if anywhere => 2,
+        Fact::Session(_) => 1 + id % 2,
+        Fact::Profile(_) | Fact::Cost(..) if anywhere => 1,
+        Fact::Erase if anywhere => id % TOPICS,
         _ => 0,
     };
     let input = match sent.fact {
@@ -33,19 +36,21 @@ fn logged(sent: &Sent, reached: i64, erasures_anywhere: bool) -> Logged {
 }
 
 /// Histories of three topics, whose times steps turn into; every topic begins before anything else.
-fn log(erasures_anywhere: bool) -> impl Strategy<Value = Vec<Logged>> {
+fn log(anywhere: bool) -> impl Strategy<Value = Vec<Logged>> {
     prop::collection::vec(super::sent(), 1..60).prop_map(move |steps| {
         let begin = |topic: usize| {
-            let fact = [Fact::Order(0, 1, None, None), Fact::Profile(None), Fact::Session(0)][topic].clone();
-            let sent = Sent { customer: 40 + topic as u8, time: Time::clamped(ORIGIN), fact, id: None };
-            logged(&sent, ORIGIN, false)
+            let other = if anywhere { Fact::Profile(None) } else { Fact::Session(0) };
+            let fact = [Fact::Order(0, 1, None, None), other, Fact::Session(0)][topic].clone();
+            let id = Some(1_000 + topic as u32 + 1);
+            let sent = Sent { customer: 40 + topic as u8, time: Time::clamped(ORIGIN), fact, id };
+            Logged { topic, ..logged(&sent, ORIGIN, anywhere) }
         };
         let mut all: Vec<_> = (0..TOPICS).map(begin).collect();
         let mut now = ORIGIN + LATENESS;
         for (mut sent, step) in steps {
             now += step;
             sent.time = Time::clamped(now - sent.time.millis());
-            all.push(logged(&sent, now, erasures_anywhere));
+            all.push(logged(&sent, now, anywhere));
         }
         all
     })
