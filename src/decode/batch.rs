@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::fields::excerpt;
 use super::presets::CloudEvents;
-use super::{Decoded, Decoder, Message, Reader, Rejection};
+use super::{Decoded, Decoder, Message, Reader, Rejection, Skip};
 use crate::event::{Event, EventType};
 
 /// One object of a message that holds several.
@@ -68,7 +68,7 @@ pub(super) fn batch<'a, T>(
         }
     }
     match parts.len() {
-        0 => Ok(Decoded::Unknown(Unknown::of("list", Some(Cow::Borrowed("[]"))))),
+        0 => Ok(Decoded::Skipped(Skip::Empty)),
         1 => parts.swap_remove(0).decoded,
         _ => Ok(Decoded::Batch(parts)),
     }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn lists_of_one_and_of_none_and_what_is_no_list() {
         assert_eq!(decode(&format!("[{}]", order("a"))), decode(&order("a")));
-        assert!(matches!(decode("[]"), Ok(Decoded::Unknown(_))));
+        assert_eq!(decode("[]"), Ok(Decoded::Skipped(Skip::Empty)));
         for (message, reason) in [("[", Reason::InvalidJson), ("[1,]", Reason::InvalidJson), ("7", Reason::NotAnObject)]
         {
             assert_eq!(decode(message).unwrap_err().reason, reason, "{message}");
