@@ -89,11 +89,20 @@ impl Conditions {
     /// Why a message is passed over, if one does not hold. A place that the message does not have is told apart from one
     /// that holds another value, because it may be mistyped.
     pub fn check(&self, slots: &Slots<'_>) -> Result<(), Skip> {
-        if self.hold(slots) {
+        self.check_beside(slots, None)
+    }
+
+    /// The same; places that the message does not have are looked up in what surrounds it.
+    pub fn check_beside(&self, slots: &Slots<'_>, beside: Option<&Slots<'_>>) -> Result<(), Skip> {
+        let find = |slot: usize| match beside {
+            Some(beside) if !slots.is_there(slot) => beside,
+            _ => slots,
+        };
+        if self.0.iter().all(|(slot, condition)| condition.holds(find(*slot).raw(*slot))) {
             return Ok(());
         }
         let is_absent = |(slot, condition): &(usize, Condition)| {
-            !slots.is_there(*slot) && !condition.is.is_empty() && !condition.holds(None)
+            !find(*slot).is_there(*slot) && !condition.is.is_empty() && !condition.holds(None)
         };
         Err(if self.0.iter().any(is_absent) { Skip::NoSuchField } else { Skip::Filtered })
     }
@@ -124,9 +133,11 @@ impl Filter {
         self.conditions.check(slots)
     }
 
-    /// Why a message is passed over, if it is.
-    pub fn check(&self, bytes: &[u8]) -> Result<Result<(), Skip>, Rejection> {
-        Ok(self.conditions.check(&self.paths.read(bytes)?))
+    /// Why a message is passed over, if it is. Places that it does not have are looked up in the object around it, if
+    /// there is one.
+    pub fn check(&self, bytes: &[u8], around: Option<&[u8]>) -> Result<Result<(), Skip>, Rejection> {
+        let around = around.map(|around| self.paths.read(around)).transpose()?;
+        Ok(self.conditions.check_beside(&self.paths.read(bytes)?, around.as_ref()))
     }
 }
 
@@ -223,7 +234,7 @@ mod tests {
     }
 
     fn check(toml: &str, message: &str) -> Result<(), Skip> {
-        Filter::new(&options(toml)).unwrap().unwrap().check(message.as_bytes()).unwrap()
+        Filter::new(&options(toml)).unwrap().unwrap().check(message.as_bytes(), None).unwrap()
     }
 
     #[test]

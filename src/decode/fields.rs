@@ -42,6 +42,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The same, blank text being absent.
+    pub fn unless_blank(self) -> Value<'a> {
+        match &self {
+            Value::Text(text) if text.trim().is_empty() => Value::Absent,
+            _ => self,
+        }
+    }
+
     /// This, or the other where nothing stands.
     pub fn or(self, other: Value<'a>) -> Value<'a> {
         if self == Value::Absent { other } else { self }
@@ -95,9 +103,7 @@ impl<'a> Fields<'a> {
     #[inline]
     pub fn into_decoded(mut self) -> Result<Decoded<'a>, Rejection> {
         let name = required_text("type", std::mem::take(&mut self.event_type))?;
-        let known = EventType::ALL.into_iter().find(|known| known.name() == name);
-        let Some(event_type) = known.or_else(|| EventType::ALL.into_iter().find(|known| is_called(*known, &name)))
-        else {
+        let Some(event_type) = event_type(&name) else {
             return Ok(Decoded::Unknown(Unknown::of("type", Some(name))));
         };
         match event_type {
@@ -145,9 +151,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a name is that of a type but for its case.
-fn is_called(known: EventType, name: &str) -> bool {
-    known.name().eq_ignore_ascii_case(name.trim())
+/// The type with a name in the native format; case does not matter.
+pub(super) fn event_type(name: &str) -> Option<EventType> {
+    let exact = EventType::ALL.into_iter().find(|known| known.name() == name);
+    let in_any_case = |known: &EventType| known.name().eq_ignore_ascii_case(name.trim());
+    exact.or_else(|| EventType::ALL.into_iter().find(in_any_case))
 }
 
 pub(super) fn missing(field: &str) -> Rejection {

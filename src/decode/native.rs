@@ -87,12 +87,10 @@ impl Native {
     ) -> Result<Decoded<'a>, Rejection> {
         // Filled in place, because it is large.
         let mut fields = Fields::default();
-        if let Err(skip) = self.fields(bytes, dimensions, &mut fields)? {
+        if let Err(skip) = self.fields(bytes, None, dimensions, &mut fields)? {
             return Ok(Decoded::Skipped(skip));
         }
-        if let Some(given) = &self.given {
-            given.fill_in(key, sent, &mut fields)?;
-        }
+        self.fill_in(key, sent, &mut fields)?;
         let is_absent = fields.customer_id == Value::Absent;
         if !is_absent && self.rules.is_nobody(&fields.customer_id) {
             return Ok(Decoded::Skipped(Skip::Nobody));
@@ -102,19 +100,39 @@ impl Native {
         if is_absent { decoded.map_err(with_hint_at_key) } else { decoded }
     }
 
-    /// The fields as they stand in the object, or why it is passed over.
+    /// The fields as they stand in the object, or why it is passed over; conditions look up what it does not have in the
+    /// object around it, if there is one.
     pub fn fields<'a>(
         &self,
         bytes: &'a [u8],
+        around: Option<&[u8]>,
         dimensions: &[String],
         fields: &mut Fields<'a>,
     ) -> Result<Result<(), Skip>, Rejection> {
         if let Some(filter) = &self.filter
-            && let Err(skip) = filter.check(bytes)?
+            && let Err(skip) = filter.check(bytes, around)?
         {
             return Ok(Err(skip));
         }
         object(bytes, dimensions, fields).map(Ok)
+    }
+
+    /// Adds the fields that the options take from the record or from constants.
+    pub fn fill_in<'a>(
+        &self,
+        key: Option<&'a [u8]>,
+        sent: Option<Time>,
+        fields: &mut Fields<'a>,
+    ) -> Result<(), Rejection> {
+        match &self.given {
+            Some(given) => given.fill_in(key, sent, fields),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the customer is the key of the record.
+    pub fn takes_key(&self) -> bool {
+        self.given.as_ref().is_some_and(|given| given.customer_is_key)
     }
 
     /// What chooses the messages that count.

@@ -2,7 +2,8 @@
 //!
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>. What native data leave
 //! out, the event's attributes supply: the customer is the `subject`, the time `time`, the type `type` (by the table
-//! `types`), and the id `source` and `id` together, by which CloudEvents recognise a second copy.
+//! `types`), and the id `source` and `id` together, by which CloudEvents recognise a second copy. Custom data without a
+//! type have that of the event. Conditions of both see the attributes too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::debezium::Beside;
-use super::{OptionError, or_skip};
-use crate::decode::fields::{Fields, Value};
+use super::{OptionError, Outside, or_skip};
+use crate::decode::fields::{self, Fields, Value};
+use crate::decode::native::Native;
 use crate::decode::options::Options;
 use crate::decode::paths::Paths;
 use crate::decode::{Decoded, Format, Message, Reader, Reason, Rejection, Skip, Unknown};
@@ -37,6 +39,10 @@ pub(in crate::decode) struct CloudEvents {
     data: Box<Reader>,
     dimensions: Vec<String>,
     types: BTreeMap<String, EventType>,
+    /// Whether the types have the names of the native format, whose case does not matter.
+    has_own_types: bool,
+    /// Whether there are conditions, which may be about any attribute.
+    has_conditions: bool,
 }
 
 /// The attributes that matter.
@@ -49,6 +55,8 @@ struct Context<'a> {
     /// What Debezium's converter takes out of its envelope.
     debezium_op: Value<'a>,
     debezium_time: Value<'a>,
+    /// All attributes as an object, if a condition may ask for one.
+    all: Option<Cow<'a, [u8]>>,
 }
 
 impl CloudEvents {
@@ -71,7 +79,9 @@ impl CloudEvents {
         let own: Vec<_> = EventType::ALL.iter().map(|event_type| (event_type.name(), *event_type)).collect();
         let types = if format == Format::Native { options.types(&own)? } else { BTreeMap::new() };
         let data = Box::new(Reader::new(format, &inner, dimensions)?);
-        Ok(CloudEvents { paths: Paths::of(&PLACES), data, dimensions: dimensions.to_vec(), types })
+        let (has_own_types, has_conditions) = (options.types.is_empty(), !options.only.is_empty());
+        let paths = Paths::of(&PLACES);
+        Ok(CloudEvents { paths, data, dimensions: dimensions.to_vec(), types, has_own_types, has_conditions })
     }
 
     /// Whether the attributes of the event are in the headers of the message.
@@ -106,6 +116,7 @@ impl CloudEvents {
             time: slots.value(TIME),
             debezium_op: slots.value(DEBEZIUM_OP),
             debezium_time: slots.value(DEBEZIUM_TIME),
+            all: self.has_conditions.then_some(Cow::Borrowed(bytes)),
         };
         if let Some(data) = slots.raw(DATA) {
             return self.data(message, data.as_bytes(), context);
@@ -134,28 +145,47 @@ impl CloudEvents {
             time: header("ce_time")?,
             debezium_op: header("ce_iodebeziumop")?,
             debezium_time: header("ce_iodebeziumtsms")?,
+            all: self.has_conditions.then(|| Cow::Owned(attributes(message))),
         };
         self.data(message, bytes, context)
     }
 
     fn data<'a>(&self, message: &Message<'a>, data: &'a [u8], context: Context<'a>) -> Result<Decoded<'a>, Rejection> {
-        let native = match &*self.data {
-            Reader::Native(native) => native,
+        match &*self.data {
+            Reader::Native(native) => self.native(native, message, data, context),
             Reader::Debezium(debezium) => {
                 let beside = Beside { op: context.debezium_op, made: context.debezium_time.or(context.time) };
-                return debezium.decode_beside(message, data, beside);
+                debezium.decode_beside(message, data, beside)
             }
-            other => return other.decode(message, data, &self.dimensions),
-        };
+            Reader::Custom(custom) => {
+                let outside = Outside { event_type: context.event_type.as_text(), object: context.all.as_deref() };
+                custom.decode_inside(message, data, outside)
+            }
+            other => other.decode(message, data, &self.dimensions),
+        }
+    }
+
+    fn native<'a>(
+        &self,
+        native: &Native,
+        message: &Message<'a>,
+        data: &'a [u8],
+        context: Context<'a>,
+    ) -> Result<Decoded<'a>, Rejection> {
         let mut fields = Fields::default();
-        or_skip!(native.fields(data, &self.dimensions, &mut fields)?);
+        or_skip!(native.fields(data, context.all.as_deref(), &self.dimensions, &mut fields)?);
+        native.fill_in(message.key, message.time, &mut fields)?;
         let named = std::mem::take(&mut fields.event_type);
-        let named = if named == Value::Absent { context.event_type } else { named };
-        let Some(&event_type) = named.as_text().and_then(|name| self.types.get(name)) else {
-            return Ok(Decoded::Unknown(Unknown::of("type", named.into_text())));
+        let Some(event_type) = self.event_type(&named, &context.event_type) else {
+            return Ok(Decoded::Unknown(Unknown::of("type", named.or(context.event_type).into_text())));
         };
-        fields.customer_id = fields.customer_id.or(context.subject);
-        fields.time = fields.time.or(context.time);
+        // What the options take from the record comes from nowhere else.
+        if !native.takes_key() {
+            fields.customer_id = fields.customer_id.or(context.subject);
+        }
+        if !native.wants_time() {
+            fields.time = fields.time.or(context.time);
+        }
         let id = match event_type {
             EventType::Order => Some(&mut fields.order_id),
             EventType::Refund => Some(&mut fields.refund_id),
@@ -163,7 +193,7 @@ impl CloudEvents {
             // Its id is the order's, and nothing else will do.
             _ => None,
         };
-        if let Some(id) = id.filter(|id| **id == Value::Absent)
+        if let Some(id) = id.filter(|id| native.rules().is_nobody(id))
             && let (Some(source), Some(event)) = (context.source.as_text(), context.id.as_text())
         {
             *id = Value::Text(Cow::Owned(format!("{source}/{event}")));
@@ -174,4 +204,24 @@ impl CloudEvents {
         native.rules().settle(&mut fields)?;
         super::event(fields, event_type)
     }
+
+    /// The type that native data name, in the words of `types` or of the native format, else that of the event.
+    fn event_type(&self, in_data: &Value<'_>, of_event: &Value<'_>) -> Option<EventType> {
+        let listed = |name: &Value<'_>| name.as_text().and_then(|name| self.types.get(name)).copied();
+        let native = |name: &Value<'_>| name.as_text().and_then(fields::event_type);
+        let in_data_known = listed(in_data).or_else(|| native(in_data).filter(|known| *known != EventType::Unknown));
+        let of_event_native = || if self.has_own_types { native(of_event) } else { None };
+        in_data_known.or_else(|| listed(of_event)).or_else(of_event_native)
+    }
+}
+
+/// The attributes in the headers of a message, as the members of an object.
+fn attributes(message: &Message<'_>) -> Vec<u8> {
+    let text = |bytes: &Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok().map(str::to_owned));
+    let named = |(name, value): &(Cow<'_, str>, Option<&[u8]>)| match name.as_ref() {
+        "content-type" => Some(("datacontenttype".to_owned(), text(value)?)),
+        name => Some((name.strip_prefix("ce_")?.to_owned(), text(value)?)),
+    };
+    let attributes: BTreeMap<String, String> = message.headers.iter().filter_map(named).collect();
+    serde_json::to_vec(&attributes).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{Common, in_capitals, or_skip, slot};
+use super::{Common, Outside, in_capitals, or_skip, slot};
 use crate::decode::amounts::{Amounts, absolute};
 use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Value};
@@ -47,6 +47,8 @@ pub(in crate::decode) struct Around<'m, 'a> {
     pub message: &'m Message<'a>,
     /// The scale of amounts that are bytes, from the schema of the object.
     pub scale: Option<i32>,
+    /// What the event says that the object is the data of.
+    pub outside: Outside<'m>,
 }
 
 impl Row {
@@ -127,6 +129,12 @@ impl Row {
     /// Whether the messages are chosen at all.
     pub fn chooses(&self) -> bool {
         !self.common.only.is_empty()
+    }
+
+    /// Why an object is passed over that `mapping.where` does not choose; `outside` may hold what it asks for.
+    fn chosen(&self, slots: &Slots<'_>, outside: Outside<'_>) -> Result<Result<(), Skip>, Rejection> {
+        let outside = outside.object.map(|object| self.paths.read(object)).transpose()?;
+        Ok(self.common.chosen_beside(slots, outside.as_ref()))
     }
 
     /// Whether the object is one of those that count.
@@ -277,6 +285,8 @@ pub(in crate::decode) struct Custom {
     types: BTreeMap<String, EventType>,
     /// Whether the types have the names that events have here, whose case does not matter.
     has_own_types: bool,
+    /// Whether the options say where the type is found.
+    has_type: bool,
     repeats: bool,
     lines: LineMode,
     /// The slots of what Kafka Connect wraps an object in: its schema and itself, where no place leads through them.
@@ -322,6 +332,7 @@ impl Custom {
             row,
             types: options.types(&own)?,
             has_own_types: options.types.is_empty(),
+            has_type: options.fields.r#type.is_some() || options.constants.r#type.is_some(),
             repeats: options.repeats,
             lines: options.lines,
             wrapper,
@@ -342,6 +353,16 @@ impl Custom {
     }
 
     pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
+        self.decode_inside(message, bytes, Outside::default())
+    }
+
+    /// The same, of the data of an event.
+    pub fn decode_inside<'a>(
+        &self,
+        message: &Message<'a>,
+        bytes: &'a [u8],
+        outside: Outside<'_>,
+    ) -> Result<Decoded<'a>, Rejection> {
         let mut slots = self.row.read(bytes)?;
         let mut json = bytes;
         let mut scale = None;
@@ -350,7 +371,7 @@ impl Custom {
             && let Some(inner) = slots.raw(payload)
         {
             if let Some(text) = json::in_a_string(inner) {
-                return self.decode_owned(message, text.as_bytes());
+                return self.decode_owned(message, text.as_bytes(), outside);
             }
             if inner.starts_with('{') {
                 scale = slots.raw(schema).and_then(|schema| self.row.scale_in(schema, &[]));
@@ -359,19 +380,24 @@ impl Custom {
         } else if let Some(schema) = self.schema.and_then(|schema| slots.raw(schema)) {
             scale = self.row.scale_in(schema, &[]);
         }
-        let object = Object { around: Around { message, scale }, whole: bytes, json, slots };
+        let object = Object { around: Around { message, scale, outside }, whole: bytes, json, slots };
         let decoded = self.objects(&object);
         if is_incomplete(&decoded)
             && let Some(bytes) = self.row.out_of_strings(object.whole, object.json)
         {
-            return self.decode_owned(message, &bytes);
+            return self.decode_owned(message, &bytes, outside);
         }
         decoded
     }
 
-    fn decode_owned(&self, message: &Message<'_>, bytes: &[u8]) -> Result<Decoded<'static>, Rejection> {
+    fn decode_owned(
+        &self,
+        message: &Message<'_>,
+        bytes: &[u8],
+        outside: Outside<'_>,
+    ) -> Result<Decoded<'static>, Rejection> {
         let message = Message { payload: Some(bytes), ..message.clone() };
-        self.decode(&message, bytes).map(Decoded::into_owned)
+        self.decode_inside(&message, bytes, outside).map(Decoded::into_owned)
     }
 
     /// The object itself, or each of the list in it.
@@ -391,7 +417,7 @@ impl Custom {
     }
 
     fn one<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
-        or_skip!(self.row.common.chosen(slots));
+        or_skip!(self.row.chosen(slots, around.outside)?);
         let [op, deleted] = self.row_change.map(|slot| slots.value(slot));
         if op.as_text() == Some("d") || deleted.as_text() == Some("true") || slots.is_true(self.row_change[1]) {
             return Ok(Decoded::Skipped(Skip::Change));
@@ -420,8 +446,15 @@ impl Custom {
         around: Around<'_, 'a>,
     ) -> Result<Result<EventType, Unknown<'a>>, Rejection> {
         let called = self.row.field(slots, around, "type")?;
+        let own = called.as_text().and_then(|name| self.event_type(name));
+        if let (None, Some(name)) = (own, around.outside.event_type)
+            && (called == Value::Absent || !self.has_type)
+        {
+            let unknown = || Unknown::of("type", Some(Cow::Owned(name.to_owned())));
+            return Ok(self.event_type(name).ok_or_else(unknown));
+        }
         let event_type = match called.as_text() {
-            Some(name) => self.event_type(name),
+            Some(_) => own,
             // A topic of orders alone needs no type.
             None if called == Value::Absent => Some(EventType::Order),
             None => None,
@@ -459,7 +492,7 @@ impl Custom {
 
     /// What the cells of a row mean.
     pub fn meaning<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
-        self.one(slots, Around { message: &Message::default(), scale: None })
+        self.one(slots, Around { message: &Message::default(), scale: None, outside: Outside::default() })
     }
 
     /// As [`Custom::decode`], of a line of a file.
@@ -472,7 +505,7 @@ impl Custom {
 
     /// As [`Custom::meaning`], of a line of a file.
     pub fn line_meaning<'a>(&self, slots: &Slots<'a>) -> Result<Line<'a>, Rejection> {
-        let around = Around { message: &Message::default(), scale: None };
+        let around = Around { message: &Message::default(), scale: None, outside: Outside::default() };
         let has_lines = |event_type| matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
         match self.called(slots, around)? {
             Ok(event_type) if self.adds_lines() && has_lines(event_type) && self.row.counts(slots) => {

@@ -10,7 +10,7 @@
 //! that is too late by then was told before.
 
 use super::custom::{Around, Row, is_incomplete};
-use super::told;
+use super::{Outside, told};
 use crate::decode::fields::{Value, missing, time};
 use crate::decode::options::{Deletes, FieldTexts, OptionError, Options};
 use crate::decode::paths::{Paths, Slots};
@@ -126,7 +126,7 @@ impl Debezium {
         let way: &[&str] = if is_flat { &[] } else { &["after"] };
         let scale = outer.raw(SCHEMA).and_then(|schema| self.row.scale_in(schema, way));
         let change = Change {
-            around: Around { message, scale },
+            around: Around { message, scale, outside: Outside::default() },
             envelope,
             made: envelope.first_of([SOURCE_TIME, SENT]).or(beside.made.clone()),
             is_snapshot: op.as_text() == Some("r")

@@ -85,7 +85,12 @@ impl Common {
 
     /// Why an object is passed over that `mapping.where` does not choose.
     fn chosen(&self, slots: &Slots<'_>) -> Result<(), Skip> {
-        if self.only.is_empty() { Ok(()) } else { self.only.check(slots) }
+        self.chosen_beside(slots, None)
+    }
+
+    /// The same; places that the object does not have are looked up in what surrounds it.
+    fn chosen_beside(&self, slots: &Slots<'_>, beside: Option<&Slots<'_>>) -> Result<(), Skip> {
+        if self.only.is_empty() { Ok(()) } else { self.only.check_beside(slots, beside) }
     }
 
     /// The event that the fields make up.
@@ -141,17 +146,30 @@ impl Common {
     }
 
     fn currency<'a>(&self, named: Value<'a>) -> Value<'a> {
-        match (&named, &self.currency) {
+        match (named.unless_blank(), &self.currency) {
             (Value::Absent, Some(code)) => Value::Text(Cow::Owned(code.clone())),
-            _ => in_capitals(named),
+            (named, _) => in_capitals(named),
         }
     }
+}
+
+/// What the event around an object says of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::decode) struct Outside<'m> {
+    /// The type of the event.
+    pub event_type: Option<&'m str>,
+    /// The event itself, if there are conditions.
+    pub object: Option<&'m [u8]>,
 }
 
 /// SHA-256 of the salt and the trimmed lower-case address behind it, in hex digits.
 fn email_hash(salt: &str, email: &str) -> String {
     let digest = Sha256::new().chain_update(salt).chain_update(email.trim().to_lowercase()).finalize();
-    digest.iter().fold(String::with_capacity(64), |mut hex, byte| {
+    hex(&digest)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
         _ = write!(hex, "{byte:02x}");
         hex
     })
