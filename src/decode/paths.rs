@@ -62,9 +62,13 @@ impl<'a> Slots<'a> {
         json::spelled(self.0[slot])
     }
 
-    /// The value of a slot if there is one and it is not null, else of the next.
+    /// The first value of the slots that is neither null nor blank text; absent if there is none.
     pub fn first_of<const N: usize>(&self, slots: [usize; N]) -> Value<'a> {
-        slots.into_iter().map(|slot| self.value(slot)).find(|value| *value != Value::Absent).unwrap_or_default()
+        slots
+            .into_iter()
+            .map(|slot| self.value(slot).unless_blank())
+            .find(|value| *value != Value::Absent)
+            .unwrap_or_default()
     }
 
     /// The same with what another document holds in some slots where nothing stands here.

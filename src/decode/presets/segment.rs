@@ -58,10 +58,11 @@ const BATCH: usize = 15;
 const TIMES: [usize; 3] = [TIME, 16, 17];
 
 /// Names of calls and `track` events, and what they are.
-const TYPES: [(&str, EventType); 7] = [
+const TYPES: [(&str, EventType); 8] = [
     ("Order Completed", EventType::Order),
     ("Order Refunded", EventType::Refund),
     ("Order Cancelled", EventType::Cancel),
+    ("Order Canceled", EventType::Cancel),
     ("page", EventType::Session),
     ("screen", EventType::Session),
     ("Session Started", EventType::Session),
@@ -108,8 +109,11 @@ impl Segment {
         let amount = options.amount.as_ref().map(amount).transpose()?;
         let types = options.types(&TYPES)?;
         let spellings = types.iter().map(|(name, event_type)| (plain(name), *event_type)).collect();
-        let is_shared = |place: &str| place.starts_with("context.") || place == "sentAt";
-        let shared = (0..).zip(paths.places()).filter(|(_, place)| is_shared(place)).map(|(slot, _)| slot).collect();
+        // A batch also has what the configuration asks for beyond the fields of calls, such as its writeKey.
+        let is_shared =
+            |slot: usize, place: &str| slot >= PLACES.len() || place.starts_with("context.") || place == "sentAt";
+        let slots = (0..).zip(paths.places());
+        let shared = slots.filter(|(slot, place)| is_shared(*slot, place)).map(|(slot, _)| slot).collect();
         Ok(Segment { paths, common, types, spellings, any_spelling: options.types.is_empty(), amount, shared })
     }
 
