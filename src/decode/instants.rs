@@ -17,6 +17,7 @@ const DAYS_BELOW: i64 = 100_000;
 /// 1971-01-01T00:00:00Z. Numbers that would mean an earlier instant are nonsense or in another unit: no shop has orders of
 /// 1970, and with that year left out the ranges of seconds, milli-, micro- and nanoseconds do not overlap.
 const EARLIEST: i64 = 365 * DAY;
+const EARLIEST_MICROS: i64 = EARLIEST * 1_000;
 
 static PARSER: DateTimeParser = DateTimeParser::new();
 
@@ -130,6 +131,17 @@ pub(super) fn epoch(digits: &str) -> Result<Time, Rejection> {
         Some(time) => Ok(time),
         None => other_spelling(digits, None),
     }
+}
+
+/// A whole number of microseconds since the epoch. The range leaves no room for seconds or milliseconds.
+pub(super) fn micros(number: i64) -> Result<Time, Rejection> {
+    const LAST: i64 = Time::MAX.millis() * 1_000 + 999;
+    let time = match number {
+        EARLIEST_MICROS..=LAST => Time::from_millis(number / 1_000).ok(),
+        _ => None,
+    };
+    let what = "outside the years 1971 to 2199 in microseconds since the epoch; check its unit";
+    time.ok_or_else(|| refused(&number.to_string(), what))
 }
 
 #[cold]
@@ -326,6 +338,15 @@ mod tests {
         }
         for number in [-5, 0, 1, 364, 86_400, 20_000_000, 7_258_118_400, EARLIEST - 1, EARLIEST * 1_000 - 1, i64::MAX] {
             assert_eq!(by_size(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn microseconds_are_told_from_seconds_and_milliseconds() {
+        assert_eq!(micros(1_772_438_400_123_456).map(Time::millis), Ok(1_772_438_400_123));
+        assert_eq!(micros(EARLIEST_MICROS).map(Time::millis), Ok(EARLIEST));
+        for number in [0, 1, -1, 1_772_438_400, 1_772_438_400_123, EARLIEST_MICROS - 1, i64::MAX] {
+            assert_eq!(micros(number).map_err(|rejection| rejection.reason), Err(Reason::InvalidTime), "{number}");
         }
     }
 

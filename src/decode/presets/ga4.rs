@@ -3,26 +3,29 @@
 //! <https://support.google.com/analytics/answer/7029846>,
 //! <https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference>. `purchase` is an order,
 //! `refund` a refund, `session_start` a session. A refund without a value, which GA4 works out from items, is rejected.
-//! Refunds have no id of their own: it is the transaction's and the time, so a second delivery is recognised. A purchase
-//! without a transaction is identified by its time in microseconds. A request holds up to 25 events, and may leave their
-//! time out: then they happened when the request was received, for which the time of the record stands.
+//! Refunds and purchases without a transaction have no id of their own. It is made of what is the same in every delivery:
+//! in the export the transaction, the time in microseconds, the bundle and the amount, in a request the time and a hash of
+//! the event. A request holds up to 25 events, and may leave their time out: then they happened when the request was
+//! received, for which the time of the record stands.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::{Common, or_skip};
 use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Value};
+use crate::decode::instants;
 use crate::decode::json::scalar;
 use crate::decode::options::{OptionError, Options};
 use crate::decode::paths::{Paths, Slots};
 use crate::decode::{Decoded, Message, Reason, Rejection, Unknown};
 use crate::event::EventType;
 
-const PLACES: [&str; 13] = [
+const PLACES: [&str; 14] = [
     "event_name",
     "event_timestamp",
     "user_id",
@@ -36,6 +39,7 @@ const PLACES: [&str; 13] = [
     "events",
     "app_instance_id",
     "event_bundle_sequence_id",
+    "batch_event_index",
 ];
 const NAME: usize = 0;
 const TIME: usize = 1;
@@ -50,6 +54,7 @@ const MICROS: usize = 9;
 const EVENTS: usize = 10;
 const APP: usize = 11;
 const BUNDLE: usize = 12;
+const INDEX: usize = 13;
 
 const TYPES: [(&str, EventType); 3] =
     [("purchase", EventType::Order), ("refund", EventType::Refund), ("session_start", EventType::Session)];
@@ -112,11 +117,24 @@ fn value(raw: Option<&RawValue>) -> Value<'_> {
     raw.map_or(Value::Absent, scalar)
 }
 
-fn micros(value: Value<'_>) -> Value<'_> {
-    match value.as_integer() {
-        Some(micros) => Value::Millis(micros.div_euclid(1000)),
-        None => value,
-    }
+fn micros(value: Value<'_>) -> Result<Value<'_>, Rejection> {
+    Ok(match value.as_integer() {
+        Some(micros) => Value::Millis(instants::micros(micros)?.millis()),
+        None => value.unless_blank(),
+    })
+}
+
+/// A hash of a JSON value that does not depend on the white space between its tokens.
+fn fingerprint(json: &RawValue) -> String {
+    let (mut in_text, mut is_escaped) = (false, false);
+    let is_token = |byte: &u8| {
+        let was_in_text = in_text;
+        in_text ^= *byte == b'"' && !is_escaped;
+        is_escaped = was_in_text && *byte == b'\\' && !is_escaped;
+        was_in_text || !byte.is_ascii_whitespace()
+    };
+    let tokens: Vec<u8> = json.get().bytes().filter(is_token).collect();
+    super::hex(&Sha256::digest(tokens)[..8])
 }
 
 fn wrong_shape(place: &str) -> Rejection {
@@ -135,8 +153,10 @@ pub(in crate::decode) struct Ga4 {
 struct Found<'a> {
     event_type: EventType,
     time: Value<'a>,
-    /// What tells the event from others of the customer.
+    /// What tells the event from others of the customer, if it has no transaction.
     identity: Option<String>,
+    /// What tells a refund from others of its transaction.
+    refund: Option<String>,
     transaction: Value<'a>,
     amount: Value<'a>,
     currency: Value<'a>,
@@ -165,31 +185,50 @@ impl Ga4 {
         or_skip!(self.common.chosen(&slots));
         let Some(list) = slots.raw(EVENTS) else { return self.exported(&slots) };
         let events: Vec<&'a RawValue> = serde_json::from_str(list).map_err(|_| wrong_shape("events"))?;
+        let mut copies = HashMap::<&str, usize>::new();
         batch(events, |sent| {
-            let decoded = self.sent(message, &slots, sent);
+            let copy = copies.entry(sent.get()).or_default();
+            *copy += 1;
+            let decoded = self.sent(message, &slots, sent, *copy);
             (decoded, Cow::Owned(with_only(bytes, list, sent.get())))
         })
     }
 
-    /// An event of a request.
-    fn sent<'a>(&self, message: &Message<'a>, slots: &Slots<'a>, sent: &'a RawValue) -> Result<Decoded<'a>, Rejection> {
-        let sent: Sent<'a> = serde_json::from_str(sent.get()).map_err(|_| wrong_shape("an event"))?;
+    /// An event of a request, which may hold several events that are spelled the same: this is the first of them, or the
+    /// second.
+    fn sent<'a>(
+        &self,
+        message: &Message<'a>,
+        slots: &Slots<'a>,
+        json: &'a RawValue,
+        copy: usize,
+    ) -> Result<Decoded<'a>, Rejection> {
+        let sent: Sent<'a> = serde_json::from_str(json.get()).map_err(|_| wrong_shape("an event"))?;
         let Some(&event_type) = self.types.get(sent.name.as_ref()) else {
             return Ok(Decoded::Unknown(Unknown::of("name", Some(sent.name))));
         };
         let params = sent.params.unwrap_or_default();
-        let told = value(sent.timestamp_micros).or(slots.value(MICROS));
-        let identity = told.as_integer().map(|micros| micros.to_string());
+        let told = value(sent.timestamp_micros).unless_blank().or(slots.value(MICROS));
         let received = message.time.map_or(Value::Absent, |time| Value::Millis(time.millis()));
-        let time = micros(told).or(received);
+        let at = told.as_integer().or(message.time.map(|time| time.millis().saturating_mul(1_000)));
+        let is_told = told.as_integer().is_some();
+        let time = micros(told)?.or(received);
         if time == Value::Absent {
             let what = "time is missing: the event has no timestamp_micros, and there is no record whose time could stand for it";
             return Err(Rejection::new(Reason::MissingField, what));
         }
+        let needs_identity =
+            event_type == EventType::Refund || self.common.rules.is_nobody(&value(params.transaction_id));
+        let identity = at.filter(|_| needs_identity).map(|at| {
+            let nth = if copy > 1 { format!("/{copy}") } else { String::new() };
+            format!("{at}/{}{nth}", fingerprint(json))
+        });
         let found = Found {
             event_type,
             time,
-            identity,
+            refund: identity.clone(),
+            // The time of the record is not the same in every delivery.
+            identity: identity.filter(|_| is_told),
             transaction: value(params.transaction_id).into_id(),
             amount: value(params.value),
             currency: value(params.currency),
@@ -209,13 +248,30 @@ impl Ga4 {
         };
         let param = |key: &str| value(params.iter().find(|param| param.key == key).and_then(|param| param.value.get()));
         let own = if event_type == EventType::Refund { REFUND } else { PURCHASE };
-        let at = slots.value(TIME).as_integer();
+        let amount = slots.value(own).or(param("value"));
+        if event_type == EventType::Order && name.as_text() == Some("in_app_purchase") && slots.raw(own).is_none() {
+            let what = "the value of in_app_purchase is in millionths of the currency, which are not read; take it out of \
+                        mapping.types and send purchase events";
+            return Err(Rejection::new(Reason::InvalidAmount, what));
+        }
+        let identity = slots.value(TIME).as_integer().map(|at| {
+            let bundle = slots.value(BUNDLE);
+            format!("{at}/{}", bundle.as_text().unwrap_or_default())
+        });
+        let refund = identity.as_ref().map(|identity| {
+            let index = slots.value(INDEX);
+            let [index, amount] = [index.as_text(), amount.as_text()].map(Option::unwrap_or_default);
+            format!("{identity}/{index}/{amount}")
+        });
+        let transaction = slots.value(TRANSACTION);
+        let is_named = !self.common.rules.is_nobody(&transaction);
         let found = Found {
             event_type,
-            time: micros(slots.value(TIME)),
-            identity: at.map(|at| format!("{at}/{}", slots.value(BUNDLE).as_text().unwrap_or_default())),
-            transaction: slots.value(TRANSACTION).or(param("transaction_id")).into_id(),
-            amount: slots.value(own).or(param("value")),
+            time: micros(slots.value(TIME))?,
+            identity,
+            refund,
+            transaction: if is_named { transaction } else { param("transaction_id") }.into_id(),
+            amount,
             currency: param("currency"),
             session: param("ga_session_id").into_id(),
         };
@@ -228,17 +284,15 @@ impl Ga4 {
 
     fn event<'a>(&self, slots: &Slots<'a>, found: Found<'a>) -> Result<Decoded<'a>, Rejection> {
         let customer_id = or_skip!(self.customer(slots));
-        // Without a transaction's id the event is its own: the same customer does not buy twice in a microsecond.
         let is_named = !self.common.rules.is_nobody(&found.transaction);
-        let identity = found.identity.map_or(Value::Absent, |identity| Value::Text(Cow::Owned(identity)));
-        let transaction = if is_named { found.transaction } else { identity };
-        let refund_id = match (found.event_type, transaction.as_text(), &found.time) {
-            (EventType::Refund, Some(id), Value::Millis(at)) if is_named => {
-                Value::Text(Cow::Owned(format!("{id}/{at}")))
-            }
-            (EventType::Refund, Some(id), _) => Value::Text(Cow::Owned(id.to_owned())),
+        let owned = |id: Option<String>| id.map_or(Value::Absent, |id| Value::Text(Cow::Owned(id)));
+        let refund_id = match (found.event_type, found.transaction.as_text(), found.refund) {
+            (EventType::Refund, Some(id), Some(refund)) if is_named => owned(Some(format!("{id}/{refund}"))),
+            (EventType::Refund, _, Some(refund)) if found.identity.is_some() => owned(Some(refund)),
             _ => Value::Absent,
         };
+        // Without the id of a transaction the event has its own.
+        let transaction = if is_named { found.transaction } else { owned(found.identity) };
         let fields = Fields {
             customer_id,
             time: found.time,
@@ -256,5 +310,20 @@ impl Ga4 {
             }
             event_type => self.common.event(fields, event_type).map(Decoded::Event),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_ignores_white_space_outside_of_text_alone() {
+        let of = |text: &str| fingerprint(serde_json::from_str(text).unwrap());
+        assert_eq!(of(r#"{"a":"b \\", "c": "\" d" }"#), of("{ \"a\" :\n\"b \\\\\",\"c\":\"\\\" d\"}"));
+        assert_ne!(of(r#"{"a":"b c"}"#), of(r#"{"a":"bc"}"#));
+        assert_ne!(of(r#"{"a":"\" c"}"#), of(r#"{"a":"\"c"}"#));
+        // printf '{"value":5}' | sha256sum
+        assert_eq!(of("{ \"value\": 5 }"), "36060134d807a85b");
     }
 }
