@@ -7,7 +7,7 @@
 //!
 //! How loaders name the columns of entities differs (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>):
 //! they end with the major version of the schema, or with all of it (version 1 of the BigQuery loader), and Snowflake
-//! writes capitals. Each is read as if it were written by the SDKs.
+//! writes capitals. Each is read as if it were written by the SDKs, and so are the places that the options name.
 
 use std::collections::BTreeMap;
 
@@ -62,6 +62,8 @@ const OLD_CURRENCY: usize = 16;
 pub(in crate::decode) struct Snowplow {
     paths: Paths,
     common: Common,
+    /// The slots of places in the options whose columns loaders may name otherwise.
+    renamed: Vec<usize>,
 }
 
 impl Snowplow {
@@ -75,14 +77,28 @@ impl Snowplow {
             "channel" => Some("mkt_medium".to_owned()),
             _ => None,
         };
-        let common = Common::new(options, dimensions, &mut paths, usual)?;
-        Ok(Snowplow { paths, common })
+        let mut options = options.clone();
+        let mut renamed = Vec::new();
+        for place in options.attributes.values_mut() {
+            *place = usual_place(place, &mut renamed);
+        }
+        for (place, condition) in std::mem::take(&mut options.only) {
+            let usual = usual_place(&place, &mut renamed);
+            if options.only.insert(usual, condition).is_some() {
+                let what = "is the same column as another place there; keep one of the two";
+                return Err(OptionError::new(format!("where.{place:?}"), what));
+            }
+        }
+        let common = Common::new(&options, dimensions, &mut paths, usual)?;
+        let renamed = renamed.iter().filter_map(|place| paths.places().position(|known| known == place)).collect();
+        Ok(Snowplow { paths, common, renamed })
     }
 
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
         // An entity, or all columns, may be named as another loader does.
-        let may_differ = slots.raw(ACTION).is_none() && matches!(slots.value(EVENT).as_text(), None | Some("unstruct"));
+        let may_differ = slots.raw(ACTION).is_none() && matches!(slots.value(EVENT).as_text(), None | Some("unstruct"))
+            || self.renamed.iter().any(|slot| !slots.is_there(*slot));
         match may_differ.then(|| renamed(bytes)).flatten() {
             Some(renamed) => self.read(&self.paths.read(&renamed)?).map(Decoded::into_owned),
             None => self.read(&slots),
@@ -139,6 +155,19 @@ fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
 
 const CONTEXTS: &str = "contexts_";
 const UNSTRUCT: &str = "unstruct_event_";
+
+/// A place with its column as the SDKs name it; noted in `renamed` if loaders may name that otherwise.
+fn usual_place(place: &str, renamed: &mut Vec<String>) -> String {
+    let (slash, rest) = if place.starts_with('/') { place.split_at(1) } else { ("", place) };
+    let end = rest.find(if slash.is_empty() { '.' } else { '/' }).unwrap_or(rest.len());
+    let (column, inside) = rest.split_at(end);
+    let column = usual(column);
+    let found = format!("{slash}{column}{inside}");
+    if found != place || column.starts_with(CONTEXTS) || column.starts_with(UNSTRUCT) {
+        renamed.push(found.clone());
+    }
+    found
+}
 
 /// A column as the SDKs name it: in small letters, and without more of the version of its schema than the first number.
 fn usual(column: &str) -> String {
