@@ -71,7 +71,7 @@ pub fn replay(lines: &[&[Line]], as_of: &str) -> Value {
     let text: String = lines.iter().copied().flatten().map(|(.., payload)| format!("{payload}\n")).collect();
     let events = history::write(dir.path(), "events.ndjson", text);
     let config = history::write(dir.path(), "replay.toml", KNOWN);
-    cli::replay(&[&events], Some(&config), Some(as_of))
+    cli::replay_as_daemon(&[&events], Some(&config), as_of)
 }
 
 /// A replica that is exact whatever happens to it.

@@ -121,7 +121,7 @@ fn figures_equal_replay_and_sql_alone_and_together() {
     let events = history::write(dir.path(), "events.ndjson", ndjson(&orders) + &ndjson(&sessions));
     let config = history::write(dir.path(), "replay.toml", KNOWN);
     let as_of = whole["as_of"].as_str().expect("there were events").to_owned();
-    let replay = cli::replay(&[&events], Some(&config), Some(&as_of));
+    let replay = cli::replay_as_daemon(&[&events], Some(&config), &as_of);
     assert_equals_replay(&whole, &replay);
     assert_eq!((&whole["partitions_assigned"], &whole["partitions_total"]), (&json!(4), &json!(4)));
 

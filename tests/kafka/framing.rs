@@ -193,7 +193,7 @@ fn replayed(lines: &[Value], as_of: &str) -> Value {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let file = history::write(dir.path(), "events.ndjson", text);
     let config = history::write(dir.path(), "replay.toml", format!("{KNOWN}[customers]\ndimensions = [\"channel\"]\n"));
-    cli::replay(&[&file], Some(&config), Some(as_of))
+    cli::replay_as_daemon(&[&file], Some(&config), as_of)
 }
 
 fn assert_is_replay(daemon: &Daemon, lines: &[Value], wire: &str) -> Value {

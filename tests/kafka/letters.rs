@@ -113,7 +113,7 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     let known = history::write(dir.path(), "replay.toml", FIXED);
     let found = summary(&daemon);
     let as_of = found["as_of"].as_str().expect("there were events");
-    assert_equals_replay(&found, &cli::replay(&[&events], Some(&known), Some(as_of)));
+    assert_equals_replay(&found, &cli::replay_as_daemon(&[&events], Some(&known), as_of));
     assert_explained(&daemon, &token);
     assert_eq!(found["windows"][3]["orders"], 600 - beyond(&orders, as_of), "{}", found["windows"][3]);
 }

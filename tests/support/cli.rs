@@ -47,3 +47,15 @@ pub fn replay(files: &[&Path], config: Option<&Path>, as_of: Option<&str>) -> Va
     let text = replay_text(files, config, as_of);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("replay printed no JSON: {error}: {text}"))
 }
+
+/// As [`replay`], with the values of orders as a daemon shows them: of all that it has applied. Its `as_of` is that of the
+/// partition that is furthest behind, and a value cannot be taken back out of a distribution.
+pub fn replay_as_daemon(files: &[&Path], config: Option<&Path>, as_of: &str) -> Value {
+    let is_value = |entry: &&mut Value| entry["name"] == "order_value";
+    let (mut figures, mut whole) = (replay(files, config, Some(as_of)), replay(files, config, None));
+    let [figures_of, whole_of] =
+        [&mut figures, &mut whole].map(|summary| summary["distributions"].as_array_mut().expect("a list"));
+    let values = figures_of.iter_mut().filter(is_value).zip(whole_of.iter_mut().filter(is_value));
+    values.for_each(|(value, whole)| *value = whole.take());
+    figures
+}
