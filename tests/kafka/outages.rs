@@ -44,7 +44,9 @@ fn wait_for_figures(daemon: &mut Daemon, sales: &[Sale]) {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let events = history::write(dir.path(), "events.csv", history::csv(sales));
     let late = sales[sales.len() * 9 / 10].time();
-    let replay = |summary: &Value| cli::replay_as_daemon(&[&events], None, summary["as_of"].as_str().expect("there were events"));
+    let replay = |summary: &Value| {
+        cli::replay_as_daemon(&[&events], None, summary["as_of"].as_str().expect("there were events"))
+    };
     let equal =
         |summary: &Value| replay(summary).as_object().is_some_and(|all| all.iter().all(|(k, v)| summary[k] == *v));
     let what = format!("the figures of {} orders", sales.len());
