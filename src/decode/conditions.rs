@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::json;
 use super::options::{OptionError, Options};
-use super::paths::{Paths, Slots};
+use super::paths::{Paths, Slots, segments};
 use super::presets::slot;
 use super::{Rejection, Skip};
 
@@ -22,6 +22,8 @@ pub struct Condition {
     pub is: Vec<String>,
     /// None of them may stand there.
     pub not: Vec<String>,
+    /// Whether text at the place is a list with commas, as shops write tags.
+    has_commas: bool,
 }
 
 impl Condition {
@@ -37,6 +39,11 @@ impl Condition {
                     elements => elements.iter().any(|element| is(element.get(), wanted)),
                 };
                 self.decide(holds)
+            }
+            Some(b'"') if self.has_commas => {
+                let value = json::spelled(json);
+                let tags = || value.as_text().unwrap_or_default().split(',').map(str::trim);
+                self.decide(|wanted| is(json, wanted) || (!wanted.is_empty() && tags().any(|tag| tag == wanted)))
             }
             _ => self.decide(|wanted| is(json, wanted)),
         }
@@ -71,7 +78,8 @@ impl Conditions {
                 let what = "names no value; write such as [\"paid\"] or { not = [\"test\"] }";
                 return Err(OptionError::new(option, what));
             }
-            conditions.push((slot(paths, &option, place)?, condition.clone()));
+            let has_commas = segments(place).last().is_some_and(|name| name.eq_ignore_ascii_case("tags"));
+            conditions.push((slot(paths, &option, place)?, Condition { has_commas, ..condition.clone() }));
         }
         Ok(Conditions(conditions))
     }
@@ -180,7 +188,7 @@ impl<'de> Visitor<'de> for Reading {
         })
     }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Condition, E> {
-        Ok(Condition { is: vec![value.to_owned()], not: Vec::new() })
+        Ok(Condition { is: vec![value.to_owned()], ..Condition::default() })
     }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Condition, E> {
         self.visit_str(&value.to_string())
@@ -199,7 +207,7 @@ impl<'de> Visitor<'de> for Reading {
         while let Some(value) = list.next_element_seed(Reading { tables: false, lists: false })? {
             is.extend(value.is);
         }
-        Ok(Condition { is, not: Vec::new() })
+        Ok(Condition { is, ..Condition::default() })
     }
     fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Condition, A::Error> {
         if !self.tables {
@@ -261,6 +269,13 @@ mod tests {
             ("tags = [\"vip\"]", r#"{"tags":[]}"#, Err(Skip::Filtered)),
             ("tags = { not = [\"test\"] }", r#"{"tags":["new","test"]}"#, Err(Skip::Filtered)),
             ("tags = { not = [\"test\"] }", r#"{"tags":[]}"#, Ok(())),
+            ("\"c.tags\" = { not = [\"staff\"] }", r#"{"c":{"tags":"vip, staff"}}"#, Err(Skip::Filtered)),
+            ("\"c.tags\" = { not = [\"staff\"] }", r#"{"c":{"tags":"vip, staffing"}}"#, Ok(())),
+            ("\"c.tags\" = { not = [\"staff\"] }", r#"{"c":{"tags":""}}"#, Ok(())),
+            ("tags = [\"vip\"]", r#"{"tags":"new,vip"}"#, Ok(())),
+            ("tags = [\"new, vip\"]", r#"{"tags":"new, vip"}"#, Ok(())),
+            ("tags = { not = [\"\"] }", r#"{"tags":"new,"}"#, Ok(())),
+            ("city = [\"Bern\"]", r#"{"city":"Bern, Wabern"}"#, Err(Skip::Filtered)),
             ("s = { is = [\"a\", \"b\"], not = [\"b\"] }", r#"{"s":"b"}"#, Err(Skip::Filtered)),
             ("s = \"a\"\n\"o.t\" = { not = [\"x\"] }", r#"{"s":"a","o":{"t":"x"}}"#, Err(Skip::Filtered)),
             ("s = \"a\"\n\"o.t\" = { not = [\"x\"] }", r#"{"s":"a","o":{"t":"y"}}"#, Ok(())),
