@@ -91,14 +91,14 @@ impl<'a> Slots<'a> {
         !self.0[slot].is_empty()
     }
 
-    /// Whether `true` stands there.
+    /// Whether `true` stands there, as a boolean or as text.
     pub fn is_true(&self, slot: usize) -> bool {
-        self.0[slot] == "true"
+        matches!(self.0[slot], "true" | "\"true\"")
     }
 
-    /// Whether `false` stands there.
+    /// Whether `false` stands there, as a boolean or as text.
     pub fn is_false(&self, slot: usize) -> bool {
-        self.0[slot] == "false"
+        matches!(self.0[slot], "false" | "\"false\"")
     }
 }
 

@@ -145,6 +145,12 @@ impl Common {
         }
     }
 
+    /// The first e-mail address that is one.
+    fn email<'a, const N: usize>(&self, slots: &Slots<'a>, emails: [usize; N]) -> Value<'a> {
+        let mut addresses = emails.into_iter().map(|slot| slots.value(slot));
+        addresses.find(|address| !self.rules.is_nobody(address)).unwrap_or_default()
+    }
+
     fn currency<'a>(&self, named: Value<'a>) -> Value<'a> {
         match (named.unless_blank(), &self.currency) {
             (Value::Absent, Some(code)) => Value::Text(Cow::Owned(code.clone())),

@@ -164,7 +164,7 @@ impl Segment {
         };
         or_skip!(self.common.chosen(slots));
         let (user, anonymous) = (slots.value(USER), slots.value(ANONYMOUS));
-        let customer = or_skip!(self.common.customer(user, anonymous, &slots.first_of(EMAILS)));
+        let customer = or_skip!(self.common.customer(user, anonymous, &self.common.email(slots, EMAILS)));
         let amount = match self.amount {
             Some(amount) => slots.value(amount),
             None => slots.first_of([TOTAL, REVENUE]),

@@ -6,6 +6,9 @@
 //! `data.previous_attributes.amount_refunded`, under the event's id; where the message holds the list of refunds instead
 //! (API versions before 2022-11-15), each of them is an event. A refund that fails after it had succeeded is reversed, and
 //! so is a dispute whose money comes back. Refund and dispute objects name no customer, so the message key must.
+//!
+//! An authorization that is cancelled, and what a partial capture leaves of one, look like refunds of the charge though
+//! nobody ever paid them: they are left out.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -89,6 +92,25 @@ struct Refund<'a> {
     #[serde(borrow, default)]
     status: Option<&'a RawValue>,
 }
+
+/// What a capture changes.
+#[derive(Deserialize)]
+struct Capture<'a> {
+    #[serde(borrow, default)]
+    captured: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    amount_captured: Option<&'a RawValue>,
+}
+
+/// An object that stands in place of its id.
+#[derive(Deserialize)]
+struct Expanded<'a> {
+    #[serde(borrow)]
+    id: &'a RawValue,
+}
+
+/// How long after the charge was made its success is a later event, as with bank debits: in seconds.
+const AT_ONCE: i64 = 3_600;
 
 /// Reads Stripe's events.
 #[derive(Debug, Clone)]
@@ -182,7 +204,7 @@ impl Stripe {
             (About::Charge, "charge.succeeded") if slots.is_false(CAPTURED) || slots.is_false(PAID) => {
                 Ok(Decoded::Skipped(Skip::Unpaid))
             }
-            (About::Charge, "charge.succeeded") => self.order(&slots, CREATED),
+            (About::Charge, "charge.succeeded") => self.order(&slots, succeeded_at(&slots)),
             // It counts from when the money was taken.
             (About::Charge, "charge.captured") => self.order(&slots, SENT),
             (About::Charge, _) if self.refunds == StripeRefunds::Charges => self.refunded(&slots),
@@ -207,7 +229,7 @@ impl Stripe {
         let fields = Fields {
             customer_id: or_skip!(self.customer(slots)),
             time: seconds(slots.value(time)),
-            order_id: slots.first_of([INTENT, ID]),
+            order_id: id_at(slots, INTENT).or(slots.value(ID)),
             attributes: self.common.attributes(slots),
             ..Fields::default()
         };
@@ -216,10 +238,13 @@ impl Stripe {
     }
 
     fn customer<'a>(&self, slots: &Slots<'a>) -> Result<Value<'a>, Skip> {
-        self.common.customer(slots.value(CUSTOMER), Value::Absent, &slots.first_of(EMAILS))
+        self.common.customer(id_at(slots, CUSTOMER), Value::Absent, &self.common.email(slots, EMAILS))
     }
 
     fn refunded<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
+        if slots.is_false(CAPTURED) || captures(slots) {
+            return Ok(Decoded::Skipped(Skip::NoMoney));
+        }
         let customer = || self.customer(slots);
         let before = slots.value(REFUNDED_BEFORE).as_integer();
         if let (Some(before), Some(now)) = (before, slots.value(AMOUNT_REFUNDED).as_integer()) {
@@ -242,7 +267,9 @@ impl Stripe {
         let list: Vec<Refund<'a>> = serde_json::from_str(list).map_err(wrong)?;
         let mut events = Vec::new();
         // The newest stands first.
-        for refund in list.iter().rev().filter(|refund| has_succeeded(&refund.status.map_or(Value::Absent, scalar))) {
+        let succeeded = list.iter().rev().filter(|refund| has_succeeded(&refund.status.map_or(Value::Absent, scalar)));
+        let succeeded: Vec<_> = succeeded.collect();
+        for refund in &succeeded[usize::from(begins_with_release(slots, &succeeded))..] {
             let fields = Fields {
                 customer_id: or_skip!(customer()),
                 time: seconds(scalar(refund.created)),
@@ -251,9 +278,44 @@ impl Stripe {
             };
             events.push(with_amount(fields, scalar(refund.amount), slots).into_event(EventType::Refund)?);
         }
-        let sent = slots.value(SENT).as_integer().and_then(|sent| Time::from_millis(sent.saturating_mul(1000)).ok());
-        Ok(if events.is_empty() { Decoded::Skipped(Skip::NoMoney) } else { told(events, sent) })
+        Ok(if events.is_empty() { Decoded::Skipped(Skip::NoMoney) } else { told(events, sent_at(slots)) })
     }
+}
+
+/// Which time a successful charge has.
+fn succeeded_at(slots: &Slots<'_>) -> usize {
+    match (slots.value(CREATED).as_integer(), slots.value(SENT).as_integer()) {
+        (Some(created), Some(sent)) if sent.saturating_sub(created) > AT_ONCE => SENT,
+        _ => CREATED,
+    }
+}
+
+/// An id, also of an object that is expanded.
+fn id_at<'a>(slots: &Slots<'a>, slot: usize) -> Value<'a> {
+    let object = slots.raw(slot).filter(|json| json.starts_with('{'));
+    match object.and_then(|json| serde_json::from_str::<Expanded<'a>>(json).ok()) {
+        Some(expanded) => scalar(expanded.id),
+        None => slots.value(slot),
+    }
+}
+
+/// Whether the change is a capture, which releases the rest of the authorization.
+fn captures(slots: &Slots<'_>) -> bool {
+    let previous = slots.raw(PREVIOUS).and_then(|json| serde_json::from_str::<Capture<'_>>(json).ok());
+    previous.is_some_and(|previous| {
+        previous.captured.is_some_and(|captured| matches!(captured.get(), "false" | "\"false\""))
+            || previous.amount_captured.is_some()
+    })
+}
+
+/// Whether the first of all refunds is what a partial capture released. A list that lacks the oldest refunds adds up to
+/// less than what was refunded.
+fn begins_with_release(slots: &Slots<'_>, succeeded: &[&Refund<'_>]) -> bool {
+    let whole = |slot| slots.value(slot).as_integer();
+    let (Some(amount), Some(captured)) = (whole(AMOUNT), whole(AMOUNT_CAPTURED)) else { return false };
+    let amounts = || succeeded.iter().map(|refund| scalar(refund.amount).as_integer().unwrap_or_default());
+    let is_complete = whole(AMOUNT_REFUNDED).is_none_or(|refunded| amounts().fold(0, i64::saturating_add) == refunded);
+    captured < amount && is_complete && amounts().next() == Some(amount.saturating_sub(captured))
 }
 
 /// An event that is not read: by its type, or by the object that stands there without an event around it.
@@ -270,13 +332,15 @@ fn unknown<'a>(slots: &Slots<'a>) -> Unknown<'a> {
 /// Whether money that a refund had returned came back. One that never succeeded moved none.
 fn has_failed(slots: &Slots<'_>, called: &str) -> bool {
     let (status, before) = (slots.value(STATUS), slots.value(STATUS_BEFORE));
+    // A refund that begins by having failed never succeeded.
+    let is_new = called == "refund.created";
     let has_ended = called == "refund.failed" || matches!(status.as_text(), Some("failed" | "canceled"));
     // An update without a status before changed something else.
     let did_succeed = match before.as_text() {
         Some(before) => before == "succeeded",
         None => slots.raw(PREVIOUS).is_none(),
     };
-    has_ended && did_succeed
+    has_ended && did_succeed && !is_new
 }
 
 fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result<Decoded<'a>, Rejection> {
@@ -284,19 +348,22 @@ fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> 
     if !failed && (called == "refund.failed" || !has_succeeded(&slots.value(STATUS))) {
         return Ok(Decoded::Skipped(Skip::NoMoney));
     }
+    let was_pending = slots.value(STATUS_BEFORE).as_text().is_some_and(|before| before != "succeeded");
     let fields = Fields {
         customer_id: message.key_as_customer("a refund object does not name its customer")?,
-        time: seconds(slots.value(if failed { SENT } else { CREATED })),
+        time: seconds(slots.value(if failed || was_pending { SENT } else { CREATED })),
         refund_id: slots.value(ID),
         reversed: failed,
         ..Fields::default()
     };
-    with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund).map(Decoded::Event)
+    let event = with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund)?;
+    // An update of something else repeats the refund, maybe much later.
+    Ok(told(vec![event], sent_at(slots)))
 }
 
 /// Money that a dispute took, or that came back after all.
 fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result<Decoded<'a>, Rejection> {
-    let customer_id = match slots.value(CHARGED) {
+    let customer_id = match id_at(slots, CHARGED) {
         Value::Absent => message.key_as_customer("a dispute does not name its customer")?,
         customer => customer,
     };
@@ -313,6 +380,12 @@ fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result
 /// Old API versions leave the status out.
 fn has_succeeded(status: &Value<'_>) -> bool {
     matches!(status.as_text(), None | Some("succeeded"))
+}
+
+/// When the event was sent.
+fn sent_at(slots: &Slots<'_>) -> Option<Time> {
+    let sent = slots.value(SENT).as_integer()?;
+    Time::from_millis(sent.saturating_mul(1000)).ok()
 }
 
 fn seconds(value: Value<'_>) -> Value<'_> {
