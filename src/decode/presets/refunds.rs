@@ -4,6 +4,8 @@
 //! paid in, orders in that of the shop. What is returned, and the order as a whole, have their amounts in both: their
 //! ratio is the rate at which the order was placed, by which Shopify's reports convert a refund too.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -15,14 +17,14 @@ use crate::event::{Currency, Money, Time};
 /// A refund, inside an order or alone.
 #[derive(Deserialize)]
 pub(super) struct Refund<'a> {
-    #[serde(borrow)]
-    pub id: &'a RawValue,
+    #[serde(borrow, default)]
+    pub id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     processed_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
     created_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    transactions: Vec<Transaction<'a>>,
+    transactions: Option<&'a RawValue>,
     // Read only where currencies differ, so that nothing else depends on their shape.
     #[serde(borrow, default)]
     refund_line_items: Option<&'a RawValue>,
@@ -35,6 +37,8 @@ pub(super) struct Refund<'a> {
 /// A movement of money.
 #[derive(Deserialize)]
 struct Transaction<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     kind: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -176,45 +180,99 @@ fn list<'a, T: Deserialize<'a>>(json: Option<&'a RawValue>) -> Option<Vec<T>> {
     })
 }
 
+/// The elements of a list, also of an empty one of the GraphQL API; `None` where something else stands.
+pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
+    #[derive(Deserialize)]
+    struct Connection<'a> {
+        #[serde(borrow, alias = "nodes")]
+        edges: Vec<&'a RawValue>,
+    }
+    if json.starts_with('{') {
+        return serde_json::from_str::<Connection<'_>>(json).ok().map(|list| list.edges).filter(Vec::is_empty);
+    }
+    serde_json::from_str::<Option<Vec<&RawValue>>>(json).ok().map(Option::unwrap_or_default)
+}
+
 fn value(raw: Option<&RawValue>) -> Value<'_> {
     raw.map_or(Value::Absent, scalar)
 }
 
-/// Money that went back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Money that went back, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PaidBack {
     /// When, as the shop says; that may lie in the past of a refund that is imported.
     pub at: Time,
     /// When the refund was made.
     pub made: Time,
-    /// How much: in the currency of the shop where the message tells it.
-    pub money: Money,
+    /// How much, in the currency of the shop where the message tells it: by transaction, nothing of which is zero.
+    pub shares: Vec<Share>,
 }
 
-/// When money went back and how much, if any did: the successful transactions of kind refund. `shop` and `rate` are those
-/// of the order where they are known.
-pub(super) fn moved(
-    refund: &Refund<'_>,
-    shop: Option<Currency>,
-    rate: Option<&Rate>,
-) -> Result<Option<PaidBack>, Rejection> {
+/// What one transaction moves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    /// The id of the transaction; `None` for the first one of the refund, which stands for the refund.
+    pub transaction: Option<String>,
+    pub money: Money,
+    /// Whether it is still under way.
+    pub is_pending: bool,
+}
+
+/// What is known of the order around a refund.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Order<'a> {
+    /// The currency of the shop.
+    pub shop: Option<Currency>,
+    /// The currency of transactions that name none.
+    pub paid: Value<'a>,
+    pub rate: Option<Rate>,
+}
+
+/// When money went back and how much, if any did or will: the transactions of kind refund that are successful or pending.
+pub(super) fn moved(refund: &Refund<'_>, order: &Order<'_>) -> Result<Option<PaidBack>, Rejection> {
+    let own = Rate::of_refund(refund).filter(|own| order.shop.is_none_or(|shop| own.shop.1 == shop));
+    let rates = [own, order.rate];
+    let in_shop = |paid: Money| {
+        let mut rates = rates.iter().flatten().filter(|_| Some(paid.currency) != order.shop);
+        rates.find_map(|rate| rate.convert(paid)).unwrap_or(paid)
+    };
     let mut sums: Vec<Money> = Vec::new();
-    for transaction in &refund.transactions {
-        let is = |raw, text| value(raw).as_text() == Some(text);
-        if is(transaction.kind, "refund") && is(transaction.status, "success") {
-            add(&mut sums, money(value(transaction.amount), value(transaction.currency))?);
+    let mut shares: Vec<Share> = Vec::new();
+    let is = |raw, text| value(raw).as_text() == Some(text);
+    let all = transactions(refund)?;
+    for (place, transaction) in all.iter().filter(|transaction| is(transaction.kind, "refund")).enumerate() {
+        let is_pending = is(transaction.status, "pending");
+        if !is_pending && !is(transaction.status, "success") {
+            continue;
+        }
+        let paid = money(value(transaction.amount), value(transaction.currency).or(order.paid.clone()))?;
+        // The shares add up to what the refund as a whole is in the currency of the shop.
+        let before = sum_of(&sums, paid.currency);
+        add(&mut sums, paid);
+        let (until, from) = (in_shop(sum_of(&sums, paid.currency)), in_shop(before));
+        let money = Money { minor: until.minor - from.minor, ..until };
+        if money.minor > 0 {
+            let id = value(transaction.id).into_text().map(Cow::into_owned);
+            let transaction = if place == 0 { None } else { Some(id.unwrap_or_else(|| place.to_string())) };
+            shares.push(Share { transaction, money, is_pending });
         }
     }
-    if sums.iter().any(|sum| Some(sum.currency) != shop) {
-        sums = in_shop_currency(refund, shop, rate, sums);
-    }
-    if sums.len() > 1 {
+    let Some(first) = shares.first() else { return Ok(None) };
+    if shares.iter().any(|share| share.money.currency != first.money.currency) {
         return Err(Rejection::new(Reason::InvalidAmount, "the transactions of one refund are in several currencies"));
     }
-    let Some(money) = sums.pop().filter(|sum| sum.minor > 0) else { return Ok(None) };
     let at = time(value(refund.processed_at).or(value(refund.created_at)))?;
     let made = time(value(refund.created_at)).unwrap_or(at);
-    Ok(Some(PaidBack { at, made, money }))
+    Ok(Some(PaidBack { at, made, shares }))
+}
+
+fn transactions<'a>(refund: &Refund<'a>) -> Result<Vec<Transaction<'a>>, Rejection> {
+    let list = refund.transactions.map_or(Some(Vec::new()), |list| elements(list.get()));
+    let read = |list: Vec<&'a RawValue>| {
+        list.into_iter().map(|one| serde_json::from_str(one.get()).ok()).collect::<Option<Vec<_>>>()
+    };
+    let wrong = || Rejection::new(Reason::WrongType, "transactions has another shape than Shopify documents");
+    list.and_then(read).ok_or_else(wrong)
 }
 
 fn add(sums: &mut Vec<Money>, part: Money) {
@@ -224,17 +282,9 @@ fn add(sums: &mut Vec<Money>, part: Money) {
     }
 }
 
-/// The same amounts, in the currency of the shop as far as the message tells what they are in it.
-fn in_shop_currency(refund: &Refund<'_>, shop: Option<Currency>, rate: Option<&Rate>, sums: Vec<Money>) -> Vec<Money> {
-    let own = Rate::of_refund(refund).filter(|own| shop.is_none_or(|shop| own.shop.1 == shop));
-    let mut converted = Vec::new();
-    for sum in sums {
-        let is_foreign = Some(sum.currency) != shop;
-        let mut rates = [own.as_ref(), rate].into_iter().flatten().filter(|_| is_foreign);
-        let in_shop = rates.find_map(|rate| rate.convert(sum));
-        add(&mut converted, in_shop.unwrap_or(sum));
-    }
-    converted
+fn sum_of(sums: &[Money], currency: Currency) -> Money {
+    let known = sums.iter().find(|sum| sum.currency == currency);
+    known.copied().unwrap_or(Money { minor: 0, currency })
 }
 
 #[cfg(test)]
@@ -255,7 +305,44 @@ mod tests {
         let refund: Refund<'_> = serde_json::from_str(&json).unwrap();
         let shop = Currency::from_code("AUD").unwrap();
         let rate = total.and_then(|total| Rate::of_total(total, shop));
-        moved(&refund, Some(shop), rate.as_ref()).unwrap().unwrap().money.to_string()
+        let order = Order { shop: Some(shop), rate, ..Order::default() };
+        moved(&refund, &order).unwrap().unwrap().shares[0].money.to_string()
+    }
+
+    #[test]
+    fn each_transaction_is_a_share_with_an_id_that_does_not_depend_on_its_state() {
+        let shares = |first: &str, second: &str, third: &str| {
+            let json = format!(
+                r#"{{"id":7,"created_at":"2026-01-06T10:00:00Z","transactions":[
+                    {{"id":1,"kind":"refund","status":"{first}","amount":"0.01","currency":"USD"}},
+                    {{"id":2,"kind":"refund","status":"{second}","amount":"0.01","currency":"USD"}},
+                    {{"id":3,"kind":"refund","status":"{third}","amount":"0.02","currency":"USD"}}]}}"#
+            );
+            let refund: Refund<'_> = serde_json::from_str(&json).unwrap();
+            let shop = Currency::from_code("AUD").unwrap();
+            let order = Order { shop: Some(shop), rate: Rate::of_total(&both("3", "2"), shop), ..Order::default() };
+            let found = moved(&refund, &order).unwrap().map_or(Vec::new(), |paid_back| paid_back.shares);
+            let share = |share: Share| (share.transaction, share.money.minor, share.is_pending);
+            found.into_iter().map(share).collect::<Vec<_>>()
+        };
+        let (second, third) = (Some("2".to_owned()), Some("3".to_owned()));
+        // 1.5 and 3 cents: what is rounded up first is missing afterwards.
+        let all = [(None, 2, false), (second.clone(), 1, false), (third.clone(), 3, false)];
+        assert_eq!(shares("success", "success", "success"), all);
+        assert_eq!(shares("pending", "success", "success"), [(None, 2, true), all[1].clone(), all[2].clone()]);
+        assert_eq!(shares("failure", "success", "error"), [(second, 2, false)]);
+        assert_eq!(shares("failure", "error", "error"), []);
+    }
+
+    #[test]
+    fn lists_may_be_null_or_empty_connections() {
+        for empty in ["null", "[]", r#"{"edges":[]}"#, r#"{"nodes":[]}"#] {
+            assert_eq!(elements(empty).map(|list| list.len()), Some(0), "{empty}");
+        }
+        assert_eq!(elements("[1,2]").map(|list| list.len()), Some(2));
+        for wrong in ["7", "{}", r#"{"edges":[1]}"#] {
+            assert!(elements(wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,13 +8,16 @@
 //! Checkouts and draft orders look like orders and are none: what they become is an order of its own. So an order is
 //! recognised by its global id, or by a field that only orders have.
 //!
-//! A cancellation returns what the refunds before it have not, and refunds from then on carry that out: they are no
-//! events of their own. The refund webhook does not name a customer, so the key of its message must; where the order
+//! A cancellation returns what the refunds before it have not, pending ones included, which are events once they succeed.
+//! Refunds from then on carry the cancellation out: they are no events of their own. The refund webhook does not name a customer, so the key of its message must; where the order
 //! messages arrive anyway it is not needed.
 
 use std::borrow::Cow;
 
-use super::refunds::{Rate, Refund, moved};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::refunds::{Order, PaidBack, Rate, Refund, Share, elements, moved};
 use super::{Common, told};
 use crate::decode::batch::Part;
 use crate::decode::fields::{Fields, Value, time};
@@ -23,7 +26,7 @@ use crate::decode::options::{OptionError, Options, TestOrders};
 use crate::decode::paths::{Paths, Slots};
 use crate::decode::presets::or_skip;
 use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown};
-use crate::event::{Event, EventType, Kind, Money, Time};
+use crate::event::{Currency, Event, EventType, Kind, Money, Time};
 
 const PLACES: [&str; 30] = [
     "id",
@@ -200,9 +203,10 @@ impl Shopify {
 
     fn order<'a>(&self, slots: &Slots<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let id = || slots.value(ID).into_id();
-        let customer = || self.common.customer(slots.value(CUSTOMER), Value::Absent, &slots.first_of(EMAILS));
+        let email = self.common.email(slots, EMAILS);
+        let customer = self.common.customer(slots.value(CUSTOMER), Value::Absent, &email);
         let order = Fields {
-            customer_id: or_skip!(customer()),
+            customer_id: or_skip!(customer),
             time: slots.first_of([PROCESSED, CREATED]),
             order_id: id(),
             amount: slots.value(self.amount),
@@ -212,47 +216,105 @@ impl Shopify {
         };
         let order = self.common.event(order, EventType::Order)?;
         let Kind::Order { amount: total, .. } = order.kind else { return Ok(Decoded::Event(order)) };
-        let mut events = vec![order];
-        let mut rejected = Vec::new();
         let cancelled = slots.raw(CANCELLED).map(|_| time(slots.value(CANCELLED))).transpose()?;
-        let rate = slots.raw(TOTAL_SET).and_then(|set| Rate::of_total(set, total.currency));
-        let mut returned = 0;
-        for refund in slots.raw(REFUNDS).map_or(Ok(Vec::new()), refunds)? {
-            let paid_back = match moved(&refund, Some(total.currency), rate.as_ref()) {
-                Ok(Some(paid_back)) => paid_back,
-                Ok(None) => continue,
-                Err(rejection) => {
-                    rejected.push(rejection);
-                    continue;
-                }
-            };
-            if cancelled.is_some_and(|cancelled| paid_back.made >= cancelled) {
-                continue;
-            }
-            if paid_back.money.currency == total.currency {
-                returned += paid_back.money.minor;
-            }
-            match refund_event(or_skip!(customer()), &refund, paid_back.at, paid_back.money) {
-                Ok(event) => events.push(event),
-                Err(rejection) => rejected.push(rejection),
-            }
+        let customer = order.customer.clone();
+        let mut history = History { returned: 0, foreign: None, events: vec![order], rejected: Vec::new() };
+        if let Some(list) = slots.raw(REFUNDS) {
+            history.add_refunds(list, &around(slots, bytes, total), &customer, cancelled);
         }
         // What is left to return is known only once every refund is.
-        if let Some(cancelled) = cancelled.filter(|_| rejected.is_empty()) {
-            let rest = Money { minor: (total.minor - returned).max(0), currency: total.currency };
-            let fields = Fields {
-                customer_id: or_skip!(customer()),
-                time: Value::Millis(cancelled.millis()),
-                order_id: id(),
-                amount: Value::Units { units: rest.minor, exponent: None },
-                currency: slots.value(CURRENCY),
-                ..Fields::default()
-            };
-            events.push(self.common.event(fields, EventType::Cancel)?);
+        if let Some(cancelled) = cancelled.filter(|_| history.rejected.is_empty()) {
+            match history.rest(total) {
+                Ok(rest) => {
+                    let fields = Fields {
+                        customer_id: Value::Text(customer),
+                        time: Value::Millis(cancelled.millis()),
+                        order_id: id(),
+                        amount: Value::Units { units: rest.minor, exponent: None },
+                        currency: slots.value(CURRENCY),
+                        ..Fields::default()
+                    };
+                    history.events.push(self.common.event(fields, EventType::Cancel)?);
+                }
+                Err(rejection) => history.rejected.push(rejection),
+            }
         }
         let sent = slots.raw(UPDATED).and_then(|_| time(slots.value(UPDATED)).ok());
-        let events = told(events, sent);
-        if rejected.is_empty() { Ok(events) } else { Ok(partly(events, rejected, bytes)) }
+        let events = told(history.events, sent);
+        if history.rejected.is_empty() { Ok(events) } else { Ok(partly(events, history.rejected, bytes)) }
+    }
+}
+
+/// What happened to an order.
+struct History<'a> {
+    events: Vec<Event<'a>>,
+    rejected: Vec<Rejection>,
+    /// What refunds before the cancellation returned, or are about to.
+    returned: i64,
+    /// The currency of such a refund, if it is not the order's.
+    foreign: Option<Currency>,
+}
+
+impl<'a> History<'a> {
+    /// Adds the refunds, each of which may be rejected alone.
+    fn add_refunds(&mut self, list: &'a str, order: &Order<'a>, customer: &Cow<'a, str>, cancelled: Option<Time>) {
+        let Some(list) = elements(list) else { return self.rejected.push(wrong_shape("refunds")) };
+        for refund in list {
+            let read = serde_json::from_str(refund.get()).map_err(|_| wrong_shape("a refund of the order"));
+            let added = read.and_then(|refund| self.add_refund(&refund, order, customer, cancelled));
+            self.rejected.extend(added.err());
+        }
+    }
+
+    fn add_refund(
+        &mut self,
+        refund: &Refund<'a>,
+        order: &Order<'a>,
+        customer: &Cow<'a, str>,
+        cancelled: Option<Time>,
+    ) -> Result<(), Rejection> {
+        let Some(paid_back) = moved(refund, order)? else { return Ok(()) };
+        if cancelled.is_some_and(|cancelled| paid_back.made >= cancelled) {
+            return Ok(());
+        }
+        let events = refund_events(&Value::Text(customer.clone()), refund, &paid_back)?;
+        for share in paid_back.shares {
+            if Some(share.money.currency) == order.shop {
+                self.returned = self.returned.saturating_add(share.money.minor);
+            } else {
+                self.foreign = Some(share.money.currency);
+            }
+        }
+        self.events.extend(events);
+        Ok(())
+    }
+
+    /// What a cancellation returns.
+    fn rest(&self, total: Money) -> Result<Money, Rejection> {
+        let Some(foreign) = self.foreign else {
+            return Ok(Money { minor: total.minor.saturating_sub(self.returned).max(0), ..total });
+        };
+        let (foreign, own) = (foreign.code(), total.currency.code());
+        let what = format!(
+            "the order was cancelled after a refund in {foreign}, and the message does not tell what it is in {own}: what \
+             the cancellation returned is not known; send total_price_set with the order"
+        );
+        Err(Rejection::new(Reason::InvalidAmount, what))
+    }
+}
+
+/// What is known about the refunds of an order.
+fn around<'a>(slots: &Slots<'a>, bytes: &'a [u8], total: Money) -> Order<'a> {
+    #[derive(Deserialize)]
+    struct Presentment<'a> {
+        #[serde(borrow, default)]
+        presentment_currency: Option<&'a RawValue>,
+    }
+    let paid = serde_json::from_slice::<Presentment<'a>>(bytes).ok().and_then(|order| order.presentment_currency);
+    Order {
+        shop: Some(total.currency),
+        paid: paid.map_or(Value::Absent, scalar).or(slots.value(CURRENCY)),
+        rate: slots.raw(TOTAL_SET).and_then(|set| Rate::of_total(set, total.currency)),
     }
 }
 
@@ -268,31 +330,42 @@ fn partly<'a>(events: Decoded<'a>, rejected: Vec<Rejection>, bytes: &'a [u8]) ->
     Decoded::Batch((1..).zip(all).map(part).collect())
 }
 
-fn refunds(json: &str) -> Result<Vec<Refund<'_>>, Rejection> {
-    serde_json::from_str(json).map_err(|_| wrong_shape("refunds"))
-}
-
 /// A refund webhook.
 fn refund_alone<'a>(message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
     let refund: Refund<'a> = serde_json::from_slice(bytes).map_err(|_| wrong_shape("the refund"))?;
-    let Some(paid_back) = moved(&refund, None, None)? else { return Ok(Decoded::Skipped(Skip::NoMoney)) };
+    let paid_back = moved(&refund, &Order::default())?;
+    let Some(paid_back) = paid_back.filter(|paid_back| paid_back.shares.iter().any(|share| !share.is_pending)) else {
+        return Ok(Decoded::Skipped(Skip::NoMoney));
+    };
     let customer = message.key_as_customer("a refund webhook does not name its customer")?;
-    refund_event(customer, &refund, paid_back.at, paid_back.money).map(Decoded::Event)
+    Ok(told(refund_events(&customer, &refund, &paid_back)?, None))
 }
 
-fn refund_event<'a>(
-    customer: Value<'a>,
+/// An event for each transaction that is done. The first transaction has the id of the refund; later ones, which may
+/// succeed days after it, add their own.
+fn refund_events<'a>(
+    customer: &Value<'a>,
     refund: &Refund<'a>,
-    at: Time,
-    paid_back: Money,
-) -> Result<Event<'a>, Rejection> {
-    let fields = Fields {
-        customer_id: customer,
-        time: Value::Millis(at.millis()),
-        refund_id: scalar(refund.id).into_id(),
-        amount: Value::Units { units: paid_back.minor, exponent: None },
-        currency: Value::Text(paid_back.currency.code().into()),
-        ..Fields::default()
+    paid_back: &PaidBack,
+) -> Result<Vec<Event<'a>>, Rejection> {
+    let id = refund.id.map_or(Value::Absent, scalar).into_id();
+    let Some(whole) = id.as_text().filter(|id| !id.is_empty()) else {
+        return Err(Rejection::new(Reason::MissingField, "a refund has no id"));
     };
-    fields.into_event(EventType::Refund)
+    let done = paid_back.shares.iter().filter(|share| !share.is_pending);
+    let event = |share: &Share| {
+        let fields = Fields {
+            customer_id: customer.clone(),
+            time: Value::Millis(paid_back.at.millis()),
+            refund_id: match &share.transaction {
+                None => id.clone(),
+                Some(transaction) => Value::Text(Cow::Owned(format!("{whole}/{transaction}"))),
+            },
+            amount: Value::Units { units: share.money.minor, exponent: None },
+            currency: Value::Text(share.money.currency.code().into()),
+            ..Fields::default()
+        };
+        fields.into_event(EventType::Refund)
+    };
+    done.map(event).collect()
 }
