@@ -217,7 +217,7 @@ impl Shopify {
         let order = self.common.event(order, EventType::Order)?;
         let Kind::Order { amount: total, .. } = order.kind else { return Ok(Decoded::Event(order)) };
         let cancelled = slots.raw(CANCELLED).map(|_| time(slots.value(CANCELLED))).transpose()?;
-        let customer = order.customer.clone();
+        let customer = Value::Text(order.customer.clone());
         let mut history = History { returned: 0, foreign: None, events: vec![order], rejected: Vec::new() };
         if let Some(list) = slots.raw(REFUNDS) {
             history.add_refunds(list, &around(slots, bytes, total), &customer, cancelled);
@@ -227,7 +227,7 @@ impl Shopify {
             match history.rest(total) {
                 Ok(rest) => {
                     let fields = Fields {
-                        customer_id: Value::Text(customer),
+                        customer_id: customer,
                         time: Value::Millis(cancelled.millis()),
                         order_id: id(),
                         amount: Value::Units { units: rest.minor, exponent: None },
@@ -257,7 +257,7 @@ struct History<'a> {
 
 impl<'a> History<'a> {
     /// Adds the refunds, each of which may be rejected alone.
-    fn add_refunds(&mut self, list: &'a str, order: &Order<'a>, customer: &Cow<'a, str>, cancelled: Option<Time>) {
+    fn add_refunds(&mut self, list: &'a str, order: &Order<'a>, customer: &Value<'a>, cancelled: Option<Time>) {
         let Some(list) = elements(list) else { return self.rejected.push(wrong_shape("refunds")) };
         for refund in list {
             let read = serde_json::from_str(refund.get()).map_err(|_| wrong_shape("a refund of the order"));
@@ -270,14 +270,14 @@ impl<'a> History<'a> {
         &mut self,
         refund: &Refund<'a>,
         order: &Order<'a>,
-        customer: &Cow<'a, str>,
+        customer: &Value<'a>,
         cancelled: Option<Time>,
     ) -> Result<(), Rejection> {
         let Some(paid_back) = moved(refund, order)? else { return Ok(()) };
         if cancelled.is_some_and(|cancelled| paid_back.made >= cancelled) {
             return Ok(());
         }
-        let events = refund_events(&Value::Text(customer.clone()), refund, &paid_back)?;
+        let events = refund_events(customer, refund, &paid_back)?;
         for share in paid_back.shares {
             if Some(share.money.currency) == order.shop {
                 self.returned = self.returned.saturating_add(share.money.minor);
