@@ -152,7 +152,11 @@ impl Log {
     pub fn produce(&mut self, partition: i32, chance: &mut Chance) {
         let is_session = chance.happens(0.3);
         let topic = usize::from(is_session && !self.is_one_topic);
-        self.elapsed += if chance.happens(0.03) { span(chance) } else { chance.within(0..2 * HOUR) };
+        self.elapsed += match chance.within(0..100) {
+            0..2 => span(chance),
+            2..30 => chance.magnitude(MINUTE, 20 * DAY),
+            _ => chance.within(0..2 * HOUR),
+        };
         let payload = self.payload(topic, is_session, partition, chance);
         let end = self.ends.entry((topic, partition)).or_insert(0);
         *end += if chance.happens(0.1) { chance.within(1..4) } else { 0 };

@@ -448,13 +448,41 @@ impl World {
         expected
     }
 
+    /// What a rule alerts does not depend on the others: each says the same over the log when it is alone.
+    fn check_rules_alone(&self, partition: i32, ends: &[i64], entries: &[Entry]) -> Result<(), String> {
+        let silent = |entries: &[Entry]| -> Vec<Entry> {
+            let mut silent: Vec<_> =
+                entries.iter().filter(|entry| matches!(entry, Entry::Silent { .. })).cloned().collect();
+            silent.sort();
+            silent
+        };
+        let mut alone = Vec::new();
+        for rule in &self.spec.inactivity.rules {
+            let mut spec = Spec::clone(&self.spec);
+            spec.inactivity.rules = vec![rule.clone()];
+            let mut state = PartitionState::empty(&Arc::new(spec), partition, vec![0; TOPICS]);
+            alone.extend(state.advance(&self.log, ends));
+        }
+        let (alone, together) = (silent(&alone), silent(entries));
+        if alone == together {
+            return Ok(());
+        }
+        let lost: Vec<_> = alone.iter().filter(|entry| !together.contains(entry)).collect();
+        let added: Vec<_> = together.iter().filter(|entry| !alone.contains(entry)).collect();
+        Err(format!("partition {partition}: together the rules lose {lost:?} and add {added:?}"))
+    }
+
     /// After everything: the last states against a whole run from scratch, and the topic against what it must hold.
     pub fn check_end(&mut self) {
         let mut whole = Vec::new();
         for partition in 0..self.partitions {
             let mut reference = PartitionState::empty(&self.spec, partition, vec![0; TOPICS]);
             let ends: Vec<i64> = (0..TOPICS).map(|topic| self.log.end(topic, partition)).collect();
-            whole.extend(reference.advance(&self.log, &ends));
+            let entries = reference.advance(&self.log, &ends);
+            if let Err(difference) = self.check_rules_alone(partition, &ends, &entries) {
+                self.violated(difference);
+            }
+            whole.extend(entries);
             let state = self.committed_manifest(partition).map(|name| self.store.restore(&name));
             match state {
                 Some(Ok((_, state))) => {
