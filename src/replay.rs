@@ -430,7 +430,7 @@ mod tests {
             "order_id,customer_id,time,amount,currency\n\
              b,c-1,2026-03-05T00:00:00Z,2.00,EUR\n\
              a,c-1,2026-03-01T00:00:00Z,1.00,EUR\n\
-             b,c-1,2025-01-01T00:00:00Z,9.00,EUR\n\
+             b,c-1,2026-03-05T10:00:00Z,9.00,EUR\n\
              ,c-1,2026-03-01T00:00:00Z,5.00,EUR\n\
              ,c-1,2026-03-01T00:00:00Z,5.00,EUR\n\
              bad,c-1,yesterday,5.00,EUR\n",
