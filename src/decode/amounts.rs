@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive as _;
 
 use super::fields::{Fields, Value, excerpt};
 use super::options::{AmountUnit, Negative, OptionError, Options};
@@ -51,24 +52,22 @@ impl Amounts {
         if quantity != Value::Absent && amount != Value::Absent {
             amount = Value::Text(Cow::Owned(product(&amount, &quantity)?));
         }
-        Ok(match (self.unit, amount.as_integer()) {
-            (AmountUnit::Major, _) => amount,
-            (AmountUnit::Minor, Some(units)) => Value::Units { units, exponent: None },
-            (AmountUnit::Minor, None) if amount == Value::Absent => amount,
-            (AmountUnit::Minor, None) => Value::Other("a fraction of a minor unit"),
-        })
+        match (self.unit, amount.as_text()) {
+            (AmountUnit::Minor, Some(text)) => minor_units(text).map(|units| units.unwrap_or(amount)),
+            _ => Ok(amount),
+        }
     }
 
     /// A number without thousands separators and with a point.
     fn plain<'a>(&self, field: &str, value: Value<'a>) -> Result<Value<'a>, Rejection> {
         let Value::Text(text) = &value else { return Ok(value) };
-        let text = text.trim();
+        let (text, whole) = (text.trim(), text.len());
         if text.is_empty() {
             return Ok(Value::Absent);
         }
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte)) && !text.ends_with('-');
         if is_plain && !self.has_decimal_comma && self.thousands != Some('.') {
-            return Ok(value);
+            return Ok(if text.len() == whole { value } else { Value::Text(Cow::Owned(text.to_owned())) });
         }
         let (sign, digits) = signed(text);
         let plain = self.without_separators(digits).ok_or_else(|| self.refused(field, text))?;
@@ -208,6 +207,29 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
     if text.contains(['e', 'E']) { Decimal::from_scientific(text).ok() } else { Decimal::from_str_exact(text).ok() }
 }
 
+/// A whole number of minor units, however it is spelled; `None` where the text is no number.
+fn minor_units(text: &str) -> Result<Option<Value<'static>>, Rejection> {
+    let too_large = || {
+        let what = format!("amount {:?} is absurdly large (in minor units)", excerpt(text));
+        Rejection::new(Reason::InvalidAmount, what)
+    };
+    let units = |units| Value::Units { units, exponent: None };
+    if let Ok(whole) = text.parse() {
+        return Ok(Some(units(whole)));
+    }
+    let fraction = Value::Other("a fraction of a minor unit");
+    match decimal(text) {
+        Some(exact) if exact.fract().is_zero() => exact.to_i64().map(|whole| Some(units(whole))).ok_or_else(too_large),
+        Some(_) => Ok(Some(fraction)),
+        // More digits than a decimal holds: all that matters is their size.
+        None => match text.parse::<f64>() {
+            Ok(size) if size.abs() >= 1e15 => Err(too_large()),
+            Ok(size) if size.is_finite() => Ok(Some(fraction)),
+            _ => Ok(None),
+        },
+    }
+}
+
 fn product(amount: &Value<'_>, quantity: &Value<'_>) -> Result<String, Rejection> {
     let number = |field: &str, value: &Value<'_>| {
         value.as_text().and_then(decimal).ok_or_else(|| {
@@ -263,10 +285,25 @@ mod tests {
             (".", None, "(12.50)", Some("-12.50")),
             (".", None, "12.50-", Some("-12.50")),
             (".", None, "\u{2212}12.50", Some("-12.50")),
-            (".", None, " 12.50 ", Some(" 12.50 ")),
+            (".", None, " 12.50 ", Some("12.50")),
+            (".", None, "  -12.50\n", Some("-12.50")),
         ] {
             let found = read(&amounts(decimal, thousands), text);
             assert_eq!(found.as_deref(), plain, "{text:?} with {decimal:?} and {thousands:?}");
+        }
+    }
+
+    #[test]
+    fn whole_minor_units_are_read_however_they_are_spelled() {
+        for (text, units) in [("4130", 4130), ("4130.0", 4130), ("4130.00", 4130), ("4.13E3", 4130), ("-4130", -4130)] {
+            assert_eq!(minor_units(text), Ok(Some(Value::Units { units, exponent: None })), "{text}");
+        }
+        let fraction = Ok(Some(Value::Other("a fraction of a minor unit")));
+        assert_eq!(minor_units("4130.5"), fraction);
+        assert_eq!(minor_units("0.1000000000000000055511151231257827"), fraction);
+        assert_eq!(minor_units("abc"), Ok(None));
+        for text in ["1e30", "1e400", "99999999999999999999999999999999"] {
+            assert!(minor_units(text).unwrap_err().detail.contains("large"), "{text}");
         }
     }
 

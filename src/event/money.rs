@@ -129,6 +129,7 @@ fn plain_minor_units(text: &str, exponent: u32) -> Option<i64> {
 
 /// Every other spelling: no point, fewer or superfluous decimals, an exponent.
 fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<i64, MoneyError> {
+    let text = text.trim();
     if text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) {
         return Err(MoneyError::Syntax);
     }
@@ -136,13 +137,15 @@ fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<
     if !unsigned.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(MoneyError::Syntax);
     }
+    let spelled_out = if text.contains(['e', 'E']) { Some(without_exponent(text)?) } else { None };
+    let text = spelled_out.as_deref().unwrap_or(text);
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
     let whole_digits = unsigned.trim_start_matches('0').bytes().take_while(u8::is_ascii_digit).count();
     if whole_digits > 20 {
         return Err(MoneyError::TooLarge);
     }
     // Digits behind the 28th are rounded away, far below what counts as noise.
-    let parsed = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { text.parse() };
-    let value = parsed.map_err(|e| match e {
+    let value = text.parse::<Decimal>().map_err(|e| match e {
         rust_decimal::Error::ExceedsMaximumPossibleValue => MoneyError::TooLarge,
         rust_decimal::Error::Underflow | rust_decimal::Error::ScaleExceedsMaximumPrecision(_) => {
             MoneyError::ExcessDecimals
@@ -159,6 +162,34 @@ fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<
         return Err(MoneyError::ExcessDecimals);
     }
     nearest.to_i64().ok_or(MoneyError::TooLarge)
+}
+
+/// A number with an exponent, without it.
+fn without_exponent(text: &str) -> Result<String, MoneyError> {
+    let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |unsigned| ("-", unsigned));
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).ok_or(MoneyError::Syntax)?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole, fraction].concat();
+    let power = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if [digits.as_str(), power].iter().any(|part| part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(MoneyError::Syntax);
+    }
+    if digits.bytes().all(|byte| byte == b'0') {
+        return Ok(format!("{sign}0"));
+    }
+    // An exponent of so many digits is beyond any amount, or makes nothing of it.
+    let power = power.parse::<i64>().unwrap_or(i64::MAX).min(1 << 32);
+    let point = i64::try_from(whole.len()).unwrap_or(0) + if exponent.starts_with('-') { -power } else { power };
+    Ok(match usize::try_from(point) {
+        Err(_) if point < -60 => format!("{sign}0"),
+        Err(_) | Ok(0) => {
+            let zeros = usize::try_from(-point).unwrap_or(0);
+            format!("{sign}0.{}{digits}", "0".repeat(zeros))
+        }
+        Ok(point) if point < digits.len() => format!("{sign}{}.{}", &digits[..point], &digits[point..]),
+        Ok(point) if point > 1_000 => return Err(MoneyError::TooLarge),
+        Ok(point) => format!("{sign}{digits}{}", "0".repeat(point - digits.len())),
+    })
 }
 
 /// Minor units as a decimal string in major units: 7212 of EUR is `72.12`.
@@ -204,6 +235,12 @@ mod tests {
             ("0.1000000000000000055511151231257827", "EUR", 10),
             ("1.9990000000000002e1", "EUR", 1999),
             ("-0.0000000000000001", "EUR", 0),
+            (" 72.12\n", "EUR", 7212),
+            ("7.212E1", "EUR", 7212),
+            ("7212e-2", "EUR", 7212),
+            ("72120000000000000000000000000000e-30", "EUR", 7212),
+            ("1E-30", "EUR", 0),
+            ("0e400", "EUR", 0),
         ] {
             assert_eq!(minor(text, code), Ok(expected), "{text} {code}");
         }
@@ -216,6 +253,8 @@ mod tests {
             ("225.1249", "USD", Ok(22512)),
             ("20.37566", "USD", Ok(2038)),
             ("0.004", "EUR", Ok(0)),
+            ("1E-30", "EUR", Ok(0)),
+            ("5e-3", "EUR", Ok(1)),
             ("99.5", "JPY", Ok(100)),
             ("72.12", "EUR", Ok(7212)),
             ("-0.004", "EUR", Err(MoneyError::Negative)),
@@ -235,7 +274,6 @@ mod tests {
             ("abc", "EUR", Syntax),
             ("1,50", "EUR", Syntax),
             ("1_000", "EUR", Syntax),
-            (" 1.00", "EUR", Syntax),
             (".50", "EUR", Syntax),
             ("+1.00", "EUR", Syntax),
             ("NaN", "EUR", Syntax),
@@ -249,6 +287,11 @@ mod tests {
             ("-0.001", "EUR", Negative),
             ("100000000000.01", "EUR", TooLarge),
             ("1e27", "EUR", TooLarge),
+            ("1e30", "EUR", TooLarge),
+            ("1e400", "EUR", TooLarge),
+            ("1e99999999999999999999", "EUR", TooLarge),
+            ("1e", "EUR", Syntax),
+            ("1e2e3", "EUR", Syntax),
             ("99999999999999999999999999999999999999", "EUR", TooLarge),
             ("1.00", "eur", UnknownCurrency),
             ("1.00", "EURO", UnknownCurrency),
