@@ -19,6 +19,10 @@ const DAYS_BELOW: i64 = 100_000;
 const EARLIEST: i64 = 365 * DAY;
 const EARLIEST_MICROS: i64 = EARLIEST * 1_000;
 
+/// 1995-01-01T00:00:00Z. Numbers of milliseconds and less that would mean an earlier instant are in another unit: digits of
+/// a date (`202603020800`), .NET ticks, or what Windows writes (`FILETIME`).
+const EARLIEST_FINE: i64 = 788_918_400_000;
+
 static PARSER: DateTimeParser = DateTimeParser::new();
 
 /// Reads instants in one way.
@@ -158,8 +162,9 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
             Ok(millis) if seconds.contains(&whole) && millis >= EARLIEST => Time::from_millis(millis).ok(),
             _ => i64::try_from(whole).ok().and_then(by_size),
         };
-        let what = "no time since the epoch: neither seconds nor milli-, micro- or nanoseconds of the years 1971 to 2199. For \
-                    dates written as digits set time_format = \"pattern\" and time_pattern in the source's mapping";
+        let what = "no time since the epoch: neither seconds of the years 1971 to 2199 nor milli-, micro- or nanoseconds of \
+                    1995 to 2199. For dates written as digits set time_format = \"pattern\" and time_pattern in the source's \
+                    mapping (formats native, debezium and custom)";
         return time.ok_or_else(|| refused(text, what));
     }
     let lower = trimmed.to_ascii_uppercase();
@@ -168,11 +173,21 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
         Some(bare) => (trimmed.get(..bare.len()).unwrap_or(trimmed), Some(&TimeZone::UTC)),
         None => (trimmed, zone),
     };
+    if crate::event::has_offset_of_days(trimmed) {
+        return Err(refused(text, "no time: its offset is a day or more"));
+    }
     if let Some(stamp) = at_24_hours(trimmed, zone) {
         return stamp.and_then(|millis| Time::from_millis(millis).ok()).ok_or_else(|| no_zone_or_time(text, zone));
     }
     let with_offset =
         PARSER.parse_timestamp(trimmed).or_else(|_| rfc2822::DateTimeParser::new().parse_timestamp(trimmed));
+    let with_offset = match (with_offset, civil.rsplit_once(' ')) {
+        // A blank in front of the offset, as many languages print times.
+        (Err(_), Some((clock, offset))) if offset.starts_with(['+', '-']) => {
+            PARSER.parse_timestamp(format!("{}{offset}", clock.trim_end()))
+        }
+        (with_offset, _) => with_offset,
+    };
     let stamp = match (with_offset, PARSER.parse_datetime(civil), zone) {
         (Ok(stamp), ..) => stamp,
         (Err(_), Ok(civil), Some(zone)) => {
@@ -218,7 +233,8 @@ fn no_zone_or_time(text: &str, zone: Option<&TimeZone>) -> Rejection {
         }
         Some(_) => {
             let what = "not an RFC 3339 time with an offset (such as 2026-01-02T03:04:05Z) nor a number since the epoch; for \
-                        other spellings set time_format = \"pattern\" and time_pattern in the source's mapping";
+                        other spellings set time_format = \"pattern\" and time_pattern in the source's mapping (formats native, \
+                        debezium and custom)";
             refused(text, what)
         }
     }
@@ -247,7 +263,8 @@ fn by_size(number: i64) -> Option<Time> {
         _ if number <= LAST * 1_000 => number / 1_000,
         _ => number / 1_000_000,
     };
-    (millis >= EARLIEST).then(|| Time::from_millis(millis).ok()).flatten()
+    let earliest = if number <= LAST / 1_000 { EARLIEST } else { EARLIEST_FINE };
+    (millis >= earliest).then(|| Time::from_millis(millis).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -288,6 +305,9 @@ mod tests {
             (of(TimeFormat::Auto), "2026-01-02 03:04:05.000 UTC"),
             (of(TimeFormat::Auto), "2026-01-02T03:04:05 GMT"),
             (of(TimeFormat::Auto), "2026-01-02 03:04:05Z"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05 +0000"),
+            (of(TimeFormat::Auto), "2026-01-01 22:04:05 -0500"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05 +0000 UTC"),
             (of(TimeFormat::Auto), "2026-01-02 04:04:05+01"),
             (of(TimeFormat::Auto), " 2026-01-02T04:04:05+0100"),
             (of(TimeFormat::Auto), "Fri, 02 Jan 2026 03:04:05 +0000"),
@@ -327,9 +347,10 @@ mod tests {
         assert_eq!(seconds(EARLIEST / 1_000), Some(EARLIEST));
         assert_eq!(seconds(7_258_118_399), Some(7_258_118_399_000));
         for (number, millis) in [
-            (EARLIEST, EARLIEST),
+            (EARLIEST_FINE, EARLIEST_FINE),
             (Time::MAX.millis(), Time::MAX.millis()),
-            (EARLIEST * 1_000, EARLIEST),
+            (EARLIEST_FINE * 1_000, EARLIEST_FINE),
+            (EARLIEST_FINE * 1_000_000, EARLIEST_FINE),
             (1_767_323_045_678_999, 1_767_323_045_678),
             (1_767_323_045_678_999_999, 1_767_323_045_678),
             (365, EARLIEST),
@@ -337,6 +358,10 @@ mod tests {
             assert_eq!(by_size(number).map(Time::millis), Some(millis), "{number}");
         }
         for number in [-5, 0, 1, 364, 86_400, 20_000_000, 7_258_118_400, EARLIEST - 1, EARLIEST * 1_000 - 1, i64::MAX] {
+            assert_eq!(by_size(number), None, "{number}");
+        }
+        let (ticks, filetime) = (639_080_352_000_000_000, 134_168_112_000_000_000);
+        for number in [ticks, filetime, 202_603_020_800, 260_302_080_000, 20_260_302_080_000, 20_260_302_080_000_000] {
             assert_eq!(by_size(number), None, "{number}");
         }
     }
@@ -380,6 +405,8 @@ mod tests {
         for (options, text) in [
             (of(TimeFormat::Auto), "-5"),
             (of(TimeFormat::Auto), "yesterday"),
+            (of(TimeFormat::Auto), "2026-01-02T03:04:05+24:00"),
+            (of(TimeFormat::Auto), "2026-01-02 03:04:05 -2400"),
             (of(TimeFormat::Rfc3339), "1767323045000"),
             (of(TimeFormat::EpochS), "1767323045000000000000"),
             (of(TimeFormat::EpochMs), "1767323045000000000"),

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 pub use currency::{Currency, REPORTING};
 pub use money::{MAX_MINOR_UNITS, Money, MoneyError, Rounding, decimal_text};
+pub(crate) use time::has_offset_of_days;
 pub use time::{DAY, HOUR, MINUTE, SECOND, Time, TimeError, wall_clock};
 
 /// The largest number of customer attributes ("dimensions") that can be tracked.

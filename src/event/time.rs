@@ -59,6 +59,9 @@ impl Time {
         if let Some(time) = plain_time(text) {
             return Ok(time);
         }
+        if has_offset_of_days(text) {
+            return Err(TimeError::Syntax);
+        }
         let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
         // as_millisecond cuts towards zero; below zero the range check refuses anyway.
         Time::from_millis(stamp.as_millisecond())
@@ -93,6 +96,14 @@ impl Time {
     pub fn plus(self, millis: i64) -> Time {
         Time::clamped(self.0.saturating_add(millis))
     }
+}
+
+/// Whether the offset of a time is 24 hours or more, which RFC 3339 does not know.
+pub(crate) fn has_offset_of_days(text: &str) -> bool {
+    let clock = text.split('[').next().unwrap_or(text);
+    let Some(behind_date) = clock.get(10..) else { return false };
+    let offset = behind_date.rsplit_once(['+', '-']).map(|(_, offset)| offset);
+    offset.and_then(|offset| offset.get(..2)?.parse::<u8>().ok()).is_some_and(|hours| hours >= 24)
 }
 
 /// The usual spelling, `2026-01-02T03:04:05Z` with or without three decimals, without a detour; `None` for every other.
@@ -194,7 +205,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_instant() {
-        for text in ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05", "2026-13-02T03:04:05Z", "1767323045678"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-01-02",
+            "2026-01-02T03:04:05",
+            "2026-13-02T03:04:05Z",
+            "1767323045678",
+            "2026-01-02T03:04:05+24:00",
+        ] {
             assert_eq!(Time::parse(text), Err(TimeError::Syntax), "{text}");
         }
         for text in ["1960-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z"] {
