@@ -144,8 +144,14 @@ impl Filter {
     /// Why a message is passed over, if it is. Places that it does not have are looked up in the object around it, if
     /// there is one.
     pub fn check(&self, bytes: &[u8], around: Option<&[u8]>) -> Result<Result<(), Skip>, Rejection> {
+        let slots = self.paths.read(bytes)?;
+        if slots.leads_through_text()
+            && let Some(opened) = std::str::from_utf8(bytes).ok().and_then(|json| self.paths.opened(json))
+        {
+            return self.check(opened.as_bytes(), around);
+        }
         let around = around.map(|around| self.paths.read(around)).transpose()?;
-        Ok(self.conditions.check_beside(&self.paths.read(bytes)?, around.as_ref()))
+        Ok(self.conditions.check_beside(&slots, around.as_ref()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::fields::{Value, excerpt};
 use super::json;
@@ -43,6 +44,28 @@ struct Scaled<'a> {
     value: Cow<'a, str>,
 }
 
+/// What `google.type.Money` is in JSON: whole units and billionths of one, of which either is left out where it is zero.
+#[derive(Deserialize)]
+struct UnitsAndNanos<'a> {
+    #[serde(borrow, default)]
+    units: Option<&'a RawValue>,
+    #[serde(default)]
+    nanos: Option<i64>,
+}
+
+impl UnitsAndNanos<'_> {
+    fn amount(&self) -> Option<Value<'static>> {
+        let units = self.units.map(|units| json::scalar(units).as_integer()).or(self.nanos.map(|_| Some(0)))??;
+        units_and_nanos(units, self.nanos.unwrap_or(0))
+    }
+}
+
+/// Whole units and billionths of one; `None` where these are a unit or more.
+pub(super) fn units_and_nanos(units: i64, nanos: i64) -> Option<Value<'static>> {
+    let billionths = i128::from(units) * 1_000_000_000 + i128::from(nanos);
+    Some(Value::Text(Cow::Owned(decimal(billionths, 9)))).filter(|_| nanos.unsigned_abs() < 1_000_000_000)
+}
+
 /// The scale of a column, if the schema says that it is bytes. `way` leads to the column.
 pub(super) fn scale_in<'w>(schema: &str, way: impl IntoIterator<Item = &'w str>) -> Option<i32> {
     let schema: Field<'_> = serde_json::from_str(schema).ok()?;
@@ -61,6 +84,11 @@ pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>,
     if json.starts_with('{') {
         if let Ok(Scaled { scale, value }) = serde_json::from_str::<Scaled<'a>>(json) {
             return of_bytes(&value, scale);
+        }
+        if let Ok(money) = serde_json::from_str::<UnitsAndNanos<'a>>(json)
+            && let Some(amount) = money.amount()
+        {
+            return Ok(amount);
         }
         let wrong = || Rejection::new(Reason::WrongType, "amount must be a number, text, or bytes and their scale");
         return json::extended(json).ok_or_else(wrong);

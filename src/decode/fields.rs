@@ -55,6 +55,15 @@ impl<'a> Value<'a> {
         if self == Value::Absent { other } else { self }
     }
 
+    /// Whether nothing stands there, or text of blanks alone.
+    pub fn is_blank(&self) -> bool {
+        match self {
+            Value::Absent => true,
+            Value::Text(text) => text.trim().is_empty(),
+            _ => false,
+        }
+    }
+
     /// The text or the digits.
     pub fn as_text(&self) -> Option<&str> {
         match self {
@@ -79,6 +88,47 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Whether a refund is reversed, as the message says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Reversed {
+    #[default]
+    No,
+    Yes,
+    /// Neither `true` nor `false`, in words.
+    Unclear(&'static str),
+}
+
+impl From<bool> for Reversed {
+    fn from(is_reversed: bool) -> Reversed {
+        if is_reversed { Reversed::Yes } else { Reversed::No }
+    }
+}
+
+impl Reversed {
+    /// A boolean as it is spelled in JSON, or the same as text.
+    pub fn of_json(json: &str) -> Reversed {
+        match json {
+            "true" => Reversed::Yes,
+            "false" => Reversed::No,
+            _ => Reversed::of_value(&super::json::spelled(json)),
+        }
+    }
+
+    /// A boolean in text.
+    pub fn of_value(value: &Value<'_>) -> Reversed {
+        match value {
+            Value::Absent => Reversed::No,
+            Value::Text(text) if text.trim().eq_ignore_ascii_case("true") => Reversed::Yes,
+            Value::Text(text) if text.trim().is_empty() || text.trim().eq_ignore_ascii_case("false") => Reversed::No,
+            Value::Text(_) => Reversed::Unclear("other text"),
+            Value::Other(found) => Reversed::Unclear(found),
+            Value::Number(_) | Value::Millis(_) | Value::Units { .. } | Value::Rounded(_) => {
+                Reversed::Unclear("a number")
+            }
+        }
+    }
+}
+
 /// All fields that any event type knows.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
@@ -88,7 +138,7 @@ pub(super) struct Fields<'a> {
     pub order_id: Value<'a>,
     pub refund_id: Value<'a>,
     /// Whether it is a refund whose money came back: it failed, or a dispute was won.
-    pub reversed: bool,
+    pub reversed: Reversed,
     pub session_id: Value<'a>,
     pub amount: Value<'a>,
     pub currency: Value<'a>,
@@ -133,7 +183,11 @@ impl<'a> Fields<'a> {
             },
             EventType::Refund => {
                 let (id, amount) = (id("refund_id", self.refund_id)?, money(self.amount, self.currency)?);
-                if self.reversed { Kind::reversed_refund(id.as_deref(), amount) } else { Kind::Refund { id, amount } }
+                match self.reversed {
+                    Reversed::No => Kind::Refund { id, amount },
+                    Reversed::Yes => Kind::reversed_refund(id.as_deref(), amount),
+                    Reversed::Unclear(found) => return Err(wrong_type("reversed", "true or false", found)),
+                }
             }
             EventType::Cancel => {
                 Kind::Cancel { order: id("order_id", self.order_id)?, amount: money(self.amount, self.currency)? }

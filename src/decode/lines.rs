@@ -19,6 +19,20 @@ pub enum Line<'a> {
     Part(Box<OrderLine<'a>>),
 }
 
+impl Line<'_> {
+    /// The same, borrowing nothing.
+    pub(super) fn into_owned(self) -> Line<'static> {
+        match self {
+            Line::Whole(decoded) => Line::Whole(decoded.into_owned()),
+            Line::Part(line) => Line::Part(Box::new(OrderLine {
+                event: line.event.into_owned(),
+                id: Cow::Owned(line.id.into_owned()),
+                amount: line.amount,
+            })),
+        }
+    }
+}
+
 /// One line of an order, refund or cancellation.
 #[derive(Debug)]
 pub struct OrderLine<'a> {

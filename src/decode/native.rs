@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::conditions::Filter;
-use super::fields::{Fields, Value, customer};
+use super::fields::{Fields, Reversed, Value, customer};
 use super::json::{self, scalar};
 use super::options::{OptionError, Options, RECORD_KEY, RECORD_TIME};
 use super::rules::Rules;
@@ -175,10 +175,10 @@ impl Given {
             fields.time = sent.map_or(Value::Absent, |sent| Value::Millis(sent.millis()));
         }
         let constant = |text: &Option<String>| text.clone().map_or(Value::Absent, |text| Value::Text(Cow::Owned(text)));
-        if fields.event_type == Value::Absent {
+        if fields.event_type.is_blank() {
             fields.event_type = constant(&self.event_type);
         }
-        if fields.currency == Value::Absent {
+        if fields.currency.is_blank() {
             fields.currency = constant(&self.currency);
         }
         Ok(())
@@ -261,7 +261,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_, '_, 'de> {
                 Name::Time => fields.time = scalar(map.next_value()?),
                 Name::OrderId => fields.order_id = map.next_value_seed(TextSeed)?,
                 Name::RefundId => fields.refund_id = map.next_value_seed(TextSeed)?,
-                Name::Reversed => fields.reversed = map.next_value::<&RawValue>()?.get() == "true",
+                Name::Reversed => fields.reversed = Reversed::of_json(map.next_value::<&RawValue>()?.get()),
                 Name::SessionId => fields.session_id = map.next_value_seed(TextSeed)?,
                 Name::Amount => fields.amount = scalar(map.next_value()?),
                 Name::Currency => fields.currency = map.next_value_seed(TextSeed)?,
@@ -397,11 +397,17 @@ impl<'de> Visitor<'de> for AttributesSeed<'_> {
         while let Some(name) = map.next_key_seed(TextSeed)? {
             let Value::Text(name) = name else { continue };
             match self.dimensions.iter().position(|dimension| *dimension == name) {
-                Some(dimension) => match scalar(map.next_value()?) {
-                    Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
-                    Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
-                    _ => {}
-                },
+                Some(dimension) => {
+                    let raw: &RawValue = map.next_value()?;
+                    match scalar(raw) {
+                        Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
+                        Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
+                        _ if matches!(raw.get(), "true" | "false") => {
+                            attributes.set(dimension, Cow::Borrowed(raw.get()));
+                        }
+                        _ => {}
+                    }
+                }
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -185,6 +185,8 @@ fields! {
     order_id,
     /// Refund id.
     refund_id,
+    /// Whether a refund is reversed.
+    reversed,
     /// Session id.
     session_id,
     /// Amount.
@@ -429,7 +431,7 @@ macro_rules! common_and {
 
 const fn known_to(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Native => common_and!("time_format", "fields", "constants"),
+        Format::Native => common_and!("time_format", "time_pattern", "fields", "constants"),
         Format::Segment => common_and!("guests", "salt_file", "amount", "currency", "types", "attributes"),
         Format::Shopify => common_and!("guests", "salt_file", "test_orders", "amount", "attributes"),
         Format::Stripe => common_and!("guests", "salt_file", "test_orders", "refunds", "disputes", "attributes"),

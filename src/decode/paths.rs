@@ -45,11 +45,11 @@ struct Node {
 
 /// What stands at the places of [`Paths`]: the JSON as it is spelled; empty where nothing stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Slots<'a>([&'a str; MAX_SLOTS]);
+pub(super) struct Slots<'a>([&'a str; MAX_SLOTS], bool);
 
 impl<'a> Slots<'a> {
     pub fn empty() -> Slots<'a> {
-        Slots([""; MAX_SLOTS])
+        Slots([""; MAX_SLOTS], false)
     }
 
     /// Puts the JSON of a value into a slot.
@@ -84,6 +84,11 @@ impl<'a> Slots<'a> {
     /// The JSON of a slot; `None` where nothing or null stands.
     pub fn raw(&self, slot: usize) -> Option<&'a str> {
         Some(self.0[slot]).filter(|json| !json.is_empty() && *json != "null")
+    }
+
+    /// Whether a place leads through text, which may be JSON that was put into a string.
+    pub fn leads_through_text(&self) -> bool {
+        self.1
     }
 
     /// Whether anything stands there, null included.
@@ -182,6 +187,7 @@ impl Paths {
             for (inner, outer) in each.slots.iter().enumerate() {
                 slots.0[*outer] = found.0[inner];
             }
+            slots.1 |= found.1;
         }
         Ok(slots)
     }
@@ -195,7 +201,59 @@ impl Paths {
             Ok(text) => walk(serde_json::Deserializer::from_str(text), seed),
             Err(_) => walk(serde_json::Deserializer::from_slice(bytes), seed),
         };
-        json::checked(bytes, read).map(|()| slots)
+        json::checked(bytes, read)?;
+        slots.1 |= self.each.as_ref().is_some_and(|each| slots.0[each.list].starts_with('"'));
+        Ok(slots)
+    }
+
+    /// Whether a slot is that of a place inside each element of a list.
+    pub fn is_inside(&self, slot: usize) -> bool {
+        self.each.as_ref().is_some_and(|each| each.slots.contains(&slot))
+    }
+
+    /// Whether a place leads through another value than the object itself.
+    pub fn has_nested_places(&self) -> bool {
+        self.each.is_some() || self.root.children.iter().any(|(_, child)| !child.children.is_empty())
+    }
+
+    /// The JSON with whatever places lead through taken out of the text that it was put into; `None` where there is no such
+    /// text.
+    pub fn opened(&self, json: &str) -> Option<String> {
+        self.opened_below(&self.root, json)
+    }
+
+    fn opened_below(&self, node: &Node, json: &str) -> Option<String> {
+        let inner = self.each.as_ref().filter(|each| node.slot == Some(each.list)).map(|each| &each.inner);
+        if node.children.is_empty() && inner.is_none() {
+            return None;
+        }
+        if json.starts_with('"') {
+            let text = json::in_a_string(json)?;
+            serde_json::from_str::<IgnoredAny>(&text).ok()?;
+            return Some(self.opened_below(node, &text).unwrap_or(text));
+        }
+        let child = |name: &str| node.children.iter().find(|(known, _)| **known == *name).map(|(_, child)| child);
+        let mut pieces: Vec<(&str, String)> = Vec::new();
+        if json.starts_with('[') {
+            let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+            for (index, element) in elements.into_iter().enumerate() {
+                let own = child(&index.to_string()).and_then(|child| self.opened_below(child, element.get()));
+                let opened = own.or_else(|| inner?.opened(element.get()));
+                pieces.extend(opened.map(|opened| (element.get(), opened)));
+            }
+        } else {
+            for (name, value) in serde_json::from_str::<json::Members<'_>>(json).ok()?.0 {
+                let opened = child(&name).and_then(|child| self.opened_below(child, value.get()));
+                pieces.extend(opened.map(|opened| (value.get(), opened)));
+            }
+        }
+        // From the last piece on, so that the places of those before it stay.
+        pieces.iter().rev().try_fold(None, |text: Option<String>, (piece, with)| {
+            let begin = (piece.as_ptr() as usize).checked_sub(json.as_ptr() as usize)?;
+            let mut text = text.unwrap_or_else(|| json.to_owned());
+            text.replace_range(begin..begin + piece.len(), with);
+            Some(Some(text))
+        })?
     }
 }
 
@@ -315,7 +373,8 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
     fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
         Ok(false)
     }
-    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        self.slots.1 |= text.trim_ascii_start().starts_with(['{', '[']);
         Ok(false)
     }
     fn visit_unit<E>(self) -> Result<bool, E> {

@@ -27,6 +27,9 @@ impl Reader {
             let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
             return Err(OptionError::new("guests", what));
         }
+        if !matches!(format, Format::Custom | Format::CloudEvents) {
+            refuse_lists(options, format)?;
+        }
         Ok(match format {
             Format::Native => Reader::Native(Box::new(native::Native::new(options)?)),
             Format::Segment => Reader::Segment(Box::new(presets::Segment::new(options, dimensions)?)),
@@ -94,6 +97,25 @@ impl Reader {
     }
 }
 
+/// Refuses places inside each element of a list, which would never hold anything in these formats.
+fn refuse_lists(options: &Options, format: Format) -> Result<(), OptionError> {
+    let fields = options.fields.iter().map(|(name, place)| (format!("fields.{name}"), place));
+    let attributes = options.attributes.iter().map(|(name, place)| (format!("attributes.{name}"), place.as_str()));
+    let only = options.only.keys().map(|place| (format!("where.{place:?}"), place.as_str()));
+    match fields.chain(attributes).chain(only).find(|(_, place)| super::paths::in_each(place).is_some()) {
+        None => Ok(()),
+        Some((option, place)) => {
+            let what = format!(
+                "{place:?} is inside each element of a list, and only format = \"custom\" reads those, not {:?}; write that \
+                 format, or the place of one element, such as {:?}",
+                format.name(),
+                place.replacen(".*.", ".0.", 1)
+            );
+            Err(OptionError::new(option, what))
+        }
+    }
+}
+
 /// What a null value means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NullValue {
@@ -119,6 +141,30 @@ impl NullValue {
             NullValue::Erases => native::tombstone(key),
             NullValue::ErasesIds if !key.is_some_and(key::is_object) => native::tombstone(key),
             NullValue::ErasesIds | NullValue::Nothing => Ok(Decoded::Skipped(Skip::Tombstone)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_inside_each_element_of_a_list_are_for_custom_alone() {
+        for table in ["[where]\n\"lines.*.sku\" = { not = [\"gift\"] }", "[attributes]\nchannel = \"lines.*.sku\""] {
+            let options: Options = toml::from_str(table).unwrap();
+            // The data of CloudEvents are native unless they are said to be something else.
+            let knows = |format: &Format| *format != Format::CloudEvents || options.attributes.is_empty();
+            let known = Format::ALL.into_iter().filter(|format| options.unknown_to(*format).is_empty()).filter(knows);
+            for format in known {
+                let read = Reader::new(format, &options, &["channel".to_owned()]);
+                let is_read = matches!(format, Format::Custom);
+                match read {
+                    Ok(_) => assert!(is_read, "{format:?}: {table}"),
+                    Err(error) if is_read => panic!("{format:?}: {error}"),
+                    Err(error) => assert!(error.to_string().contains("format = \"custom\""), "{error}"),
+                }
+            }
         }
     }
 }

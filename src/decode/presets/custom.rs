@@ -8,13 +8,17 @@ use serde_json::value::RawValue;
 use super::{Common, Outside, in_capitals, or_skip, slot};
 use crate::decode::amounts::{Amounts, absolute};
 use crate::decode::batch::{batch, with_only};
-use crate::decode::fields::{Fields, Value};
+use crate::decode::fields::{Fields, Reversed, Value};
 use crate::decode::lines::{Line, OrderLine};
 use crate::decode::options::{FieldTexts, LineMode, OptionError, Options, RECORD_KEY, RECORD_TIME};
 use crate::decode::paths::{Paths, Slots};
 use crate::decode::rules::Rules;
 use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown, decimals, json, key};
 use crate::event::{EventType, Time};
+
+mod lists;
+
+use lists::element_of;
 
 /// Where a field comes from.
 #[derive(Debug, Clone)]
@@ -35,9 +39,11 @@ pub(in crate::decode) struct Row {
     /// The places that the options name, and which option does.
     explicit: Vec<(String, usize)>,
     scale: Option<i32>,
+    /// The slot of the billionths beside an amount that is the `units` of a `google.type.Money`.
+    nanos: Option<usize>,
     /// The names on the way to the amount, where it stands in the object.
     amount_way: Vec<String>,
-    /// The names that places lead through, and their slots: text there may be JSON that was put into a string.
+    /// The first names on the way to fields that stand deeper in the object.
     through: Vec<String>,
 }
 
@@ -105,8 +111,15 @@ impl Row {
             explicit.push((option, slot));
         }
         let amount = places.amount.as_deref().filter(|_| options.constants.amount.is_none());
+        let nanos = match amount.and_then(|place| place.strip_suffix("units")) {
+            Some(beside) if beside.ends_with(['.', '/']) => {
+                Some(slot(&mut paths, "fields.amount", &format!("{beside}nanos"))?)
+            }
+            _ => None,
+        };
         Ok(Row {
             paths,
+            nanos,
             common,
             origins,
             amounts: Amounts::new(options)?,
@@ -209,7 +222,10 @@ impl Row {
             time: field("time")?,
             order_id: field("order_id")?.into_id(),
             refund_id: field("refund_id")?.into_id(),
-            reversed: false,
+            reversed: match self.slot_of("reversed") {
+                Some(slot) => Reversed::of_json(slots.raw(slot).unwrap_or_default()),
+                None => Reversed::of_value(&field("reversed")?),
+            },
             session_id: field("session_id")?.into_id(),
             amount: Value::Absent,
             currency: in_capitals(field("currency")?),
@@ -233,6 +249,13 @@ impl Row {
         let amount = match json {
             Some(json) => decimals::amount(json, around.scale.or(self.scale))?,
             None => self.field(slots, around, "amount")?,
+        };
+        let nanos = self.nanos.and_then(|slot| slots.value(slot).as_integer());
+        let amount = match (amount.as_integer(), nanos) {
+            (_, None | Some(0)) => amount,
+            (units, Some(nanos)) => decimals::units_and_nanos(units.unwrap_or(0), nanos).ok_or_else(|| {
+                Rejection::new(Reason::InvalidAmount, format!("amount has {nanos} nanos; a unit has 1000000000"))
+            })?,
         };
         let amount = self.amounts.read(amount, self.field(slots, around, "quantity")?)?;
         // Many systems write what goes back as a negative amount.
@@ -264,17 +287,17 @@ impl Row {
         }
     }
 
-    /// The message with the first text that is JSON, at a name that places lead through, in place of the string it was put
-    /// into; `None` where there is none.
+    /// The message with the JSON that places of its object lead through in place of the text that it was put into; `None`
+    /// where there is no such text.
     #[cold]
-    pub fn out_of_strings(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
-        let names: Vec<_> = self.through.iter().map(String::as_str).collect();
-        let paths = Paths::of(&names);
-        let slots = paths.read(object).ok()?;
-        (0..names.len()).find_map(|slot| {
-            let json = slots.raw(slot)?;
-            json::spliced(bytes, json, &json::in_a_string(json)?)
-        })
+    pub fn opened(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
+        let object = std::str::from_utf8(object).ok()?;
+        json::spliced(bytes, object, &self.paths.opened(object)?)
+    }
+
+    /// Whether a place leads through another value than the object itself.
+    pub fn has_nested_places(&self) -> bool {
+        self.paths.has_nested_places()
     }
 }
 
@@ -303,7 +326,6 @@ pub(in crate::decode) struct Custom {
 struct Object<'m, 'a> {
     around: Around<'m, 'a>,
     whole: &'a [u8],
-    json: &'a [u8],
     slots: Slots<'a>,
 }
 
@@ -380,14 +402,12 @@ impl Custom {
         } else if let Some(schema) = self.schema.and_then(|schema| slots.raw(schema)) {
             scale = self.row.scale_in(schema, &[]);
         }
-        let object = Object { around: Around { message, scale, outside }, whole: bytes, json, slots };
-        let decoded = self.objects(&object);
-        if is_incomplete(&decoded)
-            && let Some(bytes) = self.row.out_of_strings(object.whole, object.json)
+        if slots.leads_through_text()
+            && let Some(bytes) = self.row.opened(bytes, json)
         {
             return self.decode_owned(message, &bytes, outside);
         }
-        decoded
+        self.objects(&Object { around: Around { message, scale, outside }, whole: bytes, slots })
     }
 
     fn decode_owned(
@@ -408,10 +428,16 @@ impl Custom {
         if elements.is_empty() {
             return Ok(Decoded::Skipped(Skip::Empty));
         }
+        self.check_ids(object, &elements)?;
         let read = |element: &'a RawValue| {
-            let slots = self.row.paths.with_element(&object.slots, element);
-            let decoded = slots.and_then(|slots| self.one(&slots, object.around));
-            (decoded, Cow::Owned(with_only(object.whole, list, element.get())))
+            let alone = with_only(object.whole, list, element.get());
+            let decoded = self.row.paths.with_element(&object.slots, element).and_then(|slots| {
+                match slots.leads_through_text().then(|| self.row.opened(&alone, &alone)).flatten() {
+                    Some(opened) => self.decode_owned(object.around.message, &opened, object.around.outside),
+                    None => self.one(&slots, object.around),
+                }
+            });
+            (decoded, Cow::Owned(alone))
         };
         batch(elements, read)
     }
@@ -500,7 +526,15 @@ impl Custom {
         if !self.adds_lines() {
             return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
         }
-        self.line_meaning(&self.row.read(bytes)?)
+        if self.row.paths.list().is_some() {
+            // The objects of a list are read as the daemon reads them.
+            return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
+        }
+        let slots = self.row.read(bytes)?;
+        match slots.leads_through_text().then(|| self.row.opened(bytes, bytes)).flatten() {
+            Some(opened) => self.line_meaning(&self.row.read(&opened)?).map(Line::into_owned),
+            None => self.line_meaning(&slots),
+        }
     }
 
     /// As [`Custom::meaning`], of a line of a file.
@@ -513,6 +547,9 @@ impl Custom {
                     Ok(fields) => fields,
                     Err(skip) => return Ok(Line::Whole(Decoded::Skipped(skip))),
                 };
+                if fields.reversed != Reversed::No {
+                    return self.meaning(slots).map(Line::Whole);
+                }
                 self.row.common.rules.settle(&mut fields)?;
                 // Whether something goes back is known of the sum alone.
                 let amount = self.row.amount(slots, around, EventType::Order);
@@ -527,39 +564,6 @@ impl Custom {
             || self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, known)| known);
         self.types.get(name).or_else(|| if self.has_own_types { in_any_case() } else { None }).copied()
     }
-
-    /// Refuses a list of several objects of which one alone would be read.
-    fn check_single(&self, slots: &Slots<'_>) -> Result<(), Rejection> {
-        let Some((list, slot, number)) = &self.single else { return Ok(()) };
-        let objects: Vec<&RawValue> =
-            slots.raw(*slot).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        match objects.len() {
-            count if count > number + 1 => Err(Rejection::new(
-                Reason::InvalidValue,
-                format!(
-                    "{list} holds {count} objects, of which fields.order_id = \"{list}.{number}...\" reads one alone; write \
-                     \"{list}.*...\" there and for the other fields to read each of them"
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Of a place inside one element of a list (`lines.0.id`): the place of the list, and the number of the element.
-fn element_of(place: &str) -> Option<(&str, usize)> {
-    let names: Vec<&str> = if place.starts_with('/') { Vec::new() } else { place.split('.').collect() };
-    let at = names.iter().skip(1).position(|name| name.bytes().all(|byte| byte.is_ascii_digit()))? + 1;
-    let list = names[..at].join(".").len();
-    Some((&place[..list], names[at].parse().ok()?))
-}
-
-/// Whether something is not there that may be in a string.
-pub(super) fn is_incomplete(decoded: &Result<Decoded<'_>, Rejection>) -> bool {
-    match decoded {
-        Err(rejection) => matches!(rejection.reason, Reason::MissingField | Reason::WrongType),
-        Ok(decoded) => matches!(decoded, Decoded::Skipped(Skip::Guest | Skip::NoSuchField | Skip::Empty)),
-    }
 }
 
 /// Where the fields stand in the native format.
@@ -571,6 +575,7 @@ fn native_names() -> FieldTexts {
         time: own("time"),
         order_id: own("order_id"),
         refund_id: own("refund_id"),
+        reversed: own("reversed"),
         session_id: own("session_id"),
         amount: own("amount"),
         quantity: None,
@@ -580,19 +585,5 @@ fn native_names() -> FieldTexts {
         score: own("score"),
         email: None,
         anonymous_id: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_inside_one_element_is_told_from_others() {
-        assert_eq!(element_of("data.0.id"), Some(("data", 0)));
-        assert_eq!(element_of("a.rows.12.order.id"), Some(("a.rows", 12)));
-        for place in ["id", "0.id", "data.id", "/data/0/id", "data.*.id"] {
-            assert_eq!(element_of(place), None, "{place}");
-        }
     }
 }

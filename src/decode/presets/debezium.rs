@@ -9,7 +9,7 @@
 //! Rows that `ExtractNewRecordState` flattened say less: each message tells the order again, and its cancellation; what of
 //! that is too late by then was told before.
 
-use super::custom::{Around, Row, is_incomplete};
+use super::custom::{Around, Row};
 use super::{Outside, told};
 use crate::decode::fields::{Value, missing, time};
 use crate::decode::options::{Deletes, FieldTexts, OptionError, Options};
@@ -124,6 +124,16 @@ impl Debezium {
         let op = envelope.value(OP).or(beside.op.clone());
         let is_flat = op == Value::Absent && envelope.raw(BEFORE).is_none() && envelope.raw(AFTER).is_none();
         let way: &[&str] = if is_flat { &[] } else { &["after"] };
+        if self.row.has_nested_places() {
+            let rows = if is_flat {
+                [Some(object), None]
+            } else {
+                [AFTER, BEFORE].map(|row| envelope.raw(row).map(str::as_bytes))
+            };
+            if let Some(bytes) = rows.into_iter().flatten().find_map(|row| self.row.opened(bytes, row)) {
+                return self.decode_owned(message, &bytes, &beside);
+            }
+        }
         let scale = outer.raw(SCHEMA).and_then(|schema| self.row.scale_in(schema, way));
         let change = Change {
             around: Around { message, scale, outside: Outside::default() },
@@ -133,14 +143,7 @@ impl Debezium {
                 || envelope.raw(SNAPSHOT).is_some_and(|told| !matches!(told, "false" | "\"false\"")),
             is_flat,
         };
-        let decoded = if is_flat { self.flat(change, object) } else { self.changed(&change, op) };
-        let row = if is_flat { Some(object) } else { envelope.raw(AFTER).or(envelope.raw(BEFORE)).map(str::as_bytes) };
-        if is_incomplete(&decoded)
-            && let Some(bytes) = row.and_then(|row| self.row.out_of_strings(bytes, row))
-        {
-            return self.decode_owned(message, &bytes, &beside);
-        }
-        decoded
+        if is_flat { self.flat(change, object) } else { self.changed(&change, op) }
     }
 
     fn decode_owned(

@@ -121,7 +121,10 @@ impl Common {
             match slots.value(slot) {
                 Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
                 Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
-                _ => {}
+                _ => match slots.raw(slot) {
+                    Some(boolean @ ("true" | "false")) => attributes.set(dimension, Cow::Borrowed(boolean)),
+                    _ => {}
+                },
             }
         }
         attributes

@@ -353,7 +353,7 @@ fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> 
         customer_id: message.key_as_customer("a refund object does not name its customer")?,
         time: seconds(slots.value(if failed || was_pending { SENT } else { CREATED })),
         refund_id: slots.value(ID),
-        reversed: failed,
+        reversed: failed.into(),
         ..Fields::default()
     };
     let event = with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund)?;
@@ -371,7 +371,7 @@ fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result
         customer_id,
         time: seconds(slots.value(SENT)),
         refund_id: slots.value(ID),
-        reversed: called == "charge.dispute.funds_reinstated",
+        reversed: (called == "charge.dispute.funds_reinstated").into(),
         ..Fields::default()
     };
     with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund).map(Decoded::Event)
