@@ -121,10 +121,11 @@ impl Common {
             match slots.value(slot) {
                 Value::Text(text) if !text.is_empty() => attributes.set(dimension, text),
                 Value::Number(digits) => attributes.set(dimension, Cow::Borrowed(digits)),
-                _ => match slots.raw(slot) {
-                    Some(boolean @ ("true" | "false")) => attributes.set(dimension, Cow::Borrowed(boolean)),
-                    _ => {}
-                },
+                _ => {
+                    if let Some(boolean @ ("true" | "false")) = slots.raw(slot) {
+                        attributes.set(dimension, Cow::Borrowed(boolean));
+                    }
+                }
             }
         }
         attributes
