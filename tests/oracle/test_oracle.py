@@ -182,7 +182,7 @@ def test_an_erasure_divides_events_by_time_wherever_they_are():
     erase = {"type": "erase", "customer_id": "x", "time": "2024-01-10T00:00:00Z"}
     events = [
         {"type": "session", "session_id": "1", "customer_id": "x", "time": "2024-01-05T00:00:00Z"},
-        order("x", "2024-01-01T00:00:00Z", "1"),
+        order("x", "2024-01-08T00:00:00Z", "1"),
         erase,
         order("x", "2024-01-12T00:00:00Z", "1"),  # a copy
         order("x", "2024-01-12T00:00:00Z", "2"),
@@ -248,7 +248,8 @@ def test_erase_stages_cohorts_segments():
         ("2024-03", 0): (1, 1, 1),
         ("2024-03", 1): (1, 0, 0),
     }
-    assert result["cohorts"][0]["currencies"] == {"EUR": {"revenue": "20.00"}}
+    money = {"revenue": "20.00", "refunds": "0.00", "cancellations": "0.00"}
+    assert result["cohorts"][0]["currencies"] == {"EUR": money}
 
     rolling = {s["value"]: s for s in result["segments"] if s["window"] == "90d"}
     assert set(rolling) == {"web", "ads", "unknown", "none"}
