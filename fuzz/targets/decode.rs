@@ -43,8 +43,9 @@ fn with_options() -> Vec<(Format, Options)> {
     let text = |text: &str| Some(text.to_owned());
     let table = |rows: &[(&str, &str)]| rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     let only = |place: &str, values: &[&str]| {
-        let is = values.iter().map(|value| (*value).to_owned()).collect();
-        BTreeMap::from([(place.to_owned(), Condition { is, not: Vec::new() })])
+        let mut condition = Condition::default();
+        condition.is.extend(values.iter().map(|value| (*value).to_owned()));
+        BTreeMap::from([(place.to_owned(), condition)])
     };
     let hashed = Options { guests: Guests::EmailHash, salt: Some(Salt::new("pepper")), ..Options::default() };
     let anonymous = Options { guests: Guests::AnonymousId, currency: text("EUR"), ..Options::default() };
