@@ -143,9 +143,9 @@ fn every_target_gets_as_far_as_what_is_sound() {
         }
         let understood: Vec<bool> = seeds.iter().map(|seed| target(seed)).collect();
         if name == "decode" {
-            // Many messages are to be skipped or refused, most of all by options that do not fit them.
+            // Most fixtures show what is skipped or refused, or need options of their own.
             let sound = understood.iter().filter(|understood| **understood).count();
-            assert!(sound * 3 > seeds.len(), "{sound} of {} messages", seeds.len());
+            assert!(sound * 5 > seeds.len(), "{sound} of {} messages", seeds.len());
             for format in Format::ALL {
                 let of = |seed: &&Vec<u8>| targets::decode::choosers(format).contains(&seed[0]) && target(seed);
                 assert!(seeds.iter().any(|seed| of(&seed)), "no {}", format.name());

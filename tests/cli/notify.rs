@@ -43,7 +43,9 @@ fn an_unusable_notify_socket_is_logged() {
     let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\ngroup_id = \"unusable-socket\"\n", free_port());
     let mut daemon =
         Launch::verb("run").config(config).http_port(free_port()).env("NOTIFY_SOCKET", "/nowhere/at/all").start();
-    assert_eq!(daemon.get("/healthz").0, 200);
+    daemon.wait_for("/healthz to answer 200", Duration::from_secs(30), |daemon| {
+        daemon.try_get("/healthz", &[]).is_ok_and(|(status, _)| status == 200).then_some(())
+    });
     daemon.terminate();
     assert_eq!(daemon.wait_exit(Duration::from_secs(60)).code(), Some(0), "{}", daemon.stderr());
     assert!(daemon.stderr().contains("cannot notify the service manager"), "{}", daemon.stderr());
