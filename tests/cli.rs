@@ -341,12 +341,12 @@ fn the_demo_shows_a_shop_and_ends() {
     let port = free_port();
     let mut demo = Launch::verb("demo")
         .arg("--seconds")
-        .arg("12")
+        .arg("30")
         .arg("--listen")
         .arg(format!("127.0.0.1:{port}"))
         .http_port(port)
         .start();
-    demo.wait_ready(Duration::from_secs(11));
+    demo.wait_ready(Duration::from_secs(28));
     let (status, page) = demo.get("/");
     assert!(status == 200 && page.contains("<html"), "{status}: {page}");
     let (status, metrics) = demo.get("/metrics");
