@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::support::cli::{self, Said};
 use crate::support::daemon::{Daemon, Launch};
+use crate::support::history::Sale;
 use crate::support::kafka::Broker;
 use crate::support::metrics::Metrics;
 use crate::support::{free_port, scratch, unique, wait_for};
@@ -128,6 +129,11 @@ interval = "{commit_every}"
             ends.iter().all(|(partition, end)| committed.get(partition).unwrap_or(&0) == end)
         })
     }
+}
+
+/// Publishes sales in the native format, keyed by customer.
+pub fn publish_sales(broker: &Broker, topic: &str, sales: &[Sale]) {
+    broker.publish(topic, sales.iter().map(|sale| (None, Some(sale.customer.as_str()), Some(sale.native()))));
 }
 
 /// `/metrics` as numbers.

@@ -4,27 +4,16 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::common::{PATIENCE, Rig, metrics, readiness, summary};
+use super::common::{PATIENCE, Rig, metrics, publish_sales, readiness, summary};
 use crate::support::cli::{self, Said};
 use crate::support::daemon::Daemon;
-use crate::support::history::{self, Sale};
-use crate::support::kafka::{self, Broker};
+use crate::support::history::first_sales;
+use crate::support::kafka;
 use crate::support::process::Signal;
 use crate::support::{scratch, unique, wait_for};
 
 /// How long something may take that is looked at once a minute.
 const MINUTES: Duration = Duration::from_secs(150);
-
-fn sales(count: usize) -> Vec<Sale> {
-    let mut sales = history::cdnow_sample();
-    sales.sort_by(|a, b| a.day.cmp(&b.day));
-    sales.truncate(count);
-    sales
-}
-
-fn publish(broker: &Broker, topic: &str, sales: &[Sale]) {
-    broker.publish(topic, sales.iter().map(|sale| (None, Some(sale.customer.as_str()), Some(sale.native()))));
-}
 
 /// The whole answer of `/readyz`.
 fn ready(daemon: &Daemon) -> Option<Value> {
@@ -49,7 +38,7 @@ fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
-    publish(broker, &rig.orders, &sales(200));
+    publish_sales(broker, &rig.orders, &first_sales(200));
     let mut daemon = rig.launch("only").start();
     daemon.wait_ready(PATIENCE);
     daemon.terminate();
@@ -59,7 +48,7 @@ fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
     let (orders, sessions) = (unique("orders-renamed"), unique("sessions-renamed"));
     let renamed = Rig { orders, sessions, ..rig.clone() };
     renamed.create_topics(broker, 2);
-    publish(broker, &renamed.orders, &sales(500));
+    publish_sales(broker, &renamed.orders, &first_sales(500));
     let store = format!("file://{}", scratch().join("state").join(unique("renamed")).display());
     let mut daemon = renamed.launch("only").env("RETENTIOND__CHECKPOINT__URL", &store).start();
     daemon.wait_for("the replica to own its partitions", PATIENCE, |daemon| {
@@ -86,7 +75,7 @@ fn a_source_that_is_added_fails_closed_and_is_never_ready_without_partitions() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
-    publish(broker, &rig.orders, &sales(200));
+    publish_sales(broker, &rig.orders, &first_sales(200));
     let mut daemon = rig.launch("only").start();
     daemon.wait_ready(PATIENCE);
     daemon.terminate();
@@ -106,7 +95,7 @@ fn partitions_added_while_it_runs_are_named_with_the_remedy() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
-    publish(broker, &rig.orders, &sales(200));
+    publish_sales(broker, &rig.orders, &first_sales(200));
     let mut daemon = rig.launch("only").start();
     daemon.wait_ready(PATIENCE);
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
@@ -162,7 +151,7 @@ fn commits_that_stop_are_told_by_readyz_and_metrics_until_they_go_on() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
-    publish(broker, &rig.orders, &sales(100));
+    publish_sales(broker, &rig.orders, &first_sales(100));
     let mut daemon = rig.launch("first").env("RETENTIOND__CHECKPOINT__STALE_AFTER", "4s").start();
     daemon.wait_ready(PATIENCE);
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
@@ -185,7 +174,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 1);
-    publish(broker, &rig.orders, &sales(6_000));
+    publish_sales(broker, &rig.orders, &first_sales(6_000));
     // Blocks of 512 or 1024 bytes: enough for the log, and too little for the state.
     let launch = rig.launch("first").within(&["sh", "-c", "ulimit -f 40; exec \"$@\"", "sh"]);
     let mut daemon = launch.env("RETENTIOND__CHECKPOINT__STALE_AFTER", "3s").start();
@@ -200,7 +189,7 @@ fn a_hangup_stops_it_in_order() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig { commit_every: "1h", ..Rig::new(broker) };
     rig.create_topics(broker, 1);
-    publish(broker, &rig.orders, &sales(100));
+    publish_sales(broker, &rig.orders, &first_sales(100));
     let mut daemon = rig.launch("first").start();
     daemon.wait_ready(PATIENCE);
     daemon.signal(Signal::Hangup);

@@ -5,25 +5,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::common::{PATIENCE, Rig, readiness, summary};
+use super::common::{PATIENCE, Rig, publish_sales, readiness, summary};
 use crate::support::daemon::Daemon;
-use crate::support::history::{self, Sale};
-use crate::support::kafka::{self, Broker};
+use crate::support::history::{self, Sale, first_sales};
+use crate::support::kafka;
 use crate::support::{cli, free_port, scratch, wait_for};
 
 /// How long an error of the configuration may take to show.
 const SOON: Duration = Duration::from_secs(20);
-
-fn first_sales(count: usize) -> Vec<Sale> {
-    let mut sales = history::cdnow_sample();
-    sales.sort_by(|a, b| a.day.cmp(&b.day));
-    sales.truncate(count);
-    sales
-}
-
-fn publish(broker: &Broker, topic: &str, sales: &[Sale]) {
-    broker.publish(topic, sales.iter().map(|sale| (None, Some(sale.customer.as_str()), Some(sale.native()))));
-}
 
 fn is_alive(daemon: &Daemon) -> bool {
     daemon.try_get("/healthz", &[]).is_ok_and(|(status, _)| status == 200)
@@ -90,7 +79,7 @@ fn a_missing_topic_is_named_and_waited_for() {
     let rig = Rig::new(broker);
     broker.create_topic(&rig.orders, 2);
     let sales = first_sales(500);
-    publish(broker, &rig.orders, &sales);
+    publish_sales(broker, &rig.orders, &sales);
     let mut daemon = rig.launch("only").start();
     wait_for_reason(&mut daemon, &format!("do not exist: {}", rig.sessions));
     assert!(!readiness(&daemon).unwrap().1.contains(&rig.orders), "only what is missing is named");
@@ -126,7 +115,7 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
     let rig = Rig::new(&broker);
     rig.create_topics(&broker, 4);
     let sales = first_sales(3000);
-    publish(&broker, &rig.orders, &sales[..1000]);
+    publish_sales(&broker, &rig.orders, &sales[..1000]);
     broker.stop();
 
     let mut daemon = rig.launch("only").start();
@@ -135,7 +124,7 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
     wait_for_figures(&mut daemon, &sales[..1000]);
 
     // Killed while offsets may be on their way.
-    publish(&broker, &rig.orders, &sales[1000..2000]);
+    publish_sales(&broker, &rig.orders, &sales[1000..2000]);
     daemon.wait_for("news", PATIENCE, |daemon| {
         (summary(daemon)["as_of"].as_str()? >= sales[1900].time().as_str()).then_some(())
     });
@@ -147,7 +136,7 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
     broker.restart();
     wait_for_figures(&mut daemon, &sales[..2000]);
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(&broker).then_some(()));
-    publish(&broker, &rig.orders, &sales[2000..]);
+    publish_sales(&broker, &rig.orders, &sales[2000..]);
     wait_for_figures(&mut daemon, &sales);
     daemon.terminate();
     assert_eq!(daemon.wait_exit(SOON).code(), Some(0), "{}", daemon.stderr());
@@ -189,7 +178,7 @@ fn a_store_that_is_not_there_yet_is_waited_for() {
     let rig = Rig::new(broker);
     rig.create_topics(broker, 2);
     let sales = first_sales(500);
-    publish(broker, &rig.orders, &sales);
+    publish_sales(broker, &rig.orders, &sales);
     let place = tempfile::tempdir_in(scratch()).unwrap();
     // A file where the directory should be stops root too, whom permissions do not.
     let mount = place.path().join("mount");

@@ -48,6 +48,14 @@ pub fn cdnow_sample() -> Vec<Sale> {
     cdnow(SAMPLE)
 }
 
+/// The first orders of the sample, in the order of their days.
+pub fn first_sales(count: usize) -> Vec<Sale> {
+    let mut sales = cdnow_sample();
+    sales.sort_by(|a, b| a.day.cmp(&b.day));
+    sales.truncate(count);
+    sales
+}
+
 fn cdnow(path: &str) -> Vec<Sale> {
     let text = fs::read_to_string(path).expect("the CDNOW data can be read");
     // The sample has the customer's number within the sample as a second column.

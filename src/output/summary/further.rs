@@ -72,7 +72,7 @@ pub fn stages(parts: &LifecycleParts) -> impl Iterator<Item = StageSummary> {
     std::iter::once(prospects).chain(buyers)
 }
 
-/// As [`stages`]; `None` while they are not known.
+/// The customers by stage and status; `None` while they are not known.
 #[must_use]
 pub fn known_stages(snapshot: &Snapshot) -> Option<impl Iterator<Item = StageSummary>> {
     snapshot.stages_from.is_none_or(|from| snapshot.at >= from).then(|| stages(&snapshot.lifecycle))
