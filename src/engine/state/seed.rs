@@ -10,10 +10,11 @@ use super::{Kept, Scalars};
 use crate::engine::axis::{Moment, Pane};
 use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
+use crate::engine::extras::Rare;
 use crate::engine::journal::Booked;
 use crate::engine::known::{Change, Erased, Known, LifecycleKnown, Why, WindowKnown};
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
-use crate::engine::record::Record;
+use crate::engine::record::Mark;
 use crate::engine::segments::{DimensionState, Segments, UNKNOWN_PLACE};
 use crate::engine::spec::WindowId;
 use crate::engine::state::arrays::{Shelf, escape};
@@ -29,8 +30,10 @@ struct Reach {
     orders: Option<Time>,
     /// From this instant on the newest session of everybody is known.
     sessions: Option<Time>,
-    /// By window: from this pane on it is known who is active, and who is lost.
+    /// By window: from this pane on it is known who is active.
     active: Vec<Pane>,
+    /// By window: from the later of this pane and that one on it is known who is lost.
+    lost: Vec<Pane>,
     /// The newest order and session of those who were erased.
     erased: Erased,
 }
@@ -163,7 +166,7 @@ impl Engine {
             ordering: behind(pane(reach.orders), order.map(|order| axis.leaves(order))),
             visiting: behind(pane(reach.sessions), session.map(|session| axis.leaves(session))),
             active: behind(reach.active[index], lapses),
-            lost: behind(reach.active[index], lapses.map(|lapses| axis.leaves(lapses))),
+            lost: behind(reach.active[index].max(reach.lost[index]), lapses.map(|lapses| axis.leaves(lapses))),
             reporting: if self.spec.rates.is_some() { next } else { Pane::MIN },
         }
     }
@@ -196,7 +199,7 @@ impl Engine {
             self.knowledge.erased = Erased::default();
         }
         let active = vec![Pane::MIN; self.windows.len()];
-        let mut reach = Reach { active, erased: self.knowledge.erased, ..Reach::default() };
+        let mut reach = Reach { lost: active.clone(), active, erased: self.knowledge.erased, ..Reach::default() };
         let slots: Vec<_> = self.customers.occupied().collect();
         slots.into_iter().for_each(|slot| self.seed_customer(slot, &mut reach));
         // No definition changes what is counted over all time.
@@ -236,9 +239,9 @@ impl Engine {
         let record = *self.customers.record(slot);
         let mut orders = self.recent.newest_orders(slot, &record, record.orders as usize);
         if orders.len() < record.orders as usize {
-            // Older ones may be left beside the record, with gaps between them.
+            // Between older ones than the two newest before the floor there may be gaps.
             let old = orders.partition_point(|&order| order < self.clock.floor(Class::Orders));
-            orders.drain(..old.saturating_sub(2).min(orders.len().saturating_sub(Record::NEWEST)));
+            orders.drain(..old.checked_sub(2).unwrap_or(old));
         }
         let unknown = record.orders as usize - orders.len();
         // The first order is known in any case: it counts, and so does the gap from it to the next that is known.
@@ -250,10 +253,10 @@ impl Engine {
             let known = self.recent.known_sessions(slot, &record);
             let start = |minute: i32| Time::clamped(i64::from(minute) * MINUTE);
             let old = known.partition_point(|&minute| start(minute) < self.clock.floor(Class::Sessions));
-            let oldest =
-                known.get(old.saturating_sub(1).min(known.len().saturating_sub(2))).map(|&minute| start(minute));
+            let oldest = known.get(old.saturating_sub(1)).map(|&minute| start(minute));
             reach.sessions = reach.sessions.max(oldest);
         }
+        self.note_forgotten_extras(slot, reach);
         let moments: Vec<_> = orders.iter().map(|&order| Moment::new(order, &self.spec.zone)).collect();
         for (i, &s) in moments.iter().enumerate() {
             let before = |back: usize| i.checked_sub(back).map(|i| moments[i]);
@@ -271,11 +274,27 @@ impl Engine {
         self.seed_extras(slot);
     }
 
+    /// When a customer was first mentioned or complained is forgotten once it lies before the floor: from there on it holds.
+    fn note_forgotten_extras(&self, slot: Slot, reach: &mut Reach) {
+        let record = self.customers.record(slot);
+        let floor = self.clock.floor(Class::Orders);
+        let is_forgotten = |what| self.extras.earliest(slot, record, what) == Some(Time::MIN);
+        if is_forgotten(Rare::Mention) && !record.has(Mark::Referred) {
+            reach.orders = reach.orders.max(Some(floor));
+        }
+        if is_forgotten(Rare::Complaint) {
+            for (id, lost) in window_ids(&self.spec).zip(&mut reach.lost) {
+                *lost = (*lost).max(self.spec.pane(id, floor));
+            }
+        }
+    }
+
     /// Of a customer with orders that are not known, all from the oldest of `known` on are. Before it the customer is
     /// active in any case as long as the first order counts.
     fn note_reach(&self, first: Time, known: &[Time], reach: &mut Reach) {
-        let Some(&oldest) = known.first() else { return };
-        reach.orders = reach.orders.max(known.get(1).or(known.first()).copied());
+        let newest = self.clock.newest();
+        reach.orders = reach.orders.max(known.get(1).copied().or(newest));
+        let Some(oldest) = known.first().copied().or(newest) else { return };
         for (id, active) in window_ids(&self.spec).zip(&mut reach.active) {
             let pane = self.spec.pane(id, oldest);
             let lapses = self.spec.axis(id).lapses(self.spec.pane(id, first), self.spec.active_for(id));
