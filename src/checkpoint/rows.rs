@@ -413,7 +413,7 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
             continue;
         }
         if deleted.value(row) {
-            restorer.row(number, None, &Known::default(), &[])?;
+            restorer.row(number, None, &Known::default(), &[], &places)?;
             continue;
         }
         let orders = orders.value(row);
@@ -432,7 +432,7 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
         };
         let id = id.is_valid(row).then(|| id.value(row)).ok_or(RestoreError::Customer(number))?;
         let aside: &[u8] = if aside.is_valid(row) { aside.value(row) } else { &[] };
-        restorer.row(number, Some(id), &known, aside)?;
+        restorer.row(number, Some(id), &known, aside, &places)?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::arrays::{ArrayCut, Shelf};
 use super::rows::Aside;
 use super::windows::{SegmentState, WindowState};
 use super::{CurrencyState, Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, window_key};
+use crate::engine::ahead::{Deed, What};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
 use crate::engine::known::{Change, CohortsKnown, Erased, Why};
@@ -63,6 +64,17 @@ impl Places {
             };
         }
         profile
+    }
+
+    /// Moves the values that orders named to the places of the engine's dimensions.
+    fn move_attributes(&self, deeds: &mut [Deed]) {
+        for deed in deeds {
+            let What::Order(_, Some(named)) = &mut deed.what else { continue };
+            let mut in_cut = std::mem::take(&mut named.attributes);
+            for (attribute, dimension) in named.attributes.iter_mut().zip(&self.0) {
+                *attribute = dimension.as_ref().and_then(|(column, _)| in_cut.get_mut(*column)?.take());
+            }
+        }
     }
 }
 
@@ -180,7 +192,7 @@ impl Restorer {
             for row in rows.rows.iter() {
                 let mut known = row.known;
                 known.profile = places.profile(|column| row.known.profile[column], known.orders > 0);
-                self.row(row.slot, row.id.as_deref(), &known, row.aside)?;
+                self.row(row.slot, row.id.as_deref(), &known, row.aside, &places)?;
             }
             self.note_full(*sequence, &rows.full);
         }
@@ -216,12 +228,19 @@ impl Restorer {
         !self.taken.contains(slot)
     }
 
-    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over.
+    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over. `places`: those of its cut.
     ///
     /// # Errors
     /// See [`RestoreError`].
     #[inline]
-    pub fn row(&mut self, slot: u32, id: Option<&str>, known: &Known, aside: &[u8]) -> Result<(), RestoreError> {
+    pub fn row(
+        &mut self,
+        slot: u32,
+        id: Option<&str>,
+        known: &Known,
+        aside: &[u8],
+        places: &Places,
+    ) -> Result<(), RestoreError> {
         if !self.taken.insert(slot) {
             return Ok(());
         }
@@ -230,7 +249,8 @@ impl Restorer {
             return Err(RestoreError::Customer(slot));
         }
         if !aside.is_empty() {
-            let aside = Aside::decode(aside).ok_or(RestoreError::Customer(slot))?;
+            let mut aside = Aside::decode(aside).ok_or(RestoreError::Customer(slot))?;
+            places.move_attributes(&mut aside.ahead);
             self.engine.put_aside(Slot(slot), aside);
         }
         Ok(())

@@ -180,7 +180,6 @@ proptest! {
 
     /// Whatever is changed and whenever: every figure that is shown equals the one over all events, at every pane.
     #[test]
-    #[ignore = "finds a defect that is not mended yet: run it with --ignored"]
     fn after_any_change_every_figure_is_right_or_missing(
         history in history(80),
         at in 0..80_usize,
