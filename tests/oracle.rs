@@ -1,6 +1,8 @@
 //! Every figure of `replay`, and of the daemon's worker over the same messages as they come, equals SQL's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "oracle/erased.rs"]
+mod erased;
 mod support;
 
 use std::collections::BTreeSet;
