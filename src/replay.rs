@@ -305,27 +305,28 @@ impl History {
                 engine.apply(usize::from(row.topic), &event);
             } else {
                 // Whoever is erased takes along what waits to be told.
-                tell.iter_mut().for_each(|tell| self.release(engine, tell));
+                tell.iter_mut().for_each(|tell| self.release(engine, tell, Some(row.time)));
                 engine.erase(usize::from(row.topic), self.id(row), Some(row.time));
             }
             if i % 4096 == 0 {
                 progress(i as u64);
-                tell.iter_mut().for_each(|tell| self.release(engine, tell));
+                let next = self.rows.get(i + 1).map(|next| next.time);
+                tell.iter_mut().for_each(|tell| self.release(engine, tell, next));
             }
         }
         match as_of {
             Some(as_of) => as_of.take(self, engine, tell),
-            None => tell.iter_mut().for_each(|tell| self.release(engine, tell)),
+            None => tell.iter_mut().for_each(|tell| self.release(engine, tell, None)),
         }
         progress(self.rows.len() as u64);
     }
 
-    /// Tells of silent customers, save those who are erased later on.
-    fn release(&self, engine: &mut Engine, tell: &mut dyn FnMut(&Alert)) {
+    /// Tells of silent customers, save those who are erased later on: at the time of the next row at the earliest.
+    fn release(&self, engine: &mut Engine, tell: &mut dyn FnMut(&Alert), next: Option<Time>) {
         for alert in engine.release(&Allowance::ALL) {
             let customer = self.customers.get_index_of(alert.customer.as_str()).map(place_number);
             let erased = customer.and_then(|customer| self.erased.get(&customer));
-            if erased.is_none_or(|erased| *erased < alert.silent_since) {
+            if erased.is_none_or(|erased| next.is_none_or(|next| *erased < next)) {
                 tell(&alert);
             }
         }

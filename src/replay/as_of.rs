@@ -32,7 +32,7 @@ impl AsOf {
     pub(super) fn take(&mut self, history: &History, engine: &mut Engine, tell: Option<&mut dyn FnMut(&Alert)>) {
         engine.raise_watermark(0, self.at);
         if let Some(tell) = tell {
-            history.release(engine, tell);
+            history.release(engine, tell, None);
         }
         self.rules = engine.inactivity();
     }

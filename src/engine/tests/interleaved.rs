@@ -124,8 +124,11 @@ fn assert_same_figures(
         let snapshot = |engine: &mut Engine| {
             let mut snapshot = Snapshot::empty(spec, Time::clamped(reached), Periods::Since(begin));
             snapshot.add(engine);
-            // Alerts leave or not by when the erasure is read: see `sorted` alerts below.
-            snapshot.inactivity.iter_mut().flat_map(|rule| &mut rule.groups).for_each(|group| group.sent = 0);
+            let windows = snapshot.rolling.iter_mut().chain(snapshot.segments.values_mut().flatten()).flatten();
+            for window in windows.chain(snapshot.periods.iter_mut().map(|period| &mut period.figures)) {
+                // Where a currency was found elsewhere it is there with zeros, which nobody is shown.
+                window.money.retain(|_, money| *money != MoneyParts::default());
+            }
             snapshot
         };
         prop_assert_eq!(snapshot(one), snapshot(other), "at {}", reached);
@@ -164,7 +167,6 @@ pub(super) fn counted(rules: &[RuleParts]) -> Counts {
 proptest! {
     #![proptest_config(cases(1_500))]
     #[test]
-    #[ignore = "finds a defect that is not mended yet: run it with --ignored"]
     fn every_interleaving_of_topics_gives_the_same_figures(
         log in log(true),
         choices in prop::collection::vec(any::<u8>(), 1..60),

@@ -157,7 +157,10 @@ impl Story {
             }
             let Some(step) = self.decided(class, due).filter(|_| due < undecided_from) else { continue };
             // From here on nobody knows the id.
-            let gone = own_erasures().filter(|(_, at, _)| at.millis() >= y).map(|(.., step)| *step).min();
+            // Sessions count by the minute, in which an erasure may lie, too.
+            let minute = |time: i64| if class == 0 { time } else { time / MINUTE * MINUTE };
+            let begin = events.iter().map(|(sent, _)| sent.time).find(|time| minute(time.millis()) == y).unwrap();
+            let gone = own_erasures().filter(|(_, at, _)| *at >= begin).map(|(.., step)| *step).min();
             let gone = gone.unwrap_or(usize::MAX);
             let known = || events.iter().filter(|(_, at)| *at <= step).map(|(sent, _)| *sent);
             let Some(what) = figures(spec, rule, &orders, due, known()) else { continue };
@@ -165,12 +168,11 @@ impl Story {
             let held_out = spec.inactivity.is_held_out(&customer);
             let totals = &mut totals[usize::from(held_out)];
             totals[0] += 1;
-            let minute = |time: i64| if class == 0 { time } else { time / MINUTE * MINUTE };
             let counts = |sent: &Sent| if class == 0 { is_order(sent) } else { matches!(sent.fact, Fact::Session(_)) };
             // Sessions of a topic that is ahead, an erasure before them not being known yet.
             let mut then = self.model.accepted.iter().zip(&self.steps).filter(|(_, at)| **at <= step);
             let is_over = then.any(|(sent, _)| {
-                let between = |(_, at, read): &(u8, Time, usize)| *read <= step && at.millis() >= y && *at < sent.time;
+                let between = |(_, at, read): &(u8, Time, usize)| *read <= step && *at >= begin && *at < sent.time;
                 sent.customer % IDS == id
                     && counts(sent)
                     && minute(sent.time.millis()) > y
@@ -316,7 +318,6 @@ fn raises() -> impl Strategy<Value = Vec<Option<(usize, i64)>>> {
 proptest! {
     #![proptest_config(cases(1_500))]
     #[test]
-    #[ignore = "model and engine differ about a prospect who is seen in the minute of an erasure: run it with --ignored"]
     fn alerts_equal_brute_force(history in history(60), raises in raises(), since in 0..40 * DAY, quiet_end in any::<bool>()) {
         let spec = silent_spec(ORIGIN + since - 20 * DAY, rules());
         let mut given = log(history, raises);
