@@ -61,7 +61,7 @@ static DECODER: LazyLock<Decoder> = LazyLock::new(|| {
 fn decode(decoder: &Decoder, value: &[u8], header: Option<&[u8]>) -> bool {
     let headers = header.map(|id| (Cow::Borrowed("__value_schema_id"), Some(id))).into_iter().collect();
     let message = Message { key: None, payload: Some(value), headers, time: None };
-    is_sound(decoder.decode_message(&message, Time::MAX).as_ref().ok())
+    is_sound(decoder.decode_message(&message, Time::MAX).as_ref().ok(), value)
 }
 
 /// Bytes as they are, behind the frame of each schema, and beside a header of theirs.
