@@ -1,27 +1,31 @@
 //! Exact churn, retention and lifetime figures from a stream of orders and sessions.
 //!
-//! The way of a record, and the modules in its order:
+//! The path of a record, and the modules in that order:
 //!
 //! ```text
 //! source  -> decode ->  worker -> engine (pure) -> output
 //! Kafka      Event or   one       windows, time,   metrics, summary,
-//! or files   Rejection  thread    customers        dead letters
+//! or files   Rejection  thread    customers        alerts, dead letters
 //!                                     |
 //!                                     +-> http: /metrics, API, page
 //! ```
 //!
-//! - [`event`]: the words of the domain, free of any format.
-//! - [`source`]: where records come from; the only module with `unsafe` (librdkafka's batch call).
+//! - [`event`]: the words of the domain, independent of any format.
+//! - [`source`]: Kafka in both directions, and files; the only module with `unsafe` (the calls to librdkafka).
 //! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
-//! - [`registry`]: schemas that messages name, from a schema registry.
+//! - [`registry`]: schemas from a schema registry.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
-//! - [`engine`]: pure arithmetic without I/O and clock. A window is defined in [`engine::window`].
-//! - [`checkpoint`]: durable state in files; the rules of durability stand in [`checkpoint::protocol`].
-//! - [`output`]: metric names ([`output::metrics`]), the summary, alerts and the webhook, dead letters.
+//! - [`engine`]: pure arithmetic without I/O and clock. [`engine::window`] computes windows, [`engine::axis`] places
+//!   events in panes.
+//! - [`checkpoint`]: durable state in files; [`checkpoint::protocol`] lists the rules of durability.
+//! - [`output`]: metrics ([`output::metrics`] and its submodules name all of them), the summary, alerts, dead letters.
 //! - [`http`]: routes and page.
-//! - [`app`]: wiring; offsets are committed in `app/dispatch.rs`.
+//! - [`app`]: the daemon and the offline tools. The poll loop is `app/dispatch.rs`; `app/committer.rs` commits offsets in
+//!   transactions, `app/dispatch/durable.rs` decides when.
 //! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
-//! - [`cli`]: one file per verb. [`config`]: typed settings. [`tls`]: whom HTTPS trusts.
+//! - [`cli`]: one file per verb. [`config`]: typed settings. [`tls`]: trusted certificate authorities.
+//!
+//! `docs/architecture.md` explains how they work together.
 
 pub mod app;
 pub mod checkpoint;

@@ -413,7 +413,8 @@ async fn duckdb_reads_the_customers() {
         }
     }
     assert!(partition.manifest().files.iter().filter(|file| file.kind == FileKind::Rows).count() > 3);
-    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/durability.md")).unwrap();
+    let document =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/internals/checkpoint-format.md")).unwrap();
     let sql = document.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a query");
     let directory = partition.path("");
     let sql = sql

@@ -230,8 +230,8 @@ fn applied(status: &SourceStatus) -> i64 {
 
 fn greet(address: SocketAddr) {
     super::print(&format!(
-        "A shop opens; its first {HISTORY_DAYS} days are read at once, then a month passes in a minute.\n\
-         After some {} seconds many customers leave silently; churn tells a month of shop time later.\n\n\
+        "A shop opens. Its first {HISTORY_DAYS} days are read at once; then a month passes in a minute.\n\
+         After about {} seconds many customers silently stop ordering; churn rises over the following simulated month.\n\n\
          \x20 page     http://{address}/\n\
          \x20 metrics  http://{address}/metrics\n\
          \x20 summary  http://{address}/api/v1/summary\n\n\

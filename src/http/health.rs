@@ -121,7 +121,7 @@ fn missing(source: &SourceStatus, now: Time) -> Vec<String> {
     let note = |((window, why), until)| {
         format!(
             "window {window}: {why}, so some of its figures are absent until {until} at the latest; see `missing` in \
-             /api/v1/summary, and docs/operations.md for how to have them at once"
+             /api/v1/summary, and docs/operate/upgrade.md for how to have them at once"
         )
     };
     windows.into_iter().map(note).collect()

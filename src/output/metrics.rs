@@ -260,7 +260,7 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_returning_customers",
-        "Returning: ordering customers with at least 2 orders in panes <= p, the shop platforms' definition.",
+        "Returning: ordering customers with at least 2 orders in panes <= p, as shop platforms define it.",
         Values::Count(|parts| parts.returning),
     ),
     window(
@@ -275,7 +275,7 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_referred_customers",
-        "New customers whose first order, or whose profile in panes <= p, names who referred them.",
+        "Referred: new customers whose first order, or whose profile in panes <= p, names a referrer.",
         Values::Count(|parts| parts.referred),
     ),
     window(
@@ -339,13 +339,13 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_complete",
-        "1 when the data begin no later than the first instant of pane p-P-A+1; before that churn means nothing.",
+        "1 if the data begin no later than the first instant of pane p-P-A+1; until then churn is meaningless.",
         Values::Flag(|window| window.complete),
     ),
     window(
         "retentiond_window_new_complete",
-        "1 when the window is complete and the data hold the whole history; before that new, reactivated, returning \
-         and crr mean nothing.",
+        "1 if the window is complete and the data hold the whole history; until then new, reactivated, \
+         returning and crr are meaningless.",
         Values::Flag(|window| window.new_complete),
     ),
     window(
@@ -355,27 +355,27 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_revenue",
-        "What the orders of the currency in the window brought, in major units.",
+        "Revenue of the orders of the currency in the window, in major units.",
         Values::Money(|_, currency, money| Some(read::major(money.revenue, currency))),
     ),
     window(
         "retentiond_window_refunds",
-        "What went back by refunds in the window, in major units; booked when it happens.",
+        "Refunds in the window, in major units; booked when they happen.",
         Values::Money(|_, currency, money| Some(read::major(money.refunds, currency))),
     ),
     window(
         "retentiond_window_cancellations",
-        "What went back by cancellations in the window, in major units; booked when it happens.",
+        "Cancelled amounts in the window, in major units; booked when they happen.",
         Values::Money(|_, currency, money| Some(read::major(money.cancellations, currency))),
     ),
     window(
         "retentiond_window_acquisition_costs",
-        "What was spent in the window to win customers, in major units.",
+        "Costs of acquiring customers in the window, in major units.",
         Values::Money(|_, currency, money| Some(read::major(money.costs.acquisition, currency))),
     ),
     window(
         "retentiond_window_retention_costs",
-        "What was spent in the window to keep customers, in major units.",
+        "Costs of retaining customers in the window, in major units.",
         Values::Money(|_, currency, money| Some(read::major(money.costs.retention, currency))),
     ),
     window(
@@ -390,13 +390,13 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_clv",
-        "Customer lifetime value, of this replica: (net revenue of the currency / ordering customers) x (lifespan / \
-         P), in major units; only of the reference window, once it is complete.",
+        "Customer lifetime value, of this replica: (net revenue of the currency / ordering customers) x \
+         (lifespan / P), in major units; only for the window clv.window, once it is complete.",
         Values::Money(|window, currency, money| window.lifetime_value(currency, money)),
     ),
     window(
         "retentiond_window_clv_after_costs",
-        "clv - (costs of the currency in panes <= p / customers to date), of this replica, in major units; where there \
+        "clv - (costs of the currency in panes <= p / customers to date), of this replica, in major units; only if there \
          are such costs.",
         Values::Money(|window, currency, money| window.value_after_costs(currency, money)),
     ),
@@ -407,31 +407,31 @@ static PEOPLE: &[Metric] = &[
     gauge(
         "retentiond_customers",
         &["stage", "status"],
-        "Customers by stage (prospect, new, repeat, loyal) and status (active, at_risk, lapsed; none of a prospect).",
+        "Customers by stage (prospect, new, repeat, loyal) and status (active, at_risk, lapsed; none for prospects).",
         read::customers,
     ),
     counter(
         "retentiond_transitions_total",
         &["from", "to"],
-        "Passages of customers from one status or stage to another, counted once the horizon has passed them.",
+        "Transitions of customers from one status or stage to another, counted once the horizon has passed them.",
         read::transitions,
     ),
     counter(
         "retentiond_referrals_total",
         &[],
-        "Customers with an order who are referred, counted once the horizon has passed both.",
+        "Customers with an order and a referrer, counted once the horizon has passed both.",
         read::referrals,
     ),
     counter(
         "retentiond_feedback_total",
         &["kind"],
-        "Feedback accepted; kinds beyond the first 50 found count as other.",
+        "Accepted feedback; kinds after the first 50 found count as other.",
         read::feedback,
     ),
     gauge(
         "retentiond_dimension_overflowed",
         &["dimension"],
-        "1 when more values of the dimension were found than are kept; the others are counted as other.",
+        "1 if more values of the dimension were found than are kept; the rest counts as other.",
         read::overflowed,
     ),
 ];
@@ -454,84 +454,86 @@ static OPERATION: &[Metric] = &[
     gauge(
         "retentiond_history_start_timestamp_seconds",
         &[],
-        "When the data begin, event time: as configured, or the latest first event over the non-empty partitions.",
+        "When the data begin, event time: time.data_begin, or the latest first event over the non-empty partitions.",
         read::history_start,
     ),
     gauge(
         "retentiond_caught_up",
         &[],
-        "1 when this replica has joined its group and each of its topic-partitions is applied to the end, or was \
-         within the last 10 seconds.",
+        "1 if this replica has joined its group and applied each of its topic-partitions to the end within the last 10 \
+         seconds.",
         read::caught_up,
     ),
     counter(
         "retentiond_events_total",
         &["topic", "type"],
-        "Messages decoded, duplicates and late ones included, rejected ones not.",
+        "Decoded messages, including duplicates and late ones, without rejected ones; type unknown for ignored types.",
         read::events,
     ),
     counter(
         "retentiond_events_rejected_total",
         &["topic", "reason"],
-        "Messages that could not be decoded or lie in the future; late ones are retentiond_events_late_total.",
+        "Messages that could not be decoded or are in the future; for late ones see retentiond_events_late_total.",
         read::rejected,
     ),
     counter(
         "retentiond_events_skipped_total",
         &["topic", "reason"],
-        "Messages that are no events on purpose, such as test orders, and events that their messages repeat.",
+        "Messages that are deliberately not events, such as test orders, and repeated events.",
         read::skipped,
     ),
     counter(
         "retentiond_events_duplicate_total",
         &[],
-        "Events of which a copy had counted before.",
+        "Duplicates of events that were counted before.",
         |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.duplicates)),
     ),
     counter(
         "retentiond_events_late_total",
         &[],
-        "Events further behind the watermark of their topic-partition than customers.allowed_lateness; they enter no \
-         figure.",
+        "Events rejected because they were more than customers.allowed_lateness behind the watermark of their \
+         topic-partition.",
         |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.late)),
     ),
     counter(
         "retentiond_unconverted_total",
         &["currency"],
-        "Amounts that had no rate into the reporting currency on their day; they are left out of the currency reporting.",
+        "Amounts without a rate into the reporting currency on their day; they are excluded from the currency reporting.",
         read::unconverted,
     ),
     gauge(
         "retentiond_lag_events",
         &["topic", "partition"],
-        "Records of the topic-partition that are not applied yet.",
+        "Records of the topic-partition that have not been applied yet.",
         read::lag_events,
     ),
     gauge(
         "retentiond_lag_seconds",
         &[],
-        "Seconds since the topic-partition that is furthest behind was last applied to its end; absent while one never \
-         was.",
+        "Seconds since the topic-partition that is furthest behind was last applied to its end; absent until each has \
+         been once.",
         read::lag_seconds,
     ),
     gauge("retentiond_tracked_customers", &[], "Customers with a record on this replica.", read::tracked_customers),
-    gauge("retentiond_state_bytes", &[], "Memory that the state of this replica holds, in bytes.", read::state_bytes),
+    gauge(
+        "retentiond_state_bytes",
+        &[],
+        "Approximate memory of the state of this replica, in bytes.",
+        read::state_bytes,
+    ),
     gauge(
         "retentiond_partition_state",
         &["partition", "state"],
-        "1 for the state that an owned partition is in (restoring, running, draining, failed), 0 for the others.",
+        "1 for the current state of an owned partition (restoring, running, draining, failed), 0 for the others.",
         read::partition_state,
     ),
-    counter(
-        "retentiond_checkpoint_bytes_total",
-        &[],
-        "Bytes that this replica has written to the store of checkpoints.",
-        |scrape, samples| samples.add([], read::total(scrape.source.checkpoints.bytes)),
-    ),
+    counter("retentiond_checkpoint_bytes_total", &[], "Bytes written to the checkpoint store.", |scrape, samples| {
+        samples.add([], read::total(scrape.source.checkpoints.bytes))
+    }),
     gauge(
         "retentiond_checkpoint_duration_seconds",
         &[],
-        "How long the last checkpoint took, from the copy of the state to the commit.",
+        "Duration of the last checkpoint, from copying the state to the commit.",
         |scrape, samples| {
             if let Some(took) = scrape.source.checkpoints.took {
                 samples.add([], took.as_secs_f64());
@@ -548,44 +550,44 @@ static OPERATION: &[Metric] = &[
             }
         },
     ),
-    counter("retentiond_dead_letters_total", &[], "Dead letters that were committed.", |scrape, samples| {
+    counter("retentiond_dead_letters_total", &[], "Committed dead letters.", |scrape, samples| {
         samples.add([], read::total(scrape.source.checkpoints.letters + repartition::letters(scrape)))
     }),
     counter(
         "retentiond_webhook_deliveries_total",
         &["outcome"],
-        "Alerts that the webhook is done with: delivered, or given_up and put into the dead-letter topic.",
+        "Alerts that the webhook has delivered, or given_up and sent to the dead-letter topic.",
         read::webhook_deliveries,
     ),
     counter(
         "retentiond_webhook_attempts_total",
         &["code"],
-        "Attempts to deliver an alert by how they ended: a class of HTTP statuses, timeout, forbidden (no public \
-         address) or failed (no connection).",
+        "Attempts to deliver an alert, by result: 2xx, 3xx, 4xx, 5xx, timeout, forbidden (not a public address) or failed \
+         (no connection).",
         read::webhook_attempts,
     ),
     gauge(
         "retentiond_webhook_oldest_undelivered_seconds",
         &[],
-        "Seconds since the oldest alert was published that this replica has read and not delivered; 0 when there is none.",
+        "Age of the oldest alert that this replica has read but not delivered, in seconds; 0 if there is none.",
         read::webhook_oldest,
     ),
     gauge(
         "retentiond_webhook_disabled",
         &[],
-        "1 once the endpoint answered 410, which it does not get over before a restart.",
+        "1 after the endpoint answered 410, until the next restart.",
         read::webhook_disabled,
     ),
     gauge(
         "retentiond_partitions_assigned",
         &[],
-        "Partitions of which every source topic's is assigned to this replica.",
+        "Partitions that this replica owns: every source topic's is assigned to it.",
         |scrape, samples| samples.add([], read::size(scrape.source.owned.len())),
     ),
     gauge(
         "retentiond_source_partitions",
         &["topic"],
-        "Partitions that the topic has; absent while it is missing or the broker has not answered.",
+        "Partitions of the topic; absent while the topic is missing or the broker has not answered.",
         read::source_partitions,
     ),
     counter(

@@ -81,7 +81,7 @@ impl Journal {
         if self.respecified.insert(windows.clone()) {
             warn!(
                 "figures that cannot be known yet are absent, at the latest until {until} of event time ({windows}); \
-                 /api/v1/summary lists them under `missing`, and docs/operations.md says how to have them at once"
+                 /api/v1/summary lists them under `missing`, and docs/operate/upgrade.md says how to have them at once"
             );
         }
     }

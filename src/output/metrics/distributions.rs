@@ -70,19 +70,14 @@ pub(super) static DISTRIBUTIONS: &[Metric] = &[
     histogram(
         "retentiond_time_to_second_order_seconds",
         &[],
-        "From the first order of a customer to the second, counted once the horizon has passed the second.",
+        "Time from the first order of a customer to the second, counted once the horizon has passed the second.",
         |scrape| gaps(scrape, |snapshot| snapshot.second_order.as_ref()),
     ),
-    histogram(
-        "retentiond_order_value",
-        &["currency"],
-        "What every order brought, in major units of its currency.",
-        order_value,
-    ),
+    histogram("retentiond_order_value", &["currency"], "Amount of every order, in major units.", order_value),
     histogram(
         "retentiond_event_latency_seconds",
         &[],
-        "From the poll that read a message to the moment at which it was applied, wall clock, since the process began.",
+        "Time from reading a message to applying it, wall clock, since the process started.",
         latency,
     ),
 ];

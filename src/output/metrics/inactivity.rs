@@ -10,7 +10,7 @@ pub(super) static INACTIVITY: &[Metric] = &[
     counter(
         "retentiond_inactivity_due_total",
         &["rule", "group"],
-        "Silences that were due, of customers who are alerted (treated) and of those who never are (holdout).",
+        "Silences that were due, of customers who are alerted (treated) and of those held out (holdout).",
         |scrape, samples| {
             each_group(scrape, |rule, group, parts| samples.add([rule, group.name()], total(parts.due)));
         },
@@ -25,7 +25,7 @@ pub(super) static INACTIVITY: &[Metric] = &[
     counter(
         "retentiond_winbacks_total",
         &["rule", "group"],
-        "Due silences that an order ended within alerts.winback_within.",
+        "Due silences ended by an order within alerts.winback_within.",
         |scrape, samples| {
             each_group(scrape, |rule, group, parts| samples.add([rule, group.name()], total(parts.won_back)));
         },
@@ -33,7 +33,7 @@ pub(super) static INACTIVITY: &[Metric] = &[
     counter(
         "retentiond_winback_revenue_total",
         &["rule", "group", "currency"],
-        "What the orders brought that ended due silences.",
+        "Revenue of the orders that ended due silences, in major units.",
         |scrape, samples| {
             each_group(scrape, |rule, group, parts| {
                 for (&currency, &minor) in &parts.revenue {
@@ -45,8 +45,8 @@ pub(super) static INACTIVITY: &[Metric] = &[
     gauge(
         "retentiond_inactivity_alerts_waiting",
         &[],
-        "Alerts and win-backs that are decided and not yet on the alert topic: until the next checkpoint, for \
-         alerts.quiet_hours or for alerts.max_per_minute.",
+        "Alerts and win-backs that are decided but not sent: they wait for the next checkpoint, for alerts.quiet_hours or \
+         for alerts.max_per_minute.",
         waiting,
     ),
 ];

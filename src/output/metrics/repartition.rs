@@ -11,7 +11,7 @@ pub(super) static REPARTITION: &[Metric] = &[
     counter(
         "retentiond_repartitioned_events_total",
         &["topic"],
-        "Events of the topic that this replica has routed by customer, once committed.",
+        "Events of the topic that this replica has repartitioned by customer, once committed.",
         |scrape, samples| {
             for router in scrape.routers() {
                 samples.add([&router.topic], total(router.events));
@@ -21,8 +21,8 @@ pub(super) static REPARTITION: &[Metric] = &[
     counter(
         "retentiond_split_customers_total",
         &["topic"],
-        "Events of customers who were seen in another partition before, of a sample of one customer in 32: the topics \
-         are not all keyed by customer id.",
+        "Events of customers who were seen in another partition before, in a sample of one customer in 32. Above 0 the \
+         figures are wrong: not all topics are keyed by customer id.",
         |scrape, samples| {
             for (i, topic) in scrape.topics.iter().enumerate() {
                 let seen = scrape.source.split_customers.get(i).copied();

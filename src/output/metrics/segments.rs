@@ -107,7 +107,7 @@ pub(super) static SEGMENT: &[Metric] = &[
 pub(super) static MISSING: &[Metric] = &[gauge(
     "retentiond_figures_missing_until_timestamp_seconds",
     &["window", "reason"],
-    "From when on all figures of a window are known, in epoch seconds of event time; present while some are absent \
+    "When all figures of a window will be known, in epoch seconds of event time; present while some are absent \
          because the configuration was changed.",
     read::missing,
 )];
