@@ -1,5 +1,5 @@
 //! `docs/reference/` is written from the code: metrics from their definitions, configuration from the reference
-//! configuration. `RETENTIOND_BLESS=1 cargo test --test tidy reference` writes it anew.
+//! configuration. With `RETENTIOND_BLESS=1` these tests write it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -50,9 +50,7 @@ fn assert_generated(path: &str, name: &str, generated: &str) {
         return;
     }
     let stale = inside.lines().zip(generated.lines()).find(|(old, new)| old != new);
-    panic!(
-        "{path} differs from the code, first at {stale:?}; `RETENTIOND_BLESS=1 cargo test --test tidy reference` writes it"
-    );
+    panic!("{path} differs from the code, first at {stale:?}; run this test with RETENTIOND_BLESS=1 to write it");
 }
 
 // Metrics --------------------------------------------------------------------------------------------------------------
