@@ -460,8 +460,7 @@ static OPERATION: &[Metric] = &[
     gauge(
         "retentiond_caught_up",
         &[],
-        "1 if this replica has joined its group and applied each of its topic-partitions to the end within the last 10 \
-         seconds.",
+        "1 if this replica has joined its group and was at the end of all its topic-partitions in the last 10 s.",
         read::caught_up,
     ),
     counter(
@@ -491,8 +490,7 @@ static OPERATION: &[Metric] = &[
     counter(
         "retentiond_events_late_total",
         &[],
-        "Events rejected because they were more than customers.allowed_lateness behind the watermark of their \
-         topic-partition.",
+        "Events more than customers.allowed_lateness behind the watermark of their topic-partition; rejected.",
         |scrape, samples| samples.add([], read::total(scrape.overview.status.tally.late)),
     ),
     counter(
@@ -510,8 +508,7 @@ static OPERATION: &[Metric] = &[
     gauge(
         "retentiond_lag_seconds",
         &[],
-        "Seconds since the topic-partition that is furthest behind was last applied to its end; absent until each has \
-         been once.",
+        "Seconds since the topic-partition furthest behind was at its end; absent until each has been once.",
         read::lag_seconds,
     ),
     gauge("retentiond_tracked_customers", &[], "Customers with a record on this replica.", read::tracked_customers),
