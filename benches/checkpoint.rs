@@ -2,10 +2,11 @@
 //! without one; that takes 3 GB).
 //!
 //! - `N engines`: how long a worker stands still at a time while a tenth of the customers, spread over so many engines,
-//!   has changed since the last cut: the cuts are made as a worker makes them, one behind another and bit by bit, with a
-//!   batch of orders between two bits. A step is the beginning of a cut or one bit; the longest is what a batch waits.
-//! - `cut`: all of it at once. `encode`: both kinds of files of that cut. `restore`: an engine from the files, index
-//!   included.
+//!   has changed since the last checkpoint: the checkpoints are made as a worker makes them, one behind another and in
+//!   slices, with a batch of orders between two bits. A step is the beginning of a checkpoint or one bit; the longest
+//!   is what a batch waits.
+//! - `checkpoint`: all of it at once. `encode`: both kinds of files of that checkpoint. `restore`: an engine from the
+//!   files, index included.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 #![allow(clippy::print_stdout, reason = "it prints its measurements")]
@@ -81,21 +82,21 @@ fn cpu_time() -> Duration {
 const AT_A_TIME: usize = 1 << 15;
 /// Orders in a batch between two bits.
 const BATCH: u64 = 1_000;
-/// Cuts of every engine.
+/// Checkpoints of every engine.
 const CUTS: i64 = 4;
 
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e3
 }
 
-/// The steps of cuts of engines that hold so many customers together.
+/// The steps of checkpoints of engines that hold so many customers together.
 fn stand_still(customers: u64, engines: u64) {
     let (spec, begin) = (Arc::new(spec()), 15_000 * DAY);
     let mut all: Vec<_> = (0..engines).map(|_| Engine::new(Arc::clone(&spec))).collect();
     let place = |customer: u64| (customer % engines) as usize;
     (0..customers)
         .for_each(|customer| order(&mut all[place(customer)], customer, begin + customer as i64 * 3_000, None));
-    all.iter_mut().for_each(|engine| _ = engine.cut());
+    all.iter_mut().for_each(|engine| _ = engine.checkpoint());
     let (mut beginnings, mut bits, mut whole, mut next) = (Vec::new(), Vec::new(), Duration::ZERO, 0);
     for round in 1..=CUTS {
         let now = begin + customers as i64 * 3_000 + round * DAY;
@@ -110,17 +111,17 @@ fn stand_still(customers: u64, engines: u64) {
         batch(&mut all, customers / 10);
         for i in 0..all.len() {
             let begun = cpu_time();
-            assert!(all[i].begin_cut());
+            assert!(all[i].begin_checkpoint());
             beginnings.push(cpu_time() - begun);
             loop {
                 batch(&mut all, BATCH);
                 let begun = cpu_time();
-                let is_done = all[i].go_on_with_cut(AT_A_TIME);
-                let cut = if is_done { all[i].end_cut() } else { None };
+                let is_done = all[i].continue_checkpoint(AT_A_TIME);
+                let checkpoint = if is_done { all[i].end_checkpoint() } else { None };
                 bits.push(cpu_time() - begun);
-                if let Some(cut) = cut {
+                if let Some(checkpoint) = checkpoint {
                     // It goes to another thread.
-                    drop(cut);
+                    drop(checkpoint);
                     break;
                 }
             }
@@ -129,7 +130,9 @@ fn stand_still(customers: u64, engines: u64) {
     }
     whole += bits.iter().sum::<Duration>();
     let steps = [&beginnings[..], &bits[..]].concat();
-    for (what, mut steps) in [("beginning of a cut", beginnings), ("bit of a cut", bits), ("any step", steps)] {
+    for (what, mut steps) in
+        [("beginning of a checkpoint", beginnings), ("slice of a checkpoint", bits), ("any step", steps)]
+    {
         steps.sort_unstable();
         let (median, high, longest) = (percentile(&steps, 50), percentile(&steps, 99), percentile(&steps, 100));
         let count = steps.len();
@@ -169,9 +172,9 @@ fn main() {
             let now = begin + customers as i64 * 3_000 + round as i64 * DAY;
             (0..customers).step_by(step).for_each(|customer| order(&mut engine, customer, now, None));
         }
-        let cut = timed(&format!("cut of {name}"), || engine.cut()).expect("a change");
-        let before = last.as_ref().map(|last: &files::WrittenCut| &last.manifest);
-        let encode = || files::encode(&spec, origin.clone(), &cut, before, round as u64).expect("files");
+        let checkpoint = timed(&format!("checkpoint of {name}"), || engine.checkpoint()).expect("a change");
+        let before = last.as_ref().map(|last: &files::WrittenCheckpoint| &last.manifest);
+        let encode = || files::encode(&spec, origin.clone(), &checkpoint, before, round as u64).expect("files");
         let encoded = timed("encode", encode);
         let written = timed("write", || runtime.block_on(files::upload(&store, encoded)).expect("written files"));
         println!("{} files live, {} bytes written", written.manifest.files.len(), written.bytes);

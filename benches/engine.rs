@@ -4,13 +4,13 @@
 //! Times are CPU time of the thread, so that a busy machine disturbs them little. An engine is made once for each
 //! measurement, and event time goes on from sample to sample.
 //!
-//! - `engine/W windows, D dimensions/N customers, L% late`: [`Engine::apply`] alone, on an engine that has seen 405 days
-//!   of orders; customers are looked up ahead as a worker does it.
+//! - `engine/W windows, D dimensions/N customers, L% late`: [`Engine::apply`] alone, on an engine that has seen 405
+//!   days of orders; customers are looked up ahead as a worker does it.
 //! - `silence`: the same with rules on inactivity, and what an alert costs when time passes.
 //! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and written as `/metrics` does.
 //! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and the longest slice of it.
-//! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it, of messages that are keyed
-//!   by customer.
+//! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it, of messages that are
+//!   keyed by customer.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -191,7 +191,7 @@ fn engine(c: &mut Criterion) {
 
 /// The default windows with rules on inactivity: none, one of a fixed silence, and a second one of each customer's own
 /// pace. With 10,000 customers nobody is silent for long; with a million, who order every 135 days, nearly every order
-/// ends a silence that was due. Alerts are taken out as a cut does, now and then.
+/// ends a silence that was due. Alerts are taken out as a checkpoint does, now and then.
 fn silence(c: &mut Criterion) {
     let rules = [
         ("lapsing", Silence::After(Millis::days(45))),

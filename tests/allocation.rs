@@ -94,8 +94,8 @@ fn allocations(settings: &Settings, message: fn(u64) -> String) -> f64 {
         if batch >= WARM {
             counted += info.count_total;
         }
-        // Alerts leave with a cut, as in the daemon.
-        worker.cut(at.partition, batch, &Allowance::ALL);
+        // Alerts leave with a checkpoint, as in the daemon.
+        worker.checkpoint(at.partition, batch, &Allowance::ALL);
         worker.settle(at.partition, batch);
     }
     assert_eq!(worker.status().partitions[0].tracked_customers as u64, CUSTOMERS);

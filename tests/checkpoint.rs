@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use retentiond::checkpoint::files::{self, WrittenCut};
+use retentiond::checkpoint::files::{self, WrittenCheckpoint};
 use retentiond::checkpoint::manifest::{Expected, Kind as FileKind, Manifest, Origin, TopicEntry, VERSION};
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::store::Store;
@@ -153,7 +153,7 @@ struct Partition {
     directory: TempDir,
     store: Store,
     engine: Engine,
-    last: Option<WrittenCut>,
+    last: Option<WrittenCheckpoint>,
 }
 
 impl Partition {
@@ -176,11 +176,11 @@ impl Partition {
         }
     }
 
-    async fn cut(&mut self, offset: u64) {
-        let Some(cut) = self.engine.cut() else { return };
+    async fn checkpoint(&mut self, offset: u64) {
+        let Some(checkpoint) = self.engine.checkpoint() else { return };
         let before = self.last.as_ref().map(|last| &last.manifest);
         let origin = self.origin(offset as i64);
-        let written = files::write_cut(&self.store, &spec(), origin, &cut, before, offset).await.unwrap();
+        let written = files::write_checkpoint(&self.store, &spec(), origin, &checkpoint, before, offset).await.unwrap();
         files::delete(&self.store, GROUP, &written.superseded).await.unwrap();
         self.last = Some(written);
     }
@@ -222,11 +222,11 @@ async fn a_partition_goes_on_where_its_files_end() {
         give(&mut steady, n);
         give(&mut partition.engine, n);
         if n % 45 == 44 {
-            partition.cut(n).await;
+            partition.checkpoint(n).await;
             most = most.max(partition.manifest().files.len());
         }
         if n % 2_000 == 1_999 {
-            // What happened since the last cut is lost and read again.
+            // What happened since the last checkpoint is lost and read again.
             let (engine, manifest) = load(&partition).await.unwrap();
             partition.engine = engine;
             let offset = manifest.origin.topics[0].offset as u64;
@@ -248,7 +248,7 @@ async fn damage_and_loss_are_noticed_and_named() {
     for n in 0..400 {
         give(&mut partition.engine, n);
         if n % 100 == 99 {
-            partition.cut(n).await;
+            partition.checkpoint(n).await;
         }
     }
     assert!(load(&partition).await.is_ok());
@@ -374,7 +374,7 @@ async fn write_golden() {
     for n in 0..GOLDEN_EVENTS {
         give(&mut partition.engine, n);
         if n % 300 == 299 {
-            partition.cut(n).await;
+            partition.checkpoint(n).await;
         }
     }
     let golden = golden(VERSION);
@@ -409,7 +409,7 @@ async fn duckdb_reads_the_customers() {
     for n in 0..3_000 {
         give(&mut partition.engine, n);
         if n % 250 == 249 {
-            partition.cut(n).await;
+            partition.checkpoint(n).await;
         }
     }
     assert!(partition.manifest().files.iter().filter(|file| file.kind == FileKind::Rows).count() > 3);
@@ -426,11 +426,11 @@ async fn duckdb_reads_the_customers() {
     let output = Command::new(oracle.python()).args(["-c", script, &sql]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).unwrap();
-    // The first cut of an engine holds everything.
+    // The first checkpoint of an engine holds everything.
     let mut again = Engine::new(spec());
     fill(&mut again, 20_000);
     (0..3_000).for_each(|n| give(&mut again, n));
-    let rows = again.cut().unwrap().rows.unwrap().rows;
+    let rows = again.checkpoint().unwrap().rows.unwrap().rows;
     // The first event was one in euros.
     let in_euros = |row: &Row<'_>| row.known.net_revenue.filter(|(currency, _)| *currency == 0);
     let mut top: Vec<_> = rows.iter().filter_map(|row| Some((in_euros(&row)?.1, row.id?.into_owned()))).collect();

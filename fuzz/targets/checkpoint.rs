@@ -15,7 +15,7 @@ use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::snapshot::{Periods, Snapshot};
 use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use retentiond::engine::state::Scalars;
-use retentiond::engine::state::arrays::ArrayCut;
+use retentiond::engine::state::arrays::ArrayState;
 use retentiond::engine::state::restore::Restorer;
 use retentiond::engine::state::rows::Aside;
 use retentiond::engine::zone::{Unit, Zone};
@@ -63,7 +63,7 @@ static SPEC: LazyLock<Arc<Spec>> = LazyLock::new(|| {
     })
 });
 
-static GOLDEN: LazyLock<Vec<(Scalars, Vec<ArrayCut>)>> = LazyLock::new(|| {
+static GOLDEN: LazyLock<Vec<(Scalars, Vec<ArrayState>)>> = LazyLock::new(|| {
     let read = |file: &&[u8]| sections::decode_state(file).unwrap_or_else(|error| panic!("a golden file: {error}"));
     STATES.iter().map(read).collect()
 });
@@ -148,12 +148,14 @@ pub fn rows(bytes: &[u8]) -> bool {
     is_whole(restorer)
 }
 
-/// An engine that could be made can be asked, and cut again.
+/// An engine that could be made can be asked, and checkpoint again.
 fn is_whole(restorer: Restorer) -> bool {
     let Ok(mut engine) = restorer.finish() else { return false };
     let at = engine.clock().watermark().unwrap_or(Time::MIN);
     let mut snapshot = Snapshot::empty(&SPEC, at, Periods::Since(engine.first_order().unwrap_or(at)));
     snapshot.add(&mut engine);
     engine.note_progress();
-    engine.cut().is_some_and(|cut| sections::encode_state(&cut.scalars, &cut.arrays).is_ok())
+    engine
+        .checkpoint()
+        .is_some_and(|checkpoint| sections::encode_state(&checkpoint.scalars, &checkpoint.arrays).is_ok())
 }

@@ -97,8 +97,8 @@ pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Finds out where the topics go on with `overlap_from`, and looks at records there: they must be in the partitions that
-/// the partitioner says.
+/// Finds out where the topics go on with `overlap_from`, and looks at records there: they must be in the partitions
+/// that the partitioner says.
 ///
 /// # Errors
 /// See [`BootstrapError`]; and when the brokers do not answer.
@@ -246,8 +246,8 @@ pub struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// Builds and writes a checkpoint of every partition, as many at once as there are cores. `progress` is told how many
-    /// more events are applied.
+    /// Builds and writes a checkpoint of every partition, as many at once as there are cores. `progress` is told how
+    /// many more events are applied.
     ///
     /// # Errors
     /// When the store does not take a checkpoint; nothing is committed.
@@ -282,11 +282,12 @@ impl Site<'_> {
         }
         let customers = engine.tracked_customers() as u64;
         // `found` has noted a change, so there is one.
-        let cut = engine.cut().ok_or(BootstrapError::Thread)?;
+        let checkpoint = engine.checkpoint().ok_or(BootstrapError::Thread)?;
         drop(engine);
         let next = self.seams.next[partition].clone();
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
-        let written = files::write_cut(self.store, &spec, self.origin(number, &next), &cut, None, rand::random());
+        let written =
+            files::write_checkpoint(self.store, &spec, self.origin(number, &next), &checkpoint, None, rand::random());
         let written = self.runtime.block_on(written).with_context(|| format!("partition {partition}"))?;
         let metadata = Metadata::of(&written.reference);
         Ok(Built { partition: number, metadata, next, customers, bytes: written.bytes })
@@ -330,7 +331,8 @@ mod tests {
     use crate::decode::Format;
     use crate::source::{Partition, Stamp, TopicIndex};
 
-    /// Records of a hundred customers where a partitioner puts them, a few of them elsewhere; keyed by their ids or not.
+    /// Records of a hundred customers where a partitioner puts them, a few of them elsewhere; keyed by their ids or
+    /// not.
     fn sample(partitioner: impl Fn(&[u8]) -> u32, elsewhere: usize, keyed: bool) -> Sample {
         let mut sample = Sample { partitions: 7, ..Sample::default() };
         let decoder = Decoder::new(Format::Native, Vec::new());

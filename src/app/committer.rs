@@ -1,7 +1,7 @@
-//! The commit thread: makes outbox and offsets visible together, one cut after the other, and says how it ended.
+//! The commit thread: makes outbox and offsets visible together, one checkpoint after the other, and says how it ended.
 //!
-//! Exactly once by transactions, or at least once: then the letters are delivered first, and the poll thread commits the
-//! offsets, for a plain commit shows the membership of the moment.
+//! Exactly once by transactions, or at least once: then the letters are delivered first, and the poll thread commits
+//! the offsets, for a plain commit shows the membership of the moment.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use crate::checkpoint::protocol::{CutId, Outcome};
+use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::output::dead_letters::{DeadLetters, Letter, Topics, Undelivered};
 use crate::source::transaction::{FencedBy, TransactionError, Transactions};
 use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
@@ -24,9 +24,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// What one transaction is to hold.
 #[derive(Debug)]
 pub struct Transaction {
-    /// Its cut.
-    pub cut: CutId,
-    /// Who we were when the cut began.
+    /// Its checkpoint.
+    pub epoch: Epoch,
+    /// Who we were when the checkpoint began.
     pub token: GroupToken,
     /// The offsets, with the metadata beside them.
     pub next: Vec<(TopicPartition, Committed)>,
@@ -38,13 +38,14 @@ pub struct Transaction {
 #[derive(Debug)]
 pub enum Said {
     /// How a transaction ended.
-    Ended(CutId, Outcome),
-    /// At least once: the letters of the cut are delivered, so its offsets may be committed; the transaction comes back.
+    Ended(Epoch, Outcome),
+    /// At least once: the letters of the checkpoint are delivered, so its offsets may be committed; the transaction
+    /// comes back.
     Delivered(Transaction),
-    /// The letters with these numbers in the cut were refused for their size; the transaction ends as aborted.
-    TooLarge(CutId, Vec<usize>),
+    /// The letters with these numbers in the checkpoint were refused for their size; the transaction ends as aborted.
+    TooLarge(Epoch, Vec<usize>),
     /// There is a new producer, and whatever the old one left is ended.
-    Renewed(CutId),
+    Renewed(Epoch),
     /// Why nothing is committed at the moment.
     Trouble(String),
     /// Somebody else has our transactional id.
@@ -53,7 +54,7 @@ pub enum Said {
     Undeliverable(String),
 }
 
-/// How cuts are committed.
+/// How checkpoints are committed.
 pub enum Means {
     /// By transactions; makes a producer that has to be initialised.
     Transactions {
@@ -68,14 +69,14 @@ pub enum Means {
 
 enum Job {
     Commit(Transaction),
-    Renew(CutId),
+    Renew(Epoch),
 }
 
 /// The commit thread.
 pub struct Committer {
     jobs: Option<Sender<Job>>,
-    /// The cut whose transaction is not to go on.
-    aborted: Arc<Mutex<Option<CutId>>>,
+    /// The checkpoint whose transaction is not to go on.
+    aborted: Arc<Mutex<Option<Epoch>>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -99,14 +100,14 @@ impl Committer {
         self.send(Job::Commit(transaction));
     }
 
-    /// The transaction of the cut is aborted if that is still possible.
-    pub fn abort(&self, cut: CutId) {
-        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) = Some(cut);
+    /// The transaction of the checkpoint is aborted if that is still possible.
+    pub fn abort(&self, epoch: Epoch) {
+        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
     }
 
     /// Drops the producer and makes a new one, which ends what the old one left.
-    pub fn renew(&self, cut: CutId) {
-        self.send(Job::Renew(cut));
+    pub fn renew(&self, epoch: Epoch) {
+        self.send(Job::Renew(epoch));
     }
 
     fn send(&self, job: Job) {
@@ -129,7 +130,7 @@ impl Drop for Committer {
 struct Work<S> {
     means: Means,
     producer: Option<Box<dyn Transactions>>,
-    aborted: Arc<Mutex<Option<CutId>>>,
+    aborted: Arc<Mutex<Option<Epoch>>>,
     stopping: Arc<AtomicBool>,
     say: S,
 }
@@ -139,10 +140,10 @@ impl<S: Fn(Said)> Work<S> {
         for job in jobs {
             match job {
                 Job::Commit(transaction) => self.commit(transaction),
-                Job::Renew(cut) => {
+                Job::Renew(epoch) => {
                     self.producer = None;
                     if self.has_producer() {
-                        (self.say)(Said::Renewed(cut));
+                        (self.say)(Said::Renewed(epoch));
                     }
                 }
             }
@@ -151,33 +152,33 @@ impl<S: Fn(Said)> Work<S> {
 
     fn commit(&mut self, transaction: Transaction) {
         if let Means::Plain(letters) = &mut self.means {
-            let cut = transaction.cut;
+            let epoch = transaction.epoch;
             return (self.say)(match deliver(letters.as_mut(), &transaction.letters) {
                 Ok(()) => Said::Delivered(transaction),
                 Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
                     error!("no offsets are committed: {yet}");
                     (self.say)(Said::Trouble(yet.to_string()));
-                    Said::Ended(cut, Outcome::Aborted)
+                    Said::Ended(epoch, Outcome::Aborted)
                 }
             });
         }
         if !self.has_producer() {
             return;
         }
-        let cut = transaction.cut;
+        let epoch = transaction.epoch;
         let outcome = match self.attempt(&transaction) {
             Ok(()) => Outcome::Committed,
-            Err(error) => self.after(cut, &error),
+            Err(error) => self.after(epoch, &error),
         };
         if matches!(outcome, Outcome::Unknown | Outcome::Fenced) {
             self.producer = None;
         }
-        (self.say)(Said::Ended(cut, outcome));
+        (self.say)(Said::Ended(epoch, outcome));
     }
 
-    fn is_aborted(&self, cut: CutId) -> bool {
-        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) == Some(cut)
+    fn is_aborted(&self, epoch: Epoch) -> bool {
+        *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) == Some(epoch)
     }
 
     fn attempt(&mut self, transaction: &Transaction) -> Result<(), TransactionError> {
@@ -190,14 +191,14 @@ impl<S: Fn(Said)> Work<S> {
             producer.produce(&letter.outgoing(topics, &letter.borrowed()))?;
         }
         producer.send_offsets(&transaction.token, &transaction.next)?;
-        if self.is_aborted(transaction.cut) {
+        if self.is_aborted(transaction.epoch) {
             return Err(given_up());
         }
         self.producer.as_mut().map_or_else(|| Err(given_up()), |producer| producer.commit())
     }
 
     /// What a failed transaction came to.
-    fn after(&mut self, cut: CutId, error: &TransactionError) -> Outcome {
+    fn after(&mut self, epoch: Epoch, error: &TransactionError) -> Outcome {
         match error {
             TransactionError::Fenced { by: FencedBy::Producer, .. } => {
                 error!("{error}");
@@ -208,7 +209,7 @@ impl<S: Fn(Said)> Work<S> {
                 (self.say)(Said::Trouble(error.to_string()));
                 return Outcome::Unknown;
             }
-            TransactionError::TooLarge { indexes, .. } => (self.say)(Said::TooLarge(cut, indexes.clone())),
+            TransactionError::TooLarge { indexes, .. } => (self.say)(Said::TooLarge(epoch, indexes.clone())),
             // An instance that is really another one shows at the member as well; an echo of ourselves is a rejoin.
             TransactionError::Fenced { by: FencedBy::Instance, .. }
             | TransactionError::Abort(_)

@@ -2,8 +2,8 @@
 //!
 //! What a partition goes through is decided by [`crate::checkpoint::protocol`], who reads what by
 //! [`crate::source::rebalance`]; this loop passes events to both and does what they command (`dispatch/durable.rs`). It
-//! never waits for the store or for a commit. No offset is committed but the one that a worker has reached with a copy of
-//! its state.
+//! never waits for the store or for a commit. No offset is committed but the one that a worker has reached with a copy
+//! of its state.
 
 mod durable;
 mod journal;
@@ -29,7 +29,7 @@ use super::pace::Pace;
 use super::vault::{Answer, Files, Vault};
 use super::watch::Looked;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::protocol::{self, BudgetId, CutId, Life, PartitionPhase};
+use crate::checkpoint::protocol::{self, BudgetId, Epoch, Life, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{Letter, Origin, Topics};
@@ -62,8 +62,8 @@ pub struct Rules {
     pub starts: Vec<Start>,
     /// How far ahead of the wall clock an event may lie, in milliseconds.
     pub max_future: i64,
-    /// How often cuts are taken.
-    pub cut_every: Duration,
+    /// How often checkpoints are taken.
+    pub checkpoint_every: Duration,
     /// How long files that are needed no longer are kept, for `rewind`.
     pub keep_files: Duration,
     /// After how long a caught-up topic-partition without records no longer holds time up.
@@ -152,12 +152,12 @@ pub struct Dispatcher<C: GroupClient> {
     /// The ids of the source topics when a partition was taken over.
     ids: BTreeMap<Partition, Vec<String>>,
     outbox: Outbox,
-    /// Who we were when a cut began.
-    tokens: BTreeMap<CutId, GroupToken>,
-    /// The cut that a worker was asked for, until it has begun or is taken back.
-    asked: BTreeMap<Partition, CutId>,
-    /// The cut that is not to be committed any more.
-    aborted: Option<CutId>,
+    /// Who we were when a checkpoint began.
+    tokens: BTreeMap<Epoch, GroupToken>,
+    /// The checkpoint that a worker was asked for, until it has begun or is taken back.
+    asked: BTreeMap<Partition, Epoch>,
+    /// The checkpoint that is not to be committed any more.
+    aborted: Option<Epoch>,
     /// In which partition and place of it each letter of the transaction under way is.
     letters: Vec<(Partition, usize)>,
     releases: Vec<Release>,
@@ -172,15 +172,15 @@ pub struct Dispatcher<C: GroupClient> {
     held: bool,
     /// What is paused because its records wait for a schema.
     stalled: BTreeSet<TopicPartition>,
-    cut_begun: Option<Instant>,
+    checkpoint_begun: Option<Instant>,
     checkpoints: Checkpoints,
     uncommitted: Uncommitted,
     journal: Journal,
     ending: Option<Ending>,
     status: watch::Sender<SourceStatus>,
     latency: Latency,
-    last_cut: Instant,
-    /// Whether the last cut could not take all alerts that may leave.
+    last_checkpoint: Instant,
+    /// Whether the last checkpoint could not take all alerts that may leave.
     more_alerts: bool,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
@@ -242,14 +242,14 @@ impl<C: GroupClient> Dispatcher<C> {
             flood,
             held: false,
             stalled: BTreeSet::new(),
-            cut_begun: None,
+            checkpoint_begun: None,
             checkpoints: Checkpoints::default(),
             uncommitted: Uncommitted::default(),
             journal: Journal::default(),
             ending: None,
             status,
             latency: Latency::default(),
-            last_cut: Instant::now(),
+            last_checkpoint: Instant::now(),
             more_alerts: false,
             last_publish: None,
             last_idle_check: None,
@@ -259,8 +259,8 @@ impl<C: GroupClient> Dispatcher<C> {
         }
     }
 
-    /// Polls until `stop` says so or hangs up, then stops in order: what is handed out is applied, a last cut is taken
-    /// and committed, and the group is left.
+    /// Polls until `stop` says so or hangs up, then stops in order: what is handed out is applied, a last checkpoint is
+    /// taken and committed, and the group is left.
     ///
     /// # Errors
     /// When the source cannot go on.
@@ -399,8 +399,8 @@ impl<C: GroupClient> Dispatcher<C> {
         self.pool.end(at, offset).map_err(gone)
     }
 
-    /// The log does not hold what is to be read next, or it cannot be made out: the partition stops, with every topic of
-    /// it.
+    /// The log does not hold what is to be read next, or it cannot be made out: the partition stops, with every topic
+    /// of it.
     fn cannot_read(
         &mut self,
         at: TopicPartition,
@@ -451,11 +451,11 @@ impl<C: GroupClient> Dispatcher<C> {
             match report {
                 // What a dropped engine did before it was gone will be done again.
                 Report::Applied(applied) if self.forgetting.contains_key(&applied.at.partition) => {}
-                Report::Begun(partition, ..) | Report::Cut(partition, ..)
+                Report::Begun(partition, ..) | Report::Taken(partition, ..)
                     if self.forgetting.contains_key(&partition) => {}
-                Report::Begun(partition, cut, alerts) => self.cut_begun(partition, CutId(cut), &alerts),
+                Report::Begun(partition, epoch, alerts) => self.checkpoint_begun(partition, Epoch(epoch), &alerts),
                 Report::Applied(applied) => self.applied(&applied)?,
-                Report::Cut(partition, cut, taken) => self.cut_taken(partition, CutId(cut), taken)?,
+                Report::Taken(partition, epoch, taken) => self.checkpoint_taken(partition, Epoch(epoch), taken)?,
                 Report::Forgotten(partition) => self.forgotten(partition),
             }
         }

@@ -1,12 +1,12 @@
 //! What waits for its transaction: the dead letters and alerts of each partition, in the order in which they arose.
 //!
-//! A cut closes the outbox of its partitions: what is in it then belongs to the cut, and leaves with it or returns to the
-//! front. Pure; [`super::durable`] decides when.
+//! A checkpoint closes the outbox of its partitions: what is in it then belongs to the checkpoint, and leaves with it
+//! or returns to the front. Pure; [`super::durable`] decides when.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::checkpoint::protocol::CutId;
+use crate::checkpoint::protocol::Epoch;
 use crate::output::dead_letters::{Channel, Letter};
 use crate::source::Partition;
 
@@ -35,7 +35,7 @@ struct Limit {
 #[derive(Debug, Default)]
 struct Waiting {
     open: VecDeque<Arc<Letter>>,
-    cut: Option<(CutId, Vec<Arc<Letter>>)>,
+    closed: Option<(Epoch, Vec<Arc<Letter>>)>,
 }
 
 impl Outbox {
@@ -48,39 +48,39 @@ impl Outbox {
         self.boxes.entry(partition).or_default().open.push_back(Arc::new(letter));
     }
 
-    /// What all hold together, open cuts included.
+    /// What all hold together, open checkpoints included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What is in the outbox of a partition now belongs to a cut.
-    pub fn close(&mut self, partition: Partition, cut: CutId) {
+    /// What is in the outbox of a partition now belongs to a checkpoint.
+    pub fn close(&mut self, partition: Partition, epoch: Epoch) {
         let of = self.boxes.entry(partition).or_default();
         let letters = Vec::from(std::mem::take(&mut of.open));
-        debug_assert!(of.cut.is_none(), "one cut at a time");
-        of.cut = Some((cut, letters));
+        debug_assert!(of.closed.is_none(), "one checkpoint at a time");
+        of.closed = Some((epoch, letters));
     }
 
-    /// Whether the cut of a partition is neither settled nor taken back.
+    /// Whether the checkpoint of a partition is neither settled nor taken back.
     #[must_use]
-    pub fn is_open(&self, partition: Partition, cut: CutId) -> bool {
-        self.boxes.get(&partition).and_then(|of| of.cut.as_ref()).is_some_and(|(open, _)| *open == cut)
+    pub fn is_open(&self, partition: Partition, epoch: Epoch) -> bool {
+        self.boxes.get(&partition).and_then(|of| of.closed.as_ref()).is_some_and(|(open, _)| *open == epoch)
     }
 
-    /// The letters of a cut.
+    /// The letters of a checkpoint.
     #[must_use]
-    pub fn of_cut(&self, partition: Partition, cut: CutId) -> &[Arc<Letter>] {
-        match self.boxes.get(&partition).and_then(|of| of.cut.as_ref()) {
-            Some((of, letters)) if *of == cut => letters,
+    pub fn of_checkpoint(&self, partition: Partition, epoch: Epoch) -> &[Arc<Letter>] {
+        match self.boxes.get(&partition).and_then(|of| of.closed.as_ref()) {
+            Some((of, letters)) if *of == epoch => letters,
             _ => &[],
         }
     }
 
-    /// Cuts off the `index`-th letter of a cut, which was refused for its size, and with it every other one that is as
-    /// large, now and later. `false` when it cannot be any smaller.
-    pub fn truncate(&mut self, partition: Partition, cut: CutId, index: usize) -> bool {
-        let letters = self.boxes.get_mut(&partition).and_then(|of| of.cut.as_mut()).filter(|(of, _)| *of == cut);
+    /// Checkpoints off the `index`-th letter of a checkpoint, which was refused for its size, and with it every other
+    /// one that is as large, now and later. `false` when it cannot be any smaller.
+    pub fn truncate(&mut self, partition: Partition, epoch: Epoch, index: usize) -> bool {
+        let letters = self.boxes.get_mut(&partition).and_then(|of| of.closed.as_mut()).filter(|(of, _)| *of == epoch);
         let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
         let before = letter.bytes();
         let shorter = Arc::make_mut(letter);
@@ -92,8 +92,8 @@ impl Outbox {
         let limit = Limit { refused: self.limit.map_or(before, |limit| limit.refused.min(before)), to };
         self.limit = Some(limit);
         for of in self.boxes.values_mut() {
-            let in_cut = of.cut.iter_mut().flat_map(|(_, letters)| letters);
-            for letter in of.open.iter_mut().chain(in_cut).filter(|letter| limit.refuses(letter)) {
+            let in_checkpoint = of.closed.iter_mut().flat_map(|(_, letters)| letters);
+            for letter in of.open.iter_mut().chain(in_checkpoint).filter(|letter| limit.refuses(letter)) {
                 let before = letter.bytes() as u64;
                 let shorter = Arc::make_mut(letter);
                 shorter.shrink_to(to);
@@ -103,18 +103,18 @@ impl Outbox {
         true
     }
 
-    /// The letters of a cut are delivered. Returns them.
-    pub fn settle(&mut self, partition: Partition, cut: CutId) -> Vec<Arc<Letter>> {
+    /// The letters of a checkpoint are delivered. Returns them.
+    pub fn settle(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<Letter>> {
         let Some(of) = self.boxes.get_mut(&partition) else { return Vec::new() };
-        let Some((_, letters)) = of.cut.take_if(|(of, _)| *of == cut) else { return Vec::new() };
+        let Some((_, letters)) = of.closed.take_if(|(of, _)| *of == epoch) else { return Vec::new() };
         self.bytes -= total(&letters);
         letters
     }
 
-    /// The letters of a cut return to the front, in their order.
-    pub fn take_back(&mut self, partition: Partition, cut: CutId) {
+    /// The letters of a checkpoint return to the front, in their order.
+    pub fn take_back(&mut self, partition: Partition, epoch: Epoch) {
         let Some(of) = self.boxes.get_mut(&partition) else { return };
-        let Some((_, letters)) = of.cut.take_if(|(of, _)| *of == cut) else { return };
+        let Some((_, letters)) = of.closed.take_if(|(of, _)| *of == epoch) else { return };
         for letter in letters.into_iter().rev() {
             of.open.push_front(letter);
         }
@@ -123,8 +123,8 @@ impl Outbox {
     /// Forgets everything of a partition.
     pub fn drop(&mut self, partition: Partition) {
         if let Some(of) = self.boxes.remove(&partition) {
-            let cut = of.cut.map_or(0, |(_, letters)| total(&letters));
-            self.bytes -= cut + of.open.iter().map(|letter| letter.bytes() as u64).sum::<u64>();
+            let closed = of.closed.map_or(0, |(_, letters)| total(&letters));
+            self.bytes -= closed + of.open.iter().map(|letter| letter.bytes() as u64).sum::<u64>();
         }
     }
 }
@@ -150,9 +150,9 @@ mod tests {
         }
     }
 
-    fn texts(outbox: &Outbox, partition: Partition, cut: CutId) -> Vec<String> {
+    fn texts(outbox: &Outbox, partition: Partition, epoch: Epoch) -> Vec<String> {
         let text = |letter: &Arc<Letter>| String::from_utf8(letter.payload.clone().unwrap()).unwrap();
-        outbox.of_cut(partition, cut).iter().map(text).collect()
+        outbox.of_checkpoint(partition, epoch).iter().map(text).collect()
     }
 
     #[test]
@@ -161,15 +161,15 @@ mod tests {
         outbox.add(ONE, letter("a"));
         outbox.add(ONE, letter("bb"));
         outbox.add(TWO, letter("other"));
-        outbox.close(ONE, CutId(1));
+        outbox.close(ONE, Epoch(1));
         outbox.add(ONE, letter("ccc"));
-        assert_eq!((texts(&outbox, ONE, CutId(1)), outbox.bytes()), (vec!["a".into(), "bb".into()], 11));
-        assert!(texts(&outbox, ONE, CutId(2)).is_empty() && texts(&outbox, TWO, CutId(1)).is_empty());
-        outbox.take_back(ONE, CutId(2));
-        outbox.take_back(ONE, CutId(1));
-        outbox.close(ONE, CutId(2));
-        assert_eq!(texts(&outbox, ONE, CutId(2)), ["a", "bb", "ccc"]);
-        let mut settle = |cut| outbox.settle(ONE, CutId(cut)).len();
+        assert_eq!((texts(&outbox, ONE, Epoch(1)), outbox.bytes()), (vec!["a".into(), "bb".into()], 11));
+        assert!(texts(&outbox, ONE, Epoch(2)).is_empty() && texts(&outbox, TWO, Epoch(1)).is_empty());
+        outbox.take_back(ONE, Epoch(2));
+        outbox.take_back(ONE, Epoch(1));
+        outbox.close(ONE, Epoch(2));
+        assert_eq!(texts(&outbox, ONE, Epoch(2)), ["a", "bb", "ccc"]);
+        let mut settle = |epoch| outbox.settle(ONE, Epoch(epoch)).len();
         assert_eq!((settle(1), settle(2), outbox.bytes()), (0, 3, 5));
         outbox.drop(TWO);
         assert_eq!(outbox.bytes(), 0);
@@ -179,26 +179,26 @@ mod tests {
     fn a_letter_that_is_too_large_is_cut_off_as_far_as_it_takes_and_later_ones_with_it() {
         let mut outbox = Outbox::default();
         outbox.add(ONE, letter(&"x".repeat(1 << 20)));
-        outbox.close(ONE, CutId(1));
+        outbox.close(ONE, Epoch(1));
         outbox.add(ONE, letter(&"x".repeat(2 << 20)));
-        assert!(outbox.truncate(ONE, CutId(1), 0));
+        assert!(outbox.truncate(ONE, Epoch(1), 0));
         assert!(outbox.bytes() <= 2 << 17, "those that wait beside it too: {}", outbox.bytes());
         outbox.drop(ONE);
         outbox.limit = None;
         outbox.add(ONE, letter(&"x".repeat(1 << 20)));
-        outbox.close(ONE, CutId(1));
+        outbox.close(ONE, Epoch(1));
         let mut sizes = Vec::new();
-        while outbox.truncate(ONE, CutId(1), 0) {
+        while outbox.truncate(ONE, Epoch(1), 0) {
             sizes.push(outbox.bytes());
-            assert_eq!(outbox.bytes(), total(outbox.of_cut(ONE, CutId(1))));
+            assert_eq!(outbox.bytes(), total(outbox.of_checkpoint(ONE, Epoch(1))));
         }
         assert!(sizes.len() == 4 && sizes[3] <= 1 << 10, "{sizes:?}");
-        assert!(!outbox.truncate(ONE, CutId(1), 1), "there is none");
+        assert!(!outbox.truncate(ONE, Epoch(1), 1), "there is none");
         let before = outbox.bytes();
         outbox.add(TWO, letter(&"x".repeat(1 << 13)));
         assert!(outbox.bytes() - before <= 1 << 10, "what would be refused is cut off beforehand");
         outbox.add(TWO, letter(&"x".repeat(500)));
-        outbox.close(TWO, CutId(2));
-        assert_eq!(texts(&outbox, TWO, CutId(2))[1].len(), 500, "smaller ones are not");
+        outbox.close(TWO, Epoch(2));
+        assert_eq!(texts(&outbox, TWO, Epoch(2))[1].len(), 500, "smaller ones are not");
     }
 }

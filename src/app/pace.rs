@@ -7,7 +7,7 @@ use crate::engine::inactivity::release::Allowance;
 use crate::event::{MINUTE, Time};
 use crate::source::Partition;
 
-/// The most notices that leave with one cut, so that its transaction stays small.
+/// The most notices that leave with one checkpoint, so that its transaction stays small.
 const MOST_AT_A_TIME: usize = 20_000;
 
 /// When alerts may leave.
@@ -29,7 +29,8 @@ impl Pace {
         Pace { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
     }
 
-    /// What may leave at an instant of the wall clock of a partition that is cut together with others, `together` in all.
+    /// What may leave at an instant of the wall clock of a partition that shares a checkpoint with others, `together`
+    /// in all.
     #[must_use]
     pub fn allowance(&self, partition: Partition, now: Time, together: usize) -> Allowance {
         let minute = now.millis().div_euclid(MINUTE);
@@ -41,20 +42,20 @@ impl Pace {
         }
     }
 
-    /// Whether so many notices of a partition are all that one cut takes of it, so that more may be waiting.
+    /// Whether so many notices of a partition are all that one checkpoint takes of it, so that more may be waiting.
     #[must_use]
     pub fn is_most(notices: usize, together: usize) -> bool {
         notices >= most(together)
     }
 }
 
-/// The most notices that one of so many partitions gives to a cut.
+/// The most notices that one of so many partitions gives to a checkpoint.
 fn most(together: usize) -> usize {
     (MOST_AT_A_TIME / together.max(1)).max(1)
 }
 
-/// The share of a partition in the alerts of a minute: all shares make up `most`, and what does not divide goes to other
-/// partitions from minute to minute, so that nobody waits for ever.
+/// The share of a partition in the alerts of a minute: all shares make up `most`, and what does not divide goes to
+/// other partitions from minute to minute, so that nobody waits for ever.
 fn share(most: u32, partition: Partition, partitions: u32, minute: i64) -> u32 {
     let partitions = i64::from(partitions.max(1));
     let place = (i64::from(partition.0) + minute).rem_euclid(partitions);

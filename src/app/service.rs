@@ -62,7 +62,7 @@ const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
 const TOPIC_IDS_FRESH: Duration = Duration::from_secs(2);
 /// A file that is not finished after this long will never be.
 const UNFINISHED_FOR: Duration = Duration::from_secs(600);
-/// Bytes of dead letters that wait for their transaction at most before a cut is taken for them.
+/// Bytes of dead letters that wait for their transaction at most before a checkpoint is taken for them.
 const OUTBOX_LIMIT: u64 = 32 << 20;
 /// How many intervals the state of a partition is kept that was given up, in case it returns.
 const PARKED_FOR: u32 = 30;
@@ -247,7 +247,7 @@ impl Source {
             sources: self.settings.sources.keys().cloned().collect(),
             starts: starts(&self.settings),
             max_future: self.settings.customers.max_future.get(),
-            cut_every: self.settings.checkpoint.interval.to_std(),
+            checkpoint_every: self.settings.checkpoint.interval.to_std(),
             keep_files: self.settings.checkpoint.keep.to_std(),
             idle_after: self.settings.time.idle_after.to_std(),
             pace: Pace::new(&self.settings, partitions),
@@ -355,7 +355,7 @@ impl Source {
         }
     }
 
-    /// How cuts are committed.
+    /// How checkpoints are committed.
     fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, Means) {
         let topics = outputs(&self.settings);
         match self.settings.kafka.delivery {

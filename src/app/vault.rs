@@ -9,10 +9,10 @@ use tracing::warn;
 
 use super::anchors::{Looks, anchor, fits};
 use super::committer::Said;
-use crate::checkpoint::files::{self, LoadError, WrittenCut};
+use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
-use crate::checkpoint::protocol::{CommittedOffset, CommittedOffsets, CutId, Event, Identity, Life, LoadFailure};
+use crate::checkpoint::protocol::{CommittedOffset, CommittedOffsets, Epoch, Event, Identity, Life, LoadFailure};
 use crate::checkpoint::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
@@ -39,7 +39,7 @@ pub enum Answer {
     /// What the commit thread says.
     Said(Said),
     /// An upload has ended.
-    Uploaded(CutId, Partition, Result<WrittenCut, String>),
+    Uploaded(Epoch, Partition, Result<WrittenCheckpoint, String>),
     /// A state is loaded.
     Loaded(Partition, Life, Box<Engine>, Box<Manifest>),
 }
@@ -47,10 +47,10 @@ pub enum Answer {
 /// What of a partition is in the store.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// The manifest of the last committed cut; `None` before the first.
+    /// The manifest of the last committed checkpoint; `None` before the first.
     pub before: Option<Manifest>,
-    /// The upload of the open cut.
-    pub pending: Option<(CutId, WrittenCut)>,
+    /// The upload of the open checkpoint.
+    pub pending: Option<(Epoch, WrittenCheckpoint)>,
     /// From when on silences are alerted, epoch milliseconds.
     pub since: i64,
 }
@@ -75,7 +75,7 @@ pub struct Vault {
     pub looks: Looks,
     /// To the poll loop.
     pub answers: Sender<Answer>,
-    /// Held by the one who encodes a cut: one after another they take the memory of one.
+    /// Held by the one who encodes a checkpoint: one after another they take the memory of one.
     pub encoding: Mutex<()>,
 }
 
@@ -217,8 +217,8 @@ impl Vault {
         (identity, topics.iter().map(|topic| topic.offset).collect())
     }
 
-    /// Encodes and uploads a cut.
-    pub fn upload(self: &Arc<Self>, cut: CutId, partition: Partition, taken: Taken, files: &Files, ids: Vec<String>) {
+    /// Encodes and uploads a checkpoint.
+    pub fn upload(self: &Arc<Self>, epoch: Epoch, partition: Partition, taken: Taken, files: &Files, ids: Vec<String>) {
         let (before, since) = (files.before.clone(), files.since);
         self.spawn(move |vault| {
             let entry = |(number, name): (usize, &String)| TopicEntry {
@@ -238,11 +238,11 @@ impl Vault {
             };
             let encoded = {
                 let _turn = vault.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-                files::encode(&vault.spec, origin, &taken.cut, before.as_ref(), rand::random())
+                files::encode(&vault.spec, origin, &taken.checkpoint, before.as_ref(), rand::random())
             };
             let upload = |encoded| vault.runtime.block_on(files::upload(&vault.store, encoded));
             let written = encoded.and_then(upload).map_err(|error| error.to_string());
-            Answer::Uploaded(cut, partition, written)
+            Answer::Uploaded(epoch, partition, written)
         });
     }
 
@@ -250,7 +250,7 @@ impl Vault {
     pub fn read_back<H: GroupHandle>(
         self: &Arc<Self>,
         handle: impl Fn() -> H + Send + 'static,
-        cut: CutId,
+        epoch: Epoch,
         of: Vec<Partition>,
     ) {
         self.spawn(move |vault| {
@@ -261,7 +261,7 @@ impl Vault {
                     Ok((partition, offsets(committed)))
                 });
                 match read.collect::<Result<Vec<_>, SourceError>>() {
-                    Ok(committed) => return Answer::Event(Event::ReadBack { cut, committed }),
+                    Ok(committed) => return Answer::Event(Event::ReadBack { epoch, committed }),
                     Err(error) if !std::mem::replace(&mut told, true) => {
                         warn!("what was committed cannot be read yet, trying again: {error}");
                     }

@@ -1,21 +1,21 @@
 //! Which files of a partition are needed still. Pure.
 //!
-//! A cut says of each kind of content how old a file of that kind may be that is still needed: everything older was
-//! written once more since. Nothing but that is looked at, so a file is given up at the same moment by everyone.
+//! A checkpoint says of each kind of content how old a file of that kind may be that is still needed: everything older
+//! was written once more since. Nothing but that is looked at, so a file is given up at the same moment by everyone.
 
 use super::manifest::{FileEntry, Kind};
 use crate::engine::state::Needs;
 
-/// The files of a partition after a cut, by whether they are needed still.
+/// The files of a partition after a checkpoint, by whether they are needed still.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Those that are, oldest first.
     pub live: Vec<FileEntry>,
-    /// Those that are not, once the cut is committed.
+    /// Those that are not, once the checkpoint is committed.
     pub superseded: Vec<FileEntry>,
 }
 
-/// Sorts the files of the manifest before and those of a new cut.
+/// Sorts the files of the manifest before and those of a new checkpoint.
 #[must_use]
 pub fn extend(before: &[FileEntry], new: Vec<FileEntry>, needs: Needs) -> Chain {
     let newest_state = new.iter().chain(before).filter(|file| file.kind == Kind::State).map(|file| file.sequence).max();
@@ -53,8 +53,8 @@ mod tests {
     }
 
     impl Things {
-        /// Changes some and cuts; `false` when there is no file.
-        fn cut(&mut self, sequence: u64, changed: &BTreeSet<usize>) -> bool {
+        /// Changes some and takes a checkpoint; `false` when there is no file.
+        fn checkpoint(&mut self, sequence: u64, changed: &BTreeSet<usize>) -> bool {
             if changed.is_empty() {
                 return false;
             }
@@ -82,7 +82,7 @@ mod tests {
                 let mut new = Vec::new();
                 for (i, (things, kind)) in things.iter_mut().zip(kinds).enumerate() {
                     let own = changed.iter().copied().filter(|thing| thing % (i + 1) == 0).collect();
-                    if things.cut(sequence, &own) {
+                    if things.checkpoint(sequence, &own) {
                         new.push(file(kind, sequence));
                     }
                 }

@@ -1,4 +1,4 @@
-//! From a cut to its files, and from files to an engine.
+//! From a checkpoint to its files, and from files to an engine.
 //!
 //! The order is what makes it durable: all files, then the manifest that names them; the commit of an offset that names
 //! the manifest is another's. What a crash leaves in between is named by nothing.
@@ -19,12 +19,12 @@ use super::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::engine::state::restore::{RestoreError, Restorer};
-use crate::engine::state::{Cut, Scalars};
+use crate::engine::state::{EngineCheckpoint, Scalars};
 
 /// How many files are fetched ahead of the one that is being decoded.
 const FETCHED_AHEAD: usize = 6;
 
-/// Why a cut was not written.
+/// Why a checkpoint was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The store.
@@ -77,7 +77,7 @@ pub enum LoadError {
     Ended,
 }
 
-/// A cut as files, not yet written.
+/// A checkpoint as files, not yet written.
 #[derive(Debug)]
 pub struct Encoded {
     /// What the files are and hold.
@@ -85,24 +85,24 @@ pub struct Encoded {
     manifest: Manifest,
     reference: ManifestRef,
     text: Vec<u8>,
-    /// What the cut made superfluous.
+    /// What the checkpoint made superfluous.
     superseded: Vec<String>,
 }
 
-/// What was written of a cut.
+/// What was written of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrittenCut {
+pub struct WrittenCheckpoint {
     /// The name to commit.
     pub reference: ManifestRef,
-    /// The manifest, from which the next cut goes on.
+    /// The manifest, from which the next checkpoint goes on.
     pub manifest: Manifest,
-    /// Files of earlier cuts that are not needed once this one is committed; see [`delete`].
+    /// Files of earlier checkpoints that are not needed once this one is committed; see [`delete`].
     pub superseded: Vec<String>,
     /// Bytes written.
     pub bytes: u64,
 }
 
-/// The name of a cut's files without extension, within the directory of the group.
+/// The name of a checkpoint's files without extension, within the directory of the group.
 #[must_use]
 pub fn stem(partition: i32, sequence: u64, nonce: u64) -> String {
     format!("p{partition}/{sequence:010}-{nonce:016x}")
@@ -123,51 +123,51 @@ pub fn group_directory(group: &str) -> String {
     directory
 }
 
-/// Encodes a cut, which takes time and no input or output. `before` is the manifest of the cut before; `nonce` is
-/// random.
+/// Encodes a checkpoint, which takes time and no input or output. `before` is the manifest of the checkpoint before;
+/// `nonce` is random.
 ///
 /// # Errors
 /// See [`WriteError`].
 pub fn encode(
     spec: &Spec,
     origin: Origin,
-    cut: &Cut,
+    checkpoint: &EngineCheckpoint,
     before: Option<&Manifest>,
     nonce: u64,
 ) -> Result<Encoded, WriteError> {
-    let stem = stem(origin.partition, cut.sequence, nonce);
+    let stem = stem(origin.partition, checkpoint.sequence, nonce);
     let entry = |kind: Kind, bytes: &[u8], rows: usize, full: Vec<(u32, u32)>| FileEntry {
         name: format!("{stem}.{}", kind.extension()),
         kind,
-        sequence: cut.sequence,
+        sequence: checkpoint.sequence,
         bytes: bytes.len() as u64,
         digest: digest(bytes),
         rows: rows as u64,
         full,
     };
     let mut files = Vec::new();
-    if let Some(rows) = &cut.rows {
-        let bytes = rows::encode(&rows.rows, &cut.scalars)?;
+    if let Some(rows) = &checkpoint.rows {
+        let bytes = rows::encode(&rows.rows, &checkpoint.scalars)?;
         files.push((entry(Kind::Rows, &bytes, rows.rows.len(), runs(&rows.full)), bytes));
     }
-    let bytes = sections::encode_state(&cut.scalars, &cut.arrays)?;
+    let bytes = sections::encode_state(&checkpoint.scalars, &checkpoint.arrays)?;
     files.push((entry(Kind::State, &bytes, 0, Vec::new()), bytes));
-    if let Some(seen) = &cut.seen {
+    if let Some(seen) = &checkpoint.seen {
         let bytes = sections::encode_seen(seen)?;
         files.push((entry(Kind::Seen, &bytes, 0, Vec::new()), bytes));
     }
     let known = before.map_or(&[][..], |before| &before.files);
     let new = files.iter().map(|(entry, _)| entry.clone()).collect();
-    let Chain { live, superseded } = chain::extend(known, new, cut.needs);
+    let Chain { live, superseded } = chain::extend(known, new, checkpoint.needs);
     let manifest = Manifest {
         version: VERSION,
         origin,
-        sequence: cut.sequence,
-        needs: cut.needs,
+        sequence: checkpoint.sequence,
+        needs: checkpoint.needs,
         files: live,
         definition: Definition::of(spec),
-        customers: cut.scalars.customers,
-        watermark: watermark(spec, &cut.scalars),
+        customers: checkpoint.scalars.customers,
+        watermark: watermark(spec, &checkpoint.scalars),
     };
     let (text, digest) = manifest.encode()?;
     let reference = ManifestRef { name: format!("{stem}.json"), digest };
@@ -181,11 +181,11 @@ fn watermark(spec: &Spec, scalars: &Scalars) -> Option<i64> {
     driving.filter_map(|(topic, _)| topic.watermark).min()
 }
 
-/// Writes an encoded cut: its files, then its manifest.
+/// Writes an encoded checkpoint: its files, then its manifest.
 ///
 /// # Errors
 /// See [`WriteError`]; what was written until then is named by nothing.
-pub async fn upload(store: &Store, encoded: Encoded) -> Result<WrittenCut, WriteError> {
+pub async fn upload(store: &Store, encoded: Encoded) -> Result<WrittenCheckpoint, WriteError> {
     let Encoded { files, manifest, reference, text, superseded } = encoded;
     let directory = group_directory(&manifest.origin.group);
     let mut bytes = text.len() as u64;
@@ -194,26 +194,26 @@ pub async fn upload(store: &Store, encoded: Encoded) -> Result<WrittenCut, Write
         store.put(&format!("{directory}/{}", entry.name), content).await?;
     }
     store.put(&format!("{directory}/{}", reference.name), text).await?;
-    Ok(WrittenCut { reference, manifest, superseded, bytes })
+    Ok(WrittenCheckpoint { reference, manifest, superseded, bytes })
 }
 
 /// [`encode`] and [`upload`].
 ///
 /// # Errors
 /// See [`WriteError`].
-pub async fn write_cut(
+pub async fn write_checkpoint(
     store: &Store,
     spec: &Spec,
     origin: Origin,
-    cut: &Cut,
+    checkpoint: &EngineCheckpoint,
     before: Option<&Manifest>,
     nonce: u64,
-) -> Result<WrittenCut, WriteError> {
-    upload(store, encode(spec, origin, cut, before, nonce)?).await
+) -> Result<WrittenCheckpoint, WriteError> {
+    upload(store, encode(spec, origin, checkpoint, before, nonce)?).await
 }
 
-/// Deletes files that a committed cut made superfluous, named within the directory of the group; and manifests that
-/// nobody goes back to.
+/// Deletes files that a committed checkpoint made superfluous, named within the directory of the group; and manifests
+/// that nobody goes back to.
 ///
 /// # Errors
 /// See [`StoreError`]; the others are tried all the same.

@@ -1,4 +1,4 @@
-//! The manifest of a cut: the files that hold the state of a partition, and what of the log they hold.
+//! The manifest of a checkpoint: the files that hold the state of a partition, and what of the log they hold.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub struct FileEntry {
     pub name: String,
     /// What it holds.
     pub kind: Kind,
-    /// The number of the cut that wrote it.
+    /// The number of the checkpoint that wrote it.
     pub sequence: u64,
     /// Its length.
     pub bytes: u64,
@@ -142,7 +142,7 @@ pub struct Origin {
     pub written: i64,
 }
 
-/// The manifest of a cut.
+/// The manifest of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -150,9 +150,9 @@ pub struct Manifest {
     pub version: u32,
     /// Whose state it is, and where its topics stand.
     pub origin: Origin,
-    /// The number of the cut.
+    /// The number of the checkpoint.
     pub sequence: u64,
-    /// Of each kind of file the oldest cut that is still needed.
+    /// Of each kind of file the oldest checkpoint that is still needed.
     pub needs: Needs,
     /// All files that belong to the state, oldest first.
     pub files: Vec<FileEntry>,

@@ -3,13 +3,13 @@
 //! [`protocol`] is the life of a partition as a pure step from state and event to commands; the rules of durability
 //! stand at its top.
 //!
-//! A cut ([`crate::engine::state`]) becomes up to three files and a manifest that names them and all older files that
-//! are still needed:
+//! A checkpoint ([`crate::engine::state`]) becomes up to three files and a manifest that names them and all older files
+//! that are still needed:
 //!
 //! - [`rows`]: customers, in Parquet for anyone to read. [`sections`]: everything else, in a format of our own.
 //! - [`manifest`]: which files belong together, and what of the log they hold. [`metadata`] is its name in a committed
 //!   offset, which is what makes it valid.
-//! - [`chain`]: which files are needed still. [`files`]: from a cut to its files, and from files to an engine.
+//! - [`chain`]: which files are needed still. [`files`]: from a checkpoint to its files, and from files to an engine.
 //! - [`catalogue`]: what the store holds of a group, for people.
 //! - [`store`]: where the files are; the only input and output here.
 

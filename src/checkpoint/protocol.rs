@@ -10,20 +10,24 @@
 //!    of the partition must name the same state.
 //! 2. **Genesis before the first record.** Where nothing is committed and no checkpoint exists, the start is committed
 //!    before anything is applied. An engine begins empty on the strength of a committed genesis and of nothing else.
-//! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a cut
-//!    ([`Command::Cut`]); the transaction of the cut uses that capture. Whoever lost a partition in between is refused
-//!    by the group, for its generation has passed.
-//! 4. **Positions ride with the state.** The offsets of a cut are the worker's at the instant that its state shows, which
-//!    is when the worker begins it. The poll thread knows what it handed out, which may not be applied yet.
-//! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its cut. What it names exists.
-//! 6. **One transaction per cut, one cut at a time**: the outbox up to the cut, and the offsets, or neither.
-//! 7. **What is given up is never committed later.** A partition that leaves a cut before its transaction is taken out
-//!    of it; one that leaves during the transaction takes the transaction with it ([`Command::Abort`]), and where that
-//!    comes too late, its state is dropped and never used again.
+//! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a checkpoint
+//!    ([`Command::BeginCheckpoint`]); the transaction of the checkpoint uses that capture. Whoever lost a partition in
+//!    between is refused by the group, for its generation has passed.
+//! 4. **Positions ride with the state.** The offsets of a checkpoint are the worker's at the instant that its state
+//!    shows, which is when the worker begins it. The poll thread knows what it handed out, which may not be applied
+//!    yet.
+//! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its checkpoint. What it names
+//!    exists.
+//! 6. **One transaction per checkpoint, one checkpoint at a time**: the outbox up to the checkpoint, and the offsets,
+//!    or neither.
+//! 7. **What is given up is never committed later.** A partition that leaves a checkpoint before its transaction is
+//!    taken out of it; one that leaves during the transaction takes the transaction with it ([`Command::Abort`]), and
+//!    where that comes too late, its state is dropped and never used again.
 //! 8. **In doubt, ask the group.** After an unknown outcome: a new producer first (it ends the old transaction), then
-//!    the committed offsets. This cut's: it was committed. The former: it was not, and the entries return to the outbox
-//!    before anything else is cut. Anything else: somebody else went on, and this state is dropped.
-//! 9. **Entries leave the outbox once**, when their cut is committed. Until then they stay with their state, in order.
+//!    the committed offsets. This checkpoint's: it was committed. The former: it was not, and the entries return to the
+//!    outbox before any other checkpoint begins. Anything else: somebody else went on, and this state is dropped.
+//! 9. **Entries leave the outbox once**, when their checkpoint is committed. Until then they stay with their state, in
+//!    order.
 //! 10. **Delete last.** Files go after the own commit that made them superfluous, and only those of own earlier
 //!     manifests: a sleeper that wakes up cannot know what a newer owner needs.
 //! 11. **Fenced is the end** ([`Command::Exit`]): nothing is sent any more.
@@ -36,7 +40,7 @@
 //!    nothing committed, no checkpoints -> Searching the start -> Unborn (genesis transaction) -> Running, empty
 //!    genesis -> Running, empty           own parked state -> Running, as parked
 //!    manifest -> Loading -> Running      anything else -> Failed
-//! Revoked -> Draining: the cut in flight ends, a last one is taken and ends -> parked, released
+//! Revoked -> Draining: the checkpoint in flight ends, a last one is taken and ends -> parked, released
 //! Lost -> dropped, released
 //! ```
 //!
@@ -56,7 +60,7 @@ use std::collections::BTreeMap;
 
 pub use reason::Reason;
 pub use words::{
-    BudgetId, Command, CommittedOffset, CommittedOffsets, CutId, Delivery, Event, Identity, Life, LoadFailure, Origin,
+    BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity, Life, LoadFailure, Origin,
     Outcome, Part, Position, Rules, Upload,
 };
 
@@ -73,9 +77,9 @@ pub struct State {
     parked: BTreeMap<Partition, Parked>,
     flight: Option<Flight>,
     numbers: Numbers,
-    /// Whether a cut of all is due and could not begin yet.
+    /// Whether a checkpoint of all is due and could not begin yet.
     due: bool,
-    /// Whether the outbox may force a cut: not after one has failed, until the next is due.
+    /// Whether the outbox may force a checkpoint: not after one has failed, until the next is due.
     may_force: bool,
     /// Whether reading is paused because of the outbox.
     held: bool,
@@ -86,7 +90,7 @@ pub struct State {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Numbers {
     life: u64,
-    cut: u64,
+    epoch: u64,
     budget: u64,
 }
 
@@ -96,9 +100,9 @@ impl Numbers {
         Life(self.life)
     }
 
-    fn cut(&mut self) -> CutId {
-        self.cut += 1;
-        CutId(self.cut)
+    fn epoch(&mut self) -> Epoch {
+        self.epoch += 1;
+        Epoch(self.epoch)
     }
 
     fn budget(&mut self) -> BudgetId {
@@ -129,18 +133,18 @@ enum Phase {
     Waiting,
     /// The committed offsets are being read.
     Reading,
-    /// Store or broker did not answer; from the beginning when the next cut is due.
+    /// Store or broker did not answer; from the beginning when the next checkpoint is due.
     Resting,
     /// The start is being looked for.
     Searching(Identity),
-    /// The genesis is to be committed; not before the next cut is due when it just failed.
+    /// The genesis is to be committed; not before the next checkpoint is due when it just failed.
     Unborn { basis: Basis, ready: bool },
     /// The state is being loaded.
     Loading(Basis),
     /// It is read and applied.
     Running(Basis),
-    /// It is read no more, and waits for its last cut to begin and to end.
-    Draining { basis: Basis, budget: BudgetId, last_cut: Option<CutId> },
+    /// It is read no more, and waits for its last checkpoint to begin and to end.
+    Draining { basis: Basis, budget: BudgetId, last_checkpoint: Option<Epoch> },
     /// It waits for a person.
     Failed,
 }
@@ -237,13 +241,13 @@ impl State {
             Event::LogDamaged { partition, life } => {
                 self.cannot_be_read(partition, life, Reason::LogDamaged, &mut out);
             }
-            Event::NotAMember(cut) => self.not_a_member(cut, &mut out),
-            Event::Uploaded { cut, partition, upload } => self.uploaded(cut, partition, upload),
-            Event::Unchanged { cut, partition } => self.unchanged(cut, partition, &mut out),
-            Event::UploadFailed { cut, partition } => self.upload_failed(cut, partition, &mut out),
-            Event::Ended { cut, outcome } => self.ended(cut, outcome, &mut out),
-            Event::ProducerRenewed(cut) => self.producer_renewed(cut, &mut out),
-            Event::ReadBack { cut, committed } => self.read_back(cut, &committed, &mut out),
+            Event::NotAMember(epoch) => self.not_a_member(epoch, &mut out),
+            Event::Uploaded { epoch, partition, upload } => self.uploaded(epoch, partition, upload),
+            Event::Unchanged { epoch, partition } => self.unchanged(epoch, partition, &mut out),
+            Event::UploadFailed { epoch, partition } => self.upload_failed(epoch, partition, &mut out),
+            Event::Ended { epoch, outcome } => self.ended(epoch, outcome, &mut out),
+            Event::ProducerRenewed(epoch) => self.producer_renewed(epoch, &mut out),
+            Event::ReadBack { epoch, committed } => self.read_back(epoch, &committed, &mut out),
         }
         self.commit_if_complete(&mut out);
         self.begin_what_waits(&mut out);
@@ -286,7 +290,7 @@ impl State {
                 Some(phase @ Phase::Running(_)) => {
                     let budget = *budget.get_or_insert_with(|| self.numbers.budget());
                     if let Phase::Running(basis) = std::mem::replace(phase, Phase::Failed) {
-                        *phase = Phase::Draining { basis, budget, last_cut: None };
+                        *phase = Phase::Draining { basis, budget, last_checkpoint: None };
                     }
                     drained.push(partition);
                 }

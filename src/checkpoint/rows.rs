@@ -242,7 +242,7 @@ fn schema(scalars: &Scalars) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
-/// The file with these customers; `scalars` are those of the same cut.
+/// The file with these customers; `scalars` are those of the same checkpoint.
 ///
 /// # Errors
 /// See [`RowsError`].
@@ -463,17 +463,17 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::engine::state::Cut;
+    use crate::engine::state::EngineCheckpoint;
     use crate::engine::tests::durable::{Input, a_lively_engine, give};
     use crate::engine::tests::spec;
 
-    fn restored(cut: &Cut, threads: usize) -> Result<crate::engine::Engine, RowsError> {
-        let rows = cut.rows.as_ref().unwrap();
-        let file = Bytes::from(encode(&rows.rows, &cut.scalars)?);
-        let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[Some(0), Some(1)], cut.scalars.clone())?;
-        restore(&file, cut.sequence, threads, &mut restorer)?;
-        cut.arrays.iter().for_each(|array| restorer.array(cut.sequence, array.clone()));
-        cut.seen.iter().for_each(|seen| restorer.seen(cut.sequence, seen));
+    fn restored(checkpoint: &EngineCheckpoint, threads: usize) -> Result<crate::engine::Engine, RowsError> {
+        let rows = checkpoint.rows.as_ref().unwrap();
+        let file = Bytes::from(encode(&rows.rows, &checkpoint.scalars)?);
+        let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[Some(0), Some(1)], checkpoint.scalars.clone())?;
+        restore(&file, checkpoint.sequence, threads, &mut restorer)?;
+        checkpoint.arrays.iter().for_each(|array| restorer.array(checkpoint.sequence, array.clone()));
+        checkpoint.seen.iter().for_each(|seen| restorer.seen(checkpoint.sequence, seen));
         Ok(restorer.finish()?)
     }
 
@@ -484,39 +484,40 @@ mod tests {
         // Nothing from before the erasure comes any more.
         let later = engine.clock().newest().unwrap().plus(10 * crate::event::DAY);
         (0..2).for_each(|topic| _ = give(&mut engine, &Input::Raise(topic, later)));
-        let cut = engine.cut().unwrap();
-        let rows: Vec<_> = cut.rows.as_ref().unwrap().rows.iter().collect();
+        let checkpoint = engine.checkpoint().unwrap();
+        let rows: Vec<_> = checkpoint.rows.as_ref().unwrap().rows.iter().collect();
         assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.aside.is_empty()));
         for threads in [1, 3] {
-            let mut again = restored(&cut, threads).unwrap();
-            // One event, so that everything changes hands; then all of the only bucket is in the cut.
+            let mut again = restored(&checkpoint, threads).unwrap();
+            // One event, so that everything changes hands; then all of the only bucket is in the checkpoint.
             give(&mut again, &Input::Erase(0, "nobody".into(), Time::MIN));
             give(&mut again, &Input::Raise(0, Time::MAX));
             give(&mut again, &Input::Erase(0, "c2".into(), Time::MAX));
             give(&mut engine, &Input::Erase(0, "c2".into(), Time::MAX));
-            let (again, before) = (again.cut().unwrap().rows.unwrap(), engine.cut().unwrap().rows.unwrap());
+            let (again, before) =
+                (again.checkpoint().unwrap().rows.unwrap(), engine.checkpoint().unwrap().rows.unwrap());
             assert_eq!(again.full, before.full);
             assert!(again.rows.iter().eq(before.rows.iter()));
             give(&mut engine, &Input::Raise(0, Time::MAX));
-            engine = restored(&cut, threads).unwrap();
+            engine = restored(&checkpoint, threads).unwrap();
         }
     }
 
     #[test]
     fn what_is_no_such_file_is_refused() {
-        let cut = a_lively_engine().cut().unwrap();
-        let file = encode(&cut.rows.as_ref().unwrap().rows, &cut.scalars).unwrap();
+        let checkpoint = a_lively_engine().checkpoint().unwrap();
+        let file = encode(&checkpoint.rows.as_ref().unwrap().rows, &checkpoint.scalars).unwrap();
         for bytes in [&b""[..], b"PAR1", &file[..file.len() - 1], &file[1..]] {
-            let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[], cut.scalars.clone()).unwrap();
+            let mut restorer = Restorer::new(&Arc::new(spec("UTC")), &[], checkpoint.scalars.clone()).unwrap();
             assert!(restore(&Bytes::copy_from_slice(bytes), 1, 1, &mut restorer).is_err());
         }
     }
 
     #[test]
     fn a_slot_beyond_the_table_is_refused() {
-        let mut cut = a_lively_engine().cut().unwrap();
-        cut.scalars.slots = 1;
-        let error = restored(&cut, 1).unwrap_err();
+        let mut checkpoint = a_lively_engine().checkpoint().unwrap();
+        checkpoint.scalars.slots = 1;
+        let error = restored(&checkpoint, 1).unwrap_err();
         assert!(matches!(error, RowsError::Customer(RestoreError::Customer(_))), "{error}");
     }
 }

@@ -13,10 +13,10 @@ use std::io::Write;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::dedup::{Buckets, SHARDS, ShardCut};
-use crate::engine::state::arrays::{ArrayCut, PieceCut};
+use crate::engine::dedup::{Buckets, SHARDS, ShardState};
+use crate::engine::state::arrays::{ArrayState, PieceState};
 use crate::engine::state::plain::{Plain, Reader, put_bytes, put_number, put_signed};
-use crate::engine::state::{Scalars, SeenCut};
+use crate::engine::state::{Scalars, SeenState};
 
 const MAGIC: &[u8; 8] = b"RTNDSECT";
 /// The version that is written.
@@ -158,21 +158,21 @@ const ARRAYS: &str = "arrays";
 /// The section with the fingerprints.
 const SEEN: &str = "seen";
 
-/// The file with scalars and arrays of a cut.
+/// The file with scalars and arrays of a checkpoint.
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<Vec<u8>> {
+pub fn encode_state(scalars: &Scalars, arrays: &[ArrayState]) -> std::io::Result<Vec<u8>> {
     let scalars = serde_json::to_vec(scalars)?;
     let mut parts = Vec::with_capacity(2 * arrays.len() + 1);
     let mut out = Vec::new();
     put_number(&mut out, arrays.len() as u64);
-    for ArrayCut { key, born, header, pieces, bytes } in arrays {
+    for ArrayState { key, born, header, pieces, bytes } in arrays {
         put_bytes(&mut out, key.as_bytes());
         put_number(&mut out, *born);
         put_bytes(&mut out, header);
         put_number(&mut out, pieces.len() as u64);
-        for PieceCut { number, skipped, len } in pieces {
+        for PieceState { number, skipped, len } in pieces {
             put_signed(&mut out, i64::from(*number));
             put_number(&mut out, u64::from(*skipped));
             put_number(&mut out, u64::from(*len));
@@ -190,7 +190,7 @@ pub fn encode_state(scalars: &Scalars, arrays: &[ArrayCut]) -> std::io::Result<V
 ///
 /// # Errors
 /// See [`SectionsError`].
-pub fn decode_state(file: &[u8]) -> Result<(Scalars, Vec<ArrayCut>), SectionsError> {
+pub fn decode_state(file: &[u8]) -> Result<(Scalars, Vec<ArrayState>), SectionsError> {
     let sections = Sections::decode(file)?;
     let scalars = serde_json::from_slice(sections.get(SCALARS)?).map_err(|_| Damaged("the scalars"))?;
     let mut reader = Reader::new(sections.get(ARRAYS)?);
@@ -198,19 +198,19 @@ pub fn decode_state(file: &[u8]) -> Result<(Scalars, Vec<ArrayCut>), SectionsErr
     Ok((scalars, arrays))
 }
 
-fn take_array(reader: &mut Reader<'_>) -> Option<ArrayCut> {
+fn take_array(reader: &mut Reader<'_>) -> Option<ArrayState> {
     let key = std::str::from_utf8(reader.counted()?).ok()?.to_owned();
     let (born, header) = (reader.number()?, reader.counted()?.to_vec());
     let count = reader.len()?;
     let piece = |reader: &mut Reader<'_>| {
-        Some(PieceCut {
+        Some(PieceState {
             number: i32::try_from(reader.signed()?).ok()?,
             skipped: u8::try_from(reader.number()?).ok()?,
             len: u32::try_from(reader.number()?).ok()?,
         })
     };
     let pieces = (0..count).map(|_| piece(reader)).collect::<Option<_>>()?;
-    Some(ArrayCut { key, born, header, pieces, bytes: reader.counted()?.to_vec() })
+    Some(ArrayState { key, born, header, pieces, bytes: reader.counted()?.to_vec() })
 }
 
 /// As many as the number before them says, and nothing behind.
@@ -221,12 +221,12 @@ fn take_all<T>(reader: &mut Reader<'_>, take: impl Fn(&mut Reader<'_>) -> Option
     Some(all)
 }
 
-/// The file with the fingerprints of a cut.
+/// The file with the fingerprints of a checkpoint.
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_seen(seen: &SeenCut) -> std::io::Result<Vec<u8>> {
-    let most = |shard: &ShardCut| 12 + 11 * shard.seen.len();
+pub fn encode_seen(seen: &SeenState) -> std::io::Result<Vec<u8>> {
+    let most = |shard: &ShardState| 12 + 11 * shard.seen.len();
     let most = seen.classes.iter().flat_map(|(_, shards)| shards).map(most).sum::<usize>() + 64;
     let mut out = Vec::with_capacity(most);
     for (Buckets { width, current }, shards) in &seen.classes {
@@ -234,7 +234,7 @@ pub fn encode_seen(seen: &SeenCut) -> std::io::Result<Vec<u8>> {
         put_number(&mut out, u64::from(current.is_some()));
         put_signed(&mut out, current.unwrap_or(0));
         put_number(&mut out, shards.len() as u64);
-        for ShardCut { shard, full, seen } in shards {
+        for ShardState { shard, full, seen } in shards {
             out.extend_from_slice(&[*shard, u8::from(*full)]);
             put_number(&mut out, seen.len() as u64);
             for (fingerprint, bucket) in seen {
@@ -250,18 +250,18 @@ pub fn encode_seen(seen: &SeenCut) -> std::io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// See [`SectionsError`].
-pub fn decode_seen(file: &[u8]) -> Result<SeenCut, SectionsError> {
+pub fn decode_seen(file: &[u8]) -> Result<SeenState, SectionsError> {
     let sections = Sections::decode(file)?;
     let mut reader = Reader::new(sections.get(SEEN)?);
     let mut read = || {
         let classes = [take_class(&mut reader)?, take_class(&mut reader)?];
         reader.end()?;
-        Some(SeenCut { classes })
+        Some(SeenState { classes })
     };
     read().ok_or(Damaged("the fingerprints"))
 }
 
-fn take_class(reader: &mut Reader<'_>) -> Option<(Buckets, Vec<ShardCut>)> {
+fn take_class(reader: &mut Reader<'_>) -> Option<(Buckets, Vec<ShardState>)> {
     let width = reader.signed().filter(|&width| width > 0)?;
     let (has_current, current) = (reader.number()? != 0, reader.signed()?);
     let count = reader.len()?;
@@ -273,7 +273,7 @@ fn take_class(reader: &mut Reader<'_>) -> Option<(Buckets, Vec<ShardCut>)> {
             Some((i64::take(reader)?.cast_unsigned(), bucket))
         };
         let seen = (0..count).map(|_| one(reader)).collect::<Option<_>>()?;
-        (usize::from(shard) < SHARDS).then_some(ShardCut { shard, full: full != 0, seen })
+        (usize::from(shard) < SHARDS).then_some(ShardState { shard, full: full != 0, seen })
     };
     let shards = (0..count).map(|_| shard(reader)).collect::<Option<_>>()?;
     Some((Buckets { width, current: has_current.then_some(current) }, shards))
@@ -284,17 +284,18 @@ mod tests {
     use super::*;
     use crate::engine::state::CurrencyState;
 
-    fn small() -> (Scalars, Vec<ArrayCut>) {
+    fn small() -> (Scalars, Vec<ArrayState>) {
         let currencies = vec![CurrencyState { code: "EUR".into(), reporting: true }];
         let scalars = Scalars { sequence: 7, slots: 3, currencies, ..Scalars::default() };
-        let pieces = vec![PieceCut { number: -3, skipped: 5, len: 4 }, PieceCut { number: 1, skipped: 0, len: 2 }];
-        let array = ArrayCut { key: "a/b".into(), born: 6, header: vec![9; 20], pieces, bytes: vec![1, 2, 3, 4, 5, 6] };
+        let pieces = vec![PieceState { number: -3, skipped: 5, len: 4 }, PieceState { number: 1, skipped: 0, len: 2 }];
+        let array =
+            ArrayState { key: "a/b".into(), born: 6, header: vec![9; 20], pieces, bytes: vec![1, 2, 3, 4, 5, 6] };
         (scalars, vec![array])
     }
 
-    fn small_seen() -> SeenCut {
-        let shard = |shard, full, seen: &[(u64, i64)]| ShardCut { shard, full, seen: seen.to_vec() };
-        SeenCut {
+    fn small_seen() -> SeenState {
+        let shard = |shard, full, seen: &[(u64, i64)]| ShardState { shard, full, seen: seen.to_vec() };
+        SeenState {
             classes: [
                 (
                     Buckets { width: 86_400_000, current: Some(20_000) },

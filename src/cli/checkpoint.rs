@@ -38,7 +38,8 @@ pub struct Checkpoint {
 enum Verb {
     /// List the manifests of every partition, the newest first, and which one is committed.
     Ls(Ls),
-    /// Check every file of a checkpoint against its digest, load it, and show what it holds; exit 1 where it is damaged.
+    /// Check every file of a checkpoint against its digest, load it, and show what it holds; exit 1 where it is
+    /// damaged.
     Inspect(Inspect),
 }
 
@@ -457,7 +458,7 @@ fn describe(report: &Report) -> String {
     let committed = report.committed.map_or("not known", |committed| if committed { "yes" } else { "no" });
     line("committed", committed.to_owned());
     if let Some(manifest) = &report.content {
-        line("cut", manifest.sequence.to_string());
+        line("epoch", manifest.sequence.to_string());
         line("partition", format!("{} of {}", manifest.origin.partition, manifest.origin.partitions));
         line("store", manifest.origin.store.clone());
         line("alerts since", Time::clamped(manifest.origin.since).to_string());

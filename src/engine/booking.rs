@@ -388,7 +388,7 @@ impl Engine {
     }
 
     fn sweep(&mut self) {
-        // What a cut that is being made has to hold may not go before.
+        // What a checkpoint that is being made has to hold may not go before.
         if self.customers.is_copying() {
             return;
         }

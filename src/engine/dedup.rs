@@ -1,9 +1,9 @@
 //! Recognising second copies: exact 64-bit fingerprints, each with the UTC day of the event that counted.
 //!
-//! An event is a copy when its day lies at most `remember` days from that one. The days are those of the events alone, so
-//! every partitioning, and a replay, decide alike. A fingerprint is dropped once no event that would be a copy can be
-//! accepted any more, being too late. Never a Bloom filter: it would take a real order for a copy. The tables are sharded,
-//! so that growing and sweeping never touch more than a small part at once.
+//! An event is a copy when its day lies at most `remember` days from that one. The days are those of the events alone,
+//! so every partitioning, and a replay, decide alike. A fingerprint is dropped once no event that would be a copy can
+//! be accepted any more, being too late. Never a Bloom filter: it would take a real order for a copy. The tables are
+//! sharded, so that growing and sweeping never touch more than a small part at once.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -48,7 +48,8 @@ pub struct Dedup {
     current: i64,
     /// The next shard to sweep; [`SHARDS`] when all are swept.
     sweep: usize,
-    /// What was remembered since the last cut, with the number of its bucket; nothing is gathered before the first.
+    /// What was remembered since the last checkpoint, with the number of its bucket; nothing is gathered before the
+    /// first.
     fresh: Option<Vec<Fingerprint>>,
     /// From how many on those are looked through for such as expired before they were ever written.
     prune_at: usize,
@@ -57,18 +58,18 @@ pub struct Dedup {
 /// A fingerprint, and the number of its day.
 pub type Fingerprint = (u64, i64);
 
-/// Fingerprints of one shard in a cut.
+/// Fingerprints of one shard in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardCut {
+pub struct ShardState {
     /// Its number.
     pub shard: u8,
-    /// Whether these are all of the shard, or those remembered since the last cut.
+    /// Whether these are all of the shard, or those remembered since the last checkpoint.
     pub full: bool,
     /// The fingerprints.
     pub seen: Vec<Fingerprint>,
 }
 
-/// How fingerprints are kept of which a cut is made: what is not seen in them.
+/// How fingerprints are kept of which a checkpoint is made: what is not seen in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Buckets {
     /// Width of a bucket in milliseconds: a day. Version 0.1.0 had longer ones for ids that were remembered very long.
@@ -94,8 +95,8 @@ impl Dedup {
         Dedup { shards, life, keep, current: i64::MIN, sweep: SHARDS, fresh: None, prune_at: SMALLEST_PRUNE }
     }
 
-    /// Whether an event is a copy of one that counted; if not, it is remembered. `clock` is the class's time: it moves on,
-    /// and never back. `time` is the event's own.
+    /// Whether an event is a copy of one that counted; if not, it is remembered. `clock` is the class's time: it moves
+    /// on, and never back. `time` is the event's own.
     #[inline]
     pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time, time: Time) -> bool {
         let now = clock.millis() / DAY;
@@ -158,7 +159,7 @@ impl Dedup {
         self.prune_fresh();
     }
 
-    /// While a backlog is caught up on, weeks pass between two cuts: what expired meanwhile need not be written.
+    /// While a backlog is caught up on, weeks pass between two checkpoints: what expired meanwhile need not be written.
     fn prune_fresh(&mut self) {
         let (current, keep) = (self.current, self.keep);
         if let Some(fresh) = self.fresh.as_mut().filter(|fresh| fresh.len() >= self.prune_at) {
@@ -183,14 +184,14 @@ impl Dedup {
         Buckets { width: DAY, current: (self.current != i64::MIN).then_some(self.current) }
     }
 
-    /// Whether nothing was remembered since the last cut.
+    /// Whether nothing was remembered since the last checkpoint.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.fresh.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// What was remembered since the last cut, by shard, and the shards that are due in full.
-    pub fn take_fresh(&mut self, rotation: &mut Rotation, sequence: u64) -> Vec<ShardCut> {
+    /// What was remembered since the last checkpoint, by shard, and the shards that are due in full.
+    pub fn take_fresh(&mut self, rotation: &mut Rotation, sequence: u64) -> Vec<ShardState> {
         let written = self.fresh.replace(Vec::new());
         let fresh = written.as_ref().map_or(self.len(), Vec::len);
         rotation.resize(SHARDS, 0);
@@ -198,19 +199,19 @@ impl Dedup {
             None => (0..SHARDS).collect(),
             Some(_) => oldest(rotation.last(), fresh, self.len()),
         };
-        let mut cut: Vec<_> =
-            (0_u8..).take(SHARDS).map(|shard| ShardCut { shard, full: false, seen: Vec::new() }).collect();
+        let mut checkpoint: Vec<_> =
+            (0_u8..).take(SHARDS).map(|shard| ShardState { shard, full: false, seen: Vec::new() }).collect();
         let alive = |(_, bucket): &Fingerprint| self.current - bucket <= self.keep;
         for fingerprint in written.into_iter().flatten().filter(alive) {
-            cut[shard_of(fingerprint.0)].seen.push(fingerprint);
+            checkpoint[shard_of(fingerprint.0)].seen.push(fingerprint);
         }
         for &shard in &due {
             rotation.note(shard, sequence);
-            cut[shard].full = true;
-            cut[shard].seen = self.all_of(shard);
+            checkpoint[shard].full = true;
+            checkpoint[shard].seen = self.all_of(shard);
         }
-        cut.retain(|shard| shard.full || !shard.seen.is_empty());
-        cut
+        checkpoint.retain(|shard| shard.full || !shard.seen.is_empty());
+        checkpoint
     }
 
     fn all_of(&self, shard: usize) -> Vec<Fingerprint> {
@@ -219,17 +220,17 @@ impl Dedup {
         self.shards[shard].iter().filter(alive).map(absolute).collect()
     }
 
-    /// Notes that a cut is not written after all.
-    pub fn take_back(&mut self, cut: &[ShardCut]) {
+    /// Notes that a checkpoint is not written after all.
+    pub fn take_back(&mut self, checkpoint: &[ShardState]) {
         // A shard that was written in full tells no longer what was new in it.
-        if cut.iter().any(|shard| shard.full) {
+        if checkpoint.iter().any(|shard| shard.full) {
             self.fresh = None;
         } else if let Some(fresh) = &mut self.fresh {
-            fresh.extend(cut.iter().flat_map(|shard| &shard.seen));
+            fresh.extend(checkpoint.iter().flat_map(|shard| &shard.seen));
         }
     }
 
-    /// Begins at the newest bucket of a cut, which may have been of another width.
+    /// Begins at the newest bucket of a checkpoint, which may have been of another width.
     pub fn resume(&mut self, buckets: Buckets) {
         if let Some(current) = buckets.current {
             self.current = convert(current, buckets.width, DAY);
@@ -281,7 +282,8 @@ fn shard_of(fingerprint: u64) -> usize {
     (fingerprint >> 58) as usize
 }
 
-/// The number of a bucket of one width among those of another: that which holds its end, so nothing is forgotten sooner.
+/// The number of a bucket of one width among those of another: that which holds its end, so nothing is forgotten
+/// sooner.
 fn convert(bucket: i64, width: i64, into: i64) -> i64 {
     if width == into { bucket } else { ((bucket + 1) * width - 1).div_euclid(into) }
 }

@@ -1,9 +1,10 @@
 //! Who falls silent, who of them is alerted, and who comes back. `docs/definitions.md` says the same in SQL.
 //!
-//! A silence begins at a qualifying event y and is due at y + `after` unless another one lies in (y, y + `after`]. It is
-//! decided once time has passed that instant by more than `settle`; so everything due before [`State::due_to`] is decided
-//! and nothing else, which is all that has to be remembered of it: what is due later follows from the records ([`decide`]).
-//! [`wheel`] says whose record to look at when, [`table`] holds what is under way of the few who were due lately.
+//! A silence begins at a qualifying event y and is due at y + `after` unless another one lies in (y, y + `after`]. It
+//! is decided once time has passed that instant by more than `settle`; so everything due before [`State::due_to`] is
+//! decided and nothing else, which is all that has to be remembered of it: what is due later follows from the records
+//! ([`decide`]). [`wheel`] says whose record to look at when, [`table`] holds what is under way of the few who were due
+//! lately.
 
 pub mod decide;
 mod packed;
@@ -58,8 +59,8 @@ pub struct RuleSpec {
 pub enum Silence {
     /// Without an order for that long.
     After(i64),
-    /// Without an order for `factor` times the own mean gap between orders, within `min` and `max`; from the third order
-    /// on.
+    /// Without an order for `factor` times the own mean gap between orders, within `min` and `max`; from the third
+    /// order on.
     Cadence {
         /// Multiple of the mean gap.
         factor: f64,
@@ -98,8 +99,8 @@ impl Silence {
         }
     }
 
-    /// After how long the silence is due that begins at `y`, the qualifying event number `rank`, `first` being the first
-    /// order: for a cadence floor(factor x (y - first) / (rank - 1)), clamped.
+    /// After how long the silence is due that begins at `y`, the qualifying event number `rank`, `first` being the
+    /// first order: for a cadence floor(factor x (y - first) / (rank - 1)), clamped.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "spans are far below 2^53 ms")]
     #[inline]
     fn after(&self, rank: u32, first: i64, y: i64) -> Option<i64> {
@@ -334,7 +335,8 @@ impl Inactivity {
         new
     }
 
-    /// Goes on with the state of a cut under rules that may have changed since, `clock` being how far time had come.
+    /// Goes on with the state of a checkpoint under rules that may have changed since, `clock` being how far time had
+    /// come.
     pub fn resume(&mut self, spec: &InactivitySpec, state: State, clock: &Clock) {
         let watermark = clock.watermark();
         self.state = state;

@@ -248,7 +248,7 @@ impl<C: Cell> Prefix<C> {
         self.early = C::default();
         let gone = (i64::from(limit) - i64::from(self.base)).clamp(0, self.cells.len() as i64) as usize;
         self.cells.add_to(0..gone, &mut self.folded);
-        self.cells.cut_front(gone);
+        self.cells.truncate_front(gone);
         self.base = self.base.max(limit);
         self.limit = limit;
         self.memos = [None; 2];
@@ -310,8 +310,8 @@ impl<C: Cell> Prefix<C> {
         Some(Prefix { cells, base, folded, early, limit, ..Prefix::default() })
     }
 
-    /// The same changes in other panes, each of which holds whole panes of this array: `pane` says which. `cell` and `sum`
-    /// select what is wanted of a cell and of a sum. What was folded lies before all panes of the result.
+    /// The same changes in other panes, each of which holds whole panes of this array: `pane` says which. `cell` and
+    /// `sum` select what is wanted of a cell and of a sum. What was folded lies before all panes of the result.
     #[must_use]
     pub fn regrouped(
         &self,

@@ -52,7 +52,7 @@ pub const NO_PROFILE: Profile = [0; MAX_DIMENSIONS];
 pub struct DimensionState {
     /// Its name.
     pub name: String,
-    /// The first cut that holds it; what an older one says of a dimension of that name is another's.
+    /// The first checkpoint that holds it; what an older one says of a dimension of that name is another's.
     pub born: u64,
     /// The names of its values by their place.
     pub values: Vec<String>,
@@ -109,8 +109,8 @@ impl Segments {
         dimensions.iter().map(state).collect()
     }
 
-    /// Goes on with the dimensions of a state that are still there; `sequence` is the first cut that will hold the
-    /// others. Returns of each whether it goes on.
+    /// Goes on with the dimensions of a state that are still there; `sequence` is the first checkpoint that will hold
+    /// the others. Returns of each whether it goes on.
     pub fn resume(&mut self, state: &[DimensionState], sequence: u64) -> Vec<bool> {
         let resume = |dimension: &mut Dimension| {
             let Some(state) = state.iter().find(|state| state.name == dimension.name) else {

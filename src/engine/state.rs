@@ -1,12 +1,12 @@
 //! The whole state of an engine as plain data, for files: what changed since the last time, and the engine from it.
 //!
-//! Every piece of state is named here and nowhere else: [`Engine::cut`] and `show_arrays` take the engine apart field by
-//! field, without `..`, and the restorer puts it together likewise, so that the compiler asks what becomes of a new one.
-//! It is of one of these kinds:
+//! Every piece of state is named here and nowhere else: [`Engine::checkpoint`] and `show_arrays` take the engine apart
+//! field by field, without `..`, and the restorer puts it together likewise, so that the compiler asks what becomes of
+//! a new one. It is of one of these kinds:
 //!
 //! | kind | examples | to add one |
 //! |---|---|---|
-//! | scalar, in full in every cut | clock, currencies, the kinds of feedback | a field of [`Scalars`] |
+//! | scalar, in full in every checkpoint | clock, currencies, the kinds of feedback | a field of [`Scalars`] |
 //! | of each customer | record with its marks and net revenue | a field of [`super::record::Known`] and a column of the rows' file |
 //! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::Aside`], and a line in each of the three functions below it |
 //! | array over panes | windows, cohorts, totals | a line in `show_arrays` or in the `show` of its owner |
@@ -15,8 +15,8 @@
 //! | passing | amounts without a rate | nothing: it begins anew |
 //! | fingerprint | ids of orders | |
 //!
-//! A cut holds what changed, and of what did not change the part that was written longest ago ([`rotation`]): so old
-//! files are needed no longer after a while, and no file is ever written anew as a whole.
+//! A checkpoint holds what changed, and of what did not change the part that was written longest ago ([`rotation`]): so
+//! old files are needed no longer after a while, and no file is ever written anew as a whole.
 
 pub mod arrays;
 mod deeds;
@@ -32,7 +32,7 @@ pub mod windows;
 use super::Engine;
 use super::clock::TopicState;
 use super::customers::{CHUNK, Slot};
-use super::dedup::{Buckets, Dedup, ShardCut};
+use super::dedup::{Buckets, Dedup, ShardState};
 use super::erasures::ErasureState;
 use super::inactivity;
 use super::known::{CohortsKnown, Erased, Knowledge, LifecycleKnown, WindowKnown};
@@ -40,45 +40,45 @@ use super::segments::DimensionState;
 use super::spec::{Spec, WindowId};
 use super::window_ids;
 use crate::event::{Currency, Time};
-use arrays::{ArrayCut, Marks, Visitor, escape};
+use arrays::{ArrayState, Marks, Visitor, escape};
 use rotation::{Rotation, oldest};
 use rows::{Aside, Rows};
 use windows::{SegmentState, WindowState};
 
-/// What changed since the last cut, as it was at one instant.
+/// What changed since the last checkpoint, as it was at one instant.
 #[derive(Debug, Clone)]
-pub struct Cut {
-    /// The number of the cut, from 1 on: greater than that of every cut before.
+pub struct EngineCheckpoint {
+    /// The number of the checkpoint, from 1 on: greater than that of every checkpoint before.
     pub sequence: u64,
     /// What is small, in full.
     pub scalars: Scalars,
     /// Customers; `None` when none changed.
-    pub rows: Option<RowsCut>,
+    pub rows: Option<RowsState>,
     /// Arrays.
-    pub arrays: Vec<ArrayCut>,
+    pub arrays: Vec<ArrayState>,
     /// Fingerprints of either class; `None` when there are no new ones.
-    pub seen: Option<SeenCut>,
-    /// Which cuts are still needed, this one included.
+    pub seen: Option<SeenState>,
+    /// Which checkpoints are still needed, this one included.
     pub needs: Needs,
 }
 
-/// Customers in a cut.
+/// Customers in a checkpoint.
 #[derive(Debug, Clone)]
-pub struct RowsCut {
+pub struct RowsState {
     /// Those that changed, those erased, and all of the buckets in full.
     pub rows: Rows,
     /// Which buckets are here in full, ascending; a bucket is [`CHUNK`] slots.
     pub full: Vec<u32>,
 }
 
-/// Fingerprints in a cut.
+/// Fingerprints in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenCut {
+pub struct SeenState {
     /// Of either class: how they are kept, and those of each shard.
-    pub classes: [(Buckets, Vec<ShardCut>); 2],
+    pub classes: [(Buckets, Vec<ShardState>); 2],
 }
 
-/// Of each kind of content the oldest cut whose content is still needed; zero when all are.
+/// Of each kind of content the oldest checkpoint whose content is still needed; zero when all are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Needs {
     /// Customers.
@@ -93,7 +93,7 @@ pub struct Needs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scalars {
-    /// The number of the cut.
+    /// The number of the checkpoint.
     pub sequence: u64,
     /// How many slots there are.
     pub slots: u32,
@@ -168,7 +168,7 @@ impl CurrencyState {
     }
 }
 
-/// What the engine knows of the cuts that were made of it.
+/// What the engine knows of the checkpoints that were made of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written {
     /// The number of the last one.
@@ -178,14 +178,14 @@ pub(super) struct Written {
     buckets: Rotation,
     shards: [Rotation; 2],
     marks: Marks,
-    /// The cut that is being made.
-    cutting: Option<Box<Cutting>>,
+    /// The checkpoint that is being made.
+    in_progress: Option<Box<CheckpointInProgress>>,
 }
 
-/// A cut that is being made: everything but the customers.
+/// A checkpoint that is being made: everything but the customers.
 #[derive(Debug, Clone)]
-struct Cutting {
-    cut: Cut,
+struct CheckpointInProgress {
+    checkpoint: EngineCheckpoint,
     /// Which buckets will be in it in full; `None` when no customers will.
     full: Option<Vec<u32>>,
     /// Of whom the side tables held something at the instant.
@@ -270,22 +270,22 @@ impl Kept {
 }
 
 impl Engine {
-    /// Notes that the log was read on, so that the next cut is one even where nothing else changed.
+    /// Notes that the log was read on, so that the next checkpoint is one even where nothing else changed.
     pub fn note_progress(&mut self) {
         self.written.note_change();
     }
 
-    /// Copies out what changed since the last cut, and what is due; `None` when nothing changed. The cut counts as
-    /// written unless [`Engine::take_back`] says otherwise.
-    pub fn cut(&mut self) -> Option<Cut> {
-        if self.begin_cut() { self.end_cut() } else { None }
+    /// Copies out what changed since the last checkpoint, and what is due; `None` when nothing changed. The checkpoint
+    /// counts as written unless [`Engine::take_back`] says otherwise.
+    pub fn checkpoint(&mut self) -> Option<EngineCheckpoint> {
+        if self.begin_checkpoint() { self.end_checkpoint() } else { None }
     }
 
-    /// Begins a cut, which will hold the state as it is now. Everything but the customers is copied at once; these are by
-    /// [`Engine::go_on_with_cut`], between events. `false` when nothing changed since the last cut, and while another one
-    /// is being made.
-    pub fn begin_cut(&mut self) -> bool {
-        if !self.written.changed || self.written.cutting.is_some() {
+    /// Begins a checkpoint, which will hold the state as it is now. Everything but the customers is copied at once;
+    /// these are by [`Engine::continue_checkpoint`], between events. `false` when nothing changed since the last
+    /// checkpoint, and while another one is being made.
+    pub fn begin_checkpoint(&mut self) -> bool {
+        if !self.written.changed || self.written.in_progress.is_some() {
             return false;
         }
         self.written.changed = false;
@@ -298,7 +298,7 @@ impl Engine {
         let mut saver = marks.saver(sequence);
         self.show_arrays(&kept, &mut saver);
         let arrays = saver.finish();
-        let seen = self.cut_seen();
+        let seen = self.copy_seen();
         let needs = |rotation: &Rotation| rotation.needs().unwrap_or(sequence);
         let [orders, sessions] = &self.written.shards;
         let needs = Needs {
@@ -308,33 +308,34 @@ impl Engine {
         };
         self.written.marks = marks;
         let aside = if full.is_some() { self.slots_aside() } else { Slots(Vec::new()) };
-        let cut = Cut { sequence, scalars, rows: None, arrays, seen, needs };
-        self.written.cutting = Some(Box::new(Cutting { cut, full, aside }));
+        let checkpoint = EngineCheckpoint { sequence, scalars, rows: None, arrays, seen, needs };
+        self.written.in_progress = Some(Box::new(CheckpointInProgress { checkpoint, full, aside }));
         true
     }
 
-    /// Copies about so many customers more. Whether all are copied that belong to the cut.
-    pub fn go_on_with_cut(&mut self, most: usize) -> bool {
-        let Some(cutting) = self.written.cutting.take() else { return true };
+    /// Copies about so many customers more. Whether all are copied that belong to the checkpoint.
+    pub fn continue_checkpoint(&mut self, most: usize) -> bool {
+        let Some(in_progress) = self.written.in_progress.take() else { return true };
         // The side tables are asked while the customers are marked.
         let mut customers = std::mem::take(&mut self.customers);
-        let is_done = customers.copy_more(most, |slot| cutting.aside.contains(slot), |slot| self.aside_of(Slot(slot)));
+        let is_done =
+            customers.copy_more(most, |slot| in_progress.aside.contains(slot), |slot| self.aside_of(Slot(slot)));
         self.customers = customers;
-        self.written.cutting = Some(cutting);
+        self.written.in_progress = Some(in_progress);
         is_done
     }
 
-    /// Copies what is left, and ends the cut; `None` when none was begun.
-    pub fn end_cut(&mut self) -> Option<Cut> {
-        self.go_on_with_cut(usize::MAX);
-        let Cutting { mut cut, full, aside: _ } = *self.written.cutting.take()?;
+    /// Copies what is left, and ends the checkpoint; `None` when none was begun.
+    pub fn end_checkpoint(&mut self) -> Option<EngineCheckpoint> {
+        self.continue_checkpoint(usize::MAX);
+        let CheckpointInProgress { mut checkpoint, full, aside: _ } = *self.written.in_progress.take()?;
         let rows = self.customers.end_copy();
-        cut.rows = rows.zip(full).map(|(rows, full)| RowsCut { rows, full });
-        Some(cut)
+        checkpoint.rows = rows.zip(full).map(|(rows, full)| RowsState { rows, full });
+        Some(checkpoint)
     }
 
-    /// To be called before anything is changed of a customer: where a cut is being made that does not hold it yet, it is
-    /// copied first.
+    /// To be called before anything is changed of a customer: where a checkpoint is being made that does not hold it
+    /// yet, it is copied first.
     #[inline]
     pub(super) fn before_change(&mut self, slot: Slot) {
         if self.customers.is_left(slot) {
@@ -344,14 +345,14 @@ impl Engine {
 
     #[cold]
     fn copy_early(&mut self, slot: Slot) {
-        let is_aside = self.written.cutting.as_ref().is_some_and(|cutting| cutting.aside.contains(slot.0));
+        let is_aside = self.written.in_progress.as_ref().is_some_and(|in_progress| in_progress.aside.contains(slot.0));
         let aside = is_aside.then(|| self.aside_of(slot));
         self.customers.copy_early(slot, aside.as_ref());
     }
 
-    /// Notes that a cut, the last one, was not written after all: the next one holds its content too.
-    pub fn take_back(&mut self, cut: &Cut) {
-        let Cut { sequence, scalars: _, rows, arrays, seen, needs: _ } = cut;
+    /// Notes that a checkpoint, the last one, was not written after all: the next one holds its content too.
+    pub fn take_back(&mut self, checkpoint: &EngineCheckpoint) {
+        let EngineCheckpoint { sequence, scalars: _, rows, arrays, seen, needs: _ } = checkpoint;
         let written = &mut self.written;
         written.changed = true;
         for slot in rows.iter().flat_map(|rows| rows.rows.slots()) {
@@ -359,9 +360,9 @@ impl Engine {
         }
         written.buckets.take_back(*sequence);
         written.marks.take_back(arrays);
-        if let Some(SeenCut { classes }) = seen {
-            for ((dedup, rotation), (_, cut)) in self.dedup.iter_mut().zip(&mut written.shards).zip(classes) {
-                dedup.take_back(cut);
+        if let Some(SeenState { classes }) = seen {
+            for ((dedup, rotation), (_, checkpoint)) in self.dedup.iter_mut().zip(&mut written.shards).zip(classes) {
+                dedup.take_back(checkpoint);
                 rotation.take_back(*sequence);
             }
         }
@@ -437,7 +438,7 @@ impl Engine {
         dimensions.flat_map(state).collect()
     }
 
-    /// Which buckets will be in the cut in full; `None` when no customer changed.
+    /// Which buckets will be in the checkpoint in full; `None` when no customer changed.
     fn begin_rows(&mut self) -> Option<Vec<u32>> {
         let (customers, written) = (&mut self.customers, &mut self.written);
         let changed = customers.changed();
@@ -454,7 +455,7 @@ impl Engine {
         Some(full)
     }
 
-    fn cut_seen(&mut self) -> Option<SeenCut> {
+    fn copy_seen(&mut self) -> Option<SeenState> {
         if self.dedup.iter().all(Dedup::is_written) {
             return None;
         }
@@ -462,7 +463,7 @@ impl Engine {
         let [orders, sessions] = &mut self.dedup;
         let [of_orders, of_sessions] = &mut self.written.shards;
         let class = |dedup: &mut Dedup, rotation| (dedup.buckets(), dedup.take_fresh(rotation, sequence));
-        Some(SeenCut { classes: [class(orders, of_orders), class(sessions, of_sessions)] })
+        Some(SeenState { classes: [class(orders, of_orders), class(sessions, of_sessions)] })
     }
 
     /// Shows every array that `kept` names to someone who saves or restores them.

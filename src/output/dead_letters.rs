@@ -73,8 +73,9 @@ impl DeadLetters {
         Ok(DeadLetters { producer: PlainProducer::new(kafka)?, topics, next: 0 })
     }
 
-    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off as far
-    /// as it takes, and say so. What is not delivered then is to be delivered anew, with all others: some may be there twice.
+    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off as
+    /// far as it takes, and say so. What is not delivered then is to be delivered anew, with all others: some may be
+    /// there twice.
     ///
     /// # Errors
     /// When something is not delivered. Nothing of it counts for the next call.
@@ -179,8 +180,8 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// A copy of the rejected record, or of a message with the rejected object of it alone, with the reason and the origin
-    /// as headers. `now` in epoch milliseconds.
+    /// A copy of the rejected record, or of a message with the rejected object of it alone, with the reason and the
+    /// origin as headers. `now` in epoch milliseconds.
     ///
     /// Headers of ours are those of an earlier rejection and are replaced. A log time that lies ahead is moved to now:
     /// brokers refuse records from the future.
@@ -249,7 +250,7 @@ impl Letter {
         self.headers.iter().any(|(name, _)| name.strip_prefix(OURS) == Some("truncated"))
     }
 
-    /// Cuts a dead letter off to the next smaller size. `false` when it is an alert, or as small as it can be.
+    /// Checkpoints a dead letter off to the next smaller size. `false` when it is an alert, or as small as it can be.
     pub fn shrink(&mut self) -> bool {
         let before = self.bytes();
         let smaller = SIZES.into_iter().find(|size| *size < before);
@@ -258,8 +259,8 @@ impl Letter {
         self.bytes() < before
     }
 
-    /// Cuts it off to about so many bytes, and says so in a header. Of reason, key and original headers a quarter of it
-    /// remains at most, of the headers the first ones; the value gets the rest.
+    /// Checkpoints it off to about so many bytes, and says so in a header. Of reason, key and original headers a
+    /// quarter of it remains at most, of the headers the first ones; the value gets the rest.
     pub fn shrink_to(&mut self, most: usize) {
         if self.bytes() <= most {
             return;

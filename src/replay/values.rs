@@ -1,4 +1,5 @@
-//! The values of a JSON file that is laid out for people or as a list, each with the number of the line where it begins.
+//! The values of a JSON file that is laid out for people or as a list, each with the number of the line where it
+//! begins.
 
 use std::io::{self, BufRead};
 
@@ -106,12 +107,12 @@ impl<'r> Values<'r> {
     }
 
     fn at_end(&self, begin: Option<u64>, state: &State) -> io::Result<Option<u64>> {
-        let cut = |what: String| Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        let truncated = |what: String| Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         match begin {
             Some(line) if state.depth > 0 || state.in_text => {
-                cut(format!("the JSON value that begins in line {line} is cut off; copy the file again"))
+                truncated(format!("the JSON value that begins in line {line} is cut off; copy the file again"))
             }
-            None if self.in_list => cut("the JSON list is cut off; copy the file again".to_owned()),
+            None if self.in_list => truncated("the JSON list is cut off; copy the file again".to_owned()),
             begin => Ok(begin),
         }
     }

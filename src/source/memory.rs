@@ -311,7 +311,7 @@ impl Group {
         }
     }
 
-    /// Who should have what: each topic is cut into ranges, the first members getting one more where it does not
+    /// Who should have what: each topic is checkpoint into ranges, the first members getting one more where it does not
     /// divide.
     fn target(&self) -> BTreeMap<TopicPartition, MemberId> {
         let members: Vec<MemberId> =

@@ -46,7 +46,7 @@ pub enum Event {
 /// What to do, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Stop the engines of these partitions, wait for them, and abandon every cut that holds one of them.
+    /// Stop the engines of these partitions, wait for them, and abandon every checkpoint that holds one of them.
     Stop(Vec<Partition>),
     /// Commit what the stopped engines of these partitions did, and wait for the answer.
     Commit(Vec<Partition>),

@@ -1,6 +1,6 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
-mod cuts;
+mod checkpoints;
 mod people;
 pub mod pool;
 mod rejected;
@@ -21,7 +21,7 @@ use crate::engine::axis::Pane;
 use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::{Spec, WindowId};
-use crate::engine::state::Cut;
+use crate::engine::state::EngineCheckpoint;
 use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
 use crate::event::{Event, EventType, Kind, Time};
 use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
@@ -99,7 +99,7 @@ impl WorkerStatus {
 pub struct Worker {
     blueprint: Arc<Blueprint>,
     engines: BTreeMap<Partition, Engine>,
-    /// How far each engine has read, and its open cut.
+    /// How far each engine has read, and its open checkpoint.
     tenures: BTreeMap<Partition, Tenure>,
     /// Engines that were given up in order, for the case that they return.
     parked: BTreeMap<Partition, (Engine, Tenure)>,
@@ -123,21 +123,21 @@ pub struct LastRecord {
 struct Tenure {
     /// The next offset of each source topic.
     next: Vec<i64>,
-    /// Whether records were applied since the last cut, counted or not.
+    /// Whether records were applied since the last checkpoint, counted or not.
     has_moved: bool,
     last: Vec<Option<LastRecord>>,
-    /// The cut that is neither committed nor taken back yet.
+    /// The checkpoint that is neither committed nor taken back yet.
     open: Option<Open>,
     /// What came of the rules as far as it is committed.
     inactivity: Vec<RuleParts>,
 }
 
-/// A cut that is neither committed nor taken back yet.
+/// A checkpoint that is neither committed nor taken back yet.
 #[derive(Debug, Clone)]
 struct Open {
-    cut: u64,
+    epoch: u64,
     /// What it holds, once all is copied.
-    taken: Option<Arc<Cut>>,
+    taken: Option<Arc<EngineCheckpoint>>,
     /// How far was read when it began.
     next: Vec<i64>,
     last: Vec<Option<LastRecord>>,
@@ -160,8 +160,8 @@ impl Tenure {
 /// The state of a partition at one instant, and how far it had read by then.
 #[derive(Debug, Clone)]
 pub struct Taken {
-    /// What changed since the last cut.
-    pub cut: Arc<Cut>,
+    /// What changed since the last checkpoint.
+    pub checkpoint: Arc<EngineCheckpoint>,
     /// The next offset of each source topic.
     pub next: Vec<i64>,
     /// The last applied record of each, if one was applied since the engine was taken over.
@@ -204,55 +204,60 @@ impl Worker {
         self.tenures.insert(partition, Tenure { inactivity, ..Tenure::at(next) });
     }
 
-    /// Begins a cut, which will hold what changed since the last one up to now, and which is open until
-    /// [`Worker::settle`] or [`Worker::take_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since. Alerts
-    /// leave with it as far as they may: they are returned in their order.
-    pub fn begin_cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
+    /// Begins a checkpoint, which will hold what changed since the last one up to now, and which is open until
+    /// [`Worker::settle`] or [`Worker::take_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since.
+    /// Alerts leave with it as far as they may: they are returned in their order.
+    pub fn begin_checkpoint(&mut self, partition: Partition, epoch: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
         let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
         if std::mem::take(&mut tenure.has_moved) {
             // Also records that change nothing move the offsets, which belong to the state.
             engine.note_progress();
         }
         let alerts = engine.release(allowance);
-        if !engine.begin_cut() {
+        if !engine.begin_checkpoint() {
             return None;
         }
         let (next, last) = (tenure.next.clone(), tenure.last.clone());
-        tenure.open = Some(Open { cut, taken: None, next, last, inactivity: engine.inactivity() });
+        tenure.open = Some(Open { epoch, taken: None, next, last, inactivity: engine.inactivity() });
         Some(alerts)
     }
 
-    /// Copies about so many customers more of the cut that is being made; the cut, once all is copied.
+    /// Copies about so many customers more of the checkpoint that is being made; the checkpoint, once all is copied.
     pub fn go_on(&mut self, partition: Partition, most: usize) -> Option<Taken> {
         let parked = self.parked.get_mut(&partition).map(|(engine, tenure)| (engine, tenure));
         let working = self.engines.get_mut(&partition).zip(self.tenures.get_mut(&partition));
         let (engine, tenure) = working.or(parked)?;
         let open = tenure.open.as_mut().filter(|open| open.taken.is_none())?;
-        if !engine.go_on_with_cut(most) {
+        if !engine.continue_checkpoint(most) {
             return None;
         }
-        let cut = Arc::new(engine.end_cut()?);
-        open.taken = Some(Arc::clone(&cut));
-        Some(Taken { cut, next: open.next.clone(), last: open.last.clone() })
+        let checkpoint = Arc::new(engine.end_checkpoint()?);
+        open.taken = Some(Arc::clone(&checkpoint));
+        Some(Taken { checkpoint, next: open.next.clone(), last: open.last.clone() })
     }
 
-    /// A cut made at once, and the alerts that leave with it.
-    pub fn cut(&mut self, partition: Partition, cut: u64, allowance: &Allowance) -> Option<(Taken, Vec<Alert>)> {
-        let alerts = self.begin_cut(partition, cut, allowance)?;
+    /// A checkpoint made at once, and the alerts that leave with it.
+    pub fn checkpoint(
+        &mut self,
+        partition: Partition,
+        epoch: u64,
+        allowance: &Allowance,
+    ) -> Option<(Taken, Vec<Alert>)> {
+        let alerts = self.begin_checkpoint(partition, epoch, allowance)?;
         Some((self.go_on(partition, usize::MAX)?, alerts))
     }
 
-    /// The cut is committed.
-    pub fn settle(&mut self, partition: Partition, cut: u64) {
+    /// The checkpoint is committed.
+    pub fn settle(&mut self, partition: Partition, epoch: u64) {
         let Some(tenure) = self.tenure_mut(partition) else { return };
-        let Some(open) = tenure.open.take_if(|open| open.cut == cut) else { return };
+        let Some(open) = tenure.open.take_if(|open| open.epoch == epoch) else { return };
         let before = std::mem::replace(&mut tenure.inactivity, open.inactivity.clone());
         self.tally.add_inactivity(&news(&before, &open.inactivity));
     }
 
-    /// The cut will never be committed: what it holds counts as changed again.
-    pub fn take_back(&mut self, partition: Partition, cut: u64) {
-        if self.tenure_mut(partition).and_then(|tenure| tenure.open.as_ref()).is_none_or(|open| open.cut != cut) {
+    /// The checkpoint will never be committed: what it holds counts as changed again.
+    pub fn take_back(&mut self, partition: Partition, epoch: u64) {
+        if self.tenure_mut(partition).and_then(|tenure| tenure.open.as_ref()).is_none_or(|open| open.epoch != epoch) {
             return;
         }
         self.go_on(partition, usize::MAX);
@@ -518,7 +523,8 @@ fn apply_decoded(
     }
 }
 
-/// When somebody is erased by a message that does not say when: at the time of the record, unless that is too far ahead.
+/// When somebody is erased by a message that does not say when: at the time of the record, unless that is too far
+/// ahead.
 fn erased_by<B: RecordBatch>(batch: &B, index: usize, latest: Time) -> Result<Option<Time>, Rejection> {
     let recorded = batch.stamp(index).time.and_then(|millis| Time::from_millis(millis).ok());
     match recorded {
@@ -527,8 +533,8 @@ fn erased_by<B: RecordBatch>(batch: &B, index: usize, latest: Time) -> Result<Op
     }
 }
 
-/// Applies an event; one before `told_before` is one that its message may repeat from an earlier message, so it is not lost
-/// when it is too late, unless it is an order that no message told before.
+/// Applies an event; one before `told_before` is one that its message may repeat from an earlier message, so it is not
+/// lost when it is too late, unless it is an order that no message told before.
 fn apply_event(
     engine: &mut Engine,
     tally: &mut Tally,

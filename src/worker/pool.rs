@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::cuts::Cuts;
+use super::checkpoints::CheckpointQueue;
 use super::sightings::Sightings;
 use super::waiting::{Brought, Stalled, Waiting};
 use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
@@ -36,7 +36,7 @@ enum Work<B> {
     Unpark(Partition, SyncSender<Option<Vec<i64>>>),
     Park(Partition),
     Forget(Partition),
-    Cut(Partition, u64, Allowance),
+    Checkpoint(Partition, u64, Allowance),
     Settle(Partition, u64),
     TakeBack(Partition, u64),
     Records {
@@ -96,7 +96,8 @@ pub struct Applied<B> {
     pub end: bool,
     /// How long that took since they were read.
     pub took: Duration,
-    /// The records, unless it is an end. Whoever takes the report drops them: the poll loop has more time than a worker.
+    /// The records, unless it is an end. Whoever takes the report drops them: the poll loop has more time than a
+    /// worker.
     pub batch: Option<B>,
     /// Those of them that entered no figure.
     pub rejected: Vec<Rejected>,
@@ -106,10 +107,11 @@ pub struct Applied<B> {
 pub enum Report<B> {
     /// Records are applied, or an end is reached.
     Applied(Applied<B>),
-    /// A cut has begun: everything reported before belongs to it, and these alerts; nothing that is reported later does.
+    /// A checkpoint has begun: everything reported before belongs to it, and these alerts; nothing that is reported
+    /// later does.
     Begun(Partition, u64, Vec<Alert>),
-    /// A cut is made. `None`: nothing was read since the last one, and none has begun.
-    Cut(Partition, u64, Option<Taken>),
+    /// A checkpoint is made. `None`: nothing was read since the last one, and none has begun.
+    Taken(Partition, u64, Option<Taken>),
     /// The engine of a partition is dropped: what was reported of it before means nothing any more.
     Forgotten(Partition),
 }
@@ -191,29 +193,30 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Forget(partition)).map_err(|_| Stopped)
     }
 
-    /// Asks for a cut of a partition, which begins behind everything queued and behind the cuts asked for before:
-    /// [`Report::Begun`] brings the alerts that may leave, [`Report::Cut`] the cut. What is queued later is done in between.
+    /// Asks for a checkpoint of a partition, which begins behind everything queued and behind the checkpoints asked for
+    /// before: [`Report::Begun`] brings the alerts that may leave, [`Report::Taken`] the checkpoint. What is queued
+    /// later is done in between.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn cut(&self, partition: Partition, cut: u64, allowance: Allowance) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Cut(partition, cut, allowance)).map_err(|_| Stopped)
+    pub fn checkpoint(&self, partition: Partition, epoch: u64, allowance: Allowance) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Checkpoint(partition, epoch, allowance)).map_err(|_| Stopped)
     }
 
-    /// A cut is committed.
+    /// A checkpoint is committed.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn settle(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Settle(partition, cut)).map_err(|_| Stopped)
+    pub fn settle(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Settle(partition, epoch)).map_err(|_| Stopped)
     }
 
-    /// A cut will never be committed; one that has not begun never will begin, and nothing is reported of it.
+    /// A checkpoint will never be committed; one that has not begun never will begin, and nothing is reported of it.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn take_back(&self, partition: Partition, cut: u64) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::TakeBack(partition, cut)).map_err(|_| Stopped)
+    pub fn take_back(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::TakeBack(partition, epoch)).map_err(|_| Stopped)
     }
 
     /// Queues a batch that was read at an instant; waits while the queue is full. Events after `latest` are refused.
@@ -301,14 +304,15 @@ fn ask<B, T>(
 }
 
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
-    let mut bench = Bench { worker, waiting: Waiting::new(stalled), cuts: Cuts::default(), reports };
-    // What waits is owed as much time as the last bit of a cut took, so that cuts take half of a worker at most.
+    let mut bench = Bench { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
+    // What waits is owed as much time as the last slice of a checkpoint took, so that checkpoints take half of a worker
+    // at most.
     let mut owed = Duration::ZERO;
     loop {
         if !bench.waiting.is_empty() {
             bench.try_again();
         }
-        let next = if !bench.cuts.is_empty() {
+        let next = if !bench.checkpoints.is_empty() {
             work.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => RecvTimeoutError::Timeout,
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
@@ -328,7 +332,7 @@ fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc:
             }
             Err(RecvTimeoutError::Timeout) => owed = Duration::ZERO,
         }
-        if owed.is_zero() && !bench.cuts.is_empty() {
+        if owed.is_zero() && !bench.checkpoints.is_empty() {
             let begun = Instant::now();
             bench.go_on();
             owed = begun.elapsed();
@@ -340,13 +344,13 @@ fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc:
 struct Bench<'r, B> {
     worker: Worker,
     waiting: Waiting<B>,
-    cuts: Cuts,
+    checkpoints: CheckpointQueue,
     reports: &'r mpsc::Sender<Report<B>>,
 }
 
 impl<B: RecordBatch> Bench<'_, B> {
     fn take(&mut self, work: Work<B>) {
-        // What is to come behind a cut waits for it; batches need not.
+        // What is to come behind a checkpoint waits for it; batches need not.
         match &work {
             Work::Begin { partition, .. } | Work::Unpark(partition, _) | Work::Park(partition) => {
                 self.finish(Some(*partition));
@@ -368,16 +372,16 @@ impl<B: RecordBatch> Bench<'_, B> {
             }
             Work::Forget(partition) => {
                 self.waiting.forget(partition);
-                self.cuts.forget(partition);
+                self.checkpoints.forget(partition);
                 worker.forget(partition);
                 _ = self.reports.send(Report::Forgotten(partition));
             }
-            Work::Cut(partition, cut, allowance) => self.cuts.want(partition, cut, allowance),
-            Work::Settle(partition, cut) => worker.settle(partition, cut),
-            Work::TakeBack(partition, cut) => {
-                if !self.cuts.take_back(partition, cut) {
-                    self.cuts.give_up(partition, cut);
-                    worker.take_back(partition, cut);
+            Work::Checkpoint(partition, epoch, allowance) => self.checkpoints.want(partition, epoch, allowance),
+            Work::Settle(partition, epoch) => worker.settle(partition, epoch),
+            Work::TakeBack(partition, epoch) => {
+                if !self.checkpoints.take_back(partition, epoch) {
+                    self.checkpoints.give_up(partition, epoch);
+                    worker.take_back(partition, epoch);
                 }
             }
             Work::Records { at, batch, latest, read } => {
@@ -402,13 +406,13 @@ impl<B: RecordBatch> Bench<'_, B> {
         }
     }
 
-    /// Goes on with the cuts by a bit.
+    /// Goes on with the checkpoints by a slice.
     fn go_on(&mut self) {
-        self.cuts.go_on(&mut self.worker, |report| _ = self.reports.send(report));
+        self.checkpoints.go_on(&mut self.worker, |report| _ = self.reports.send(report));
     }
 
     fn finish(&mut self, partition: Option<Partition>) {
-        self.cuts.finish(partition, &mut self.worker, |report| _ = self.reports.send(report));
+        self.checkpoints.finish(partition, &mut self.worker, |report| _ = self.reports.send(report));
     }
 
     /// Applies what waited and is ready by now.
@@ -545,7 +549,8 @@ impl Workers {
         Ok(self.ask_all(Question::Currencies)?.into_iter().flatten().collect())
     }
 
-    /// The list over one slice of the customers, and the cursor of the next; between two slices the worker does what waits.
+    /// The list over one slice of the customers, and the cursor of the next; between two slices the worker does what
+    /// waits.
     ///
     /// # Errors
     /// When a worker is gone.

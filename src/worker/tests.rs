@@ -187,8 +187,8 @@ fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     assert_eq!(pool.stalled(), [at(0)].into());
     assert_eq!(pool.trouble().as_deref(), Some("the registry is down"));
     assert_eq!(pool.workers().status().unwrap().tally.events[0][EventType::Order as usize], 1, "half a batch is none");
-    pool.cut(Partition(0), 1, Allowance::ALL).unwrap();
-    let Ok(Report::Cut(_, 1, taken)) = reports.recv_timeout(Duration::from_secs(30)) else { panic!("no cut") };
+    pool.checkpoint(Partition(0), 1, Allowance::ALL).unwrap();
+    let Ok(Report::Taken(_, 1, taken)) = reports.recv_timeout(Duration::from_secs(30)) else { panic!("no checkpoint") };
     assert!(taken.is_none_or(|taken| taken.next == [0]), "nothing that waits is committed");
 
     *registry.0.lock().unwrap() = true;
@@ -227,26 +227,26 @@ impl RecordBatch for Orders {
     }
 }
 
-/// What a cut says of its customers.
+/// What a checkpoint says of its customers.
 fn orders(taken: &Taken) -> BTreeMap<String, u32> {
-    let rows = taken.cut.rows.iter().flat_map(|rows| rows.rows.iter());
+    let rows = taken.checkpoint.rows.iter().flat_map(|rows| rows.rows.iter());
     rows.filter_map(|row| Some((row.id?.into_owned(), row.known.orders))).collect()
 }
 
 #[test]
-fn cuts_are_made_one_behind_another_with_batches_in_between() {
+fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
     let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
-    let (mut cuts, mut reports) = (cuts::Cuts::default(), Vec::<Report<Orders>>::new());
+    let (mut checkpoints, mut reports) = (checkpoints::CheckpointQueue::default(), Vec::<Report<Orders>>::new());
     for partition in 0..3 {
         worker.start(Partition(partition));
         worker.apply(at(partition), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
-        cuts.want(Partition(partition), 1, Allowance::ALL);
+        checkpoints.want(Partition(partition), 1, Allowance::ALL);
     }
     // The last one is taken back before its turn.
     let mut offset = 300;
-    while !cuts.is_empty() {
-        cuts.go_on(&mut worker, |report| reports.push(report));
-        cuts.take_back(Partition(2), 1);
+    while !checkpoints.is_empty() {
+        checkpoints.go_on(&mut worker, |report| reports.push(report));
+        checkpoints.take_back(Partition(2), 1);
         // Backwards, so that most change before their turn.
         let customers = 300 - (offset as usize - 300) % 300;
         for partition in 0..3 {
@@ -256,12 +256,12 @@ fn cuts_are_made_one_behind_another_with_batches_in_between() {
     }
     let told = reports.iter().map(|report| match report {
         Report::Begun(partition, 1, _) => (partition.0, true),
-        Report::Cut(partition, 1, Some(_)) => (partition.0, false),
+        Report::Taken(partition, 1, Some(_)) => (partition.0, false),
         _ => panic!("another report"),
     });
     assert_eq!(told.collect::<Vec<_>>(), [(0, true), (0, false), (1, true), (1, false)]);
     let mut taken = reports.iter().filter_map(|report| match report {
-        Report::Cut(_, _, Some(taken)) => Some(taken),
+        Report::Taken(_, _, Some(taken)) => Some(taken),
         _ => None,
     });
     let (first, second) = (taken.next().unwrap(), taken.next().unwrap());
@@ -272,7 +272,7 @@ fn cuts_are_made_one_behind_another_with_batches_in_between() {
     assert_eq!(second.last[0].map(|last| last.offset + 1), Some(second.next[0]));
     // Nothing of what came meanwhile is forgotten.
     worker.settle(Partition(0), 1);
-    let (next, _) = worker.cut(Partition(0), 2, &Allowance::ALL).unwrap();
+    let (next, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!(next.next, [offset]);
     let again = orders(&next);
     assert!(orders(first).iter().all(|(id, &before)| again.get(id).is_none_or(|&now| now >= before)));
@@ -283,22 +283,22 @@ fn cuts_are_made_one_behind_another_with_batches_in_between() {
 }
 
 #[test]
-fn a_cut_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
+fn a_checkpoint_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
     let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
     worker.start(Partition(0));
     worker.apply(at(0), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
-    worker.begin_cut(Partition(0), 1, &Allowance::ALL).unwrap();
+    worker.begin_checkpoint(Partition(0), 1, &Allowance::ALL).unwrap();
     assert!(worker.go_on(Partition(0), 64).is_none());
     worker.apply(at(0), &Orders::of(300, 290..310), Time::MAX, &mut Vec::new());
     worker.take_back(Partition(0), 1);
     assert!(worker.go_on(Partition(0), 64).is_none(), "none is being made");
-    let (taken, _) = worker.cut(Partition(0), 2, &Allowance::ALL).unwrap();
+    let (taken, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!((taken.next[0], orders(&taken).len(), orders(&taken).values().sum::<u32>()), (320, 310, 320));
 }
 
-/// With a queue in between: what is to come behind a cut comes behind it.
+/// With a queue in between: what is to come behind a checkpoint comes behind it.
 #[test]
-fn a_partition_that_is_parked_has_made_its_cuts() {
+fn a_partition_that_is_parked_has_made_its_checkpoints() {
     let blueprint = blueprint(Decoder::new(Format::Native, vec![]));
     let (report, reports) = mpsc::channel();
     let pool = Pool::start(&blueprint, 1, &report).unwrap();
@@ -306,16 +306,16 @@ fn a_partition_that_is_parked_has_made_its_cuts() {
         pool.begin(partition, Box::new(Engine::new(Arc::clone(&blueprint.spec))), vec![0]).unwrap();
         let batch = Orders::of(0, 0..500);
         pool.records(TopicPartition { topic: TopicIndex(0), partition }, batch, Time::MAX, Instant::now()).unwrap();
-        pool.cut(partition, 1, Allowance::ALL).unwrap();
+        pool.checkpoint(partition, 1, Allowance::ALL).unwrap();
     }
     pool.park(Partition(1)).unwrap();
     assert_eq!(pool.unpark(Partition(1)).unwrap(), Some(vec![500]));
     pool.wait_until_applied().unwrap();
     pool.join().unwrap();
     drop(report);
-    let cuts = reports.iter().filter_map(|report| match report {
-        Report::Cut(partition, 1, Some(taken)) => Some((partition.0, taken.next[0], orders(&taken).len())),
+    let checkpoints = reports.iter().filter_map(|report| match report {
+        Report::Taken(partition, 1, Some(taken)) => Some((partition.0, taken.next[0], orders(&taken).len())),
         _ => None,
     });
-    assert_eq!(cuts.collect::<Vec<_>>(), [(0, 500, 500), (1, 500, 500)]);
+    assert_eq!(checkpoints.collect::<Vec<_>>(), [(0, 500, 500), (1, 500, 500)]);
 }

@@ -1,6 +1,6 @@
 //! The commit thread of a process, which owns the transactional producer.
 
-use retentiond::checkpoint::protocol::{CutId, Delivery, Event, Outcome, Part};
+use retentiond::checkpoint::protocol::{Delivery, Epoch, Event, Outcome, Part};
 use retentiond::source::Partition;
 
 use crate::broker::{Membership, Offsets, Reply, Request};
@@ -19,8 +19,8 @@ enum Step {
 /// A transaction.
 #[derive(Debug)]
 pub struct Job {
-    cut: CutId,
-    /// A cut that was abandoned, and is committed all the same.
+    epoch: Epoch,
+    /// A checkpoint that was abandoned, and is committed all the same.
     is_ghost: bool,
     membership: Option<Membership>,
     entries: Vec<Entry>,
@@ -33,32 +33,32 @@ pub struct Job {
 }
 
 impl Replica {
-    pub fn cut(&mut self, world: &mut World, cut: CutId, partitions: &[Partition]) {
-        world.stats.cuts += 1;
+    pub fn epoch(&mut self, world: &mut World, epoch: Epoch, partitions: &[Partition]) {
+        world.stats.epochs += 1;
         let Some(membership) = self.client.membership() else {
-            return self.note_soon(world, Note::Tell(Event::NotAMember(cut)));
+            return self.note_soon(world, Note::Tell(Event::NotAMember(epoch)));
         };
-        self.captured.insert(cut, membership);
-        self.open.extend(partitions.iter().map(|partition| (partition.0, cut)));
+        self.captured.insert(epoch, membership);
+        self.open.extend(partitions.iter().map(|partition| (partition.0, epoch)));
         for partition in partitions {
-            self.queue(world, partition.0, crate::worker::Work::Cut(cut));
+            self.queue(world, partition.0, crate::worker::Work::Checkpoint(epoch));
         }
     }
 
-    pub fn commit_genesis(&mut self, world: &mut World, cut: CutId, parts: &[Part]) {
+    pub fn commit_genesis(&mut self, world: &mut World, epoch: Epoch, parts: &[Part]) {
         let Some(membership) = self.client.membership() else {
-            return self.note_soon(world, Note::Tell(Event::NotAMember(cut)));
+            return self.note_soon(world, Note::Tell(Event::NotAMember(epoch)));
         };
-        self.captured.insert(cut, membership);
-        self.commit(world, cut, parts);
+        self.captured.insert(epoch, membership);
+        self.commit(world, epoch, parts);
     }
 
-    pub fn commit(&mut self, world: &mut World, cut: CutId, parts: &[Part]) {
-        let membership = self.captured.remove(&cut);
-        let upload = |part: &Part| self.uploads.get(&(cut, part.partition.0));
+    pub fn commit(&mut self, world: &mut World, epoch: Epoch, parts: &[Part]) {
+        let membership = self.captured.remove(&epoch);
+        let upload = |part: &Part| self.uploads.get(&(epoch, part.partition.0));
         let entries = parts.iter().filter_map(upload).flat_map(|upload| upload.entries.clone()).collect();
         let offsets = parts.iter().map(|part| (part.partition.0, offsets(part))).collect();
-        self.submit(world, cut, false, membership, entries, offsets);
+        self.submit(world, epoch, false, membership, entries, offsets);
     }
 
     fn note_committer(&self, world: &mut World, note: Note) {
@@ -66,14 +66,14 @@ impl Replica {
         self.note(world, after, note);
     }
 
-    pub fn ask_to_abort(&self, world: &mut World, cut: CutId) {
-        self.note_committer(world, Note::Abort(cut));
+    pub fn ask_to_abort(&self, world: &mut World, epoch: Epoch) {
+        self.note_committer(world, Note::Abort(epoch));
     }
 
     fn submit(
         &mut self,
         world: &mut World,
-        cut: CutId,
+        epoch: Epoch,
         is_ghost: bool,
         membership: Option<Membership>,
         entries: Vec<Entry>,
@@ -81,27 +81,27 @@ impl Replica {
     ) {
         let step = Step::Produce;
         let job =
-            Job { cut, is_ghost, membership, entries, offsets, step, begun: false, aborting: false, waits: false };
+            Job { epoch, is_ghost, membership, entries, offsets, step, begun: false, aborting: false, waits: false };
         self.jobs.push_back(job);
         if self.jobs.len() == 1 {
             self.note_committer(world, Note::GoOnCommitting);
         }
     }
 
-    /// With the fault, a cut that was taken back is committed nevertheless, by whoever we are by then.
-    pub fn haunt(&mut self, world: &mut World, cut: CutId, partition: i32) {
-        if world.fault != Some(Fault::AbandonedCutCommitted) {
+    /// With the fault, a checkpoint that was taken back is committed nevertheless, by whoever we are by then.
+    pub fn haunt(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
+        if world.fault != Some(Fault::AbandonedCheckpointCommitted) {
             return;
         }
-        let Some(upload) = self.uploads.get(&(cut, partition)).filter(|upload| upload.stored) else { return };
+        let Some(upload) = self.uploads.get(&(epoch, partition)).filter(|upload| upload.stored) else { return };
         let position = upload.upload.position.clone();
         let entries = upload.entries.clone();
         let part = Part { partition: Partition(partition), position };
-        self.submit(world, cut, true, None, entries, vec![(partition, offsets(&part))]);
+        self.submit(world, epoch, true, None, entries, vec![(partition, offsets(&part))]);
     }
 
-    pub fn abort(&mut self, cut: CutId) {
-        for job in self.jobs.iter_mut().filter(|job| job.cut == cut && !job.is_ghost) {
+    pub fn abort(&mut self, epoch: Epoch) {
+        for job in self.jobs.iter_mut().filter(|job| job.epoch == epoch && !job.is_ghost) {
             job.aborting = true;
         }
     }
@@ -203,17 +203,17 @@ impl Replica {
             self.note_committer(world, Note::GoOnCommitting);
         }
         if !job.is_ghost {
-            self.note_soon(world, Note::Tell(Event::Ended { cut: job.cut, outcome }));
+            self.note_soon(world, Note::Tell(Event::Ended { epoch: job.epoch, outcome }));
         }
     }
 
-    pub fn initialized(&mut self, world: &mut World, renewed: Option<CutId>, reply: Reply) {
+    pub fn initialized(&mut self, world: &mut World, renewed: Option<Epoch>, reply: Reply) {
         match reply {
             Reply::Initialized(producer) => {
                 self.producer = Some(producer);
                 self.initializing = false;
-                if let Some(cut) = renewed {
-                    self.note_soon(world, Note::Tell(Event::ProducerRenewed(cut)));
+                if let Some(epoch) = renewed {
+                    self.note_soon(world, Note::Tell(Event::ProducerRenewed(epoch)));
                 }
             }
             _ => self.note(world, 60, Note::Init(renewed)),

@@ -254,7 +254,7 @@ impl PartitionState {
         }
     }
 
-    /// What may be told of silent customers, as with a cut.
+    /// What may be told of silent customers, as with a checkpoint.
     pub fn silent(&mut self) -> Vec<Entry> {
         let alerts = self.engine.release(&Allowance::ALL).into_iter();
         alerts.map(|alert| Entry::Silent { partition: self.partition, text: format!("{alert:?}") }).collect()

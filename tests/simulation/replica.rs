@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use retentiond::checkpoint::protocol::{
-    BudgetId, Command, CommittedOffset, CommittedOffsets, CutId, Delivery, Event, Identity, Life, LoadFailure, Origin,
+    BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity, Life, LoadFailure, Origin,
     Rules, State,
 };
 use retentiond::source::Partition;
@@ -38,14 +38,14 @@ pub enum Note {
         manifest: String,
     },
     FindStart(i32, Life),
-    StoreFile(CutId, i32),
-    StoreManifest(CutId, i32),
+    StoreFile(Epoch, i32),
+    StoreManifest(Epoch, i32),
     Delete(Vec<String>),
     GoOnCommitting,
-    Abort(CutId),
-    Init(Option<CutId>),
+    Abort(Epoch),
+    Init(Option<Epoch>),
     Read(i32, Life),
-    ReadBack(CutId, Vec<i32>),
+    ReadBack(Epoch, Vec<i32>),
     Reply(u64, Reply),
 }
 
@@ -55,8 +55,8 @@ pub enum Purpose {
     Join,
     Heartbeat,
     Read(i32, Life),
-    ReadBack(CutId, Vec<i32>),
-    Init(Option<CutId>),
+    ReadBack(Epoch, Vec<i32>),
+    Init(Option<Epoch>),
     Job,
 }
 
@@ -83,10 +83,10 @@ pub struct Replica {
     loaded: BTreeMap<(i32, Life), (PartitionState, Files)>,
     pub workers: BTreeMap<i32, Part>,
     pub files: BTreeMap<i32, Files>,
-    pub uploads: BTreeMap<(CutId, i32), UploadJob>,
-    /// The cut of a partition that is neither settled nor taken back.
-    pub open: BTreeMap<i32, CutId>,
-    pub captured: BTreeMap<CutId, crate::broker::Membership>,
+    pub uploads: BTreeMap<(Epoch, i32), UploadJob>,
+    /// The checkpoint of a partition that is neither settled nor taken back.
+    pub open: BTreeMap<i32, Epoch>,
+    pub captured: BTreeMap<Epoch, crate::broker::Membership>,
     pub jobs: VecDeque<Job>,
     pub producer: Option<crate::broker::Producer>,
     pub initializing: bool,
@@ -183,11 +183,11 @@ impl Replica {
             }
             Note::Load { partition, life, manifest } => self.load(world, partition, life, &manifest),
             Note::FindStart(partition, life) => self.find_start(world, partition, life),
-            Note::StoreFile(cut, partition) => self.store_file(world, cut, partition),
-            Note::StoreManifest(cut, partition) => self.store_manifest(world, cut, partition),
+            Note::StoreFile(epoch, partition) => self.store_file(world, epoch, partition),
+            Note::StoreManifest(epoch, partition) => self.store_manifest(world, epoch, partition),
             Note::Delete(names) => world.delete(&names),
             Note::GoOnCommitting => self.go_on_committing(world),
-            Note::Abort(cut) => self.abort(cut),
+            Note::Abort(epoch) => self.abort(epoch),
             Note::Init(renewed) => {
                 let request = Request::InitProducer(self.slot);
                 self.call(world, request, Purpose::Init(renewed));
@@ -195,9 +195,9 @@ impl Replica {
             Note::Read(partition, life) => {
                 self.call(world, Request::FetchOffsets(vec![partition]), Purpose::Read(partition, life));
             }
-            Note::ReadBack(cut, partitions) => {
+            Note::ReadBack(epoch, partitions) => {
                 let request = Request::FetchOffsets(partitions.clone());
-                self.call(world, request, Purpose::ReadBack(cut, partitions));
+                self.call(world, request, Purpose::ReadBack(epoch, partitions));
             }
             Note::Reply(call, reply) => self.answered(world, call, reply),
         }
@@ -221,13 +221,13 @@ impl Replica {
                 Reply::Unstable => self.note(world, 60, Note::Read(partition, life)),
                 _ => self.tell(world, Event::Unavailable { partition: Partition(partition), life }),
             },
-            Purpose::ReadBack(cut, partitions) => match reply {
+            Purpose::ReadBack(epoch, partitions) => match reply {
                 Reply::Offsets(found) => {
                     let committed = found.into_iter().map(|(partition, found)| (Partition(partition), raw(found)));
                     let committed = committed.collect();
-                    self.tell(world, Event::ReadBack { cut, committed });
+                    self.tell(world, Event::ReadBack { epoch, committed });
                 }
-                _ => self.note(world, 60, Note::ReadBack(cut, partitions)),
+                _ => self.note(world, 60, Note::ReadBack(epoch, partitions)),
             },
         }
     }
@@ -265,36 +265,36 @@ impl Replica {
                     self.reading.remove(&partition.0);
                 }
             }
-            Command::Cut(cut, partitions) => self.cut(world, cut, &partitions),
-            Command::CommitGenesis(cut, parts) => self.commit_genesis(world, cut, &parts),
-            Command::Commit(cut, parts) => self.commit(world, cut, &parts),
-            Command::Abort(cut) => {
+            Command::BeginCheckpoint(epoch, partitions) => self.epoch(world, epoch, &partitions),
+            Command::CommitGenesis(epoch, parts) => self.commit_genesis(world, epoch, &parts),
+            Command::Commit(epoch, parts) => self.commit(world, epoch, &parts),
+            Command::Abort(epoch) => {
                 world.stats.aborts += 1;
                 // A plain commit is the poll thread's own; the commit thread hears of it later.
                 match self.delivery {
-                    _ if world.fault == Some(Fault::AbandonedCutCommitted) => {}
-                    Delivery::AtLeastOnce => self.abort(cut),
-                    Delivery::ExactlyOnce => self.ask_to_abort(world, cut),
+                    _ if world.fault == Some(Fault::AbandonedCheckpointCommitted) => {}
+                    Delivery::AtLeastOnce => self.abort(epoch),
+                    Delivery::ExactlyOnce => self.ask_to_abort(world, epoch),
                 }
             }
-            Command::RenewProducer(cut) => {
+            Command::RenewProducer(epoch) => {
                 world.stats.renewals += 1;
                 self.initializing = true;
-                self.note_soon(world, Note::Init(Some(cut)));
+                self.note_soon(world, Note::Init(Some(epoch)));
             }
-            Command::ReadBack(cut, partitions) => {
+            Command::ReadBack(epoch, partitions) => {
                 let partitions = partitions.into_iter().map(|partition| partition.0).collect();
-                self.note_soon(world, Note::ReadBack(cut, partitions));
+                self.note_soon(world, Note::ReadBack(epoch, partitions));
             }
-            Command::Settle(cut, partition) => {
-                self.settle_upload(cut, partition.0);
-                self.queue(world, partition.0, Work::Settle(cut));
+            Command::Settle(epoch, partition) => {
+                self.settle_upload(epoch, partition.0);
+                self.queue(world, partition.0, Work::Settle(epoch));
             }
-            Command::TakeBack(cut, partition) => {
+            Command::TakeBack(epoch, partition) => {
                 world.stats.taken_back += 1;
-                self.haunt(world, cut, partition.0);
-                self.discard_upload(world, cut, partition.0);
-                self.queue(world, partition.0, Work::TakeBack(cut));
+                self.haunt(world, epoch, partition.0);
+                self.discard_upload(world, epoch, partition.0);
+                self.queue(world, partition.0, Work::TakeBack(epoch));
             }
             Command::Delete(_, names) => self.note_soon(world, Note::Delete(names)),
             Command::Park(partition) => {

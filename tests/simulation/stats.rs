@@ -10,7 +10,7 @@ pub struct Stats {
     pub closings: u64,
     pub exits: u64,
     pub lost: u64,
-    pub cuts: u64,
+    pub epochs: u64,
     pub commits: u64,
     pub aborts: u64,
     pub refused: u64,
@@ -31,7 +31,7 @@ pub struct Stats {
 
 impl Stats {
     fn all(&self) -> [u64; 24] {
-        let Stats { events, crashes, sleeps, replaced, closings, exits, lost, cuts, commits, aborts, .. } = *self;
+        let Stats { events, crashes, sleeps, replaced, closings, exits, lost, epochs, commits, aborts, .. } = *self;
         let Stats {
             refused, unknown, renewals, taken_back, uploaded_in_vain, parked, begun_empty, begun_loaded, ..
         } = *self;
@@ -44,7 +44,7 @@ impl Stats {
             closings,
             exits,
             lost,
-            cuts,
+            epochs,
             commits,
             aborts,
             refused,
@@ -73,7 +73,7 @@ impl Stats {
             closings,
             exits,
             lost,
-            cuts,
+            epochs,
             commits,
             aborts,
             refused,
@@ -99,7 +99,7 @@ impl Stats {
             closings,
             exits,
             lost,
-            cuts,
+            epochs,
             commits,
             aborts,
             refused,

@@ -10,7 +10,7 @@ use crate::log::PartitionState;
 /// [`Clones`] once engines can be written and restored.
 pub trait Snapshots {
     type Content: Clone;
-    fn cut(state: &PartitionState) -> Self::Content;
+    fn epoch(state: &PartitionState) -> Self::Content;
     fn restore(content: &Self::Content) -> PartitionState;
 }
 
@@ -20,7 +20,7 @@ pub struct Clones;
 impl Snapshots for Clones {
     type Content = PartitionState;
 
-    fn cut(state: &PartitionState) -> PartitionState {
+    fn epoch(state: &PartitionState) -> PartitionState {
         state.clone()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
-use retentiond::checkpoint::protocol::{CutId, Event, Life, Position, Upload};
+use retentiond::checkpoint::protocol::{Epoch, Event, Life, Position, Upload};
 use retentiond::source::Partition;
 
 use crate::log::{Entry, PartitionState};
@@ -19,9 +19,9 @@ pub enum Work {
     Records(usize, Vec<i64>),
     /// With an engine, or with the parked one.
     Begin(Life, Option<Box<PartitionState>>),
-    Cut(CutId),
-    Settle(CutId),
-    TakeBack(CutId),
+    Checkpoint(Epoch),
+    Settle(Epoch),
+    TakeBack(Epoch),
     Park,
     Drop,
 }
@@ -36,9 +36,9 @@ impl std::fmt::Debug for PartitionState {
 struct Live {
     state: PartitionState,
     outbox: Vec<Entry>,
-    /// The cut that is under way, and its entries.
-    open: Option<(CutId, Vec<Entry>)>,
-    /// Whether anything was applied since the last cut that is not taken back.
+    /// The checkpoint that is under way, and its entries.
+    open: Option<(Epoch, Vec<Entry>)>,
+    /// Whether anything was applied since the last checkpoint that is not taken back.
     changed: bool,
 }
 
@@ -56,14 +56,14 @@ impl Part {
     }
 }
 
-/// The files that the committed offsets of a running partition name, and those of the cut that may follow.
+/// The files that the committed offsets of a running partition name, and those of the checkpoint that may follow.
 #[derive(Default)]
 pub struct Files {
     chain: Vec<String>,
     /// The one that names the chain; none before the first checkpoint.
     manifest: Option<String>,
-    /// Uploaded for a cut whose transaction has not ended.
-    pending: Option<(CutId, Uploaded)>,
+    /// Uploaded for a checkpoint whose transaction has not ended.
+    pending: Option<(Epoch, Uploaded)>,
 }
 
 struct Uploaded {
@@ -76,8 +76,8 @@ impl Files {
         Files { chain: manifest.files.clone(), manifest: Some(name.to_owned()), pending: None }
     }
 
-    fn settle(&mut self, cut: CutId) {
-        if let Some((_, uploaded)) = self.pending.take_if(|(of, _)| *of == cut) {
+    fn settle(&mut self, epoch: Epoch) {
+        if let Some((_, uploaded)) = self.pending.take_if(|(of, _)| *of == epoch) {
             (self.chain, self.manifest) = (uploaded.chain, Some(manifest_name(&uploaded.name)));
         }
     }
@@ -91,7 +91,7 @@ fn manifest_name(name: &str) -> String {
     format!("{name}.json")
 }
 
-/// A partition's share of a cut on its way to the store.
+/// A partition's share of a checkpoint on its way to the store.
 pub struct UploadJob {
     content: <Clones as Snapshots>::Content,
     pub entries: Vec<Entry>,
@@ -131,15 +131,17 @@ impl Replica {
                     None => world.violated(format!("process {}: nothing is parked of {partition}", self.id)),
                 }
             }
-            // A worker makes one cut behind another, and batches come in between.
-            Work::Cut(cut) if matches!(part.queue.front(), Some(Work::Records(..))) && world.chance.happens(0.3) => {
+            // A worker makes one checkpoint behind another, and batches come in between.
+            Work::Checkpoint(epoch)
+                if matches!(part.queue.front(), Some(Work::Records(..))) && world.chance.happens(0.3) =>
+            {
                 let records = part.queue.pop_front();
-                part.queue.push_front(Work::Cut(cut));
+                part.queue.push_front(Work::Checkpoint(epoch));
                 records.into_iter().for_each(|records| part.queue.push_front(records));
             }
-            Work::Cut(cut) => self.copy(world, cut, partition),
-            Work::Settle(cut) => part.settle(world, cut),
-            Work::TakeBack(cut) => part.take_back(cut, world.fault == Some(Fault::OutboxNotReturned)),
+            Work::Checkpoint(epoch) => self.copy(world, epoch, partition),
+            Work::Settle(epoch) => part.settle(world, epoch),
+            Work::TakeBack(epoch) => part.take_back(epoch, world.fault == Some(Fault::OutboxNotReturned)),
             Work::Park => part.parked = part.live.take(),
             Work::Drop => (part.live, part.parked) = (None, None),
         }
@@ -148,17 +150,17 @@ impl Replica {
         }
     }
 
-    fn copy(&mut self, world: &mut World, cut: CutId, partition: i32) {
+    fn copy(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         let of = Partition(partition);
         let Some(live) = self.workers.get_mut(&partition).and_then(|part| part.live.as_mut()) else { return };
         if !live.changed {
-            return self.note_soon(world, Note::Tell(Event::Unchanged { cut, partition: of }));
+            return self.note_soon(world, Note::Tell(Event::Unchanged { epoch, partition: of }));
         }
         live.changed = false;
         live.outbox.extend(live.state.silent());
         let entries = std::mem::take(&mut live.outbox);
-        live.open = Some((cut, entries.clone()));
-        let content = Clones::cut(&live.state);
+        live.open = Some((epoch, entries.clone()));
+        let content = Clones::epoch(&live.state);
         let mut next = live.state.next.clone();
         if world.fault == Some(Fault::OffsetsOfThePollThread)
             && let Some(reading) = self.reading.get(&partition)
@@ -168,7 +170,7 @@ impl Replica {
         let nonce = world.nonce();
         let name = format!("p{partition}/{nonce:06}-{}", self.id);
         // Taken back before the worker came to it: nobody waits for the upload.
-        let is_open = self.open.get(&partition) == Some(&cut);
+        let is_open = self.open.get(&partition) == Some(&epoch);
         let Some(files) = self.files.get(&partition).filter(|_| is_open) else { return };
         let skip = files.chain.len().saturating_sub(CHAIN - 1);
         let (old, kept) = files.chain.split_at(skip);
@@ -177,36 +179,36 @@ impl Replica {
         let metadata = Metadata::State(ManifestRef { name: manifest_name(&name), digest: format!("{nonce:032x}") });
         let upload = Upload { position: Position { next, metadata }, superseded };
         let job = UploadJob { content, entries, name, upload: upload.clone(), files: live_files, stored: false };
-        self.uploads.insert((cut, partition), job);
+        self.uploads.insert((epoch, partition), job);
         if world.fault == Some(Fault::UploadAfterCommit) {
-            self.note_soon(world, Note::Tell(Event::Uploaded { cut, partition: of, upload }));
+            self.note_soon(world, Note::Tell(Event::Uploaded { epoch, partition: of, upload }));
         }
         let after = world.upload_delay();
-        self.note(world, after, Note::StoreFile(cut, partition));
+        self.note(world, after, Note::StoreFile(epoch, partition));
     }
 
-    pub fn store_file(&mut self, world: &mut World, cut: CutId, partition: i32) {
-        let Some(job) = self.uploads.get(&(cut, partition)) else { return };
+    pub fn store_file(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
+        let Some(job) = self.uploads.get(&(epoch, partition)) else { return };
         if world.store_fails() {
-            return self.upload_failed(world, cut, partition);
+            return self.upload_failed(world, epoch, partition);
         }
         if !world.store.create(&state_name(&job.name), Object::File(job.content.clone())) {
             world.violated(format!("the file {} was there already", job.name));
         }
         let after = world.upload_delay();
-        self.note(world, after, Note::StoreManifest(cut, partition));
+        self.note(world, after, Note::StoreManifest(epoch, partition));
     }
 
-    pub fn store_manifest(&mut self, world: &mut World, cut: CutId, partition: i32) {
+    pub fn store_manifest(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         if world.crashes() {
             world.trace(|| format!("process {} dies between files and manifest", self.id));
             world.stats.crashes += 1;
             self.ended = true;
             return;
         }
-        let Some(job) = self.uploads.get_mut(&(cut, partition)) else { return };
+        let Some(job) = self.uploads.get_mut(&(epoch, partition)) else { return };
         if world.store_fails() {
-            return self.upload_failed(world, cut, partition);
+            return self.upload_failed(world, epoch, partition);
         }
         let name = manifest_name(&job.name);
         let next = job.upload.position.next.clone();
@@ -215,57 +217,57 @@ impl Replica {
             world.violated(format!("the manifest {name} was there already"));
         }
         job.stored = true;
-        self.uploaded(world, cut, partition);
+        self.uploaded(world, epoch, partition);
     }
 
-    fn upload_failed(&mut self, world: &mut World, cut: CutId, partition: i32) {
-        self.uploads.remove(&(cut, partition));
-        self.tell(world, Event::UploadFailed { cut, partition: Partition(partition) });
+    fn upload_failed(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
+        self.uploads.remove(&(epoch, partition));
+        self.tell(world, Event::UploadFailed { epoch, partition: Partition(partition) });
     }
 
-    /// What was uploaded for a cut that was taken back meanwhile, in this life of the partition or in one before, is of
-    /// no use.
-    fn uploaded(&mut self, world: &mut World, cut: CutId, partition: i32) {
-        let Some(job) = self.uploads.get(&(cut, partition)) else { return };
-        let is_open = self.open.get(&partition) == Some(&cut);
+    /// What was uploaded for a checkpoint that was taken back meanwhile, in this life of the partition or in one
+    /// before, is of no use.
+    fn uploaded(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
+        let Some(job) = self.uploads.get(&(epoch, partition)) else { return };
+        let is_open = self.open.get(&partition) == Some(&epoch);
         let Some(files) = self.files.get_mut(&partition).filter(|_| is_open) else {
             world.stats.uploaded_in_vain += 1;
             world.delete(&[state_name(&job.name), manifest_name(&job.name)]);
-            self.uploads.remove(&(cut, partition));
+            self.uploads.remove(&(epoch, partition));
             return;
         };
-        files.pending = Some((cut, Uploaded { chain: job.files.clone(), name: job.name.clone() }));
+        files.pending = Some((epoch, Uploaded { chain: job.files.clone(), name: job.name.clone() }));
         let upload = job.upload.clone();
         if world.fault == Some(Fault::DeleteBeforeCommit) {
             world.delete(&upload.superseded);
         }
-        self.tell(world, Event::Uploaded { cut, partition: Partition(partition), upload });
+        self.tell(world, Event::Uploaded { epoch, partition: Partition(partition), upload });
     }
 
-    /// A cut of a partition is committed: what was uploaded for it is what comes before the next.
-    pub fn settle_upload(&mut self, cut: CutId, partition: i32) {
-        self.close_upload(cut, partition);
-        self.uploads.remove(&(cut, partition));
+    /// A checkpoint of a partition is committed: what was uploaded for it is what comes before the next.
+    pub fn settle_upload(&mut self, epoch: Epoch, partition: i32) {
+        self.close_upload(epoch, partition);
+        self.uploads.remove(&(epoch, partition));
         if let Some(files) = self.files.get_mut(&partition) {
-            files.settle(cut);
+            files.settle(epoch);
         }
     }
 
-    /// A cut of a partition will never be committed; an upload that is under way goes on.
-    pub fn discard_upload(&mut self, world: &mut World, cut: CutId, partition: i32) {
-        self.close_upload(cut, partition);
-        if world.fault == Some(Fault::AbandonedCutCommitted) {
+    /// A checkpoint of a partition will never be committed; an upload that is under way goes on.
+    pub fn discard_upload(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
+        self.close_upload(epoch, partition);
+        if world.fault == Some(Fault::AbandonedCheckpointCommitted) {
             return;
         }
         let Some(files) = self.files.get_mut(&partition) else { return };
-        if let Some((_, Uploaded { name, .. })) = files.pending.take_if(|(of, _)| *of == cut) {
+        if let Some((_, Uploaded { name, .. })) = files.pending.take_if(|(of, _)| *of == epoch) {
             world.delete(&[state_name(&name), manifest_name(&name)]);
-            self.uploads.remove(&(cut, partition));
+            self.uploads.remove(&(epoch, partition));
         }
     }
 
-    fn close_upload(&mut self, cut: CutId, partition: i32) {
-        if self.open.get(&partition) == Some(&cut) {
+    fn close_upload(&mut self, epoch: Epoch, partition: i32) {
+        if self.open.get(&partition) == Some(&epoch) {
             self.open.remove(&partition);
         }
     }
@@ -293,16 +295,16 @@ impl Part {
         }
     }
 
-    fn settle(&mut self, world: &mut World, cut: CutId) {
+    fn settle(&mut self, world: &mut World, epoch: Epoch) {
         let open = self.live.as_mut().or(self.parked.as_mut()).and_then(|live| live.open.take());
-        if open.is_none_or(|(open, _)| open != cut) {
-            world.violated(format!("{cut:?} is settled, but is not open"));
+        if open.is_none_or(|(open, _)| open != epoch) {
+            world.violated(format!("{epoch:?} is settled, but is not open"));
         }
     }
 
-    fn take_back(&mut self, cut: CutId, forget: bool) {
+    fn take_back(&mut self, epoch: Epoch, forget: bool) {
         let Some(live) = self.live.as_mut().or(self.parked.as_mut()) else { return };
-        if let Some((_, mut entries)) = live.open.take_if(|(open, _)| *open == cut) {
+        if let Some((_, mut entries)) = live.open.take_if(|(open, _)| *open == epoch) {
             live.changed = true;
             if !forget {
                 entries.append(&mut live.outbox);

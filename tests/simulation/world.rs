@@ -31,19 +31,19 @@ pub enum Fault {
     NoDedup,
     /// Committed offsets are read past pending transactions.
     UnstableRead,
-    /// A cut is reported as uploaded when its upload begins.
+    /// A checkpoint is reported as uploaded when its upload begins.
     UploadAfterCommit,
     /// The membership that a transaction shows is the one at its end.
     MembershipCapturedLate,
-    /// A cut that was taken back is committed later.
-    AbandonedCutCommitted,
+    /// A checkpoint that was taken back is committed later.
+    AbandonedCheckpointCommitted,
     /// Superseded files are deleted once the new manifest is stored.
     DeleteBeforeCommit,
-    /// Entries of a cut that was taken back are dropped.
+    /// Entries of a checkpoint that was taken back are dropped.
     OutboxNotReturned,
     /// An unknown outcome counts as aborted.
     UnknownTakenForAborted,
-    /// The offsets of a cut are those of what was handed out.
+    /// The offsets of a checkpoint are those of what was handed out.
     OffsetsOfThePollThread,
 }
 
@@ -55,7 +55,7 @@ impl Fault {
         Fault::UnstableRead,
         Fault::UploadAfterCommit,
         Fault::MembershipCapturedLate,
-        Fault::AbandonedCutCommitted,
+        Fault::AbandonedCheckpointCommitted,
         Fault::DeleteBeforeCommit,
         Fault::OutboxNotReturned,
         Fault::UnknownTakenForAborted,

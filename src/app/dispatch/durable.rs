@@ -11,9 +11,9 @@ use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::app::committer::Transaction;
 use crate::app::pace::Pace;
 use crate::app::vault::{Answer, Files};
-use crate::checkpoint::files::WrittenCut;
+use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
-use crate::checkpoint::protocol::{self, Command, CutId, Event, Life, Origin, Outcome, Part, Upload};
+use crate::checkpoint::protocol::{self, Command, Epoch, Event, Life, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::{Time, wall_clock};
@@ -23,9 +23,9 @@ use crate::source::rebalance;
 use crate::source::{Committed, GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
 use crate::worker::Taken;
 
-/// How soon the next cut comes while more alerts wait than fit into one.
+/// How soon the next checkpoint comes while more alerts wait than fit into one.
 const SOON: Duration = Duration::from_secs(1);
-/// With so many bytes waiting no further alerts are taken into a cut.
+/// With so many bytes waiting no further alerts are taken into a checkpoint.
 const FULL_OUTBOX: u64 = 16 << 20;
 
 impl<C: GroupClient> Dispatcher<C> {
@@ -111,8 +111,8 @@ impl<C: GroupClient> Dispatcher<C> {
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
 
-    /// Answers a revocation once nothing that it names is being given up any more: a replica that stops may be asked for
-    /// what it is giving up already, and whoever were handed that before its last commit would do the same again.
+    /// Answers a revocation once nothing that it names is being given up any more: a replica that stops may be asked
+    /// for what it is giving up already, and whoever were handed that before its last commit would do the same again.
     fn unassign_released(
         &mut self,
         these: Vec<TopicPartition>,
@@ -163,32 +163,32 @@ impl<C: GroupClient> Dispatcher<C> {
             Command::FindStart(partition, life) => {
                 self.vault.find_start(self.handle(), partition, life, self.rules.starts.clone());
             }
-            Command::CommitGenesis(cut, parts) => return self.commit_genesis(cut, &parts),
+            Command::CommitGenesis(epoch, parts) => return self.commit_genesis(epoch, &parts),
             Command::Load { partition, life, manifest, digest } => {
                 self.vault.load(partition, life, ManifestRef { name: manifest, digest });
             }
             Command::Begin { partition, life, origin, next } => return self.begin(partition, life, origin, next),
             Command::Stop(partitions) => self.stopped.extend(partitions),
-            Command::Cut(cut, partitions) => return self.cut(cut, &partitions),
-            Command::Commit(cut, parts) => self.commit(cut, &parts),
-            Command::Abort(cut) => {
-                self.aborted = Some(cut);
-                self.tokens.remove(&cut);
-                self.committer.abort(cut);
+            Command::BeginCheckpoint(epoch, partitions) => return self.begin_checkpoint(epoch, &partitions),
+            Command::Commit(epoch, parts) => self.commit(epoch, &parts),
+            Command::Abort(epoch) => {
+                self.aborted = Some(epoch);
+                self.tokens.remove(&epoch);
+                self.committer.abort(epoch);
             }
-            Command::RenewProducer(cut) => self.committer.renew(cut),
-            Command::ReadBack(cut, partitions) => {
+            Command::RenewProducer(epoch) => self.committer.renew(epoch),
+            Command::ReadBack(epoch, partitions) => {
                 let handles = Arc::clone(&self.handles);
                 let handle = move || handles.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                self.vault.read_back(handle, cut, partitions);
+                self.vault.read_back(handle, epoch, partitions);
             }
-            Command::Settle(cut, partition) => return self.settle(cut, partition),
-            Command::TakeBack(cut, partition) => {
+            Command::Settle(epoch, partition) => return self.settle(epoch, partition),
+            Command::TakeBack(epoch, partition) => {
                 self.asked.remove(&partition);
                 self.uncommitted.taken_back(partition);
-                self.outbox.take_back(partition, cut);
-                self.discard_upload(partition, Some(cut));
-                return self.pool.take_back(partition, cut.0).map_err(gone);
+                self.outbox.take_back(partition, epoch);
+                self.discard_upload(partition, Some(epoch));
+                return self.pool.take_back(partition, epoch.0).map_err(gone);
             }
             Command::Delete(_, names) => self.doomed.push((Instant::now() + self.rules.keep_files, names)),
             Command::Park(partition) => {
@@ -211,11 +211,11 @@ impl<C: GroupClient> Dispatcher<C> {
         Ok(())
     }
 
-    fn commit_genesis(&mut self, cut: CutId, parts: &[Part]) -> Result<(), SourceError> {
-        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
+    fn commit_genesis(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
+        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
         self.letters.clear();
         self.journal.commits(parts.len(), 0);
-        self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters: Vec::new() });
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), letters: Vec::new() });
         Ok(())
     }
 
@@ -309,62 +309,62 @@ impl<C: GroupClient> Dispatcher<C> {
         if held { self.client.pause(&read) } else { self.client.resume(&read) }
     }
 
-    fn cut(&mut self, cut: CutId, partitions: &[Partition]) -> Result<(), SourceError> {
-        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(cut)) };
-        self.tokens = BTreeMap::from([(cut, token)]);
-        self.cut_begun = Some(Instant::now());
+    fn begin_checkpoint(&mut self, epoch: Epoch, partitions: &[Partition]) -> Result<(), SourceError> {
+        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
+        self.tokens = BTreeMap::from([(epoch, token)]);
+        self.checkpoint_begun = Some(Instant::now());
         let (now, pace) = (wall_clock(), &self.rules.pace);
-        // What earlier cuts could not deliver comes first.
+        // What earlier checkpoints could not deliver comes first.
         let is_full = self.outbox.bytes() >= FULL_OUTBOX;
         self.more_alerts = false;
-        self.asked = partitions.iter().map(|&partition| (partition, cut)).collect();
-        let cut_one = |&partition: &Partition| {
+        self.asked = partitions.iter().map(|&partition| (partition, epoch)).collect();
+        let begin_one = |&partition: &Partition| {
             let allowance = pace.allowance(partition, now, partitions.len());
-            self.pool.cut(partition, cut.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
+            self.pool.checkpoint(partition, epoch.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
         };
-        partitions.iter().try_for_each(cut_one).map_err(gone)
+        partitions.iter().try_for_each(begin_one).map_err(gone)
     }
 
-    /// A worker has begun a cut: what has come of the partition by now belongs to it. The alerts have left their engine in
-    /// any case.
-    pub(super) fn cut_begun(&mut self, partition: Partition, cut: CutId, alerts: &[Alert]) {
+    /// A worker has begun a checkpoint: what has come of the partition by now belongs to it. The alerts have left their
+    /// engine in any case.
+    pub(super) fn checkpoint_begun(&mut self, partition: Partition, epoch: Epoch, alerts: &[Alert]) {
         self.more_alerts |= Pace::is_most(alerts.len(), self.running.len());
         for alert in alerts {
             self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
         }
-        self.uncommitted.cut_begun(partition);
+        self.uncommitted.checkpoint_begun(partition);
         // What was taken back before this was heard of belongs to the next one.
-        if self.asked.get(&partition) == Some(&cut) {
+        if self.asked.get(&partition) == Some(&epoch) {
             self.asked.remove(&partition);
-            self.outbox.close(partition, cut);
+            self.outbox.close(partition, epoch);
         }
     }
 
     /// A worker has copied the state of a partition.
-    pub(super) fn cut_taken(
+    pub(super) fn checkpoint_taken(
         &mut self,
         partition: Partition,
-        cut: CutId,
+        epoch: Epoch,
         taken: Option<Taken>,
     ) -> Result<(), SourceError> {
         let Some(taken) = taken else {
             self.uncommitted.forget(partition);
-            return self.step(Event::Unchanged { cut, partition });
+            return self.step(Event::Unchanged { epoch, partition });
         };
-        if !self.outbox.is_open(partition, cut) {
+        if !self.outbox.is_open(partition, epoch) {
             return Ok(());
         }
         let Some(files) = self.files.get(&partition) else { return Ok(()) };
         let ids = self.ids.get(&partition).cloned().unwrap_or_default();
-        self.vault.upload(cut, partition, taken, files, ids);
+        self.vault.upload(epoch, partition, taken, files, ids);
         Ok(())
     }
 
     fn uploaded(
         &mut self,
-        cut: CutId,
+        epoch: Epoch,
         partition: Partition,
-        written: Result<WrittenCut, String>,
+        written: Result<WrittenCheckpoint, String>,
     ) -> Result<(), SourceError> {
         let written = match written {
             Ok(written) => written,
@@ -372,10 +372,10 @@ impl<C: GroupClient> Dispatcher<C> {
                 let why = format!("the checkpoint of partition {} failed: {why}", partition.0);
                 error!("{why}");
                 self.commit_trouble(Some(why));
-                return self.step(Event::UploadFailed { cut, partition });
+                return self.step(Event::UploadFailed { epoch, partition });
             }
         };
-        let Some(files) = self.files.get_mut(&partition).filter(|_| self.outbox.is_open(partition, cut)) else {
+        let Some(files) = self.files.get_mut(&partition).filter(|_| self.outbox.is_open(partition, epoch)) else {
             self.vault.delete(orphans(&written));
             return Ok(());
         };
@@ -384,9 +384,9 @@ impl<C: GroupClient> Dispatcher<C> {
         let mut superseded = written.superseded.clone();
         superseded.extend(files.before.as_ref().map(manifest_name).unwrap_or_default());
         self.checkpoints.bytes += written.bytes;
-        files.pending = Some((cut, written));
+        files.pending = Some((epoch, written));
         let upload = Upload { position: protocol::Position { next, metadata }, superseded };
-        self.step(Event::Uploaded { cut, partition, upload })
+        self.step(Event::Uploaded { epoch, partition, upload })
     }
 
     fn offsets(&self, parts: &[Part]) -> Vec<(TopicPartition, Committed)> {
@@ -402,42 +402,42 @@ impl<C: GroupClient> Dispatcher<C> {
         parts.iter().flat_map(of).collect()
     }
 
-    fn commit(&mut self, cut: CutId, parts: &[Part]) {
-        let Some(token) = self.tokens.get(&cut).cloned() else { return };
+    fn commit(&mut self, epoch: Epoch, parts: &[Part]) {
+        let Some(token) = self.tokens.get(&epoch).cloned() else { return };
         let mut letters = Vec::new();
         self.letters.clear();
         for part in parts {
-            let of = self.outbox.of_cut(part.partition, cut);
+            let of = self.outbox.of_checkpoint(part.partition, epoch);
             letters.extend(of.iter().cloned());
             self.letters.extend((0..of.len()).map(|index| (part.partition, index)));
         }
         self.journal.commits(parts.len(), letters.len());
-        self.committer.commit(Transaction { cut, token, next: self.offsets(parts), letters });
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), letters });
     }
 
-    fn settle(&mut self, cut: CutId, partition: Partition) -> Result<(), SourceError> {
+    fn settle(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
         self.uncommitted.committed(partition);
         let (alerts, dead): (Vec<_>, Vec<_>) =
-            self.outbox.settle(partition, cut).into_iter().partition(|letter| letter.to == Channel::Alerts);
+            self.outbox.settle(partition, epoch).into_iter().partition(|letter| letter.to == Channel::Alerts);
         self.checkpoints.letters += dead.len() as u64;
         let sent = Arc::clone(&self.status.borrow().sent);
         sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
         if let Some(files) = self.files.get_mut(&partition)
-            && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == cut)
+            && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == epoch)
         {
             files.before = Some(written.manifest);
         }
         self.checkpoints.last_success = Some(wall_clock());
-        if let Some(begun) = self.cut_begun {
+        if let Some(begun) = self.checkpoint_begun {
             self.checkpoints.took = Some(begun.elapsed());
         }
-        self.pool.settle(partition, cut.0).map_err(gone)
+        self.pool.settle(partition, epoch.0).map_err(gone)
     }
 
-    /// What was uploaded for a cut that will never be committed is of no use.
-    fn discard_upload(&mut self, partition: Partition, cut: Option<CutId>) {
+    /// What was uploaded for a checkpoint that will never be committed is of no use.
+    fn discard_upload(&mut self, partition: Partition, epoch: Option<Epoch>) {
         let Some(files) = self.files.get_mut(&partition) else { return };
-        if let Some((_, written)) = files.pending.take_if(|(of, _)| cut.is_none_or(|cut| *of == cut)) {
+        if let Some((_, written)) = files.pending.take_if(|(of, _)| epoch.is_none_or(|epoch| *of == epoch)) {
             self.vault.delete(orphans(&written));
         }
     }
@@ -483,7 +483,7 @@ impl<C: GroupClient> Dispatcher<C> {
                     }
                     self.step(event)?;
                 }
-                Answer::Uploaded(cut, partition, written) => self.uploaded(cut, partition, written)?,
+                Answer::Uploaded(epoch, partition, written) => self.uploaded(epoch, partition, written)?,
                 Answer::Loaded(partition, life, engine, manifest) => {
                     let (belongs, next) = self.vault.belongs_to(&manifest);
                     self.sweep_older(&manifest);
@@ -511,13 +511,13 @@ impl<C: GroupClient> Dispatcher<C> {
         });
     }
 
-    pub(super) fn ended(&mut self, cut: CutId, outcome: Outcome) -> Result<(), SourceError> {
-        self.journal.committed(cut, outcome, self.cut_begun.map(|begun| begun.elapsed()));
+    pub(super) fn ended(&mut self, epoch: Epoch, outcome: Outcome) -> Result<(), SourceError> {
+        self.journal.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
         self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
         if outcome == Outcome::Committed {
             self.commit_trouble(None);
         }
-        self.step(Event::Ended { cut, outcome })
+        self.step(Event::Ended { epoch, outcome })
     }
 
     /// What is due by the clock.
@@ -529,17 +529,17 @@ impl<C: GroupClient> Dispatcher<C> {
         }
         let doomed: Vec<_> = self.doomed.extract_if(.., |(at, _)| *at <= now).collect();
         doomed.into_iter().for_each(|(_, names)| self.vault.delete(names));
-        let every = if self.more_alerts { self.rules.cut_every.min(SOON) } else { self.rules.cut_every };
-        if self.last_cut.elapsed() >= every {
-            self.last_cut = now;
+        let every = if self.more_alerts { self.rules.checkpoint_every.min(SOON) } else { self.rules.checkpoint_every };
+        if self.last_checkpoint.elapsed() >= every {
+            self.last_checkpoint = now;
             self.step(Event::Due)?;
         }
         Ok(())
     }
 }
 
-/// The files that only this cut names.
-fn orphans(written: &WrittenCut) -> Vec<String> {
+/// The files that only this checkpoint names.
+fn orphans(written: &WrittenCheckpoint) -> Vec<String> {
     let own = written.manifest.files.iter().filter(|file| file.sequence == written.manifest.sequence);
     own.map(|file| file.name.clone()).chain([written.reference.name.clone()]).collect()
 }

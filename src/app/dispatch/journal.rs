@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use crate::checkpoint::protocol::{CutId, Outcome};
+use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::event::Time;
 use crate::source::{Partition, TopicIndex, rebalance};
 use crate::worker::sightings::Split;
@@ -23,7 +23,7 @@ pub(super) struct Journal {
     leaving: BTreeMap<Partition, Instant>,
     /// Why.
     why: &'static str,
-    /// Partitions and letters of the cut under way.
+    /// Partitions and letters of the checkpoint under way.
     committing: (usize, usize),
     /// Windows and changes that were logged.
     respecified: BTreeSet<String>,
@@ -134,11 +134,11 @@ impl Journal {
     }
 
     /// Why a checkpoint failed is told where it fails.
-    pub(super) fn committed(&self, cut: CutId, outcome: Outcome, took: Option<Duration>) {
+    pub(super) fn committed(&self, epoch: Epoch, outcome: Outcome, took: Option<Duration>) {
         let (partitions, dead_letters) = self.committing;
         if outcome == Outcome::Committed {
             let took = took.map(seconds).unwrap_or_default();
-            debug!(cut = cut.0, partitions, dead_letters, took, "a checkpoint is committed");
+            debug!(epoch = epoch.0, partitions, dead_letters, took, "a checkpoint is committed");
         }
     }
 }

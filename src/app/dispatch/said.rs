@@ -6,7 +6,7 @@ use tracing::{error, warn};
 
 use super::Dispatcher;
 use crate::app::committer::{Said, Transaction};
-use crate::checkpoint::protocol::{CutId, Event, Outcome};
+use crate::checkpoint::protocol::{Epoch, Event, Outcome};
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::transaction::TransactionError;
 use crate::source::{GroupClient, GroupHandle, SourceError};
@@ -17,15 +17,15 @@ const COMMIT_WAIT: Duration = Duration::from_secs(5);
 impl<C: GroupClient> Dispatcher<C> {
     pub(super) fn said(&mut self, said: Said) -> Result<(), SourceError> {
         match said {
-            Said::Ended(cut, outcome) => self.ended(cut, outcome),
+            Said::Ended(epoch, outcome) => self.ended(epoch, outcome),
             Said::Delivered(transaction) => self.commit_plainly(&transaction),
-            Said::TooLarge(cut, indexes) => indexes.into_iter().try_for_each(|index| self.cut_off(cut, index)),
+            Said::TooLarge(epoch, indexes) => indexes.into_iter().try_for_each(|index| self.truncate(epoch, index)),
             Said::Trouble(why) => {
                 self.commit_trouble(Some(why));
                 Ok(())
             }
             Said::Undeliverable(why) => Err(SourceError::Configuration(why)),
-            Said::Renewed(cut) => self.step(Event::ProducerRenewed(cut)),
+            Said::Renewed(epoch) => self.step(Event::ProducerRenewed(epoch)),
             Said::Fenced(text) => {
                 error!("{text}");
                 self.step(Event::Fenced)
@@ -33,25 +33,25 @@ impl<C: GroupClient> Dispatcher<C> {
         }
     }
 
-    /// A letter of a cut was refused for its size, so it is to be smaller at the next attempt.
-    fn cut_off(&mut self, cut: CutId, index: usize) -> Result<(), SourceError> {
+    /// A letter of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
+    fn truncate(&mut self, epoch: Epoch, index: usize) -> Result<(), SourceError> {
         // What was given up meanwhile comes again with its next owner.
         let Some(&(partition, place)) = self.letters.get(index) else { return Ok(()) };
-        let Some(letter) = self.outbox.of_cut(partition, cut).get(place) else { return Ok(()) };
+        let Some(letter) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
         let (topic, before) = (self.rules.outputs.of(letter).to_owned(), letter.bytes());
-        if !self.outbox.truncate(partition, cut, place) {
+        if !self.outbox.truncate(partition, epoch, place) {
             return Err(SourceError::Configuration(too_large_even_cut_off(&topic)));
         }
-        let after = self.outbox.of_cut(partition, cut).get(place).map_or(0, |letter| letter.bytes());
+        let after = self.outbox.of_checkpoint(partition, epoch).get(place).map_or(0, |letter| letter.bytes());
         warn!(topic, "a dead letter of {before} bytes is refused for its size and cut off to {after} bytes");
         Ok(())
     }
 
     /// At least once: the offsets behind the letters, unless a partition of them was given up.
     fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
-        let cut = transaction.cut;
-        if self.aborted == Some(cut) {
-            return self.ended(cut, Outcome::Aborted);
+        let epoch = transaction.epoch;
+        if self.aborted == Some(epoch) {
+            return self.ended(epoch, Outcome::Aborted);
         }
         let outcome = match self.handle().commit(&transaction.token, &transaction.next, COMMIT_WAIT) {
             Ok(()) => Outcome::Committed,
@@ -64,7 +64,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 }
             }
         };
-        self.ended(cut, outcome)
+        self.ended(epoch, outcome)
     }
 
     /// Why checkpoints are not committed, for those who ask.

@@ -105,7 +105,7 @@ impl Member {
             sources: topics.clone(),
             starts: vec![Start::Earliest; 2],
             max_future: 36_500 * DAY,
-            cut_every: Duration::from_millis(5),
+            checkpoint_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
             pace: Pace { max_per_minute: None, quiet: None, partitions: 2 },
@@ -281,7 +281,7 @@ fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) ->
         }
     }
     places.sort_unstable();
-    let alerts = (0..PARTITIONS).filter_map(|partition| worker.cut(Partition(partition), 1, &Allowance::ALL));
+    let alerts = (0..PARTITIONS).filter_map(|partition| worker.checkpoint(Partition(partition), 1, &Allowance::ALL));
     let alerts = alerts.flat_map(|(_, alerts)| alerts);
     let alerts = alerts.map(|alert| String::from_utf8(json(&alert, ALERT_SOURCE)).unwrap());
     let alerts = sorted_without_erased(alerts);
@@ -410,7 +410,8 @@ fn live_while(members: &mut [Member], leaving: Member) {
     left.join().unwrap();
 }
 
-/// Of a customer who is erased an alert that waits is dropped, so how many leave is a matter of when checkpoints are taken.
+/// Of a customer who is erased an alert that waits is dropped, so how many leave is a matter of when checkpoints are
+/// taken.
 fn sorted_without_erased(alerts: impl Iterator<Item = String>) -> Vec<String> {
     let mut alerts: Vec<_> = alerts.filter(|alert| !alert.contains("erased-")).collect();
     alerts.sort_unstable();

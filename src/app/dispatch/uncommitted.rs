@@ -9,10 +9,10 @@ use crate::source::Partition;
 #[derive(Debug, Default)]
 pub(super) struct Uncommitted(BTreeMap<Partition, Since>);
 
-/// When the first record was applied that the open cut holds, and when the first that it does not hold.
+/// When the first record was applied that the open checkpoint holds, and when the first that it does not hold.
 #[derive(Debug, Clone, Copy, Default)]
 struct Since {
-    in_cut: Option<Instant>,
+    in_checkpoint: Option<Instant>,
     later: Option<Instant>,
 }
 
@@ -22,36 +22,36 @@ impl Uncommitted {
         self.0.entry(partition).or_default().later.get_or_insert(now);
     }
 
-    /// A cut has begun, which holds everything that is applied by now.
-    pub(super) fn cut_begun(&mut self, partition: Partition) {
+    /// A checkpoint has begun, which holds everything that is applied by now.
+    pub(super) fn checkpoint_begun(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
-            since.in_cut = since.in_cut.or(since.later);
+            since.in_checkpoint = since.in_checkpoint.or(since.later);
             since.later = None;
         }
     }
 
-    /// The cut is taken back, so that the next one holds it.
+    /// The checkpoint is taken back, so that the next one holds it.
     pub(super) fn taken_back(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
-            since.later = since.in_cut.take().or(since.later);
+            since.later = since.in_checkpoint.take().or(since.later);
         }
     }
 
-    /// The cut is committed.
+    /// The checkpoint is committed.
     pub(super) fn committed(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
-            since.in_cut = None;
+            since.in_checkpoint = None;
         }
     }
 
-    /// There was nothing to cut, or the partition is given up.
+    /// There was nothing to write, or the partition is given up.
     pub(super) fn forget(&mut self, partition: Partition) {
         self.0.remove(&partition);
     }
 
     /// Since when the oldest has been waiting.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.0.values().filter_map(|since| since.in_cut.or(since.later)).min()
+        self.0.values().filter_map(|since| since.in_checkpoint.or(since.later)).min()
     }
 }
 
@@ -64,27 +64,27 @@ mod tests {
     const P: Partition = Partition(0);
 
     #[test]
-    fn what_waits_is_what_no_committed_cut_holds() {
+    fn what_waits_is_what_no_committed_checkpoint_holds() {
         let (mut all, start) = (Uncommitted::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        all.cut_begun(P);
+        all.checkpoint_begun(P);
         assert_eq!(all.since(), None, "nothing was applied");
         all.applied(P, at(1));
         all.applied(P, at(2));
         assert_eq!(all.since(), Some(at(1)));
-        all.cut_begun(P);
+        all.checkpoint_begun(P);
         all.applied(P, at(3));
-        assert_eq!(all.since(), Some(at(1)), "the cut is under way");
+        assert_eq!(all.since(), Some(at(1)), "the checkpoint is under way");
         all.taken_back(P);
         assert_eq!(all.since(), Some(at(1)), "the next one holds it");
-        all.cut_begun(P);
+        all.checkpoint_begun(P);
         all.applied(P, at(4));
         all.committed(P);
         assert_eq!(all.since(), Some(at(4)));
         all.applied(Partition(1), at(2));
         assert_eq!(all.since(), Some(at(2)), "the oldest of all partitions");
         all.forget(Partition(1));
-        all.cut_begun(P);
+        all.checkpoint_begun(P);
         all.committed(P);
         assert_eq!(all.since(), None);
     }

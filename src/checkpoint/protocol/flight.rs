@@ -1,17 +1,17 @@
-//! The cut in flight: from the copy to the end of its transaction.
+//! The checkpoint in flight: from the copy to the end of its transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::takeover::position;
 use super::{
-    Command, CommittedOffsets, CutId, Delivery, Ending, Origin, Outcome, Part, Phase, Position, State, Tenure, Upload,
+    Command, CommittedOffsets, Delivery, Ending, Epoch, Origin, Outcome, Part, Phase, Position, State, Tenure, Upload,
 };
 use crate::source::Partition;
 
-/// A cut, or the commit of a genesis.
+/// A checkpoint, or the commit of a genesis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
-    cut: CutId,
+    epoch: Epoch,
     is_genesis: bool,
     stage: Stage,
     /// The partitions in it that are still ours, and what of each is to be committed; none while it is uploaded.
@@ -32,7 +32,7 @@ enum Stage {
     ReadingBack,
 }
 
-/// What is known of a cut that a partition was taken out of.
+/// What is known of a checkpoint that a partition was taken out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Abandoned {
     /// It was in none.
@@ -57,11 +57,11 @@ impl Flight {
 const COMMITTING: [Stage; 2] = [Stage::Committing { aborting: false }, Stage::Committing { aborting: true }];
 
 impl State {
-    fn flight_in(&mut self, cut: CutId, stages: &[Stage]) -> Option<&mut Flight> {
-        self.flight.as_mut().filter(|flight| flight.cut == cut && flight.is_in(stages))
+    fn flight_in(&mut self, epoch: Epoch, stages: &[Stage]) -> Option<&mut Flight> {
+        self.flight.as_mut().filter(|flight| flight.epoch == epoch && flight.is_in(stages))
     }
 
-    /// Begins the next cut or genesis when none is in flight.
+    /// Begins the next checkpoint or genesis when none is in flight.
     pub(super) fn begin_what_waits(&mut self, out: &mut Vec<Command>) {
         if self.flight.is_some() || self.ending == Ending::Ended {
             return;
@@ -72,9 +72,9 @@ impl State {
                 out.push(Command::ReadCommitted(partition, tenure.life));
             }
         }
-        let drained = self.having(|phase| matches!(phase, Phase::Draining { last_cut: None, .. }));
+        let drained = self.having(|phase| matches!(phase, Phase::Draining { last_checkpoint: None, .. }));
         if !drained.is_empty() {
-            self.cut(drained, out);
+            self.begin_checkpoint(drained, out);
             return;
         }
         let unborn = self.having(|phase| matches!(phase, Phase::Unborn { ready: true, .. }));
@@ -83,7 +83,7 @@ impl State {
         } else if std::mem::take(&mut self.due) {
             let running = self.having(|phase| matches!(phase, Phase::Running(_)));
             if !running.is_empty() {
-                self.cut(running, out);
+                self.begin_checkpoint(running, out);
             }
         }
     }
@@ -93,22 +93,22 @@ impl State {
         wanted.map(|(&partition, _)| partition).collect()
     }
 
-    fn cut(&mut self, partitions: Vec<Partition>, out: &mut Vec<Command>) {
-        let cut = self.numbers.cut();
+    fn begin_checkpoint(&mut self, partitions: Vec<Partition>, out: &mut Vec<Command>) {
+        let epoch = self.numbers.epoch();
         for partition in &partitions {
-            if let Some(Tenure { phase: Phase::Draining { last_cut, .. }, .. }) = self.owned.get_mut(partition) {
-                *last_cut = Some(cut);
+            if let Some(Tenure { phase: Phase::Draining { last_checkpoint, .. }, .. }) = self.owned.get_mut(partition) {
+                *last_checkpoint = Some(epoch);
             }
         }
         let parts = partitions.iter().map(|&partition| (partition, None)).collect();
-        self.flight = Some(Flight { cut, is_genesis: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
-        out.push(Command::Cut(cut, partitions));
+        self.flight = Some(Flight { epoch, is_genesis: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
+        out.push(Command::BeginCheckpoint(epoch, partitions));
     }
 
     fn commit_genesis(&mut self, unborn: Vec<Partition>, out: &mut Vec<Command>) {
-        let cut = self.numbers.cut();
+        let epoch = self.numbers.epoch();
         let mut flight = Flight {
-            cut,
+            epoch,
             is_genesis: true,
             stage: Stage::Committing { aborting: false },
             parts: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl State {
                 flight.parts.insert(partition, Some(upload));
             }
         }
-        out.push(Command::CommitGenesis(cut, shares(&flight.parts)));
+        out.push(Command::CommitGenesis(epoch, shares(&flight.parts)));
         self.flight = Some(flight);
     }
 
@@ -131,15 +131,15 @@ impl State {
         if flight.parts.remove(&partition).is_none() {
             return Abandoned::NotInFlight;
         }
-        let cut = flight.cut;
+        let epoch = flight.epoch;
         match &mut flight.stage {
             Stage::Uploading => {
-                out.push(Command::TakeBack(cut, partition));
+                out.push(Command::TakeBack(epoch, partition));
                 Abandoned::NotBegun
             }
             Stage::Committing { aborting } => {
                 if !std::mem::replace(aborting, true) {
-                    out.push(Command::Abort(cut));
+                    out.push(Command::Abort(epoch));
                 }
                 Abandoned::InDoubt
             }
@@ -147,14 +147,14 @@ impl State {
         }
     }
 
-    pub(super) fn uploaded(&mut self, cut: CutId, partition: Partition, upload: Upload) {
-        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+    pub(super) fn uploaded(&mut self, epoch: Epoch, partition: Partition, upload: Upload) {
+        let Some(flight) = self.flight_in(epoch, &[Stage::Uploading]) else { return };
         if let Some(part) = flight.parts.get_mut(&partition) {
             *part = Some(upload);
         }
     }
 
-    /// Once every partition is uploaded or out of the cut: the transaction, or nothing when none is left.
+    /// Once every partition is uploaded or out of the checkpoint: the transaction, or nothing when none is left.
     pub(super) fn commit_if_complete(&mut self, out: &mut Vec<Command>) {
         let Some(flight) = &mut self.flight else { return };
         if flight.stage != Stage::Uploading || flight.parts.values().any(Option::is_none) {
@@ -166,45 +166,45 @@ impl State {
         }
         flight.stage = Stage::Committing { aborting: false };
         flight.begun = flight.parts.keys().copied().collect();
-        out.push(Command::Commit(flight.cut, shares(&flight.parts)));
+        out.push(Command::Commit(flight.epoch, shares(&flight.parts)));
     }
 
-    pub(super) fn unchanged(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
-        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+    pub(super) fn unchanged(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(epoch, &[Stage::Uploading]) else { return };
         if flight.parts.remove(&partition).is_some() {
-            self.part_after_last_cut(cut, partition, out);
+            self.release_after_last_checkpoint(epoch, partition, out);
         }
     }
 
-    pub(super) fn upload_failed(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
-        let Some(flight) = self.flight_in(cut, &[Stage::Uploading]) else { return };
+    pub(super) fn upload_failed(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(epoch, &[Stage::Uploading]) else { return };
         if flight.parts.remove(&partition).is_some() {
             self.may_force = false;
-            self.not_committed(cut, partition, out);
+            self.not_committed(epoch, partition, out);
         }
     }
 
-    pub(super) fn not_a_member(&mut self, cut: CutId, out: &mut Vec<Command>) {
+    pub(super) fn not_a_member(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
         let asks_now = |flight: &&mut Flight| flight.stage == Stage::Uploading || flight.is_genesis;
         let stages = [&[Stage::Uploading], &COMMITTING[..]].concat();
-        let Some(flight) = self.flight_in(cut, &stages).filter(asks_now) else { return };
+        let Some(flight) = self.flight_in(epoch, &stages).filter(asks_now) else { return };
         let parts: Vec<Partition> = std::mem::take(&mut flight.parts).into_keys().collect();
         self.flight = None;
         self.may_force = false;
         for partition in parts {
-            self.part_after_last_cut(cut, partition, out);
+            self.release_after_last_checkpoint(epoch, partition, out);
         }
     }
 
-    pub(super) fn ended(&mut self, cut: CutId, outcome: Outcome, out: &mut Vec<Command>) {
-        let Some(flight) = self.flight_in(cut, &COMMITTING) else { return };
+    pub(super) fn ended(&mut self, epoch: Epoch, outcome: Outcome, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(epoch, &COMMITTING) else { return };
         match outcome {
             Outcome::Fenced => self.fenced(out),
             Outcome::Unknown => {
                 flight.stage = Stage::Renewing;
                 match self.rules.delivery {
-                    Delivery::ExactlyOnce => out.push(Command::RenewProducer(cut)),
-                    Delivery::AtLeastOnce => self.producer_renewed(cut, out),
+                    Delivery::ExactlyOnce => out.push(Command::RenewProducer(epoch)),
+                    Delivery::AtLeastOnce => self.producer_renewed(epoch, out),
                 }
             }
             Outcome::Aborted => {
@@ -212,7 +212,7 @@ impl State {
                 self.flight = None;
                 self.may_force = false;
                 for partition in parts {
-                    self.not_committed(cut, partition, out);
+                    self.not_committed(epoch, partition, out);
                 }
             }
             Outcome::Committed => {
@@ -220,31 +220,31 @@ impl State {
                 self.flight = None;
                 for (partition, upload) in parts {
                     if let Some(upload) = upload {
-                        self.committed(cut, partition, upload, out);
+                        self.committed(epoch, partition, upload, out);
                     }
                 }
             }
         }
     }
 
-    pub(super) fn producer_renewed(&mut self, cut: CutId, out: &mut Vec<Command>) {
-        let Some(flight) = self.flight_in(cut, &[Stage::Renewing]) else { return };
+    pub(super) fn producer_renewed(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+        let Some(flight) = self.flight_in(epoch, &[Stage::Renewing]) else { return };
         if flight.parts.is_empty() {
             self.flight = None;
         } else {
             flight.stage = Stage::ReadingBack;
-            out.push(Command::ReadBack(cut, flight.parts.keys().copied().collect()));
+            out.push(Command::ReadBack(epoch, flight.parts.keys().copied().collect()));
         }
     }
 
     /// Decides what an unknown outcome was, by what the group has.
     pub(super) fn read_back(
         &mut self,
-        cut: CutId,
+        epoch: Epoch,
         committed: &[(Partition, CommittedOffsets)],
         out: &mut Vec<Command>,
     ) {
-        let Some(flight) = self.flight_in(cut, &[Stage::ReadingBack]) else { return };
+        let Some(flight) = self.flight_in(epoch, &[Stage::ReadingBack]) else { return };
         let parts = std::mem::take(&mut flight.parts);
         self.flight = None;
         for (partition, upload) in parts {
@@ -252,10 +252,10 @@ impl State {
             let found = committed.iter().find(|(of, _)| *of == partition);
             let found = found.map(|(_, committed)| position(committed, &self.rules));
             match found {
-                Some(Ok(Some(found))) if found == upload.position => self.committed(cut, partition, upload, out),
+                Some(Ok(Some(found))) if found == upload.position => self.committed(epoch, partition, upload, out),
                 Some(Ok(found)) if found.as_ref() == self.former(partition) => {
                     self.may_force = false;
-                    self.not_committed(cut, partition, out);
+                    self.not_committed(epoch, partition, out);
                 }
                 _ => self.start_over(partition, out),
             }
@@ -270,7 +270,7 @@ impl State {
         }
     }
 
-    fn committed(&mut self, cut: CutId, partition: Partition, upload: Upload, out: &mut Vec<Command>) {
+    fn committed(&mut self, epoch: Epoch, partition: Partition, upload: Upload, out: &mut Vec<Command>) {
         let Some(tenure) = self.owned.get_mut(&partition) else { return };
         match &mut tenure.phase {
             Phase::Unborn { basis, .. } => {
@@ -281,28 +281,27 @@ impl State {
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {
                 basis.committed = upload.position;
-                out.push(Command::Settle(cut, partition));
+                out.push(Command::Settle(epoch, partition));
                 if !upload.superseded.is_empty() {
                     out.push(Command::Delete(partition, upload.superseded));
                 }
-                self.part_after_last_cut(cut, partition, out);
+                self.release_after_last_checkpoint(epoch, partition, out);
             }
             _ => {}
         }
     }
 
-    fn not_committed(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
+    fn not_committed(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
         let has_engine = |tenure: &Tenure| matches!(tenure.phase, Phase::Running(_) | Phase::Draining { .. });
         if self.owned.get(&partition).is_some_and(has_engine) {
-            out.push(Command::TakeBack(cut, partition));
+            out.push(Command::TakeBack(epoch, partition));
         }
-        self.part_after_last_cut(cut, partition, out);
+        self.release_after_last_checkpoint(epoch, partition, out);
     }
 
-    /// A partition whose last cut has ended, in whatever way, is given back.
-    fn part_after_last_cut(&mut self, cut: CutId, partition: Partition, out: &mut Vec<Command>) {
-        let last =
-            |tenure: &Tenure| matches!(tenure.phase, Phase::Draining { last_cut: Some(last), .. } if last == cut);
+    /// A partition whose last checkpoint has ended, in whatever way, is given back.
+    fn release_after_last_checkpoint(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
+        let last = |tenure: &Tenure| matches!(tenure.phase, Phase::Draining { last_checkpoint: Some(last), .. } if last == epoch);
         if self.owned.get(&partition).is_some_and(last) {
             self.part_with(partition, out);
         }

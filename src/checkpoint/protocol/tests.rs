@@ -90,8 +90,8 @@ impl Story {
         self.state.owned.get(&p(partition)).map_or(Life(0), |tenure| tenure.life)
     }
 
-    fn cut(&self) -> CutId {
-        CutId(self.state.numbers.cut)
+    fn epoch(&self) -> Epoch {
+        Epoch(self.state.numbers.epoch)
     }
 
     fn budget(&self) -> BudgetId {
@@ -122,15 +122,15 @@ impl Story {
     }
 
     fn uploaded(&self, partition: i32, n: i64) -> Event {
-        Event::Uploaded { cut: self.cut(), partition: p(partition), upload: upload(n) }
+        Event::Uploaded { epoch: self.epoch(), partition: p(partition), upload: upload(n) }
     }
 
     fn ended(&self, outcome: Outcome) -> Event {
-        Event::Ended { cut: self.cut(), outcome }
+        Event::Ended { epoch: self.epoch(), outcome }
     }
 
     fn read_back(&self, committed: CommittedOffsets) -> Event {
-        Event::ReadBack { cut: self.cut(), committed: vec![(p(0), committed)] }
+        Event::ReadBack { epoch: self.epoch(), committed: vec![(p(0), committed)] }
     }
 
     // States of partition 0 ------------------------------------------------------------------------------------------
@@ -197,11 +197,11 @@ impl Story {
 
     fn reading_back() -> Story {
         let story = Story::renewing();
-        let event = Event::ProducerRenewed(story.cut());
+        let event = Event::ProducerRenewed(story.epoch());
         story.then(event)
     }
 
-    /// Revoked, and its last cut is being uploaded.
+    /// Revoked, and its last checkpoint is being uploaded.
     fn draining() -> Story {
         Story::running().then(Event::Revoked(vec![p(0)]))
     }
@@ -217,9 +217,9 @@ impl Story {
         story.then(event)
     }
 
-    /// One event of every sort, about partition 0 in its present life, the last cut and the last budget.
+    /// One event of every sort, about partition 0 in its present life, the last checkpoint and the last budget.
     fn every_event(&self) -> Vec<Event> {
-        let (partition, life, cut) = (p(0), self.life(0), self.cut());
+        let (partition, life, epoch) = (p(0), self.life(0), self.epoch());
         vec![
             Event::Assigned(vec![partition]),
             Event::Revoked(vec![partition]),
@@ -236,12 +236,12 @@ impl Story {
             self.load_failed(LoadFailure::LogDiffers),
             Event::OutOfRange { partition, life },
             Event::LogDamaged { partition, life },
-            Event::NotAMember(cut),
+            Event::NotAMember(epoch),
             self.uploaded(0, 2),
-            Event::Unchanged { cut, partition },
-            Event::UploadFailed { cut, partition },
+            Event::Unchanged { epoch, partition },
+            Event::UploadFailed { epoch, partition },
             self.ended(Outcome::Committed),
-            Event::ProducerRenewed(cut),
+            Event::ProducerRenewed(epoch),
             self.read_back(offsets(&at_manifest(2))),
         ]
     }
@@ -313,7 +313,7 @@ fn ended() {
 #[test]
 fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
     let mut story = Story::running_with(Delivery::ExactlyOnce, &[0, 1]).assigned(2);
-    let (cut, budget) = (CutId(1), BudgetId(1));
+    let (epoch, budget) = (Epoch(1), BudgetId(1));
     assert_eq!(
         story.tell(Event::Closing),
         [
@@ -321,32 +321,32 @@ fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
             Command::Stop(vec![p(0), p(1)]),
             Command::StartBudget(budget),
             Command::Release(vec![p(2)]),
-            Command::Cut(cut, vec![p(0), p(1)]),
+            Command::BeginCheckpoint(epoch, vec![p(0), p(1)]),
         ]
     );
     assert_eq!(story.tell(Event::Assigned(vec![p(3)])), [Command::Release(vec![p(3)])]);
     assert_eq!(story.tell(Event::Closing), [], "once is enough");
     assert_eq!(story.tell(Event::Due), []);
-    let unchanged = Event::Unchanged { cut, partition: p(0) };
+    let unchanged = Event::Unchanged { epoch, partition: p(0) };
     assert_eq!(story.tell(unchanged), [Command::Park(p(0)), Command::Release(vec![p(0)])]);
     assert_eq!(
         story.tell(Event::BudgetOver(budget)),
-        [Command::TakeBack(cut, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
+        [Command::TakeBack(epoch, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
     );
 }
 
 #[test]
-fn a_full_outbox_forces_a_cut_and_a_fuller_one_stops_reading() {
+fn a_full_outbox_forces_a_checkpoint_and_a_fuller_one_stops_reading() {
     let mut story = Story::running();
     assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), []);
-    assert_eq!(story.tell(Event::Outbox(LIMIT)), [Command::Cut(CutId(1), vec![p(0)])]);
-    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Hold], "the cut is in flight");
+    assert_eq!(story.tell(Event::Outbox(LIMIT)), [Command::BeginCheckpoint(Epoch(1), vec![p(0)])]);
+    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Hold], "the checkpoint is in flight");
     assert_eq!(story.tell(Event::Outbox(3 * LIMIT)), [], "held already");
     assert_eq!(story.tell(Event::Outbox(LIMIT)), [], "not enough yet");
-    let failed = Event::UploadFailed { cut: CutId(1), partition: p(0) };
-    assert_eq!(story.tell(failed), [Command::TakeBack(CutId(1), p(0))]);
+    let failed = Event::UploadFailed { epoch: Epoch(1), partition: p(0) };
+    assert_eq!(story.tell(failed), [Command::TakeBack(Epoch(1), p(0))]);
     assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [], "not again before the next is due");
-    assert_eq!(story.tell(Event::Due), [Command::Cut(CutId(2), vec![p(0)])]);
+    assert_eq!(story.tell(Event::Due), [Command::BeginCheckpoint(Epoch(2), vec![p(0)])]);
     assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::GoOn]);
 }
 

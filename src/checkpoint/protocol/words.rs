@@ -8,9 +8,9 @@ use crate::source::Partition;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Life(pub u64);
 
-/// One cut and its transaction; never used twice by a process.
+/// One checkpoint and its transaction; never used twice by a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CutId(pub u64);
+pub struct Epoch(pub u64);
 
 /// One budget of time for giving partitions up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ pub struct Rules {
     pub delivery: Delivery,
     /// The source topics' names, in the order of their indexes.
     pub topics: Vec<String>,
-    /// Bytes in the outbox that force a cut; at twice as many nothing more is read.
+    /// Bytes in the outbox that force a checkpoint; at twice as many nothing more is read.
     pub outbox_limit: u64,
     /// How many [`Event::Due`] the state of a partition that was given up is kept for its return.
     pub parked_for: u32,
@@ -76,10 +76,10 @@ pub struct Identity {
     pub definition: String,
 }
 
-/// A partition's share of a cut, uploaded.
+/// A partition's share of a checkpoint, uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
-    /// The worker's next offsets at the very moment of the cut, and the manifest.
+    /// The worker's next offsets at the very moment of the checkpoint, and the manifest.
     pub position: Position,
     /// Files that are named by manifests which *this* process has uploaded or loaded as the committed one of this
     /// life, and no longer by this manifest. They are in excess as soon as this manifest is committed.
@@ -149,9 +149,9 @@ pub enum Event {
     /// The process is asked to end.
     Closing,
     /// `checkpoint.interval` has passed since the last one. Never sent twice in a row without polling the group in
-    /// between, so that no cut is taken in ignorance of a lost partition.
+    /// between, so that no checkpoint is taken in ignorance of a lost partition.
     Due,
-    /// What the outboxes of all partitions hold together, open cuts included, has changed to this many bytes.
+    /// What the outboxes of all partitions hold together, open checkpoints included, has changed to this many bytes.
     Outbox(u64),
     /// The time of this budget is over.
     BudgetOver(BudgetId),
@@ -222,45 +222,46 @@ pub enum Event {
         /// The life in which it was read.
         life: Life,
     },
-    /// Answers [`Command::Cut`] and [`Command::CommitGenesis`]: the group metadata shows no membership (no member id,
-    /// or a generation that is not positive). Nothing was cut, and nothing sent.
-    NotAMember(CutId),
-    /// Answers [`Command::Cut`] for one partition: files, then the manifest, are stored and synced.
+    /// Answers [`Command::BeginCheckpoint`] and [`Command::CommitGenesis`]: the group metadata shows no membership (no
+    /// member id, or a generation that is not positive). No checkpoint began, and nothing sent.
+    NotAMember(Epoch),
+    /// Answers [`Command::BeginCheckpoint`] for one partition: files, then the manifest, are stored and synced.
     Uploaded {
         /// As in the command.
-        cut: CutId,
+        epoch: Epoch,
         /// Which one.
         partition: Partition,
         /// What was uploaded.
         upload: Upload,
     },
-    /// Answers [`Command::Cut`] for one partition: since its last commit it has applied nothing, so nothing was cut.
+    /// Answers [`Command::BeginCheckpoint`] for one partition: since its last commit it has applied nothing, so there
+    /// is no checkpoint.
     Unchanged {
         /// As in the command.
-        cut: CutId,
+        epoch: Epoch,
         /// Which one.
         partition: Partition,
     },
-    /// Answers [`Command::Cut`] for one partition: a file could not be stored.
+    /// Answers [`Command::BeginCheckpoint`] for one partition: a file could not be stored.
     UploadFailed {
         /// As in the command.
-        cut: CutId,
+        epoch: Epoch,
         /// Which one.
         partition: Partition,
     },
     /// Answers [`Command::Commit`] and [`Command::CommitGenesis`].
     Ended {
         /// As in the command.
-        cut: CutId,
+        epoch: Epoch,
         /// How.
         outcome: Outcome,
     },
     /// Answers [`Command::RenewProducer`].
-    ProducerRenewed(CutId),
+    ProducerRenewed(Epoch),
     /// Answers [`Command::ReadBack`].
     ReadBack {
         /// As in the command.
-        cut: CutId,
+        epoch: Epoch,
         /// What the group has, of each partition asked for.
         committed: Vec<(Partition, CommittedOffsets)>,
     },
@@ -278,7 +279,7 @@ pub enum Command {
     FindStart(Partition, Life),
     /// Capture the group metadata now, on the poll thread; then on the commit thread a transaction (or plain commit) of
     /// these positions alone, with that metadata. Answer with [`Event::Ended`] or [`Event::NotAMember`].
-    CommitGenesis(CutId, Vec<Part>),
+    CommitGenesis(Epoch, Vec<Part>),
     /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this life. Answer
     /// with [`Event::Loaded`] or [`Event::LoadFailed`].
     Load {
@@ -304,41 +305,41 @@ pub enum Command {
     },
     /// Pause these and hand nothing more of them out; what was handed out will be applied.
     Stop(Vec<Partition>),
-    /// Capture the group metadata *now*, on the poll thread, and keep it under this cut; then queue the cut to the
-    /// workers, behind everything handed out. Each worker copies what has changed together with its next offsets,
-    /// closes the outbox (the entries so far belong to the cut, and the worker keeps them until [`Command::Settle`] or
-    /// [`Command::TakeBack`]), and goes on. The upload task then stores the files, and after them the manifest, under
-    /// new names. Answer for each partition with [`Event::Uploaded`], [`Event::Unchanged`] or [`Event::UploadFailed`],
-    /// or once with [`Event::NotAMember`].
-    Cut(CutId, Vec<Partition>),
-    /// On the commit thread: begin a transaction, produce the outbox entries of this cut of these partitions, send the
-    /// offsets with the metadata *captured by this cut*, commit. Answer with [`Event::Ended`].
+    /// Capture the group metadata *now*, on the poll thread, and keep it under this checkpoint; then queue the
+    /// checkpoint to the workers, behind everything handed out. Each worker copies what has changed together with its
+    /// next offsets, closes the outbox (the entries so far belong to the checkpoint, and the worker keeps them until
+    /// [`Command::Settle`] or [`Command::TakeBack`]), and goes on. The upload task then stores the files, and after
+    /// them the manifest, under new names. Answer for each partition with [`Event::Uploaded`], [`Event::Unchanged`] or
+    /// [`Event::UploadFailed`], or once with [`Event::NotAMember`].
+    BeginCheckpoint(Epoch, Vec<Partition>),
+    /// On the commit thread: begin a transaction, produce the outbox entries of this checkpoint of these partitions,
+    /// send the offsets with the metadata *captured by this checkpoint*, commit. Answer with [`Event::Ended`].
     ///
     /// With [`Delivery::AtLeastOnce`]: produce, wait for the deliveries, then let the *poll thread* commit by the
     /// member. A plain commit shows the membership of the moment, so it must never be sent after [`Command::Abort`];
     /// only the thread that takes the steps can be sure of that.
-    Commit(CutId, Vec<Part>),
+    Commit(Epoch, Vec<Part>),
     /// The commit thread does not go on to the next request of this transaction, and aborts it if that is still
     /// possible. [`Event::Ended`] comes in any case, and tells what really happened. The shell forgets the metadata.
-    Abort(CutId),
+    Abort(Epoch),
     /// On the commit thread: drop the producer with all it has queued, make a new one under the same transactional id,
     /// `init_transactions` (which ends the old transaction one way or the other); again until it works. Answer with
     /// [`Event::ProducerRenewed`], or [`Event::Fenced`].
-    RenewProducer(CutId),
+    RenewProducer(Epoch),
     /// As [`Command::ReadCommitted`] without the identity; again until it works. Answer with [`Event::ReadBack`].
-    ReadBack(CutId, Vec<Partition>),
-    /// The cut of this partition is committed: its outbox entries are gone for good, and the next cut holds what
-    /// changed since this one.
-    Settle(CutId, Partition),
-    /// The cut of this partition will never be committed: its entries return to the *front* of the outbox, in order,
-    /// and what it had copied counts as changed again. An upload under way is of no use any more.
-    TakeBack(CutId, Partition),
+    ReadBack(Epoch, Vec<Partition>),
+    /// The checkpoint of this partition is committed: its outbox entries are gone for good, and the next checkpoint
+    /// holds what changed since this one.
+    Settle(Epoch, Partition),
+    /// The checkpoint of this partition will never be committed: its entries return to the *front* of the outbox, in
+    /// order, and what it had copied counts as changed again. An upload under way is of no use any more.
+    TakeBack(Epoch, Partition),
     /// Delete these files of the partition, in the background; failures only leave garbage.
     Delete(Partition, Vec<String>),
     /// Take the engine and its outbox out of work, but keep both, behind everything queued.
     Park(Partition),
-    /// Forget the engine with its outbox and open cut, whether at work, parked or loaded, and what was known of its
-    /// files. An upload under way is cancelled.
+    /// Forget the engine with its outbox and open checkpoint, whether at work, parked or loaded, and what was known of
+    /// its files. An upload under way is cancelled.
     Drop(Partition),
     /// The group may have these back: once all partitions of a revocation are released, answer it.
     Release(Vec<Partition>),

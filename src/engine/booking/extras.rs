@@ -147,9 +147,9 @@ impl Engine {
         let Some(since) = self.earliest(slot, Rare::Complaint) else { return };
         let next = place.s.map(|s| self.moment(s));
         let own = Silence { y: at, since, next };
-        let cut = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
+        let shortened = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
         let back = if sign == Sign::Add { Sign::Remove } else { Sign::Add };
-        for (silence, sign) in [(Some(own), sign), (cut, back)] {
+        for (silence, sign) in [(Some(own), sign), (shortened, back)] {
             let Some(silence) = silence else { continue };
             self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
             self.segments.each(profile, |window| window.lost_complainer(&silence, sign));

@@ -1,4 +1,4 @@
-//! A copy of customers as they were at one instant, made bit by bit while they go on.
+//! A copy of customers as they were at one instant, made in slices while they go on.
 //!
 //! At that instant only which slots belong to it is noted. They are copied in their turn; one that is about to change
 //! before is copied first ([`Customers::copy_early`]), so that each is in the copy as it was at the instant.
@@ -23,7 +23,7 @@ impl Copying {
         words.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    /// Bytes of memory held, but for the copies, which go with the cut.
+    /// Bytes of memory held, but for the copies, which go with the checkpoint.
     pub(super) fn bytes(&self) -> usize {
         (self.changed.capacity() + self.left.capacity()) * size_of::<u64>()
     }

@@ -29,7 +29,7 @@ pub trait Store<C: Cell>: Clone + Default {
     fn grow_front(&mut self, missing: usize);
 
     /// Takes the first `gone` cells away.
-    fn cut_front(&mut self, gone: usize);
+    fn truncate_front(&mut self, gone: usize);
 
     /// Adds a range of cells to a prefix sum.
     fn add_to(&self, range: Range<usize>, sum: &mut C::Sum);
@@ -71,7 +71,7 @@ impl<C: Cell> Store<C> for Vec<C> {
         self.splice(0..0, std::iter::repeat_n(C::default(), missing));
     }
 
-    fn cut_front(&mut self, gone: usize) {
+    fn truncate_front(&mut self, gone: usize) {
         self.drain(..gone);
     }
 

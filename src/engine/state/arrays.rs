@@ -1,7 +1,7 @@
 //! The arrays of an engine on their way into files and back, by a key that says what they count.
 //!
-//! What changed since the last cut is found by comparing a hash of every piece, so nothing is paid where events are
-//! booked.
+//! What changed since the last checkpoint is found by comparing a hash of every piece, so nothing is paid where events
+//! are booked.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -109,24 +109,24 @@ pub fn escape(text: &str) -> String {
     text.replace('%', "%25").replace('/', "%2F")
 }
 
-/// What a cut holds of one array.
+/// What a checkpoint holds of one array.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArrayCut {
+pub struct ArrayState {
     /// What the array counts.
     pub key: String,
-    /// The cut that last wrote it in full: pieces of older ones are void.
+    /// The checkpoint that last wrote it in full: pieces of older ones are void.
     pub born: u64,
     /// See [`Prefix::header`].
     pub header: Vec<u8>,
     /// The pieces that changed; when written in full, all but those of zeros.
-    pub pieces: Vec<PieceCut>,
+    pub pieces: Vec<PieceState>,
     /// The bytes of the pieces, one behind another.
     pub bytes: Vec<u8>,
 }
 
 /// Where a piece lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PieceCut {
+pub struct PieceState {
     /// Its number.
     pub number: i32,
     /// How many of its first cells are missing.
@@ -139,7 +139,7 @@ pub struct PieceCut {
 #[derive(Debug, Clone)]
 struct Mark {
     born: u64,
-    /// The cut that last saw the array.
+    /// The checkpoint that last saw the array.
     seen: u64,
     header: u128,
     /// The number of the first piece.
@@ -166,7 +166,7 @@ impl Mark {
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
     marks: HashMap<String, Mark, foldhash::fast::FixedState>,
-    /// Bytes that the last cut wrote because they changed, and bytes there were.
+    /// Bytes that the last checkpoint wrote because they changed, and bytes there were.
     pace: (usize, usize),
 }
 
@@ -180,15 +180,15 @@ impl Marks {
         oldest(&born, changed, total).into_iter().map(|i| keys[i].1.clone()).collect()
     }
 
-    /// The oldest cut that is still needed.
+    /// The oldest checkpoint that is still needed.
     #[must_use]
     pub fn needs(&self) -> Option<u64> {
         self.marks.values().map(|mark| mark.born).min()
     }
 
-    /// Notes that a cut is not written after all.
-    pub fn take_back(&mut self, cut: &[ArrayCut]) {
-        for array in cut {
+    /// Notes that a checkpoint is not written after all.
+    pub fn take_back(&mut self, checkpoint: &[ArrayState]) {
+        for array in checkpoint {
             self.marks.remove(&array.key);
         }
     }
@@ -197,7 +197,7 @@ impl Marks {
     pub fn saver(&mut self, sequence: u64) -> Saver<'_> {
         let due = self.due();
         self.pace = (0, 0);
-        Saver { marks: self, sequence, due, cut: Vec::new() }
+        Saver { marks: self, sequence, due, checkpoint: Vec::new() }
     }
 }
 
@@ -207,15 +207,15 @@ pub struct Saver<'a> {
     marks: &'a mut Marks,
     sequence: u64,
     due: BTreeSet<String>,
-    cut: Vec<ArrayCut>,
+    checkpoint: Vec<ArrayState>,
 }
 
 impl Saver<'_> {
     /// What was found. Arrays that were not shown are written no longer.
     #[must_use]
-    pub fn finish(self) -> Vec<ArrayCut> {
+    pub fn finish(self) -> Vec<ArrayState> {
         self.marks.marks.retain(|_, mark| mark.seen == self.sequence);
-        self.cut
+        self.checkpoint
     }
 }
 
@@ -227,7 +227,7 @@ impl Visitor for Saver<'_> {
         let born = old.filter(|_| !full).map_or(self.sequence, |old| old.born);
         let header = array.header();
         let mut mark = Mark { born, seen: self.sequence, header: xxh3_128(&header), first: 0, pieces: Vec::new() };
-        let mut cut = ArrayCut { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
+        let mut checkpoint = ArrayState { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
         let mut wanted = Vec::new();
         for piece in array.pieces() {
             let Piece { number, skipped, .. } = piece;
@@ -245,15 +245,15 @@ impl Visitor for Saver<'_> {
             };
             if is_wanted {
                 self.marks.pace.0 += if changed { len } else { 0 };
-                cut.pieces.push(PieceCut { number, skipped, len: len as u32 });
+                checkpoint.pieces.push(PieceState { number, skipped, len: len as u32 });
                 wanted.push(piece);
             }
         }
         // In one piece of memory, for they are large.
-        cut.bytes.reserve_exact(wanted.iter().map(Piece::len_in_bytes).sum());
-        wanted.iter().for_each(|piece| cut.bytes.extend_from_slice(&piece.bytes()));
-        if full || !cut.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
-            self.cut.push(cut);
+        checkpoint.bytes.reserve_exact(wanted.iter().map(Piece::len_in_bytes).sum());
+        wanted.iter().for_each(|piece| checkpoint.bytes.extend_from_slice(&piece.bytes()));
+        if full || !checkpoint.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
+            self.checkpoint.push(checkpoint);
         }
         self.marks.marks.insert(key.to_owned(), mark);
         false
@@ -272,11 +272,11 @@ struct Stored {
     header: Vec<u8>,
     /// By number: how many cells are missing, and the bytes of the others.
     pieces: BTreeMap<i32, (u8, Vec<u8>)>,
-    /// Whether the cut that wrote it in full is here.
+    /// Whether the checkpoint that wrote it in full is here.
     whole: bool,
 }
 
-/// Puts arrays together from cuts.
+/// Puts arrays together from checkpoints.
 #[derive(Debug, Default)]
 pub struct Shelf {
     stored: BTreeMap<String, Stored>,
@@ -285,16 +285,16 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Takes what a cut holds of an array; of the newest cut first.
-    pub fn add(&mut self, sequence: u64, array: ArrayCut) {
-        let ArrayCut { key, born, header, pieces, bytes } = array;
+    /// Takes what a checkpoint holds of an array; of the newest checkpoint first.
+    pub fn add(&mut self, sequence: u64, array: ArrayState) {
+        let ArrayState { key, born, header, pieces, bytes } = array;
         let stored = self.stored.entry(key).or_insert_with(|| Stored { born, header, ..Stored::default() });
         if stored.born != born {
             return;
         }
         stored.whole |= sequence == born;
         let mut rest = bytes.as_slice();
-        for PieceCut { number, skipped, len } in pieces {
+        for PieceState { number, skipped, len } in pieces {
             let Some((bytes, behind)) = rest.split_at_checked(len as usize) else { return };
             rest = behind;
             stored.pieces.entry(number).or_insert_with(|| (skipped, bytes.to_vec()));

@@ -1,12 +1,13 @@
-//! An engine from its cuts, the newest first: what was found of a thing stands, older copies of it are passed over.
+//! An engine from its checkpoints, the newest first: what was found of a thing stands, older copies of it are passed
+//! over.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::arrays::{ArrayCut, Shelf};
+use super::arrays::{ArrayState, Shelf};
 use super::rows::Aside;
 use super::windows::{SegmentState, WindowState};
-use super::{CurrencyState, Cut, Kept, Scalars, SeenCut, Slots, cohorts_key, lifecycle_key, window_key};
+use super::{CurrencyState, EngineCheckpoint, Kept, Scalars, SeenState, Slots, cohorts_key, lifecycle_key, window_key};
 use crate::engine::ahead::{Deed, What};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
@@ -45,20 +46,22 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// Where the values of a cut's dimensions are among those of the engine.
+/// Where the values of a checkpoint's dimensions are among those of the engine.
 #[derive(Debug, Clone)]
 pub struct Places(Vec<Option<(usize, Vec<u8>)>>);
 
 impl Places {
-    /// The profile of a customer who had that one in the cut. Of a dimension that the cut does not have, the value is
-    /// not known.
+    /// The profile of a customer who had that one in the checkpoint. Of a dimension that the checkpoint does not have,
+    /// the value is not known.
     #[inline]
     #[must_use]
-    pub fn profile(&self, in_cut: impl Fn(usize) -> u8, has_ordered: bool) -> Profile {
+    pub fn profile(&self, in_checkpoint: impl Fn(usize) -> u8, has_ordered: bool) -> Profile {
         let mut profile = NO_PROFILE;
         for (place, dimension) in profile.iter_mut().zip(&self.0) {
             *place = match dimension {
-                Some((column, places)) => places.get(usize::from(in_cut(*column))).copied().unwrap_or(UNKNOWN_PLACE),
+                Some((column, places)) => {
+                    places.get(usize::from(in_checkpoint(*column))).copied().unwrap_or(UNKNOWN_PLACE)
+                }
                 None if has_ordered => UNKNOWN_PLACE,
                 None => 0,
             };
@@ -70,15 +73,15 @@ impl Places {
     fn move_attributes(&self, deeds: &mut [Deed]) {
         for deed in deeds {
             let What::Order(_, Some(named)) = &mut deed.what else { continue };
-            let mut in_cut = std::mem::take(&mut named.attributes);
+            let mut in_checkpoint = std::mem::take(&mut named.attributes);
             for (attribute, dimension) in named.attributes.iter_mut().zip(&self.0) {
-                *attribute = dimension.as_ref().and_then(|(column, _)| in_cut.get_mut(*column)?.take());
+                *attribute = dimension.as_ref().and_then(|(column, _)| in_checkpoint.get_mut(*column)?.take());
             }
         }
     }
 }
 
-/// Makes an engine of its cuts.
+/// Makes an engine of its checkpoints.
 #[derive(Debug)]
 pub struct Restorer {
     engine: Engine,
@@ -89,23 +92,27 @@ pub struct Restorer {
 }
 
 impl Engine {
-    /// The engine that the cuts were made of, which are those that the last one needs, oldest first; for a `spec` that
-    /// may have changed since. `topics` says of each topic of the spec which one it was, if it was there.
+    /// The engine that the checkpoints were made of, which are those that the last one needs, oldest first; for a
+    /// `spec` that may have changed since. `topics` says of each topic of the spec which one it was, if it was there.
     ///
     /// # Errors
     /// See [`RestoreError`].
-    pub fn restore(spec: &Arc<Spec>, topics: &[Option<usize>], cuts: &[&Cut]) -> Result<Engine, RestoreError> {
-        let Some(newest) = cuts.last() else { return Ok(Engine::new(Arc::clone(spec))) };
+    pub fn restore(
+        spec: &Arc<Spec>,
+        topics: &[Option<usize>],
+        checkpoints: &[&EngineCheckpoint],
+    ) -> Result<Engine, RestoreError> {
+        let Some(newest) = checkpoints.last() else { return Ok(Engine::new(Arc::clone(spec))) };
         let mut restorer = Restorer::new(spec, topics, newest.scalars.clone())?;
-        for cut in cuts.iter().rev() {
-            restorer.add(cut)?;
+        for checkpoint in checkpoints.iter().rev() {
+            restorer.add(checkpoint)?;
         }
         restorer.finish()
     }
 }
 
 impl Restorer {
-    /// Begins with the scalars of the newest cut.
+    /// Begins with the scalars of the newest checkpoint.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -176,12 +183,12 @@ impl Restorer {
         Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::default() })
     }
 
-    /// Takes the next older cut.
+    /// Takes the next older checkpoint.
     ///
     /// # Errors
     /// See [`RestoreError`].
-    pub fn add(&mut self, cut: &Cut) -> Result<(), RestoreError> {
-        let Cut { sequence, scalars, rows, arrays, seen, needs: _ } = cut;
+    pub fn add(&mut self, checkpoint: &EngineCheckpoint) -> Result<(), RestoreError> {
+        let EngineCheckpoint { sequence, scalars, rows, arrays, seen, needs: _ } = checkpoint;
         if let Some(rows) = rows {
             let dimensions: Vec<_> = scalars
                 .dimensions
@@ -201,7 +208,7 @@ impl Restorer {
         Ok(())
     }
 
-    /// Where the values of the dimensions of a cut, by name, are in the engine.
+    /// Where the values of the dimensions of a checkpoint, by name, are in the engine.
     #[must_use]
     pub fn places(&self, sequence: u64, dimensions: &[(&str, Vec<&str>)]) -> Places {
         let state = self.engine.segments.state();
@@ -228,7 +235,8 @@ impl Restorer {
         !self.taken.contains(slot)
     }
 
-    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over. `places`: those of its cut.
+    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over. `places`: those of its
+    /// checkpoint.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -256,18 +264,18 @@ impl Restorer {
         Ok(())
     }
 
-    /// Notes which buckets a cut holds in full.
+    /// Notes which buckets a checkpoint holds in full.
     pub fn note_full(&mut self, sequence: u64, full: &[u32]) {
         full.iter().for_each(|&bucket| self.engine.written.buckets.note(bucket as usize, sequence));
     }
 
-    /// Takes what a cut holds of an array.
-    pub fn array(&mut self, sequence: u64, array: ArrayCut) {
+    /// Takes what a checkpoint holds of an array.
+    pub fn array(&mut self, sequence: u64, array: ArrayState) {
         self.shelf.add(sequence, array);
     }
 
-    /// Takes the fingerprints of a cut.
-    pub fn seen(&mut self, sequence: u64, seen: &SeenCut) {
+    /// Takes the fingerprints of a checkpoint.
+    pub fn seen(&mut self, sequence: u64, seen: &SeenState) {
         let Engine { dedup, written, .. } = &mut self.engine;
         for ((dedup, rotation), (buckets, shards)) in dedup.iter_mut().zip(&mut written.shards).zip(&seen.classes) {
             for shard in shards {
@@ -301,8 +309,8 @@ impl Restorer {
         if kept.is_everything() && engine.segments.state() == scalars.dimensions {
             engine.written.marks = marks;
         } else {
-            // All arrays are written anew, after which no older cut is needed: what it says of something that was
-            // there before, went and came back would be taken for its content.
+            // All arrays are written anew, after which no older checkpoint is needed: what it says of something that
+            // was there before, went and came back would be taken for its content.
             engine.written.changed = true;
         }
         engine.wind_up();

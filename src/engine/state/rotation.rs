@@ -1,11 +1,11 @@
 //! What is written in full once more although it did not change, so that old files are needed no longer: always what
 //! was written longest ago.
 
-/// After so many cuts everything of a kind has been written in full again, so no more files of that kind are needed:
-/// with three kinds fewer than 256.
+/// After so many checkpoints everything of a kind has been written in full again, so no more files of that kind are
+/// needed: with three kinds fewer than 256.
 pub const LAP: usize = 80;
 
-/// When each thing of a kind was last written in full: the sequence number of the cut.
+/// When each thing of a kind was last written in full: the sequence number of the checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Rotation(Vec<u64>);
 
@@ -24,7 +24,7 @@ impl Rotation {
         }
     }
 
-    /// Notes that the cut with that number is not written after all.
+    /// Notes that the checkpoint with that number is not written after all.
     pub fn take_back(&mut self, sequence: u64) {
         // When they were written before is not known any more, so everything is needed until they are.
         self.0.iter_mut().filter(|last| **last == sequence).for_each(|last| *last = 0);
@@ -36,7 +36,7 @@ impl Rotation {
         &self.0
     }
 
-    /// The oldest cut that is still needed, if there is anything at all.
+    /// The oldest checkpoint that is still needed, if there is anything at all.
     #[must_use]
     pub fn needs(&self) -> Option<u64> {
         self.0.iter().copied().min()

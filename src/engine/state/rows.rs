@@ -1,4 +1,4 @@
-//! Customers in a cut: a copy of their records with their ids, and what the side tables hold of them.
+//! Customers in a checkpoint: a copy of their records with their ids, and what the side tables hold of them.
 
 use std::borrow::Cow;
 
@@ -62,7 +62,7 @@ impl Copies {
     }
 }
 
-/// One customer in a cut.
+/// One customer in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
     /// The slot.

@@ -1,35 +1,37 @@
-//! An engine that is cut, abandoned and restored at random moments against one that never stops.
+//! An engine that is checkpointed, abandoned and restored at random moments against one that never stops.
 
 use super::rates::{Rate, Rates};
 use super::*;
 use crate::engine::snapshot::{Periods, Snapshot};
-use crate::engine::state::Cut;
+use crate::engine::state::EngineCheckpoint;
 
-/// The cuts of a partition as its files hold them.
+/// The checkpoints of a partition as its files hold them.
 #[derive(Default)]
 pub(crate) struct Chain {
-    cuts: Vec<Cut>,
+    checkpoints: Vec<EngineCheckpoint>,
 }
 
 impl Chain {
-    /// Adds a cut, and drops what no cut needs any longer.
-    pub(super) fn add(&mut self, cut: Cut) {
-        let needs = cut.needs;
-        self.cuts.push(cut);
-        for cut in &mut self.cuts {
-            if cut.sequence < needs.rows {
-                cut.rows = None;
+    /// Adds a checkpoint, and drops what no checkpoint needs any longer.
+    pub(super) fn add(&mut self, checkpoint: EngineCheckpoint) {
+        let needs = checkpoint.needs;
+        self.checkpoints.push(checkpoint);
+        for checkpoint in &mut self.checkpoints {
+            if checkpoint.sequence < needs.rows {
+                checkpoint.rows = None;
             }
-            if cut.sequence < needs.arrays {
-                cut.arrays.clear();
+            if checkpoint.sequence < needs.arrays {
+                checkpoint.arrays.clear();
             }
-            if cut.sequence < needs.seen {
-                cut.seen = None;
+            if checkpoint.sequence < needs.seen {
+                checkpoint.seen = None;
             }
         }
-        let is_needed = |cut: &Cut| cut.rows.is_some() || !cut.arrays.is_empty() || cut.seen.is_some();
-        let newest = self.cuts.last().map(|cut| cut.sequence);
-        self.cuts.retain(|cut| is_needed(cut) || Some(cut.sequence) == newest);
+        let is_needed = |checkpoint: &EngineCheckpoint| {
+            checkpoint.rows.is_some() || !checkpoint.arrays.is_empty() || checkpoint.seen.is_some()
+        };
+        let newest = self.checkpoints.last().map(|checkpoint| checkpoint.sequence);
+        self.checkpoints.retain(|checkpoint| is_needed(checkpoint) || Some(checkpoint.sequence) == newest);
     }
 
     pub(super) fn restore(&self, spec: &Arc<Spec>) -> Engine {
@@ -37,9 +39,9 @@ impl Chain {
     }
 
     pub(super) fn restore_topics(&self, spec: &Arc<Spec>, topics: usize) -> Engine {
-        let cuts: Vec<_> = self.cuts.iter().collect();
+        let checkpoints: Vec<_> = self.checkpoints.iter().collect();
         let topics: Vec<_> = (0..topics).map(Some).collect();
-        Engine::restore(spec, &topics, &cuts).unwrap()
+        Engine::restore(spec, &topics, &checkpoints).unwrap()
     }
 }
 
@@ -129,12 +131,12 @@ enum Step {
     /// An order of a bystander, old or new.
     Stir(usize),
     Raise(usize, i64),
-    Cut,
-    /// A cut that is made bit by bit begins, or goes on by so many customers.
-    CutBitByBit(usize),
-    /// A cut that is not written after all.
-    AbandonedCut,
-    /// Everything since the last cut is lost, and read again.
+    Checkpoint,
+    /// A checkpoint that is made in slices begins, or goes on by so many customers.
+    CheckpointBitByBit(usize),
+    /// A checkpoint that is not written after all.
+    AbandonedCheckpoint,
+    /// Everything since the last checkpoint is lost, and read again.
     Restart,
 }
 
@@ -146,9 +148,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..BYSTANDERS + 3).prop_map(Step::Erase),
         2 => (0..BYSTANDERS + 40).prop_map(Step::Stir),
         1 => (0..2_usize, 0..3 * DAY).prop_map(|(topic, by)| Step::Raise(topic, by)),
-        5 => Just(Step::Cut),
-        9 => (0..150_usize).prop_map(Step::CutBitByBit),
-        1 => Just(Step::AbandonedCut),
+        5 => Just(Step::Checkpoint),
+        9 => (0..150_usize).prop_map(Step::CheckpointBitByBit),
+        1 => Just(Step::AbandonedCheckpoint),
         3 => Just(Step::Restart),
     ]
 }
@@ -186,15 +188,15 @@ struct Run {
     log: Vec<(Input, Answer)>,
     /// How much of the log the chain knows.
     written: usize,
-    /// How much of it the cut knows that is being made.
+    /// How much of it the checkpoint knows that is being made.
     begun: Option<usize>,
 }
 
 impl Run {
-    /// What a cut holds that is being made is the state when it began.
+    /// What a checkpoint holds that is being made is the state when it began.
     fn finish(&mut self) {
-        if let (Some(begun), Some(cut)) = (self.begun.take(), self.durable.end_cut()) {
-            self.chain.add(cut);
+        if let (Some(begun), Some(checkpoint)) = (self.begun.take(), self.durable.end_checkpoint()) {
+            self.chain.add(checkpoint);
             self.written = begun;
         }
     }
@@ -209,7 +211,7 @@ impl Run {
     fn restart(&mut self) -> Result<(), TestCaseError> {
         self.durable = self.chain.restore(&self.spec);
         self.begun = None;
-        prop_assert!(self.durable.cut().is_none(), "nothing happened since");
+        prop_assert!(self.durable.checkpoint().is_none(), "nothing happened since");
         for (input, answer) in &self.log[self.written..] {
             prop_assert_eq!(give(&mut self.durable, input), *answer, "{:?} again", input);
         }
@@ -236,27 +238,28 @@ impl Run {
                 let mark = self.steady.clock.topic_watermark(topic).unwrap_or(Time::MIN);
                 self.give(Input::Raise(topic, mark.plus(by)))
             }
-            Step::CutBitByBit(most) => {
+            Step::CheckpointBitByBit(most) => {
                 if self.begun.is_none() {
-                    self.begun = self.durable.begin_cut().then_some(self.log.len());
-                } else if self.durable.go_on_with_cut(most) {
+                    self.begun = self.durable.begin_checkpoint().then_some(self.log.len());
+                } else if self.durable.continue_checkpoint(most) {
                     self.finish();
                 }
                 Ok(())
             }
-            Step::Cut => {
+            Step::Checkpoint => {
                 self.finish();
-                if let Some(cut) = self.durable.cut() {
-                    self.chain.add(cut);
+                if let Some(checkpoint) = self.durable.checkpoint() {
+                    self.chain.add(checkpoint);
                     self.written = self.log.len();
                 }
-                prop_assert!(self.durable.cut().is_none(), "nothing happened since");
+                prop_assert!(self.durable.checkpoint().is_none(), "nothing happened since");
                 Ok(())
             }
-            Step::AbandonedCut => {
-                let cut = if self.begun.take().is_some() { self.durable.end_cut() } else { self.durable.cut() };
-                if let Some(cut) = cut {
-                    self.durable.take_back(&cut);
+            Step::AbandonedCheckpoint => {
+                let checkpoint =
+                    if self.begun.take().is_some() { self.durable.end_checkpoint() } else { self.durable.checkpoint() };
+                if let Some(checkpoint) = checkpoint {
+                    self.durable.take_back(&checkpoint);
                 }
                 Ok(())
             }
@@ -268,7 +271,7 @@ impl Run {
 proptest! {
     #![proptest_config(cases(300))]
     #[test]
-    fn an_engine_from_its_live_cuts_equals_one_that_never_stopped(
+    fn an_engine_from_its_live_checkpoints_equals_one_that_never_stopped(
         history in history(60),
         steps in prop::collection::vec(step(), 1..90),
         zone in 0..2_usize,
@@ -300,7 +303,7 @@ proptest! {
         for step in &steps {
             run.step(step, &mut history)?;
         }
-        run.step(&Step::Cut, &mut history)?;
+        run.step(&Step::Checkpoint, &mut history)?;
         run.restart()?;
         for sent in history {
             run.give(input(&sent))?;
@@ -310,19 +313,19 @@ proptest! {
     }
 }
 
-/// Nothing is written when nothing happens, little when little does, and old cuts are needed no longer.
+/// Nothing is written when nothing happens, little when little does, and old checkpoints are needed no longer.
 #[test]
-fn cuts_are_small_and_the_chain_stays_short() {
+fn checkpoints_are_small_and_the_chain_stays_short() {
     let spec = Arc::new(spec("UTC"));
     let mut engine = Engine::new(Arc::clone(&spec));
-    assert!(engine.cut().is_none());
+    assert!(engine.checkpoint().is_none());
     let customers = 64 * 500;
     for n in 0..customers {
         give(&mut engine, &bystander_order(n));
     }
-    let first = engine.cut().unwrap();
+    let first = engine.checkpoint().unwrap();
     assert_eq!(first.rows.as_ref().unwrap().rows.len(), customers);
-    assert!(engine.cut().is_none());
+    assert!(engine.checkpoint().is_none());
     let mut chain = Chain::default();
     chain.add(first);
     for n in 0..400 {
@@ -331,15 +334,17 @@ fn cuts_are_small_and_the_chain_stays_short() {
         let Kind::Order { amount, attributes, .. } = order.kind else { return };
         let kind = Kind::Order { id: Some(n.to_string().into()), amount, attributes, referred_by: None };
         give(&mut engine, &Input::Event(topic, Event { customer: order.customer, time: now, kind }));
-        let cut = engine.cut().unwrap();
-        let rows = cut.rows.as_ref().unwrap();
+        let checkpoint = engine.checkpoint().unwrap();
+        let rows = checkpoint.rows.as_ref().unwrap();
         assert!(rows.rows.len() <= 64 * 500_usize.div_ceil(state::rotation::LAP) + 1, "{}", rows.rows.len());
         assert!(rows.rows.iter().is_sorted_by_key(|row| row.slot));
-        let newest = cut.sequence;
-        chain.add(cut);
-        assert!(newest - chain.cuts[0].sequence < state::rotation::LAP as u64 + 2);
-        let files = chain.cuts.iter().map(|cut| {
-            usize::from(cut.rows.is_some()) + usize::from(!cut.arrays.is_empty()) + usize::from(cut.seen.is_some())
+        let newest = checkpoint.sequence;
+        chain.add(checkpoint);
+        assert!(newest - chain.checkpoints[0].sequence < state::rotation::LAP as u64 + 2);
+        let files = chain.checkpoints.iter().map(|checkpoint| {
+            usize::from(checkpoint.rows.is_some())
+                + usize::from(!checkpoint.arrays.is_empty())
+                + usize::from(checkpoint.seen.is_some())
         });
         assert!(files.sum::<usize>() <= 256);
     }
@@ -347,70 +352,70 @@ fn cuts_are_small_and_the_chain_stays_short() {
 }
 
 #[test]
-fn an_abandoned_cut_is_part_of_the_next() {
+fn an_abandoned_checkpoint_is_part_of_the_next() {
     let spec = Arc::new(spec("UTC"));
     let mut engine = Engine::new(Arc::clone(&spec));
     give(&mut engine, &bystander_order(1));
     let mut chain = Chain::default();
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     give(&mut engine, &bystander_order(2));
     give(&mut engine, &Input::Erase(0, bystander(1), Time::MIN));
-    let abandoned = engine.cut().unwrap();
+    let abandoned = engine.checkpoint().unwrap();
     engine.take_back(&abandoned);
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     let mut restored = chain.restore(&spec);
     assert!(restored.customers.find(&Key::new(&bystander(1))).is_none(), "erased");
     assert_same(&spec, &mut restored, &mut engine).unwrap();
 }
 
 #[test]
-fn an_erased_id_leaves_the_cuts_in_a_lap() {
+fn an_erased_id_leaves_the_checkpoints_in_a_lap() {
     let spec = Arc::new(spec("UTC"));
     let mut engine = Engine::new(Arc::clone(&spec));
     let mut chain = Chain::default();
     for n in 0..BYSTANDERS {
         give(&mut engine, &bystander_order(n));
     }
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     give(&mut engine, &Input::Erase(0, bystander(2), Time::MIN));
     let named = |chain: &Chain| {
-        let rows = chain.cuts.iter().filter_map(|cut| cut.rows.as_ref());
+        let rows = chain.checkpoints.iter().filter_map(|checkpoint| checkpoint.rows.as_ref());
         rows.flat_map(|rows| rows.rows.iter()).filter(|row| row.id.as_deref() == Some(&bystander(2))).count()
     };
     for n in 0..state::rotation::LAP {
         give(&mut engine, &bystander_order(3 + n % 2));
-        chain.add(engine.cut().unwrap());
+        chain.add(engine.checkpoint().unwrap());
     }
     assert_eq!(named(&chain), 0);
 }
 
-/// Every row of a cut is as it was when the cut began, whatever happened to its customer meanwhile.
+/// Every row of a checkpoint is as it was when the checkpoint began, whatever happened to its customer meanwhile.
 #[test]
-fn a_cut_that_is_made_bit_by_bit_holds_one_instant() {
+fn a_checkpoint_that_is_made_bit_by_bit_holds_one_instant() {
     let spec = Arc::new(spec("UTC"));
     let mut engine = Engine::new(Arc::clone(&spec));
     for n in 0..BYSTANDERS {
         give(&mut engine, &bystander_order(n));
     }
-    engine.cut().unwrap();
+    engine.checkpoint().unwrap();
     for n in (0..BYSTANDERS).step_by(2) {
         give(&mut engine, &bystander_order(n));
     }
     give(&mut engine, &Input::Erase(0, bystander(6), Time::MIN));
     let mut at_once = engine.clone();
-    let expected = at_once.cut().unwrap();
-    assert!(engine.begin_cut());
-    assert!(!engine.begin_cut(), "one at a time");
+    let expected = at_once.checkpoint().unwrap();
+    assert!(engine.begin_checkpoint());
+    assert!(!engine.begin_checkpoint(), "one at a time");
     // Backwards, so that most change before their turn; a new one takes the place of the one who was erased.
     for n in (0..BYSTANDERS + 20).rev() {
         give(&mut engine, &bystander_order(n));
         if n % 9 == 0 {
             give(&mut engine, &Input::Erase(0, bystander(n + 3), Time::MIN));
         }
-        assert!(n != 120 || !engine.go_on_with_cut(3), "some are left to the end");
+        assert!(n != 120 || !engine.continue_checkpoint(3), "some are left to the end");
     }
-    let cut = engine.end_cut().unwrap();
-    let (rows, expected) = (cut.rows.unwrap().rows, expected.rows.unwrap().rows);
+    let checkpoint = engine.end_checkpoint().unwrap();
+    let (rows, expected) = (checkpoint.rows.unwrap().rows, expected.rows.unwrap().rows);
     assert!(0 < rows.in_turn() && rows.in_turn() < rows.len(), "some were copied early, some in their turn");
     assert!(rows.iter().eq(expected.iter()));
 }

@@ -84,14 +84,15 @@ fn spec_of_three(with_rules: bool) -> Arc<Spec> {
     Arc::new(Spec { topics: vec![true, false, false], ..Spec::clone(&spec) })
 }
 
-/// The engine behind a log, and what it told; restarted now and then, with everything since the last cut read again.
+/// The engine behind a log, and what it told; restarted now and then, with everything since the last checkpoint read
+/// again.
 fn read(spec: &Arc<Spec>, log: &[Logged], restart_every: usize) -> (Engine, Vec<Alert>) {
     let (mut engine, mut chain, mut told) = (Engine::new(Arc::clone(spec)), Chain::default(), Vec::new());
     for (n, logged) in log.iter().enumerate() {
         give(&mut engine, &logged.input);
         told.extend(engine.release(&Allowance::ALL));
         if n % restart_every == restart_every - 1 {
-            engine.cut().into_iter().for_each(|cut| chain.add(cut));
+            engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
             engine = chain.restore_topics(spec, TOPICS);
         }
     }

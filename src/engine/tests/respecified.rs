@@ -12,19 +12,20 @@ fn feed(engine: &mut Engine, history: &[Sent]) {
     }
 }
 
-/// Cuts an engine that was fed under `old`, and goes on under `new`. Its cuts are restored once more at the end.
+/// Takes checkpoints of an engine that was fed under `old`, and goes on under `new`. Its checkpoints are restored once
+/// more at the end.
 fn moved(old: &Arc<Spec>, new: &Arc<Spec>, before: &[Sent], after: &[Sent]) -> [Engine; 2] {
     let mut chain = Chain::default();
     let mut engine = Engine::new(Arc::clone(old));
     for part in before.chunks(before.len().div_ceil(3).max(1)) {
         feed(&mut engine, part);
-        engine.cut().into_iter().for_each(|cut| chain.add(cut));
+        engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
     }
     let mut engine = chain.restore(new);
-    engine.cut().into_iter().for_each(|cut| chain.add(cut));
+    engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
     for part in after.chunks(after.len().div_ceil(2).max(1)) {
         feed(&mut engine, part);
-        engine.cut().into_iter().for_each(|cut| chain.add(cut));
+        engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
     }
     let again = chain.restore(new);
     [engine, again]
@@ -278,10 +279,10 @@ proptest! {
         for sent in before {
             give(&mut engine, &attribute_moves(sent));
             if sent.customer == 0 {
-                engine.cut().into_iter().for_each(|cut| chain.add(cut));
+                engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
             }
         }
-        engine.cut().into_iter().for_each(|cut| chain.add(cut));
+        engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
         let mut engine = chain.restore(&new);
         feed(&mut engine, after);
         let mut expected = Engine::new(Arc::new(spec("UTC")));
@@ -316,7 +317,7 @@ proptest! {
     }
 }
 
-/// A dimension that went and came back is another one: what old cuts say of the values is void.
+/// A dimension that went and came back is another one: what old checkpoints say of the values is void.
 #[test]
 fn a_dimension_that_comes_back_begins_anew() {
     let with = Arc::new(spec("UTC"));
@@ -329,13 +330,13 @@ fn a_dimension_that_comes_back_begins_anew() {
     };
     let mut chain = Chain::default();
     let mut engine = Engine::new(Arc::clone(&with));
-    // So many that a later cut does not hold all of them.
+    // So many that a later checkpoint does not hold all of them.
     (0..250).for_each(|customer| feed(&mut engine, &order(customer, 0)));
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     for (hours, spec) in [(1, &without), (2, &with), (3, &with)] {
         engine = chain.restore(spec);
         feed(&mut engine, &order(1, hours));
-        chain.add(engine.cut().unwrap());
+        chain.add(engine.checkpoint().unwrap());
     }
     let window = WindowId::Rolling(0);
     for mut engine in [chain.restore(&with), engine] {
@@ -478,7 +479,7 @@ fn wanders(specs: &[&Spec], part: impl Fn(usize) -> Vec<Input>) -> [Engine; 2] {
         let spec = Arc::new((*spec).clone());
         let mut engine = chain.restore(&spec);
         part(number).iter().for_each(|input| _ = give(&mut engine, input));
-        engine.cut().into_iter().for_each(|cut| chain.add(cut));
+        engine.checkpoint().into_iter().for_each(|checkpoint| chain.add(checkpoint));
         if number + 1 == specs.len() {
             return [engine, chain.restore(&spec)];
         }

@@ -348,11 +348,11 @@ proptest! {
 enum Step {
     /// So many inputs.
     Give(usize),
-    /// A cut with which so many alerts may leave; `None`: it is quiet.
-    Cut(Option<u32>),
-    AbandonedCut(Option<u32>),
-    /// A cut that is made bit by bit begins, with which so many alerts may leave, or goes on.
-    CutBitByBit(Option<u32>),
+    /// A checkpoint with which so many alerts may leave; `None`: it is quiet.
+    Checkpoint(Option<u32>),
+    AbandonedCheckpoint(Option<u32>),
+    /// A checkpoint that is made in slices begins, with which so many alerts may leave, or goes on.
+    CheckpointBitByBit(Option<u32>),
     Restart,
 }
 
@@ -360,15 +360,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let most = || prop::option::of(0..3_u32);
     let step = prop_oneof![
         8 => (1..12_usize).prop_map(Step::Give),
-        4 => most().prop_map(Step::Cut),
-        1 => most().prop_map(Step::AbandonedCut),
-        4 => most().prop_map(Step::CutBitByBit),
+        4 => most().prop_map(Step::Checkpoint),
+        1 => most().prop_map(Step::AbandonedCheckpoint),
+        4 => most().prop_map(Step::CheckpointBitByBit),
         2 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
 
-/// A replica: what left with cuts that were written, what waits for one, and how far the cuts know the log.
+/// A replica: what left with checkpoints that were written, what waits for one, and how far the checkpoints know the
+/// log.
 struct Replica {
     spec: Arc<Spec>,
     engine: Engine,
@@ -378,7 +379,7 @@ struct Replica {
     at: usize,
     written: usize,
     minute: i64,
-    /// What leaves with the cut that is being made, and how far that knows the log.
+    /// What leaves with the checkpoint that is being made, and how far that knows the log.
     begun: Option<(Vec<Alert>, usize)>,
 }
 
@@ -399,12 +400,12 @@ impl Replica {
 
     /// Takes the steps, one more restart, the rest of the log, and lets everything leave.
     fn run(&mut self, steps: &[Step], log: &[Given]) {
-        for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Cut(Some(1)), &Step::Restart]) {
+        for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Checkpoint(Some(1)), &Step::Restart]) {
             self.step(step, log);
         }
         self.step(&Step::Give(usize::MAX), log);
         while self.engine.waiting_alerts() > 0 || !self.outbox.is_empty() {
-            self.step(&Step::Cut(Some(2)), log);
+            self.step(&Step::Checkpoint(Some(2)), log);
         }
     }
 
@@ -416,16 +417,16 @@ impl Replica {
                     self.at += 1;
                 }
             }
-            Step::Cut(most) => self.cut(most, true),
-            Step::AbandonedCut(most) => self.cut(most, false),
-            Step::CutBitByBit(most) if self.begun.is_none() => {
+            Step::Checkpoint(most) => self.checkpoint(most, true),
+            Step::AbandonedCheckpoint(most) => self.checkpoint(most, false),
+            Step::CheckpointBitByBit(most) if self.begun.is_none() => {
                 self.release(most);
-                if self.engine.begin_cut() {
+                if self.engine.begin_checkpoint() {
                     self.begun = Some((std::mem::take(&mut self.outbox), self.at));
                 }
             }
-            Step::CutBitByBit(_) if self.engine.go_on_with_cut(2) => self.finish(),
-            Step::CutBitByBit(_) => {}
+            Step::CheckpointBitByBit(_) if self.engine.continue_checkpoint(2) => self.finish(),
+            Step::CheckpointBitByBit(_) => {}
             Step::Restart => {
                 self.begun = None;
                 self.engine = self.chain.restore(&self.spec);
@@ -442,23 +443,23 @@ impl Replica {
     }
 
     fn finish(&mut self) {
-        if let (Some((alerts, at)), Some(cut)) = (self.begun.take(), self.engine.end_cut()) {
-            self.chain.add(cut);
+        if let (Some((alerts, at)), Some(checkpoint)) = (self.begun.take(), self.engine.end_checkpoint()) {
+            self.chain.add(checkpoint);
             self.written = at;
             self.sent.extend(alerts);
         }
     }
 
-    fn cut(&mut self, most: Option<u32>, is_written: bool) {
+    fn checkpoint(&mut self, most: Option<u32>, is_written: bool) {
         self.finish();
         self.release(most);
-        let Some(cut) = self.engine.cut() else { return };
+        let Some(checkpoint) = self.engine.checkpoint() else { return };
         if is_written {
-            self.chain.add(cut);
+            self.chain.add(checkpoint);
             self.written = self.at;
             self.sent.append(&mut self.outbox);
         } else {
-            self.engine.take_back(&cut);
+            self.engine.take_back(&checkpoint);
         }
     }
 }

@@ -255,7 +255,7 @@ impl Store<People> for Columns {
         self.gap_millis.splice(0..0, std::iter::repeat_n(0, missing));
     }
 
-    fn cut_front(&mut self, gone: usize) {
+    fn truncate_front(&mut self, gone: usize) {
         let kept = self.len() - gone;
         if self.room > 2 * kept {
             self.rearrange(kept, gone, 0);
@@ -441,7 +441,7 @@ mod tests {
     enum Change {
         Grow(usize),
         GrowFront(usize),
-        CutFront(usize),
+        TruncateFront(usize),
         Set(usize, People),
     }
 
@@ -456,7 +456,7 @@ mod tests {
         prop_oneof![
             1 => (0..90_usize).prop_map(Change::Grow),
             1 => (0..20_usize).prop_map(Change::GrowFront),
-            1 => (0..20_usize).prop_map(Change::CutFront),
+            1 => (0..20_usize).prop_map(Change::TruncateFront),
             6 => (0..200_usize, people()).prop_map(|(index, cell)| Change::Set(index, cell)),
         ]
     }
@@ -467,7 +467,7 @@ mod tests {
             match *change {
                 Change::Grow(by) => cells.grow(cells.len() + by),
                 Change::GrowFront(by) => cells.grow_front(by),
-                Change::CutFront(by) => cells.cut_front(by.min(cells.len())),
+                Change::TruncateFront(by) => cells.truncate_front(by.min(cells.len())),
                 Change::Set(index, cell) if index < cells.len() => cells.set(index, cell),
                 Change::Set(..) => {}
             }

@@ -91,7 +91,8 @@ fn event(kind: &str, customer: &str, time: &str, fields: &str) -> String {
     format!(r#"{{"type":"{kind}","customer_id":"{customer}","time":"{time}",{fields}}}"#)
 }
 
-/// Anna stays, Bert complains and is lost in April, Cora is referred and new in May; a cost in each currency, one copy, one late order, one message that is no JSON.
+/// Anna stays, Bert complains and is lost in April, Cora is referred and new in May; a cost in each currency, one copy,
+/// one late order, one message that is no JSON.
 pub(crate) fn orders() -> Lines {
     Lines(vec![
         order(1, "anna", "2025-12-20T00:00:00Z", "10.00", "EUR"),
@@ -135,7 +136,7 @@ impl Shop {
         worker.start(Partition(1));
         worker.apply(ORDERS, &orders(), Time::MAX, &mut rejected);
         worker.apply(SESSIONS, &sessions(), Time::MAX, &mut rejected);
-        worker.cut(ORDERS.partition, 1, &Allowance::ALL);
+        worker.checkpoint(ORDERS.partition, 1, &Allowance::ALL);
         worker.settle(ORDERS.partition, 1);
         Shop { spec: Arc::clone(&blueprint.spec), worker }
     }

@@ -1,11 +1,11 @@
-//! Cuts, their transactions, and partitions that leave in the middle of them.
+//! Checkpoints, their transactions, and partitions that leave in the middle of them.
 
 use super::*;
 
-const ONE: CutId = CutId(1);
+const ONE: Epoch = Epoch(1);
 
-fn commit(cut: CutId, partitions: &[i32], n: i64) -> Command {
-    Command::Commit(cut, partitions.iter().map(|&of| Part { partition: p(of), position: at_manifest(n) }).collect())
+fn commit(epoch: Epoch, partitions: &[i32], n: i64) -> Command {
+    Command::Commit(epoch, partitions.iter().map(|&of| Part { partition: p(of), position: at_manifest(n) }).collect())
 }
 
 fn delete(n: i64) -> Command {
@@ -20,9 +20,9 @@ fn gone(before: &[Command]) -> Vec<Command> {
     [before, &[Command::Drop(p(0)), Command::Release(vec![p(0)])]].concat()
 }
 
-fn revoked(cut: Option<CutId>) -> Vec<Command> {
+fn revoked(epoch: Option<Epoch>) -> Vec<Command> {
     let mut commands = vec![Command::Stop(vec![p(0)]), Command::StartBudget(BudgetId(1))];
-    commands.extend(cut.map(|cut| Command::Cut(cut, vec![p(0)])));
+    commands.extend(epoch.map(|epoch| Command::BeginCheckpoint(epoch, vec![p(0)])));
     commands
 }
 
@@ -36,7 +36,7 @@ fn running() {
             (Event::Revoked(vec![p(0)]), revoked(Some(ONE))),
             (Event::Closing, revoked(Some(ONE))),
             (Event::Lost(vec![p(0)]), gone(&[])),
-            (Event::Due, vec![Command::Cut(ONE, vec![p(0)])]),
+            (Event::Due, vec![Command::BeginCheckpoint(ONE, vec![p(0)])]),
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
             (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
@@ -60,8 +60,8 @@ fn uploading() {
             (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.uploaded(0, 2), vec![commit(ONE, &[0], 2)]),
-            (Event::Unchanged { cut: ONE, partition: p(0) }, vec![]),
-            (Event::UploadFailed { cut: ONE, partition: p(0) }, vec![back]),
+            (Event::Unchanged { epoch: ONE, partition: p(0) }, vec![]),
+            (Event::UploadFailed { epoch: ONE, partition: p(0) }, vec![back]),
             (Event::NotAMember(ONE), vec![]),
         ],
     );
@@ -134,13 +134,13 @@ fn reading_back() {
             (story.read_back(offsets(&moved)), over.clone()),
             (story.read_back(nothing()), over.clone()),
             (story.read_back(foreign), over.clone()),
-            (Event::ReadBack { cut: ONE, committed: vec![] }, over),
+            (Event::ReadBack { epoch: ONE, committed: vec![] }, over),
         ],
     );
 }
 
 #[test]
-fn draining_with_its_last_cut_uploading() {
+fn draining_with_its_last_checkpoint_uploading() {
     let story = Story::draining();
     let back = Command::TakeBack(ONE, p(0));
     let parted = [vec![back.clone()], given_back()].concat();
@@ -152,15 +152,15 @@ fn draining_with_its_last_cut_uploading() {
             (Event::BudgetOver(BudgetId(9)), vec![]),
             (Event::Fenced, vec![Command::Exit]),
             (story.uploaded(0, 2), vec![commit(ONE, &[0], 2)]),
-            (Event::Unchanged { cut: ONE, partition: p(0) }, given_back()),
-            (Event::UploadFailed { cut: ONE, partition: p(0) }, parted),
+            (Event::Unchanged { epoch: ONE, partition: p(0) }, given_back()),
+            (Event::UploadFailed { epoch: ONE, partition: p(0) }, parted),
             (Event::NotAMember(ONE), given_back()),
         ],
     );
 }
 
 #[test]
-fn draining_with_its_last_cut_committing() {
+fn draining_with_its_last_checkpoint_committing() {
     let story = Story::draining();
     let event = story.uploaded(0, 2);
     let story = story.then(event);
@@ -179,10 +179,10 @@ fn draining_with_its_last_cut_committing() {
 }
 
 #[test]
-fn draining_with_its_last_cut_in_doubt() {
+fn draining_with_its_last_checkpoint_in_doubt() {
     let story = Story::draining();
     let event = story.uploaded(0, 2);
-    let story = story.then(event).then(Event::Ended { cut: ONE, outcome: Outcome::Unknown });
+    let story = story.then(event).then(Event::Ended { epoch: ONE, outcome: Outcome::Unknown });
     answers_only(
         &story,
         vec![
@@ -208,17 +208,17 @@ fn draining_with_its_last_cut_in_doubt() {
 }
 
 #[test]
-fn a_revoked_partition_waits_for_the_cut_in_flight_and_takes_a_last_one() {
-    let two = CutId(2);
+fn a_revoked_partition_waits_for_the_checkpoint_in_flight_and_takes_a_last_one() {
+    let two = Epoch(2);
     for (end, first) in [
         (Outcome::Committed, vec![Command::Settle(ONE, p(0)), delete(2)]),
         (Outcome::Aborted, vec![Command::TakeBack(ONE, p(0))]),
     ] {
         let mut story = Story::committing().then(Event::Revoked(vec![p(0)]));
-        let ended = Event::Ended { cut: ONE, outcome: end };
-        assert_eq!(story.tell(ended), [first, vec![Command::Cut(two, vec![p(0)])]].concat());
+        let ended = Event::Ended { epoch: ONE, outcome: end };
+        assert_eq!(story.tell(ended), [first, vec![Command::BeginCheckpoint(two, vec![p(0)])]].concat());
         assert_eq!(story.tell(story.clone().uploaded(0, 3)), [commit(two, &[0], 3)]);
-        let ended = Event::Ended { cut: two, outcome: Outcome::Aborted };
+        let ended = Event::Ended { epoch: two, outcome: Outcome::Aborted };
         assert_eq!(
             story.tell(ended),
             [vec![Command::TakeBack(two, p(0))], given_back()].concat(),
@@ -231,14 +231,21 @@ fn a_revoked_partition_waits_for_the_cut_in_flight_and_takes_a_last_one() {
         [vec![Command::TakeBack(ONE, p(0))], given_back()].concat(),
         "abandoned before its transaction: the state is kept, the entries are back"
     );
-    assert_eq!(story.tell(Event::Uploaded { cut: ONE, partition: p(0), upload: upload(2) }), [], "and never committed");
+    assert_eq!(
+        story.tell(Event::Uploaded { epoch: ONE, partition: p(0), upload: upload(2) }),
+        [],
+        "and never committed"
+    );
 }
 
 #[test]
-fn an_interval_that_passes_during_a_cut_is_made_up_for() {
+fn an_interval_that_passes_during_a_checkpoint_is_made_up_for() {
     let mut story = Story::committing().then(Event::Due);
     let ended = story.ended(Outcome::Committed);
-    assert_eq!(story.tell(ended), [Command::Settle(ONE, p(0)), delete(2), Command::Cut(CutId(2), vec![p(0)])]);
+    assert_eq!(
+        story.tell(ended),
+        [Command::Settle(ONE, p(0)), delete(2), Command::BeginCheckpoint(Epoch(2), vec![p(0)])]
+    );
 }
 
 #[test]
@@ -246,8 +253,8 @@ fn one_transaction_for_all_that_are_uploaded() {
     let story = Story::running_with(Delivery::ExactlyOnce, &[0, 1, 2, 3]).then(Event::Due);
     let mut story = story;
     assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
-    assert_eq!(story.tell(Event::Unchanged { cut: ONE, partition: p(1) }), []);
-    assert_eq!(story.tell(Event::UploadFailed { cut: ONE, partition: p(2) }), [Command::TakeBack(ONE, p(2))]);
+    assert_eq!(story.tell(Event::Unchanged { epoch: ONE, partition: p(1) }), []);
+    assert_eq!(story.tell(Event::UploadFailed { epoch: ONE, partition: p(2) }), [Command::TakeBack(ONE, p(2))]);
     assert_eq!(story.tell(story.clone().uploaded(3, 2)), [commit(ONE, &[0, 3], 2)]);
     let mut lost = story.clone();
     assert_eq!(
@@ -267,7 +274,7 @@ fn one_transaction_for_all_that_are_uploaded() {
 }
 
 #[test]
-fn a_lost_partition_leaves_the_cut_to_the_others() {
+fn a_lost_partition_leaves_the_checkpoint_to_the_others() {
     let mut story = Story::running_with(Delivery::ExactlyOnce, &[0, 1]).then(Event::Due);
     assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
     assert_eq!(
@@ -276,7 +283,7 @@ fn a_lost_partition_leaves_the_cut_to_the_others() {
     );
     let all = story.tell(Event::Lost(vec![p(0), p(1)]));
     assert!(!all.iter().any(|command| matches!(command, Command::Commit(..))), "all at once: {all:?}");
-    assert_eq!(story.tell(Event::Uploaded { cut: ONE, partition: p(1), upload: upload(2) }), [], "too late");
+    assert_eq!(story.tell(Event::Uploaded { epoch: ONE, partition: p(1), upload: upload(2) }), [], "too late");
 }
 
 #[test]
@@ -311,16 +318,16 @@ fn nothing_is_deleted_but_by_the_commit_that_made_it_superfluous() {
 }
 
 #[test]
-fn the_next_cut_after_a_commit_builds_on_it() {
+fn the_next_checkpoint_after_a_commit_builds_on_it() {
     let story = Story::committing();
     let ended = story.ended(Outcome::Committed);
     let story = story.then(ended).then(Event::Due);
     let event = story.uploaded(0, 3);
     let story = story.then(event);
     let event = story.ended(Outcome::Unknown);
-    let mut story = story.then(event).then(Event::ProducerRenewed(CutId(2)));
+    let mut story = story.then(event).then(Event::ProducerRenewed(Epoch(2)));
     let event = story.read_back(offsets(&at_manifest(2)));
-    assert_eq!(story.tell(event), [Command::TakeBack(CutId(2), p(0))], "the former is the second");
+    assert_eq!(story.tell(event), [Command::TakeBack(Epoch(2), p(0))], "the former is the second");
 }
 
 #[test]
@@ -335,8 +342,8 @@ fn a_plain_commit_in_doubt_needs_no_new_producer() {
 }
 
 #[test]
-fn answers_about_another_cut_are_ignored() {
-    let other = CutId(99);
+fn answers_about_another_checkpoint_are_ignored() {
+    let other = Epoch(99);
     for story in [
         Story::unborn(),
         Story::uploading(),
@@ -347,12 +354,12 @@ fn answers_about_another_cut_are_ignored() {
     ] {
         let answers = [
             Event::NotAMember(other),
-            Event::Uploaded { cut: other, partition: p(0), upload: upload(2) },
-            Event::Unchanged { cut: other, partition: p(0) },
-            Event::UploadFailed { cut: other, partition: p(0) },
-            Event::Ended { cut: other, outcome: Outcome::Committed },
+            Event::Uploaded { epoch: other, partition: p(0), upload: upload(2) },
+            Event::Unchanged { epoch: other, partition: p(0) },
+            Event::UploadFailed { epoch: other, partition: p(0) },
+            Event::Ended { epoch: other, outcome: Outcome::Committed },
             Event::ProducerRenewed(other),
-            Event::ReadBack { cut: other, committed: vec![(p(0), nothing())] },
+            Event::ReadBack { epoch: other, committed: vec![(p(0), nothing())] },
         ];
         for event in answers {
             let mut told = story.clone();
@@ -363,7 +370,7 @@ fn answers_about_another_cut_are_ignored() {
 }
 
 #[test]
-fn a_genesis_goes_before_a_cut_that_is_due() {
+fn a_genesis_goes_before_a_checkpoint_that_is_due() {
     let story = Story::committing().then(Event::Due).assigned(1);
     let event = story.committed(1, nothing());
     let story = story.then(event);
@@ -372,7 +379,7 @@ fn a_genesis_goes_before_a_cut_that_is_due() {
     let mut story = story.then(event);
     let event = story.ended(Outcome::Committed);
     let genesis = vec![Part { partition: p(1), position: at_genesis() }];
-    assert_eq!(story.tell(event), [Command::Settle(ONE, p(0)), delete(2), Command::CommitGenesis(CutId(2), genesis)]);
+    assert_eq!(story.tell(event), [Command::Settle(ONE, p(0)), delete(2), Command::CommitGenesis(Epoch(2), genesis)]);
     let event = story.ended(Outcome::Aborted);
-    assert_eq!(story.tell(event), [Command::Cut(CutId(3), vec![p(0)])]);
+    assert_eq!(story.tell(event), [Command::BeginCheckpoint(Epoch(3), vec![p(0)])]);
 }

@@ -58,7 +58,7 @@ fn searching() {
     let story = Story::searching();
     let genesis = vec![Part { partition: p(0), position: at_genesis() }];
     let answers = vec![
-        (story.start_found(false), vec![Command::CommitGenesis(CutId(1), genesis)]),
+        (story.start_found(false), vec![Command::CommitGenesis(Epoch(1), genesis)]),
         (story.start_found(true), fail(Reason::OffsetsExpired)),
     ];
     answers_only(&story, and(leaving(&[]), answers));
@@ -76,26 +76,26 @@ fn unborn_while_its_genesis_is_committed() {
     let answers = vec![
         (story.ended(Outcome::Committed), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
         (story.ended(Outcome::Aborted), vec![]),
-        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(CutId(1))]),
+        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(Epoch(1))]),
         (story.ended(Outcome::Fenced), vec![Command::Exit]),
     ];
-    answers_only(&story, and(leaving(&[Command::Abort(CutId(1))]), answers));
+    answers_only(&story, and(leaving(&[Command::Abort(Epoch(1))]), answers));
 }
 
 #[test]
 fn unborn_after_its_genesis_failed() {
     let genesis = vec![Part { partition: p(0), position: at_genesis() }];
-    for failure in [Event::Ended { cut: CutId(1), outcome: Outcome::Aborted }, Event::NotAMember(CutId(1))] {
-        let answers = vec![(Event::Due, vec![Command::CommitGenesis(CutId(2), genesis.clone())])];
+    for failure in [Event::Ended { epoch: Epoch(1), outcome: Outcome::Aborted }, Event::NotAMember(Epoch(1))] {
+        let answers = vec![(Event::Due, vec![Command::CommitGenesis(Epoch(2), genesis.clone())])];
         answers_only(&Story::unborn().then(failure), and(leaving(&[]), answers));
     }
 }
 
 #[test]
 fn a_genesis_in_doubt_is_decided_by_what_the_group_has() {
-    let story = Story::unborn().then(Event::Ended { cut: CutId(1), outcome: Outcome::Unknown });
+    let story = Story::unborn().then(Event::Ended { epoch: Epoch(1), outcome: Outcome::Unknown });
     let mut story = story;
-    assert_eq!(story.tell(Event::ProducerRenewed(CutId(1))), [Command::ReadBack(CutId(1), vec![p(0)])]);
+    assert_eq!(story.tell(Event::ProducerRenewed(Epoch(1))), [Command::ReadBack(Epoch(1), vec![p(0)])]);
     let begun = vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())];
     assert_eq!(story.clone().tell(story.read_back(offsets(&at_genesis()))), begun);
     assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
@@ -188,12 +188,12 @@ fn waiting_for_a_transaction_of_a_former_life() {
     let answers = vec![
         (story.ended(Outcome::Committed), read.clone()),
         (story.ended(Outcome::Aborted), read.clone()),
-        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(CutId(1))]),
+        (story.ended(Outcome::Unknown), vec![Command::RenewProducer(Epoch(1))]),
         (story.ended(Outcome::Fenced), vec![Command::Exit]),
     ];
     answers_only(&story, and(leaving(&[]), answers));
     let mut renewing = story.clone().then(story.ended(Outcome::Unknown));
-    assert_eq!(renewing.tell(Event::ProducerRenewed(CutId(1))), read, "there is nothing to decide any more");
+    assert_eq!(renewing.tell(Event::ProducerRenewed(Epoch(1))), read, "there is nothing to decide any more");
 }
 
 /// Parked after its second manifest was committed.

@@ -26,7 +26,7 @@ fn story(steps: &[(i64, &[RuleSpec], i64)]) -> Vec<(String, i64)> {
         }
         give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + to * DAY + 1))));
         told.extend(engine.release(&Allowance::ALL));
-        chain.add(engine.cut().unwrap());
+        chain.add(engine.checkpoint().unwrap());
     }
     let day = |time: Time| (time.millis() - ORIGIN) / DAY;
     told.into_iter().map(|alert| (alert.rule, day(alert.due_at))).collect()
@@ -76,7 +76,7 @@ fn a_removed_rules_alerts_are_still_won_back() {
     give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 12 * DAY + 1))));
     assert_eq!(engine.release(&Allowance::ALL).len(), 1);
     let mut chain = Chain::default();
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     let mut engine = chain.restore(&spec(Vec::new()));
     give(&mut engine, &as_input(&one_order(0, 12)));
     give(&mut engine, &as_input(&one_order(1, 40)));
@@ -88,8 +88,8 @@ fn a_removed_rules_alerts_are_still_won_back() {
     assert_eq!((parts.len(), parts[0].groups[0].won_back), (1, 1));
 }
 
-/// So is what a rule alerted before it became longer: an order that is too early to end a silence of today's rule may end
-/// one of yesterday's.
+/// So is what a rule alerted before it became longer: an order that is too early to end a silence of today's rule may
+/// end one of yesterday's.
 #[test]
 fn alerts_of_a_rule_that_changed_are_still_won_back() {
     let spec = |days| {
@@ -102,7 +102,7 @@ fn alerts_of_a_rule_that_changed_are_still_won_back() {
     give(&mut engine, &as_input(&Given::Raise(0, Time::clamped(ORIGIN + 12 * DAY + 1))));
     assert_eq!(engine.release(&Allowance::ALL).len(), 1);
     let mut chain = Chain::default();
-    chain.add(engine.cut().unwrap());
+    chain.add(engine.checkpoint().unwrap());
     let mut engine = chain.restore(&spec(20));
     give(&mut engine, &as_input(&one_order(0, 12)));
     give(&mut engine, &as_input(&one_order(1, 30)));

@@ -1,5 +1,5 @@
-//! Random sets of rules of every kind, with spans from a minute to two years over gaps of the same range: rules must not
-//! get into each other's way, however far apart they lie.
+//! Random sets of rules of every kind, with spans from a minute to two years over gaps of the same range: rules must
+//! not get into each other's way, however far apart they lie.
 
 use super::*;
 
@@ -163,7 +163,7 @@ proptest! {
         let mut replica = Replica::new(&with(inactivity.rules.clone()));
         for (count, rules) in others {
             replica.step(&Step::Give(count), &log);
-            replica.step(&Step::Cut(None), &log);
+            replica.step(&Step::Checkpoint(None), &log);
             replica.spec = with(rules);
             replica.step(&Step::Restart, &log);
         }

@@ -1,5 +1,5 @@
-//! The cuts that a worker is asked for: made one behind another and each bit by bit, with other work in between, so that
-//! nothing waits long for them.
+//! The checkpoints that a worker is asked for: made one behind another and each in slices, with other work in between,
+//! so that nothing waits long for them.
 
 use std::collections::VecDeque;
 
@@ -12,24 +12,24 @@ use crate::source::Partition;
 /// so that there is other work in between.
 const AT_A_TIME: usize = if cfg!(test) { 64 } else { 1 << 15 };
 
-/// A cut that has not begun.
+/// A checkpoint that has not begun.
 struct Wanted {
     partition: Partition,
-    cut: u64,
+    epoch: u64,
     allowance: Allowance,
 }
 
-/// The cuts of one worker.
+/// The checkpoints of one worker.
 #[derive(Default)]
-pub(super) struct Cuts {
+pub(super) struct CheckpointQueue {
     wanted: VecDeque<Wanted>,
     under_way: Option<(Partition, u64)>,
 }
 
-impl Cuts {
+impl CheckpointQueue {
     /// Asks for one, behind all others.
-    pub fn want(&mut self, partition: Partition, cut: u64, allowance: Allowance) {
-        self.wanted.push_back(Wanted { partition, cut, allowance });
+    pub fn want(&mut self, partition: Partition, epoch: u64, allowance: Allowance) {
+        self.wanted.push_back(Wanted { partition, epoch, allowance });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -38,46 +38,48 @@ impl Cuts {
 
     /// Goes on with the one that is under way, or begins the next.
     pub fn go_on<B>(&mut self, worker: &mut Worker, mut tell: impl FnMut(Report<B>)) {
-        if let Some((partition, cut)) = self.under_way {
+        if let Some((partition, epoch)) = self.under_way {
             if let Some(taken) = worker.go_on(partition, AT_A_TIME) {
                 self.under_way = None;
-                tell(Report::Cut(partition, cut, Some(taken)));
+                tell(Report::Taken(partition, epoch, Some(taken)));
             }
             return;
         }
-        let Some(Wanted { partition, cut, allowance }) = self.wanted.pop_front() else { return };
-        match worker.begin_cut(partition, cut, &allowance) {
+        let Some(Wanted { partition, epoch, allowance }) = self.wanted.pop_front() else { return };
+        match worker.begin_checkpoint(partition, epoch, &allowance) {
             Some(alerts) => {
-                self.under_way = Some((partition, cut));
-                tell(Report::Begun(partition, cut, alerts));
+                self.under_way = Some((partition, epoch));
+                tell(Report::Begun(partition, epoch, alerts));
             }
-            None => tell(Report::Cut(partition, cut, None)),
+            None => tell(Report::Taken(partition, epoch, None)),
         }
     }
 
-    /// Makes the cuts of a partition, and what was asked for before; of all when none is named.
+    /// Makes the checkpoints of a partition, and what was asked for before; of all when none is named.
     pub fn finish<B>(&mut self, partition: Option<Partition>, worker: &mut Worker, mut tell: impl FnMut(Report<B>)) {
         let is_of = |of: Partition| partition.is_none_or(|partition| partition == of);
-        while self.under_way.is_some_and(|(of, _)| is_of(of)) || self.wanted.iter().any(|cut| is_of(cut.partition)) {
+        while self.under_way.is_some_and(|(of, _)| is_of(of))
+            || self.wanted.iter().any(|wanted| is_of(wanted.partition))
+        {
             self.go_on(worker, &mut tell);
         }
     }
 
-    /// Forgets a cut that has not begun. `false`: there is no such one.
-    pub fn take_back(&mut self, partition: Partition, cut: u64) -> bool {
+    /// Forgets a checkpoint that has not begun. `false`: there is no such one.
+    pub fn take_back(&mut self, partition: Partition, epoch: u64) -> bool {
         let before = self.wanted.len();
-        self.wanted.retain(|wanted| (wanted.partition, wanted.cut) != (partition, cut));
+        self.wanted.retain(|wanted| (wanted.partition, wanted.epoch) != (partition, epoch));
         self.wanted.len() < before
     }
 
-    /// Forgets every cut of a partition, whose engine is dropped.
+    /// Forgets every checkpoint of a partition, whose engine is dropped.
     pub fn forget(&mut self, partition: Partition) {
         self.wanted.retain(|wanted| wanted.partition != partition);
         self.under_way.take_if(|(of, _)| *of == partition);
     }
 
     /// Forgets that one is under way which [`Worker::take_back`] makes and takes back itself.
-    pub fn give_up(&mut self, partition: Partition, cut: u64) {
-        self.under_way.take_if(|under_way| *under_way == (partition, cut));
+    pub fn give_up(&mut self, partition: Partition, epoch: u64) {
+        self.under_way.take_if(|under_way| *under_way == (partition, epoch));
     }
 }
