@@ -1,7 +1,7 @@
 //! What the fuzzer tries (`fuzz/`), tried without it: real messages and files, damaged ones, and what once went wrong.
 //!
-//! `RETENTIOND_FUZZ=1000000` damages so many for each target. `RETENTIOND_CORPUS=fuzz/corpus` writes what is sound there,
-//! for a fuzzer to begin with; what it finds goes to `fuzz/found/TARGET/` and is tried here from then on.
+//! `RETENTIOND_FUZZ=1000000` damages so many for each target. `RETENTIOND_CORPUS=fuzz/corpus` writes what is sound
+//! there, for a fuzzer to begin with; what it finds goes to `fuzz/found/TARGET/` and is tried here from then on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -104,7 +104,7 @@ fn checkpoints() -> Seeds {
     ]
 }
 
-fn letters() -> Seeds {
+fn dead_letters() -> Seeds {
     let alert = br#"{"specversion":"1.0","id":"0a1b","type":"retentiond.customer.inactive.v1"}"#;
     let headers: [&[u8]; 6] = [
         b"retentiond.error.reason",
@@ -124,7 +124,7 @@ fn seeds(target: &str) -> Seeds {
         "schema" => schemas(),
         "checkpoint" => checkpoints(),
         "rows" => vec![golden("shop=2Feu/p3/0000000003-0000000000000383.parquet")],
-        "letters" => letters(),
+        "outbox" => dead_letters(),
         other => panic!("the target {other} has no seeds"),
     }
 }

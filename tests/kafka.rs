@@ -14,6 +14,8 @@ mod bucket;
 mod chaos;
 #[path = "kafka/common.rs"]
 mod common;
+#[path = "kafka/dead_letters.rs"]
+mod dead_letters;
 #[path = "kafka/durability.rs"]
 mod durability;
 #[path = "kafka/figures.rs"]
@@ -24,8 +26,6 @@ mod fixtures;
 mod framing;
 #[path = "kafka/going_back.rs"]
 mod going_back;
-#[path = "kafka/letters.rs"]
-mod letters;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/operators.rs"]

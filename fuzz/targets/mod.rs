@@ -7,7 +7,7 @@
 pub mod checkpoint;
 pub mod decode;
 pub mod framed;
-pub mod letters;
+pub mod outbox;
 
 /// What is done with some bytes.
 pub type Target = fn(&[u8]) -> bool;
@@ -20,5 +20,5 @@ pub const ALL: [(&str, Target); 6] = [
     ("schema", framed::schema),
     ("checkpoint", checkpoint::checkpoint),
     ("rows", checkpoint::rows),
-    ("letters", letters::letters),
+    ("outbox", outbox::outbox),
 ];

@@ -1,6 +1,6 @@
 //! The commit thread: makes outbox and offsets visible together, one checkpoint after the other, and says how it ended.
 //!
-//! Exactly once by transactions, or at least once: then the letters are delivered first, and the poll thread commits
+//! Exactly once by transactions, or at least once: then the records are delivered first, and the poll thread commits
 //! the offsets, for a plain commit shows the membership of the moment.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::checkpoint::protocol::{Epoch, Outcome};
-use crate::output::dead_letters::{DeadLetters, Letter, Topics, Undelivered};
+use crate::output::dead_letters::{DeadLetters, OutboxRecord, Topics, Undelivered};
 use crate::source::transaction::{FencedBy, TransactionError, Transactions};
 use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
 
@@ -31,7 +31,7 @@ pub struct Transaction {
     /// The offsets, with the metadata beside them.
     pub next: Vec<(TopicPartition, Committed)>,
     /// What is to be published.
-    pub letters: Vec<Arc<Letter>>,
+    pub records: Vec<Arc<OutboxRecord>>,
 }
 
 /// What the commit thread says.
@@ -39,10 +39,10 @@ pub struct Transaction {
 pub enum Said {
     /// How a transaction ended.
     Ended(Epoch, Outcome),
-    /// At least once: the letters of the checkpoint are delivered, so its offsets may be committed; the transaction
+    /// At least once: the records of the checkpoint are delivered, so its offsets may be committed; the transaction
     /// comes back.
     Delivered(Transaction),
-    /// The letters with these numbers in the checkpoint were refused for their size; the transaction ends as aborted.
+    /// The records with these numbers in the checkpoint were refused for their size; the transaction ends as aborted.
     TooLarge(Epoch, Vec<usize>),
     /// There is a new producer, and whatever the old one left is ended.
     Renewed(Epoch),
@@ -50,7 +50,7 @@ pub enum Said {
     Trouble(String),
     /// Somebody else has our transactional id.
     Fenced(String),
-    /// Letters can never be delivered, for this reason, which a person has to remove.
+    /// Dead letters can never be delivered, for this reason, which a person has to remove.
     Undeliverable(String),
 }
 
@@ -60,10 +60,10 @@ pub enum Means {
     Transactions {
         /// Makes one.
         make: Box<dyn Fn() -> Result<Box<dyn Transactions>, SourceError> + Send>,
-        /// Where letters go.
+        /// Where records go.
         topics: Topics,
     },
-    /// By the member, behind the letters; without a producer letters are dropped.
+    /// By the member, behind the records; without a producer records are dropped.
     Plain(Option<DeadLetters>),
 }
 
@@ -151,9 +151,9 @@ impl<S: Fn(Said)> Work<S> {
     }
 
     fn commit(&mut self, transaction: Transaction) {
-        if let Means::Plain(letters) = &mut self.means {
+        if let Means::Plain(records) = &mut self.means {
             let epoch = transaction.epoch;
-            return (self.say)(match deliver(letters.as_mut(), &transaction.letters) {
+            return (self.say)(match deliver(records.as_mut(), &transaction.records) {
                 Ok(()) => Said::Delivered(transaction),
                 Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
@@ -187,8 +187,8 @@ impl<S: Fn(Said)> Work<S> {
             return Err(given_up());
         };
         producer.begin()?;
-        for letter in &transaction.letters {
-            producer.produce(&letter.outgoing(topics, &letter.borrowed()))?;
+        for record in &transaction.records {
+            producer.produce(&record.outgoing(topics, &record.borrowed()))?;
         }
         producer.send_offsets(&transaction.token, &transaction.next)?;
         if self.is_aborted(transaction.epoch) {
@@ -262,8 +262,8 @@ impl<S: Fn(Said)> Work<S> {
     }
 }
 
-/// At least once: publishes the letters and waits for them.
-fn deliver(producer: Option<&mut DeadLetters>, letters: &[Arc<Letter>]) -> Result<(), Undelivered> {
-    let letters: Vec<&Letter> = letters.iter().map(Arc::as_ref).collect();
-    producer.map_or(Ok(()), |producer| producer.deliver(&letters))
+/// At least once: publishes the records and waits for them.
+fn deliver(producer: Option<&mut DeadLetters>, records: &[Arc<OutboxRecord>]) -> Result<(), Undelivered> {
+    let records: Vec<&OutboxRecord> = records.iter().map(Arc::as_ref).collect();
+    producer.map_or(Ok(()), |producer| producer.deliver(&records))
 }

@@ -32,7 +32,7 @@ use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, BudgetId, Epoch, Life, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
-use crate::output::dead_letters::{Letter, Origin, Topics};
+use crate::output::dead_letters::{Origin, OutboxRecord, Topics};
 use crate::source::idle::{Silence, raises};
 use crate::source::latency::Latency;
 use crate::source::rebalance;
@@ -158,8 +158,8 @@ pub struct Dispatcher<C: GroupClient> {
     asked: BTreeMap<Partition, Epoch>,
     /// The checkpoint that is not to be committed any more.
     aborted: Option<Epoch>,
-    /// In which partition and place of it each letter of the transaction under way is.
-    letters: Vec<(Partition, usize)>,
+    /// In which partition and place of it each record of the transaction under way is.
+    records: Vec<(Partition, usize)>,
     releases: Vec<Release>,
     budgets: Vec<(Instant, BudgetId)>,
     /// Files that may be deleted, and from when on.
@@ -234,7 +234,7 @@ impl<C: GroupClient> Dispatcher<C> {
             tokens: BTreeMap::new(),
             asked: BTreeMap::new(),
             aborted: None,
-            letters: Vec::new(),
+            records: Vec::new(),
             releases: Vec::new(),
             budgets: Vec::new(),
             doomed: Vec::new(),
@@ -500,7 +500,7 @@ impl<C: GroupClient> Dispatcher<C> {
         SourceError::Configuration(format!(
             "topic {topic:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
              partition {} offset {offset}: {example}. Correct the format of the topic's source under [sources], or the \
-             producers; to take all of them for dead letters, set dead_letters.stop_after = 0",
+             producers; to take all of them for dead records, set dead_letters.stop_after = 0",
             flooded.rejected,
             flooded.messages,
             flooded.reason.label(),
@@ -508,7 +508,7 @@ impl<C: GroupClient> Dispatcher<C> {
         ))
     }
 
-    /// Puts the letters of rejected records into the outbox.
+    /// Puts the records of rejected records into the outbox.
     fn bury(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
         if rejected.is_empty() {
             return;
@@ -517,8 +517,8 @@ impl<C: GroupClient> Dispatcher<C> {
         let group = self.vault.group.as_str();
         let (origin, now) = (Origin { group, topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
-            let letter = Letter::new(&origin, batch, rejected, now);
-            self.outbox.add(at.partition, letter);
+            let record = OutboxRecord::new(&origin, batch, rejected, now);
+            self.outbox.add(at.partition, record);
         }
     }
 

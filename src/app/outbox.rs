@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::checkpoint::protocol::Epoch;
-use crate::output::dead_letters::{Channel, Letter};
+use crate::output::dead_letters::{Channel, OutboxRecord};
 use crate::source::Partition;
 
 impl Limit {
-    fn refuses(self, letter: &Letter) -> bool {
-        letter.to == Channel::DeadLetters && letter.bytes() >= self.refused
+    fn refuses(self, record: &OutboxRecord) -> bool {
+        record.to == Channel::DeadLetters && record.bytes() >= self.refused
     }
 }
 
@@ -34,18 +34,18 @@ struct Limit {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    open: VecDeque<Arc<Letter>>,
-    closed: Option<(Epoch, Vec<Arc<Letter>>)>,
+    open: VecDeque<Arc<OutboxRecord>>,
+    closed: Option<(Epoch, Vec<Arc<OutboxRecord>>)>,
 }
 
 impl Outbox {
-    /// Adds a letter behind all others of its partition.
-    pub fn add(&mut self, partition: Partition, mut letter: Letter) {
-        if let Some(limit) = self.limit.filter(|limit| limit.refuses(&letter)) {
-            letter.shrink_to(limit.to);
+    /// Adds a record behind all others of its partition.
+    pub fn add(&mut self, partition: Partition, mut record: OutboxRecord) {
+        if let Some(limit) = self.limit.filter(|limit| limit.refuses(&record)) {
+            record.shrink_to(limit.to);
         }
-        self.bytes += letter.bytes() as u64;
-        self.boxes.entry(partition).or_default().open.push_back(Arc::new(letter));
+        self.bytes += record.bytes() as u64;
+        self.boxes.entry(partition).or_default().open.push_back(Arc::new(record));
     }
 
     /// What all hold together, open checkpoints included.
@@ -57,9 +57,9 @@ impl Outbox {
     /// What is in the outbox of a partition now belongs to a checkpoint.
     pub fn close(&mut self, partition: Partition, epoch: Epoch) {
         let of = self.boxes.entry(partition).or_default();
-        let letters = Vec::from(std::mem::take(&mut of.open));
+        let records = Vec::from(std::mem::take(&mut of.open));
         debug_assert!(of.closed.is_none(), "one checkpoint at a time");
-        of.closed = Some((epoch, letters));
+        of.closed = Some((epoch, records));
     }
 
     /// Whether the checkpoint of a partition is neither settled nor taken back.
@@ -68,22 +68,22 @@ impl Outbox {
         self.boxes.get(&partition).and_then(|of| of.closed.as_ref()).is_some_and(|(open, _)| *open == epoch)
     }
 
-    /// The letters of a checkpoint.
+    /// The records of a checkpoint.
     #[must_use]
-    pub fn of_checkpoint(&self, partition: Partition, epoch: Epoch) -> &[Arc<Letter>] {
+    pub fn of_checkpoint(&self, partition: Partition, epoch: Epoch) -> &[Arc<OutboxRecord>] {
         match self.boxes.get(&partition).and_then(|of| of.closed.as_ref()) {
-            Some((of, letters)) if *of == epoch => letters,
+            Some((of, records)) if *of == epoch => records,
             _ => &[],
         }
     }
 
-    /// Checkpoints off the `index`-th letter of a checkpoint, which was refused for its size, and with it every other
+    /// Truncates the `index`-th record of a checkpoint, which was refused for its size, and with it every other
     /// one that is as large, now and later. `false` when it cannot be any smaller.
     pub fn truncate(&mut self, partition: Partition, epoch: Epoch, index: usize) -> bool {
-        let letters = self.boxes.get_mut(&partition).and_then(|of| of.closed.as_mut()).filter(|(of, _)| *of == epoch);
-        let Some(letter) = letters.and_then(|(_, letters)| letters.get_mut(index)) else { return false };
-        let before = letter.bytes();
-        let shorter = Arc::make_mut(letter);
+        let records = self.boxes.get_mut(&partition).and_then(|of| of.closed.as_mut()).filter(|(of, _)| *of == epoch);
+        let Some(record) = records.and_then(|(_, records)| records.get_mut(index)) else { return false };
+        let before = record.bytes();
+        let shorter = Arc::make_mut(record);
         if !shorter.shrink() {
             return false;
         }
@@ -92,10 +92,10 @@ impl Outbox {
         let limit = Limit { refused: self.limit.map_or(before, |limit| limit.refused.min(before)), to };
         self.limit = Some(limit);
         for of in self.boxes.values_mut() {
-            let in_checkpoint = of.closed.iter_mut().flat_map(|(_, letters)| letters);
-            for letter in of.open.iter_mut().chain(in_checkpoint).filter(|letter| limit.refuses(letter)) {
-                let before = letter.bytes() as u64;
-                let shorter = Arc::make_mut(letter);
+            let in_checkpoint = of.closed.iter_mut().flat_map(|(_, records)| records);
+            for record in of.open.iter_mut().chain(in_checkpoint).filter(|record| limit.refuses(record)) {
+                let before = record.bytes() as u64;
+                let shorter = Arc::make_mut(record);
                 shorter.shrink_to(to);
                 self.bytes = self.bytes + shorter.bytes() as u64 - before;
             }
@@ -103,34 +103,34 @@ impl Outbox {
         true
     }
 
-    /// The letters of a checkpoint are delivered. Returns them.
-    pub fn settle(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<Letter>> {
+    /// The records of a checkpoint are delivered. Returns them.
+    pub fn settle(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<OutboxRecord>> {
         let Some(of) = self.boxes.get_mut(&partition) else { return Vec::new() };
-        let Some((_, letters)) = of.closed.take_if(|(of, _)| *of == epoch) else { return Vec::new() };
-        self.bytes -= total(&letters);
-        letters
+        let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return Vec::new() };
+        self.bytes -= total(&records);
+        records
     }
 
-    /// The letters of a checkpoint return to the front, in their order.
+    /// The records of a checkpoint return to the front, in their order.
     pub fn take_back(&mut self, partition: Partition, epoch: Epoch) {
         let Some(of) = self.boxes.get_mut(&partition) else { return };
-        let Some((_, letters)) = of.closed.take_if(|(of, _)| *of == epoch) else { return };
-        for letter in letters.into_iter().rev() {
-            of.open.push_front(letter);
+        let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return };
+        for record in records.into_iter().rev() {
+            of.open.push_front(record);
         }
     }
 
     /// Forgets everything of a partition.
     pub fn drop(&mut self, partition: Partition) {
         if let Some(of) = self.boxes.remove(&partition) {
-            let closed = of.closed.map_or(0, |(_, letters)| total(&letters));
-            self.bytes -= closed + of.open.iter().map(|letter| letter.bytes() as u64).sum::<u64>();
+            let closed = of.closed.map_or(0, |(_, records)| total(&records));
+            self.bytes -= closed + of.open.iter().map(|record| record.bytes() as u64).sum::<u64>();
         }
     }
 }
 
-fn total(letters: &[Arc<Letter>]) -> u64 {
-    letters.iter().map(|letter| letter.bytes() as u64).sum()
+fn total(records: &[Arc<OutboxRecord>]) -> u64 {
+    records.iter().map(|record| record.bytes() as u64).sum()
 }
 
 #[cfg(test)]
@@ -140,8 +140,8 @@ mod tests {
     const ONE: Partition = Partition(1);
     const TWO: Partition = Partition(2);
 
-    fn letter(text: &str) -> Letter {
-        Letter {
+    fn record(text: &str) -> OutboxRecord {
+        OutboxRecord {
             to: Channel::DeadLetters,
             key: None,
             payload: Some(text.as_bytes().to_vec()),
@@ -151,18 +151,18 @@ mod tests {
     }
 
     fn texts(outbox: &Outbox, partition: Partition, epoch: Epoch) -> Vec<String> {
-        let text = |letter: &Arc<Letter>| String::from_utf8(letter.payload.clone().unwrap()).unwrap();
+        let text = |record: &Arc<OutboxRecord>| String::from_utf8(record.payload.clone().unwrap()).unwrap();
         outbox.of_checkpoint(partition, epoch).iter().map(text).collect()
     }
 
     #[test]
     fn letters_leave_once_and_return_to_the_front_in_order() {
         let mut outbox = Outbox::default();
-        outbox.add(ONE, letter("a"));
-        outbox.add(ONE, letter("bb"));
-        outbox.add(TWO, letter("other"));
+        outbox.add(ONE, record("a"));
+        outbox.add(ONE, record("bb"));
+        outbox.add(TWO, record("other"));
         outbox.close(ONE, Epoch(1));
-        outbox.add(ONE, letter("ccc"));
+        outbox.add(ONE, record("ccc"));
         assert_eq!((texts(&outbox, ONE, Epoch(1)), outbox.bytes()), (vec!["a".into(), "bb".into()], 11));
         assert!(texts(&outbox, ONE, Epoch(2)).is_empty() && texts(&outbox, TWO, Epoch(1)).is_empty());
         outbox.take_back(ONE, Epoch(2));
@@ -178,14 +178,14 @@ mod tests {
     #[test]
     fn a_letter_that_is_too_large_is_cut_off_as_far_as_it_takes_and_later_ones_with_it() {
         let mut outbox = Outbox::default();
-        outbox.add(ONE, letter(&"x".repeat(1 << 20)));
+        outbox.add(ONE, record(&"x".repeat(1 << 20)));
         outbox.close(ONE, Epoch(1));
-        outbox.add(ONE, letter(&"x".repeat(2 << 20)));
+        outbox.add(ONE, record(&"x".repeat(2 << 20)));
         assert!(outbox.truncate(ONE, Epoch(1), 0));
         assert!(outbox.bytes() <= 2 << 17, "those that wait beside it too: {}", outbox.bytes());
         outbox.drop(ONE);
         outbox.limit = None;
-        outbox.add(ONE, letter(&"x".repeat(1 << 20)));
+        outbox.add(ONE, record(&"x".repeat(1 << 20)));
         outbox.close(ONE, Epoch(1));
         let mut sizes = Vec::new();
         while outbox.truncate(ONE, Epoch(1), 0) {
@@ -195,9 +195,9 @@ mod tests {
         assert!(sizes.len() == 4 && sizes[3] <= 1 << 10, "{sizes:?}");
         assert!(!outbox.truncate(ONE, Epoch(1), 1), "there is none");
         let before = outbox.bytes();
-        outbox.add(TWO, letter(&"x".repeat(1 << 13)));
+        outbox.add(TWO, record(&"x".repeat(1 << 13)));
         assert!(outbox.bytes() - before <= 1 << 10, "what would be refused is cut off beforehand");
-        outbox.add(TWO, letter(&"x".repeat(500)));
+        outbox.add(TWO, record(&"x".repeat(500)));
         outbox.close(TWO, Epoch(2));
         assert_eq!(texts(&outbox, TWO, Epoch(2))[1].len(), 500, "smaller ones are not");
     }

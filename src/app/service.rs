@@ -168,7 +168,7 @@ impl Daemon {
             None => warn!("the source did not stop in {} s; leaving without it", STOP_BUDGET.as_secs()),
         }
         let source = self.status.borrow();
-        let (checkpoints, dead_letters) = (source.checkpoints.committed, source.checkpoints.letters);
+        let (checkpoints, dead_letters) = (source.checkpoints.committed, source.checkpoints.dead_letters);
         let (records, seconds) = (source.latency.count(), self.begun.elapsed().as_secs());
         info!(records, checkpoints, dead_letters, seconds, "stopped");
         Ok(())
@@ -368,9 +368,10 @@ impl Source {
                 (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topics })
             }
             config::Delivery::AtLeastOnce => {
-                let letters = DeadLetters::new(kafka, topics);
-                let letters = letters.inspect_err(|error| warn!("dead letters and alerts are dropped: {error}")).ok();
-                (Delivery::AtLeastOnce, Means::Plain(letters))
+                let dead_letters = DeadLetters::new(kafka, topics);
+                let dead_letters =
+                    dead_letters.inspect_err(|error| warn!("dead letters and alerts are dropped: {error}")).ok();
+                (Delivery::AtLeastOnce, Means::Plain(dead_letters))
             }
         }
     }
@@ -411,9 +412,9 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
         kafka.options.insert(option.to_owned(), value.to_owned());
     }
-    let letters = DeadLetters::new(&kafka, outputs(settings))?;
+    let dead_letters = DeadLetters::new(&kafka, outputs(settings))?;
     let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
-    Ok(Some(webhook::Plan { group, kafka, endpoint, letters, status: Arc::default() }))
+    Ok(Some(webhook::Plan { group, kafka, endpoint, dead_letters, status: Arc::default() }))
 }
 
 /// Whether a person has to change something before the store can be opened. Everything else may be over soon.

@@ -1,5 +1,5 @@
-//! The task behind the webhook: reads the alert topic as a group of its own, has every message posted, and commits what is
-//! done with.
+//! The task behind the webhook: reads the alert topic as a group of its own, has every message posted, and commits what
+//! is done with.
 //!
 //! It reads the topic and not memory, so whatever it does slows nobody else: an endpoint that is down leaves the alerts
 //! where they are. What is posted when, and how far the topic is done, is decided by [`crate::output::webhook::queue`].
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::event::{MINUTE, wall_clock};
-use crate::output::dead_letters::{Channel, DeadLetters, Letter, Origin, Undelivered};
+use crate::output::dead_letters::{Channel, DeadLetters, Origin, OutboxRecord, Undelivered};
 use crate::output::webhook::endpoint::{Endpoint, Post};
 use crate::output::webhook::policy::{Action, Outcome, told};
 use crate::output::webhook::queue::{Alert, Queue, Task, Turn};
@@ -52,7 +52,7 @@ pub struct Plan {
     /// Where alerts are posted.
     pub endpoint: Endpoint,
     /// Where those go that are given up.
-    pub letters: DeadLetters,
+    pub dead_letters: DeadLetters,
     /// What is told.
     pub status: Arc<DeliveryStatus>,
 }
@@ -118,12 +118,12 @@ fn work(plan: Plan, stops: &Receiver<()>) {
     let since = wall_clock().millis() - MINUTE;
     let (jobs, taken) = channel();
     let (tell, ended) = channel();
-    let Plan { group, kafka, endpoint, letters, status } = plan;
+    let Plan { group, kafka, endpoint, dead_letters, status } = plan;
     let posting = Arc::new(Posting {
         topic: kafka.topics.first().cloned().unwrap_or_default(),
         group,
         endpoint,
-        letters: Mutex::new(letters),
+        dead_letters: Mutex::new(dead_letters),
         jobs: Mutex::new(taken),
     });
     for number in 0..AT_ONCE {
@@ -167,7 +167,7 @@ struct Posting {
     topic: String,
     group: String,
     endpoint: Endpoint,
-    letters: Mutex<DeadLetters>,
+    dead_letters: Mutex<DeadLetters>,
     jobs: Mutex<Receiver<Job>>,
 }
 
@@ -194,7 +194,7 @@ impl Posting {
 
     fn bury(&self, alert: &Alert, why: &str) -> Result<(), Undelivered> {
         let Alert { partition, offset, .. } = *alert;
-        let letter = Letter {
+        let dead_letter = OutboxRecord {
             to: Channel::DeadLetters,
             key: alert.key.clone(),
             payload: Some(alert.payload.clone()),
@@ -202,8 +202,8 @@ impl Posting {
             time: alert.time,
         };
         let origin = Origin { group: &self.group, topic: &self.topic, partition };
-        let letter = letter.marked(&origin, offset, &format!("webhook_rejected: {why}"));
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).deliver(&[&letter])
+        let dead_letter = dead_letter.marked(&origin, offset, &format!("webhook_rejected: {why}"));
+        self.dead_letters.lock().unwrap_or_else(PoisonError::into_inner).deliver(&[&dead_letter])
     }
 }
 

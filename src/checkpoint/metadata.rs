@@ -105,7 +105,7 @@ impl FromStr for Metadata {
     }
 }
 
-/// Letters, digits, `-` and `_`, at least one.
+/// Dead letters, digits, `-` and `_`, at least one.
 pub(super) fn is_word(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)

@@ -5,12 +5,12 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 
 use super::ConfigFile;
-use crate::app::letters::{self, Choice, Report};
+use crate::app::dlq::{self, Choice, Report};
 use crate::config::Settings;
 use crate::event::Time;
 
-/// Look at dead letters, or put them back to their topics after a fix. Only those that replicas of kafka.group_id wrote;
-/// each group has a position of its own in the topic.
+/// Look at dead letters, or put them back to their topics after a fix. Only those that replicas of kafka.group_id
+/// wrote; each group has a position of its own in the topic.
 #[derive(Debug, clap::Args)]
 pub struct Dlq {
     #[command(subcommand)]
@@ -19,20 +19,21 @@ pub struct Dlq {
 
 #[derive(Debug, Subcommand)]
 enum DlqVerb {
-    /// Count the letters that have not been put back, by reason and topic.
+    /// Count the dead letters that have not been put back, by reason and topic.
     Ls {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         chosen: Chosen,
     },
-    /// Put letters back to the topics and partitions that they came from, each once; a further call goes on behind.
+    /// Put dead letters back to the topics and partitions that they came from, each once; a further call goes on
+    /// behind.
     Replay {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         chosen: Chosen,
-        /// How many letters go back at most.
+        /// How many dead letters go back at most.
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
         /// Only say what would be done.
@@ -41,13 +42,13 @@ enum DlqVerb {
     },
 }
 
-/// Which letters; those that are not chosen stay for another call.
+/// Which dead letters; those that are not chosen stay for another call.
 #[derive(Debug, clap::Args)]
 struct Chosen {
-    /// Only letters with this reason, such as invalid_json; may be given several times.
+    /// Only dead letters with this reason, such as invalid_json; may be given several times.
     #[arg(long = "reason", value_name = "R")]
     reasons: Vec<String>,
-    /// Only letters from this topic; may be given several times.
+    /// Only dead letters from this topic; may be given several times.
     #[arg(long = "topic", value_name = "T")]
     topics: Vec<String>,
     /// Only messages whose log time is this or later, RFC 3339.
@@ -75,7 +76,7 @@ impl Dlq {
             }
         };
         let settings = Settings::load(config.path(), std::env::vars())?;
-        let report = if is_dry { letters::look(&settings, &choice)? } else { letters::replay(&settings, &choice)? };
+        let report = if is_dry { dlq::look(&settings, &choice)? } else { dlq::replay(&settings, &choice)? };
         super::print(&render(&report, verb, &settings.kafka.group_id));
         Ok(())
     }
@@ -106,7 +107,7 @@ fn render(report: &Report, verb: &str, group: &str) -> String {
         ));
     }
     for topic in &report.missing {
-        text.push_str(&format!("Topic {topic:?} does not exist, so its letters stay.\n"));
+        text.push_str(&format!("Topic {topic:?} does not exist, so its dead dead_letters stay.\n"));
     }
     text
 }
@@ -114,7 +115,7 @@ fn render(report: &Report, verb: &str, group: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::letters::Count;
+    use crate::app::dlq::Count;
 
     #[test]
     fn shows_what_was_done_by_reason_and_topic() {

@@ -263,7 +263,7 @@ fn describe(moves: &[Move], cluster: &Cluster) -> String {
         }
     }
     out.push_str(
-        "\nWhat was written to other topics for records that are read again, such as dead letters, is written a second \
+        "\nWhat was written to other topics for records that are read again, such as dead dead_letters, is written a second \
          time.\nNo file is deleted; checkpoints that are passed over stay until later ones make them superfluous.\n",
     );
     out

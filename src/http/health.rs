@@ -92,7 +92,8 @@ fn lagging(topic: &TopicLag) -> Option<String> {
     Some(format!("topic {name} lags: {records} record(s) behind, and last read to its end {seconds:.0} s ago"))
 }
 
-/// What is wrong with the group as a whole. A replica that owns nothing waits until it is known that the others own it all.
+/// What is wrong with the group as a whole. A replica that owns nothing waits until it is known that the others own it
+/// all.
 fn uncovered(source: &SourceStatus) -> Vec<String> {
     let coverage = &source.coverage;
     if source.joined && source.owned.is_empty() && coverage.seen < source.rebalances {
@@ -107,7 +108,7 @@ fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
     let why = source.commit_trouble.as_deref().unwrap_or("the log may say why");
     Some(format!(
         "no checkpoint has been committed for {seconds} s although records were applied: figures go on, alerts and dead \
-         letters wait, and a crash would read those records again. {why}"
+         dead_letters wait, and a crash would read those records again. {why}"
     ))
 }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::dead_letters::{Channel, Letter};
+use super::dead_letters::{Channel, OutboxRecord};
 use crate::engine::inactivity::release::{Alert, What};
 use crate::event::{Currency, Money, Time, decimal_text};
 
@@ -59,8 +59,8 @@ enum News {
     },
 }
 
-/// The id of the alert for a silence: SHA-256 over rule, 0, customer, 0 and the silence's begin in epoch milliseconds, in
-/// hexadecimal.
+/// The id of the alert for a silence: SHA-256 over rule, 0, customer, 0 and the silence's begin in epoch milliseconds,
+/// in hexadecimal.
 #[must_use]
 pub fn alert_id(rule: &str, customer: &str, silent_since: Time) -> String {
     hex(&[rule, customer, &silent_since.millis().to_string()])
@@ -147,8 +147,8 @@ pub fn json(alert: &Alert, source: &str) -> Vec<u8> {
 
 /// The message for the alert topic, keyed by customer.
 #[must_use]
-pub fn letter(alert: &Alert, source: &str) -> Letter {
-    Letter {
+pub fn outbox_record(alert: &Alert, source: &str) -> OutboxRecord {
+    OutboxRecord {
         to: Channel::Alerts,
         key: Some(alert.customer.clone().into_bytes()),
         payload: Some(json(alert, source)),
@@ -210,7 +210,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let letter = letter(&silent("c-1"), "/retentiond");
-        assert_eq!((letter.to, letter.key.as_deref()), (Channel::Alerts, Some(&b"c-1"[..])));
+        let record = outbox_record(&silent("c-1"), "/retentiond");
+        assert_eq!((record.to, record.key.as_deref()), (Channel::Alerts, Some(&b"c-1"[..])));
     }
 }

@@ -12,7 +12,7 @@ use crate::worker::Rejected;
 
 /// How long delivery may take before offsets stay uncommitted for another round.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// To how many bytes a letter is cut off that was refused for its size, one after the other.
+/// To how many bytes a record is cut off that was refused for its size, one after the other.
 const SIZES: [usize; 4] = [1 << 17, 1 << 15, 1 << 13, 1 << 10];
 /// What the names of our own headers begin with.
 pub const OURS: &str = "retentiond.error.";
@@ -46,11 +46,11 @@ pub enum Undelivered {
     Ever(String),
 }
 
-/// What a person has to do when an alert, or a letter that is cut off as far as it can be, does not fit into its topic.
+/// What a person has to do when an alert, or a record that is cut off as far as it can be, does not fit into its topic.
 #[must_use]
 pub fn too_large_even_cut_off(topic: &str) -> String {
     format!(
-        "topic {topic:?} refuses an alert, or a dead letter that was cut off to some {} bytes, for its size; let \
+        "topic {topic:?} refuses an alert, or a dead dead_letter that was cut off to some {} bytes, for its size; let \
          max.message.bytes of the topic (by default message.max.bytes of the brokers) be at least 65536",
         SIZES[SIZES.len() - 1]
     )
@@ -60,7 +60,7 @@ pub fn too_large_even_cut_off(topic: &str) -> String {
 pub struct DeadLetters {
     producer: PlainProducer,
     topics: Topics,
-    /// The number of the first letter of the next attempt: what is reported of an earlier one means nothing any more.
+    /// The number of the first record of the next attempt: what is reported of an earlier one means nothing any more.
     next: usize,
 }
 
@@ -73,44 +73,44 @@ impl DeadLetters {
         Ok(DeadLetters { producer: PlainProducer::new(kafka)?, topics, next: 0 })
     }
 
-    /// Publishes letters and waits for a few seconds until all are delivered; those that are too large are cut off as
+    /// Publishes records and waits for a few seconds until all are delivered; those that are too large are cut off as
     /// far as it takes, and say so. What is not delivered then is to be delivered anew, with all others: some may be
     /// there twice.
     ///
     /// # Errors
     /// When something is not delivered. Nothing of it counts for the next call.
-    pub fn deliver(&mut self, letters: &[&Letter]) -> Result<(), Undelivered> {
-        for place in self.attempt(letters)? {
-            self.deliver_alone(letters[place].clone())?;
+    pub fn deliver(&mut self, records: &[&OutboxRecord]) -> Result<(), Undelivered> {
+        for place in self.attempt(records)? {
+            self.deliver_alone(records[place].clone())?;
         }
         Ok(())
     }
 
     /// What is refused for its size may have been so for what it shared a request with.
-    fn deliver_alone(&mut self, mut letter: Letter) -> Result<(), Undelivered> {
-        while !self.attempt(&[&letter])?.is_empty() {
-            let before = letter.bytes();
-            if !letter.shrink() {
-                return Err(Undelivered::Ever(self.topics.of(&letter).to_owned()));
+    fn deliver_alone(&mut self, mut record: OutboxRecord) -> Result<(), Undelivered> {
+        while !self.attempt(&[&record])?.is_empty() {
+            let before = record.bytes();
+            if !record.shrink() {
+                return Err(Undelivered::Ever(self.topics.of(&record).to_owned()));
             }
-            warn!("a dead letter of {before} bytes is refused for its size and cut off to {} bytes", letter.bytes());
+            warn!("a dead letter of {before} bytes is refused for its size and cut off to {} bytes", record.bytes());
         }
         Ok(())
     }
 
-    /// Publishes letters; returns the places of those that are too large.
-    fn attempt(&mut self, letters: &[&Letter]) -> Result<Vec<usize>, Undelivered> {
-        if letters.is_empty() {
+    /// Publishes records; returns the places of those that are too large.
+    fn attempt(&mut self, records: &[&OutboxRecord]) -> Result<Vec<usize>, Undelivered> {
+        if records.is_empty() {
             return Ok(Vec::new());
         }
         let first = self.next;
-        self.next += letters.len();
-        let topic_of = |place: usize| self.topics.of(letters[place]).to_owned();
+        self.next += records.len();
+        let topic_of = |place: usize| self.topics.of(records[place]).to_owned();
         let undelivered = |place, cause: String| Undelivered::Yet { topic: topic_of(place), cause };
         let deadline = Instant::now() + FLUSH_WAIT;
         let mut refused = Vec::new();
-        let sent = (0..).zip(letters).try_for_each(|(place, letter)| {
-            match self.producer.send(&letter.outgoing(&self.topics, &letter.borrowed()), first + place, deadline) {
+        let sent = (0..).zip(records).try_for_each(|(place, record)| {
+            match self.producer.send(&record.outgoing(&self.topics, &record.borrowed()), first + place, deadline) {
                 Err(refusal) if refusal.is_too_large => {
                     refused.push((place, refusal));
                     Ok(())
@@ -135,7 +135,7 @@ impl DeadLetters {
     }
 }
 
-/// Which topic a letter goes to.
+/// Which topic a record goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     /// That of messages that enter no figure.
@@ -144,7 +144,7 @@ pub enum Channel {
     Alerts,
 }
 
-/// The topics that letters go to.
+/// The topics that records go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     /// That of messages that enter no figure.
@@ -154,10 +154,10 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// The topic of a letter.
+    /// The topic of a record.
     #[must_use]
-    pub fn of(&self, letter: &Letter) -> &str {
-        match letter.to {
+    pub fn of(&self, record: &OutboxRecord) -> &str {
+        match record.to {
             Channel::DeadLetters => &self.dead_letters,
             Channel::Alerts => &self.alerts,
         }
@@ -166,7 +166,7 @@ impl Topics {
 
 /// A message for a topic of ours: one that enters no figure, as it is to be kept, or an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct OutboxRecord {
     /// Where it goes.
     pub to: Channel,
     /// The key as it was.
@@ -179,13 +179,13 @@ pub struct Letter {
     pub time: Option<i64>,
 }
 
-impl Letter {
+impl OutboxRecord {
     /// A copy of the rejected record, or of a message with the rejected object of it alone, with the reason and the
     /// origin as headers. `now` in epoch milliseconds.
     ///
     /// Headers of ours are those of an earlier rejection and are replaced. A log time that lies ahead is moved to now:
     /// brokers refuse records from the future.
-    pub fn new<B: RecordBatch>(origin: &Origin<'_>, batch: &B, rejected: &Rejected, now: i64) -> Letter {
+    pub fn new<B: RecordBatch>(origin: &Origin<'_>, batch: &B, rejected: &Rejected, now: i64) -> OutboxRecord {
         let record = batch.get(rejected.index);
         let part = rejected.part.as_ref().map(|part| part.message.to_vec());
         let mut theirs = batch.headers(rejected.index);
@@ -194,19 +194,19 @@ impl Letter {
             theirs.retain(|header| header.name != SCHEMA_HEADER);
         }
         let theirs = theirs.into_iter().map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec)));
-        let letter = Letter {
+        let dead_letter = OutboxRecord {
             to: Channel::DeadLetters,
             key: record.key.map(<[u8]>::to_vec),
             payload: part.or(record.payload.map(<[u8]>::to_vec)),
             headers: theirs.collect(),
             time: batch.stamp(rejected.index).time.map(|time| time.min(now)),
         };
-        letter.marked(origin, record.offset, &rejected.rejection.to_string())
+        dead_letter.marked(origin, record.offset, &rejected.rejection.to_string())
     }
 
     /// The message with the reason and the origin as headers, in the place of ours that it had.
     #[must_use]
-    pub fn marked(mut self, origin: &Origin<'_>, offset: i64, reason: &str) -> Letter {
+    pub fn marked(mut self, origin: &Origin<'_>, offset: i64, reason: &str) -> OutboxRecord {
         self.headers.retain(|(name, _)| !name.starts_with(OURS));
         let ours = [
             ("group", origin.group.to_owned()),
@@ -250,7 +250,7 @@ impl Letter {
         self.headers.iter().any(|(name, _)| name.strip_prefix(OURS) == Some("truncated"))
     }
 
-    /// Checkpoints a dead letter off to the next smaller size. `false` when it is an alert, or as small as it can be.
+    /// Truncates a dead letter to the next smaller size. `false` when it is an alert, or as small as it can be.
     pub fn shrink(&mut self) -> bool {
         let before = self.bytes();
         let smaller = SIZES.into_iter().find(|size| *size < before);
@@ -259,7 +259,7 @@ impl Letter {
         self.bytes() < before
     }
 
-    /// Checkpoints it off to about so many bytes, and says so in a header. Of reason, key and original headers a
+    /// Truncates it to about so many bytes, and says so in a header. Of reason, key and original headers a
     /// quarter of it remains at most, of the headers the first ones; the value gets the rest.
     pub fn shrink_to(&mut self, most: usize) {
         if self.bytes() <= most {
@@ -287,10 +287,10 @@ impl Letter {
     }
 }
 
-/// What the headers of a letter say of where it came from.
+/// What the headers of a record say of where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sender {
-    /// The group whose replica wrote it; none in letters of version 0.1.
+    /// The group whose replica wrote it; none in records of version 0.1.
     pub group: Option<String>,
     /// The label of the reason, without what explains it; `unknown` where none stands there.
     pub reason: String,
@@ -298,7 +298,7 @@ pub struct Sender {
     pub topic: Option<String>,
     /// Its partition, if it is a number.
     pub partition: Option<i32>,
-    /// Whether the letter was cut off.
+    /// Whether the record was cut off.
     pub is_truncated: bool,
 }
 
@@ -344,14 +344,14 @@ mod tests {
         polled.unwrap()
     }
 
-    fn letter(payload: &[u8], headers: &[Header<'_>], time: i64) -> Letter {
+    fn record(payload: &[u8], headers: &[Header<'_>], time: i64) -> OutboxRecord {
         let origin = Origin { group: "retentiond", topic: "orders", partition: 3 };
         let rejection = Rejection::new(Reason::InvalidJson, "no");
-        Letter::new(&origin, &batch(payload, headers, time), &Rejected::whole(0, rejection), NOW)
+        OutboxRecord::new(&origin, &batch(payload, headers, time), &Rejected::whole(0, rejection), NOW)
     }
 
-    fn names(letter: &Letter) -> Vec<&str> {
-        letter.headers.iter().map(|(name, _)| name.as_str()).collect()
+    fn names(record: &OutboxRecord) -> Vec<&str> {
+        record.headers.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     #[test]
@@ -361,20 +361,20 @@ mod tests {
             Header { name: "trace".into(), value: None },
             Header { name: "retentiond.error.reason".into(), value: Some(b"an earlier one") },
         ];
-        let letter = letter(b"{broken", &headers, 4_000);
-        assert_eq!((letter.key.as_deref(), letter.payload.as_deref()), (Some(&b"k"[..]), Some(&b"{broken"[..])));
-        assert_eq!((letter.time, letter.is_truncated()), (Some(4_000), false));
+        let record = record(b"{broken", &headers, 4_000);
+        assert_eq!((record.key.as_deref(), record.payload.as_deref()), (Some(&b"k"[..]), Some(&b"{broken"[..])));
+        assert_eq!((record.time, record.is_truncated()), (Some(4_000), false));
         let ours = ["group", "reason", "topic", "partition", "offset"].map(|name| format!("retentiond.error.{name}"));
         let expected: Vec<&str> = ["trace", "trace"].into_iter().chain(ours.iter().map(String::as_str)).collect();
-        assert_eq!(names(&letter), expected);
-        let values: Vec<_> = letter.headers.iter().map(|(_, value)| value.as_deref()).collect();
+        assert_eq!(names(&record), expected);
+        let values: Vec<_> = record.headers.iter().map(|(_, value)| value.as_deref()).collect();
         let expected = [&b"\xff"[..], b"retentiond", b"invalid_json: no", b"orders", b"3", b"0"].map(Some);
         assert_eq!((values[0], values[1], &values[2..]), (expected[0], None, &expected[1..]));
     }
 
     #[test]
     fn a_time_that_lies_ahead_is_now() {
-        assert_eq!(letter(b"", &[], NOW + 1).time, Some(NOW));
+        assert_eq!(record(b"", &[], NOW + 1).time, Some(NOW));
     }
 
     #[test]
@@ -385,25 +385,25 @@ mod tests {
             Header { name: "large".into(), value: Some(&large) },
             Header { name: "behind".into(), value: Some(b"2") },
         ];
-        let mut letter = letter(&large, &headers, 0);
-        letter.key = Some(vec![b'k'; 1 << 20]);
-        assert!(letter.bytes() >= 3 << 20);
+        let mut record = record(&large, &headers, 0);
+        record.key = Some(vec![b'k'; 1 << 20]);
+        assert!(record.bytes() >= 3 << 20);
         for size in SIZES {
-            assert!(letter.shrink(), "to {size}");
-            assert!(letter.is_truncated() && letter.bytes() <= size && letter.bytes() > size / 2, "{}", letter.bytes());
-            let once = letter.clone();
-            letter.shrink_to(size);
-            assert_eq!(letter, once);
-            assert_eq!((names(&letter)[0], names(&letter).len()), ("small", 7));
-            let sender = Sender::of(&letter.headers);
+            assert!(record.shrink(), "to {size}");
+            assert!(record.is_truncated() && record.bytes() <= size && record.bytes() > size / 2, "{}", record.bytes());
+            let once = record.clone();
+            record.shrink_to(size);
+            assert_eq!(record, once);
+            assert_eq!((names(&record)[0], names(&record).len()), ("small", 7));
+            let sender = Sender::of(&record.headers);
             assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));
         }
-        assert!(!letter.shrink(), "it is as small as it can be");
+        assert!(!record.shrink(), "it is as small as it can be");
     }
 
     #[test]
     fn a_long_reason_is_cut_between_characters_and_an_alert_never_is() {
-        let mut long = letter(b"x", &[], 0).marked(
+        let mut long = record(b"x", &[], 0).marked(
             &Origin { group: "retentiond", topic: "orders", partition: 3 },
             0,
             &"\u{20ac}".repeat(5_000),
@@ -411,7 +411,7 @@ mod tests {
         assert!(long.shrink() && long.bytes() <= 1 << 13, "{}", long.bytes());
         let reason = long.headers.iter().find(|(name, _)| name == "retentiond.error.reason").unwrap();
         assert!(std::str::from_utf8(reason.1.as_deref().unwrap()).is_ok_and(|text| !text.is_empty()));
-        let mut alert = Letter { to: Channel::Alerts, ..letter(&[b'a'; 1 << 20], &[], 0) };
+        let mut alert = OutboxRecord { to: Channel::Alerts, ..record(&[b'a'; 1 << 20], &[], 0) };
         assert!(!alert.shrink() && alert.bytes() > 1 << 20);
     }
 }

@@ -548,7 +548,7 @@ static OPERATION: &[Metric] = &[
         },
     ),
     counter("retentiond_dead_letters_total", &[], "Committed dead letters.", |scrape, samples| {
-        samples.add([], read::total(scrape.source.checkpoints.letters + repartition::letters(scrape)))
+        samples.add([], read::total(scrape.source.checkpoints.dead_letters + repartition::dead_letters(scrape)))
     }),
     counter(
         "retentiond_webhook_deliveries_total",

@@ -27,7 +27,7 @@ pub struct Routing {
     /// Events that were routed and committed since the process began.
     pub events: u64,
     /// Dead letters that were committed.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// Messages that could not be decoded, by the number of the reason.
     pub rejected: Vec<u64>,
     /// Messages skipped on purpose, by the number of the reason.

@@ -122,7 +122,7 @@ pub struct Checkpoints {
     /// Checkpoints that were committed.
     pub committed: u64,
     /// Dead letters that were committed.
-    pub letters: u64,
+    pub dead_letters: u64,
     /// When the last checkpoint was committed, by the wall clock.
     pub last_success: Option<Time>,
     /// How long it took from the copy to the commit.

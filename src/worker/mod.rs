@@ -501,7 +501,7 @@ fn apply_decoded(
         Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
         Decoded::Several { events, told_before } => {
             let apply = |event| apply_event(engine, tally, seen, event, *told_before);
-            // All of them, also behind one that is too late; the letter tells of the first.
+            // All of them, also behind one that is too late; the dead letter tells of the first.
             events.iter().map(apply).fold(Ok(()), Result::and)
         }
         Decoded::Erase { customer, time } => {

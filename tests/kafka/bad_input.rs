@@ -154,40 +154,42 @@ fn bad_messages_become_dead_letters_and_good_ones_count() {
     assert_eq!(summary["windows"][0]["currencies"]["EUR"]["revenue"], format!("{}.00", 10 * orders));
 
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-    let letters = broker.consume_all(&rig.dead_letters);
-    assert_eq!(letters.len(), bad.len());
-    let letters: BTreeMap<usize, Record> = letters.into_iter().map(|letter| (offset(&letter), letter)).collect();
+    let dead_letters = broker.consume_all(&rig.dead_letters);
+    assert_eq!(dead_letters.len(), bad.len());
+    let dead_letters: BTreeMap<usize, Record> =
+        dead_letters.into_iter().map(|dead_letter| (offset(&dead_letter), dead_letter)).collect();
     for (place, (message, reason)) in bad.iter().enumerate() {
-        let letter = letters.get(&(good.len() + 2 * place)).unwrap_or_else(|| panic!("no letter for {reason}"));
-        assert_letter(letter, message, reason, &rig.orders);
+        let dead_letter =
+            dead_letters.get(&(good.len() + 2 * place)).unwrap_or_else(|| panic!("no dead letter for {reason}"));
+        assert_dead_letter(dead_letter, message, reason, &rig.orders);
     }
     assert!(daemon.runs());
 }
 
-fn offset(letter: &Record) -> usize {
-    letter.header("retentiond.error.offset").and_then(|offset| offset.parse().ok()).expect("an offset")
+fn offset(dead_letter: &Record) -> usize {
+    dead_letter.header("retentiond.error.offset").and_then(|offset| offset.parse().ok()).expect("an offset")
 }
 
-fn assert_letter(letter: &Record, message: &Message, reason: &str, topic: &str) {
-    let found = letter.header("retentiond.error.reason").expect("a reason");
+fn assert_dead_letter(dead_letter: &Record, message: &Message, reason: &str, topic: &str) {
+    let found = dead_letter.header("retentiond.error.reason").expect("a reason");
     assert!(found.starts_with(&format!("{reason}: ")), "{found:?} for {reason}");
     assert!(found.len() < 300, "a reason of {} bytes", found.len());
-    assert_eq!(letter.timestamp, Some(LOG_TIME), "{reason}");
-    let theirs = letter.headers[..2].iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()));
+    assert_eq!(dead_letter.timestamp, Some(LOG_TIME), "{reason}");
+    let theirs = dead_letter.headers[..2].iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default()));
     assert_eq!(theirs.collect::<Vec<_>>(), message.headers, "{reason}");
-    assert_eq!(letter.header("retentiond.error.topic").as_deref(), Some(topic));
-    assert_eq!(letter.header("retentiond.error.partition").as_deref(), Some("0"));
+    assert_eq!(dead_letter.header("retentiond.error.topic").as_deref(), Some(topic));
+    assert_eq!(dead_letter.header("retentiond.error.partition").as_deref(), Some("0"));
     let size = message.key.as_ref().map_or(0, Vec::len) + message.payload.as_ref().map_or(0, Vec::len);
     // What a producer with common settings may send.
     if size < 900_000 {
-        assert_eq!(letter.header("retentiond.error.truncated"), None, "{reason}");
-        assert_eq!((&letter.key, &letter.payload), (&message.key, &message.payload), "{reason}");
+        assert_eq!(dead_letter.header("retentiond.error.truncated"), None, "{reason}");
+        assert_eq!((&dead_letter.key, &dead_letter.payload), (&message.key, &message.payload), "{reason}");
     } else {
-        assert!(letter.header("retentiond.error.truncated").is_some(), "{reason}");
+        assert!(dead_letter.header("retentiond.error.truncated").is_some(), "{reason}");
         let begins = |whole: &Option<Vec<u8>>, part: &Option<Vec<u8>>| match (whole, part) {
             (Some(whole), Some(part)) => whole.starts_with(part) && part.len() >= whole.len().min(1000),
             (whole, part) => whole == part,
         };
-        assert!(begins(&message.key, &letter.key) && begins(&message.payload, &letter.payload), "{reason}");
+        assert!(begins(&message.key, &dead_letter.key) && begins(&message.payload, &dead_letter.payload), "{reason}");
     }
 }

@@ -10,7 +10,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::common::{PATIENCE, Rig, assert_equals_replay, metrics, readiness, summary};
-use super::durability::{LAST, Line, Load, PARTITIONS, assert_letters, last_orders, launch, native, next, publish};
+use super::durability::{
+    LAST, Line, Load, PARTITIONS, assert_dead_letters, last_orders, launch, native, next, publish,
+};
 use super::durability::{replay, sessions};
 use super::figures::{KNOWN, assert_adds_up, wait_for_share};
 use crate::support::daemon::{Daemon, Launch};
@@ -61,7 +63,7 @@ impl Shop {
             [only] => assert_equals_replay(only, &whole),
             parts => assert_adds_up(parts, &whole),
         }
-        assert_eq!(assert_letters(broker, rig), portions * (ALL + 1));
+        assert_eq!(assert_dead_letters(broker, rig), portions * (ALL + 1));
     }
 }
 

@@ -148,25 +148,25 @@ impl<'a> Load<'a> {
 }
 
 /// Panics unless each broken message has exactly one letter, and nothing else has one.
-pub fn assert_letters(broker: &Broker, rig: &Rig) -> usize {
+pub fn assert_dead_letters(broker: &Broker, rig: &Rig) -> usize {
     let mut broken: BTreeMap<Place, Vec<u8>> = BTreeMap::new();
     for topic in [&rig.orders, &rig.sessions] {
         let records = broker.consume_all(topic).into_iter();
         let records = records.map(|record| ((topic.clone(), record.partition, record.offset), record.payload.unwrap()));
         broken.extend(records.filter(|(_, payload)| payload.starts_with(b"{broken")));
     }
-    let mut letters: BTreeMap<Place, Vec<(i32, i64)>> = BTreeMap::new();
-    for letter in broker.consume_all(&rig.dead_letters) {
-        let header = |name: &str| letter.header(&format!("retentiond.error.{name}")).unwrap();
+    let mut dead_letters: BTreeMap<Place, Vec<(i32, i64)>> = BTreeMap::new();
+    for dead_letter in broker.consume_all(&rig.dead_letters) {
+        let header = |name: &str| dead_letter.header(&format!("retentiond.error.{name}")).unwrap();
         let place = (header("topic"), header("partition").parse().unwrap(), header("offset").parse().unwrap());
-        assert_eq!(letter.payload.as_ref(), broken.get(&place), "the letter of {place:?}");
-        letters.entry(place).or_default().push((letter.partition, letter.offset));
+        assert_eq!(dead_letter.payload.as_ref(), broken.get(&place), "the dead letter of {place:?}");
+        dead_letters.entry(place).or_default().push((dead_letter.partition, dead_letter.offset));
     }
-    let missing: Vec<_> = broken.keys().filter(|place| !letters.contains_key(place)).collect();
-    let repeated: Vec<_> = letters.iter().filter(|(_, found)| found.len() > 1).collect();
+    let missing: Vec<_> = broken.keys().filter(|place| !dead_letters.contains_key(place)).collect();
+    let repeated: Vec<_> = dead_letters.iter().filter(|(_, found)| found.len() > 1).collect();
     assert!(
         missing.is_empty() && repeated.is_empty(),
-        "of {} broken messages {} have no letter: {missing:?}; {} have several: {repeated:?}",
+        "of {} broken messages {} have no dead letter: {missing:?}; {} have several: {repeated:?}",
         broken.len(),
         missing.len(),
         repeated.len()
@@ -221,15 +221,15 @@ fn kill9_loses_and_repeats_nothing() {
     let parts = replicas.each_ref().map(summary);
     assert!(parts.iter().all(|part| part["as_of"] == LAST), "{} and {}", parts[0]["as_of"], parts[1]["as_of"]);
     assert_adds_up(&parts, &whole);
-    let letters = assert_letters(broker, &rig);
-    assert_eq!(letters, portions * (PARTITIONS as usize + 1), "after {kills} kills");
+    let dead_letters = assert_dead_letters(broker, &rig);
+    assert_eq!(dead_letters, portions * (PARTITIONS as usize + 1), "after {kills} kills");
 
     // What one has committed is all that the other needs.
     let [mut heir, mut last_victim] = replicas;
     last_victim.kill9();
     wait_for_share(&mut heir, i64::from(PARTITIONS));
     assert_equals_replay(&summary(&heir), &whole);
-    assert_eq!(assert_letters(broker, &rig), letters);
+    assert_eq!(assert_dead_letters(broker, &rig), dead_letters);
 }
 
 #[test]
@@ -308,11 +308,11 @@ fn a_store_that_takes_nothing_holds_commits_but_not_figures() {
     fs::remove_file(&group).unwrap();
     fs::rename(&away, &group).unwrap();
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-    assert_eq!(assert_letters(broker, &rig), broken.len());
+    assert_eq!(assert_dead_letters(broker, &rig), broken.len());
     daemon.kill9();
     let mut daemon = launch.start();
     daemon.wait_ready(PATIENCE);
     assert_equals_replay(&summary(&daemon), &whole);
     assert!(metrics(&daemon).nonzero("retentiond_events_total").is_empty(), "nothing is read again");
-    assert_eq!(assert_letters(broker, &rig), broken.len());
+    assert_eq!(assert_dead_letters(broker, &rig), broken.len());
 }

@@ -271,14 +271,14 @@ fn a_registry_that_is_down_is_waited_for_and_a_schema_that_it_lacks_is_a_dead_le
     daemon.wait_ready(PATIENCE);
     assert_is_replay(&daemon, &lines, "after the registry came back");
 
-    let letters = broker.consume_all(&rig.dead_letters);
-    let reason = |offset: usize| letters[offset].header("retentiond.error.reason").unwrap_or_default();
-    assert_eq!(letters.len(), 3, "{letters:?}");
+    let dead_letters = broker.consume_all(&rig.dead_letters);
+    let reason = |offset: usize| dead_letters[offset].header("retentiond.error.reason").unwrap_or_default();
+    assert_eq!(dead_letters.len(), 3, "{dead_letters:?}");
     assert!(reason(0).starts_with("unknown_schema: schema 9"), "{}", reason(0));
     assert!(reason(1).starts_with("unfit_for_schema: "), "{}", reason(1));
     assert!(reason(2).starts_with("unfit_for_schema: ") && reason(2).contains("no message"), "{}", reason(2));
-    for (letter, bad) in letters.iter().zip(&bad) {
-        assert_eq!((&letter.payload, &letter.key), (&bad.payload, &bad.key), "the frame is kept");
+    for (dead_letter, bad) in dead_letters.iter().zip(&bad) {
+        assert_eq!((&dead_letter.payload, &dead_letter.key), (&bad.payload, &bad.key), "the frame is kept");
     }
 }
 

@@ -136,13 +136,20 @@ fn many_small_letters_that_are_too_large_together_are_delivered_whole() {
         let mut daemon = rig.launch("first").env("RETENTIOND__DEAD_LETTERS__STOP_AFTER", "0").start();
         daemon.wait_ready(PATIENCE);
         wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-        let letters = broker.consume_all(&rig.dead_letters);
-        let mut found: Vec<_> = letters.iter().map(|letter| letter.key_text()).collect();
+        let dead_letters = broker.consume_all(&rig.dead_letters);
+        let mut found: Vec<_> = dead_letters.iter().map(|dead_letter| dead_letter.key_text()).collect();
         found.sort();
         found.dedup();
         assert_eq!(found.len(), 400, "{kafka}");
-        assert!(letters.iter().all(|letter| letter.header("retentiond.error.truncated").is_none()), "{kafka}");
-        assert!(letters.iter().all(|letter| letter.header("retentiond.error.group").as_ref() == Some(&rig.group)));
+        assert!(
+            dead_letters.iter().all(|dead_letter| dead_letter.header("retentiond.error.truncated").is_none()),
+            "{kafka}"
+        );
+        assert!(
+            dead_letters
+                .iter()
+                .all(|dead_letter| dead_letter.header("retentiond.error.group").as_ref() == Some(&rig.group))
+        );
     }
 }
 
@@ -220,9 +227,9 @@ fn each_group_puts_back_its_own_letters_of_a_shared_topic() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let one = Rig::new(broker);
     let two = Rig { dead_letters: one.dead_letters.clone(), ..Rig::new(broker) };
-    for (rig, letters) in [(&one, 3), (&two, 5)] {
+    for (rig, dead_letters) in [(&one, 3), (&two, 5)] {
         rig.create_topics(broker, 1);
-        broker.publish(&rig.orders, (0..letters).map(|n| (None, Some(format!("c-{n}")), Some("<xml/>"))));
+        broker.publish(&rig.orders, (0..dead_letters).map(|n| (None, Some(format!("c-{n}")), Some("<xml/>"))));
         let mut daemon = rig.launch("first").start();
         daemon.wait_ready(PATIENCE);
         wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
@@ -235,8 +242,8 @@ fn each_group_puts_back_its_own_letters_of_a_shared_topic() {
     assert!(dlq(&two, &["replay", "--limit", "2"]).stdout.contains("2 went back."));
     assert!(dlq(&one, &["replay"]).stdout.contains("3 went back."));
     assert!(dlq(&two, &["replay"]).stdout.contains("3 went back."));
-    for (rig, letters) in [(&one, 3), (&two, 5)] {
+    for (rig, dead_letters) in [(&one, 3), (&two, 5)] {
         assert!(dlq(rig, &["replay"]).stdout.starts_with("No dead letters."));
-        assert_eq!(broker.consume_all(&rig.orders).len(), 2 * letters, "each went back once");
+        assert_eq!(broker.consume_all(&rig.orders).len(), 2 * dead_letters, "each went back once");
     }
 }

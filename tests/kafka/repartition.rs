@@ -1,5 +1,5 @@
-//! An order topic that is keyed by order, routed by customer: the figures are those of orders keyed by customer, whatever
-//! happens to the replicas on the way.
+//! An order topic that is keyed by order, routed by customer: the figures are those of orders keyed by customer,
+//! whatever happens to the replicas on the way.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,7 +11,7 @@ use retentiond::event::Time;
 use retentiond::source::partitioner::Partitioner;
 
 use super::common::{PATIENCE, Rig, assert_equals_replay, metrics, readiness, summary};
-use super::durability::{LAST, Line, PARTITIONS, assert_letters, native, publish, replay, sessions};
+use super::durability::{LAST, Line, PARTITIONS, assert_dead_letters, native, publish, replay, sessions};
 use super::figures::{KNOWN, assert_adds_up, wait_for_share};
 use crate::support::daemon::{Daemon, Launch};
 use crate::support::history;
@@ -170,7 +170,7 @@ impl<'a> Shop<'a> {
         });
         // First the cause, then what comes of it.
         self.assert_each_event_once(&last);
-        assert_eq!(assert_letters(self.broker, &self.rig), self.portions * (PARTITIONS as usize + 1));
+        assert_eq!(assert_dead_letters(self.broker, &self.rig), self.portions * (PARTITIONS as usize + 1));
         let whole = replay(&[&self.orders, &self.sessions, &last], LAST);
         let parts = wait_for("replicas that own everything, caught up", PATIENCE, || {
             let ready = replicas.iter().all(|replica| readiness(replica).is_some_and(|(status, _)| status == 200));

@@ -133,7 +133,7 @@ fn producer(settings: &KafkaSettings) -> TransactionalProducer {
     producer_of(&TransactionSettings::new(settings, "one"))
 }
 
-fn letter<'a>(topic: &'a str, payload: &'a [u8]) -> Outgoing<'a> {
+fn dead_letter<'a>(topic: &'a str, payload: &'a [u8]) -> Outgoing<'a> {
     Outgoing { topic, key: None, payload: Some(payload), headers: &[], time: None }
 }
 
@@ -204,13 +204,13 @@ fn an_abort_leaves_neither_records_nor_offsets_and_the_producer_goes_on() {
     let member = joined(&settings, 1);
     let mut producer = producer(&settings);
     producer.begin().unwrap();
-    producer.produce(&letter(&out, b"aborted")).unwrap();
+    producer.produce(&dead_letter(&out, b"aborted")).unwrap();
     producer.send_offsets(&member.token(), &[(at(0), committed(1, "aborted"))]).unwrap();
     producer.abort().unwrap();
     assert_eq!(member.client.handle().committed(&[at(0)], PATIENCE), Ok(vec![None]));
 
     producer.begin().unwrap();
-    producer.produce(&letter(&out, b"committed")).unwrap();
+    producer.produce(&dead_letter(&out, b"committed")).unwrap();
     producer.commit().unwrap();
     assert_eq!(payloads(broker, &out), ["committed"]);
     assert!(broker.end_offsets(&out)[&0] > 2, "the aborted record lies in the log");
@@ -255,7 +255,7 @@ fn a_second_producer_with_the_same_id_fences_the_first() {
     let member = joined(&settings, 1);
     let mut first = producer(&settings);
     first.begin().unwrap();
-    first.produce(&letter(&out, b"of the first")).unwrap();
+    first.produce(&dead_letter(&out, b"of the first")).unwrap();
     let mut second = producer(&settings);
     let refused =
         first.send_offsets(&member.token(), &[(at(0), committed(1, "of the first"))]).and_then(|()| first.commit());
@@ -263,7 +263,7 @@ fn a_second_producer_with_the_same_id_fences_the_first() {
     let after = first.begin();
     assert!(matches!(after, Err(TransactionError::Unknown(_))), "it is spent: {after:?}");
     second.begin().unwrap();
-    second.produce(&letter(&out, b"of the second")).unwrap();
+    second.produce(&dead_letter(&out, b"of the second")).unwrap();
     second.commit().unwrap();
     assert_eq!(payloads(broker, &out), ["of the second"]);
     drop(first);
@@ -343,7 +343,7 @@ fn what_a_lost_producer_left_pending_is_ended_by_its_successor() {
     let long = TransactionSettings { timeout: Duration::from_secs(600), ..TransactionSettings::new(&settings, "one") };
     let mut lost = producer_of(&long);
     lost.begin().unwrap();
-    lost.produce(&letter(&out, b"left")).unwrap();
+    lost.produce(&dead_letter(&out, b"left")).unwrap();
     lost.send_offsets(&member.token(), &[(at(0), committed(1, "left"))]).unwrap();
     let begun = Instant::now();
     drop(lost);
@@ -370,7 +370,7 @@ fn a_transaction_over_its_time_is_ended_by_the_broker_and_no_other_owner_is_blam
     let short = TransactionSettings { timeout: Duration::from_secs(2), ..TransactionSettings::new(&settings, "one") };
     let mut producer = producer_of(&short);
     producer.begin().unwrap();
-    producer.produce(&letter(&out, b"too slow")).unwrap();
+    producer.produce(&dead_letter(&out, b"too slow")).unwrap();
     producer.send_offsets(&member.token(), &[(at(0), committed(1, "too slow"))]).unwrap();
     // The record and the marker that ends its transaction.
     wait_for("the broker to end it", PATIENCE, || (broker.end_offsets(&out)[&0] == 2).then_some(()));
@@ -395,8 +395,8 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
     let (small, larger, huge) = (vec![b'a'; 100], vec![b'b'; 9_000], vec![b'c'; 2 << 20]);
 
     producer.begin().unwrap();
-    producer.produce(&letter(&out, &small)).unwrap();
-    let refused = producer.produce(&letter(&out, &huge));
+    producer.produce(&dead_letter(&out, &small)).unwrap();
+    let refused = producer.produce(&dead_letter(&out, &huge));
     assert!(
         matches!(refused, Err(TransactionError::TooLarge { ref indexes, .. }) if *indexes == [1]),
         "by our own limit: {refused:?}"
@@ -405,7 +405,7 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
 
     let mut produce = |payloads: &[&Vec<u8>]| {
         producer.begin().unwrap();
-        payloads.iter().for_each(|payload| producer.produce(&letter(&out, payload)).unwrap());
+        payloads.iter().for_each(|payload| producer.produce(&dead_letter(&out, payload)).unwrap());
         let outcome = producer.commit();
         if outcome.is_err() {
             producer.abort().unwrap();
@@ -424,7 +424,7 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
 
     let missing = unique("missing");
     producer.begin().unwrap();
-    producer.produce(&letter(&missing, b"x")).unwrap();
+    producer.produce(&dead_letter(&missing, b"x")).unwrap();
     let refused = producer.commit();
     assert!(
         matches!(&refused, Err(TransactionError::Abort(text)) if text.contains(&missing) && text.contains("Create")),
@@ -435,7 +435,7 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
     // At once, not after a transaction timeout: librdkafka by itself stumbles over the numbers of what was refused.
     let begun = Instant::now();
     producer.begin().unwrap();
-    producer.produce(&letter(&out, b"good")).unwrap();
+    producer.produce(&dead_letter(&out, b"good")).unwrap();
     producer.commit().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let mut found = payloads(broker, &out);
@@ -454,7 +454,7 @@ fn a_broker_that_stands_still_leaves_the_outcome_unknown_in_bounded_time() {
     let short = TransactionSettings { timeout: Duration::from_secs(3), ..TransactionSettings::new(&settings, "one") };
     let mut producer = producer_of(&short);
     producer.begin().unwrap();
-    producer.produce(&letter(&out, b"perhaps")).unwrap();
+    producer.produce(&dead_letter(&out, b"perhaps")).unwrap();
     producer.send_offsets(&member.token(), &[(at(0), committed(1, "perhaps"))]).unwrap();
     broker.pause();
     let begun = Instant::now();
@@ -530,7 +530,7 @@ fn starts_become_numbers_also_behind_deleted_records_and_before_a_pending_transa
     let settings = settings(broker, &topic, None);
     let mut producer = producer(&settings);
     producer.begin().unwrap();
-    let pending = Outgoing { time: Some(2_000_000), ..letter(&topic, b"pending") };
+    let pending = Outgoing { time: Some(2_000_000), ..dead_letter(&topic, b"pending") };
     producer.produce(&pending).unwrap();
     producer.send_offsets(&joined(&settings, 1).token(), &[(at(0), committed(1, ""))]).unwrap();
 

@@ -103,11 +103,14 @@ fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
     let counted = |labels: &str| metrics.get(&format!("retentiond_webhook_deliveries_total{{outcome=\"{labels}\"}}"));
     assert!(counted("delivered") >= Some(199.0), "{:?}", counted("delivered"));
     assert_eq!((counted("given_up"), metrics.get("retentiond_webhook_disabled")), (Some(1.0), Some(0.0)));
-    let letters = broker.consume_all(&rig.dead_letters);
-    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
-    assert_eq!((letter.json()["id"].as_str(), letter.key_text().as_str()), (Some("alert-13"), "c-13"));
-    assert!(letter.header("retentiond.error.reason").unwrap().starts_with("webhook_rejected: "), "{letter:?}");
-    assert_eq!(letter.header("retentiond.error.topic").as_deref(), Some(topic.as_str()));
+    let dead_letters = broker.consume_all(&rig.dead_letters);
+    let [dead_letter] = dead_letters.as_slice() else { panic!("{dead_letters:?}") };
+    assert_eq!((dead_letter.json()["id"].as_str(), dead_letter.key_text().as_str()), (Some("alert-13"), "c-13"));
+    assert!(
+        dead_letter.header("retentiond.error.reason").unwrap().starts_with("webhook_rejected: "),
+        "{dead_letter:?}"
+    );
+    assert_eq!(dead_letter.header("retentiond.error.topic").as_deref(), Some(topic.as_str()));
     assert!(!daemon.stderr().contains("c-13"), "no customer in the log");
 
     // What comes while nobody runs is posted after, and nothing that was committed.
@@ -126,8 +129,8 @@ fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
     daemon.kill9();
     let mut daemon = launch.start();
     daemon.wait_for("the rest", PATIENCE, |_| (taken() == all_but(0..600)).then_some(()));
-    // An end in order commits all that was taken, of which there may be more to take once more: the next start posts that
-    // and nothing else.
+    // An end in order commits all that was taken, of which there may be more to take once more: the next start posts
+    // that and nothing else.
     daemon.terminate();
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
     let (committed, ends, taken_by_then) =

@@ -1,5 +1,5 @@
-//! The quick start, from an empty Kafka to an alert: a simulated shop loses customers, the figures of the API and of Prometheus
-//! agree, every panel of every dashboard shows something, and the churn spike arrives at Alertmanager.
+//! The quick start, from an empty Kafka to an alert: a simulated shop loses customers, the figures of the API and of
+//! Prometheus agree, every panel of every dashboard shows something, and the churn spike arrives at Alertmanager.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -89,8 +89,8 @@ fn openmetrics(events: &Path, config: &Path, until: Time) -> String {
     said.stdout
 }
 
-/// Of a history in OpenMetrics, the churn of the window 7d under the name that the recording rule gives it: what is usual is
-/// known at once then.
+/// Of a history in OpenMetrics, the churn of the window 7d under the name that the recording rule gives it: what is
+/// usual is known at once then.
 fn as_recorded(history: &str) -> String {
     let lines = history.lines().filter(|line| line.starts_with("retentiond_window_churn_ratio{window=\"7d\""));
     let renamed = lines.map(|line| line.replace("retentiond_window_churn_ratio", RECORDED) + "\n");
@@ -148,8 +148,8 @@ fn a_simulated_churn_spike_arrives_at_alertmanager() {
     wait_for("all replicas together to be whole", PATIENCE, || {
         let whole = servers.query("job:retentiond_whole:bool == 1").ok()?;
         let usual = servers.query(&format!("{RECORDED}_usual{{window=\"7d\"}}")).ok()?;
-        let letters = servers.query("retentiond_dead_letters_total >= 1").ok()?;
-        (!whole.is_empty() && !usual.is_empty() && !letters.is_empty()).then_some(())
+        let dead_letters = servers.query("retentiond_dead_letters_total >= 1").ok()?;
+        (!whole.is_empty() && !usual.is_empty() && !dead_letters.is_empty()).then_some(())
     });
     assert_recorded_equals_api(&servers, &daemon);
     assert_every_panel_has_data(&servers);

@@ -1,5 +1,5 @@
 //! One broker: the coordinator of the group, the coordinator of transactions, and the topic that alerts and dead
-//! letters go to. It answers requests at once; that answers are slow or get lost is the network's part.
+//! dead letters go to. It answers requests at once; that answers are slow or get lost is the network's part.
 
 use std::collections::{BTreeMap, BTreeSet};
 

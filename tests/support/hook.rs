@@ -14,7 +14,7 @@ pub struct Posted {
 }
 
 impl Posted {
-    /// The value of a header, by its name in small letters; empty without it.
+    /// The value of a header, by its name in small dead letters; empty without it.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }

@@ -213,9 +213,9 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn commit_genesis(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
-        self.letters.clear();
+        self.records.clear();
         self.journal.commits(parts.len(), 0);
-        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), letters: Vec::new() });
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records: Vec::new() });
         Ok(())
     }
 
@@ -330,7 +330,7 @@ impl<C: GroupClient> Dispatcher<C> {
     pub(super) fn checkpoint_begun(&mut self, partition: Partition, epoch: Epoch, alerts: &[Alert]) {
         self.more_alerts |= Pace::is_most(alerts.len(), self.running.len());
         for alert in alerts {
-            self.outbox.add(partition, alerts::letter(alert, &self.rules.alert_source));
+            self.outbox.add(partition, alerts::outbox_record(alert, &self.rules.alert_source));
         }
         self.uncommitted.checkpoint_begun(partition);
         // What was taken back before this was heard of belongs to the next one.
@@ -404,22 +404,22 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn commit(&mut self, epoch: Epoch, parts: &[Part]) {
         let Some(token) = self.tokens.get(&epoch).cloned() else { return };
-        let mut letters = Vec::new();
-        self.letters.clear();
+        let mut records = Vec::new();
+        self.records.clear();
         for part in parts {
             let of = self.outbox.of_checkpoint(part.partition, epoch);
-            letters.extend(of.iter().cloned());
-            self.letters.extend((0..of.len()).map(|index| (part.partition, index)));
+            records.extend(of.iter().cloned());
+            self.records.extend((0..of.len()).map(|index| (part.partition, index)));
         }
-        self.journal.commits(parts.len(), letters.len());
-        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), letters });
+        self.journal.commits(parts.len(), records.len());
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
     }
 
     fn settle(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
         self.uncommitted.committed(partition);
         let (alerts, dead): (Vec<_>, Vec<_>) =
-            self.outbox.settle(partition, epoch).into_iter().partition(|letter| letter.to == Channel::Alerts);
-        self.checkpoints.letters += dead.len() as u64;
+            self.outbox.settle(partition, epoch).into_iter().partition(|record| record.to == Channel::Alerts);
+        self.checkpoints.dead_letters += dead.len() as u64;
         let sent = Arc::clone(&self.status.borrow().sent);
         sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
         if let Some(files) = self.files.get_mut(&partition)

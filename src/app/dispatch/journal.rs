@@ -23,7 +23,7 @@ pub(super) struct Journal {
     leaving: BTreeMap<Partition, Instant>,
     /// Why.
     why: &'static str,
-    /// Partitions and letters of the checkpoint under way.
+    /// Partitions and records of the checkpoint under way.
     committing: (usize, usize),
     /// Windows and changes that were logged.
     respecified: BTreeSet<String>,
@@ -129,8 +129,8 @@ impl Journal {
         }
     }
 
-    pub(super) fn commits(&mut self, partitions: usize, letters: usize) {
-        self.committing = (partitions, letters);
+    pub(super) fn commits(&mut self, partitions: usize, records: usize) {
+        self.committing = (partitions, records);
     }
 
     /// Why a checkpoint failed is told where it fails.

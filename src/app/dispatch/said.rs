@@ -33,21 +33,21 @@ impl<C: GroupClient> Dispatcher<C> {
         }
     }
 
-    /// A letter of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
+    /// A record of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
     fn truncate(&mut self, epoch: Epoch, index: usize) -> Result<(), SourceError> {
         // What was given up meanwhile comes again with its next owner.
-        let Some(&(partition, place)) = self.letters.get(index) else { return Ok(()) };
-        let Some(letter) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
-        let (topic, before) = (self.rules.outputs.of(letter).to_owned(), letter.bytes());
+        let Some(&(partition, place)) = self.records.get(index) else { return Ok(()) };
+        let Some(record) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
+        let (topic, before) = (self.rules.outputs.of(record).to_owned(), record.bytes());
         if !self.outbox.truncate(partition, epoch, place) {
             return Err(SourceError::Configuration(too_large_even_cut_off(&topic)));
         }
-        let after = self.outbox.of_checkpoint(partition, epoch).get(place).map_or(0, |letter| letter.bytes());
+        let after = self.outbox.of_checkpoint(partition, epoch).get(place).map_or(0, |record| record.bytes());
         warn!(topic, "a dead letter of {before} bytes is refused for its size and cut off to {after} bytes");
         Ok(())
     }
 
-    /// At least once: the offsets behind the letters, unless a partition of them was given up.
+    /// At least once: the offsets behind the records, unless a partition of them was given up.
     fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
         let epoch = transaction.epoch;
         if self.aborted == Some(epoch) {

@@ -441,7 +441,9 @@ fn dead_letters(world: &World) -> Vec<Place> {
     let mut places: Vec<_> = produced
         .iter()
         .filter(|produced| produced.topic == "dead")
-        .map(|letter| (of(letter, "topic"), of(letter, "partition"), of(letter, "offset").parse().unwrap()))
+        .map(|dead_letter| {
+            (of(dead_letter, "topic"), of(dead_letter, "partition"), of(dead_letter, "offset").parse().unwrap())
+        })
         .collect();
     places.sort_unstable();
     places

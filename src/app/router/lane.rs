@@ -1,4 +1,5 @@
-//! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone on.
+//! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone
+//! on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use super::merge::Merge;
 use crate::app::flood::{Flood, Flooded};
 use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
-use crate::output::dead_letters::{Letter, Origin};
+use crate::output::dead_letters::{Origin, OutboxRecord};
 use crate::source::RecordBatch;
 use crate::worker::{Rejected, message};
 
@@ -17,7 +18,8 @@ use crate::worker::{Rejected, message};
 pub struct Place {
     /// The offset of the record.
     pub offset: i64,
-    /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in between.
+    /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in
+    /// between.
     pub told: usize,
 }
 
@@ -45,7 +47,7 @@ pub enum What {
         bytes: Box<[u8]>,
     },
     /// A message that cannot be used.
-    Letter(Box<Letter>, Reason),
+    DeadLetter(Box<OutboxRecord>, Reason),
     /// A message that is no event on purpose.
     Skipped(Skip),
     /// A message of a type that is not known.
@@ -58,7 +60,7 @@ impl What {
     fn bytes(&self) -> usize {
         match self {
             What::Event { bytes, .. } => bytes.len(),
-            What::Letter(letter, _) => letter.bytes(),
+            What::DeadLetter(dead_letter, _) => dead_letter.bytes(),
             What::Skipped(_) | What::Unknown | What::Nothing => 0,
         }
     }
@@ -239,7 +241,7 @@ struct Found<'f, B> {
     route: &'f Route,
     batch: &'f B,
     index: usize,
-    /// How often its letter was refused for its size.
+    /// How often its dead letter was refused for its size.
     refusals: u32,
     /// Scratch.
     bytes: &'f mut Vec<u8>,
@@ -254,14 +256,14 @@ impl<B: RecordBatch> Found<'_, B> {
             Ok(Decoded::Batch(parts)) => parts,
             decoded => {
                 let refused = self.add_object(decoded).map(|rejection| Rejected::whole(self.index, rejection));
-                return refused.map(|rejected| self.add_letter(lane, rejected)).into_iter().collect();
+                return refused.map(|rejected| self.add_dead_letter(lane, rejected)).into_iter().collect();
             }
         };
         let mut refused = Vec::new();
         for mut part in parts {
             let decoded = std::mem::replace(&mut part.decoded, Ok(Decoded::Batch(Vec::new())));
             if let Some(rejection) = self.add_object(decoded) {
-                refused.push(self.add_letter(lane, Rejected::part(self.index, &part, &rejection)));
+                refused.push(self.add_dead_letter(lane, Rejected::part(self.index, &part, &rejection)));
             }
         }
         refused
@@ -292,14 +294,14 @@ impl<B: RecordBatch> Found<'_, B> {
         None
     }
 
-    fn add_letter(&mut self, lane: usize, rejected: Rejected) -> Rejected {
+    fn add_dead_letter(&mut self, lane: usize, rejected: Rejected) -> Rejected {
         let partition = i32::try_from(lane).unwrap_or(i32::MAX);
         let origin = Origin { group: &self.route.owner, topic: &self.route.topic, partition };
-        let mut letter = Letter::new(&origin, self.batch, &rejected, wall_clock().millis());
+        let mut dead_letter = OutboxRecord::new(&origin, self.batch, &rejected, wall_clock().millis());
         for _ in 0..self.refusals {
-            letter.shrink();
+            dead_letter.shrink();
         }
-        self.items.push((None, What::Letter(Box::new(letter), rejected.rejection.reason)));
+        self.items.push((None, What::DeadLetter(Box::new(dead_letter), rejected.rejection.reason)));
         rejected
     }
 }

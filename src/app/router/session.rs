@@ -115,7 +115,7 @@ struct Open {
 #[derive(Debug)]
 struct Counts {
     events: u64,
-    letters: u64,
+    dead_letters: u64,
     unknown: u64,
     rejected: [u64; Reason::ALL.len()],
     skipped: [u64; Skip::ALL.len()],
@@ -123,7 +123,13 @@ struct Counts {
 
 impl Default for Counts {
     fn default() -> Counts {
-        Counts { events: 0, letters: 0, unknown: 0, rejected: [0; Reason::ALL.len()], skipped: [0; Skip::ALL.len()] }
+        Counts {
+            events: 0,
+            dead_letters: 0,
+            unknown: 0,
+            rejected: [0; Reason::ALL.len()],
+            skipped: [0; Skip::ALL.len()],
+        }
     }
 }
 
@@ -146,7 +152,8 @@ const LIMITS: Limits = Limits {
     messages: 20_000,
 };
 
-/// How often a record may be refused for its size: as an event, as a letter, and as one that was cut off time and again.
+/// How often a record may be refused for its size: as an event, as a dead letter, and as one that was cut off time and
+/// again.
 const REFUSALS: u32 = 5;
 
 /// One tenure.
@@ -328,7 +335,7 @@ impl<'a, P: Plant> Session<'a, P> {
                 return Err(End::Fatal(SourceError::Configuration(format!(
                     "topic {:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
                      offset {offset}: {}. Correct the format of the topic's source under [sources], or the producers; to \
-                     take all of them for dead letters, set dead_letters.stop_after = 0",
+                     take all of them for dead dead_letters, set dead_letters.stop_after = 0",
                     route.topic,
                     flooded.rejected,
                     flooded.messages,
@@ -379,20 +386,20 @@ impl<'a, P: Plant> Session<'a, P> {
                 };
                 self.producer.produce_to(Some(*partition), &record).map(|()| bytes.len())
             }
-            What::Letter(letter, reason) => {
-                self.counts.letters += 1;
+            What::DeadLetter(dead_letter, reason) => {
+                self.counts.dead_letters += 1;
                 self.counts.rejected[*reason as usize] += 1;
                 let header = |(name, value): &'_ (String, Option<Vec<u8>>)| (name.clone(), value.clone());
-                let own: Vec<_> = letter.headers.iter().map(header).collect();
+                let own: Vec<_> = dead_letter.headers.iter().map(header).collect();
                 let headers = own.iter().map(|(name, value)| Header { name: name.into(), value: value.as_deref() });
                 let record = Outgoing {
                     topic: &self.route.dead_letters,
-                    key: letter.key.as_deref(),
-                    payload: letter.payload.as_deref(),
+                    key: dead_letter.key.as_deref(),
+                    payload: dead_letter.payload.as_deref(),
                     headers: &headers.collect::<Vec<_>>(),
-                    time: letter.time,
+                    time: dead_letter.time,
                 };
-                self.producer.produce(&record).map(|()| letter.bytes())
+                self.producer.produce(&record).map(|()| dead_letter.bytes())
             }
             What::Skipped(skip) => {
                 self.counts.skipped[*skip as usize] += 1;
@@ -432,7 +439,7 @@ impl<'a, P: Plant> Session<'a, P> {
         let counts = std::mem::take(&mut self.counts);
         self.status.change(|status| {
             status.events += counts.events;
-            status.letters += counts.letters;
+            status.dead_letters += counts.dead_letters;
             status.unknown += counts.unknown;
             add(&mut status.rejected, &counts.rejected);
             add(&mut status.skipped, &counts.skipped);

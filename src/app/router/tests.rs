@@ -59,17 +59,17 @@ impl World {
         })
     }
 
-    /// The ids of the routed orders in the order in which they became visible, and the letters' places.
+    /// The ids of the routed orders in the order in which they became visible, and the dead letters' places.
     fn visible(&self) -> (Vec<String>, Vec<(String, String)>) {
-        let (mut orders, mut letters) = (Vec::new(), Vec::new());
+        let (mut orders, mut dead_letters) = (Vec::new(), Vec::new());
         for record in self.broker.produced() {
-            if record.topic == "letters" {
+            if record.topic == "dead-letters" {
                 let header = |name: &str| {
                     let (_, value) =
                         record.headers.iter().find(|(known, _)| *known == format!("retentiond.error.{name}")).unwrap();
                     String::from_utf8(value.clone().unwrap()).unwrap()
                 };
-                letters.push((header("partition"), header("offset")));
+                dead_letters.push((header("partition"), header("offset")));
                 continue;
             }
             assert_eq!(record.topic, "keyed");
@@ -80,7 +80,7 @@ impl World {
             assert_eq!(record.partition, i32::try_from(partition).ok());
             orders.push(event["order_id"].as_str().or(event["refund_id"].as_str()).unwrap().to_owned());
         }
-        (orders, letters)
+        (orders, dead_letters)
     }
 }
 
@@ -113,7 +113,7 @@ fn route(format: Format) -> Route {
         partitions: 0,
         partitioner: Partitioner::Murmur2,
         decoder: Decoder::new(format, Vec::new()),
-        dead_letters: "letters".into(),
+        dead_letters: "dead-letters".into(),
         max_future: 0,
         start: Start::Earliest,
         group: "router".into(),
@@ -206,15 +206,15 @@ fn run(seed: u64) {
         _ = sleeper.round();
         _ = sleeper.round();
     }
-    let (orders, mut letters) = world.visible();
+    let (orders, mut dead_letters) = world.visible();
     let mut once: Vec<_> = orders.clone();
     once.sort();
     let mut all: Vec<_> = sent.keys().cloned().collect();
     all.sort();
     assert_eq!(once, all, "seed {seed}: each order once");
-    letters.sort();
+    dead_letters.sort();
     broken.sort();
-    assert_eq!(letters, broken, "seed {seed}: each letter once");
+    assert_eq!(dead_letters, broken, "seed {seed}: each dead letter once");
     for lane in 0..LANES as usize {
         let number = |id: &String| id[2..].parse::<u32>().unwrap();
         let of_lane: Vec<_> = orders.iter().filter(|id| sent[*id] == lane).map(number).collect();
@@ -238,11 +238,11 @@ fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
     world.append(1, r#"{"type":"wish","customer_id":"c-1"}"#);
     world.append(2, "{broken");
     world.settle(&route);
-    let (orders, letters) = world.visible();
+    let (orders, dead_letters) = world.visible();
     let expected: Vec<_> = (0..20).flat_map(|n| (0..3).map(move |lane| format!("{lane}-{n}"))).collect();
-    assert_eq!((orders, letters.len()), (expected, 1));
+    assert_eq!((orders, dead_letters.len()), (expected, 1));
     let status = world.status.read();
-    assert_eq!((status.events, status.letters, status.unknown, status.lag()), (60, 1, 1, Some(0)));
+    assert_eq!((status.events, status.dead_letters, status.unknown, status.lag()), (60, 1, 1, Some(0)));
     assert_eq!(status.rejected[Reason::InvalidJson as usize], 1);
     assert!(status.is_ours && status.caught_up_at.is_some() && status.trouble.is_none());
 }
@@ -281,8 +281,8 @@ fn a_message_of_several_events_may_be_torn_apart_and_is_told_once() {
         let routed = world.visible().0.len();
         assert!(dies_after > 9 || routed <= dies_after, "{routed} after {dies_after} transactions");
         world.settle(&route);
-        let (events, letters) = world.visible();
-        assert_eq!(events, ["a1", "b1", "b2", "a2", "a3", "b3", "a4", "b4", "a5"], "{letters:?}");
+        let (events, dead_letters) = world.visible();
+        assert_eq!(events, ["a1", "b1", "b2", "a2", "a3", "b3", "a4", "b4", "a5"], "{dead_letters:?}");
     }
 }
 
@@ -292,8 +292,8 @@ fn the_letter_of_an_object_holds_that_object_alone() {
     let route = route(Format::Native);
     world.append(0, &format!(r#"[{},{{"type":"order"}},{}]"#, order("a", 1, 1_000), order("b", 2, 1_001)));
     world.settle(&route);
-    let letter = world.broker.produced().into_iter().find(|record| record.topic == "letters").unwrap();
-    assert_eq!(letter.payload.as_deref(), Some(&br#"{"type":"order"}"#[..]));
+    let dead_letter = world.broker.produced().into_iter().find(|record| record.topic == "dead-letters").unwrap();
+    assert_eq!(dead_letter.payload.as_deref(), Some(&br#"{"type":"order"}"#[..]));
     assert_eq!(world.visible().0, ["a", "b"]);
 }
 

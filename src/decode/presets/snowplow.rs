@@ -1,13 +1,14 @@
 //! Snowplow's ecommerce tracking, in the JSON that its analytics SDKs and loaders make of enriched events.
 //!
 //! <https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events>; entities by their schemas, such as
-//! `com.snowplowanalytics.snowplow.ecommerce/transaction/jsonschema/1-0-0` of Iglu Central. The action `transaction` is an order, `refund` a
-//! refund under the event's id, a page view a session under the session's id. The `transaction` event of the older
-//! ecommerce tracking is an order too.
+//! `com.snowplowanalytics.snowplow.ecommerce/transaction/jsonschema/1-0-0` of Iglu Central. The action `transaction` is
+//! an order, `refund` a refund under the event's id, a page view a session under the session's id. The `transaction`
+//! event of the older ecommerce tracking is an order too.
 //!
-//! How loaders name the columns of entities differs (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>):
-//! they end with the major version of the schema, or with all of it (version 1 of the BigQuery loader), and Snowflake
-//! writes capitals. Each is read as if it were written by the SDKs, and so are the places that the options name.
+//! How loaders name the columns of entities differs
+//! (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>): they end with the major
+//! version of the schema, or with all of it (version 1 of the BigQuery loader), and Snowflake writes capitals. Each is
+//! read as if it were written by the SDKs, and so are the places that the options name.
 
 use std::collections::BTreeMap;
 
@@ -169,7 +170,8 @@ fn usual_place(place: &str, renamed: &mut Vec<String>) -> String {
     found
 }
 
-/// A column as the SDKs name it: in small letters, and without more of the version of its schema than the first number.
+/// A column as the SDKs name it: in small dead letters, and without more of the version of its schema than the first
+/// number.
 fn usual(column: &str) -> String {
     let column = column.to_ascii_lowercase();
     if !column.starts_with(CONTEXTS) && !column.starts_with(UNSTRUCT) {

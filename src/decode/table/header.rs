@@ -184,7 +184,7 @@ impl Columns {
     }
 }
 
-/// The column that is a place: of exactly that name, else of that name in other letters.
+/// The column that is a place: of exactly that name, else of that name in other dead letters.
 fn column_of(place: &str, names: &[String]) -> Result<Option<usize>, HeaderError> {
     let pointed = segments(place);
     let is_exact = |name: &str| name == place || (pointed.len() == 1 && pointed[0] == name);

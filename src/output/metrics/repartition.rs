@@ -78,6 +78,6 @@ pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
 }
 
 /// Dead letters that routers have committed.
-pub(super) fn letters(scrape: &Scrape<'_>) -> u64 {
-    scrape.routers().iter().map(|router| router.letters).sum()
+pub(super) fn dead_letters(scrape: &Scrape<'_>) -> u64 {
+    scrape.routers().iter().map(|router| router.dead_letters).sum()
 }

@@ -52,7 +52,7 @@ fn source() -> SourceStatus {
         checkpoints: Checkpoints {
             bytes: 4_096,
             committed: 7,
-            letters: 2,
+            dead_letters: 2,
             last_success: Some(Time::clamped(1_780_000_000_000)),
             took: Some(Duration::from_millis(250)),
             uncommitted_since: now.checked_sub(Duration::from_secs(120)),
@@ -424,7 +424,7 @@ fn a_router_shows_what_it_reads_beside_what_the_engines_read() {
     source.split_customers = vec![0, 4];
     router.change(|router| {
         router.is_ours = true;
-        (router.events, router.letters, router.unknown) = (40, 3, 2);
+        (router.events, router.dead_letters, router.unknown) = (40, 3, 2);
         router.rejected = vec![0; Reason::ALL.len()];
         router.rejected[Reason::InvalidJson as usize] = 3;
         router.positions.insert(Partition(5), Position { applied: Some(10), end: Some(17), last_at_end: None });

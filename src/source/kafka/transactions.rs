@@ -489,7 +489,7 @@ mod tests {
     #[test]
     fn of_refused_records_those_too_large_are_named_and_those_thrown_away_are_not() {
         let refused = |number, code| Refused { number, failure: Failure { code, text: "why".to_owned() } };
-        let name = |_: usize| "letters".to_owned();
+        let name = |_: usize| "dead-letters".to_owned();
         let sent = [0; 3];
         let large = [
             refused(2, Code::MessageSizeTooLarge),
@@ -501,7 +501,7 @@ mod tests {
         let missing = [refused(0, Code::PurgeInflight), refused(2, Code::UnknownTopic)];
         let found = undelivered(&missing, &sent, name);
         assert!(
-            matches!(&found, TransactionError::Abort(text) if text.contains("letters") && text.contains("Create")),
+            matches!(&found, TransactionError::Abort(text) if text.contains("dead-letters") && text.contains("Create")),
             "{found:?}"
         );
         let found = undelivered(&[refused(0, Code::TopicAuthorizationFailed)], &sent, name);

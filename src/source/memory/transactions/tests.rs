@@ -29,8 +29,8 @@ fn joined(broker: &MemoryBroker) -> MemoryClient {
     client
 }
 
-fn letter(payload: &'static [u8]) -> Outgoing<'static> {
-    Outgoing { topic: "letters", key: None, payload: Some(payload), headers: &[], time: Some(7) }
+fn dead_letter(payload: &'static [u8]) -> Outgoing<'static> {
+    Outgoing { topic: "dead-letters", key: None, payload: Some(payload), headers: &[], time: Some(7) }
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_transaction_shows_all_or_nothing_and_stable_reads_wait_for_it() {
     producer.init(NONE).unwrap();
     for (text, commits) in [("first", false), ("second", true)] {
         producer.begin().unwrap();
-        producer.produce(&letter(text.as_bytes())).unwrap();
+        producer.produce(&dead_letter(text.as_bytes())).unwrap();
         producer.send_offsets(&token, &[(HERE, committed(3, text))]).unwrap();
         assert!(matches!(handle.committed(&[HERE], NONE), Err(SourceError::Unavailable(_))), "pending");
         if commits { producer.commit() } else { producer.abort() }.unwrap();
@@ -82,7 +82,7 @@ fn faults_leave_what_their_names_say_and_a_successor_ends_what_is_pending() {
         let mut producer = broker.producer("one");
         producer.init(NONE).unwrap();
         producer.begin().unwrap();
-        producer.produce(&letter(b"x")).unwrap();
+        producer.produce(&dead_letter(b"x")).unwrap();
         producer.send_offsets(&client.group_token().unwrap(), &[(HERE, committed(1, "cut"))]).unwrap();
         broker.inject(fault);
         assert!(matches!(producer.commit(), Err(TransactionError::Unknown(_))));

@@ -1,11 +1,11 @@
 //! Dead letters, looked at and put back: what `retentiond dlq` does.
 //!
-//! Several groups may share a dead-letter topic, and a letter names the group that wrote it. Each group puts back its own,
-//! and passes over those of others. Letters of version 0.1 name none, and count as everybody's.
+//! Several groups may share a dead-letter topic, and a dead letter names the group that wrote it. Each group puts back
+//! its own, and passes over those of others. Dead letters of version 0.1 name none, and count as everybody's.
 //!
-//! The verb is a member of a group of its own, `<kafka.group_id>-dlq`, and every step is one transaction: letters that go
-//! back to their topics, letters that stay and are written again behind all others, and the position behind both. So each
-//! goes back once, whatever a call chose or however it ended, and the next call goes on behind it.
+//! The verb is a member of a group of its own, `<kafka.group_id>-dlq`, and every step is one transaction: dead letters
+//! that go back to their topics, dead letters that stay and are written again behind all others, and the position
+//! behind both. So each goes back once, whatever a call chose or however it ended, and the next call goes on behind it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ use crate::source::{
 /// How long the brokers may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How much one transaction holds at most.
-const STEP_LETTERS: usize = 500;
+const STEP_RECORDS: usize = 500;
 const STEP_BYTES: usize = 8 << 20;
 /// How long one poll waits.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// How long leaving the group may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Which letters are meant; an empty choice means all.
+/// Which dead letters are meant; an empty choice means all.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
     /// Reasons, any of which will do.
@@ -47,16 +47,16 @@ pub struct Choice {
     pub limit: Option<u64>,
 }
 
-/// A letter as it lies in the dead-letter topic.
+/// A dead letter as it lies in the dead-letter topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Letter {
+struct DeadLetter {
     key: Option<Vec<u8>>,
     payload: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
     time: Option<i64>,
 }
 
-impl Letter {
+impl DeadLetter {
     fn sender(&self) -> Sender {
         Sender::of(&self.headers)
     }
@@ -68,7 +68,7 @@ impl Letter {
     }
 }
 
-/// What becomes of a letter.
+/// What becomes of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// It goes back to its topic.
@@ -103,11 +103,11 @@ impl Choice {
 /// What there is, or what was done, of one reason and topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Letters that went back, or would.
+    /// Dead letters that went back, or would.
     pub back: u64,
-    /// Letters that stay for another call.
+    /// Dead letters that stay for another call.
     pub stay: u64,
-    /// Letters that can never go back.
+    /// Dead letters that can never go back.
     pub lost: u64,
     /// The log time of the newest, in epoch milliseconds.
     pub newest: Option<i64>,
@@ -118,11 +118,11 @@ pub struct Count {
 pub struct Report {
     /// The counts.
     pub counts: BTreeMap<(String, String), Count>,
-    /// Topics that letters came from and that do not exist.
+    /// Topics that dead letters came from and that do not exist.
     pub missing: Vec<String>,
-    /// Letters of other groups, which were passed over.
+    /// Dead letters of other groups, which were passed over.
     pub others: u64,
-    /// Letters among the counts that name no group.
+    /// Dead letters among the counts that name no group.
     pub unnamed: u64,
 }
 
@@ -150,7 +150,7 @@ impl Report {
     }
 }
 
-/// The topics that letters go back to, as far as they were asked for.
+/// The topics that dead letters go back to, as far as they were asked for.
 struct Targets {
     kafka: KafkaSettings,
     /// `None` for one that does not exist.
@@ -200,7 +200,7 @@ fn place(partition: i32) -> TopicPartition {
     TopicPartition { topic: TopicIndex(0), partition: Partition(partition) }
 }
 
-/// Puts the chosen letters back.
+/// Puts the chosen dead letters back.
 ///
 /// # Errors
 /// When the brokers refuse or do not answer. What was put back until then is, and a further call goes on behind it.
@@ -234,7 +234,7 @@ fn failed(error: TransactionError) -> SourceError {
         }
         TransactionError::Configuration(text) => SourceError::Configuration(text),
         TransactionError::TooLarge { text, .. } => SourceError::Configuration(format!(
-            "a letter is too large for its topic: {text}; raise max.message.bytes of the topic, or leave it out with \
+            "a dead_letter is too large for its topic: {text}; raise max.message.bytes of the topic, or leave it out with \
              --since and --until"
         )),
         other => SourceError::Unavailable(format!("{other}. Run the same again: it goes on where this one ended")),
@@ -246,11 +246,11 @@ struct Replay {
     client: KafkaClient,
     producer: TransactionalProducer,
     choice: Choice,
-    /// The group whose letters go back.
+    /// The group whose dead letters go back.
     group: String,
     topic: String,
     targets: Targets,
-    /// How far each partition is to be read: the letters that were there at the start.
+    /// How far each partition is to be read: the dead letters that were there at the start.
     left: BTreeMap<i32, i64>,
     report: Report,
 }
@@ -340,15 +340,15 @@ impl Replay {
                 if offset >= end {
                     break;
                 }
-                let letter = read(batch, index);
-                let sender = letter.sender();
+                let dead_letter = read(batch, index);
+                let sender = dead_letter.sender();
                 let count = match &sender.topic {
                     Some(topic) if *topic != self.topic => self.targets.of(topic)?,
                     _ => None,
                 };
-                match self.choice.fate(&self.group, &sender, letter.time, |_| count.is_some()) {
+                match self.choice.fate(&self.group, &sender, dead_letter.time, |_| count.is_some()) {
                     Fate::Foreign => step.pass(offset),
-                    fate => step.add(letter, sender, fate, count, offset),
+                    fate => step.add(dead_letter, sender, fate, count, offset),
                 }
                 index += 1;
             }
@@ -356,8 +356,8 @@ impl Replay {
             if let Some(next) = step.next {
                 self.commit(&step, &token, partition, next)?;
                 self.report.others += step.others;
-                for (letter, sender, fate, _) in &step.letters {
-                    self.report.note(sender, *fate, letter.time);
+                for (dead_letter, sender, fate, _) in &step.dead_letters {
+                    self.report.note(sender, *fate, dead_letter.time);
                 }
                 self.reached(partition, next);
             } else {
@@ -389,7 +389,7 @@ impl Replay {
         next: i64,
     ) -> Result<(), TransactionError> {
         self.producer.begin()?;
-        for (letter, sender, fate, count) in &step.letters {
+        for (dead_letter, sender, fate, count) in &step.dead_letters {
             let (topic, target) = match (fate, &sender.topic) {
                 (Fate::Back, Some(topic)) => {
                     let fits = |partition: &i32| u32::try_from(*partition).is_ok_and(|number| Some(number) < *count);
@@ -399,7 +399,7 @@ impl Replay {
                 _ => continue,
             };
             let theirs = |name: &String| *fate == Fate::Stays || !name.starts_with(OURS);
-            let headers = letter.headers.iter().filter(|(name, _)| theirs(name));
+            let headers = dead_letter.headers.iter().filter(|(name, _)| theirs(name));
             let mut headers: Vec<_> =
                 headers.map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() }).collect();
             if *fate == Fate::Stays && sender.group.is_none() {
@@ -408,10 +408,10 @@ impl Replay {
             }
             let record = Outgoing {
                 topic,
-                key: letter.key.as_deref(),
-                payload: letter.payload.as_deref(),
+                key: dead_letter.key.as_deref(),
+                payload: dead_letter.payload.as_deref(),
                 headers: &headers,
-                time: letter.time,
+                time: dead_letter.time,
             };
             self.producer.produce_to(target, &record)?;
         }
@@ -421,13 +421,13 @@ impl Replay {
     }
 }
 
-/// The letters of one transaction: each with what its headers say, its fate, and the partitions of its topic.
+/// The dead letters of one transaction: each with what its headers say, its fate, and the partitions of its topic.
 #[derive(Default)]
 struct Step {
-    letters: Vec<(Letter, Sender, Fate, Option<u32>)>,
+    dead_letters: Vec<(DeadLetter, Sender, Fate, Option<u32>)>,
     bytes: usize,
     back: u64,
-    /// Letters of other groups.
+    /// Dead letters of other groups.
     others: u64,
     /// The offset behind the last of them.
     next: Option<i64>,
@@ -435,7 +435,7 @@ struct Step {
 
 impl Step {
     fn has_room(&self, back: u64) -> bool {
-        self.letters.len() < STEP_LETTERS && self.bytes < STEP_BYTES && self.back < back
+        self.dead_letters.len() < STEP_RECORDS && self.bytes < STEP_BYTES && self.back < back
     }
 
     fn pass(&mut self, offset: i64) {
@@ -443,18 +443,18 @@ impl Step {
         self.next = Some(offset + 1);
     }
 
-    fn add(&mut self, letter: Letter, sender: Sender, fate: Fate, count: Option<u32>, offset: i64) {
-        self.bytes += letter.bytes();
+    fn add(&mut self, dead_letter: DeadLetter, sender: Sender, fate: Fate, count: Option<u32>, offset: i64) {
+        self.bytes += dead_letter.bytes();
         self.back += u64::from(fate == Fate::Back);
         self.next = Some(offset + 1);
-        self.letters.push((letter, sender, fate, count));
+        self.dead_letters.push((dead_letter, sender, fate, count));
     }
 }
 
-fn read<B: RecordBatch>(batch: &B, index: usize) -> Letter {
+fn read<B: RecordBatch>(batch: &B, index: usize) -> DeadLetter {
     let record = batch.get(index);
     let headers = batch.headers(index).into_iter();
-    Letter {
+    DeadLetter {
         key: record.key.map(<[u8]>::to_vec),
         payload: record.payload.map(<[u8]>::to_vec),
         headers: headers.map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec))).collect(),
@@ -471,17 +471,17 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
     let mut targets = Targets { kafka: kafka.clone(), partitions: BTreeMap::new() };
     let mut report = Report::default();
     let mut found = Ok(());
-    read_waiting(&kafka, partitions, |letter| {
-        let sender = letter.sender();
+    read_waiting(&kafka, partitions, |dead_letter| {
+        let sender = dead_letter.sender();
         let count = match &sender.topic {
             Some(topic) if *topic != kafka.topics[0] => targets.of(topic)?,
             _ => None,
         };
-        let fate = match choice.fate(&settings.kafka.group_id, &sender, letter.time, |_| count.is_some()) {
+        let fate = match choice.fate(&settings.kafka.group_id, &sender, dead_letter.time, |_| count.is_some()) {
             Fate::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Fate::Stays,
             fate => fate,
         };
-        report.note(&sender, fate, letter.time);
+        report.note(&sender, fate, dead_letter.time);
         Ok(())
     })
     .unwrap_or_else(|error| found = Err(error));
@@ -489,11 +489,11 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
     found.map(|()| report)
 }
 
-/// Reads every letter that the group has not done with.
+/// Reads every dead letter that the group has not done with.
 fn read_waiting(
     kafka: &KafkaSettings,
     partitions: u32,
-    mut each: impl FnMut(&Letter) -> Result<(), SourceError>,
+    mut each: impl FnMut(&DeadLetter) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
     let all: Vec<TopicPartition> = (0..partitions).filter_map(|p| i32::try_from(p).ok()).map(place).collect();
     let admin = KafkaAdmin::new(kafka)?;
@@ -509,11 +509,11 @@ fn read_waiting(
     outcome
 }
 
-/// The letters of these offset ranges, ends excluded.
+/// The dead letters of these offset ranges, ends excluded.
 fn read_ranges(
     client: &mut KafkaClient,
     ranges: &[(TopicPartition, i64, i64)],
-    each: &mut impl FnMut(&Letter) -> Result<(), SourceError>,
+    each: &mut impl FnMut(&DeadLetter) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
     client.assign(&ranges.iter().map(|(at, from, _)| (*at, Start::Offset(*from))).collect::<Vec<_>>())?;
     let mut open: BTreeMap<TopicPartition, i64> = ranges.iter().map(|(at, _, end)| (*at, *end)).collect();

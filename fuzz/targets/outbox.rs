@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use retentiond::output::dead_letters::{Channel, Letter, OURS, Origin, Sender};
+use retentiond::output::dead_letters::{Channel, OURS, Origin, OutboxRecord, Sender};
 use retentiond::output::webhook::policy::{Outcome, Tries, retry_after, step};
 use retentiond::output::webhook::queue::Alert;
 
-/// To how many bytes a letter is cut off.
+/// To how many bytes a dead letter is cut off.
 const LEAST: usize = 1 << 10;
 
 /// Value, key, then names and values of headers, with a byte between them that is no UTF-8.
-pub fn letters(bytes: &[u8]) -> bool {
+pub fn outbox(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|byte| *byte == super::decode::SEPARATOR).map(<[u8]>::to_vec);
     let payload = parts.next().unwrap_or_default();
     let key = parts.next();
@@ -26,15 +26,16 @@ pub fn letters(bytes: &[u8]) -> bool {
 
     let Alert { headers, .. } = alert;
     let theirs = headers.iter().filter(|(name, _)| !name.starts_with(OURS)).count();
-    let letter = Letter { to: Channel::DeadLetters, key, payload: Some(payload), headers, time: None };
-    let mut letter = letter.marked(&Origin { group: "shop", topic: "orders", partition: 3 }, 7, "invalid_json: why");
-    assert_eq!(letter.headers.len(), theirs + 5, "of ours there are five, whatever was there");
-    let sender = Sender::of(&letter.headers);
+    let dead_letter = OutboxRecord { to: Channel::DeadLetters, key, payload: Some(payload), headers, time: None };
+    let mut dead_letter =
+        dead_letter.marked(&Origin { group: "shop", topic: "orders", partition: 3 }, 7, "invalid_json: why");
+    assert_eq!(dead_letter.headers.len(), theirs + 5, "of ours there are five, whatever was there");
+    let sender = Sender::of(&dead_letter.headers);
     assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));
-    let is_large = letter.bytes() > LEAST;
-    letter.shrink_to(LEAST);
-    assert!(letter.bytes() <= LEAST, "{} bytes", letter.bytes());
-    let sender = Sender::of(&letter.headers);
+    let is_large = dead_letter.bytes() > LEAST;
+    dead_letter.shrink_to(LEAST);
+    assert!(dead_letter.bytes() <= LEAST, "{} bytes", dead_letter.bytes());
+    let sender = Sender::of(&dead_letter.headers);
     assert_eq!(sender.is_truncated, is_large);
     assert_eq!((sender.group.as_deref(), sender.partition), (Some("shop"), Some(3)), "it keeps its origin");
     id != "3-7"

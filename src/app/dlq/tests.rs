@@ -1,20 +1,20 @@
 use super::*;
 
-fn letter(reason: &str, topic: Option<&str>, truncated: bool) -> Letter {
+fn dead_letter(reason: &str, topic: Option<&str>, truncated: bool) -> DeadLetter {
     let ours = |name: &str, value: &str| (format!("retentiond.error.{name}"), Some(value.as_bytes().to_vec()));
     let mut headers = vec![("trace".to_owned(), None), ours("reason", reason), ours("partition", "3")];
     headers.extend(topic.map(|topic| ours("topic", topic)));
     headers.extend(truncated.then(|| ours("truncated", "true")));
-    Letter { headers, time: Some(1_000), ..Letter::default() }
+    DeadLetter { headers, time: Some(1_000), ..DeadLetter::default() }
 }
 
-fn fate(choice: &Choice, letter: &Letter) -> Fate {
-    choice.fate("mine", &letter.sender(), letter.time, |topic| topic != "gone")
+fn fate(choice: &Choice, dead_letter: &DeadLetter) -> Fate {
+    choice.fate("mine", &dead_letter.sender(), dead_letter.time, |topic| topic != "gone")
 }
 
 #[test]
 fn what_is_chosen_goes_back_and_everything_else_stays() {
-    let orders = letter("invalid_json: expected value", Some("orders"), false);
+    let orders = dead_letter("invalid_json: expected value", Some("orders"), false);
     let found = orders.sender();
     assert_eq!(
         (found.reason.as_str(), found.topic.as_deref(), found.partition),
@@ -39,23 +39,25 @@ fn what_is_chosen_goes_back_and_everything_else_stays() {
         let choice = choice(change);
         assert_eq!(fate(&choice, &orders), if is_chosen { Fate::Back } else { Fate::Stays }, "{choice:?}");
     }
-    let timeless = Letter { time: None, ..orders };
+    let timeless = DeadLetter { time: None, ..orders };
     assert_eq!(fate(&choice(|choice| choice.since = Some(0)), &timeless), Fate::Stays);
-    assert_eq!(fate(&Choice::default(), &letter("too_late: x", Some("gone"), false)), Fate::Stays);
+    assert_eq!(fate(&Choice::default(), &dead_letter("too_late: x", Some("gone"), false)), Fate::Stays);
 }
 
 #[test]
 fn what_is_cut_off_or_from_nowhere_never_goes_back() {
     let none_of_it = Choice { reasons: vec!["another".into()], ..Choice::default() };
-    for lost in
-        [letter("invalid_json: x", Some("orders"), true), letter("invalid_json: x", None, false), Letter::default()]
-    {
+    for lost in [
+        dead_letter("invalid_json: x", Some("orders"), true),
+        dead_letter("invalid_json: x", None, false),
+        DeadLetter::default(),
+    ] {
         assert_eq!((fate(&Choice::default(), &lost), fate(&none_of_it, &lost)), (Fate::Lost, Fate::Lost));
     }
     let mut report = Report::default();
-    report.note(&Letter::default().sender(), Fate::Lost, None);
-    report.note(&letter("a: b", Some("t"), false).sender(), Fate::Back, Some(2));
-    report.note(&letter("a", Some("t"), false).sender(), Fate::Stays, Some(1));
+    report.note(&DeadLetter::default().sender(), Fate::Lost, None);
+    report.note(&dead_letter("a: b", Some("t"), false).sender(), Fate::Back, Some(2));
+    report.note(&dead_letter("a", Some("t"), false).sender(), Fate::Stays, Some(1));
     let counts: Vec<_> = report.counts.into_iter().collect();
     assert_eq!(counts[0], (("a".into(), "t".into()), Count { back: 1, stay: 1, lost: 0, newest: Some(2) }));
     assert_eq!(counts[1].0, ("unknown".to_owned(), String::new()));
@@ -64,21 +66,21 @@ fn what_is_cut_off_or_from_nowhere_never_goes_back() {
 #[test]
 fn each_group_puts_back_its_own_letters_and_those_that_name_none() {
     let of = |group: Option<&str>| {
-        let mut letter = letter("invalid_json: x", Some("orders"), false);
-        letter
+        let mut dead_letter = dead_letter("invalid_json: x", Some("orders"), false);
+        dead_letter
             .headers
             .extend(group.map(|group| ("retentiond.error.group".to_owned(), Some(group.as_bytes().to_vec()))));
-        letter
+        dead_letter
     };
     let (own, foreign, old) = (of(Some("mine")), of(Some("theirs")), of(None));
-    let fates = [&own, &foreign, &old].map(|letter| fate(&Choice::default(), letter));
+    let fates = [&own, &foreign, &old].map(|dead_letter| fate(&Choice::default(), dead_letter));
     assert_eq!(fates, [Fate::Back, Fate::Foreign, Fate::Back]);
     let mut cut_off = foreign.clone();
     cut_off.headers.push(("retentiond.error.truncated".to_owned(), None));
     assert_eq!(fate(&Choice::default(), &cut_off), Fate::Foreign, "whatever became of it");
     let mut report = Report::default();
-    for (letter, fate) in [&own, &foreign, &old].into_iter().zip(fates) {
-        report.note(&letter.sender(), fate, letter.time);
+    for (dead_letter, fate) in [&own, &foreign, &old].into_iter().zip(fates) {
+        report.note(&dead_letter.sender(), fate, dead_letter.time);
     }
     assert_eq!((report.back(), report.others, report.unnamed), (2, 1, 1));
 }

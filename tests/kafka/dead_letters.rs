@@ -59,7 +59,7 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     broker.publish_messages(&wrong.orders, MURMUR2, orders.iter().map(message));
     let mut daemon = wrong.launch("first").start();
     daemon.wait_ready(PATIENCE);
-    daemon.wait_for("all letters", PATIENCE, |daemon| {
+    daemon.wait_for("all dead letters", PATIENCE, |daemon| {
         (metrics(daemon).get("retentiond_dead_letters_total") == Some(600.0)).then_some(())
     });
     daemon.terminate();
@@ -177,7 +177,7 @@ fn a_wrong_format_ends_the_program_before_a_topic_is_all_dead_letters() {
     let rig = Rig { commit_every: "1s", more: "", ..rig };
     let mut daemon = rig.launch("first").env("RETENTIOND__DEAD_LETTERS__STOP_AFTER", "0").start();
     daemon.wait_ready(PATIENCE);
-    daemon.wait_for("all letters", PATIENCE, |daemon| {
+    daemon.wait_for("all dead letters", PATIENCE, |daemon| {
         (metrics(daemon).get("retentiond_dead_letters_total") == Some(3_000.0)).then_some(())
     });
     daemon.terminate();
@@ -205,12 +205,12 @@ fn a_letter_is_cut_off_to_what_its_topic_takes_and_ends_the_program_only_where_t
             let mut daemon = rig.launch(instance).start();
             daemon.wait_ready(PATIENCE);
             wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-            let letters = broker.consume_all(&rig.dead_letters);
-            assert!(!letters.is_empty(), "{room}");
-            for letter in letters {
+            let dead_letters = broker.consume_all(&rig.dead_letters);
+            assert!(!dead_letters.is_empty(), "{room}");
+            for dead_letter in dead_letters {
                 let most = room.parse::<usize>().unwrap();
-                assert!(letter.header("retentiond.error.truncated").is_some(), "{room}");
-                let left = letter.payload.map_or(0, |payload| payload.len());
+                assert!(dead_letter.header("retentiond.error.truncated").is_some(), "{room}");
+                let left = dead_letter.payload.map_or(0, |payload| payload.len());
                 assert!(left > most / 32 && left < most, "{left} bytes of {most}");
             }
         }
