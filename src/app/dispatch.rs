@@ -154,7 +154,7 @@ pub struct Dispatcher<C: GroupClient> {
     outbox: Outbox,
     /// Who we were when a checkpoint began.
     tokens: BTreeMap<Epoch, GroupToken>,
-    /// The checkpoint that a worker was asked for, until it has begun or is taken back.
+    /// The checkpoint that a worker was asked for, until it has begun or is rolled back.
     asked: BTreeMap<Partition, Epoch>,
     /// The checkpoint that is not to be committed any more.
     aborted: Option<Epoch>,

@@ -62,7 +62,7 @@ impl Outbox {
         of.closed = Some((epoch, records));
     }
 
-    /// Whether the checkpoint of a partition is neither settled nor taken back.
+    /// Whether the checkpoint of a partition is neither committed nor rolled back.
     #[must_use]
     pub fn is_open(&self, partition: Partition, epoch: Epoch) -> bool {
         self.boxes.get(&partition).and_then(|of| of.closed.as_ref()).is_some_and(|(open, _)| *open == epoch)
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// The records of a checkpoint are delivered. Returns them.
-    pub fn settle(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<OutboxRecord>> {
+    pub fn confirm(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<OutboxRecord>> {
         let Some(of) = self.boxes.get_mut(&partition) else { return Vec::new() };
         let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return Vec::new() };
         self.bytes -= total(&records);
@@ -112,7 +112,7 @@ impl Outbox {
     }
 
     /// The records of a checkpoint return to the front, in their order.
-    pub fn take_back(&mut self, partition: Partition, epoch: Epoch) {
+    pub fn roll_back(&mut self, partition: Partition, epoch: Epoch) {
         let Some(of) = self.boxes.get_mut(&partition) else { return };
         let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return };
         for record in records.into_iter().rev() {
@@ -165,11 +165,11 @@ mod tests {
         outbox.add(ONE, record("ccc"));
         assert_eq!((texts(&outbox, ONE, Epoch(1)), outbox.bytes()), (vec!["a".into(), "bb".into()], 11));
         assert!(texts(&outbox, ONE, Epoch(2)).is_empty() && texts(&outbox, TWO, Epoch(1)).is_empty());
-        outbox.take_back(ONE, Epoch(2));
-        outbox.take_back(ONE, Epoch(1));
+        outbox.roll_back(ONE, Epoch(2));
+        outbox.roll_back(ONE, Epoch(1));
         outbox.close(ONE, Epoch(2));
         assert_eq!(texts(&outbox, ONE, Epoch(2)), ["a", "bb", "ccc"]);
-        let mut settle = |epoch| outbox.settle(ONE, Epoch(epoch)).len();
+        let mut settle = |epoch| outbox.confirm(ONE, Epoch(epoch)).len();
         assert_eq!((settle(1), settle(2), outbox.bytes()), (0, 3, 5));
         outbox.drop(TWO);
         assert_eq!(outbox.bytes(), 0);

@@ -106,8 +106,8 @@ pub struct Customers {
     erased: usize,
 }
 
-/// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag spares
-/// the second and later events of a customer the way here.
+/// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag
+/// spares the second and later events of a customer the way here.
 #[derive(Debug, Clone, Default)]
 struct Changed {
     words: Vec<u64>,
@@ -292,7 +292,7 @@ impl Customers {
     }
 
     /// Notes that a slot is not written after all.
-    pub fn take_back(&mut self, slot: u32) {
+    pub fn roll_back(&mut self, slot: u32) {
         self.note_change(slot);
     }
 

@@ -221,7 +221,7 @@ impl Dedup {
     }
 
     /// Notes that a checkpoint is not written after all.
-    pub fn take_back(&mut self, checkpoint: &[ShardState]) {
+    pub fn roll_back(&mut self, checkpoint: &[ShardState]) {
         // A shard that was written in full tells no longer what was new in it.
         if checkpoint.iter().any(|shard| shard.full) {
             self.fresh = None;

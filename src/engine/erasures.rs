@@ -1,9 +1,9 @@
 //! Which customers were erased, and when, as long as events from before may still come in.
 //!
-//! An erasure has a time. Events up to it, from whichever topic and whenever they arrive, belong to the customer who was
-//! erased; later ones belong to a new customer of the same id. So the figures do not depend on the order in which topics
-//! are read. What is kept of an erased customer is a hash of the id, the time of the erasure, and the record under
-//! [`Identity`] in the place of the id; all of it goes once no topic can bring an event from before the erasure.
+//! An erasure has a time. Events up to it, from whichever topic and whenever they arrive, belong to the customer who
+//! was erased; later ones belong to a new customer of the same id. So the figures do not depend on the order in which
+//! topics are read. What is kept of an erased customer is a hash of the id, the time of the erasure, and the record
+//! under [`Identity`] in the place of the id; all of it goes once no topic can bring an event from before the erasure.
 
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
@@ -179,10 +179,10 @@ impl Engine {
     }
 
     /// Forgets a customer. Events up to the erasure belong to the one who is forgotten, whichever topic brings them and
-    /// however late; later ones to a new customer of the same id. The erasure is at `time`, but never before what its own
-    /// topic has brought; without either it means nothing. The id leaves memory now, the record once no topic can bring
-    /// an event from before any more; the sums stay, and who was erased falls silent and is lost in due time. Returns
-    /// whether there was a record.
+    /// however late; later ones to a new customer of the same id. The erasure is at `time`, but never before what its
+    /// own topic has brought; without either it means nothing. The id leaves memory now, the record once no topic can
+    /// bring an event from before any more; the sums stay, and who was erased falls silent and is lost in due time.
+    /// Returns whether there was a record.
     pub fn erase(&mut self, topic: usize, customer: &str, time: Option<Time>) -> bool {
         let Some(at) = time.max(self.clock.topic_watermark(topic)) else { return false };
         let id = Key::new(customer);
@@ -201,7 +201,7 @@ impl Engine {
         self.before_change(slot);
         let later = self.ahead.take_after(slot, at);
         if !later.is_empty() {
-            self.take_back_later(slot, at, &later);
+            self.retract_later(slot, at, &later);
         }
         self.customers.rename(&key, &identity);
         self.end_silences(slot);

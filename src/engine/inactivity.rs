@@ -416,7 +416,7 @@ impl Inactivity {
     }
 
     /// Takes an order back, which may have ended a silence.
-    pub fn take_back(&mut self, slot: Slot, order: table::Comeback) {
+    pub fn retract(&mut self, slot: Slot, order: table::Comeback) {
         let mut silences = self.table.take(slot);
         if let Some(place) = silences.comebacks.iter().position(|known| *known == order) {
             silences.comebacks.remove(place);

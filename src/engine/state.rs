@@ -276,7 +276,7 @@ impl Engine {
     }
 
     /// Copies out what changed since the last checkpoint, and what is due; `None` when nothing changed. The checkpoint
-    /// counts as written unless [`Engine::take_back`] says otherwise.
+    /// counts as written unless [`Engine::roll_back`] says otherwise.
     pub fn checkpoint(&mut self) -> Option<EngineCheckpoint> {
         if self.begin_checkpoint() { self.end_checkpoint() } else { None }
     }
@@ -351,19 +351,19 @@ impl Engine {
     }
 
     /// Notes that a checkpoint, the last one, was not written after all: the next one holds its content too.
-    pub fn take_back(&mut self, checkpoint: &EngineCheckpoint) {
+    pub fn roll_back(&mut self, checkpoint: &EngineCheckpoint) {
         let EngineCheckpoint { sequence, scalars: _, rows, arrays, seen, needs: _ } = checkpoint;
         let written = &mut self.written;
         written.changed = true;
         for slot in rows.iter().flat_map(|rows| rows.rows.slots()) {
-            self.customers.take_back(slot);
+            self.customers.roll_back(slot);
         }
-        written.buckets.take_back(*sequence);
-        written.marks.take_back(arrays);
+        written.buckets.roll_back(*sequence);
+        written.marks.roll_back(arrays);
         if let Some(SeenState { classes }) = seen {
             for ((dedup, rotation), (_, checkpoint)) in self.dedup.iter_mut().zip(&mut written.shards).zip(classes) {
-                dedup.take_back(checkpoint);
-                rotation.take_back(*sequence);
+                dedup.roll_back(checkpoint);
+                rotation.roll_back(*sequence);
             }
         }
     }

@@ -66,7 +66,7 @@ impl CheckpointQueue {
     }
 
     /// Forgets a checkpoint that has not begun. `false`: there is no such one.
-    pub fn take_back(&mut self, partition: Partition, epoch: u64) -> bool {
+    pub fn roll_back(&mut self, partition: Partition, epoch: u64) -> bool {
         let before = self.wanted.len();
         self.wanted.retain(|wanted| (wanted.partition, wanted.epoch) != (partition, epoch));
         self.wanted.len() < before
@@ -78,7 +78,7 @@ impl CheckpointQueue {
         self.under_way.take_if(|(of, _)| *of == partition);
     }
 
-    /// Forgets that one is under way which [`Worker::take_back`] makes and takes back itself.
+    /// Forgets that one is under way which [`Worker::roll_back`] makes and rolls back itself.
     pub fn give_up(&mut self, partition: Partition, epoch: u64) {
         self.under_way.take_if(|under_way| *under_way == (partition, epoch));
     }

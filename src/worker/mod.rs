@@ -126,13 +126,13 @@ struct Tenure {
     /// Whether records were applied since the last checkpoint, counted or not.
     has_moved: bool,
     last: Vec<Option<LastRecord>>,
-    /// The checkpoint that is neither committed nor taken back yet.
+    /// The checkpoint that is neither committed nor rolled back yet.
     open: Option<Open>,
     /// What came of the rules as far as it is committed.
     inactivity: Vec<RuleParts>,
 }
 
-/// A checkpoint that is neither committed nor taken back yet.
+/// A checkpoint that is neither committed nor rolled back yet.
 #[derive(Debug, Clone)]
 struct Open {
     epoch: u64,
@@ -205,7 +205,7 @@ impl Worker {
     }
 
     /// Begins a checkpoint, which will hold what changed since the last one up to now, and which is open until
-    /// [`Worker::settle`] or [`Worker::take_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since.
+    /// [`Worker::confirm`] or [`Worker::roll_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since.
     /// Alerts leave with it as far as they may: they are returned in their order.
     pub fn begin_checkpoint(&mut self, partition: Partition, epoch: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
         let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
@@ -248,7 +248,7 @@ impl Worker {
     }
 
     /// The checkpoint is committed.
-    pub fn settle(&mut self, partition: Partition, epoch: u64) {
+    pub fn confirm(&mut self, partition: Partition, epoch: u64) {
         let Some(tenure) = self.tenure_mut(partition) else { return };
         let Some(open) = tenure.open.take_if(|open| open.epoch == epoch) else { return };
         let before = std::mem::replace(&mut tenure.inactivity, open.inactivity.clone());
@@ -256,7 +256,7 @@ impl Worker {
     }
 
     /// The checkpoint will never be committed: what it holds counts as changed again.
-    pub fn take_back(&mut self, partition: Partition, epoch: u64) {
+    pub fn roll_back(&mut self, partition: Partition, epoch: u64) {
         if self.tenure_mut(partition).and_then(|tenure| tenure.open.as_ref()).is_none_or(|open| open.epoch != epoch) {
             return;
         }
@@ -265,7 +265,7 @@ impl Worker {
         let Some(Open { taken: Some(taken), .. }) = taken else { return };
         let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
         if let Some(engine) = self.engines.get_mut(&partition).or(parked) {
-            engine.take_back(&taken);
+            engine.roll_back(&taken);
         }
     }
 

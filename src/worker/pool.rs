@@ -37,8 +37,8 @@ enum Work<B> {
     Park(Partition),
     Forget(Partition),
     Checkpoint(Partition, u64, Allowance),
-    Settle(Partition, u64),
-    TakeBack(Partition, u64),
+    Confirm(Partition, u64),
+    RollBack(Partition, u64),
     Records {
         at: TopicPartition,
         batch: B,
@@ -207,16 +207,16 @@ impl<B: RecordBatch> Pool<B> {
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn settle(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::Settle(partition, epoch)).map_err(|_| Stopped)
+    pub fn confirm(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::Confirm(partition, epoch)).map_err(|_| Stopped)
     }
 
     /// A checkpoint will never be committed; one that has not begun never will begin, and nothing is reported of it.
     ///
     /// # Errors
     /// When the worker is gone.
-    pub fn take_back(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
-        self.queue(partition).send(Work::TakeBack(partition, epoch)).map_err(|_| Stopped)
+    pub fn roll_back(&self, partition: Partition, epoch: u64) -> Result<(), Stopped> {
+        self.queue(partition).send(Work::RollBack(partition, epoch)).map_err(|_| Stopped)
     }
 
     /// Queues a batch that was read at an instant; waits while the queue is full. Events after `latest` are refused.
@@ -377,11 +377,11 @@ impl<B: RecordBatch> Bench<'_, B> {
                 _ = self.reports.send(Report::Forgotten(partition));
             }
             Work::Checkpoint(partition, epoch, allowance) => self.checkpoints.want(partition, epoch, allowance),
-            Work::Settle(partition, epoch) => worker.settle(partition, epoch),
-            Work::TakeBack(partition, epoch) => {
-                if !self.checkpoints.take_back(partition, epoch) {
+            Work::Confirm(partition, epoch) => worker.confirm(partition, epoch),
+            Work::RollBack(partition, epoch) => {
+                if !self.checkpoints.roll_back(partition, epoch) {
                     self.checkpoints.give_up(partition, epoch);
-                    worker.take_back(partition, epoch);
+                    worker.roll_back(partition, epoch);
                 }
             }
             Work::Records { at, batch, latest, read } => {

@@ -242,11 +242,11 @@ fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
         worker.apply(at(partition), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
         checkpoints.want(Partition(partition), 1, Allowance::ALL);
     }
-    // The last one is taken back before its turn.
+    // The last one is rolled back before its turn.
     let mut offset = 300;
     while !checkpoints.is_empty() {
         checkpoints.go_on(&mut worker, |report| reports.push(report));
-        checkpoints.take_back(Partition(2), 1);
+        checkpoints.roll_back(Partition(2), 1);
         // Backwards, so that most change before their turn.
         let customers = 300 - (offset as usize - 300) % 300;
         for partition in 0..3 {
@@ -271,7 +271,7 @@ fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
     assert_eq!(i64::from(orders(second).values().sum::<u32>()), second.next[0], "every order once");
     assert_eq!(second.last[0].map(|last| last.offset + 1), Some(second.next[0]));
     // Nothing of what came meanwhile is forgotten.
-    worker.settle(Partition(0), 1);
+    worker.confirm(Partition(0), 1);
     let (next, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!(next.next, [offset]);
     let again = orders(&next);
@@ -290,7 +290,7 @@ fn a_checkpoint_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
     worker.begin_checkpoint(Partition(0), 1, &Allowance::ALL).unwrap();
     assert!(worker.go_on(Partition(0), 64).is_none());
     worker.apply(at(0), &Orders::of(300, 290..310), Time::MAX, &mut Vec::new());
-    worker.take_back(Partition(0), 1);
+    worker.roll_back(Partition(0), 1);
     assert!(worker.go_on(Partition(0), 64).is_none(), "none is being made");
     let (taken, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!((taken.next[0], orders(&taken).len(), orders(&taken).values().sum::<u32>()), (320, 310, 320));

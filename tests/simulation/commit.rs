@@ -88,7 +88,7 @@ impl Replica {
         }
     }
 
-    /// With the fault, a checkpoint that was taken back is committed nevertheless, by whoever we are by then.
+    /// With the fault, a checkpoint that was rolled back is committed nevertheless, by whoever we are by then.
     pub fn haunt(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         if world.fault != Some(Fault::AbandonedCheckpointCommitted) {
             return;

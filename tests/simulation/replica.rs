@@ -84,7 +84,7 @@ pub struct Replica {
     pub workers: BTreeMap<i32, Part>,
     pub files: BTreeMap<i32, Files>,
     pub uploads: BTreeMap<(Epoch, i32), UploadJob>,
-    /// The checkpoint of a partition that is neither settled nor taken back.
+    /// The checkpoint of a partition that is neither committed nor rolled back.
     pub open: BTreeMap<i32, Epoch>,
     pub captured: BTreeMap<Epoch, crate::broker::Membership>,
     pub jobs: VecDeque<Job>,
@@ -286,15 +286,15 @@ impl Replica {
                 let partitions = partitions.into_iter().map(|partition| partition.0).collect();
                 self.note_soon(world, Note::ReadBack(epoch, partitions));
             }
-            Command::Settle(epoch, partition) => {
-                self.settle_upload(epoch, partition.0);
-                self.queue(world, partition.0, Work::Settle(epoch));
+            Command::Confirm(epoch, partition) => {
+                self.confirm_upload(epoch, partition.0);
+                self.queue(world, partition.0, Work::Confirm(epoch));
             }
-            Command::TakeBack(epoch, partition) => {
-                world.stats.taken_back += 1;
+            Command::RollBack(epoch, partition) => {
+                world.stats.rolled_back += 1;
                 self.haunt(world, epoch, partition.0);
                 self.discard_upload(world, epoch, partition.0);
-                self.queue(world, partition.0, Work::TakeBack(epoch));
+                self.queue(world, partition.0, Work::RollBack(epoch));
             }
             Command::Delete(_, names) => self.note_soon(world, Note::Delete(names)),
             Command::Park(partition) => {

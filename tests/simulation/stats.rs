@@ -16,7 +16,7 @@ pub struct Stats {
     pub refused: u64,
     pub unknown: u64,
     pub renewals: u64,
-    pub taken_back: u64,
+    pub rolled_back: u64,
     pub uploaded_in_vain: u64,
     pub parked: u64,
     pub begun_empty: u64,
@@ -33,7 +33,7 @@ impl Stats {
     fn all(&self) -> [u64; 24] {
         let Stats { events, crashes, sleeps, replaced, closings, exits, lost, epochs, commits, aborts, .. } = *self;
         let Stats {
-            refused, unknown, renewals, taken_back, uploaded_in_vain, parked, begun_empty, begun_loaded, ..
+            refused, unknown, renewals, rolled_back, uploaded_in_vain, parked, begun_empty, begun_loaded, ..
         } = *self;
         let Stats { begun_parked, holds, deleted, failed_closed, static_rejoins, two_owners, .. } = *self;
         [
@@ -50,7 +50,7 @@ impl Stats {
             refused,
             unknown,
             renewals,
-            taken_back,
+            rolled_back,
             uploaded_in_vain,
             parked,
             begun_empty,
@@ -79,7 +79,7 @@ impl Stats {
             refused,
             unknown,
             renewals,
-            taken_back,
+            rolled_back,
             uploaded_in_vain,
             parked,
             begun_empty,
@@ -105,7 +105,7 @@ impl Stats {
             refused,
             unknown,
             renewals,
-            taken_back,
+            rolled_back,
             uploaded_in_vain,
             parked,
             begun_empty,

@@ -20,8 +20,8 @@ pub enum Work {
     /// With an engine, or with the parked one.
     Begin(Life, Option<Box<PartitionState>>),
     Checkpoint(Epoch),
-    Settle(Epoch),
-    TakeBack(Epoch),
+    Confirm(Epoch),
+    RollBack(Epoch),
     Park,
     Drop,
 }
@@ -38,7 +38,7 @@ struct Live {
     outbox: Vec<Entry>,
     /// The checkpoint that is under way, and its entries.
     open: Option<(Epoch, Vec<Entry>)>,
-    /// Whether anything was applied since the last checkpoint that is not taken back.
+    /// Whether anything was applied since the last checkpoint that is not rolled back.
     changed: bool,
 }
 
@@ -76,7 +76,7 @@ impl Files {
         Files { chain: manifest.files.clone(), manifest: Some(name.to_owned()), pending: None }
     }
 
-    fn settle(&mut self, epoch: Epoch) {
+    fn confirm(&mut self, epoch: Epoch) {
         if let Some((_, uploaded)) = self.pending.take_if(|(of, _)| *of == epoch) {
             (self.chain, self.manifest) = (uploaded.chain, Some(manifest_name(&uploaded.name)));
         }
@@ -140,8 +140,8 @@ impl Replica {
                 records.into_iter().for_each(|records| part.queue.push_front(records));
             }
             Work::Checkpoint(epoch) => self.copy(world, epoch, partition),
-            Work::Settle(epoch) => part.settle(world, epoch),
-            Work::TakeBack(epoch) => part.take_back(epoch, world.fault == Some(Fault::OutboxNotReturned)),
+            Work::Confirm(epoch) => part.confirm(world, epoch),
+            Work::RollBack(epoch) => part.roll_back(epoch, world.fault == Some(Fault::OutboxNotReturned)),
             Work::Park => part.parked = part.live.take(),
             Work::Drop => (part.live, part.parked) = (None, None),
         }
@@ -225,7 +225,7 @@ impl Replica {
         self.tell(world, Event::UploadFailed { epoch, partition: Partition(partition) });
     }
 
-    /// What was uploaded for a checkpoint that was taken back meanwhile, in this life of the partition or in one
+    /// What was uploaded for a checkpoint that was rolled back meanwhile, in this life of the partition or in one
     /// before, is of no use.
     fn uploaded(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         let Some(job) = self.uploads.get(&(epoch, partition)) else { return };
@@ -245,11 +245,11 @@ impl Replica {
     }
 
     /// A checkpoint of a partition is committed: what was uploaded for it is what comes before the next.
-    pub fn settle_upload(&mut self, epoch: Epoch, partition: i32) {
+    pub fn confirm_upload(&mut self, epoch: Epoch, partition: i32) {
         self.close_upload(epoch, partition);
         self.uploads.remove(&(epoch, partition));
         if let Some(files) = self.files.get_mut(&partition) {
-            files.settle(epoch);
+            files.confirm(epoch);
         }
     }
 
@@ -295,14 +295,14 @@ impl Part {
         }
     }
 
-    fn settle(&mut self, world: &mut World, epoch: Epoch) {
+    fn confirm(&mut self, world: &mut World, epoch: Epoch) {
         let open = self.live.as_mut().or(self.parked.as_mut()).and_then(|live| live.open.take());
         if open.is_none_or(|(open, _)| open != epoch) {
             world.violated(format!("{epoch:?} is settled, but is not open"));
         }
     }
 
-    fn take_back(&mut self, epoch: Epoch, forget: bool) {
+    fn roll_back(&mut self, epoch: Epoch, forget: bool) {
         let Some(live) = self.live.as_mut().or(self.parked.as_mut()) else { return };
         if let Some((_, mut entries)) = live.open.take_if(|(open, _)| *open == epoch) {
             live.changed = true;

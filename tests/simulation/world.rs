@@ -35,11 +35,11 @@ pub enum Fault {
     UploadAfterCommit,
     /// The membership that a transaction shows is the one at its end.
     MembershipCapturedLate,
-    /// A checkpoint that was taken back is committed later.
+    /// A checkpoint that was rolled back is committed later.
     AbandonedCheckpointCommitted,
     /// Superseded files are deleted once the new manifest is stored.
     DeleteBeforeCommit,
-    /// Entries of a checkpoint that was taken back are dropped.
+    /// Entries of a checkpoint that was rolled back are dropped.
     OutboxNotReturned,
     /// An unknown outcome counts as aborted.
     UnknownTakenForAborted,
@@ -425,7 +425,7 @@ impl World {
             return Err(difference);
         }
         truth.expected.extend(expected.iter().cloned());
-        // An alert may have left with a checkpoint that was taken back, before its customer was erased.
+        // An alert may have left with a checkpoint that was rolled back, before its customer was erased.
         expected.retain(|entry| !self.log.is_of_the_erased(entry));
         entries.retain(|entry| !self.log.is_of_the_erased(entry));
         expected.sort();

@@ -182,13 +182,13 @@ impl<C: GroupClient> Dispatcher<C> {
                 let handle = move || handles.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 self.vault.read_back(handle, epoch, partitions);
             }
-            Command::Settle(epoch, partition) => return self.settle(epoch, partition),
-            Command::TakeBack(epoch, partition) => {
+            Command::Confirm(epoch, partition) => return self.confirm(epoch, partition),
+            Command::RollBack(epoch, partition) => {
                 self.asked.remove(&partition);
-                self.uncommitted.taken_back(partition);
-                self.outbox.take_back(partition, epoch);
+                self.uncommitted.rolled_back(partition);
+                self.outbox.roll_back(partition, epoch);
                 self.discard_upload(partition, Some(epoch));
-                return self.pool.take_back(partition, epoch.0).map_err(gone);
+                return self.pool.roll_back(partition, epoch.0).map_err(gone);
             }
             Command::Delete(_, names) => self.doomed.push((Instant::now() + self.rules.keep_files, names)),
             Command::Park(partition) => {
@@ -333,7 +333,7 @@ impl<C: GroupClient> Dispatcher<C> {
             self.outbox.add(partition, alerts::outbox_record(alert, &self.rules.alert_source));
         }
         self.uncommitted.checkpoint_begun(partition);
-        // What was taken back before this was heard of belongs to the next one.
+        // What was rolled back before this was heard of belongs to the next one.
         if self.asked.get(&partition) == Some(&epoch) {
             self.asked.remove(&partition);
             self.outbox.close(partition, epoch);
@@ -415,10 +415,10 @@ impl<C: GroupClient> Dispatcher<C> {
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
     }
 
-    fn settle(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
+    fn confirm(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
         self.uncommitted.committed(partition);
         let (alerts, dead): (Vec<_>, Vec<_>) =
-            self.outbox.settle(partition, epoch).into_iter().partition(|record| record.to == Channel::Alerts);
+            self.outbox.confirm(partition, epoch).into_iter().partition(|record| record.to == Channel::Alerts);
         self.checkpoints.dead_letters += dead.len() as u64;
         let sent = Arc::clone(&self.status.borrow().sent);
         sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
@@ -431,7 +431,7 @@ impl<C: GroupClient> Dispatcher<C> {
         if let Some(begun) = self.checkpoint_begun {
             self.checkpoints.took = Some(begun.elapsed());
         }
-        self.pool.settle(partition, epoch.0).map_err(gone)
+        self.pool.confirm(partition, epoch.0).map_err(gone)
     }
 
     /// What was uploaded for a checkpoint that will never be committed is of no use.

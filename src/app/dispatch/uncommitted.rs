@@ -30,8 +30,8 @@ impl Uncommitted {
         }
     }
 
-    /// The checkpoint is taken back, so that the next one holds it.
-    pub(super) fn taken_back(&mut self, partition: Partition) {
+    /// The checkpoint is rolled back, so that the next one holds it.
+    pub(super) fn rolled_back(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
             since.later = since.in_checkpoint.take().or(since.later);
         }
@@ -75,7 +75,7 @@ mod tests {
         all.checkpoint_begun(P);
         all.applied(P, at(3));
         assert_eq!(all.since(), Some(at(1)), "the checkpoint is under way");
-        all.taken_back(P);
+        all.rolled_back(P);
         assert_eq!(all.since(), Some(at(1)), "the next one holds it");
         all.checkpoint_begun(P);
         all.applied(P, at(4));

@@ -134,7 +134,7 @@ impl State {
         let epoch = flight.epoch;
         match &mut flight.stage {
             Stage::Uploading => {
-                out.push(Command::TakeBack(epoch, partition));
+                out.push(Command::RollBack(epoch, partition));
                 Abandoned::NotBegun
             }
             Stage::Committing { aborting } => {
@@ -281,7 +281,7 @@ impl State {
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {
                 basis.committed = upload.position;
-                out.push(Command::Settle(epoch, partition));
+                out.push(Command::Confirm(epoch, partition));
                 if !upload.superseded.is_empty() {
                     out.push(Command::Delete(partition, upload.superseded));
                 }
@@ -294,7 +294,7 @@ impl State {
     fn not_committed(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
         let has_engine = |tenure: &Tenure| matches!(tenure.phase, Phase::Running(_) | Phase::Draining { .. });
         if self.owned.get(&partition).is_some_and(has_engine) {
-            out.push(Command::TakeBack(epoch, partition));
+            out.push(Command::RollBack(epoch, partition));
         }
         self.release_after_last_checkpoint(epoch, partition, out);
     }

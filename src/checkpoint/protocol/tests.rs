@@ -331,7 +331,7 @@ fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
     assert_eq!(story.tell(unchanged), [Command::Park(p(0)), Command::Release(vec![p(0)])]);
     assert_eq!(
         story.tell(Event::BudgetOver(budget)),
-        [Command::TakeBack(epoch, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
+        [Command::RollBack(epoch, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
     );
 }
 
@@ -344,7 +344,7 @@ fn a_full_outbox_forces_a_checkpoint_and_a_fuller_one_stops_reading() {
     assert_eq!(story.tell(Event::Outbox(3 * LIMIT)), [], "held already");
     assert_eq!(story.tell(Event::Outbox(LIMIT)), [], "not enough yet");
     let failed = Event::UploadFailed { epoch: Epoch(1), partition: p(0) };
-    assert_eq!(story.tell(failed), [Command::TakeBack(Epoch(1), p(0))]);
+    assert_eq!(story.tell(failed), [Command::RollBack(Epoch(1), p(0))]);
     assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [], "not again before the next is due");
     assert_eq!(story.tell(Event::Due), [Command::BeginCheckpoint(Epoch(2), vec![p(0)])]);
     assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::GoOn]);

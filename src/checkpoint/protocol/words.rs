@@ -308,7 +308,7 @@ pub enum Command {
     /// Capture the group metadata *now*, on the poll thread, and keep it under this checkpoint; then queue the
     /// checkpoint to the workers, behind everything handed out. Each worker copies what has changed together with its
     /// next offsets, closes the outbox (the entries so far belong to the checkpoint, and the worker keeps them until
-    /// [`Command::Settle`] or [`Command::TakeBack`]), and goes on. The upload task then stores the files, and after
+    /// [`Command::Confirm`] or [`Command::RollBack`]), and goes on. The upload task then stores the files, and after
     /// them the manifest, under new names. Answer for each partition with [`Event::Uploaded`], [`Event::Unchanged`] or
     /// [`Event::UploadFailed`], or once with [`Event::NotAMember`].
     BeginCheckpoint(Epoch, Vec<Partition>),
@@ -330,10 +330,10 @@ pub enum Command {
     ReadBack(Epoch, Vec<Partition>),
     /// The checkpoint of this partition is committed: its outbox entries are gone for good, and the next checkpoint
     /// holds what changed since this one.
-    Settle(Epoch, Partition),
+    Confirm(Epoch, Partition),
     /// The checkpoint of this partition will never be committed: its entries return to the *front* of the outbox, in
     /// order, and what it had copied counts as changed again. An upload under way is of no use any more.
-    TakeBack(Epoch, Partition),
+    RollBack(Epoch, Partition),
     /// Delete these files of the partition, in the background; failures only leave garbage.
     Delete(Partition, Vec<String>),
     /// Take the engine and its outbox out of work, but keep both, behind everything queued.

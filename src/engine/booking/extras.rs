@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Takes back that the customer ever had it.
-    pub(super) fn take_back_rare(&mut self, slot: Slot, what: Rare) {
+    pub(super) fn retract_rare(&mut self, slot: Slot, what: Rare) {
         let belonging = self.belonging(slot);
         let book = |engine: &mut Engine, sign| match what {
             Rare::Mention => engine.book_referral(slot, belonging, sign),

@@ -1,5 +1,5 @@
-//! Takes from a customer what happened after an erasure, as if it had never come: event by event, the newest first, each
-//! the inverse of its booking. What is taken back is booked again for the new customer.
+//! Takes from a customer what happened after an erasure, as if it had never come: event by event, the newest first,
+//! each the inverse of its booking. What is taken back is booked again for the new customer.
 //!
 //! Sums in which customers are not told apart stay as they are.
 
@@ -33,10 +33,10 @@ impl Engine {
     }
 
     /// Takes everything that the customer did after `at` back, which is `later` in the order of arrival.
-    pub(in crate::engine) fn take_back_later(&mut self, slot: Slot, at: Time, later: &[Deed]) {
+    pub(in crate::engine) fn retract_later(&mut self, slot: Slot, at: Time, later: &[Deed]) {
         for what in [Rare::Mention, Rare::Complaint, Rare::Cost] {
             if self.earliest(slot, what).is_some_and(|earliest| earliest.time > at) {
-                self.take_back_rare(slot, what);
+                self.retract_rare(slot, what);
             }
         }
         let mut left: Vec<&Deed> = later.iter().collect();
@@ -44,16 +44,16 @@ impl Engine {
         while let Some(deed) = left.pop() {
             let moment = self.moment(deed.time);
             match &deed.what {
-                What::Order(amount, _) => self.take_back_order(slot, moment, *amount),
-                What::Refund(amount) => self.take_back_return(slot, Flow::Refund, *amount, moment),
-                What::Cancel(amount) => self.take_back_return(slot, Flow::Cancellation, *amount, moment),
+                What::Order(amount, _) => self.retract_order(slot, moment, *amount),
+                What::Refund(amount) => self.retract_return(slot, Flow::Refund, *amount, moment),
+                What::Cancel(amount) => self.retract_return(slot, Flow::Cancellation, *amount, moment),
                 What::Session => {
                     let same_minute =
                         |other: &Deed| other.what == What::Session && self.moment(other.time).minute == moment.minute;
                     let earlier = self.ahead.of(slot).iter();
                     let next = earlier.chain(left.iter().copied()).filter(|other| same_minute(other));
                     let next = next.map(|other| other.time).max();
-                    self.take_back_session(slot, moment, next);
+                    self.retract_session(slot, moment, next);
                 }
                 What::Profile(_) | What::Feedback(_) | What::Cost(..) => {}
             }
@@ -62,7 +62,7 @@ impl Engine {
     }
 
     /// Takes the newest order back.
-    fn take_back_order(&mut self, slot: Slot, at: Moment, amount: Money) {
+    fn retract_order(&mut self, slot: Slot, at: Moment, amount: Money) {
         let currency = self.currency_number(amount.currency);
         let belonging = self.belonging(slot);
         let Some(first) = belonging.first else { return };
@@ -78,7 +78,7 @@ impl Engine {
             self.cohorts.of(first).order(term.y, term.s, Sign::Remove);
         }
         self.distributions.newest_order_back(&place, at.time);
-        self.take_back_stage(&record, &place, at.time);
+        self.retract_stage(&record, &place, at.time);
         let reporting = self.reporting_minor(amount, at);
         for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
             self.segments.money(belonging.profile, Flow::Order, currency, minor, at, Sign::Remove);
@@ -89,7 +89,7 @@ impl Engine {
         self.book_net_revenue(slot, currency, -amount.minor);
         self.recent.take_order(slot, self.customers.record_mut(slot));
         let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
-        self.inactivity.take_back(slot, order);
+        self.inactivity.retract(slot, order);
         if record.orders == 1 {
             self.book_referral(slot, belonging, Sign::Remove);
             self.book_coverage(slot, belonging, Sign::Remove);
@@ -98,7 +98,7 @@ impl Engine {
         }
     }
 
-    fn take_back_stage(&mut self, record: &Record, place: &OrderPlace, at: Time) {
+    fn retract_stage(&mut self, record: &Record, place: &OrderPlace, at: Time) {
         let first = record.first().unwrap_or(at);
         self.book_stage_run(first, place, record.orders - 1, &[at], Sign::Remove);
         if place.y.is_some() {
@@ -109,7 +109,7 @@ impl Engine {
     }
 
     /// Takes the newest session back; `next` is the newest other one in the same minute.
-    fn take_back_session(&mut self, slot: Slot, at: Moment, next: Option<Time>) {
+    fn retract_session(&mut self, slot: Slot, at: Moment, next: Option<Time>) {
         let belonging = self.belonging(slot);
         self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Remove));
         self.journal.take(slot, Entry { time: at.time, what: Booked::Session });
@@ -126,7 +126,7 @@ impl Engine {
         record.sessions = record.sessions.saturating_sub(1);
     }
 
-    fn take_back_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+    fn retract_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
         let currency = self.currency_number(amount.currency);
         self.book_net_revenue(slot, currency, amount.minor);
         let belonging = self.belonging(slot);

@@ -187,7 +187,7 @@ impl Marks {
     }
 
     /// Notes that a checkpoint is not written after all.
-    pub fn take_back(&mut self, checkpoint: &[ArrayState]) {
+    pub fn roll_back(&mut self, checkpoint: &[ArrayState]) {
         for array in checkpoint {
             self.marks.remove(&array.key);
         }

@@ -25,7 +25,7 @@ impl Rotation {
     }
 
     /// Notes that the checkpoint with that number is not written after all.
-    pub fn take_back(&mut self, sequence: u64) {
+    pub fn roll_back(&mut self, sequence: u64) {
         // When they were written before is not known any more, so everything is needed until they are.
         self.0.iter_mut().filter(|last| **last == sequence).for_each(|last| *last = 0);
     }

@@ -259,7 +259,7 @@ impl Run {
                 let checkpoint =
                     if self.begun.take().is_some() { self.durable.end_checkpoint() } else { self.durable.checkpoint() };
                 if let Some(checkpoint) = checkpoint {
-                    self.durable.take_back(&checkpoint);
+                    self.durable.roll_back(&checkpoint);
                 }
                 Ok(())
             }
@@ -361,7 +361,7 @@ fn an_abandoned_checkpoint_is_part_of_the_next() {
     give(&mut engine, &bystander_order(2));
     give(&mut engine, &Input::Erase(0, bystander(1), Time::MIN));
     let abandoned = engine.checkpoint().unwrap();
-    engine.take_back(&abandoned);
+    engine.roll_back(&abandoned);
     chain.add(engine.checkpoint().unwrap());
     let mut restored = chain.restore(&spec);
     assert!(restored.customers.find(&Key::new(&bystander(1))).is_none(), "erased");

@@ -459,7 +459,7 @@ impl Replica {
             self.written = self.at;
             self.sent.append(&mut self.outbox);
         } else {
-            self.engine.take_back(&checkpoint);
+            self.engine.roll_back(&checkpoint);
         }
     }
 }

@@ -137,7 +137,7 @@ impl Shop {
         worker.apply(ORDERS, &orders(), Time::MAX, &mut rejected);
         worker.apply(SESSIONS, &sessions(), Time::MAX, &mut rejected);
         worker.checkpoint(ORDERS.partition, 1, &Allowance::ALL);
-        worker.settle(ORDERS.partition, 1);
+        worker.confirm(ORDERS.partition, 1);
         Shop { spec: Arc::clone(&blueprint.spec), worker }
     }
 

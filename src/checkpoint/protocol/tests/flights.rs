@@ -47,7 +47,7 @@ fn running() {
 #[test]
 fn uploading() {
     let story = Story::uploading();
-    let back = Command::TakeBack(ONE, p(0));
+    let back = Command::RollBack(ONE, p(0));
     let unread = |why| [vec![Command::Stop(vec![p(0)]), back.clone()], fail(why)].concat();
     let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     answers_only(
@@ -82,8 +82,8 @@ fn committing() {
             (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
             (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
-            (story.ended(Outcome::Committed), vec![Command::Settle(ONE, p(0)), delete(2)]),
-            (story.ended(Outcome::Aborted), vec![Command::TakeBack(ONE, p(0))]),
+            (story.ended(Outcome::Committed), vec![Command::Confirm(ONE, p(0)), delete(2)]),
+            (story.ended(Outcome::Aborted), vec![Command::RollBack(ONE, p(0))]),
             (story.ended(Outcome::Unknown), vec![Command::RenewProducer(ONE)]),
             (story.ended(Outcome::Fenced), vec![Command::Exit]),
         ],
@@ -115,7 +115,7 @@ fn reading_back() {
     let unread = |why| [vec![Command::Stop(vec![p(0)])], fail(why)].concat();
     let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
     let over = vec![Command::Drop(p(0)), Command::ReadCommitted(p(0), Life(2))];
-    let settled = vec![Command::Settle(ONE, p(0)), delete(2)];
+    let settled = vec![Command::Confirm(ONE, p(0)), delete(2)];
     let mut moved = at_manifest(2);
     moved.next[1] += 1;
     let foreign = vec![Some(CommittedOffset { offset: 0, metadata: String::new() }); 2];
@@ -129,7 +129,7 @@ fn reading_back() {
             (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.read_back(offsets(&at_manifest(2))), settled),
-            (story.read_back(offsets(&at_manifest(1))), vec![Command::TakeBack(ONE, p(0))]),
+            (story.read_back(offsets(&at_manifest(1))), vec![Command::RollBack(ONE, p(0))]),
             (story.read_back(offsets(&at_manifest(3))), over.clone()),
             (story.read_back(offsets(&moved)), over.clone()),
             (story.read_back(nothing()), over.clone()),
@@ -142,7 +142,7 @@ fn reading_back() {
 #[test]
 fn draining_with_its_last_checkpoint_uploading() {
     let story = Story::draining();
-    let back = Command::TakeBack(ONE, p(0));
+    let back = Command::RollBack(ONE, p(0));
     let parted = [vec![back.clone()], given_back()].concat();
     answers_only(
         &story,
@@ -170,8 +170,8 @@ fn draining_with_its_last_checkpoint_committing() {
             (Event::Lost(vec![p(0)]), gone(&[Command::Abort(ONE)])),
             (Event::BudgetOver(BudgetId(1)), gone(&[Command::Abort(ONE)])),
             (Event::Fenced, vec![Command::Exit]),
-            (story.ended(Outcome::Committed), [vec![Command::Settle(ONE, p(0)), delete(2)], given_back()].concat()),
-            (story.ended(Outcome::Aborted), [vec![Command::TakeBack(ONE, p(0))], given_back()].concat()),
+            (story.ended(Outcome::Committed), [vec![Command::Confirm(ONE, p(0)), delete(2)], given_back()].concat()),
+            (story.ended(Outcome::Aborted), [vec![Command::RollBack(ONE, p(0))], given_back()].concat()),
             (story.ended(Outcome::Unknown), vec![Command::RenewProducer(ONE)]),
             (story.ended(Outcome::Fenced), vec![Command::Exit]),
         ],
@@ -193,7 +193,7 @@ fn draining_with_its_last_checkpoint_in_doubt() {
         ],
     );
     let story = story.then(Event::ProducerRenewed(ONE));
-    let settled = [vec![Command::Settle(ONE, p(0)), delete(2)], given_back()].concat();
+    let settled = [vec![Command::Confirm(ONE, p(0)), delete(2)], given_back()].concat();
     answers_only(
         &story,
         vec![
@@ -201,7 +201,7 @@ fn draining_with_its_last_checkpoint_in_doubt() {
             (Event::BudgetOver(BudgetId(1)), gone(&[])),
             (Event::Fenced, vec![Command::Exit]),
             (story.read_back(offsets(&at_manifest(2))), settled),
-            (story.read_back(offsets(&at_manifest(1))), [vec![Command::TakeBack(ONE, p(0))], given_back()].concat()),
+            (story.read_back(offsets(&at_manifest(1))), [vec![Command::RollBack(ONE, p(0))], given_back()].concat()),
             (story.read_back(offsets(&at_manifest(3))), gone(&[])),
         ],
     );
@@ -211,8 +211,8 @@ fn draining_with_its_last_checkpoint_in_doubt() {
 fn a_revoked_partition_waits_for_the_checkpoint_in_flight_and_takes_a_last_one() {
     let two = Epoch(2);
     for (end, first) in [
-        (Outcome::Committed, vec![Command::Settle(ONE, p(0)), delete(2)]),
-        (Outcome::Aborted, vec![Command::TakeBack(ONE, p(0))]),
+        (Outcome::Committed, vec![Command::Confirm(ONE, p(0)), delete(2)]),
+        (Outcome::Aborted, vec![Command::RollBack(ONE, p(0))]),
     ] {
         let mut story = Story::committing().then(Event::Revoked(vec![p(0)]));
         let ended = Event::Ended { epoch: ONE, outcome: end };
@@ -221,14 +221,14 @@ fn a_revoked_partition_waits_for_the_checkpoint_in_flight_and_takes_a_last_one()
         let ended = Event::Ended { epoch: two, outcome: Outcome::Aborted };
         assert_eq!(
             story.tell(ended),
-            [vec![Command::TakeBack(two, p(0))], given_back()].concat(),
+            [vec![Command::RollBack(two, p(0))], given_back()].concat(),
             "it is not tried for ever"
         );
     }
     let mut story = Story::uploading().then(Event::Revoked(vec![p(0)]));
     assert_eq!(
         story.tell(Event::BudgetOver(BudgetId(1))),
-        [vec![Command::TakeBack(ONE, p(0))], given_back()].concat(),
+        [vec![Command::RollBack(ONE, p(0))], given_back()].concat(),
         "abandoned before its transaction: the state is kept, the entries are back"
     );
     assert_eq!(
@@ -244,7 +244,7 @@ fn an_interval_that_passes_during_a_checkpoint_is_made_up_for() {
     let ended = story.ended(Outcome::Committed);
     assert_eq!(
         story.tell(ended),
-        [Command::Settle(ONE, p(0)), delete(2), Command::BeginCheckpoint(Epoch(2), vec![p(0)])]
+        [Command::Confirm(ONE, p(0)), delete(2), Command::BeginCheckpoint(Epoch(2), vec![p(0)])]
     );
 }
 
@@ -254,7 +254,7 @@ fn one_transaction_for_all_that_are_uploaded() {
     let mut story = story;
     assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
     assert_eq!(story.tell(Event::Unchanged { epoch: ONE, partition: p(1) }), []);
-    assert_eq!(story.tell(Event::UploadFailed { epoch: ONE, partition: p(2) }), [Command::TakeBack(ONE, p(2))]);
+    assert_eq!(story.tell(Event::UploadFailed { epoch: ONE, partition: p(2) }), [Command::RollBack(ONE, p(2))]);
     assert_eq!(story.tell(story.clone().uploaded(3, 2)), [commit(ONE, &[0, 3], 2)]);
     let mut lost = story.clone();
     assert_eq!(
@@ -263,12 +263,12 @@ fn one_transaction_for_all_that_are_uploaded() {
     );
     assert_eq!(
         lost.clone().tell(story.ended(Outcome::Aborted)),
-        [Command::TakeBack(ONE, p(0))],
+        [Command::RollBack(ONE, p(0))],
         "what is left returns to its outbox"
     );
     assert_eq!(
         lost.tell(story.ended(Outcome::Committed)),
-        [Command::Settle(ONE, p(0)), delete(2)],
+        [Command::Confirm(ONE, p(0)), delete(2)],
         "the abort came too late"
     );
 }
@@ -279,7 +279,7 @@ fn a_lost_partition_leaves_the_checkpoint_to_the_others() {
     assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
     assert_eq!(
         story.clone().tell(Event::Lost(vec![p(1)])),
-        [Command::TakeBack(ONE, p(1)), Command::Drop(p(1)), Command::Release(vec![p(1)]), commit(ONE, &[0], 2),]
+        [Command::RollBack(ONE, p(1)), Command::Drop(p(1)), Command::Release(vec![p(1)]), commit(ONE, &[0], 2),]
     );
     let all = story.tell(Event::Lost(vec![p(0), p(1)]));
     assert!(!all.iter().any(|command| matches!(command, Command::Commit(..))), "all at once: {all:?}");
@@ -295,10 +295,10 @@ fn a_budget_takes_all_of_its_partitions_out_before_the_rest_is_committed() {
     assert_eq!(
         story.tell(Event::BudgetOver(BudgetId(1))),
         [
-            Command::TakeBack(ONE, p(0)),
+            Command::RollBack(ONE, p(0)),
             Command::Park(p(0)),
             Command::Release(vec![p(0)]),
-            Command::TakeBack(ONE, p(1)),
+            Command::RollBack(ONE, p(1)),
             Command::Park(p(1)),
             Command::Release(vec![p(1)]),
             commit(ONE, &[2], 2),
@@ -327,7 +327,7 @@ fn the_next_checkpoint_after_a_commit_builds_on_it() {
     let event = story.ended(Outcome::Unknown);
     let mut story = story.then(event).then(Event::ProducerRenewed(Epoch(2)));
     let event = story.read_back(offsets(&at_manifest(2)));
-    assert_eq!(story.tell(event), [Command::TakeBack(Epoch(2), p(0))], "the former is the second");
+    assert_eq!(story.tell(event), [Command::RollBack(Epoch(2), p(0))], "the former is the second");
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_plain_commit_in_doubt_needs_no_new_producer() {
     let event = story.ended(Outcome::Unknown);
     assert_eq!(story.tell(event), [Command::ReadBack(ONE, vec![p(0)])]);
     let event = story.read_back(offsets(&at_manifest(2)));
-    assert_eq!(story.tell(event), [Command::Settle(ONE, p(0)), delete(2)]);
+    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2)]);
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn a_genesis_goes_before_a_checkpoint_that_is_due() {
     let mut story = story.then(event);
     let event = story.ended(Outcome::Committed);
     let genesis = vec![Part { partition: p(1), position: at_genesis() }];
-    assert_eq!(story.tell(event), [Command::Settle(ONE, p(0)), delete(2), Command::CommitGenesis(Epoch(2), genesis)]);
+    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2), Command::CommitGenesis(Epoch(2), genesis)]);
     let event = story.ended(Outcome::Aborted);
     assert_eq!(story.tell(event), [Command::BeginCheckpoint(Epoch(3), vec![p(0)])]);
 }
