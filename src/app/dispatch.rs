@@ -29,7 +29,7 @@ use super::pace::Pace;
 use super::vault::{Answer, Files, Vault};
 use super::watch::Looked;
 use crate::checkpoint::manifest::Manifest;
-use crate::checkpoint::protocol::{self, BudgetId, Epoch, Life, PartitionPhase};
+use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{Origin, OutboxRecord, Topics};
@@ -138,8 +138,8 @@ pub struct Dispatcher<C: GroupClient> {
     progress: BTreeMap<TopicPartition, Progress>,
     /// What the client was told to read.
     read: BTreeSet<TopicPartition>,
-    /// The life of each partition that is read.
-    running: BTreeMap<Partition, Life>,
+    /// The assignment epoch of each partition that is read.
+    running: BTreeMap<Partition, AssignmentEpoch>,
     /// How many engines of a partition are dropped and not yet gone: their reports mean nothing.
     forgetting: BTreeMap<Partition, u32>,
     /// Partitions of which nothing more is handed out.
@@ -320,10 +320,16 @@ impl<C: GroupClient> Dispatcher<C> {
                 Polled::Uncommitted => {}
                 Polled::Trouble(text) => self.trouble(text),
                 Polled::OutOfRange(at, text) => {
-                    self.cannot_read(at, &text, |partition, life| protocol::Event::OutOfRange { partition, life })?;
+                    self.cannot_read(at, &text, |partition, life| protocol::Event::OutOfRange {
+                        partition,
+                        assignment,
+                    })?;
                 }
                 Polled::Damaged(at, text) => {
-                    self.cannot_read(at, &text, |partition, life| protocol::Event::LogDamaged { partition, life })?;
+                    self.cannot_read(at, &text, |partition, life| protocol::Event::LogDamaged {
+                        partition,
+                        assignment,
+                    })?;
                 }
                 Polled::Fatal(error) => return Err(error),
             }
@@ -405,11 +411,11 @@ impl<C: GroupClient> Dispatcher<C> {
         &mut self,
         at: TopicPartition,
         text: &str,
-        event: fn(Partition, Life) -> protocol::Event,
+        event: fn(Partition, AssignmentEpoch) -> protocol::Event,
     ) -> Result<(), SourceError> {
         warn!("{text}");
-        let Some(&life) = self.running.get(&at.partition) else { return Ok(()) };
-        self.step(event(at.partition, life))?;
+        let Some(&assignment) = self.running.get(&at.partition) else { return Ok(()) };
+        self.step(event(at.partition, assignment))?;
         // Nothing more of it is to be fetched, nor to be thrown away.
         let read: Vec<_> = self.read.iter().filter(|read| read.partition == at.partition).copied().collect();
         self.client.pause(&read)

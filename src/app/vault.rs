@@ -12,7 +12,9 @@ use super::committer::Said;
 use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
-use crate::checkpoint::protocol::{CommittedOffset, CommittedOffsets, Epoch, Event, Identity, Life, LoadFailure};
+use crate::checkpoint::protocol::{
+    AssignmentEpoch, CommittedOffset, CommittedOffsets, Epoch, Event, Identity, LoadFailure,
+};
 use crate::checkpoint::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
@@ -41,7 +43,7 @@ pub enum Answer {
     /// An upload has ended.
     Uploaded(Epoch, Partition, Result<WrittenCheckpoint, String>),
     /// A state is loaded.
-    Loaded(Partition, Life, Box<Engine>, Box<Manifest>),
+    Loaded(Partition, AssignmentEpoch, Box<Engine>, Box<Manifest>),
 }
 
 /// What of a partition is in the store.
@@ -98,16 +100,21 @@ impl Vault {
     }
 
     /// Reads the committed offsets, and what is around us.
-    pub fn read_committed<H: GroupHandle>(self: &Arc<Self>, handle: H, partition: Partition, life: Life) {
+    pub fn read_committed<H: GroupHandle>(
+        self: &Arc<Self>,
+        handle: H,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+    ) {
         self.spawn(move |vault| {
             let committed = handle.committed(&vault.siblings(partition), ANSWER_WAIT);
             let read = committed.and_then(|committed| Ok((committed, (vault.topic_ids)()?)));
             match read {
                 Ok((committed, ids)) => {
                     let (committed, identity) = (offsets(committed), vault.identity(partition, &ids));
-                    Answer::Event(Event::Committed { partition, life, committed, identity })
+                    Answer::Event(Event::Committed { partition, assignment, committed, identity })
                 }
-                Err(error) => unavailable(partition, life, &error.to_string()),
+                Err(error) => unavailable(partition, assignment, &error.to_string()),
             }
         });
     }
@@ -117,7 +124,7 @@ impl Vault {
         self: &Arc<Self>,
         handle: H,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         starts: Vec<Start>,
     ) {
         self.spawn(move |vault| {
@@ -131,17 +138,17 @@ impl Vault {
             match found {
                 Ok((has_checkpoints, next)) => {
                     let now = wall_clock().millis();
-                    Answer::Event(Event::StartFound { partition, life, has_checkpoints, next, now })
+                    Answer::Event(Event::StartFound { partition, assignment, has_checkpoints, next, now })
                 }
-                Err(error) => unavailable(partition, life, &error),
+                Err(error) => unavailable(partition, assignment, &error),
             }
         });
     }
 
     /// Loads the state that a manifest names.
-    pub fn load(self: &Arc<Self>, partition: Partition, life: Life, named: ManifestRef) {
+    pub fn load(self: &Arc<Self>, partition: Partition, assignment: AssignmentEpoch, named: ManifestRef) {
         self.spawn(move |vault| {
-            let failed = |failure| Answer::Event(Event::LoadFailed { partition, life, failure });
+            let failed = |failure| Answer::Event(Event::LoadFailed { partition, assignment, failure });
             let not_loaded = |error: &dyn std::fmt::Display| {
                 warn!("the state of partition {} is not loaded: {error}", partition.0);
             };
@@ -158,7 +165,7 @@ impl Vault {
                 }
             }
             match vault.runtime.block_on(vault.load_state(&named)) {
-                Ok((engine, manifest)) => Answer::Loaded(partition, life, Box::new(engine), Box::new(manifest)),
+                Ok((engine, manifest)) => Answer::Loaded(partition, assignment, Box::new(engine), Box::new(manifest)),
                 Err(error) => {
                     not_loaded(&error);
                     failed(failure(&named.name, &error))
@@ -310,9 +317,9 @@ impl Vault {
     }
 }
 
-fn unavailable(partition: Partition, life: Life, why: &str) -> Answer {
+fn unavailable(partition: Partition, assignment: AssignmentEpoch, why: &str) -> Answer {
     warn!("partition {} is not taken over yet, trying again: {why}", partition.0);
-    Answer::Event(Event::Unavailable { partition, life })
+    Answer::Event(Event::Unavailable { partition, assignment })
 }
 
 fn offsets(committed: Vec<Option<crate::source::Committed>>) -> CommittedOffsets {

@@ -33,10 +33,10 @@
 //! 11. **Fenced is the end** ([`Command::Exit`]): nothing is sent any more.
 //! 12. **Fail closed.** What does not fit together stops its partition with a [`Reason`], and never begins empty.
 //!
-//! # The life of a partition
+//! # The lifecycle of a partition
 //!
 //! ```text
-//! Assigned -> Waiting (for a transaction of a former life) -> Reading the committed offsets
+//! Assigned -> Waiting (for a transaction of a former assignment) -> Reading the committed offsets
 //!    nothing committed, no checkpoints -> Searching the start -> Unborn (genesis transaction) -> Running, empty
 //!    genesis -> Running, empty           own parked state -> Running, as parked
 //!    manifest -> Loading -> Running      anything else -> Failed
@@ -60,8 +60,8 @@ use std::collections::BTreeMap;
 
 pub use reason::Reason;
 pub use words::{
-    BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity, Life, LoadFailure, Origin,
-    Outcome, Part, Position, Rules, Upload,
+    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity,
+    LoadFailure, Origin, Outcome, Part, Position, Rules, Upload,
 };
 
 use crate::source::Partition;
@@ -89,15 +89,15 @@ pub struct State {
 /// The next number of each sort.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Numbers {
-    life: u64,
+    assignment: u64,
     epoch: u64,
     budget: u64,
 }
 
 impl Numbers {
-    fn life(&mut self) -> Life {
-        self.life += 1;
-        Life(self.life)
+    fn assignment(&mut self) -> AssignmentEpoch {
+        self.assignment += 1;
+        AssignmentEpoch(self.assignment)
     }
 
     fn epoch(&mut self) -> Epoch {
@@ -123,13 +123,13 @@ enum Ending {
 /// One owned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tenure {
-    life: Life,
+    assignment: AssignmentEpoch,
     phase: Phase,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// A transaction that held it in a former life has not ended.
+    /// A transaction that held it in a former assignment has not ended.
     Waiting,
     /// The committed offsets are being read.
     Reading,
@@ -224,22 +224,24 @@ impl State {
             Event::Outbox(bytes) => self.outbox(bytes, &mut out),
             Event::BudgetOver(budget) => self.budget_over(budget, &mut out),
             Event::Fenced => self.fenced(&mut out),
-            Event::Committed { partition, life, committed, identity } => {
-                self.committed_read(partition, life, &committed, identity, &mut out);
+            Event::Committed { partition, assignment, committed, identity } => {
+                self.committed_read(partition, assignment, &committed, identity, &mut out);
             }
-            Event::Unavailable { partition, life } => self.rest(partition, life),
-            Event::StartFound { partition, life, has_checkpoints, next, now } => {
-                self.start_found(partition, life, has_checkpoints, next, now, &mut out);
+            Event::Unavailable { partition, assignment } => self.rest(partition, assignment),
+            Event::StartFound { partition, assignment, has_checkpoints, next, now } => {
+                self.start_found(partition, assignment, has_checkpoints, next, now, &mut out);
             }
-            Event::Loaded { partition, life, manifest, next } => {
-                self.loaded(partition, life, &manifest, &next, &mut out);
+            Event::Loaded { partition, assignment, manifest, next } => {
+                self.loaded(partition, assignment, &manifest, &next, &mut out);
             }
-            Event::LoadFailed { partition, life, failure } => self.load_failed(partition, life, failure, &mut out),
-            Event::OutOfRange { partition, life } => {
-                self.cannot_be_read(partition, life, Reason::OffsetOutOfRange, &mut out);
+            Event::LoadFailed { partition, assignment, failure } => {
+                self.load_failed(partition, assignment, failure, &mut out)
             }
-            Event::LogDamaged { partition, life } => {
-                self.cannot_be_read(partition, life, Reason::LogDamaged, &mut out);
+            Event::OutOfRange { partition, assignment } => {
+                self.cannot_be_read(partition, assignment, Reason::OffsetOutOfRange, &mut out);
+            }
+            Event::LogDamaged { partition, assignment } => {
+                self.cannot_be_read(partition, assignment, Reason::LogDamaged, &mut out);
             }
             Event::NotAMember(epoch) => self.not_a_member(epoch, &mut out),
             Event::Uploaded { epoch, partition, upload } => self.uploaded(epoch, partition, upload),
@@ -270,15 +272,15 @@ impl State {
         }
     }
 
-    /// Begins a new life of a partition.
+    /// Begins a new assignment of a partition.
     fn take_up(&mut self, partition: Partition, out: &mut Vec<Command>) {
-        let life = self.numbers.life();
+        let assignment = self.numbers.assignment();
         let in_doubt = self.flight.as_ref().is_some_and(|flight| flight.has_begun_with(partition));
         let phase = if in_doubt { Phase::Waiting } else { Phase::Reading };
         if !in_doubt {
-            out.push(Command::ReadCommitted(partition, life));
+            out.push(Command::ReadCommitted(partition, assignment));
         }
-        self.owned.insert(partition, Tenure { life, phase });
+        self.owned.insert(partition, Tenure { assignment, phase });
     }
 
     fn revoked(&mut self, taken: &[Partition], out: &mut Vec<Command>) {
@@ -353,8 +355,14 @@ impl State {
         }
     }
 
-    fn cannot_be_read(&mut self, partition: Partition, life: Life, why: Reason, out: &mut Vec<Command>) {
-        let running = |tenure: &&Tenure| tenure.life == life && matches!(tenure.phase, Phase::Running(_));
+    fn cannot_be_read(
+        &mut self,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+        why: Reason,
+        out: &mut Vec<Command>,
+    ) {
+        let running = |tenure: &&Tenure| tenure.assignment == life && matches!(tenure.phase, Phase::Running(_));
         if self.owned.get(&partition).filter(running).is_some() {
             out.push(Command::Stop(vec![partition]));
             self.abandon(partition, out);
@@ -376,7 +384,7 @@ impl State {
             match &mut tenure.phase {
                 phase @ Phase::Resting => {
                     *phase = Phase::Reading;
-                    out.push(Command::ReadCommitted(partition, tenure.life));
+                    out.push(Command::ReadCommitted(partition, tenure.assignment));
                 }
                 Phase::Unborn { ready, .. } => *ready = true,
                 _ => {}

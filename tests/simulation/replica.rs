@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use retentiond::checkpoint::protocol::{
-    BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity, Life, LoadFailure, Origin,
-    Rules, State,
+    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity,
+    LoadFailure, Origin, Rules, State,
 };
 use retentiond::source::Partition;
 
@@ -31,20 +31,20 @@ pub enum Note {
     Tell(Event),
     Work(i32),
     /// A worker has taken an engine over, which stands here.
-    Begun(i32, Life, Vec<i64>),
+    Begun(i32, AssignmentEpoch, Vec<i64>),
     Load {
         partition: i32,
-        life: Life,
+        assignment: AssignmentEpoch,
         manifest: String,
     },
-    FindStart(i32, Life),
+    FindStart(i32, AssignmentEpoch),
     StoreFile(Epoch, i32),
     StoreManifest(Epoch, i32),
     Delete(Vec<String>),
     GoOnCommitting,
     Abort(Epoch),
     Init(Option<Epoch>),
-    Read(i32, Life),
+    Read(i32, AssignmentEpoch),
     ReadBack(Epoch, Vec<i32>),
     Reply(u64, Reply),
 }
@@ -54,7 +54,7 @@ pub enum Note {
 pub enum Purpose {
     Join,
     Heartbeat,
-    Read(i32, Life),
+    Read(i32, AssignmentEpoch),
     ReadBack(Epoch, Vec<i32>),
     Init(Option<Epoch>),
     Job,
@@ -76,11 +76,11 @@ pub struct Replica {
     pub protocol: State,
     pub client: Client,
     pub calls: BTreeMap<u64, Purpose>,
-    lives: BTreeMap<i32, Life>,
+    assignments: BTreeMap<i32, AssignmentEpoch>,
     pub reading: BTreeMap<i32, Reading>,
     held: bool,
     outbox_told: u64,
-    loaded: BTreeMap<(i32, Life), (PartitionState, Files)>,
+    loaded: BTreeMap<(i32, AssignmentEpoch), (PartitionState, Files)>,
     pub workers: BTreeMap<i32, Part>,
     pub files: BTreeMap<i32, Files>,
     pub uploads: BTreeMap<(Epoch, i32), UploadJob>,
@@ -110,7 +110,7 @@ impl Replica {
             protocol: State::new(rules),
             client: Client::new(instance, eager),
             calls: BTreeMap::new(),
-            lives: BTreeMap::new(),
+            assignments: BTreeMap::new(),
             reading: BTreeMap::new(),
             held: false,
             outbox_told: 0,
@@ -176,13 +176,13 @@ impl Replica {
                 self.tell(world, event);
             }
             Note::Work(partition) => self.work(world, partition),
-            Note::Begun(partition, life, next) => {
-                if self.lives.get(&partition) == Some(&life) {
+            Note::Begun(partition, assignment, next) => {
+                if self.assignments.get(&partition) == Some(&assignment) {
                     self.reading.insert(partition, Reading { next });
                 }
             }
-            Note::Load { partition, life, manifest } => self.load(world, partition, life, &manifest),
-            Note::FindStart(partition, life) => self.find_start(world, partition, life),
+            Note::Load { partition, assignment, manifest } => self.load(world, partition, assignment, &manifest),
+            Note::FindStart(partition, assignment) => self.find_start(world, partition, assignment),
             Note::StoreFile(epoch, partition) => self.store_file(world, epoch, partition),
             Note::StoreManifest(epoch, partition) => self.store_manifest(world, epoch, partition),
             Note::Delete(names) => world.delete(&names),
@@ -192,8 +192,8 @@ impl Replica {
                 let request = Request::InitProducer(self.slot);
                 self.call(world, request, Purpose::Init(renewed));
             }
-            Note::Read(partition, life) => {
-                self.call(world, Request::FetchOffsets(vec![partition]), Purpose::Read(partition, life));
+            Note::Read(partition, assignment) => {
+                self.call(world, Request::FetchOffsets(vec![partition]), Purpose::Read(partition, assignment));
             }
             Note::ReadBack(epoch, partitions) => {
                 let request = Request::FetchOffsets(partitions.clone());
@@ -210,16 +210,16 @@ impl Replica {
             Purpose::Heartbeat => self.heard(world, reply),
             Purpose::Job => self.job_answered(world, reply),
             Purpose::Init(renewed) => self.initialized(world, renewed, reply),
-            Purpose::Read(partition, life) => match reply {
+            Purpose::Read(partition, assignment) => match reply {
                 Reply::Offsets(found) => {
                     let committed = found.into_iter().next().map_or(vec![None; TOPICS], |(_, found)| raw(found));
                     let identity = world.identity(partition);
                     let partition = Partition(partition);
-                    self.tell(world, Event::Committed { partition, life, committed, identity });
+                    self.tell(world, Event::Committed { partition, assignment, committed, identity });
                 }
                 // As librdkafka does: it waits for the transaction.
-                Reply::Unstable => self.note(world, 60, Note::Read(partition, life)),
-                _ => self.tell(world, Event::Unavailable { partition: Partition(partition), life }),
+                Reply::Unstable => self.note(world, 60, Note::Read(partition, assignment)),
+                _ => self.tell(world, Event::Unavailable { partition: Partition(partition), assignment }),
             },
             Purpose::ReadBack(epoch, partitions) => match reply {
                 Reply::Offsets(found) => {
@@ -253,15 +253,19 @@ impl Replica {
 
     fn obey(&mut self, world: &mut World, command: Command) {
         match command {
-            Command::ReadCommitted(partition, life) => self.note_soon(world, Note::Read(partition.0, life)),
-            Command::FindStart(partition, life) => self.note_soon(world, Note::FindStart(partition.0, life)),
-            Command::Load { partition, life, manifest, .. } => {
-                self.note_soon(world, Note::Load { partition: partition.0, life, manifest });
+            Command::ReadCommitted(partition, assignment) => self.note_soon(world, Note::Read(partition.0, assignment)),
+            Command::FindStart(partition, assignment) => {
+                self.note_soon(world, Note::FindStart(partition.0, assignment))
             }
-            Command::Begin { partition, life, origin, next } => self.begin(world, partition.0, life, origin, next),
+            Command::Load { partition, assignment, manifest, .. } => {
+                self.note_soon(world, Note::Load { partition: partition.0, assignment, manifest });
+            }
+            Command::Begin { partition, assignment, origin, next } => {
+                self.begin(world, partition.0, assignment, origin, next)
+            }
             Command::Stop(partitions) => {
                 for partition in partitions {
-                    self.lives.remove(&partition.0);
+                    self.assignments.remove(&partition.0);
                     self.reading.remove(&partition.0);
                 }
             }
@@ -326,15 +330,22 @@ impl Replica {
     }
 
     fn drop_state(&mut self, world: &mut World, partition: i32) {
-        self.lives.remove(&partition);
+        self.assignments.remove(&partition);
         self.reading.remove(&partition);
         self.loaded.retain(|(of, _), _| *of != partition);
         self.drop_files(partition);
         self.queue(world, partition, Work::Drop);
     }
 
-    fn begin(&mut self, world: &mut World, partition: i32, life: Life, origin: Origin, next: Vec<i64>) {
-        self.lives.insert(partition, life);
+    fn begin(
+        &mut self,
+        world: &mut World,
+        partition: i32,
+        assignment: AssignmentEpoch,
+        origin: Origin,
+        next: Vec<i64>,
+    ) {
+        self.assignments.insert(partition, assignment);
         let state = match origin {
             Origin::Genesis { .. } => {
                 world.stats.begun_empty += 1;
@@ -344,7 +355,7 @@ impl Replica {
             }
             Origin::Loaded => {
                 world.stats.begun_loaded += 1;
-                let loaded = self.loaded.remove(&(partition, life));
+                let loaded = self.loaded.remove(&(partition, assignment));
                 if loaded.is_none() {
                     world.violated(format!("process {}: partition {partition} begins without its state", self.id));
                 }
@@ -358,12 +369,12 @@ impl Replica {
                 None
             }
         };
-        self.queue(world, partition, Work::Begin(life, state.map(Box::new)));
+        self.queue(world, partition, Work::Begin(assignment, state.map(Box::new)));
     }
 
-    fn load(&mut self, world: &mut World, partition: i32, life: Life, manifest: &str) {
+    fn load(&mut self, world: &mut World, partition: i32, assignment: AssignmentEpoch, manifest: &str) {
         let of = Partition(partition);
-        let failed = |failure| Event::LoadFailed { partition: of, life, failure };
+        let failed = |failure| Event::LoadFailed { partition: of, assignment, failure };
         if world.store_fails() {
             return self.tell(world, failed(LoadFailure::Unavailable));
         }
@@ -371,18 +382,23 @@ impl Replica {
             Err(Absent::Missing(name)) => failed(LoadFailure::Missing(name)),
             Err(Absent::Corrupt(name)) => failed(LoadFailure::Corrupt(name)),
             Ok((found, state)) => {
-                self.loaded.insert((partition, life), (state, Files::loaded(manifest, &found)));
-                Event::Loaded { partition: of, life, manifest: found.identity, next: found.next }
+                self.loaded.insert((partition, assignment), (state, Files::loaded(manifest, &found)));
+                Event::Loaded { partition: of, assignment, manifest: found.identity, next: found.next }
             }
         };
         self.tell(world, event);
     }
 
-    fn find_start(&mut self, world: &mut World, partition: i32, life: Life) {
+    fn find_start(&mut self, world: &mut World, partition: i32, assignment: AssignmentEpoch) {
         let has_checkpoints = world.store.has_checkpoints(partition);
         let now = world.now;
-        let event =
-            Event::StartFound { partition: Partition(partition), life, has_checkpoints, next: vec![0; TOPICS], now };
+        let event = Event::StartFound {
+            partition: Partition(partition),
+            assignment,
+            has_checkpoints,
+            next: vec![0; TOPICS],
+            now,
+        };
         self.tell(world, event);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
-use retentiond::checkpoint::protocol::{Epoch, Event, Life, Position, Upload};
+use retentiond::checkpoint::protocol::{AssignmentEpoch, Epoch, Event, Position, Upload};
 use retentiond::source::Partition;
 
 use crate::log::{Entry, PartitionState};
@@ -18,7 +18,7 @@ const CHAIN: usize = 3;
 pub enum Work {
     Records(usize, Vec<i64>),
     /// With an engine, or with the parked one.
-    Begin(Life, Option<Box<PartitionState>>),
+    Begin(AssignmentEpoch, Option<Box<PartitionState>>),
     Checkpoint(Epoch),
     Confirm(Epoch),
     RollBack(Epoch),
@@ -118,7 +118,7 @@ impl Replica {
         let more = !part.queue.is_empty();
         match work {
             Work::Records(topic, offsets) => part.apply(world, partition, topic, &offsets),
-            Work::Begin(life, state) => {
+            Work::Begin(assignment, state) => {
                 let fresh =
                     |state: Box<PartitionState>| Live { state: *state, outbox: vec![], open: None, changed: false };
                 part.live = state.map(fresh).or_else(|| part.parked.take());
@@ -126,7 +126,7 @@ impl Replica {
                 match &part.live {
                     Some(live) => {
                         let next = live.state.next.clone();
-                        self.note_soon(world, Note::Begun(partition, life, next));
+                        self.note_soon(world, Note::Begun(partition, assignment, next));
                     }
                     None => world.violated(format!("process {}: nothing is parked of {partition}", self.id)),
                 }

@@ -13,7 +13,7 @@ use crate::app::pace::Pace;
 use crate::app::vault::{Answer, Files};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
-use crate::checkpoint::protocol::{self, Command, Epoch, Event, Life, Origin, Outcome, Part, Upload};
+use crate::checkpoint::protocol::{self, AssignmentEpoch, Command, Epoch, Event, Origin, Outcome, Part, Upload};
 use crate::engine::Engine;
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::{Time, wall_clock};
@@ -156,18 +156,20 @@ impl<C: GroupClient> Dispatcher<C> {
 
     fn obey(&mut self, command: Command) -> Result<(), SourceError> {
         match command {
-            Command::ReadCommitted(partition, life) => {
+            Command::ReadCommitted(partition, assignment) => {
                 self.journal.restores(partition);
-                self.vault.read_committed(self.handle(), partition, life);
+                self.vault.read_committed(self.handle(), partition, assignment);
             }
-            Command::FindStart(partition, life) => {
-                self.vault.find_start(self.handle(), partition, life, self.rules.starts.clone());
+            Command::FindStart(partition, assignment) => {
+                self.vault.find_start(self.handle(), partition, assignment, self.rules.starts.clone());
             }
             Command::CommitGenesis(epoch, parts) => return self.commit_genesis(epoch, &parts),
-            Command::Load { partition, life, manifest, digest } => {
-                self.vault.load(partition, life, ManifestRef { name: manifest, digest });
+            Command::Load { partition, assignment, manifest, digest } => {
+                self.vault.load(partition, assignment, ManifestRef { name: manifest, digest });
             }
-            Command::Begin { partition, life, origin, next } => return self.begin(partition, life, origin, next),
+            Command::Begin { partition, assignment, origin, next } => {
+                return self.begin(partition, assignment, origin, next);
+            }
             Command::Stop(partitions) => self.stopped.extend(partitions),
             Command::BeginCheckpoint(epoch, partitions) => return self.begin_checkpoint(epoch, &partitions),
             Command::Commit(epoch, parts) => self.commit(epoch, &parts),
@@ -220,7 +222,13 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     /// Puts an engine to work; it is read from the offsets that it says.
-    fn begin(&mut self, partition: Partition, life: Life, origin: Origin, next: Vec<i64>) -> Result<(), SourceError> {
+    fn begin(
+        &mut self,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+        origin: Origin,
+        next: Vec<i64>,
+    ) -> Result<(), SourceError> {
         let next = match origin {
             Origin::Genesis { since } => {
                 self.journal.begins(partition, &State::Nothing);
@@ -255,7 +263,7 @@ impl<C: GroupClient> Dispatcher<C> {
         }
         self.stopped.remove(&partition);
         self.failed.remove(&partition);
-        self.running.insert(partition, life);
+        self.running.insert(partition, assignment);
         self.beginning.insert(partition);
         Ok(())
     }
@@ -484,11 +492,11 @@ impl<C: GroupClient> Dispatcher<C> {
                     self.step(event)?;
                 }
                 Answer::Uploaded(epoch, partition, written) => self.uploaded(epoch, partition, written)?,
-                Answer::Loaded(partition, life, engine, manifest) => {
+                Answer::Loaded(partition, assignment, engine, manifest) => {
                     let (belongs, next) = self.vault.belongs_to(&manifest);
                     self.sweep_older(&manifest);
                     self.loaded.insert(partition, (engine, manifest));
-                    self.step(Event::Loaded { partition, life, manifest: belongs, next })?;
+                    self.step(Event::Loaded { partition, assignment, manifest: belongs, next })?;
                 }
                 Answer::Said(said) => self.said(said)?,
             }

@@ -69,7 +69,7 @@ impl State {
         for (&partition, tenure) in &mut self.owned {
             if tenure.phase == Phase::Waiting {
                 tenure.phase = Phase::Reading;
-                out.push(Command::ReadCommitted(partition, tenure.life));
+                out.push(Command::ReadCommitted(partition, tenure.assignment));
             }
         }
         let drained = self.having(|phase| matches!(phase, Phase::Draining { last_checkpoint: None, .. }));
@@ -274,9 +274,9 @@ impl State {
         let Some(tenure) = self.owned.get_mut(&partition) else { return };
         match &mut tenure.phase {
             Phase::Unborn { basis, .. } => {
-                let (life, basis) = (tenure.life, basis.clone());
+                let (assignment, basis) = (tenure.assignment, basis.clone());
                 if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
-                    self.begin(partition, life, Origin::Genesis { since: since.millis() }, basis, out);
+                    self.begin(partition, assignment, Origin::Genesis { since: since.millis() }, basis, out);
                 }
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {

@@ -1,7 +1,8 @@
 //! From the committed offsets to an engine at work, or to a reason why not.
 
 use super::{
-    Basis, Command, CommittedOffsets, Identity, Life, LoadFailure, Origin, Phase, Position, Reason, Rules, State,
+    AssignmentEpoch, Basis, Command, CommittedOffsets, Identity, LoadFailure, Origin, Phase, Position, Reason, Rules,
+    State,
 };
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::event::Time;
@@ -9,20 +10,20 @@ use crate::source::Partition;
 
 impl State {
     /// The phase of a partition in this very life; none when the answer comes too late.
-    fn phase_in(&mut self, partition: Partition, life: Life) -> Option<&mut Phase> {
+    fn phase_in(&mut self, partition: Partition, assignment: AssignmentEpoch) -> Option<&mut Phase> {
         let tenure = self.owned.get_mut(&partition)?;
-        (tenure.life == life).then_some(&mut tenure.phase)
+        (tenure.assignment == assignment).then_some(&mut tenure.phase)
     }
 
     pub(super) fn committed_read(
         &mut self,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         committed: &CommittedOffsets,
         identity: Identity,
         out: &mut Vec<Command>,
     ) {
-        if self.phase_in(partition, life) != Some(&mut Phase::Reading) {
+        if self.phase_in(partition, assignment) != Some(&mut Phase::Reading) {
             return;
         }
         if partition.0 >= identity.partition_count {
@@ -33,16 +34,16 @@ impl State {
             Ok(None) => {
                 self.forget_parked(partition, out);
                 self.set_phase(partition, Phase::Searching(identity));
-                out.push(Command::FindStart(partition, life));
+                out.push(Command::FindStart(partition, assignment));
             }
-            Ok(Some(committed)) => self.take_state(partition, life, Basis { committed, identity }, out),
+            Ok(Some(committed)) => self.take_state(partition, assignment, Basis { committed, identity }, out),
         }
     }
 
-    fn take_state(&mut self, partition: Partition, life: Life, basis: Basis, out: &mut Vec<Command>) {
+    fn take_state(&mut self, partition: Partition, assignment: AssignmentEpoch, basis: Basis, out: &mut Vec<Command>) {
         if self.parked.get(&partition).is_some_and(|parked| parked.basis == basis) {
             self.parked.remove(&partition);
-            self.begin(partition, life, Origin::Parked, basis, out);
+            self.begin(partition, assignment, Origin::Parked, basis, out);
             return;
         }
         self.forget_parked(partition, out);
@@ -51,11 +52,11 @@ impl State {
                 self.fail(partition, Reason::AnotherStore { was: store, now: basis.identity.store }, out);
             }
             Metadata::Genesis { since, .. } => {
-                self.begin(partition, life, Origin::Genesis { since: since.millis() }, basis, out);
+                self.begin(partition, assignment, Origin::Genesis { since: since.millis() }, basis, out);
             }
             Metadata::State(ManifestRef { name, digest }) => {
                 self.set_phase(partition, Phase::Loading(basis));
-                out.push(Command::Load { partition, life, manifest: name, digest });
+                out.push(Command::Load { partition, assignment, manifest: name, digest });
             }
         }
     }
@@ -75,26 +76,26 @@ impl State {
     pub(super) fn begin(
         &mut self,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         origin: Origin,
         basis: Basis,
         out: &mut Vec<Command>,
     ) {
         let next = basis.committed.next.clone();
         self.set_phase(partition, Phase::Running(basis));
-        out.push(Command::Begin { partition, life, origin, next });
+        out.push(Command::Begin { partition, assignment, origin, next });
     }
 
     pub(super) fn start_found(
         &mut self,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         has_checkpoints: bool,
         next: Vec<i64>,
         now: i64,
         out: &mut Vec<Command>,
     ) {
-        let Some(phase @ Phase::Searching(_)) = self.phase_in(partition, life) else { return };
+        let Some(phase @ Phase::Searching(_)) = self.phase_in(partition, assignment) else { return };
         if has_checkpoints {
             self.fail(partition, Reason::OffsetsExpired, out);
         } else if let Phase::Searching(identity) = std::mem::replace(phase, Phase::Resting) {
@@ -106,27 +107,27 @@ impl State {
     pub(super) fn loaded(
         &mut self,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         manifest: &Identity,
         next: &[i64],
         out: &mut Vec<Command>,
     ) {
-        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, life) else { return };
+        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, assignment) else { return };
         let Phase::Loading(basis) = std::mem::replace(phase, Phase::Resting) else { return };
         match disagreement(&basis, manifest, next, &self.rules) {
             Some(reason) => self.fail(partition, reason, out),
-            None => self.begin(partition, life, Origin::Loaded, basis, out),
+            None => self.begin(partition, assignment, Origin::Loaded, basis, out),
         }
     }
 
     pub(super) fn load_failed(
         &mut self,
         partition: Partition,
-        life: Life,
+        assignment: AssignmentEpoch,
         failure: LoadFailure,
         out: &mut Vec<Command>,
     ) {
-        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, life) else { return };
+        let Some(phase @ Phase::Loading(_)) = self.phase_in(partition, assignment) else { return };
         match failure {
             LoadFailure::Unavailable => *phase = Phase::Resting,
             LoadFailure::Missing(name) => self.fail(partition, Reason::FileMissing { name }, out),
@@ -136,8 +137,8 @@ impl State {
     }
 
     /// Store or broker did not answer: from the beginning, later.
-    pub(super) fn rest(&mut self, partition: Partition, life: Life) {
-        if let Some(phase @ (Phase::Reading | Phase::Searching(_))) = self.phase_in(partition, life) {
+    pub(super) fn rest(&mut self, partition: Partition, assignment: AssignmentEpoch) {
+        if let Some(phase @ (Phase::Reading | Phase::Searching(_))) = self.phase_in(partition, assignment) {
             *phase = Phase::Resting;
         }
     }

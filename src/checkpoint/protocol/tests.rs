@@ -86,8 +86,8 @@ impl Story {
         self.then(Event::Assigned(vec![p(partition)]))
     }
 
-    fn life(&self, partition: i32) -> Life {
-        self.state.owned.get(&p(partition)).map_or(Life(0), |tenure| tenure.life)
+    fn assignment(&self, partition: i32) -> AssignmentEpoch {
+        self.state.owned.get(&p(partition)).map_or(AssignmentEpoch(0), |tenure| tenure.assignment)
     }
 
     fn epoch(&self) -> Epoch {
@@ -99,8 +99,8 @@ impl Story {
     }
 
     fn committed(&self, partition: i32, committed: CommittedOffsets) -> Event {
-        let life = self.life(partition);
-        Event::Committed { partition: p(partition), life, committed, identity: identity(partition) }
+        let assignment = self.assignment(partition);
+        Event::Committed { partition: p(partition), assignment, committed, identity: identity(partition) }
     }
 
     fn found(&self, partition: i32, position: &Position) -> Event {
@@ -108,17 +108,17 @@ impl Story {
     }
 
     fn start_found(&self, has_checkpoints: bool) -> Event {
-        let life = self.life(0);
-        Event::StartFound { partition: p(0), life, has_checkpoints, next: vec![5, 6], now: 77 }
+        let assignment = self.assignment(0);
+        Event::StartFound { partition: p(0), assignment, has_checkpoints, next: vec![5, 6], now: 77 }
     }
 
     fn loaded(&self, partition: i32, position: &Position) -> Event {
-        let (life, next) = (self.life(partition), position.next.clone());
-        Event::Loaded { partition: p(partition), life, manifest: identity(partition), next }
+        let (assignment, next) = (self.assignment(partition), position.next.clone());
+        Event::Loaded { partition: p(partition), assignment, manifest: identity(partition), next }
     }
 
     fn load_failed(&self, failure: LoadFailure) -> Event {
-        Event::LoadFailed { partition: p(0), life: self.life(0), failure }
+        Event::LoadFailed { partition: p(0), assignment: self.assignment(0), failure }
     }
 
     fn uploaded(&self, partition: i32, n: i64) -> Event {
@@ -141,8 +141,8 @@ impl Story {
 
     fn resting() -> Story {
         let story = Story::reading();
-        let life = story.life(0);
-        story.then(Event::Unavailable { partition: p(0), life })
+        let assignment = story.assignment(0);
+        story.then(Event::Unavailable { partition: p(0), assignment })
     }
 
     fn searching() -> Story {
@@ -217,9 +217,9 @@ impl Story {
         story.then(event)
     }
 
-    /// One event of every sort, about partition 0 in its present life, the last checkpoint and the last budget.
+    /// One event of every sort, about partition 0 in its current assignment, the last checkpoint and the last budget.
     fn every_event(&self) -> Vec<Event> {
-        let (partition, life, epoch) = (p(0), self.life(0), self.epoch());
+        let (partition, assignment, epoch) = (p(0), self.assignment(0), self.epoch());
         vec![
             Event::Assigned(vec![partition]),
             Event::Revoked(vec![partition]),
@@ -230,12 +230,12 @@ impl Story {
             Event::BudgetOver(self.budget()),
             Event::Fenced,
             self.found(0, &at_manifest(1)),
-            Event::Unavailable { partition, life },
+            Event::Unavailable { partition, assignment },
             self.start_found(false),
             self.loaded(0, &at_manifest(1)),
             self.load_failed(LoadFailure::LogDiffers),
-            Event::OutOfRange { partition, life },
-            Event::LogDamaged { partition, life },
+            Event::OutOfRange { partition, assignment },
+            Event::LogDamaged { partition, assignment },
             Event::NotAMember(epoch),
             self.uploaded(0, 2),
             Event::Unchanged { epoch, partition },
@@ -277,7 +277,7 @@ fn and(mut answers: Vec<(Event, Vec<Command>)>, more: Vec<(Event, Vec<Command>)>
 }
 
 fn begin(story: &Story, origin: Origin, position: &Position) -> Command {
-    Command::Begin { partition: p(0), life: story.life(0), origin, next: position.next.clone() }
+    Command::Begin { partition: p(0), assignment: story.assignment(0), origin, next: position.next.clone() }
 }
 
 fn fail(reason: Reason) -> Vec<Command> {
@@ -289,7 +289,7 @@ fn nothing_owned() {
     answers_only(
         &Story::new(),
         vec![
-            (Event::Assigned(vec![p(0)]), vec![Command::ReadCommitted(p(0), Life(1))]),
+            (Event::Assigned(vec![p(0)]), vec![Command::ReadCommitted(p(0), AssignmentEpoch(1))]),
             (Event::Assigned(vec![]), vec![]),
             (Event::Revoked(vec![p(0)]), vec![Command::Release(vec![p(0)])]),
             (Event::Revoked(vec![]), vec![]),

@@ -6,7 +6,7 @@ use crate::source::Partition;
 
 /// One spell of owning one partition. Answers about an earlier spell are recognised by it and ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Life(pub u64);
+pub struct AssignmentEpoch(pub u64);
 
 /// One checkpoint and its transaction; never used twice by a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,7 +162,7 @@ pub enum Event {
         /// Which one.
         partition: Partition,
         /// As in the command.
-        life: Life,
+        assignment: AssignmentEpoch,
         /// What the group has.
         committed: CommittedOffsets,
         /// What is found around us now.
@@ -173,14 +173,14 @@ pub enum Event {
         /// Which one.
         partition: Partition,
         /// As in the command.
-        life: Life,
+        assignment: AssignmentEpoch,
     },
     /// Answers [`Command::FindStart`].
     StartFound {
         /// Which one.
         partition: Partition,
         /// As in the command.
-        life: Life,
+        assignment: AssignmentEpoch,
         /// Whether the store holds any manifest of this group and partition.
         has_checkpoints: bool,
         /// The configured start, resolved to an offset of each source topic.
@@ -193,7 +193,7 @@ pub enum Event {
         /// Which one.
         partition: Partition,
         /// As in the command.
-        life: Life,
+        assignment: AssignmentEpoch,
         /// What the manifest says it belongs to.
         manifest: Identity,
         /// The next offsets according to the manifest.
@@ -204,7 +204,7 @@ pub enum Event {
         /// Which one.
         partition: Partition,
         /// As in the command.
-        life: Life,
+        assignment: AssignmentEpoch,
         /// Why.
         failure: LoadFailure,
     },
@@ -213,14 +213,14 @@ pub enum Event {
         /// Which one.
         partition: Partition,
         /// The life in which it was read.
-        life: Life,
+        assignment: AssignmentEpoch,
     },
     /// The broker has a record there that cannot be read.
     LogDamaged {
         /// Which one.
         partition: Partition,
         /// The life in which it was read.
-        life: Life,
+        assignment: AssignmentEpoch,
     },
     /// Answers [`Command::BeginCheckpoint`] and [`Command::CommitGenesis`]: the group metadata shows no membership (no
     /// member id, or a generation that is not positive). No checkpoint began, and nothing sent.
@@ -273,10 +273,10 @@ pub enum Command {
     /// On a load task: a *stable* read (one that waits for pending transactions) of the committed offsets of all source
     /// topics' partitions, in one request; and of the [`Identity`] around us. Answer with [`Event::Committed`] or
     /// [`Event::Unavailable`]. Until [`Command::Begin`] the partition is assigned, but paused.
-    ReadCommitted(Partition, Life),
+    ReadCommitted(Partition, AssignmentEpoch),
     /// On a load task: look whether the store lists a manifest of this group and partition, and resolve the configured
     /// start to offsets. Answer with [`Event::StartFound`] or [`Event::Unavailable`].
-    FindStart(Partition, Life),
+    FindStart(Partition, AssignmentEpoch),
     /// Capture the group metadata now, on the poll thread; then on the commit thread a transaction (or plain commit) of
     /// these positions alone, with that metadata. Answer with [`Event::Ended`] or [`Event::NotAMember`].
     CommitGenesis(Epoch, Vec<Part>),
@@ -286,7 +286,7 @@ pub enum Command {
         /// Which one.
         partition: Partition,
         /// To be told in the answer.
-        life: Life,
+        assignment: AssignmentEpoch,
         /// The name of the manifest.
         manifest: String,
         /// What its digest begins with.
@@ -297,7 +297,7 @@ pub enum Command {
         /// Which one.
         partition: Partition,
         /// The life in which it is read, for [`Event::OutOfRange`] and [`Event::LogDamaged`].
-        life: Life,
+        assignment: AssignmentEpoch,
         /// Where the engine comes from.
         origin: Origin,
         /// The committed offsets. For [`Origin::Parked`] the engine may stand further.

@@ -37,8 +37,8 @@ fn running() {
             (Event::Closing, revoked(Some(ONE))),
             (Event::Lost(vec![p(0)]), gone(&[])),
             (Event::Due, vec![Command::BeginCheckpoint(ONE, vec![p(0)])]),
-            (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
-            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
+            (Event::OutOfRange { partition: p(0), assignment: AssignmentEpoch(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), assignment: AssignmentEpoch(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
         ],
     );
@@ -56,8 +56,8 @@ fn uploading() {
             (Event::Revoked(vec![p(0)]), revoked(None)),
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(std::slice::from_ref(&back))),
-            (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
-            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
+            (Event::OutOfRange { partition: p(0), assignment: AssignmentEpoch(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), assignment: AssignmentEpoch(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.uploaded(0, 2), vec![commit(ONE, &[0], 2)]),
             (Event::Unchanged { epoch: ONE, partition: p(0) }, vec![]),
@@ -79,8 +79,8 @@ fn committing() {
             (Event::Revoked(vec![p(0)]), revoked(None)),
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[abort])),
-            (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
-            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
+            (Event::OutOfRange { partition: p(0), assignment: AssignmentEpoch(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), assignment: AssignmentEpoch(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.ended(Outcome::Committed), vec![Command::Confirm(ONE, p(0)), delete(2)]),
             (story.ended(Outcome::Aborted), vec![Command::RollBack(ONE, p(0))]),
@@ -101,8 +101,8 @@ fn renewing() {
             (Event::Revoked(vec![p(0)]), revoked(None)),
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[])),
-            (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
-            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
+            (Event::OutOfRange { partition: p(0), assignment: AssignmentEpoch(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), assignment: AssignmentEpoch(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (Event::ProducerRenewed(ONE), vec![Command::ReadBack(ONE, vec![p(0)])]),
         ],
@@ -114,7 +114,7 @@ fn reading_back() {
     let story = Story::reading_back();
     let unread = |why| [vec![Command::Stop(vec![p(0)])], fail(why)].concat();
     let (out_of_range, damaged) = (unread(Reason::OffsetOutOfRange), unread(Reason::LogDamaged));
-    let over = vec![Command::Drop(p(0)), Command::ReadCommitted(p(0), Life(2))];
+    let over = vec![Command::Drop(p(0)), Command::ReadCommitted(p(0), AssignmentEpoch(2))];
     let settled = vec![Command::Confirm(ONE, p(0)), delete(2)];
     let mut moved = at_manifest(2);
     moved.next[1] += 1;
@@ -125,8 +125,8 @@ fn reading_back() {
             (Event::Revoked(vec![p(0)]), revoked(None)),
             (Event::Closing, revoked(None)),
             (Event::Lost(vec![p(0)]), gone(&[])),
-            (Event::OutOfRange { partition: p(0), life: Life(1) }, out_of_range),
-            (Event::LogDamaged { partition: p(0), life: Life(1) }, damaged),
+            (Event::OutOfRange { partition: p(0), assignment: AssignmentEpoch(1) }, out_of_range),
+            (Event::LogDamaged { partition: p(0), assignment: AssignmentEpoch(1) }, damaged),
             (Event::Fenced, vec![Command::Exit]),
             (story.read_back(offsets(&at_manifest(2))), settled),
             (story.read_back(offsets(&at_manifest(1))), vec![Command::RollBack(ONE, p(0))]),
@@ -374,8 +374,8 @@ fn a_genesis_goes_before_a_checkpoint_that_is_due() {
     let story = Story::committing().then(Event::Due).assigned(1);
     let event = story.committed(1, nothing());
     let story = story.then(event);
-    let (partition, life) = (p(1), story.life(1));
-    let event = Event::StartFound { partition, life, has_checkpoints: false, next: vec![5, 6], now: 77 };
+    let (partition, assignment) = (p(1), story.assignment(1));
+    let event = Event::StartFound { partition, assignment, has_checkpoints: false, next: vec![5, 6], now: 77 };
     let mut story = story.then(event);
     let event = story.ended(Outcome::Committed);
     let genesis = vec![Part { partition: p(1), position: at_genesis() }];

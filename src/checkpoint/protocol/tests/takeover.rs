@@ -12,13 +12,18 @@ fn reading() {
     let text = |text: &str| Some(CommittedOffset { offset: 10, metadata: text.into() });
     let other_store = Metadata::Genesis { since: Time::clamped(77), store: "another".into() };
     let (was, now) = ("another".to_owned(), "store".to_owned());
-    let load = Command::Load { partition: p(0), life: Life(1), manifest: "p0/m1.json".into(), digest: "d".repeat(32) };
+    let load = Command::Load {
+        partition: p(0),
+        assignment: AssignmentEpoch(1),
+        manifest: "p0/m1.json".into(),
+        digest: "d".repeat(32),
+    };
     answers_only(
         &story,
         and(
             leaving(&[]),
             vec![
-                (with(nothing()), vec![Command::FindStart(p(0), Life(1))]),
+                (with(nothing()), vec![Command::FindStart(p(0), AssignmentEpoch(1))]),
                 (with(offsets(&at_genesis())), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
                 (with(offsets(&at_manifest(1))), vec![load]),
                 (with(vec![committed(5, &other_store); 2]), fail(Reason::AnotherStore { was, now })),
@@ -33,7 +38,7 @@ fn reading() {
                     with(vec![committed(10, &manifest), committed(10, &at_manifest(2).metadata)]),
                     fail(Reason::MixedMetadata),
                 ),
-                (Event::Unavailable { partition: p(0), life: Life(1) }, vec![]),
+                (Event::Unavailable { partition: p(0), assignment: AssignmentEpoch(1) }, vec![]),
             ],
         ),
     );
@@ -49,7 +54,7 @@ fn topics_at_different_offsets_are_one_state() {
 
 #[test]
 fn resting() {
-    let again = vec![(Event::Due, vec![Command::ReadCommitted(p(0), Life(1))])];
+    let again = vec![(Event::Due, vec![Command::ReadCommitted(p(0), AssignmentEpoch(1))])];
     answers_only(&Story::resting(), and(leaving(&[]), again));
 }
 
@@ -66,8 +71,8 @@ fn searching() {
 
 #[test]
 fn a_search_that_was_not_answered_begins_with_the_committed_offsets() {
-    let story = Story::searching().then(Event::Unavailable { partition: p(0), life: Life(1) });
-    answers_only(&story, and(leaving(&[]), vec![(Event::Due, vec![Command::ReadCommitted(p(0), Life(1))])]));
+    let story = Story::searching().then(Event::Unavailable { partition: p(0), assignment: AssignmentEpoch(1) });
+    answers_only(&story, and(leaving(&[]), vec![(Event::Due, vec![Command::ReadCommitted(p(0), AssignmentEpoch(1))])]));
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn a_genesis_in_doubt_is_decided_by_what_the_group_has() {
     assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
     assert_eq!(
         story.clone().tell(story.read_back(offsets(&at_manifest(3)))),
-        [Command::Drop(p(0)), Command::ReadCommitted(p(0), Life(2))],
+        [Command::Drop(p(0)), Command::ReadCommitted(p(0), AssignmentEpoch(2))],
         "somebody else was faster"
     );
 }
@@ -112,10 +117,12 @@ fn loading() {
     let found = |change: fn(&mut Identity)| {
         let mut manifest = identity(0);
         change(&mut manifest);
-        Event::Loaded { partition: p(0), life: Life(1), manifest, next: at_manifest(1).next }
+        Event::Loaded { partition: p(0), assignment: AssignmentEpoch(1), manifest, next: at_manifest(1).next }
     };
-    let moved = Event::Loaded { partition: p(0), life: Life(1), manifest: identity(0), next: vec![10, 99] };
-    let narrow = Event::Loaded { partition: p(0), life: Life(1), manifest: identity(0), next: vec![10] };
+    let moved =
+        Event::Loaded { partition: p(0), assignment: AssignmentEpoch(1), manifest: identity(0), next: vec![10, 99] };
+    let narrow =
+        Event::Loaded { partition: p(0), assignment: AssignmentEpoch(1), manifest: identity(0), next: vec![10] };
     let answers = vec![
         (story.loaded(0, &at_manifest(1)), vec![begin(&story, Origin::Loaded, &at_manifest(1))]),
         (moved, fail(Reason::OffsetMoved { topic: "sessions".into(), committed: 100, manifest: 99 })),
@@ -134,7 +141,7 @@ fn loading() {
     ];
     answers_only(&story, and(leaving(&[]), answers));
     let mut later = story.clone().then(story.load_failed(LoadFailure::Unavailable));
-    assert_eq!(later.tell(Event::Due), [Command::ReadCommitted(p(0), Life(1))]);
+    assert_eq!(later.tell(Event::Due), [Command::ReadCommitted(p(0), AssignmentEpoch(1))]);
 }
 
 #[test]
@@ -143,10 +150,10 @@ fn failed() {
 }
 
 #[test]
-fn answers_about_a_former_life_are_ignored() {
+fn answers_about_a_former_assignment_are_ignored() {
     let former = Story::loading();
     let old: Vec<Event> = former.every_event();
-    let about_a_life = |event: &Event| {
+    let about_an_assignment = |event: &Event| {
         matches!(
             event,
             Event::Committed { .. }
@@ -173,7 +180,7 @@ fn answers_about_a_former_life_are_ignored() {
         loading.clone().then(event)
     };
     for story in [reading, searching, loading, running] {
-        for event in old.iter().filter(|event| about_a_life(event)) {
+        for event in old.iter().filter(|event| about_an_assignment(event)) {
             let mut told = story.clone();
             assert_eq!(told.tell(event.clone()), [], "{event:?}");
             assert_eq!(told.state, story.state, "{event:?}");
@@ -182,9 +189,9 @@ fn answers_about_a_former_life_are_ignored() {
 }
 
 #[test]
-fn waiting_for_a_transaction_of_a_former_life() {
+fn waiting_for_a_transaction_of_a_former_assignment() {
     let story = Story::waiting();
-    let read = vec![Command::ReadCommitted(p(0), Life(2))];
+    let read = vec![Command::ReadCommitted(p(0), AssignmentEpoch(2))];
     let answers = vec![
         (story.ended(Outcome::Committed), read.clone()),
         (story.ended(Outcome::Aborted), read.clone()),
@@ -214,14 +221,19 @@ fn an_own_parked_state_is_taken_up_again() {
             story.found(0, &at_manifest(3)),
             vec![
                 Command::Drop(p(0)),
-                Command::Load { partition: p(0), life: Life(2), manifest: "p0/m3.json".into(), digest: "d".repeat(32) },
+                Command::Load {
+                    partition: p(0),
+                    assignment: AssignmentEpoch(2),
+                    manifest: "p0/m3.json".into(),
+                    digest: "d".repeat(32),
+                },
             ],
         ),
         (
             story.found(0, &at_genesis()),
             vec![Command::Drop(p(0)), begin(&story, Origin::Genesis { since: 77 }, &at_genesis())],
         ),
-        (story.committed(0, nothing()), vec![Command::Drop(p(0)), Command::FindStart(p(0), Life(2))]),
+        (story.committed(0, nothing()), vec![Command::Drop(p(0)), Command::FindStart(p(0), AssignmentEpoch(2))]),
     ];
     answers_only(&story, and(leaving(&[]), answers));
     let mut moved = at_manifest(2);
@@ -231,7 +243,7 @@ fn an_own_parked_state_is_taken_up_again() {
     let mut elsewhere = identity(0);
     elsewhere.topic_ids[0] = "new".into();
     let committed = offsets(&at_manifest(2));
-    let event = Event::Committed { partition: p(0), life: Life(2), committed, identity: elsewhere };
+    let event = Event::Committed { partition: p(0), assignment: AssignmentEpoch(2), committed, identity: elsewhere };
     assert_eq!(story.clone().tell(event)[0], Command::Drop(p(0)), "and what it belongs to");
 }
 
