@@ -1,10 +1,10 @@
-//! Routers: a topic that is keyed by something else than the customer is copied, event by event and exactly once, into one
-//! that is keyed by customer, which the engines read in its place (`sources.NAME.repartition`).
+//! Routers: a topic that is keyed by something else than the customer is copied, event by event and exactly once, into
+//! one that is keyed by customer, which the engines read in its place (`sources.NAME.repartition`).
 //!
 //! One replica routes a source at a time: the one that owns partition 0. It reads all partitions of the source without
 //! being a member of a group and moves events, dead letters and offsets in transactions, under a transactional id that
 //! belongs to the source and not to the replica: whoever takes it over fences a predecessor that does not know yet that
-//! it has been replaced. [`session`] is one such tenure; in which order partitions go on is decided by [`merge`].
+//! it has been replaced. [`session`] is one such session; in which order partitions go on is decided by [`merge`].
 
 mod lane;
 mod merge;
@@ -133,8 +133,8 @@ pub struct Routers {
 }
 
 impl Routers {
-    /// Starts one for each source that is routed. They work while this replica owns the first partition, and tell `fatal`
-    /// why the daemon must not go on.
+    /// Starts one for each source that is routed. They work while this replica owns the first partition, and tell
+    /// `fatal` why the daemon must not go on.
     ///
     /// # Errors
     /// When the operating system refuses a thread.

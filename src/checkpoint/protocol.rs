@@ -72,7 +72,7 @@ use flight::Flight;
 pub struct State {
     rules: Rules,
     /// The partitions that the group gave us and does not have back yet.
-    owned: BTreeMap<Partition, Tenure>,
+    owned: BTreeMap<Partition, OwnedPartition>,
     /// States of partitions that were given up in order.
     parked: BTreeMap<Partition, Parked>,
     flight: Option<Flight>,
@@ -122,7 +122,7 @@ enum Ending {
 
 /// One owned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Tenure {
+struct OwnedPartition {
     assignment: AssignmentEpoch,
     phase: Phase,
 }
@@ -197,8 +197,8 @@ impl State {
 
     /// The partitions that the group gave us, and how far each is.
     pub fn partitions(&self) -> impl Iterator<Item = (Partition, PartitionPhase)> {
-        self.owned.iter().map(|(&partition, tenure)| {
-            let phase = match tenure.phase {
+        self.owned.iter().map(|(&partition, owned)| {
+            let phase = match owned.phase {
                 Phase::Running(_) => PartitionPhase::Running,
                 Phase::Draining { .. } => PartitionPhase::Draining,
                 Phase::Failed => PartitionPhase::Failed,
@@ -280,14 +280,14 @@ impl State {
         if !in_doubt {
             out.push(Command::ReadCommitted(partition, assignment));
         }
-        self.owned.insert(partition, Tenure { assignment, phase });
+        self.owned.insert(partition, OwnedPartition { assignment, phase });
     }
 
     fn revoked(&mut self, taken: &[Partition], out: &mut Vec<Command>) {
         let mut budget = None;
         let (mut drained, mut released) = (Vec::new(), Vec::new());
         for &partition in taken {
-            match self.owned.get_mut(&partition).map(|tenure| &mut tenure.phase) {
+            match self.owned.get_mut(&partition).map(|owned| &mut owned.phase) {
                 Some(Phase::Draining { .. }) => {}
                 Some(phase @ Phase::Running(_)) => {
                     let budget = *budget.get_or_insert_with(|| self.numbers.budget());
@@ -347,8 +347,8 @@ impl State {
     }
 
     fn fail(&mut self, partition: Partition, reason: Reason, out: &mut Vec<Command>) {
-        if let Some(tenure) = self.owned.get_mut(&partition) {
-            tenure.phase = Phase::Failed;
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.phase = Phase::Failed;
             self.parked.remove(&partition);
             out.push(Command::Drop(partition));
             out.push(Command::Fail(partition, reason));
@@ -362,7 +362,7 @@ impl State {
         why: Reason,
         out: &mut Vec<Command>,
     ) {
-        let running = |tenure: &&Tenure| tenure.assignment == life && matches!(tenure.phase, Phase::Running(_));
+        let running = |owned: &&OwnedPartition| owned.assignment == life && matches!(owned.phase, Phase::Running(_));
         if self.owned.get(&partition).filter(running).is_some() {
             out.push(Command::Stop(vec![partition]));
             self.abandon(partition, out);
@@ -380,11 +380,11 @@ impl State {
         let dropped: Vec<Partition> = too_old.map(|(partition, _)| partition).collect();
         // One that is owned again reads its committed offsets just now, and will load.
         out.extend(dropped.into_iter().map(Command::Drop));
-        for (&partition, tenure) in &mut self.owned {
-            match &mut tenure.phase {
+        for (&partition, owned) in &mut self.owned {
+            match &mut owned.phase {
                 phase @ Phase::Resting => {
                     *phase = Phase::Reading;
-                    out.push(Command::ReadCommitted(partition, tenure.assignment));
+                    out.push(Command::ReadCommitted(partition, owned.assignment));
                 }
                 Phase::Unborn { ready, .. } => *ready = true,
                 _ => {}
@@ -407,7 +407,7 @@ impl State {
     }
 
     fn budget_over(&mut self, over: BudgetId, out: &mut Vec<Command>) {
-        let late = |(&partition, tenure): (&Partition, &Tenure)| match tenure.phase {
+        let late = |(&partition, owned): (&Partition, &OwnedPartition)| match owned.phase {
             Phase::Draining { budget, .. } => (budget == over).then_some(partition),
             _ => None,
         };
@@ -421,7 +421,8 @@ impl State {
     fn part_with(&mut self, partition: Partition, out: &mut Vec<Command>) {
         if self.abandon(partition, out) == flight::Abandoned::InDoubt {
             self.give_up(partition, out);
-        } else if let Some(Tenure { phase: Phase::Draining { basis, .. }, .. }) = self.owned.remove(&partition) {
+        } else if let Some(OwnedPartition { phase: Phase::Draining { basis, .. }, .. }) = self.owned.remove(&partition)
+        {
             self.parked.insert(partition, Parked { basis, age: 0 });
             out.push(Command::Park(partition));
         }

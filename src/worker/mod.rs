@@ -100,9 +100,9 @@ pub struct Worker {
     blueprint: Arc<Blueprint>,
     engines: BTreeMap<Partition, Engine>,
     /// How far each engine has read, and its open checkpoint.
-    tenures: BTreeMap<Partition, Tenure>,
+    progress: BTreeMap<Partition, PartitionProgress>,
     /// Engines that were given up in order, for the case that they return.
-    parked: BTreeMap<Partition, (Engine, Tenure)>,
+    parked: BTreeMap<Partition, (Engine, PartitionProgress)>,
     tally: Tally,
     sightings: Arc<Sightings>,
 }
@@ -120,7 +120,7 @@ pub struct LastRecord {
 
 /// How far an engine has read.
 #[derive(Debug, Clone, Default)]
-struct Tenure {
+struct PartitionProgress {
     /// The next offset of each source topic.
     next: Vec<i64>,
     /// Whether records were applied since the last checkpoint, counted or not.
@@ -145,9 +145,9 @@ struct Open {
     inactivity: Vec<RuleParts>,
 }
 
-impl Tenure {
-    fn at(next: Vec<i64>) -> Tenure {
-        Tenure { last: vec![None; next.len()], next, ..Tenure::default() }
+impl PartitionProgress {
+    fn at(next: Vec<i64>) -> PartitionProgress {
+        PartitionProgress { last: vec![None; next.len()], next, ..PartitionProgress::default() }
     }
 
     fn note(&mut self, topic: usize, next: i64, last: LastRecord) {
@@ -183,7 +183,7 @@ impl Worker {
         Worker {
             blueprint,
             engines: BTreeMap::new(),
-            tenures: BTreeMap::new(),
+            progress: BTreeMap::new(),
             parked: BTreeMap::new(),
             tally,
             sightings,
@@ -201,15 +201,15 @@ impl Worker {
         self.parked.remove(&partition);
         let inactivity = engine.inactivity();
         self.engines.insert(partition, engine);
-        self.tenures.insert(partition, Tenure { inactivity, ..Tenure::at(next) });
+        self.progress.insert(partition, PartitionProgress { inactivity, ..PartitionProgress::at(next) });
     }
 
     /// Begins a checkpoint, which will hold what changed since the last one up to now, and which is open until
     /// [`Worker::confirm`] or [`Worker::roll_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since.
     /// Alerts leave with it as far as they may: they are returned in their order.
     pub fn begin_checkpoint(&mut self, partition: Partition, epoch: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
-        let (engine, tenure) = (self.engines.get_mut(&partition)?, self.tenures.get_mut(&partition)?);
-        if std::mem::take(&mut tenure.has_moved) {
+        let (engine, progress) = (self.engines.get_mut(&partition)?, self.progress.get_mut(&partition)?);
+        if std::mem::take(&mut progress.has_moved) {
             // Also records that change nothing move the offsets, which belong to the state.
             engine.note_progress();
         }
@@ -217,17 +217,17 @@ impl Worker {
         if !engine.begin_checkpoint() {
             return None;
         }
-        let (next, last) = (tenure.next.clone(), tenure.last.clone());
-        tenure.open = Some(Open { epoch, taken: None, next, last, inactivity: engine.inactivity() });
+        let (next, last) = (progress.next.clone(), progress.last.clone());
+        progress.open = Some(Open { epoch, taken: None, next, last, inactivity: engine.inactivity() });
         Some(alerts)
     }
 
     /// Copies about so many customers more of the checkpoint that is being made; the checkpoint, once all is copied.
     pub fn go_on(&mut self, partition: Partition, most: usize) -> Option<Taken> {
-        let parked = self.parked.get_mut(&partition).map(|(engine, tenure)| (engine, tenure));
-        let working = self.engines.get_mut(&partition).zip(self.tenures.get_mut(&partition));
-        let (engine, tenure) = working.or(parked)?;
-        let open = tenure.open.as_mut().filter(|open| open.taken.is_none())?;
+        let parked = self.parked.get_mut(&partition).map(|(engine, progress)| (engine, progress));
+        let working = self.engines.get_mut(&partition).zip(self.progress.get_mut(&partition));
+        let (engine, progress) = working.or(parked)?;
+        let open = progress.open.as_mut().filter(|open| open.taken.is_none())?;
         if !engine.continue_checkpoint(most) {
             return None;
         }
@@ -249,19 +249,23 @@ impl Worker {
 
     /// The checkpoint is committed.
     pub fn confirm(&mut self, partition: Partition, epoch: u64) {
-        let Some(tenure) = self.tenure_mut(partition) else { return };
-        let Some(open) = tenure.open.take_if(|open| open.epoch == epoch) else { return };
-        let before = std::mem::replace(&mut tenure.inactivity, open.inactivity.clone());
+        let Some(progress) = self.progress_mut(partition) else { return };
+        let Some(open) = progress.open.take_if(|open| open.epoch == epoch) else { return };
+        let before = std::mem::replace(&mut progress.inactivity, open.inactivity.clone());
         self.tally.add_inactivity(&news(&before, &open.inactivity));
     }
 
     /// The checkpoint will never be committed: what it holds counts as changed again.
     pub fn roll_back(&mut self, partition: Partition, epoch: u64) {
-        if self.tenure_mut(partition).and_then(|tenure| tenure.open.as_ref()).is_none_or(|open| open.epoch != epoch) {
+        if self
+            .progress_mut(partition)
+            .and_then(|progress| progress.open.as_ref())
+            .is_none_or(|open| open.epoch != epoch)
+        {
             return;
         }
         self.go_on(partition, usize::MAX);
-        let taken = self.tenure_mut(partition).and_then(|tenure| tenure.open.take());
+        let taken = self.progress_mut(partition).and_then(|progress| progress.open.take());
         let Some(Open { taken: Some(taken), .. }) = taken else { return };
         let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
         if let Some(engine) = self.engines.get_mut(&partition).or(parked) {
@@ -269,38 +273,38 @@ impl Worker {
         }
     }
 
-    fn tenure_mut(&mut self, partition: Partition) -> Option<&mut Tenure> {
-        let parked = self.parked.get_mut(&partition).map(|(_, tenure)| tenure);
-        self.tenures.get_mut(&partition).or(parked)
+    fn progress_mut(&mut self, partition: Partition) -> Option<&mut PartitionProgress> {
+        let parked = self.parked.get_mut(&partition).map(|(_, progress)| progress);
+        self.progress.get_mut(&partition).or(parked)
     }
 
     /// Takes an engine out of work and keeps it.
     pub fn park(&mut self, partition: Partition) {
-        if let (Some(engine), Some(tenure)) = (self.engines.remove(&partition), self.tenures.remove(&partition)) {
-            self.parked.insert(partition, (engine, tenure));
+        if let (Some(engine), Some(progress)) = (self.engines.remove(&partition), self.progress.remove(&partition)) {
+            self.parked.insert(partition, (engine, progress));
         }
     }
 
     /// Puts a parked engine to work again; the next offsets of its topics.
     pub fn unpark(&mut self, partition: Partition) -> Option<Vec<i64>> {
-        let (engine, tenure) = self.parked.remove(&partition)?;
-        let next = tenure.next.clone();
+        let (engine, progress) = self.parked.remove(&partition)?;
+        let next = progress.next.clone();
         self.engines.insert(partition, engine);
-        self.tenures.insert(partition, tenure);
+        self.progress.insert(partition, progress);
         Some(next)
     }
 
     /// Forgets the engine of a partition, at work or parked.
     pub fn forget(&mut self, partition: Partition) {
         self.engines.remove(&partition);
-        self.tenures.remove(&partition);
+        self.progress.remove(&partition);
         self.parked.remove(&partition);
     }
 
     /// Notes that a topic-partition ended before `offset`: what lies between the last record and there are no records.
     pub fn end(&mut self, at: TopicPartition, offset: i64) {
-        if let Some(tenure) = self.tenures.get_mut(&at.partition) {
-            let next = &mut tenure.next[usize::from(at.topic.0)];
+        if let Some(progress) = self.progress.get_mut(&at.partition) {
+            let next = &mut progress.next[usize::from(at.topic.0)];
             *next = (*next).max(offset);
         }
         if let Some(engine) = self.engines.get_mut(&at.partition) {
@@ -361,9 +365,9 @@ impl Worker {
         let index = batch.len().checked_sub(1)?;
         let record = batch.get(index);
         let next = record.offset + 1;
-        if let Some(tenure) = self.tenures.get_mut(&at.partition) {
+        if let Some(progress) = self.progress.get_mut(&at.partition) {
             let last = LastRecord { offset: record.offset, stamp: batch.stamp(index), hash: hash(record) };
-            tenure.note(topic, next, last);
+            progress.note(topic, next, last);
         }
         Some(next)
     }

@@ -1,4 +1,4 @@
-//! One tenure of a router: takes the transactional id over, finds out how far the source is routed, and routes on.
+//! One session of a router: takes the transactional id over, finds out how far the source is routed, and routes on.
 //!
 //! In this order, or events would be routed twice: the transactional id is taken over, which fences whoever had it and
 //! ends what that one left; **then** the committed offsets are read, which nobody else can move any more; then reading
@@ -81,7 +81,7 @@ pub trait Plant {
     fn send_singly(&self) {}
 }
 
-/// How a tenure ends.
+/// How a session ends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
     /// This replica routes no more.
@@ -156,7 +156,7 @@ const LIMITS: Limits = Limits {
 /// again.
 const REFUSALS: u32 = 5;
 
-/// One tenure.
+/// One session.
 pub struct Session<'a, P: Plant> {
     plant: &'a P,
     route: Route,
@@ -261,7 +261,7 @@ impl<'a, P: Plant> Session<'a, P> {
     /// One turn: reads, routes what may go on, commits when it is time to.
     ///
     /// # Errors
-    /// How the tenure ends.
+    /// How the session ends.
     pub fn round(&mut self) -> Result<(), End> {
         let Limits { poll_wait, commit_every, .. } = self.limits;
         let wait = match &self.open {
@@ -447,7 +447,7 @@ impl<'a, P: Plant> Session<'a, P> {
         Ok(())
     }
 
-    /// How a failed call ends the tenure; a successor goes on from what is committed.
+    /// How a failed call ends the session; a successor goes on from what is committed.
     fn failed(&mut self, error: &TransactionError) -> End {
         match error {
             TransactionError::TooLargeTogether(_) => self.plant.send_singly(),

@@ -1,4 +1,4 @@
-//! Tenures over a broker in memory: they die at any step, sleep through their successors, and lose answers.
+//! Sessions over a broker in memory: they die at any step, sleep through their successors, and lose answers.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl World {
     }
 
     fn begin(&self, route: &Route) -> Result<Session<'_, World>, End> {
-        // A tenure that is killed leaves its memory behind as well.
+        // A session that is killed leaves its memory behind as well.
         let mut session = Session::begin(self, route, &self.status, Box::leak(Box::default()))?;
         let now = Duration::ZERO;
         session.limits = Limits { poll_wait: now, hold: now, commit_every: now, messages: 7 };
@@ -133,7 +133,7 @@ fn seeds() -> u64 {
     std::env::var("RETENTIOND_SEEDS").map_or(60, |seeds| seeds.parse().unwrap())
 }
 
-/// One run of tenures that die, sleep and lose answers, until everything that was sent is routed.
+/// One run of sessions that die, sleep and lose answers, until everything that was sent is routed.
 fn run(seed: u64) {
     let world = World::new(LANES);
     let route = route(Format::Native);
@@ -191,7 +191,7 @@ fn run(seed: u64) {
             }
             _ => {}
         }
-        // The first commit of a tenure may fail as well.
+        // The first commit of a session may fail as well.
         let Some(mut current) = session.take().or_else(|| world.begin(&route).ok()) else { continue };
         let ended = current.round();
         if chance.random_bool(0.7) && ended.is_ok() {
@@ -199,7 +199,7 @@ fn run(seed: u64) {
         }
     }
     drop(session);
-    // Faults that nobody met would meet the last tenure.
+    // Faults that nobody met would meet the last session.
     let is_last = |mut last: Session<'_, World>| (0..300).all(|_| last.round().is_ok()) && world.is_done();
     while !world.begin(&route).is_ok_and(is_last) {}
     for mut sleeper in sleepers {
@@ -223,7 +223,7 @@ fn run(seed: u64) {
 }
 
 #[test]
-fn tenures_that_die_sleep_and_lose_answers_route_everything_once() {
+fn sessions_that_die_sleep_and_lose_answers_route_everything_once() {
     (0..seeds()).for_each(run);
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::takeover::position;
 use super::{
-    Command, CommittedOffsets, Delivery, Ending, Epoch, Origin, Outcome, Part, Phase, Position, State, Tenure, Upload,
+    Command, CommittedOffsets, Delivery, Ending, Epoch, Origin, Outcome, OwnedPartition, Part, Phase, Position, State,
+    Upload,
 };
 use crate::source::Partition;
 
@@ -66,10 +67,10 @@ impl State {
         if self.flight.is_some() || self.ending == Ending::Ended {
             return;
         }
-        for (&partition, tenure) in &mut self.owned {
-            if tenure.phase == Phase::Waiting {
-                tenure.phase = Phase::Reading;
-                out.push(Command::ReadCommitted(partition, tenure.assignment));
+        for (&partition, owned) in &mut self.owned {
+            if owned.phase == Phase::Waiting {
+                owned.phase = Phase::Reading;
+                out.push(Command::ReadCommitted(partition, owned.assignment));
             }
         }
         let drained = self.having(|phase| matches!(phase, Phase::Draining { last_checkpoint: None, .. }));
@@ -89,14 +90,16 @@ impl State {
     }
 
     fn having(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<Partition> {
-        let wanted = self.owned.iter().filter(|(_, tenure)| wanted(&tenure.phase));
+        let wanted = self.owned.iter().filter(|(_, owned)| wanted(&owned.phase));
         wanted.map(|(&partition, _)| partition).collect()
     }
 
     fn begin_checkpoint(&mut self, partitions: Vec<Partition>, out: &mut Vec<Command>) {
         let epoch = self.numbers.epoch();
         for partition in &partitions {
-            if let Some(Tenure { phase: Phase::Draining { last_checkpoint, .. }, .. }) = self.owned.get_mut(partition) {
+            if let Some(OwnedPartition { phase: Phase::Draining { last_checkpoint, .. }, .. }) =
+                self.owned.get_mut(partition)
+            {
                 *last_checkpoint = Some(epoch);
             }
         }
@@ -115,7 +118,7 @@ impl State {
             begun: unborn.iter().copied().collect(),
         };
         for partition in unborn {
-            if let Some(Tenure { phase: Phase::Unborn { basis, ready }, .. }) = self.owned.get_mut(&partition) {
+            if let Some(OwnedPartition { phase: Phase::Unborn { basis, ready }, .. }) = self.owned.get_mut(&partition) {
                 *ready = false;
                 let upload = Upload { position: basis.committed.clone(), superseded: Vec::new() };
                 flight.parts.insert(partition, Some(upload));
@@ -271,10 +274,10 @@ impl State {
     }
 
     fn committed(&mut self, epoch: Epoch, partition: Partition, upload: Upload, out: &mut Vec<Command>) {
-        let Some(tenure) = self.owned.get_mut(&partition) else { return };
-        match &mut tenure.phase {
+        let Some(owned) = self.owned.get_mut(&partition) else { return };
+        match &mut owned.phase {
             Phase::Unborn { basis, .. } => {
-                let (assignment, basis) = (tenure.assignment, basis.clone());
+                let (assignment, basis) = (owned.assignment, basis.clone());
                 if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
                     self.begin(partition, assignment, Origin::Genesis { since: since.millis() }, basis, out);
                 }
@@ -292,7 +295,7 @@ impl State {
     }
 
     fn not_committed(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
-        let has_engine = |tenure: &Tenure| matches!(tenure.phase, Phase::Running(_) | Phase::Draining { .. });
+        let has_engine = |owned: &OwnedPartition| matches!(owned.phase, Phase::Running(_) | Phase::Draining { .. });
         if self.owned.get(&partition).is_some_and(has_engine) {
             out.push(Command::RollBack(epoch, partition));
         }
@@ -301,7 +304,7 @@ impl State {
 
     /// A partition whose last checkpoint has ended, in whatever way, is given back.
     fn release_after_last_checkpoint(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
-        let last = |tenure: &Tenure| matches!(tenure.phase, Phase::Draining { last_checkpoint: Some(last), .. } if last == epoch);
+        let last = |owned: &OwnedPartition| matches!(owned.phase, Phase::Draining { last_checkpoint: Some(last), .. } if last == epoch);
         if self.owned.get(&partition).is_some_and(last) {
             self.part_with(partition, out);
         }

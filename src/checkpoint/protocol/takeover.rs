@@ -11,8 +11,8 @@ use crate::source::Partition;
 impl State {
     /// The phase of a partition in this very life; none when the answer comes too late.
     fn phase_in(&mut self, partition: Partition, assignment: AssignmentEpoch) -> Option<&mut Phase> {
-        let tenure = self.owned.get_mut(&partition)?;
-        (tenure.assignment == assignment).then_some(&mut tenure.phase)
+        let owned = self.owned.get_mut(&partition)?;
+        (owned.assignment == assignment).then_some(&mut owned.phase)
     }
 
     pub(super) fn committed_read(
@@ -68,8 +68,8 @@ impl State {
     }
 
     fn set_phase(&mut self, partition: Partition, phase: Phase) {
-        if let Some(tenure) = self.owned.get_mut(&partition) {
-            tenure.phase = phase;
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.phase = phase;
         }
     }
 

@@ -87,7 +87,7 @@ impl Story {
     }
 
     fn assignment(&self, partition: i32) -> AssignmentEpoch {
-        self.state.owned.get(&p(partition)).map_or(AssignmentEpoch(0), |tenure| tenure.assignment)
+        self.state.owned.get(&p(partition)).map_or(AssignmentEpoch(0), |owned| owned.assignment)
     }
 
     fn epoch(&self) -> Epoch {

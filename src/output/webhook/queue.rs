@@ -1,8 +1,8 @@
 //! What is to be posted, and in which order. Pure: time and chance are arguments.
 //!
-//! The alerts of one customer leave in the order of the topic, one at a time; another customer's wait for nobody. An alert
-//! that failed waits for its next try while others go on. A position is committed only once everything before it is
-//! delivered or given up, so a restart loses nothing, and repeats at most what was delivered ahead of an older one.
+//! The alerts of one customer leave in the order of the topic, one at a time; another customer's wait for nobody. An
+//! alert that failed waits for its next try while others go on. A position is committed only once everything before it
+//! is delivered or given up, so a restart loses nothing, and repeats at most what was delivered ahead of an older one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl Queue {
         let is_new = matches!(lane, std::collections::hash_map::Entry::Vacant(_));
         let lane = lane.or_insert_with(|| Lane { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
         lane.alerts.push_back(Arc::new(alert));
-        // Where one of a former tenure is still under way, its end makes the way free.
+        // Where one of a former assignment is still under way, its end makes the way free.
         if is_new && !self.out.contains(&turn) {
             self.ready.push_back(turn);
         }
@@ -228,7 +228,7 @@ impl Queue {
         again.is_none()
     }
 
-    /// Takes note that what was under way came back; `None` when it belongs to a tenure that is over.
+    /// Takes note that what was under way came back; `None` when it belongs to a assignment that is over.
     fn returned(&mut self, turn: &Turn) -> Option<&mut Lane> {
         if !self.out.remove(turn) {
             return None;
