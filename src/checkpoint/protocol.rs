@@ -8,8 +8,9 @@
 //! 1. **Read stably, then decide.** A partition is taken up from what a read that waits for pending transactions says,
 //!    and that read begins only after every transaction of this process that held the partition has ended. All topics
 //!    of the partition must name the same state.
-//! 2. **Genesis before the first record.** Where nothing is committed and no checkpoint exists, the start is committed
-//!    before anything is applied. An engine begins empty on the strength of a committed genesis and of nothing else.
+//! 2. **Initial commit before the first record.** Where nothing is committed and no checkpoint exists, the start is
+//!    committed before anything is applied. An engine begins empty on the strength of a committed initial commit and of
+//!    nothing else.
 //! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a checkpoint
 //!    ([`Command::BeginCheckpoint`]); the transaction of the checkpoint uses that capture. Whoever lost a partition in
 //!    between is refused by the group, for its generation has passed.
@@ -37,8 +38,8 @@
 //!
 //! ```text
 //! Assigned -> Waiting (for a transaction of a former assignment) -> Reading the committed offsets
-//!    nothing committed, no checkpoints -> Searching the start -> Unborn (genesis transaction) -> Running, empty
-//!    genesis -> Running, empty           own parked state -> Running, as parked
+//!    nothing committed, no checkpoints -> Searching the start -> Initializing (initial transaction) -> Running, empty
+//!    initial commit -> Running, empty           own parked state -> Running, as parked
 //!    manifest -> Loading -> Running      anything else -> Failed
 //! Revoked -> Draining: the checkpoint in flight ends, a last one is taken and ends -> parked, released
 //! Lost -> dropped, released
@@ -137,8 +138,8 @@ enum Phase {
     Resting,
     /// The start is being looked for.
     Searching(Identity),
-    /// The genesis is to be committed; not before the next checkpoint is due when it just failed.
-    Unborn { basis: Basis, ready: bool },
+    /// The initial commit is to be committed; not before the next checkpoint is due when it just failed.
+    Initializing { basis: Basis, ready: bool },
     /// The state is being loaded.
     Loading(Basis),
     /// It is read and applied.
@@ -386,7 +387,7 @@ impl State {
                     *phase = Phase::Reading;
                     out.push(Command::ReadCommitted(partition, owned.assignment));
                 }
-                Phase::Unborn { ready, .. } => *ready = true,
+                Phase::Initializing { ready, .. } => *ready = true,
                 _ => {}
             }
         }

@@ -45,7 +45,7 @@ impl Replica {
         }
     }
 
-    pub fn commit_genesis(&mut self, world: &mut World, epoch: Epoch, parts: &[Part]) {
+    pub fn commit_initial(&mut self, world: &mut World, epoch: Epoch, parts: &[Part]) {
         let Some(membership) = self.client.membership() else {
             return self.note_soon(world, Note::Tell(Event::NotAMember(epoch)));
         };

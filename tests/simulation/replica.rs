@@ -270,7 +270,7 @@ impl Replica {
                 }
             }
             Command::BeginCheckpoint(epoch, partitions) => self.epoch(world, epoch, &partitions),
-            Command::CommitGenesis(epoch, parts) => self.commit_genesis(world, epoch, &parts),
+            Command::CommitInitial(epoch, parts) => self.commit_initial(world, epoch, &parts),
             Command::Commit(epoch, parts) => self.commit(world, epoch, &parts),
             Command::Abort(epoch) => {
                 world.stats.aborts += 1;
@@ -347,7 +347,7 @@ impl Replica {
     ) {
         self.assignments.insert(partition, assignment);
         let state = match origin {
-            Origin::Genesis { .. } => {
+            Origin::Initial { .. } => {
                 world.stats.begun_empty += 1;
                 world.may_begin_empty(self, partition);
                 self.files.insert(partition, Files::default());

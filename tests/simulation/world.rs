@@ -410,7 +410,7 @@ impl World {
             .map_err(|foreign: retentiond::checkpoint::metadata::MetadataError| foreign.to_string())?;
         let Metadata::State(ManifestRef { name, .. }) = metadata else {
             truth.reference.next.clone_from(&offsets.next);
-            return former.map_or(Ok(()), |former| Err(format!("a second genesis, after {former:?}")));
+            return former.map_or(Ok(()), |former| Err(format!("a second initial, after {former:?}")));
         };
         let former = former.ok_or("no genesis before")?;
         if former.next.iter().zip(&offsets.next).any(|(former, next)| next < former) {

@@ -163,7 +163,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Command::FindStart(partition, assignment) => {
                 self.vault.find_start(self.handle(), partition, assignment, self.rules.starts.clone());
             }
-            Command::CommitGenesis(epoch, parts) => return self.commit_genesis(epoch, &parts),
+            Command::CommitInitial(epoch, parts) => return self.commit_initial(epoch, &parts),
             Command::Load { partition, assignment, manifest, digest } => {
                 self.vault.load(partition, assignment, ManifestRef { name: manifest, digest });
             }
@@ -213,7 +213,7 @@ impl<C: GroupClient> Dispatcher<C> {
         Ok(())
     }
 
-    fn commit_genesis(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
+    fn commit_initial(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
         self.records.clear();
         self.journal.commits(parts.len(), 0);
@@ -230,7 +230,7 @@ impl<C: GroupClient> Dispatcher<C> {
         next: Vec<i64>,
     ) -> Result<(), SourceError> {
         let next = match origin {
-            Origin::Genesis { since } => {
+            Origin::Initial { since } => {
                 self.journal.begins(partition, &State::Nothing);
                 self.files.insert(partition, Files { since, ..Files::default() });
                 let mut engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::source::Partition;
 
-/// A checkpoint, or the commit of a genesis.
+/// A checkpoint, or the commit of a initial commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
     epoch: Epoch,
-    is_genesis: bool,
+    is_initial: bool,
     stage: Stage,
     /// The partitions in it that are still ours, and what of each is to be committed; none while it is uploaded.
     parts: BTreeMap<Partition, Option<Upload>>,
@@ -62,7 +62,7 @@ impl State {
         self.flight.as_mut().filter(|flight| flight.epoch == epoch && flight.is_in(stages))
     }
 
-    /// Begins the next checkpoint or genesis when none is in flight.
+    /// Begins the next checkpoint or initial commit when none is in flight.
     pub(super) fn begin_what_waits(&mut self, out: &mut Vec<Command>) {
         if self.flight.is_some() || self.ending == Ending::Ended {
             return;
@@ -78,9 +78,9 @@ impl State {
             self.begin_checkpoint(drained, out);
             return;
         }
-        let unborn = self.having(|phase| matches!(phase, Phase::Unborn { ready: true, .. }));
-        if !unborn.is_empty() {
-            self.commit_genesis(unborn, out);
+        let initializing = self.having(|phase| matches!(phase, Phase::Initializing { ready: true, .. }));
+        if !initializing.is_empty() {
+            self.commit_initial(initializing, out);
         } else if std::mem::take(&mut self.due) {
             let running = self.having(|phase| matches!(phase, Phase::Running(_)));
             if !running.is_empty() {
@@ -104,27 +104,29 @@ impl State {
             }
         }
         let parts = partitions.iter().map(|&partition| (partition, None)).collect();
-        self.flight = Some(Flight { epoch, is_genesis: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
+        self.flight = Some(Flight { epoch, is_initial: false, stage: Stage::Uploading, parts, begun: BTreeSet::new() });
         out.push(Command::BeginCheckpoint(epoch, partitions));
     }
 
-    fn commit_genesis(&mut self, unborn: Vec<Partition>, out: &mut Vec<Command>) {
+    fn commit_initial(&mut self, initializing: Vec<Partition>, out: &mut Vec<Command>) {
         let epoch = self.numbers.epoch();
         let mut flight = Flight {
             epoch,
-            is_genesis: true,
+            is_initial: true,
             stage: Stage::Committing { aborting: false },
             parts: BTreeMap::new(),
-            begun: unborn.iter().copied().collect(),
+            begun: initializing.iter().copied().collect(),
         };
-        for partition in unborn {
-            if let Some(OwnedPartition { phase: Phase::Unborn { basis, ready }, .. }) = self.owned.get_mut(&partition) {
+        for partition in initializing {
+            if let Some(OwnedPartition { phase: Phase::Initializing { basis, ready }, .. }) =
+                self.owned.get_mut(&partition)
+            {
                 *ready = false;
                 let upload = Upload { position: basis.committed.clone(), superseded: Vec::new() };
                 flight.parts.insert(partition, Some(upload));
             }
         }
-        out.push(Command::CommitGenesis(epoch, shares(&flight.parts)));
+        out.push(Command::CommitInitial(epoch, shares(&flight.parts)));
         self.flight = Some(flight);
     }
 
@@ -188,7 +190,7 @@ impl State {
     }
 
     pub(super) fn not_a_member(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
-        let asks_now = |flight: &&mut Flight| flight.stage == Stage::Uploading || flight.is_genesis;
+        let asks_now = |flight: &&mut Flight| flight.stage == Stage::Uploading || flight.is_initial;
         let stages = [&[Stage::Uploading], &COMMITTING[..]].concat();
         let Some(flight) = self.flight_in(epoch, &stages).filter(asks_now) else { return };
         let parts: Vec<Partition> = std::mem::take(&mut flight.parts).into_keys().collect();
@@ -265,7 +267,7 @@ impl State {
         }
     }
 
-    /// What is committed of a partition as far as we know; `None` before its genesis.
+    /// What is committed of a partition as far as we know; `None` before its initial commit.
     fn former(&self, partition: Partition) -> Option<&Position> {
         match &self.owned.get(&partition)?.phase {
             Phase::Running(basis) | Phase::Draining { basis, .. } => Some(&basis.committed),
@@ -276,10 +278,10 @@ impl State {
     fn committed(&mut self, epoch: Epoch, partition: Partition, upload: Upload, out: &mut Vec<Command>) {
         let Some(owned) = self.owned.get_mut(&partition) else { return };
         match &mut owned.phase {
-            Phase::Unborn { basis, .. } => {
+            Phase::Initializing { basis, .. } => {
                 let (assignment, basis) = (owned.assignment, basis.clone());
                 if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
-                    self.begin(partition, assignment, Origin::Genesis { since: since.millis() }, basis, out);
+                    self.begin(partition, assignment, Origin::Initial { since: since.millis() }, basis, out);
                 }
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {

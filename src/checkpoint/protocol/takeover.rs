@@ -52,7 +52,7 @@ impl State {
                 self.fail(partition, Reason::AnotherStore { was: store, now: basis.identity.store }, out);
             }
             Metadata::Genesis { since, .. } => {
-                self.begin(partition, assignment, Origin::Genesis { since: since.millis() }, basis, out);
+                self.begin(partition, assignment, Origin::Initial { since: since.millis() }, basis, out);
             }
             Metadata::State(ManifestRef { name, digest }) => {
                 self.set_phase(partition, Phase::Loading(basis));
@@ -100,7 +100,8 @@ impl State {
             self.fail(partition, Reason::OffsetsExpired, out);
         } else if let Phase::Searching(identity) = std::mem::replace(phase, Phase::Resting) {
             let metadata = Metadata::Genesis { since: Time::clamped(now), store: identity.store.clone() };
-            *phase = Phase::Unborn { basis: Basis { committed: Position { next, metadata }, identity }, ready: true };
+            *phase =
+                Phase::Initializing { basis: Basis { committed: Position { next, metadata }, identity }, ready: true };
         }
     }
 

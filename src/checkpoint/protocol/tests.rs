@@ -16,12 +16,12 @@ fn p(number: i32) -> Partition {
     Partition(number)
 }
 
-fn genesis() -> Metadata {
+fn initial() -> Metadata {
     Metadata::Genesis { since: Time::clamped(77), store: "store".into() }
 }
 
-fn at_genesis() -> Position {
-    Position { next: vec![5, 6], metadata: genesis() }
+fn at_initial_commit() -> Position {
+    Position { next: vec![5, 6], metadata: initial() }
 }
 
 /// The position of the n-th manifest of a partition.
@@ -151,8 +151,8 @@ impl Story {
         story.then(event)
     }
 
-    /// The genesis is being committed.
-    fn unborn() -> Story {
+    /// The initial commit is being committed.
+    fn initializing() -> Story {
         let story = Story::searching();
         let event = story.start_found(false);
         story.then(event)
@@ -353,9 +353,14 @@ fn a_full_outbox_forces_a_checkpoint_and_a_fuller_one_stops_reading() {
 #[test]
 fn what_the_outside_sees() {
     let phase = |story: Story| story.state.partitions().map(|(_, phase)| phase).collect::<Vec<_>>();
-    for restoring in
-        [Story::reading(), Story::resting(), Story::searching(), Story::unborn(), Story::loading(), Story::waiting()]
-    {
+    for restoring in [
+        Story::reading(),
+        Story::resting(),
+        Story::searching(),
+        Story::initializing(),
+        Story::loading(),
+        Story::waiting(),
+    ] {
         assert_eq!(phase(restoring), [PartitionPhase::Restoring]);
     }
     assert_eq!(phase(Story::running()), [PartitionPhase::Running]);

@@ -98,8 +98,8 @@ pub struct Part {
 /// Where the engine of a partition comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// It is empty; read from the committed offsets of the genesis.
-    Genesis {
+    /// It is empty; read from the committed offsets of the initial commit.
+    Initial {
         /// Silences due before this epoch millisecond raise no alerts.
         since: i64,
     },
@@ -279,7 +279,7 @@ pub enum Command {
     FindStart(Partition, AssignmentEpoch),
     /// Capture the group metadata now, on the poll thread; then on the commit thread a transaction (or plain commit) of
     /// these positions alone, with that metadata. Answer with [`Event::Ended`] or [`Event::NotAMember`].
-    CommitGenesis(Epoch, Vec<Part>),
+    CommitInitial(Epoch, Vec<Part>),
     /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this life. Answer
     /// with [`Event::Loaded`] or [`Event::LoadFailed`].
     Load {

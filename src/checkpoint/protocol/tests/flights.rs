@@ -345,7 +345,7 @@ fn a_plain_commit_in_doubt_needs_no_new_producer() {
 fn answers_about_another_checkpoint_are_ignored() {
     let other = Epoch(99);
     for story in [
-        Story::unborn(),
+        Story::initializing(),
         Story::uploading(),
         Story::committing(),
         Story::renewing(),
@@ -370,7 +370,7 @@ fn answers_about_another_checkpoint_are_ignored() {
 }
 
 #[test]
-fn a_genesis_goes_before_a_checkpoint_that_is_due() {
+fn an_initial_commit_goes_before_a_checkpoint_that_is_due() {
     let story = Story::committing().then(Event::Due).assigned(1);
     let event = story.committed(1, nothing());
     let story = story.then(event);
@@ -378,8 +378,8 @@ fn a_genesis_goes_before_a_checkpoint_that_is_due() {
     let event = Event::StartFound { partition, assignment, has_checkpoints: false, next: vec![5, 6], now: 77 };
     let mut story = story.then(event);
     let event = story.ended(Outcome::Committed);
-    let genesis = vec![Part { partition: p(1), position: at_genesis() }];
-    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2), Command::CommitGenesis(Epoch(2), genesis)]);
+    let initial = vec![Part { partition: p(1), position: at_initial_commit() }];
+    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2), Command::CommitInitial(Epoch(2), initial)]);
     let event = story.ended(Outcome::Aborted);
     assert_eq!(story.tell(event), [Command::BeginCheckpoint(Epoch(3), vec![p(0)])]);
 }

@@ -24,7 +24,10 @@ fn reading() {
             leaving(&[]),
             vec![
                 (with(nothing()), vec![Command::FindStart(p(0), AssignmentEpoch(1))]),
-                (with(offsets(&at_genesis())), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
+                (
+                    with(offsets(&at_initial_commit())),
+                    vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())],
+                ),
                 (with(offsets(&at_manifest(1))), vec![load]),
                 (with(vec![committed(5, &other_store); 2]), fail(Reason::AnotherStore { was, now })),
                 (
@@ -33,7 +36,7 @@ fn reading() {
                 ),
                 (with(vec![text(""), committed(10, &manifest)]), foreign("orders")),
                 (with(vec![committed(10, &manifest), text("mine")]), foreign("sessions")),
-                (with(vec![committed(10, &manifest), committed(10, &genesis())]), fail(Reason::MixedMetadata)),
+                (with(vec![committed(10, &manifest), committed(10, &initial())]), fail(Reason::MixedMetadata)),
                 (
                     with(vec![committed(10, &manifest), committed(10, &at_manifest(2).metadata)]),
                     fail(Reason::MixedMetadata),
@@ -47,7 +50,7 @@ fn reading() {
 #[test]
 fn topics_at_different_offsets_are_one_state() {
     let mut story = Story::reading();
-    let found = story.found(0, &Position { next: vec![3, 9_000], ..at_genesis() });
+    let found = story.found(0, &Position { next: vec![3, 9_000], ..at_initial_commit() });
     let [Command::Begin { next, .. }] = &story.tell(found)[..] else { panic!("it begins") };
     assert_eq!(next, &[3, 9_000]);
 }
@@ -61,9 +64,9 @@ fn resting() {
 #[test]
 fn searching() {
     let story = Story::searching();
-    let genesis = vec![Part { partition: p(0), position: at_genesis() }];
+    let initial = vec![Part { partition: p(0), position: at_initial_commit() }];
     let answers = vec![
-        (story.start_found(false), vec![Command::CommitGenesis(Epoch(1), genesis)]),
+        (story.start_found(false), vec![Command::CommitInitial(Epoch(1), initial)]),
         (story.start_found(true), fail(Reason::OffsetsExpired)),
     ];
     answers_only(&story, and(leaving(&[]), answers));
@@ -76,10 +79,10 @@ fn a_search_that_was_not_answered_begins_with_the_committed_offsets() {
 }
 
 #[test]
-fn unborn_while_its_genesis_is_committed() {
-    let story = Story::unborn();
+fn unborn_while_its_initial_commit_is_committed() {
+    let story = Story::initializing();
     let answers = vec![
-        (story.ended(Outcome::Committed), vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())]),
+        (story.ended(Outcome::Committed), vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())]),
         (story.ended(Outcome::Aborted), vec![]),
         (story.ended(Outcome::Unknown), vec![Command::RenewProducer(Epoch(1))]),
         (story.ended(Outcome::Fenced), vec![Command::Exit]),
@@ -88,21 +91,21 @@ fn unborn_while_its_genesis_is_committed() {
 }
 
 #[test]
-fn unborn_after_its_genesis_failed() {
-    let genesis = vec![Part { partition: p(0), position: at_genesis() }];
+fn unborn_after_its_initial_commit_failed() {
+    let initial = vec![Part { partition: p(0), position: at_initial_commit() }];
     for failure in [Event::Ended { epoch: Epoch(1), outcome: Outcome::Aborted }, Event::NotAMember(Epoch(1))] {
-        let answers = vec![(Event::Due, vec![Command::CommitGenesis(Epoch(2), genesis.clone())])];
-        answers_only(&Story::unborn().then(failure), and(leaving(&[]), answers));
+        let answers = vec![(Event::Due, vec![Command::CommitInitial(Epoch(2), initial.clone())])];
+        answers_only(&Story::initializing().then(failure), and(leaving(&[]), answers));
     }
 }
 
 #[test]
-fn a_genesis_in_doubt_is_decided_by_what_the_group_has() {
-    let story = Story::unborn().then(Event::Ended { epoch: Epoch(1), outcome: Outcome::Unknown });
+fn an_initial_commit_in_doubt_is_decided_by_what_the_group_has() {
+    let story = Story::initializing().then(Event::Ended { epoch: Epoch(1), outcome: Outcome::Unknown });
     let mut story = story;
     assert_eq!(story.tell(Event::ProducerRenewed(Epoch(1))), [Command::ReadBack(Epoch(1), vec![p(0)])]);
-    let begun = vec![begin(&story, Origin::Genesis { since: 77 }, &at_genesis())];
-    assert_eq!(story.clone().tell(story.read_back(offsets(&at_genesis()))), begun);
+    let begun = vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())];
+    assert_eq!(story.clone().tell(story.read_back(offsets(&at_initial_commit()))), begun);
     assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
     assert_eq!(
         story.clone().tell(story.read_back(offsets(&at_manifest(3)))),
@@ -230,8 +233,8 @@ fn an_own_parked_state_is_taken_up_again() {
             ],
         ),
         (
-            story.found(0, &at_genesis()),
-            vec![Command::Drop(p(0)), begin(&story, Origin::Genesis { since: 77 }, &at_genesis())],
+            story.found(0, &at_initial_commit()),
+            vec![Command::Drop(p(0)), begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())],
         ),
         (story.committed(0, nothing()), vec![Command::Drop(p(0)), Command::FindStart(p(0), AssignmentEpoch(2))]),
     ];
