@@ -96,7 +96,7 @@ fn allocations(settings: &Settings, message: fn(u64) -> String) -> f64 {
         }
         // Alerts leave with a checkpoint, as in the daemon.
         worker.checkpoint(at.partition, batch, &Allowance::ALL);
-        worker.settle(at.partition, batch);
+        worker.confirm(at.partition, batch);
     }
     assert_eq!(worker.status().partitions[0].tracked_customers as u64, CUSTOMERS);
     counted as f64 / (measured * BATCH) as f64

@@ -320,13 +320,13 @@ impl<C: GroupClient> Dispatcher<C> {
                 Polled::Uncommitted => {}
                 Polled::Trouble(text) => self.trouble(text),
                 Polled::OutOfRange(at, text) => {
-                    self.cannot_read(at, &text, |partition, life| protocol::Event::OutOfRange {
+                    self.cannot_read(at, &text, |partition, assignment| protocol::Event::OutOfRange {
                         partition,
                         assignment,
                     })?;
                 }
                 Polled::Damaged(at, text) => {
-                    self.cannot_read(at, &text, |partition, life| protocol::Event::LogDamaged {
+                    self.cannot_read(at, &text, |partition, assignment| protocol::Event::LogDamaged {
                         partition,
                         assignment,
                     })?;

@@ -1,6 +1,6 @@
 //! Durable state: which state belongs to which offsets, in what order things become true, and the state in files.
 //!
-//! [`protocol`] is the life of a partition as a pure step from state and event to commands; the rules of durability
+//! [`protocol`] is the lifecycle of a partition as a pure step from state and event to commands; the rules of durability
 //! stand at its top.
 //!
 //! A checkpoint ([`crate::engine::state`]) becomes up to three files and a manifest that names them and all older files

@@ -363,7 +363,8 @@ impl State {
         why: Reason,
         out: &mut Vec<Command>,
     ) {
-        let running = |owned: &&OwnedPartition| owned.assignment == life && matches!(owned.phase, Phase::Running(_));
+        let running =
+            |owned: &&OwnedPartition| owned.assignment == assignment && matches!(owned.phase, Phase::Running(_));
         if self.owned.get(&partition).filter(running).is_some() {
             out.push(Command::Stop(vec![partition]));
             self.abandon(partition, out);

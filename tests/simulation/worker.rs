@@ -225,7 +225,7 @@ impl Replica {
         self.tell(world, Event::UploadFailed { epoch, partition: Partition(partition) });
     }
 
-    /// What was uploaded for a checkpoint that was rolled back meanwhile, in this life of the partition or in one
+    /// What was uploaded for a checkpoint that was rolled back meanwhile, in this assignment of the partition or in one
     /// before, is of no use.
     fn uploaded(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         let Some(job) = self.uploads.get(&(epoch, partition)) else { return };

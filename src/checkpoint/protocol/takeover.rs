@@ -9,7 +9,7 @@ use crate::event::Time;
 use crate::source::Partition;
 
 impl State {
-    /// The phase of a partition in this very life; none when the answer comes too late.
+    /// The phase of a partition in this very assignment; none when the answer comes too late.
     fn phase_in(&mut self, partition: Partition, assignment: AssignmentEpoch) -> Option<&mut Phase> {
         let owned = self.owned.get_mut(&partition)?;
         (owned.assignment == assignment).then_some(&mut owned.phase)

@@ -82,7 +82,7 @@ pub struct Upload {
     /// The worker's next offsets at the very moment of the checkpoint, and the manifest.
     pub position: Position,
     /// Files that are named by manifests which *this* process has uploaded or loaded as the committed one of this
-    /// life, and no longer by this manifest. They are in excess as soon as this manifest is committed.
+    /// assignment, and no longer by this manifest. They are in excess as soon as this manifest is committed.
     pub superseded: Vec<String>,
 }
 
@@ -212,14 +212,14 @@ pub enum Event {
     OutOfRange {
         /// Which one.
         partition: Partition,
-        /// The life in which it was read.
+        /// The assignment in which it was read.
         assignment: AssignmentEpoch,
     },
     /// The broker has a record there that cannot be read.
     LogDamaged {
         /// Which one.
         partition: Partition,
-        /// The life in which it was read.
+        /// The assignment in which it was read.
         assignment: AssignmentEpoch,
     },
     /// Answers [`Command::BeginCheckpoint`] and [`Command::CommitGenesis`]: the group metadata shows no membership (no
@@ -280,7 +280,7 @@ pub enum Command {
     /// Capture the group metadata now, on the poll thread; then on the commit thread a transaction (or plain commit) of
     /// these positions alone, with that metadata. Answer with [`Event::Ended`] or [`Event::NotAMember`].
     CommitInitial(Epoch, Vec<Part>),
-    /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this life. Answer
+    /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this assignment. Answer
     /// with [`Event::Loaded`] or [`Event::LoadFailed`].
     Load {
         /// Which one.
@@ -296,7 +296,7 @@ pub enum Command {
     Begin {
         /// Which one.
         partition: Partition,
-        /// The life in which it is read, for [`Event::OutOfRange`] and [`Event::LogDamaged`].
+        /// The assignment in which it is read, for [`Event::OutOfRange`] and [`Event::LogDamaged`].
         assignment: AssignmentEpoch,
         /// Where the engine comes from.
         origin: Origin,
