@@ -34,9 +34,9 @@ pub struct Transaction {
     pub records: Vec<Arc<OutboxRecord>>,
 }
 
-/// What the commit thread says.
+/// Replies of the commit thread.
 #[derive(Debug)]
-pub enum Said {
+pub enum CommitReply {
     /// How a transaction ended.
     Ended(Epoch, Outcome),
     /// At least once: the records of the checkpoint are delivered, so its offsets may be committed; the transaction
@@ -54,8 +54,8 @@ pub enum Said {
     Undeliverable(String),
 }
 
-/// How checkpoints are committed.
-pub enum Means {
+/// How checkpoints are committed: by transactions, or by the member.
+pub enum CommitMode {
     /// By transactions; makes a producer that has to be initialised.
     Transactions {
         /// Makes one.
@@ -67,14 +67,14 @@ pub enum Means {
     Plain(Option<DeadLetters>),
 }
 
-enum Job {
+enum CommitRequest {
     Commit(Transaction),
     Renew(Epoch),
 }
 
 /// The commit thread.
 pub struct Committer {
-    jobs: Option<Sender<Job>>,
+    requests: Option<Sender<CommitRequest>>,
     /// The checkpoint whose transaction is not to go on.
     aborted: Arc<Mutex<Option<Epoch>>>,
     stopping: Arc<AtomicBool>,
@@ -86,18 +86,18 @@ impl Committer {
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(means: Means, say: impl Fn(Said) + Send + 'static) -> std::io::Result<Committer> {
-        let (jobs, received) = channel();
+    pub fn start(mode: CommitMode, say: impl Fn(CommitReply) + Send + 'static) -> std::io::Result<Committer> {
+        let (requests, received) = channel();
         let (aborted, stopping) = (Arc::default(), Arc::default());
         let mut worker =
-            Work { means, producer: None, aborted: Arc::clone(&aborted), stopping: Arc::clone(&stopping), say };
+            CommitThread { mode, producer: None, aborted: Arc::clone(&aborted), stopping: Arc::clone(&stopping), say };
         let thread = std::thread::Builder::new().name("commit".into()).spawn(move || worker.run(&received))?;
-        Ok(Committer { jobs: Some(jobs), aborted, stopping, thread: Some(thread) })
+        Ok(Committer { requests: Some(requests), aborted, stopping, thread: Some(thread) })
     }
 
     /// Begins a transaction.
     pub fn commit(&self, transaction: Transaction) {
-        self.send(Job::Commit(transaction));
+        self.send(CommitRequest::Commit(transaction));
     }
 
     /// The transaction of the checkpoint is aborted if that is still possible.
@@ -107,13 +107,13 @@ impl Committer {
 
     /// Drops the producer and makes a new one, which ends what the old one left.
     pub fn renew(&self, epoch: Epoch) {
-        self.send(Job::Renew(epoch));
+        self.send(CommitRequest::Renew(epoch));
     }
 
-    fn send(&self, job: Job) {
+    fn send(&self, request: CommitRequest) {
         // A thread that has ended says nothing more, and the stop that ended it is under way.
-        if let Some(jobs) = &self.jobs {
-            _ = jobs.send(job);
+        if let Some(requests) = &self.requests {
+            _ = requests.send(request);
         }
     }
 }
@@ -121,29 +121,29 @@ impl Committer {
 impl Drop for Committer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.jobs = None;
+        self.requests = None;
         // A call to the brokers may take as long as a transaction; nobody waits for it.
         drop(self.thread.take());
     }
 }
 
-struct Work<S> {
-    means: Means,
+struct CommitThread<S> {
+    mode: CommitMode,
     producer: Option<Box<dyn Transactions>>,
     aborted: Arc<Mutex<Option<Epoch>>>,
     stopping: Arc<AtomicBool>,
     say: S,
 }
 
-impl<S: Fn(Said)> Work<S> {
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            match job {
-                Job::Commit(transaction) => self.commit(transaction),
-                Job::Renew(epoch) => {
+impl<S: Fn(CommitReply)> CommitThread<S> {
+    fn run(&mut self, requests: &Receiver<CommitRequest>) {
+        for request in requests {
+            match request {
+                CommitRequest::Commit(transaction) => self.commit(transaction),
+                CommitRequest::Renew(epoch) => {
                     self.producer = None;
                     if self.has_producer() {
-                        (self.say)(Said::Renewed(epoch));
+                        (self.say)(CommitReply::Renewed(epoch));
                     }
                 }
             }
@@ -151,15 +151,15 @@ impl<S: Fn(Said)> Work<S> {
     }
 
     fn commit(&mut self, transaction: Transaction) {
-        if let Means::Plain(records) = &mut self.means {
+        if let CommitMode::Plain(records) = &mut self.mode {
             let epoch = transaction.epoch;
             return (self.say)(match deliver(records.as_mut(), &transaction.records) {
-                Ok(()) => Said::Delivered(transaction),
-                Err(ever @ Undelivered::Ever(_)) => Said::Undeliverable(ever.to_string()),
+                Ok(()) => CommitReply::Delivered(transaction),
+                Err(ever @ Undelivered::Ever(_)) => CommitReply::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
                     error!("no offsets are committed: {yet}");
-                    (self.say)(Said::Trouble(yet.to_string()));
-                    Said::Ended(epoch, Outcome::Aborted)
+                    (self.say)(CommitReply::Trouble(yet.to_string()));
+                    CommitReply::Ended(epoch, Outcome::Aborted)
                 }
             });
         }
@@ -174,7 +174,7 @@ impl<S: Fn(Said)> Work<S> {
         if matches!(outcome, Outcome::Unknown | Outcome::Fenced) {
             self.producer = None;
         }
-        (self.say)(Said::Ended(epoch, outcome));
+        (self.say)(CommitReply::Ended(epoch, outcome));
     }
 
     fn is_aborted(&self, epoch: Epoch) -> bool {
@@ -183,7 +183,7 @@ impl<S: Fn(Said)> Work<S> {
 
     fn attempt(&mut self, transaction: &Transaction) -> Result<(), TransactionError> {
         let given_up = || TransactionError::Abort("a partition of it was given up meanwhile".to_owned());
-        let (Some(producer), Means::Transactions { topics, .. }) = (&mut self.producer, &self.means) else {
+        let (Some(producer), CommitMode::Transactions { topics, .. }) = (&mut self.producer, &self.mode) else {
             return Err(given_up());
         };
         producer.begin()?;
@@ -206,10 +206,10 @@ impl<S: Fn(Said)> Work<S> {
             }
             TransactionError::Unknown(_) => {
                 warn!("{error}");
-                (self.say)(Said::Trouble(error.to_string()));
+                (self.say)(CommitReply::Trouble(error.to_string()));
                 return Outcome::Unknown;
             }
-            TransactionError::TooLarge { indexes, .. } => (self.say)(Said::TooLarge(epoch, indexes.clone())),
+            TransactionError::TooLarge { indexes, .. } => (self.say)(CommitReply::TooLarge(epoch, indexes.clone())),
             // An instance that is really another one shows at the member as well; an echo of ourselves is a rejoin.
             TransactionError::Fenced { by: FencedBy::Instance, .. }
             | TransactionError::Abort(_)
@@ -218,7 +218,7 @@ impl<S: Fn(Said)> Work<S> {
             | TransactionError::Configuration(_) => {}
         }
         warn!("a checkpoint is not committed, the next one tries again: {error}");
-        (self.say)(Said::Trouble(error.to_string()));
+        (self.say)(CommitReply::Trouble(error.to_string()));
         let aborted = self.producer.as_mut().map_or(Ok(()), |producer| producer.abort());
         match aborted {
             Ok(()) => Outcome::Aborted,
@@ -233,7 +233,7 @@ impl<S: Fn(Said)> Work<S> {
     /// Whether there is a producer that owns the transactional id; makes one until it works. `false`: the program
     /// ends, or somebody else has the id, which is said.
     fn has_producer(&mut self) -> bool {
-        let Means::Transactions { make, .. } = &self.means else { return true };
+        let CommitMode::Transactions { make, .. } = &self.means else { return true };
         let mut told = None;
         while self.producer.is_none() {
             if self.stopping.load(Ordering::Relaxed) {
@@ -244,14 +244,14 @@ impl<S: Fn(Said)> Work<S> {
             match ready {
                 Ok(producer) => self.producer = Some(producer),
                 Err(fenced @ TransactionError::Fenced { .. }) => {
-                    (self.say)(Said::Fenced(fenced.to_string()));
+                    (self.say)(CommitReply::Fenced(fenced.to_string()));
                     return false;
                 }
                 Err(error) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
                         warn!("no transactions yet, trying again: {text}");
-                        (self.say)(Said::Trouble(text.clone()));
+                        (self.say)(CommitReply::Trouble(text.clone()));
                         told = Some(text);
                     }
                     std::thread::park_timeout(RETRY_AFTER);

@@ -7,7 +7,7 @@
 
 mod durable;
 mod journal;
-mod said;
+mod replies;
 mod uncommitted;
 mod watched;
 

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::anchors::{Looks, look};
 use super::blueprint;
-use super::committer::{Committer, Means};
+use super::committer::{CommitMode, Committer};
 use super::dispatch::{Dispatcher, Parts, Rules};
 use super::flood::FloodRules;
 use super::offline::open_store;
@@ -236,9 +236,9 @@ impl Source {
             answers: tell.clone(),
             encoding: Mutex::default(),
         });
-        let (delivery, means) = self.means(&kafka, &instance);
+        let (delivery, mode) = self.means(&kafka, &instance);
         // The poll loop may be gone.
-        let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said)));
+        let committer = Committer::start(mode, move |said| _ = tell.send(Answer::CommitReply(said)));
         let committer = committer.map_err(|error| SourceError::Unavailable(format!("no commit thread: {error}")))?;
         info!(topics = ?kafka.topics, partitions, group = %kafka.group_id, "joining the group");
         let client = KafkaClient::join(&kafka)?;
@@ -356,7 +356,7 @@ impl Source {
     }
 
     /// How checkpoints are committed.
-    fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, Means) {
+    fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, CommitMode) {
         let topics = outputs(&self.settings);
         match self.settings.kafka.delivery {
             config::Delivery::ExactlyOnce => {
@@ -365,13 +365,13 @@ impl Source {
                     let producer = TransactionalProducer::new(&settings)?;
                     Ok(Box::new(producer) as Box<dyn Transactions>)
                 };
-                (Delivery::ExactlyOnce, Means::Transactions { make: Box::new(make), topics })
+                (Delivery::ExactlyOnce, CommitMode::Transactions { make: Box::new(make), topics })
             }
             config::Delivery::AtLeastOnce => {
                 let dead_letters = DeadLetters::new(kafka, topics);
                 let dead_letters =
                     dead_letters.inspect_err(|error| warn!("dead letters and alerts are dropped: {error}")).ok();
-                (Delivery::AtLeastOnce, Means::Plain(dead_letters))
+                (Delivery::AtLeastOnce, CommitMode::Plain(dead_letters))
             }
         }
     }

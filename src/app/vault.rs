@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::anchors::{Looks, anchor, fits};
-use super::committer::Said;
+use super::committer::CommitReply;
 use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
@@ -39,7 +39,7 @@ pub enum Answer {
     /// To the protocol.
     Event(Event),
     /// What the commit thread says.
-    Said(Said),
+    CommitReply(CommitReply),
     /// An upload has ended.
     Uploaded(Epoch, Partition, Result<WrittenCheckpoint, String>),
     /// A state is loaded.

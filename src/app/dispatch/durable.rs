@@ -498,7 +498,7 @@ impl<C: GroupClient> Dispatcher<C> {
                     self.loaded.insert(partition, (engine, manifest));
                     self.step(Event::Loaded { partition, assignment, manifest: belongs, next })?;
                 }
-                Answer::Said(said) => self.said(said)?,
+                Answer::CommitReply(said) => self.said(said)?,
             }
         }
         let bytes = self.outbox.bytes();

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use self::hasty::Hasty;
 use super::*;
 use crate::app::anchors::Look;
-use crate::app::committer::Means;
+use crate::app::committer::CommitMode;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
@@ -93,13 +93,13 @@ impl Member {
         });
         let broker = world.broker.clone();
         let means = match world.delivery {
-            Delivery::ExactlyOnce => Means::Transactions {
+            Delivery::ExactlyOnce => CommitMode::Transactions {
                 make: Box::new(move || Ok(Box::new(broker.producer(&format!("test-{number}"))))),
                 topics: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
             },
-            Delivery::AtLeastOnce => Means::Plain(None),
+            Delivery::AtLeastOnce => CommitMode::Plain(None),
         };
-        let committer = Committer::start(means, move |said| _ = tell.send(Answer::Said(said))).unwrap();
+        let committer = Committer::start(mode, move |said| _ = tell.send(Answer::CommitReply(said))).unwrap();
         let rules = Rules {
             topics: topics.clone(),
             sources: topics.clone(),

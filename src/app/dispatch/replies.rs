@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use super::Dispatcher;
-use crate::app::committer::{Said, Transaction};
+use crate::app::committer::{CommitReply, Transaction};
 use crate::checkpoint::protocol::{Epoch, Event, Outcome};
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::transaction::TransactionError;
@@ -15,18 +15,20 @@ use crate::source::{GroupClient, GroupHandle, SourceError};
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 impl<C: GroupClient> Dispatcher<C> {
-    pub(super) fn said(&mut self, said: Said) -> Result<(), SourceError> {
+    pub(super) fn said(&mut self, said: CommitReply) -> Result<(), SourceError> {
         match said {
-            Said::Ended(epoch, outcome) => self.ended(epoch, outcome),
-            Said::Delivered(transaction) => self.commit_plainly(&transaction),
-            Said::TooLarge(epoch, indexes) => indexes.into_iter().try_for_each(|index| self.truncate(epoch, index)),
-            Said::Trouble(why) => {
+            CommitReply::Ended(epoch, outcome) => self.ended(epoch, outcome),
+            CommitReply::Delivered(transaction) => self.commit_plainly(&transaction),
+            CommitReply::TooLarge(epoch, indexes) => {
+                indexes.into_iter().try_for_each(|index| self.truncate(epoch, index))
+            }
+            CommitReply::Trouble(why) => {
                 self.commit_trouble(Some(why));
                 Ok(())
             }
-            Said::Undeliverable(why) => Err(SourceError::Configuration(why)),
-            Said::Renewed(epoch) => self.step(Event::ProducerRenewed(epoch)),
-            Said::Fenced(text) => {
+            CommitReply::Undeliverable(why) => Err(SourceError::Configuration(why)),
+            CommitReply::Renewed(epoch) => self.step(Event::ProducerRenewed(epoch)),
+            CommitReply::Fenced(text) => {
                 error!("{text}");
                 self.step(Event::Fenced)
             }
