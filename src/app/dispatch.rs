@@ -26,7 +26,7 @@ use super::committer::Committer;
 use super::flood::{Flood, FloodRules, Flooded};
 use super::outbox::Outbox;
 use super::pace::Pace;
-use super::vault::{Answer, Files, Vault};
+use super::store_tasks::{Answer, Files, StoreTasks};
 use super::watch::Looked;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
@@ -110,7 +110,7 @@ pub struct Parts<C: GroupClient> {
     /// What they report.
     pub reports: Receiver<Report<C::Batch>>,
     /// The store.
-    pub vault: Arc<Vault>,
+    pub store_tasks: Arc<StoreTasks>,
     /// The commit thread.
     pub committer: Committer,
     /// What both answer.
@@ -129,7 +129,7 @@ pub struct Dispatcher<C: GroupClient> {
     rules: Rules,
     group: rebalance::State,
     durable: protocol::State,
-    vault: Arc<Vault>,
+    store_tasks: Arc<StoreTasks>,
     committer: Committer,
     answers: Receiver<Answer>,
     failures: Receiver<SourceError>,
@@ -206,7 +206,7 @@ impl<C: GroupClient> Dispatcher<C> {
         status: watch::Sender<SourceStatus>,
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
-        let Parts { client, pool, reports, vault, committer, answers, failures, looks } = parts;
+        let Parts { client, pool, reports, store_tasks, committer, answers, failures, looks } = parts;
         let flood = Flood::new(rules.flood, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
@@ -216,7 +216,7 @@ impl<C: GroupClient> Dispatcher<C> {
             pool,
             reports,
             rules,
-            vault,
+            store_tasks,
             committer,
             answers,
             failures,
@@ -520,7 +520,7 @@ impl<C: GroupClient> Dispatcher<C> {
             return;
         }
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
-        let group = self.vault.group.as_str();
+        let group = self.store_tasks.group.as_str();
         let (origin, now) = (Origin { group, topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
             let record = OutboxRecord::new(&origin, batch, rejected, now);

@@ -15,8 +15,8 @@ pub mod repartition;
 mod router;
 pub mod sample;
 mod service;
+mod store_tasks;
 mod usage;
-mod vault;
 mod watch;
 mod webhook;
 

@@ -24,7 +24,7 @@ use super::offline::open_store;
 use super::pace::Pace;
 use super::repartition;
 use super::router::Routers;
-use super::vault::{Answer, TopicIds, Vault};
+use super::store_tasks::{Answer, StoreTasks, TopicIds};
 use super::watch as group_watch;
 use super::webhook::{self, Courier};
 use crate::checkpoint::files;
@@ -224,7 +224,7 @@ impl Source {
         };
         self.create_topics(&kafka, partitions);
         let (tell, answers) = mpsc::channel();
-        let vault = Arc::new(Vault {
+        let store_tasks = Arc::new(StoreTasks {
             store,
             runtime: self.runtime.clone(),
             spec: Arc::clone(&self.spec),
@@ -268,7 +268,7 @@ impl Source {
         let (tell_looks, looks) = mpsc::channel();
         let (_watching, stop_watch) = mpsc::channel();
         group_watch::start(kafka, partitions, self.status.subscribe(), tell_looks, stop_watch)?;
-        let parts = Parts { client, pool, reports, vault, committer, answers, failures, looks };
+        let parts = Parts { client, pool, reports, store_tasks, committer, answers, failures, looks };
         let ended = Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops);
         routers.stop();
         ended

@@ -10,7 +10,7 @@ use super::journal::State;
 use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::app::committer::Transaction;
 use crate::app::pace::Pace;
-use crate::app::vault::{Answer, Files};
+use crate::app::store_tasks::{Answer, Files};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, AssignmentEpoch, Command, Epoch, Event, Origin, Outcome, Part, Upload};
@@ -158,14 +158,14 @@ impl<C: GroupClient> Dispatcher<C> {
         match command {
             Command::ReadCommitted(partition, assignment) => {
                 self.journal.restores(partition);
-                self.vault.read_committed(self.handle(), partition, assignment);
+                self.store_tasks.read_committed(self.handle(), partition, assignment);
             }
             Command::FindStart(partition, assignment) => {
-                self.vault.find_start(self.handle(), partition, assignment, self.rules.starts.clone());
+                self.store_tasks.find_start(self.handle(), partition, assignment, self.rules.starts.clone());
             }
             Command::CommitInitial(epoch, parts) => return self.commit_initial(epoch, &parts),
             Command::Load { partition, assignment, manifest, digest } => {
-                self.vault.load(partition, assignment, ManifestRef { name: manifest, digest });
+                self.store_tasks.load(partition, assignment, ManifestRef { name: manifest, digest });
             }
             Command::Begin { partition, assignment, origin, next } => {
                 return self.begin(partition, assignment, origin, next);
@@ -182,7 +182,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Command::ReadBack(epoch, partitions) => {
                 let handles = Arc::clone(&self.handles);
                 let handle = move || handles.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                self.vault.read_back(handle, epoch, partitions);
+                self.store_tasks.read_back(handle, epoch, partitions);
             }
             Command::Confirm(epoch, partition) => return self.confirm(epoch, partition),
             Command::RollBack(epoch, partition) => {
@@ -233,7 +233,7 @@ impl<C: GroupClient> Dispatcher<C> {
             Origin::Initial { since } => {
                 self.journal.begins(partition, &State::Nothing);
                 self.files.insert(partition, Files { since, ..Files::default() });
-                let mut engine = Box::new(Engine::new(Arc::clone(&self.vault.spec)));
+                let mut engine = Box::new(Engine::new(Arc::clone(&self.store_tasks.spec)));
                 engine.set_alerts_since(Time::clamped(since));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 next
@@ -256,7 +256,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
             }
         };
-        for (at, next) in self.vault.siblings(partition).into_iter().zip(next) {
+        for (at, next) in self.store_tasks.siblings(partition).into_iter().zip(next) {
             let position = crate::source::status::Position { applied: Some(next), ..Default::default() };
             let last_record = Some(Instant::now());
             self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
@@ -364,7 +364,7 @@ impl<C: GroupClient> Dispatcher<C> {
         }
         let Some(files) = self.files.get(&partition) else { return Ok(()) };
         let ids = self.ids.get(&partition).cloned().unwrap_or_default();
-        self.vault.upload(epoch, partition, taken, files, ids);
+        self.store_tasks.upload(epoch, partition, taken, files, ids);
         Ok(())
     }
 
@@ -384,7 +384,7 @@ impl<C: GroupClient> Dispatcher<C> {
             }
         };
         let Some(files) = self.files.get_mut(&partition).filter(|_| self.outbox.is_open(partition, epoch)) else {
-            self.vault.delete(orphans(&written));
+            self.store_tasks.delete(orphans(&written));
             return Ok(());
         };
         let next = written.manifest.origin.topics.iter().map(|topic| topic.offset).collect();
@@ -401,7 +401,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let of = |part: &Part| {
             let metadata = part.position.metadata.to_string().into_bytes();
             let next = part.position.next.clone();
-            self.vault
+            self.store_tasks
                 .siblings(part.partition)
                 .into_iter()
                 .zip(next)
@@ -446,7 +446,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn discard_upload(&mut self, partition: Partition, epoch: Option<Epoch>) {
         let Some(files) = self.files.get_mut(&partition) else { return };
         if let Some((_, written)) = files.pending.take_if(|(of, _)| epoch.is_none_or(|epoch| *of == epoch)) {
-            self.vault.delete(orphans(&written));
+            self.store_tasks.delete(orphans(&written));
         }
     }
 
@@ -493,7 +493,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 }
                 Answer::Uploaded(epoch, partition, written) => self.uploaded(epoch, partition, written)?,
                 Answer::Loaded(partition, assignment, engine, manifest) => {
-                    let (belongs, next) = self.vault.belongs_to(&manifest);
+                    let (belongs, next) = self.store_tasks.belongs_to(&manifest);
                     self.sweep_older(&manifest);
                     self.loaded.insert(partition, (engine, manifest));
                     self.step(Event::Loaded { partition, assignment, manifest: belongs, next })?;
@@ -508,12 +508,12 @@ impl<C: GroupClient> Dispatcher<C> {
     /// Lets the files of former owners go that nothing names any more, after the usual time.
     fn sweep_older(&mut self, manifest: &crate::checkpoint::manifest::Manifest) {
         let name = manifest_name(manifest).pop().unwrap_or_default();
-        let vault = Arc::clone(&self.vault);
+        let store_tasks = Arc::clone(&self.store_tasks);
         let (manifest, keep) = (manifest.clone(), self.rules.keep_files);
-        self.vault.runtime.spawn(async move {
+        self.store_tasks.runtime.spawn(async move {
             tokio::time::sleep(keep).await;
-            match vault.older_garbage(&manifest, &name).await {
-                Ok(names) => vault.delete(names),
+            match store_tasks.older_garbage(&manifest, &name).await {
+                Ok(names) => store_tasks.delete(names),
                 Err(error) => warn!("old files are not looked for: {error}"),
             }
         });
@@ -536,7 +536,7 @@ impl<C: GroupClient> Dispatcher<C> {
             self.step(Event::BudgetOver(budget))?;
         }
         let doomed: Vec<_> = self.doomed.extract_if(.., |(at, _)| *at <= now).collect();
-        doomed.into_iter().for_each(|(_, names)| self.vault.delete(names));
+        doomed.into_iter().for_each(|(_, names)| self.store_tasks.delete(names));
         let every = if self.more_alerts { self.rules.checkpoint_every.min(SOON) } else { self.rules.checkpoint_every };
         if self.last_checkpoint.elapsed() >= every {
             self.last_checkpoint = now;

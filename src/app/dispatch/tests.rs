@@ -79,7 +79,7 @@ impl Member {
         let topics = vec!["orders".to_owned(), "sessions".to_owned()];
         let (tell, answers) = mpsc::channel();
         let url = format!("file://{}", world.directory.path().display());
-        let vault = Arc::new(Vault {
+        let store_tasks = Arc::new(StoreTasks {
             store: world.runtime.block_on(Store::open(&url, "teststore")).unwrap(),
             runtime: world.runtime.handle().clone(),
             spec: Arc::clone(&world.blueprint.spec),
@@ -117,7 +117,7 @@ impl Member {
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
         let ((_, failures), (_, looks)) = (mpsc::channel(), mpsc::channel());
-        let parts = Parts { client, pool, reports: reported, vault, committer, answers, failures, looks };
+        let parts = Parts { client, pool, reports: reported, store_tasks, committer, answers, failures, looks };
         Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
     }
 

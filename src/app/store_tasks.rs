@@ -58,7 +58,7 @@ pub struct Files {
 }
 
 /// The store, and what a state is named by.
-pub struct Vault {
+pub struct StoreTasks {
     /// Where the files are.
     pub store: Store,
     /// The tasks run here.
@@ -81,7 +81,7 @@ pub struct Vault {
     pub encoding: Mutex<()>,
 }
 
-impl Vault {
+impl StoreTasks {
     /// The partition of every source topic.
     pub fn siblings(&self, partition: Partition) -> Vec<TopicPartition> {
         let topics = u16::try_from(self.topics.len()).unwrap_or(u16::MAX);
@@ -106,12 +106,12 @@ impl Vault {
         partition: Partition,
         assignment: AssignmentEpoch,
     ) {
-        self.spawn(move |vault| {
-            let committed = handle.committed(&vault.siblings(partition), ANSWER_WAIT);
-            let read = committed.and_then(|committed| Ok((committed, (vault.topic_ids)()?)));
+        self.spawn(move |store_tasks| {
+            let committed = handle.committed(&store_tasks.siblings(partition), ANSWER_WAIT);
+            let read = committed.and_then(|committed| Ok((committed, (store_tasks.topic_ids)()?)));
             match read {
                 Ok((committed, ids)) => {
-                    let (committed, identity) = (offsets(committed), vault.identity(partition, &ids));
+                    let (committed, identity) = (offsets(committed), store_tasks.identity(partition, &ids));
                     Answer::Event(Event::Committed { partition, assignment, committed, identity })
                 }
                 Err(error) => unavailable(partition, assignment, &error.to_string()),
@@ -127,10 +127,10 @@ impl Vault {
         assignment: AssignmentEpoch,
         starts: Vec<Start>,
     ) {
-        self.spawn(move |vault| {
-            let directory = format!("{}/p{}", files::group_directory(&vault.group), partition.0);
-            let listed = vault.runtime.block_on(vault.store.list(&directory));
-            let starts: Vec<_> = vault.siblings(partition).into_iter().zip(starts).collect();
+        self.spawn(move |store_tasks| {
+            let directory = format!("{}/p{}", files::group_directory(&store_tasks.group), partition.0);
+            let listed = store_tasks.runtime.block_on(store_tasks.store.list(&directory));
+            let starts: Vec<_> = store_tasks.siblings(partition).into_iter().zip(starts).collect();
             let found = listed.map_err(|error| error.to_string()).and_then(|listed| {
                 let next = handle.offsets(&starts, ANSWER_WAIT).map_err(|error| error.to_string())?;
                 Ok((listed.iter().any(|name| name.ends_with(".json")), next))
@@ -147,12 +147,16 @@ impl Vault {
 
     /// Loads the state that a manifest names.
     pub fn load(self: &Arc<Self>, partition: Partition, assignment: AssignmentEpoch, named: ManifestRef) {
-        self.spawn(move |vault| {
+        self.spawn(move |store_tasks| {
             let failed = |failure| Answer::Event(Event::LoadFailed { partition, assignment, failure });
             let not_loaded = |error: &dyn std::fmt::Display| {
                 warn!("the state of partition {} is not loaded: {error}", partition.0);
             };
-            match vault.runtime.block_on(vault.read_manifest(&named)).map(|manifest| vault.is_same_log(&manifest)) {
+            match store_tasks
+                .runtime
+                .block_on(store_tasks.read_manifest(&named))
+                .map(|manifest| store_tasks.is_same_log(&manifest))
+            {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return failed(LoadFailure::LogDiffers),
                 Ok(Err(error)) => {
@@ -164,7 +168,7 @@ impl Vault {
                     return failed(failure(&named.name, &error));
                 }
             }
-            match vault.runtime.block_on(vault.load_state(&named)) {
+            match store_tasks.runtime.block_on(store_tasks.load_state(&named)) {
                 Ok((engine, manifest)) => Answer::Loaded(partition, assignment, Box::new(engine), Box::new(manifest)),
                 Err(error) => {
                     not_loaded(&error);
@@ -227,7 +231,7 @@ impl Vault {
     /// Encodes and uploads a checkpoint.
     pub fn upload(self: &Arc<Self>, epoch: Epoch, partition: Partition, taken: Taken, files: &Files, ids: Vec<String>) {
         let (before, since) = (files.before.clone(), files.since);
-        self.spawn(move |vault| {
+        self.spawn(move |store_tasks| {
             let entry = |(number, name): (usize, &String)| TopicEntry {
                 name: name.clone(),
                 id: ids.get(number).filter(|id| !id.is_empty()).cloned(),
@@ -235,19 +239,19 @@ impl Vault {
                 anchor: taken.last[number].map(anchor),
             };
             let origin = manifest::Origin {
-                group: vault.group.clone(),
+                group: store_tasks.group.clone(),
                 partition: partition.0,
-                partitions: vault.partitions,
-                topics: vault.topics.iter().enumerate().map(entry).collect(),
-                store: vault.store.id().to_owned(),
+                partitions: store_tasks.partitions,
+                topics: store_tasks.topics.iter().enumerate().map(entry).collect(),
+                store: store_tasks.store.id().to_owned(),
                 since,
                 written: wall_clock().millis(),
             };
             let encoded = {
-                let _turn = vault.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-                files::encode(&vault.spec, origin, &taken.checkpoint, before.as_ref(), rand::random())
+                let _turn = store_tasks.encoding.lock().unwrap_or_else(PoisonError::into_inner);
+                files::encode(&store_tasks.spec, origin, &taken.checkpoint, before.as_ref(), rand::random())
             };
-            let upload = |encoded| vault.runtime.block_on(files::upload(&vault.store, encoded));
+            let upload = |encoded| store_tasks.runtime.block_on(files::upload(&store_tasks.store, encoded));
             let written = encoded.and_then(upload).map_err(|error| error.to_string());
             Answer::Uploaded(epoch, partition, written)
         });
@@ -260,11 +264,11 @@ impl Vault {
         epoch: Epoch,
         of: Vec<Partition>,
     ) {
-        self.spawn(move |vault| {
+        self.spawn(move |store_tasks| {
             let mut told = false;
             loop {
                 let read = of.iter().map(|&partition| {
-                    let committed = handle().committed(&vault.siblings(partition), ANSWER_WAIT)?;
+                    let committed = handle().committed(&store_tasks.siblings(partition), ANSWER_WAIT)?;
                     Ok((partition, offsets(committed)))
                 });
                 match read.collect::<Result<Vec<_>, SourceError>>() {
@@ -284,9 +288,9 @@ impl Vault {
         if names.is_empty() {
             return;
         }
-        let vault = Arc::clone(self);
+        let store_tasks = Arc::clone(self);
         self.runtime.spawn(async move {
-            if let Err(error) = files::delete(&vault.store, &vault.group, &names).await {
+            if let Err(error) = files::delete(&store_tasks.store, &store_tasks.group, &names).await {
                 warn!("files that are not needed any more stay behind: {error}");
             }
         });
@@ -305,14 +309,14 @@ impl Vault {
         Ok(older.map(str::to_owned).collect())
     }
 
-    fn spawn(self: &Arc<Self>, task: impl FnOnce(&Arc<Vault>) -> Answer + Send + 'static) {
-        let vault = Arc::clone(self);
+    fn spawn(self: &Arc<Self>, task: impl FnOnce(&Arc<StoreTasks>) -> Answer + Send + 'static) {
+        let store_tasks = Arc::clone(self);
         let begun = Instant::now();
         self.runtime.spawn_blocking(move || {
-            let answer = task(&vault);
+            let answer = task(&store_tasks);
             tracing::debug!(took = ?begun.elapsed(), "a task of the store has ended");
             // The poll loop may be gone.
-            _ = vault.answers.send(answer);
+            _ = store_tasks.answers.send(answer);
         });
     }
 }
