@@ -26,7 +26,7 @@ use super::repartition;
 use super::router::Routers;
 use super::store_tasks::{Answer, StoreTasks, TopicIds};
 use super::watch as group_watch;
-use super::webhook::{self, Courier};
+use super::webhook::{self, WebhookTask};
 use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::{Store, StoreError};
@@ -77,7 +77,7 @@ pub struct Daemon {
     server: JoinHandle<io::Result<()>>,
     stop_source: mpsc::Sender<()>,
     source_ended: oneshot::Receiver<Result<(), SourceError>>,
-    webhook: Option<Courier>,
+    webhook: Option<WebhookTask>,
 }
 
 impl Daemon {
@@ -119,7 +119,7 @@ impl Daemon {
         std::thread::Builder::new().name("source".into()).spawn(move || {
             _ = tell.send(source.run(pool, reported));
         })?;
-        let webhook = webhook.map(Courier::start).transpose()?;
+        let webhook = webhook.map(WebhookTask::start).transpose()?;
         Ok(Daemon { begun, address, workers, status, stop_http, server, stop_source, source_ended, webhook })
     }
 
@@ -152,7 +152,7 @@ impl Daemon {
             () = shutdown => {
                 info!("stopping");
                 drop(self.stop_source);
-                self.webhook.iter_mut().for_each(Courier::ask_to_stop);
+                self.webhook.iter_mut().for_each(WebhookTask::ask_to_stop);
                 tokio::time::timeout(STOP_BUDGET, &mut self.source_ended).await.ok()
             }
         };
@@ -399,7 +399,7 @@ impl Source {
 }
 
 /// What the webhook works with, if one is configured.
-fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceError> {
+fn webhook_plan(settings: &Settings) -> Result<Option<webhook::WebhookConfig>, SourceError> {
     let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
     let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
     let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
@@ -414,7 +414,7 @@ fn webhook_plan(settings: &Settings) -> Result<Option<webhook::Plan>, SourceErro
     }
     let dead_letters = DeadLetters::new(&kafka, outputs(settings))?;
     let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
-    Ok(Some(webhook::Plan { group, kafka, endpoint, dead_letters, status: Arc::default() }))
+    Ok(Some(webhook::WebhookConfig { group, kafka, endpoint, dead_letters, status: Arc::default() }))
 }
 
 /// Whether a person has to change something before the store can be opened. Everything else may be over soon.

@@ -41,10 +41,10 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How long leaving the group may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long a given-up alert waits that the dead-letter topic did not take.
-const BURY_AGAIN: Duration = Duration::from_secs(30);
+const DEAD_LETTER_RETRY: Duration = Duration::from_secs(30);
 
 /// What the task works with.
-pub struct Plan {
+pub struct WebhookConfig {
     /// The consumer group of the replicas, which dead letters name.
     pub group: String,
     /// Its group, with the alert topic as the only one.
@@ -58,20 +58,20 @@ pub struct Plan {
 }
 
 /// The running task.
-pub struct Courier {
+pub struct WebhookTask {
     stop: Option<Sender<()>>,
     thread: JoinHandle<()>,
 }
 
-impl Courier {
+impl WebhookTask {
     /// Starts it; it waits for the brokers and the topic as long as it takes.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(plan: Plan) -> std::io::Result<Courier> {
+    pub fn start(config: WebhookConfig) -> std::io::Result<WebhookTask> {
         let (stop, stops) = channel();
-        let thread = std::thread::Builder::new().name("webhook".into()).spawn(move || work(plan, &stops))?;
-        Ok(Courier { stop: Some(stop), thread })
+        let thread = std::thread::Builder::new().name("webhook".into()).spawn(move || work(config, &stops))?;
+        Ok(WebhookTask { stop: Some(stop), thread })
     }
 
     /// Asks it to stop, and does not wait.
@@ -104,7 +104,7 @@ struct Ended {
 
 enum How {
     Attempted(Outcome),
-    Buried(Result<(), Undelivered>),
+    DeadLettered(Result<(), Undelivered>),
 }
 
 /// How a session ends.
@@ -114,11 +114,11 @@ enum End {
     Failed(String),
 }
 
-fn work(plan: Plan, stops: &Receiver<()>) {
+fn work(config: WebhookConfig, stops: &Receiver<()>) {
     let since = wall_clock().millis() - MINUTE;
     let (jobs, taken) = channel();
     let (tell, ended) = channel();
-    let Plan { group, kafka, endpoint, dead_letters, status } = plan;
+    let WebhookConfig { group, kafka, endpoint, dead_letters, status } = plan;
     let posting = Arc::new(Posting {
         topic: kafka.topics.first().cloned().unwrap_or_default(),
         group,
@@ -178,7 +178,7 @@ impl Posting {
             let Ok(Job { session, turn, task }) = job else { return };
             let how = match &task {
                 Task::Post(alert) => How::Attempted(self.post(alert)),
-                Task::Bury(alert, why) => How::Buried(self.bury(alert, why)),
+                Task::DeadLetter(alert, why) => How::DeadLettered(self.dead_letter(alert, why)),
             };
             if tell.send(Ended { session, turn, how }).is_err() {
                 return;
@@ -192,7 +192,7 @@ impl Posting {
         self.endpoint.post(&Post { id: &alert.id(), content_type, body: &alert.payload })
     }
 
-    fn bury(&self, alert: &Alert, why: &str) -> Result<(), Undelivered> {
+    fn dead_letter(&self, alert: &Alert, why: &str) -> Result<(), Undelivered> {
         let Alert { partition, offset, .. } = *alert;
         let dead_letter = OutboxRecord {
             to: Channel::DeadLetters,
@@ -447,9 +447,9 @@ impl<'a, C: GroupClient> Session<'a, C> {
                 let action = self.queue.attempted(turn, &outcome, now, rand::random());
                 self.follow(action, &outcome);
             }
-            How::Buried(result) => {
+            How::DeadLettered(result) => {
                 let again = result.inspect_err(|error| error!("an alert is neither delivered nor given up: {error}"));
-                if self.queue.buried(turn, again.err().map(|_| now + BURY_AGAIN)) {
+                if self.queue.dead-lettered(turn, again.err().map(|_| now + DEAD_LETTER_RETRY)) {
                     self.status.change(|status| status.given_up += 1);
                 }
             }

@@ -61,7 +61,7 @@ pub enum Task {
     /// Post it.
     Post(Arc<Alert>),
     /// Put it into the dead-letter topic, for this reason.
-    Bury(Arc<Alert>, String),
+    DeadLetter(Arc<Alert>, String),
 }
 
 /// Whose turn it is: a customer, or a partition for what has no key.
@@ -175,7 +175,7 @@ impl Queue {
         let lane = self.lanes.get(&turn)?;
         let alert = Arc::clone(lane.alerts.front()?);
         let task = match &lane.doomed {
-            Some(why) => Task::Bury(alert, why.clone()),
+            Some(why) => Task::DeadLetter(alert, why.clone()),
             None => Task::Post(alert),
         };
         self.out.insert(turn.clone());
@@ -217,7 +217,7 @@ impl Queue {
     }
 
     /// A given-up alert is in the dead-letter topic, or could not be brought there and waits until `again`.
-    pub fn buried(&mut self, turn: Turn, again: Option<Instant>) -> bool {
+    pub fn dead-lettered(&mut self, turn: Turn, again: Option<Instant>) -> bool {
         if self.returned(&turn).is_none() {
             return false;
         }

@@ -21,7 +21,7 @@ fn answered(status: u16) -> Outcome {
 
 fn offset(task: &Task) -> i64 {
     match task {
-        Task::Post(alert) | Task::Bury(alert, _) => alert.offset,
+        Task::Post(alert) | Task::DeadLetter(alert, _) => alert.offset,
     }
 }
 
@@ -90,13 +90,13 @@ fn what_is_given_up_is_done_with_once_it_is_a_dead_letter() {
         queue.attempted(a, &answered(404), now, 0.0);
     }
     let (a, task) = queue.next(now).unwrap();
-    assert!(matches!(&task, Task::Bury(alert, why) if alert.offset == 0 && why.contains("404")), "{task:?}");
+    assert!(matches!(&task, Task::DeadLetter(alert, why) if alert.offset == 0 && why.contains("404")), "{task:?}");
     let again = now + Duration::from_secs(5);
-    assert!(!queue.buried(a, Some(again)));
+    assert!(!queue.dead-lettered(a, Some(again)));
     assert_eq!((queue.next(now), queue.uncommitted()), (None, vec![]));
     let (a, task) = queue.next(again).unwrap();
-    assert!(matches!(task, Task::Bury(..)));
-    assert!(queue.buried(a, None));
+    assert!(matches!(task, Task::DeadLetter(..)));
+    assert!(queue.dead-lettered(a, None));
     assert_eq!(queue.uncommitted(), [(0, 1)]);
     assert!(matches!(queue.next(again), Some((_, Task::Post(alert))) if alert.offset == 1));
 }
@@ -135,8 +135,8 @@ fn an_alert_is_known_by_its_event_or_else_by_its_place() {
 }
 
 proptest! {
-    /// Whatever the endpoint answers: every alert is delivered or buried once, each customer's in order, and no position
-    /// passes one that is not.
+    /// Whatever the endpoint answers: every alert is delivered or dead-lettered once, each customer's in order, and no
+    /// position passes one that is not.
     #[test]
     fn nothing_is_lost_repeated_or_overtaken(
         keys in prop::collection::vec(0..4_u8, 1..40),
@@ -165,7 +165,7 @@ proptest! {
             let at = offset(&task);
             let finished = match task {
                 Task::Post(_) => queue.attempted(turn, &answered(status), now, draw) == Some(Action::Delivered),
-                Task::Bury(..) => queue.buried(turn, (status == 500).then_some(now)),
+                Task::DeadLetter(..) => queue.dead-lettered(turn, (status == 500).then_some(now)),
             };
             if finished {
                 prop_assert!(done.insert(at), "{} twice", at);
