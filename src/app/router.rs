@@ -6,10 +6,10 @@
 //! belongs to the source and not to the replica: whoever takes it over fences a predecessor that does not know yet that
 //! it has been replaced. [`session`] is one such session; in which order partitions go on is decided by [`merge`].
 
-mod lane;
+mod partition_reader;
 mod merge;
-mod note;
-mod plant;
+mod offset_note;
+mod clients;
 mod session;
 
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use self::lane::Oversized;
-use self::note::Note;
-use self::plant::KafkaPlant;
+use self::partition_reader::Oversized;
+use self::offset_note::OffsetNote;
+use self::clients::KafkaClients;
 pub(super) use self::session::FROM;
-use self::session::{End, Plant, Session};
+use self::session::{End, Clients, Session};
 use super::blueprint;
 use super::flood::FloodRules;
 use super::service::{flood_rules, kafka_settings, start};
@@ -122,7 +122,7 @@ pub(super) fn group(settings: &Settings, source: &str) -> String {
 
 /// What is noted beside an offset at which a router begins with a whole record.
 pub(super) fn begins_with(topic_id: Option<String>) -> Vec<u8> {
-    Note { told: 0, topic_id }.to_string().into_bytes()
+    OffsetNote { events_done: 0, topic_id }.to_string().into_bytes()
 }
 
 /// The routers of this replica.
@@ -149,11 +149,11 @@ impl Routers {
             let Some(route) = Route::of(settings, name, source, decoder) else { continue };
             let shown = Arc::new(RoutingStatus::new(route.topic.clone(), TopicIndex(place)));
             status.send_modify(|status| status.routers.push(Arc::clone(&shown)));
-            let plant = KafkaPlant::new(&kafka_settings(settings), &route);
+            let clients = KafkaClients::new(&kafka_settings(settings), &route);
             let (stop, stops) = channel();
             let (watched, fatal) = (status.subscribe(), fatal.clone());
             let thread = std::thread::Builder::new().name(format!("router-{name}"));
-            routers.threads.push(thread.spawn(move || work(&plant, &route, &shown, &watched, &stops, &fatal))?);
+            routers.threads.push(thread.spawn(move || work(&clients, &route, &shown, &watched, &stops, &fatal))?);
             routers.stops.push(stop);
         }
         Ok(routers)
@@ -170,8 +170,8 @@ impl Routers {
     }
 }
 
-fn work<P: Plant>(
-    plant: &P,
+fn work<P: Clients>(
+    clients: &P,
     route: &Route,
     shown: &RoutingStatus,
     status: &watch::Receiver<SourceStatus>,
@@ -183,10 +183,10 @@ fn work<P: Plant>(
     let is_ours = || status.borrow().owned.contains(&OF_ROUTER);
     let source = route.source.as_str();
     let mut oversized = Oversized::new();
-    let mut told: Option<String> = None;
+    let mut events_done: Option<String> = None;
     loop {
         if !is_ours() {
-            told = None;
+            events_done = None;
             shown.change(|shown| {
                 shown.is_ours = false;
                 shown.trouble = None;
@@ -199,9 +199,9 @@ fn work<P: Plant>(
             continue;
         }
         shown.change(|shown| shown.is_ours = true);
-        let end = match Session::begin(plant, route, shown, &mut oversized) {
+        let end = match Session::begin(clients, route, shown, &mut oversized) {
             Ok(session) => {
-                if told.take().is_none() {
+                if events_done.take().is_none() {
                     info!(source, topic = route.topic, into = route.into, "routing by customer");
                 }
                 session.run(|| is_ours() && !is_stopped())
@@ -227,13 +227,13 @@ fn work<P: Plant>(
                 return;
             }
         };
-        if told.as_ref() != Some(&why) {
+        if events_done.as_ref() != Some(&why) {
             match wait {
                 MENDED_AFTER => error!("{why}"),
                 FENCED_AFTER => {}
                 _ => warn!("{why}; trying again"),
             }
-            told = Some(why.clone());
+            events_done = Some(why.clone());
         }
         shown.change(|shown| shown.trouble = Some(why));
         if !waited(wait) {

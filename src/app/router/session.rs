@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::Route;
-use super::lane::{Brought, Item, Lane, Oversized, Place, What};
+use super::partition_reader::{Fetched, Item, PartitionReader, Oversized, Place, What};
 use super::merge::Merge;
-use super::note::Note;
+use super::offset_note::OffsetNote;
 use crate::app::flood::Flood;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
@@ -52,7 +52,7 @@ pub const FROM: TopicIndex = TopicIndex(0);
 const INTO: TopicIndex = TopicIndex(1);
 
 /// What a router works with, apart from what it is told to do.
-pub trait Plant {
+pub trait Clients {
     /// Reads the source; no member of any group.
     type Client: GroupClient;
     /// Routes.
@@ -106,7 +106,7 @@ impl From<SourceError> for End {
 #[derive(Debug)]
 struct Open {
     begun: Instant,
-    /// Of each message produced, the lane and the offset of its record.
+    /// Of each message produced, the reader and the offset of its record.
     sent: Vec<(usize, i64)>,
     bytes: usize,
 }
@@ -157,15 +157,15 @@ const LIMITS: Limits = Limits {
 const REFUSALS: u32 = 5;
 
 /// One session.
-pub struct Session<'a, P: Plant> {
-    plant: &'a P,
+pub struct Session<'a, P: Clients> {
+    clients: &'a P,
     route: Route,
     status: &'a RoutingStatus,
     oversized: &'a mut Oversized,
     client: P::Client,
     producer: P::Producer,
     topic_id: Option<String>,
-    lanes: Vec<Lane<<P::Client as LogClient>::Batch>>,
+    readers: Vec<PartitionReader<<P::Client as LogClient>::Batch>>,
     merge: Merge<Item>,
     flood: Flood,
     open: Option<Open>,
@@ -174,7 +174,7 @@ pub struct Session<'a, P: Plant> {
     /// Whether more may go on at once than went into the last transaction.
     has_more: bool,
     /// What the reader complained about last and keeps trying.
-    told: Option<String>,
+    events_done: Option<String>,
     /// For how long nothing has come.
     idle: Duration,
     last_poll: Instant,
@@ -187,45 +187,45 @@ fn place(topic: TopicIndex, number: usize) -> TopicPartition {
     TopicPartition { topic, partition: Partition(i32::try_from(number).unwrap_or(i32::MAX)) }
 }
 
-impl<'a, P: Plant> Session<'a, P> {
+impl<'a, P: Clients> Session<'a, P> {
     /// Takes over.
     ///
     /// # Errors
     /// Why that cannot be.
     pub fn begin(
-        plant: &'a P,
+        clients: &'a P,
         route: &Route,
         status: &'a RoutingStatus,
         oversized: &'a mut Oversized,
     ) -> Result<Session<'a, P>, End> {
-        let [lanes, partitions] = plant.partitions()?;
+        let [readers, partitions] = clients.partitions()?;
         let missing = |topic: &str| End::Failed(format!("topic {topic:?} does not exist"));
-        let lanes = lanes.ok_or_else(|| missing(&route.topic))? as usize;
+        let readers = readers.ok_or_else(|| missing(&route.topic))? as usize;
         let route = Route { partitions: partitions.ok_or_else(|| missing(&route.into))?, ..route.clone() };
-        let topic_id = plant.topic_id()?;
-        let mut producer = plant.producer()?;
+        let topic_id = clients.topic_id()?;
+        let mut producer = clients.producer()?;
         producer.init(ANSWER_WAIT).map_err(|error| ended(&error))?;
-        let mut client = plant.reader()?;
-        let (begins, is_first) = begins(&client.handle(), &route, lanes, topic_id.as_deref())?;
+        let mut client = clients.reader()?;
+        let (begins, is_first) = begins(&client.handle(), &route, readers, topic_id.as_deref())?;
         let starts = |(number, begin): (usize, &Place)| (place(FROM, number), Start::Offset(begin.offset));
         client.assign(&begins.iter().enumerate().map(starts).collect::<Vec<_>>())?;
         let now = Instant::now();
         let mut session = Session {
-            plant,
+            clients,
             status,
             oversized,
             client,
             producer,
             topic_id,
-            merge: Merge::new(lanes),
-            lanes: begins.into_iter().enumerate().map(|(number, begin)| Lane::new(number, begin)).collect(),
+            merge: Merge::new(readers),
+            readers: begins.into_iter().enumerate().map(|(number, begin)| PartitionReader::new(number, begin)).collect(),
             flood: Flood::new(route.flood, 1),
             route,
             open: None,
             counts: Counts::default(),
             limits: LIMITS,
             has_more: false,
-            told: None,
+            events_done: None,
             idle: Duration::ZERO,
             last_poll: now,
             last_commit: now,
@@ -277,12 +277,12 @@ impl<'a, P: Plant> Session<'a, P> {
             match polled {
                 Polled::Records(at, batch) => {
                     records += batch.len();
-                    self.bring(at, Brought::Records(batch));
+                    self.bring(at, Fetched::Records(batch));
                 }
-                Polled::End { at, offset } => self.bring(at, Brought::End(offset)),
-                Polled::Trouble(text) if self.told.as_ref() != Some(&text) => {
+                Polled::End { at, offset } => self.bring(at, Fetched::End(offset)),
+                Polled::Trouble(text) if self.events_done.as_ref() != Some(&text) => {
                     warn!(source = self.route.source, "the router's reader: {text}");
-                    self.told = Some(text);
+                    self.events_done = Some(text);
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
@@ -297,7 +297,7 @@ impl<'a, P: Plant> Session<'a, P> {
             self.idle += heard;
         } else if std::mem::take(&mut self.idle) >= self.limits.hold {
             // What comes after a silence comes to several partitions, though not at once.
-            self.lanes.iter_mut().for_each(|lane| lane.hold_again(&mut self.merge));
+            self.readers.iter_mut().for_each(|reader| reader.hold_again(&mut self.merge));
         }
         self.read_on(if records < FULL_POLL { heard } else { Duration::ZERO })?;
         self.route_on()?;
@@ -318,20 +318,20 @@ impl<'a, P: Plant> Session<'a, P> {
         Ok(())
     }
 
-    fn bring(&mut self, at: TopicPartition, brought: Brought<<P::Client as LogClient>::Batch>) {
-        self.told = None;
-        let lane = usize::try_from(at.partition.0).ok().and_then(|number| self.lanes.get_mut(number));
-        if let Some(lane) = lane.filter(|_| at.topic == FROM) {
-            lane.bring(brought);
+    fn bring(&mut self, at: TopicPartition, fetched: Fetched<<P::Client as LogClient>::Batch>) {
+        self.events_done = None;
+        let reader = usize::try_from(at.partition.0).ok().and_then(|number| self.readers.get_mut(number));
+        if let Some(reader) = reader.filter(|_| at.topic == FROM) {
+            reader.bring(fetched);
         }
     }
 
     /// `listened` is for how long the reader had nothing to hand out but what it handed out.
     fn read_on(&mut self, listened: Duration) -> Result<(), End> {
         let latest = wall_clock().plus(self.route.max_future);
-        let Session { lanes, merge, route, oversized, flood, limits, .. } = self;
-        for lane in lanes {
-            if let Err((flooded, offset)) = lane.read_on(route, merge, oversized, flood, latest) {
+        let Session { readers, merge, route, oversized, flood, limits, .. } = self;
+        for reader in readers {
+            if let Err((flooded, offset)) = reader.read_on(route, merge, oversized, flood, latest) {
                 return Err(End::Fatal(SourceError::Configuration(format!(
                     "topic {:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
                      offset {offset}: {}. Correct the format of the topic's source under [sources], or the producers; to \
@@ -343,7 +343,7 @@ impl<'a, P: Plant> Session<'a, P> {
                     flooded.example.1,
                 ))));
             }
-            lane.let_others_go(merge, listened, limits.hold);
+            reader.let_others_go(merge, listened, limits.hold);
         }
         Ok(())
     }
@@ -351,10 +351,10 @@ impl<'a, P: Plant> Session<'a, P> {
     /// Produces what may go on, in the order of the merge, until a transaction is full.
     fn route_on(&mut self) -> Result<(), End> {
         self.has_more = false;
-        while let Some((lane, item)) = self.merge.next() {
+        while let Some((reader, item)) = self.merge.next() {
             self.open()?;
-            self.produce(lane, &item)?;
-            self.lanes[lane].gone_on(&item);
+            self.produce(reader, &item)?;
+            self.readers[reader].gone_on(&item);
             let is_full = |open: &Open| open.sent.len() >= self.limits.messages || open.bytes >= BYTES_MAX;
             if self.open.as_ref().is_some_and(is_full) {
                 self.has_more = true;
@@ -372,7 +372,7 @@ impl<'a, P: Plant> Session<'a, P> {
         Ok(())
     }
 
-    fn produce(&mut self, lane: usize, item: &Item) -> Result<(), End> {
+    fn produce(&mut self, reader: usize, item: &Item) -> Result<(), End> {
         let produced = match &item.what {
             What::Event { partition, key, bytes } => {
                 self.counts.events += 1;
@@ -413,7 +413,7 @@ impl<'a, P: Plant> Session<'a, P> {
         };
         // A refusal may name this message.
         if let Some(open) = &mut self.open {
-            open.sent.push((lane, item.offset));
+            open.sent.push((reader, item.offset));
         }
         match produced {
             Ok(bytes) => self.open.iter_mut().for_each(|open| open.bytes += bytes),
@@ -424,13 +424,13 @@ impl<'a, P: Plant> Session<'a, P> {
 
     /// Makes visible what was produced, with the offsets behind it.
     fn commit(&mut self) -> Result<(), End> {
-        let Session { lanes, merge, topic_id, .. } = self;
-        let next = |(number, lane): (usize, &mut Lane<_>)| {
-            lane.is_done(merge);
-            let metadata = Note { told: lane.next.told, topic_id: topic_id.clone() }.to_string().into_bytes();
-            (place(FROM, number), Committed { offset: lane.next.offset, metadata })
+        let Session { readers, merge, topic_id, .. } = self;
+        let next = |(number, reader): (usize, &mut PartitionReader<_>)| {
+            reader.is_done(merge);
+            let metadata = OffsetNote { events_done: reader.next.events_done, topic_id: topic_id.clone() }.to_string().into_bytes();
+            (place(FROM, number), Committed { offset: reader.next.offset, metadata })
         };
-        let next: Vec<_> = lanes.iter_mut().enumerate().map(next).collect();
+        let next: Vec<_> = readers.iter_mut().enumerate().map(next).collect();
         let token = GroupToken::of_nobody(&self.route.group);
         let committed = self.producer.send_offsets(&token, &next).and_then(|()| self.producer.commit());
         committed.map_err(|error| self.failed(&error))?;
@@ -450,7 +450,7 @@ impl<'a, P: Plant> Session<'a, P> {
     /// How a failed call ends the session; a successor goes on from what is committed.
     fn failed(&mut self, error: &TransactionError) -> End {
         match error {
-            TransactionError::TooLargeTogether(_) => self.plant.send_singly(),
+            TransactionError::TooLargeTogether(_) => self.clients.send_singly(),
             TransactionError::TooLarge { indexes, .. } => {
                 let sent = self.open.as_ref().map(|open| open.sent.as_slice()).unwrap_or_default();
                 for record in indexes.iter().filter_map(|&index| sent.get(index)) {
@@ -477,15 +477,15 @@ impl<'a, P: Plant> Session<'a, P> {
 
     /// Fetches no more of what waits in large numbers, and on of what does not any more.
     fn keep_bounds(&mut self) -> Result<(), End> {
-        let bytes = (WAITING_BYTES / self.lanes.len().max(1)).max(WAITING_BYTES_EACH);
+        let bytes = (WAITING_BYTES / self.readers.len().max(1)).max(WAITING_BYTES_EACH);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
-        for (number, lane) in self.lanes.iter_mut().enumerate() {
+        for (number, reader) in self.readers.iter_mut().enumerate() {
             let waiting = self.merge.waiting(number);
-            if !lane.is_paused && lane.is_above(WAITING_HIGH, waiting, bytes) {
-                lane.is_paused = true;
+            if !reader.is_paused && reader.is_above(WAITING_HIGH, waiting, bytes) {
+                reader.is_paused = true;
                 pause.push(place(FROM, number));
-            } else if lane.is_paused && !lane.is_above(WAITING_LOW, waiting, bytes / 4) {
-                lane.is_paused = false;
+            } else if reader.is_paused && !reader.is_above(WAITING_LOW, waiting, bytes / 4) {
+                reader.is_paused = false;
                 resume.push(place(FROM, number));
             }
         }
@@ -501,17 +501,17 @@ impl<'a, P: Plant> Session<'a, P> {
     fn publish(&mut self) {
         let now = Instant::now();
         self.last_publish = Some(now);
-        let Session { lanes, merge, client, open, .. } = self;
+        let Session { readers, merge, client, open, .. } = self;
         let mut is_done = open.is_none();
-        let mut positions = Vec::with_capacity(lanes.len());
-        for (number, lane) in lanes.iter_mut().enumerate() {
+        let mut positions = Vec::with_capacity(readers.len());
+        for (number, reader) in readers.iter_mut().enumerate() {
             let at = place(FROM, number);
-            let lane_is_done = lane.is_done(merge);
+            let lane_is_done = reader.is_done(merge);
             is_done &= lane_is_done;
-            positions.push((at.partition, lane.next.offset, client.end_offset(at), lane_is_done));
+            positions.push((at.partition, reader.next.offset, client.end_offset(at), lane_is_done));
         }
         let is_settled = open.is_none();
-        let is_stalled = self.lanes.iter().any(Lane::is_stalled);
+        let is_stalled = self.readers.iter().any(PartitionReader::is_stalled);
         let trouble = is_stalled.then(|| self.route.decoder.trouble()).flatten();
         self.status.change(|status| {
             status.is_ours = true;
@@ -534,7 +534,7 @@ impl<'a, P: Plant> Session<'a, P> {
     /// A topic that got more partitions is read anew.
     fn look(&mut self) -> Result<(), End> {
         self.last_look = Instant::now();
-        if let Ok([Some(lanes), Some(partitions)]) = self.plant.partitions() {
+        if let Ok([Some(readers), Some(partitions)]) = self.clients.partitions() {
             if partitions != self.route.partitions {
                 return Err(End::Broken(format!(
                     "topic {:?} has {partitions} partitions instead of {}, so customers would move: rebuild the state with \
@@ -542,8 +542,8 @@ impl<'a, P: Plant> Session<'a, P> {
                     self.route.into, self.route.partitions
                 )));
             }
-            if lanes as usize != self.lanes.len() {
-                return Err(End::Failed(format!("topic {:?} has {lanes} partitions now", self.route.topic)));
+            if readers as usize != self.readers.len() {
+                return Err(End::Failed(format!("topic {:?} has {readers} partitions now", self.route.topic)));
             }
         }
         Ok(())
@@ -566,16 +566,16 @@ fn add(sums: &mut Vec<u64>, more: &[u64]) {
 fn begins<H: GroupHandle>(
     handle: &H,
     route: &Route,
-    lanes: usize,
+    readers: usize,
     topic_id: Option<&str>,
 ) -> Result<(Vec<Place>, bool), End> {
-    let all: Vec<_> = (0..lanes).map(|number| place(FROM, number)).collect();
+    let all: Vec<_> = (0..readers).map(|number| place(FROM, number)).collect();
     let committed = handle.committed(&all, ANSWER_WAIT)?;
     let ask = |start: Start| {
         let question: Vec<_> = all.iter().map(|at| (*at, start)).collect();
         handle.offsets(&question, ANSWER_WAIT)
     };
-    let at = |offset: i64| Place { offset, told: 0 };
+    let at = |offset: i64| Place { offset, events_done: 0 };
     if committed.iter().all(Option::is_none) {
         let into = (0..route.partitions as usize).map(|number| (place(INTO, number), Start::Latest));
         if handle.offsets(&into.collect::<Vec<_>>(), ANSWER_WAIT)?.iter().any(|end| *end > 0) {
@@ -587,10 +587,10 @@ fn begins<H: GroupHandle>(
     let fresh = if committed.iter().any(Option::is_none) { ask(Start::Earliest)? } else { Vec::new() };
     let begin = |(number, committed): (usize, &Option<Committed>)| {
         let Some(committed) = committed else { return Ok(at(fresh[number])) };
-        let note = Note::parse(&committed.metadata);
+        let note = OffsetNote::parse(&committed.metadata);
         match (&note.topic_id, topic_id) {
             (Some(then), Some(now)) if then != now => Err(End::Broken(route.other_topic())),
-            _ => Ok(Place { offset: committed.offset, told: note.told }),
+            _ => Ok(Place { offset: committed.offset, events_done: note.events_done }),
         }
     };
     Ok((committed.iter().enumerate().map(begin).collect::<Result<_, End>>()?, false))

@@ -20,15 +20,15 @@ struct World {
     broker: MemoryBroker,
     topic_id: Option<String>,
     status: RoutingStatus,
-    lanes: u32,
+    readers: u32,
 }
 
 impl World {
-    fn new(lanes: u32) -> World {
+    fn new(readers: u32) -> World {
         let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[LANES, PARTITIONS]);
         broker.limit_batches(4);
         let status = RoutingStatus::new("orders".into(), TopicIndex(0));
-        World { broker, topic_id: Some("A".into()), status, lanes }
+        World { broker, topic_id: Some("A".into()), status, readers }
     }
 
     fn begin(&self, route: &Route) -> Result<Session<'_, World>, End> {
@@ -39,8 +39,8 @@ impl World {
         Ok(session)
     }
 
-    fn append(&self, lane: usize, payload: &str) -> i64 {
-        self.broker.append(place(FROM, lane), Some(b"order id"), Some(payload.as_bytes()), 0).unwrap()
+    fn append(&self, reader: usize, payload: &str) -> i64 {
+        self.broker.append(place(FROM, reader), Some(b"order id"), Some(payload.as_bytes()), 0).unwrap()
     }
 
     /// Routes until everything is committed.
@@ -53,9 +53,9 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        (0..self.lanes as usize).all(|lane| {
-            let end = self.broker.look().end_offset(place(FROM, lane));
-            self.broker.committed(place(FROM, lane)) == end
+        (0..self.readers as usize).all(|reader| {
+            let end = self.broker.look().end_offset(place(FROM, reader));
+            self.broker.committed(place(FROM, reader)) == end
         })
     }
 
@@ -84,12 +84,12 @@ impl World {
     }
 }
 
-impl Plant for World {
+impl Clients for World {
     type Client = MemoryClient;
     type Producer = MemoryProducer;
 
     fn partitions(&self) -> Result<[Option<u32>; 2], SourceError> {
-        Ok([Some(self.lanes), Some(PARTITIONS)])
+        Ok([Some(self.readers), Some(PARTITIONS)])
     }
 
     fn topic_id(&self) -> Result<Option<String>, SourceError> {
@@ -143,10 +143,10 @@ fn run(seed: u64) {
     let mut now = 1_000_000;
     let mut send = |chance: &mut ChaCha8Rng| {
         for _ in 0..chance.random_range(0..12) {
-            let lane = chance.random_range(0..LANES as usize);
+            let reader = chance.random_range(0..LANES as usize);
             now += chance.random_range(0..50);
             if chance.random_bool(0.1) {
-                broken.push((lane.to_string(), world.append(lane, "{broken").to_string()));
+                broken.push((reader.to_string(), world.append(reader, "{broken").to_string()));
             } else if chance.random_bool(0.2) {
                 // Several objects in one message, some of which cannot be read.
                 let mut objects = Vec::new();
@@ -156,17 +156,17 @@ fn run(seed: u64) {
                         objects.push("7".to_owned());
                     } else {
                         objects.push(order(&id, chance.random_range(0..9), now - chance.random_range(0..100)));
-                        sent.insert(id, lane);
+                        sent.insert(id, reader);
                     }
                 }
-                let offset = world.append(lane, &format!("[{}]", objects.join(",")));
+                let offset = world.append(reader, &format!("[{}]", objects.join(",")));
                 let bad = objects.iter().filter(|object| *object == "7");
-                broken.extend(bad.map(|_| (lane.to_string(), offset.to_string())));
+                broken.extend(bad.map(|_| (reader.to_string(), offset.to_string())));
             } else {
                 let id = format!("o-{}", sent.len());
                 let time = now - chance.random_range(0..100);
-                world.append(lane, &order(&id, chance.random_range(0..9), time));
-                sent.insert(id, lane);
+                world.append(reader, &order(&id, chance.random_range(0..9), time));
+                sent.insert(id, reader);
             }
         }
     };
@@ -215,10 +215,10 @@ fn run(seed: u64) {
     dead_letters.sort();
     broken.sort();
     assert_eq!(dead_letters, broken, "seed {seed}: each dead letter once");
-    for lane in 0..LANES as usize {
+    for reader in 0..LANES as usize {
         let number = |id: &String| id[2..].parse::<u32>().unwrap();
-        let of_lane: Vec<_> = orders.iter().filter(|id| sent[*id] == lane).map(number).collect();
-        assert!(of_lane.is_sorted(), "seed {seed}: lane {lane} keeps its order: {of_lane:?}");
+        let of_lane: Vec<_> = orders.iter().filter(|id| sent[*id] == reader).map(number).collect();
+        assert!(of_lane.is_sorted(), "seed {seed}: reader {reader} keeps its order: {of_lane:?}");
     }
 }
 
@@ -231,15 +231,15 @@ fn sessions_that_die_sleep_and_lose_answers_route_everything_once() {
 fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
     let world = World::new(LANES);
     let route = route(Format::Native);
-    for (lane, base) in [(0, 0), (1, 5), (2, 7)] {
+    for (reader, base) in [(0, 0), (1, 5), (2, 7)] {
         (0..20)
-            .for_each(|n| _ = world.append(lane, &order(&format!("{lane}-{n}"), n, 1_000 + i64::from(n) * 10 + base)));
+            .for_each(|n| _ = world.append(reader, &order(&format!("{reader}-{n}"), n, 1_000 + i64::from(n) * 10 + base)));
     }
     world.append(1, r#"{"type":"wish","customer_id":"c-1"}"#);
     world.append(2, "{broken");
     world.settle(&route);
     let (orders, dead_letters) = world.visible();
-    let expected: Vec<_> = (0..20).flat_map(|n| (0..3).map(move |lane| format!("{lane}-{n}"))).collect();
+    let expected: Vec<_> = (0..20).flat_map(|n| (0..3).map(move |reader| format!("{reader}-{n}"))).collect();
     assert_eq!((orders, dead_letters.len()), (expected, 1));
     let status = world.status.read();
     assert_eq!((status.events, status.dead_letters, status.unknown, status.lag()), (60, 1, 1, Some(0)));
@@ -299,11 +299,11 @@ fn the_letter_of_an_object_holds_that_object_alone() {
 
 #[test]
 fn a_place_inside_a_message_is_kept_over_a_start() {
-    let note = Note { told: 2, topic_id: Some("A".into()) };
-    assert_eq!(Note::parse(note.to_string().as_bytes()), note);
-    assert_eq!(Note::parse(b"v1;routed;0;"), Note::default());
+    let note = OffsetNote { events_done: 2, topic_id: Some("A".into()) };
+    assert_eq!(OffsetNote::parse(note.to_string().as_bytes()), note);
+    assert_eq!(OffsetNote::parse(b"v1;routed;0;"), OffsetNote::default());
     for foreign in [&b""[..], b"\xff", b"v1;genesis;5;s", b"v1;routed;x;A"] {
-        assert_eq!(Note::parse(foreign), Note::default(), "{foreign:?}");
+        assert_eq!(OffsetNote::parse(foreign), OffsetNote::default(), "{foreign:?}");
     }
 }
 
@@ -347,7 +347,7 @@ fn the_first_start_is_kept_and_new_partitions_are_read_whole() {
     world.append(2, &order("new", 2, 7));
     world.settle(&route);
     assert_eq!(world.visible().0, ["after"]);
-    world.lanes = 3;
+    world.readers = 3;
     world.settle(&route);
     assert_eq!(world.visible().0, ["after", "new"]);
 }

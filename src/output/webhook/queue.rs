@@ -69,7 +69,7 @@ pub enum Task {
 pub struct Turn(i32, Option<Vec<u8>>);
 
 #[derive(Debug)]
-struct Lane {
+struct KeyQueue {
     alerts: VecDeque<Arc<Alert>>,
     tries: Tries,
     /// Why the first one is given up.
@@ -95,7 +95,7 @@ impl Progress {
 /// Everything that was read and is not done with.
 #[derive(Debug, Default)]
 pub struct Queue {
-    lanes: HashMap<Turn, Lane>,
+    queues: HashMap<Turn, KeyQueue>,
     ready: VecDeque<Turn>,
     /// Those that wait, by when they are ready.
     later: BTreeSet<(Instant, Turn)>,
@@ -121,9 +121,9 @@ impl Queue {
     pub fn give_up(&mut self, partition: i32) {
         self.partitions.remove(&partition);
         let of = |turn: &Turn| turn.0 == partition;
-        for (_, lane) in self.lanes.extract_if(|turn, _| of(turn)) {
-            self.waiting -= lane.alerts.len();
-            self.bytes -= lane.alerts.iter().map(|alert| alert.bytes()).sum::<usize>();
+        for (_, queue) in self.queues.extract_if(|turn, _| of(turn)) {
+            self.waiting -= queue.alerts.len();
+            self.bytes -= queue.alerts.iter().map(|alert| alert.bytes()).sum::<usize>();
         }
         self.ready.retain(|turn| !of(turn));
         self.later.retain(|(_, turn)| !of(turn));
@@ -146,10 +146,10 @@ impl Queue {
         self.waiting += 1;
         self.bytes += alert.bytes();
         let turn = Turn(alert.partition, alert.key.clone());
-        let lane = self.lanes.entry(turn.clone());
-        let is_new = matches!(lane, std::collections::hash_map::Entry::Vacant(_));
-        let lane = lane.or_insert_with(|| Lane { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
-        lane.alerts.push_back(Arc::new(alert));
+        let queue = self.queues.entry(turn.clone());
+        let is_new = matches!(queue, std::collections::hash_map::Entry::Vacant(_));
+        let queue = queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
+        queue.alerts.push_back(Arc::new(alert));
         // Where one of a former assignment is still under way, its end makes the way free.
         if is_new && !self.out.contains(&turn) {
             self.ready.push_back(turn);
@@ -172,9 +172,9 @@ impl Queue {
             return None;
         }
         let turn = self.ready.pop_front()?;
-        let lane = self.lanes.get(&turn)?;
-        let alert = Arc::clone(lane.alerts.front()?);
-        let task = match &lane.doomed {
+        let queue = self.queues.get(&turn)?;
+        let alert = Arc::clone(queue.alerts.front()?);
+        let task = match &queue.doomed {
             Some(why) => Task::DeadLetter(alert, why.clone()),
             None => Task::Post(alert),
         };
@@ -191,11 +191,11 @@ impl Queue {
 
     /// An attempt has ended. Returns what that asks for; [`Action::Disable`] is the caller's to do.
     pub fn attempted(&mut self, turn: Turn, outcome: &Outcome, now: Instant, draw: f64) -> Option<Action> {
-        let lane = self.returned(&turn)?;
-        let mut tries = std::mem::take(&mut lane.tries);
+        let queue = self.returned(&turn)?;
+        let mut tries = std::mem::take(&mut queue.tries);
         let action = step(&mut tries, outcome, self.last_taken, now, draw);
-        let lane = self.lanes.get_mut(&turn)?;
-        lane.tries = tries;
+        let queue = self.queues.get_mut(&turn)?;
+        queue.tries = tries;
         match &action {
             Action::Delivered => {
                 self.last_taken = Some(now);
@@ -208,7 +208,7 @@ impl Queue {
                 self.later.insert((*at, turn));
             }
             Action::GiveUp(why) => {
-                lane.doomed = Some(why.clone());
+                queue.doomed = Some(why.clone());
                 self.ready.push_back(turn);
             }
             Action::Disable => self.ready.push_front(turn),
@@ -229,32 +229,32 @@ impl Queue {
     }
 
     /// Takes note that what was under way came back; `None` when it belongs to a assignment that is over.
-    fn returned(&mut self, turn: &Turn) -> Option<&mut Lane> {
+    fn returned(&mut self, turn: &Turn) -> Option<&mut KeyQueue> {
         if !self.out.remove(turn) {
             return None;
         }
         if self.orphaned.remove(turn) {
             // Read again meanwhile, it waited for this.
-            if self.lanes.contains_key(turn) {
+            if self.queues.contains_key(turn) {
                 self.ready.push_back(turn.clone());
             }
             return None;
         }
-        self.lanes.get_mut(turn)
+        self.queues.get_mut(turn)
     }
 
     fn done(&mut self, turn: Turn) {
-        let Some(lane) = self.lanes.get_mut(&turn) else { return };
-        (lane.tries, lane.doomed) = (Tries::default(), None);
-        if let Some(alert) = lane.alerts.pop_front() {
+        let Some(queue) = self.queues.get_mut(&turn) else { return };
+        (queue.tries, queue.doomed) = (Tries::default(), None);
+        if let Some(alert) = queue.alerts.pop_front() {
             self.waiting -= 1;
             self.bytes -= alert.bytes();
             if let Some(progress) = self.partitions.get_mut(&alert.partition) {
                 progress.pending.remove(&alert.offset);
             }
         }
-        if lane.alerts.is_empty() {
-            self.lanes.remove(&turn);
+        if queue.alerts.is_empty() {
+            self.queues.remove(&turn);
         } else {
             self.ready.push_back(turn);
         }
@@ -287,7 +287,7 @@ impl Queue {
     /// The log time of the oldest of them, in epoch milliseconds.
     #[must_use]
     pub fn oldest(&self) -> Option<i64> {
-        self.lanes.values().filter_map(|lane| lane.alerts.front()?.time).min()
+        self.queues.values().filter_map(|queue| queue.alerts.front()?.time).min()
     }
 
     /// The next offsets that differ from those committed.

@@ -20,7 +20,7 @@ pub struct Place {
     pub offset: i64,
     /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in
     /// between.
-    pub told: usize,
+    pub events_done: usize,
 }
 
 /// What goes on: an event, or what else a message came to.
@@ -66,24 +66,24 @@ impl What {
     }
 }
 
-/// Records that are too large to be produced as they are, by lane and offset, and how often each was refused.
+/// Records that are too large to be produced as they are, by reader and offset, and how often each was refused.
 pub type Oversized = BTreeMap<(usize, i64), u32>;
 
-/// What a lane was brought.
+/// What a reader was fetched.
 #[derive(Debug)]
-pub enum Brought<B> {
+pub enum Fetched<B> {
     /// Records.
     Records(B),
-    /// The news that nothing lies before this offset but what was brought.
+    /// The news that nothing lies before this offset but what was fetched.
     End(i64),
 }
 
 /// One partition of the source.
 #[derive(Debug)]
-pub struct Lane<B> {
+pub struct PartitionReader<B> {
     number: usize,
     /// What is not decoded yet: its schema may be missing.
-    brought: VecDeque<Brought<B>>,
+    fetched: VecDeque<Fetched<B>>,
     /// Where reading began.
     begin: Place,
     /// Where everything before has gone on.
@@ -96,20 +96,20 @@ pub struct Lane<B> {
     pub is_paused: bool,
 }
 
-impl<B: RecordBatch> Lane<B> {
-    /// A lane that is read from a place on.
-    pub fn new(number: usize, begin: Place) -> Lane<B> {
-        Lane { number, brought: VecDeque::new(), begin, next: begin, end: None, bytes: 0, is_paused: false }
+impl<B: RecordBatch> PartitionReader<B> {
+    /// A reader that is read from a place on.
+    pub fn new(number: usize, begin: Place) -> PartitionReader<B> {
+        PartitionReader { number, fetched: VecDeque::new(), begin, next: begin, end: None, bytes: 0, is_paused: false }
     }
 
     /// Takes what was read.
-    pub fn bring(&mut self, brought: Brought<B>) {
-        self.brought.push_back(brought);
+    pub fn bring(&mut self, fetched: Fetched<B>) {
+        self.fetched.push_back(fetched);
     }
 
     /// Whether records wait for a schema.
     pub fn is_stalled(&self) -> bool {
-        !self.brought.is_empty()
+        !self.fetched.is_empty()
     }
 
     /// Whether so much waits that no more should be fetched.
@@ -127,20 +127,20 @@ impl<B: RecordBatch> Lane<B> {
         flood: &mut Flood,
         latest: Time,
     ) -> Result<(), (Flooded, i64)> {
-        while let Some(brought) = self.brought.front() {
-            match brought {
-                Brought::Records(batch) if !is_ready(route, batch) => return Ok(()),
+        while let Some(fetched) = self.fetched.front() {
+            match fetched {
+                Fetched::Records(batch) if !is_ready(route, batch) => return Ok(()),
                 _ => {}
             }
-            match self.brought.pop_front() {
-                Some(Brought::Records(batch)) => {
+            match self.fetched.pop_front() {
+                Some(Fetched::Records(batch)) => {
                     let rejected = self.decode(route, merge, oversized, &batch, latest);
                     if let Some(flooded) = flood.note(0, batch.len(), &rejected) {
                         let offset = batch.get(flooded.example.0.min(batch.len() - 1)).offset;
                         return Err((flooded, offset));
                     }
                 }
-                Some(Brought::End(offset)) => {
+                Some(Fetched::End(offset)) => {
                     self.end = Some((offset, Duration::ZERO));
                 }
                 None => {}
@@ -169,7 +169,7 @@ impl<B: RecordBatch> Lane<B> {
         }
     }
 
-    /// An item of this lane has left the merge.
+    /// An item of this reader has left the merge.
     pub fn gone_on(&mut self, item: &Item) {
         self.bytes = self.bytes.saturating_sub(item.what.bytes());
         self.next = item.next;
@@ -179,7 +179,7 @@ impl<B: RecordBatch> Lane<B> {
     pub fn is_done(&mut self, merge: &Merge<Item>) -> bool {
         let is_done = !self.is_stalled() && merge.is_done(self.number);
         if let Some((end, _)) = self.end.filter(|(end, _)| is_done && *end > self.next.offset) {
-            self.next = Place { offset: end, told: 0 };
+            self.next = Place { offset: end, events_done: 0 };
         }
         is_done
     }
@@ -224,13 +224,13 @@ impl<B: RecordBatch> Lane<B> {
     /// Each event goes on at its own time; what has gone on before the last start is passed over.
     fn add_items(&mut self, merge: &mut Merge<Item>, offset: i64, items: &mut Vec<(Option<Time>, What)>) {
         let count = items.len();
-        let begin = if self.begin.offset == offset { self.begin.told.min(count) } else { 0 };
-        let behind = Place { offset: offset + 1, told: 0 };
+        let begin = if self.begin.offset == offset { self.begin.events_done.min(count) } else { 0 };
+        let behind = Place { offset: offset + 1, events_done: 0 };
         if begin == count {
             self.add(merge, None, Item { what: What::Nothing, offset, next: behind });
         }
-        for (told, (time, what)) in (1..).zip(items.drain(..)).skip(begin) {
-            let next = if told == count { behind } else { Place { offset, told } };
+        for (events_done, (time, what)) in (1..).zip(items.drain(..)).skip(begin) {
+            let next = if events_done == count { behind } else { Place { offset, events_done } };
             self.add(merge, time, Item { what, offset, next });
         }
     }
@@ -250,20 +250,20 @@ struct Found<'f, B> {
 }
 
 impl<B: RecordBatch> Found<'_, B> {
-    /// Adds what a record of a lane means; what is rejected of it.
-    fn add(&mut self, lane: usize, decoded: Result<Decoded<'_>, Rejection>) -> Vec<Rejected> {
+    /// Adds what a record of a reader means; what is rejected of it.
+    fn add(&mut self, reader: usize, decoded: Result<Decoded<'_>, Rejection>) -> Vec<Rejected> {
         let parts = match decoded {
             Ok(Decoded::Batch(parts)) => parts,
             decoded => {
                 let refused = self.add_object(decoded).map(|rejection| Rejected::whole(self.index, rejection));
-                return refused.map(|rejected| self.add_dead_letter(lane, rejected)).into_iter().collect();
+                return refused.map(|rejected| self.add_dead_letter(reader, rejected)).into_iter().collect();
             }
         };
         let mut refused = Vec::new();
         for mut part in parts {
             let decoded = std::mem::replace(&mut part.decoded, Ok(Decoded::Batch(Vec::new())));
             if let Some(rejection) = self.add_object(decoded) {
-                refused.push(self.add_dead_letter(lane, Rejected::part(self.index, &part, &rejection)));
+                refused.push(self.add_dead_letter(reader, Rejected::part(self.index, &part, &rejection)));
             }
         }
         refused
@@ -294,8 +294,8 @@ impl<B: RecordBatch> Found<'_, B> {
         None
     }
 
-    fn add_dead_letter(&mut self, lane: usize, rejected: Rejected) -> Rejected {
-        let partition = i32::try_from(lane).unwrap_or(i32::MAX);
+    fn add_dead_letter(&mut self, reader: usize, rejected: Rejected) -> Rejected {
+        let partition = i32::try_from(reader).unwrap_or(i32::MAX);
         let origin = Origin { group: &self.route.owner, topic: &self.route.topic, partition };
         let mut dead_letter = OutboxRecord::new(&origin, self.batch, &rejected, wall_clock().millis());
         for _ in 0..self.refusals {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Route;
-use super::session::Plant;
+use super::session::Clients;
 use crate::source::SourceError;
 use crate::source::kafka::{
     KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
@@ -19,7 +19,7 @@ const FETCH: [(&str, &str); 3] =
 
 /// Makes the clients of one router.
 #[derive(Debug)]
-pub struct KafkaPlant {
+pub struct KafkaClients {
     reader: KafkaSettings,
     producer: TransactionSettings,
     is_single: AtomicBool,
@@ -27,9 +27,9 @@ pub struct KafkaPlant {
     admin: Mutex<Option<KafkaAdmin>>,
 }
 
-impl KafkaPlant {
+impl KafkaClients {
     /// For a route, over the cluster of these settings.
-    pub fn new(kafka: &KafkaSettings, route: &Route) -> KafkaPlant {
+    pub fn new(kafka: &KafkaSettings, route: &Route) -> KafkaClients {
         let mut reader = kafka.clone();
         reader.group_id.clone_from(&route.group);
         reader.instance_id = None;
@@ -38,11 +38,11 @@ impl KafkaPlant {
             reader.options.entry(option.to_owned()).or_insert_with(|| value.to_owned());
         }
         let producer = TransactionSettings::of_router(&reader);
-        KafkaPlant { reader, producer, is_single: AtomicBool::default(), admin: Mutex::new(None) }
+        KafkaClients { reader, producer, is_single: AtomicBool::default(), admin: Mutex::new(None) }
     }
 }
 
-impl Plant for KafkaPlant {
+impl Clients for KafkaClients {
     type Client = KafkaClient;
     type Producer = TransactionalProducer;
 
