@@ -37,7 +37,7 @@ use retentiond::output::summary::Background;
 use retentiond::source::status::SourceStatus;
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::worker::pool::Overview;
-use retentiond::worker::{AHEAD, Blueprint, Worker};
+use retentiond::worker::{AHEAD, Worker, WorkerConfig};
 
 use support::{MESSAGE_BYTES, Order, Orders};
 
@@ -264,7 +264,7 @@ fn scrape(c: &mut Criterion) {
     c.bench_function("scrape/12 partitions, 50 values", |bencher| {
         let worker = made.get_or_insert_with(|| {
             let decoders = vec![Decoder::new(Format::Native, vec!["dimension0".to_owned()])];
-            let mut worker = Worker::new(Arc::new(Blueprint { spec: Arc::clone(&spec), decoders }));
+            let mut worker = Worker::new(Arc::new(WorkerConfig { spec: Arc::clone(&spec), decoders }));
             for partition in 0..12 {
                 worker.begin(Partition(partition), in_segments(&spec, 100_000), vec![0]);
             }
@@ -396,14 +396,14 @@ fn worker(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
     let settings = settings(7, 0);
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
-    let blueprint = Arc::new(Blueprint { spec: Arc::new(blueprint::spec(&settings)), decoders });
+    let blueprint = Arc::new(WorkerConfig { spec: Arc::new(blueprint::spec(&settings)), decoders });
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     for customers in [10_000, 500_000, 10_000_000] {
         let (mut warm, count) = (None, WARM.max(2 * customers));
         group.bench_function(format!("7 windows/{customers} customers"), |bencher| {
             let is_new = warm.is_none();
             let (worker, orders) = warm.get_or_insert_with(|| {
-                let mut worker = Worker::new(Arc::clone(&blueprint));
+                let mut worker = Worker::new(Arc::clone(&config));
                 worker.start(at.partition);
                 (worker, Orders::new(customers, count, 0))
             });

@@ -1,7 +1,7 @@
 //! History from files: every event once, in the order of its time, through the same engine.
 //!
-//! Files are read in the order in which they are given. Of several copies the first in file order counts, and an erasure
-//! is dated no earlier than the events before it in its file; then events and erasures are sorted by time.
+//! Files are read in the order in which they are given. Of several copies the first in file order counts, and an
+//! erasure is dated no earlier than the events before it in its file; then events and erasures are sorted by time.
 
 mod as_of;
 mod columns;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 pub use self::as_of::AsOf;
-pub use self::partitioned::{Partitioned, Seam, Topics};
+pub use self::partitioned::{Partitioned, Handoff, Topics};
 pub use self::read::{HistoryError, read};
 use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;
@@ -245,8 +245,8 @@ impl History {
         self.len() == 0
     }
 
-    /// Applies all events in the order of their time, events of the same time in file order, erasures behind them. `progress` is told every
-    /// so often how many are applied. `spec` must have one topic.
+    /// Applies all events in the order of their time, events of the same time in file order, erasures behind them.
+    /// `progress` is told every so often how many are applied. `spec` must have one topic.
     pub fn apply(self, spec: Arc<Spec>, progress: impl FnMut(u64)) -> Engine {
         self.apply_telling(spec, progress, |_| {})
     }

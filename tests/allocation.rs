@@ -13,7 +13,7 @@ use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::event::{MINUTE, Time};
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
-use retentiond::worker::{Blueprint, Worker};
+use retentiond::worker::{Worker, WorkerConfig};
 
 const START: i64 = 1_700_000_000_000;
 /// Between one event and the next, so that each of the customers is heard of every two weeks.
@@ -77,7 +77,7 @@ fn session(number: u64) -> String {
 /// How many allocations an event takes once all is warm, out of a hundred batches.
 fn allocations(settings: &Settings, message: fn(u64) -> String) -> f64 {
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
-    let mut worker = Worker::new(Arc::new(Blueprint { spec: Arc::new(blueprint::spec(settings)), decoders }));
+    let mut worker = Worker::new(Arc::new(WorkerConfig { spec: Arc::new(blueprint::spec(settings)), decoders }));
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     worker.start(at.partition);
     let mut rejected = Vec::new();

@@ -15,17 +15,17 @@ use crate::output::summary::Background;
 use crate::registry::{Access, Client, Registry};
 use crate::source::partitioner::Partitioner;
 use crate::tls::Trust;
-use crate::worker::Blueprint;
+use crate::worker::WorkerConfig;
 
 /// What the workers of the daemon need to know.
 #[must_use]
-pub fn blueprint(settings: &Settings) -> Blueprint {
+pub fn config(settings: &Settings) -> WorkerConfig {
     let decoder = |(source, decoder): (&Source, Decoder)| {
         // The topic that it is routed to is ours.
         if source.repartition { Decoder::routed(dimensions(settings)) } else { decoder }
     };
     let decoders = settings.sources.values().zip(source_decoders(settings)).map(decoder).collect();
-    Blueprint { spec: Arc::new(spec(settings)), decoders }
+    WorkerConfig { spec: Arc::new(spec(settings)), decoders }
 }
 
 /// How the messages of each source's own topic are read, which share what they know of schemas.

@@ -28,7 +28,7 @@ use crate::source::partitioner::Partitioner;
 use crate::source::{SourceError, Start, TopicPartition};
 use crate::worker::LastRecord;
 
-/// How many records before and behind the seam are looked at, of every partition.
+/// How many records before and behind the handoff are looked at, of every partition.
 const BEFORE: i64 = 100;
 const LOOKED_AT: usize = 300;
 /// How long looking at them may take.
@@ -70,7 +70,7 @@ pub enum BootstrapError {
 
 /// Where the topics go on, partition by partition.
 #[derive(Debug)]
-pub struct Seams {
+pub struct HandoffOffsets {
     /// The next offset of each source topic, by partition.
     pub next: Vec<Vec<i64>>,
     /// The last record before it, where there is one near.
@@ -102,7 +102,7 @@ pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
 ///
 /// # Errors
 /// See [`BootstrapError`]; and when the brokers do not answer.
-pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<Seams> {
+pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<HandoffOffsets> {
     let all = cluster.all();
     let routed: Vec<bool> = settings.sources.values().map(|source| source.repartition).collect();
     let is_routed = |at: &TopicPartition| routed.get(usize::from(at.topic.0)).copied().unwrap_or(false);
@@ -135,7 +135,7 @@ pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, un
     }
     sample.judge(partitioner(settings)).map_err(BootstrapError::Partitioner)?;
     let topics = cluster.topics.len();
-    Ok(Seams { next: next.chunks(topics).map(<[i64]>::to_vec).collect(), last })
+    Ok(HandoffOffsets { next: next.chunks(topics).map(<[i64]>::to_vec).collect(), last })
 }
 
 /// Records that were looked at.
@@ -228,7 +228,7 @@ pub struct Built {
 }
 
 /// What every partition is built with.
-pub struct Site<'a> {
+pub struct BootstrapContext<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
     /// The store.
@@ -236,7 +236,7 @@ pub struct Site<'a> {
     /// The settings.
     pub settings: &'a Settings,
     /// Where the topics go on.
-    pub seams: &'a Seams,
+    pub handoff: &'a HandoffOffsets,
     /// The instant from which the topics are read.
     pub overlap_from: Time,
     /// Whether the files reach back to the very first order.
@@ -245,7 +245,7 @@ pub struct Site<'a> {
     pub runtime: Handle,
 }
 
-impl Site<'_> {
+impl BootstrapContext<'_> {
     /// Builds and writes a checkpoint of every partition, as many at once as there are cores. `progress` is told how
     /// many more events are applied.
     ///
@@ -284,7 +284,7 @@ impl Site<'_> {
         // `found` has noted a change, so there is one.
         let checkpoint = engine.checkpoint().ok_or(BootstrapError::Thread)?;
         drop(engine);
-        let next = self.seams.next[partition].clone();
+        let next = self.handoff.next[partition].clone();
         let number = i32::try_from(partition).unwrap_or(i32::MAX);
         let written =
             files::write_checkpoint(self.store, &spec, self.origin(number, &next), &checkpoint, None, rand::random());
@@ -300,7 +300,7 @@ impl Site<'_> {
             name: cluster.topics[usize::from(at.topic.0)].clone(),
             id: cluster.ids[usize::from(at.topic.0)].clone(),
             offset,
-            anchor: self.seams.last.get(&at).copied().map(anchor),
+            anchor: self.handoff.last.get(&at).copied().map(anchor),
         };
         let now = wall_clock().millis();
         Origin {

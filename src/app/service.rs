@@ -94,14 +94,14 @@ impl Daemon {
         let address = listener.local_addr()?;
         let blueprint = Arc::new(blueprint::blueprint(&settings));
         let (reports, reported) = mpsc::channel();
-        let pool = Pool::start(&blueprint, worker_threads(), &reports)?;
+        let pool = Pool::start(&config, worker_threads(), &reports)?;
         let workers = pool.workers();
         let delivery = webhook.as_ref().map(|plan| Arc::clone(&plan.status));
         let (tell_status, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
         let service = http::Service {
             workers: workers.clone(),
             source: status.clone(),
-            spec: Arc::clone(&blueprint.spec),
+            spec: Arc::clone(&config.spec),
             topics: settings.keyed_topics(),
             background: blueprint::background(&settings, None),
             access,
@@ -114,7 +114,7 @@ impl Daemon {
         info!(%address, "serving figures and metrics");
         let (stop_source, source_stops) = mpsc::channel::<()>();
         let (tell, source_ended) = oneshot::channel();
-        let spec = Arc::clone(&blueprint.spec);
+        let spec = Arc::clone(&config.spec);
         let source = Source { settings, spec, status: tell_status, source_stops, runtime: Handle::current() };
         std::thread::Builder::new().name("source".into()).spawn(move || {
             _ = tell.send(source.run(pool, reported));

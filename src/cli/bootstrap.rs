@@ -9,24 +9,25 @@ use super::ConfigFile;
 use super::progress;
 use super::replay::{open, report_rejections};
 use crate::app::blueprint;
-use crate::app::bootstrap::{Site, commit, find_seams, partitioner, require_new};
+use crate::app::bootstrap::{BootstrapContext, commit, find_seams, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
 use crate::app::repartition;
 use crate::config::{Millis, Settings};
 use crate::event::{DAY, Time, wall_clock};
-use crate::replay::{Partitioned, Seam, Topics};
+use crate::replay::{Partitioned, HandoffOffset, Topics};
 
 /// How long to wait for the brokers.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Build the first checkpoint of every partition from a history export, and commit it where the topics go on with it.
 ///
-/// The group must have no members. Events before --until count from the files, later ones from the topics; these are read
-/// from --until less --overlap on, by record time, and what both hold is taken once, by its id.
+/// The group must have no members. Events before --until count from the files, later ones from the topics; these are
+/// read from --until less --overlap on, by record time, and what both hold is taken once, by its id.
 #[derive(Debug, clap::Args)]
 pub struct Bootstrap {
-    /// Event files, as `retentiond replay` reads them, in the format of the source that goes on with them. SOURCE=FILE says which [sources.SOURCE] goes on with it; without, sessions belong to the
-    /// only source with `clock = false` and everything else to the first source that drives time.
+    /// Event files, as `retentiond replay` reads them, in the format of the source that goes on with them. SOURCE=FILE
+    /// says which [sources.SOURCE] goes on with it; without, sessions belong to the only source with `clock = false`
+    /// and everything else to the first source that drives time.
     #[arg(required = true, value_name = "HISTORY")]
     history: Vec<String>,
     #[command(flatten)]
@@ -66,22 +67,22 @@ impl Bootstrap {
             runtime.block_on(require_new(&cluster, &store))?;
         }
         let entrances = repartition::find_entrances(&settings, overlap_from, self.until, self.replace)?;
-        let seams = find_seams(&cluster, &settings, overlap_from, self.until)?;
+        let handoff = find_seams(&cluster, &settings, overlap_from, self.until)?;
         let history = self.read(&files, &settings, &cluster, overlap_from)?;
         report_rejections(&history.tally);
         let tally = (history.len(), history.left, history.unidentified, history.tally.lines);
         ensure!(!history.is_empty(), "no event before {} in {} line(s): nothing to begin with", self.until, tally.3);
-        let site = Site {
+        let context = BootstrapContext {
             cluster: &cluster,
             store: &store,
             settings: &settings,
-            seams: &seams,
+            handoff: &handoff,
             overlap_from,
             history_whole: !self.partial,
             runtime: runtime.handle().clone(),
         };
         let bar = progress::bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
-        let built = site.build(history.into_partitions(), |more| bar.inc(more))?;
+        let built = context.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
         // Before the state: a router without a place to begin at would begin at kafka.start.
         entrances.iter().try_for_each(repartition::Entrance::commit)?;
@@ -130,9 +131,9 @@ impl Bootstrap {
         // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.
         let dedup_for = customers.dedup_for.get();
         let memory = dedup_for + customers.allowed_lateness.get() + 2 * DAY;
-        let seam = Seam { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory), dedup_for };
+        let handoff = HandoffOffset { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory), dedup_for };
         let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
-        let mut history = Partitioned::new(partitions, partitioner(settings), seam);
+        let mut history = Partitioned::new(partitions, partitioner(settings), handoff);
         for (path, topics) in files {
             let file = open(path, &bar)?;
             history.read(file, &decoders[usize::from(topics.others)], *topics)?;

@@ -1,8 +1,9 @@
 //! History up to an instant, dealt out to the partitions in which the topics go on with it.
 //!
-//! The topics are read on from a while before that instant, so that nothing is lost that arrived late or while the export
-//! was made. What both hold is taken once: an event with an id counts from the file, and the id is remembered, so that
-//! the topic's copy is a duplicate; an event without one counts from the topic, whose copy could not be told from it.
+//! The topics are read on from a while before that instant, so that nothing is lost that arrived late or while the
+//! export was made. What both hold is taken once: an event with an id counts from the file, and the id is remembered,
+//! so that the topic's copy is a duplicate; an event without one counts from the topic, whose copy could not be told
+//! from it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::source::partitioner::Partitioner;
 
 /// Where the files end and the topics begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seam {
+pub struct Handoff {
     /// Events from here on are left to the topics.
     pub until: Time,
     /// The topics are read from here on, by record time.
@@ -42,12 +43,12 @@ pub struct Topics {
 pub struct Partitioned {
     partitions: Vec<History>,
     partitioner: Partitioner,
-    seam: Seam,
+    handoff: Handoff,
     /// The newest event of the file so far.
     newest: Option<Time>,
     /// Lines, rejections and duplicates over all partitions.
     pub tally: Tally,
-    /// Events from the seam on, left to the topics.
+    /// Events from the handoff on, left to the topics.
     pub left: u64,
     /// Events without an id within the overlap, left to the topics.
     pub unidentified: u64,
@@ -56,11 +57,11 @@ pub struct Partitioned {
 impl Partitioned {
     /// No event yet.
     #[must_use]
-    pub fn new(partitions: u32, partitioner: Partitioner, seam: Seam) -> Partitioned {
+    pub fn new(partitions: u32, partitioner: Partitioner, handoff: Handoff) -> Partitioned {
         Partitioned {
-            partitions: (0..partitions).map(|_| History::new(seam.dedup_for)).collect(),
+            partitions: (0..partitions).map(|_| History::new(handoff.dedup_for)).collect(),
             partitioner,
-            seam,
+            handoff,
             newest: None,
             tally: Tally::default(),
             left: 0,
@@ -106,7 +107,7 @@ impl Partitioned {
 
     fn add_event(&mut self, topics: Topics, event: &Event<'_>) {
         self.newest = self.newest.max(Some(event.time));
-        let seam = self.seam;
+        let handoff = self.handoff;
         let topic = if matches!(event.kind, Kind::Session { .. }) { topics.sessions } else { topics.others };
         let history = self.of(&event.customer);
         // The first copy in file order counts, so one that is left to the topic rules the later ones out as well.
@@ -114,13 +115,13 @@ impl Partitioned {
             self.tally.duplicates += 1;
             return;
         };
-        if event.time >= seam.until {
+        if event.time >= handoff.until {
             self.left += 1;
-        } else if identity.is_none() && event.time >= seam.overlap_from {
+        } else if identity.is_none() && event.time >= handoff.overlap_from {
             self.unidentified += 1;
         } else {
             history.push(event, topic);
-            if let Some(identity) = identity.filter(|_| event.time >= seam.remember_from) {
+            if let Some(identity) = identity.filter(|_| event.time >= handoff.remember_from) {
                 history.remember(event, identity);
             }
         }
@@ -147,8 +148,9 @@ impl Partitioned {
 
 impl History {
     /// An engine that knows all of it and goes on with the topics at `overlap_from`: no watermark lies behind that, so
-    /// nothing that is read from there on is too late which would not have been. `progress` is told how many more events
-    /// are applied. Nobody is alerted of a silence that was due before `alerts_since`, unless the rules say otherwise.
+    /// nothing that is read from there on is too late which would not have been. `progress` is told how many more
+    /// events are applied. Nobody is alerted of a silence that was due before `alerts_since`, unless the rules say
+    /// otherwise.
     pub fn found(
         mut self,
         spec: Arc<Spec>,
@@ -197,13 +199,13 @@ mod tests {
 
     fn read(lines: &[String]) -> Partitioned {
         let at = |millis: i64| Time::clamped(millis);
-        let seam = Seam {
+        let handoff = Handoff {
             until: at(UNTIL),
             overlap_from: at(UNTIL - DAY),
             remember_from: at(UNTIL - 8 * DAY),
             dedup_for: 7 * DAY,
         };
-        let mut history = Partitioned::new(1, Partitioner::Murmur2, seam);
+        let mut history = Partitioned::new(1, Partitioner::Murmur2, handoff);
         let reader = Box::new(std::io::Cursor::new(lines.join("\n")));
         let file = EventFile { path: "test".into(), layout: Layout::Ndjson, reader };
         history.read(file, &Decoder::new(Format::Native, vec![]), Topics { sessions: 0, others: 0 }).unwrap();

@@ -34,7 +34,7 @@ pub const AHEAD: usize = 32;
 
 /// What every worker needs to know.
 #[derive(Debug)]
-pub struct Blueprint {
+pub struct WorkerConfig {
     /// What the engines compute.
     pub spec: Arc<Spec>,
     /// How the messages of each source topic are read.
@@ -97,7 +97,7 @@ impl WorkerStatus {
 /// The engines of the partitions that one thread owns.
 #[derive(Debug)]
 pub struct Worker {
-    blueprint: Arc<Blueprint>,
+    config: Arc<WorkerConfig>,
     engines: BTreeMap<Partition, Engine>,
     /// How far each engine has read, and its open checkpoint.
     progress: BTreeMap<Partition, PartitionProgress>,
@@ -171,17 +171,17 @@ pub struct Taken {
 impl Worker {
     /// A worker without partitions.
     #[must_use]
-    pub fn new(blueprint: Arc<Blueprint>) -> Worker {
-        let sightings = Arc::new(Sightings::new(blueprint.decoders.len()));
-        Worker::with_sightings(blueprint, sightings)
+    pub fn new(config: Arc<WorkerConfig>) -> Worker {
+        let sightings = Arc::new(Sightings::new(config.decoders.len()));
+        Worker::with_sightings(config, sightings)
     }
 
     /// The same with a table of customers that others write to as well.
     #[must_use]
-    pub fn with_sightings(blueprint: Arc<Blueprint>, sightings: Arc<Sightings>) -> Worker {
-        let tally = Tally::new(blueprint.decoders.len());
+    pub fn with_sightings(config: Arc<WorkerConfig>, sightings: Arc<Sightings>) -> Worker {
+        let tally = Tally::new(config.decoders.len());
         Worker {
-            blueprint,
+            config,
             engines: BTreeMap::new(),
             progress: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -192,8 +192,8 @@ impl Worker {
 
     /// Takes a partition over, with an empty engine that begins at the beginning.
     pub fn start(&mut self, partition: Partition) {
-        let engine = Engine::new(Arc::clone(&self.blueprint.spec));
-        self.begin(partition, engine, vec![0; self.blueprint.decoders.len()]);
+        let engine = Engine::new(Arc::clone(&self.config.spec));
+        self.begin(partition, engine, vec![0; self.config.decoders.len()]);
     }
 
     /// Takes a partition over, with an engine that has read up to `next`, by topic.
@@ -315,7 +315,7 @@ impl Worker {
     /// Whether every record of a batch can be read now; if not, what is lacking is on its way.
     #[must_use]
     pub fn is_ready_for<B: RecordBatch>(&self, at: TopicPartition, batch: &B) -> bool {
-        let decoder = &self.blueprint.decoders[usize::from(at.topic.0)];
+        let decoder = &self.config.decoders[usize::from(at.topic.0)];
         !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
     }
 
@@ -330,7 +330,7 @@ impl Worker {
     ) -> Option<i64> {
         let engine = self.engines.get_mut(&at.partition)?;
         let topic = usize::from(at.topic.0);
-        let decoder = &self.blueprint.decoders[topic];
+        let decoder = &self.config.decoders[topic];
         let wants_message = decoder.wants_message();
         let seen = Seen { sightings: &self.sightings, at };
         let mut decoded = Vec::with_capacity(AHEAD);
@@ -382,7 +382,7 @@ impl Worker {
     /// What is known of the partitions, and what was counted.
     #[must_use]
     pub fn status(&self) -> WorkerStatus {
-        let topics = 0..self.blueprint.decoders.len();
+        let topics = 0..self.config.decoders.len();
         let partitions = self.engines.iter().map(|(&partition, engine)| PartitionStatus {
             partition,
             watermark: engine.clock().watermark(),
@@ -409,7 +409,7 @@ impl Worker {
 
     /// The figures of all partitions at one instant, added up.
     pub fn snapshot(&mut self, at: Time, periods: Periods) -> Snapshot {
-        let mut snapshot = Snapshot::empty(&self.blueprint.spec, at, periods);
+        let mut snapshot = Snapshot::empty(&self.config.spec, at, periods);
         for engine in self.engines.values_mut() {
             snapshot.add(engine);
         }

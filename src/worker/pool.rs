@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::checkpoints::CheckpointQueue;
 use super::sightings::Sightings;
-use super::waiting::{Brought, Stalled, Waiting};
-use super::{Blueprint, Rejected, Taken, Worker, WorkerStatus, add_series};
+use super::waiting::{Queued, Stalled, Waiting};
+use super::{WorkerConfig, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance};
@@ -121,7 +121,7 @@ pub struct Pool<B> {
     queues: Vec<SyncSender<Work<B>>>,
     threads: Vec<JoinHandle<()>>,
     stalled: Stalled,
-    blueprint: Arc<Blueprint>,
+    config: Arc<WorkerConfig>,
     sightings: Arc<Sightings>,
 }
 
@@ -135,20 +135,20 @@ impl<B: RecordBatch> Pool<B> {
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(blueprint: &Arc<Blueprint>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
+    pub fn start(config: &Arc<WorkerConfig>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
         let stalled = Stalled::default();
-        let sightings = Arc::new(Sightings::new(blueprint.decoders.len()));
+        let sightings = Arc::new(Sightings::new(config.decoders.len()));
         let mut pool = Pool {
             queues: Vec::new(),
             threads: Vec::new(),
             stalled,
-            blueprint: Arc::clone(blueprint),
+            config: Arc::clone(config),
             sightings: Arc::clone(&sightings),
         };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
             let (worker, reports) =
-                (Worker::with_sightings(Arc::clone(blueprint), Arc::clone(&sightings)), reports.clone());
+                (Worker::with_sightings(Arc::clone(config), Arc::clone(&sightings)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
             let stalled = pool.stalled.clone();
             pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);
@@ -258,7 +258,7 @@ impl<B: RecordBatch> Pool<B> {
     /// What keeps schemas from coming at the moment.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.blueprint.decoders.iter().find_map(|decoder| decoder.trouble())
+        self.config.decoders.iter().find_map(|decoder| decoder.trouble())
     }
 
     /// Waits until everything queued so far is applied and reported.
@@ -304,51 +304,51 @@ fn ask<B, T>(
 }
 
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
-    let mut bench = Bench { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
+    let mut worker_loop = WorkerLoop { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
     // What waits is owed as much time as the last slice of a checkpoint took, so that checkpoints take half of a worker
     // at most.
     let mut owed = Duration::ZERO;
     loop {
-        if !bench.waiting.is_empty() {
-            bench.try_again();
+        if !worker_loop.waiting.is_empty() {
+            worker_loop.try_again();
         }
-        let next = if !bench.checkpoints.is_empty() {
+        let next = if !worker_loop.checkpoints.is_empty() {
             work.try_recv().map_err(|error| match error {
                 TryRecvError::Empty => RecvTimeoutError::Timeout,
                 TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
             })
-        } else if bench.waiting.is_empty() {
+        } else if worker_loop.waiting.is_empty() {
             work.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
             work.recv_timeout(TRY_AGAIN_AFTER)
         };
         match next {
-            Ok(Work::Quit) => return bench.finish(None),
+            Ok(Work::Quit) => return worker_loop.finish(None),
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(work) => {
                 let begun = Instant::now();
-                bench.take(work);
+                worker_loop.take(work);
                 owed = owed.saturating_sub(begun.elapsed());
             }
             Err(RecvTimeoutError::Timeout) => owed = Duration::ZERO,
         }
-        if owed.is_zero() && !bench.checkpoints.is_empty() {
+        if owed.is_zero() && !worker_loop.checkpoints.is_empty() {
             let begun = Instant::now();
-            bench.go_on();
+            worker_loop.go_on();
             owed = begun.elapsed();
         }
     }
 }
 
 /// A worker with what waits for it.
-struct Bench<'r, B> {
+struct WorkerLoop<'r, B> {
     worker: Worker,
     waiting: Waiting<B>,
     checkpoints: CheckpointQueue,
     reports: &'r mpsc::Sender<Report<B>>,
 }
 
-impl<B: RecordBatch> Bench<'_, B> {
+impl<B: RecordBatch> WorkerLoop<'_, B> {
     fn take(&mut self, work: Work<B>) {
         // What is to come behind a checkpoint waits for it; batches need not.
         match &work {
@@ -386,12 +386,12 @@ impl<B: RecordBatch> Bench<'_, B> {
             }
             Work::Records { at, batch, latest, read } => {
                 let is_ready = worker.is_ready_for(at, &batch);
-                let admitted = self.waiting.admit(at, Brought::Records(batch, latest, read), is_ready);
-                admitted.into_iter().for_each(|brought| self.apply(at, brought));
+                let admitted = self.waiting.admit(at, Queued::Records(batch, latest, read), is_ready);
+                admitted.into_iter().for_each(|queued| self.apply(at, queued));
             }
             Work::End { at, offset } => {
-                let admitted = self.waiting.admit(at, Brought::End(offset), true);
-                admitted.into_iter().for_each(|brought| self.apply(at, brought));
+                let admitted = self.waiting.admit(at, Queued::End(offset), true);
+                admitted.into_iter().for_each(|queued| self.apply(at, queued));
             }
             Work::Raise { at, to } => worker.raise_watermark(at, to),
             Work::Quit => {}
@@ -417,19 +417,19 @@ impl<B: RecordBatch> Bench<'_, B> {
 
     /// Applies what waited and is ready by now.
     fn try_again(&mut self) {
-        while let Some((at, brought)) = self.waiting.next(|at, batch| self.worker.is_ready_for(at, batch)) {
-            self.apply(at, brought);
+        while let Some((at, queued)) = self.waiting.next(|at, batch| self.worker.is_ready_for(at, batch)) {
+            self.apply(at, queued);
         }
     }
 
-    fn apply(&mut self, at: TopicPartition, brought: Brought<B>) {
-        let applied = match brought {
-            Brought::Records(batch, latest, read) => {
+    fn apply(&mut self, at: TopicPartition, queued: Queued<B>) {
+        let applied = match queued {
+            Queued::Records(batch, latest, read) => {
                 let mut rejected = Vec::new();
                 let Some(next) = self.worker.apply(at, &batch, latest, &mut rejected) else { return };
                 Applied { at, next, end: false, took: read.elapsed(), batch: Some(batch), rejected }
             }
-            Brought::End(offset) => {
+            Queued::End(offset) => {
                 self.worker.end(at, offset);
                 let (took, rejected) = (Duration::ZERO, Vec::new());
                 Applied { at, next: offset, end: true, took, batch: None, rejected }

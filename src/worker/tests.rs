@@ -35,7 +35,7 @@ fn at(partition: i32) -> TopicPartition {
     TopicPartition { topic: TopicIndex(0), partition: Partition(partition) }
 }
 
-fn blueprint(decoder: Decoder) -> Arc<Blueprint> {
+fn config(decoder: Decoder) -> Arc<WorkerConfig> {
     let lifecycle = LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 };
     let spec = Spec {
         rolling: vec![RollingSpec { name: "7d".into(), period: 7 * DAY, active_for: 90 * DAY, resolution: DAY }],
@@ -50,7 +50,7 @@ fn blueprint(decoder: Decoder) -> Arc<Blueprint> {
         rates: None,
         inactivity: InactivitySpec::default(),
     };
-    Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder] })
+    Arc::new(WorkerConfig { spec: Arc::new(spec), decoders: vec![decoder] })
 }
 
 fn shopify(id: u64, placed: &str, updated: &str, refunds: &str) -> Vec<u8> {
@@ -63,7 +63,7 @@ fn shopify(id: u64, placed: &str, updated: &str, refunds: &str) -> Vec<u8> {
 
 #[test]
 fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
-    let mut worker = Worker::new(blueprint(Decoder::new(Format::Shopify, vec![])));
+    let mut worker = Worker::new(config(Decoder::new(Format::Shopify, vec![])));
     worker.start(Partition(0));
     let refund = r#"{"id":7,"processed_at":"2026-03-20T00:00:00Z","transactions":[{"kind":"refund","status":"success","amount":"2.00","currency":"EUR"}]}"#;
     let batch = Batch(vec![
@@ -89,7 +89,7 @@ fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
     assert_eq!(tally.events[0][EventType::Order as usize], 6);
     assert_eq!(tally.events[0][EventType::Refund as usize], 1);
     let window = WindowId::Rolling(0);
-    let pane = worker.blueprint.spec.pane(window, Time::parse("2026-03-20T12:00:00Z").unwrap());
+    let pane = worker.config.spec.pane(window, Time::parse("2026-03-20T12:00:00Z").unwrap());
     let figures = worker.series(window, &[pane])[0].clone().unwrap();
     let money = figures.money.values().next().unwrap();
     assert_eq!((figures.parts.orders, money.revenue, money.refunds), (1, 1000, 200));
@@ -98,7 +98,7 @@ fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
 #[test]
 fn one_bad_object_of_a_message_takes_none_of_the_others_with_it() {
     let decoder = Decoder::new(Format::Native, vec![]);
-    let mut worker = Worker::new(blueprint(decoder.clone()));
+    let mut worker = Worker::new(config(decoder.clone()));
     worker.start(Partition(0));
     let order = |id: &str, time: &str| {
         format!(r#"{{"type":"order","order_id":"{id}","customer_id":"c","time":"{time}","amount":1,"currency":"EUR"}}"#)
@@ -171,12 +171,12 @@ fn applied(reports: &mpsc::Receiver<Report<Batch>>) -> (TopicPartition, i64, boo
 fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     let registry = Arc::new(Later::default());
     let schemas: Arc<dyn Schemas> = Arc::clone(&registry) as _;
-    let blueprint = blueprint(Decoder::new(Format::Native, vec![]).with_schemas(schemas));
+    let config = config(Decoder::new(Format::Native, vec![]).with_schemas(schemas));
     let (report, reports) = mpsc::channel();
     // One worker, so that both partitions are its.
-    let pool = Pool::start(&blueprint, 1, &report).unwrap();
+    let pool = Pool::start(&config, 1, &report).unwrap();
     for partition in [Partition(0), Partition(1)] {
-        pool.begin(partition, Box::new(Engine::new(Arc::clone(&blueprint.spec))), vec![0]).unwrap();
+        pool.begin(partition, Box::new(Engine::new(Arc::clone(&config.spec))), vec![0]).unwrap();
     }
     let send = |at, batch| pool.records(at, Batch(batch), Time::MAX, Instant::now()).unwrap();
     send(at(0), vec![native(false, "a"), native(true, "b")]);
@@ -235,7 +235,7 @@ fn orders(taken: &Taken) -> BTreeMap<String, u32> {
 
 #[test]
 fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
-    let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
+    let mut worker = Worker::new(config(Decoder::new(Format::Native, vec![])));
     let (mut checkpoints, mut reports) = (checkpoints::CheckpointQueue::default(), Vec::<Report<Orders>>::new());
     for partition in 0..3 {
         worker.start(Partition(partition));
@@ -284,7 +284,7 @@ fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
 
 #[test]
 fn a_checkpoint_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
-    let mut worker = Worker::new(blueprint(Decoder::new(Format::Native, vec![])));
+    let mut worker = Worker::new(config(Decoder::new(Format::Native, vec![])));
     worker.start(Partition(0));
     worker.apply(at(0), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
     worker.begin_checkpoint(Partition(0), 1, &Allowance::ALL).unwrap();
@@ -299,11 +299,11 @@ fn a_checkpoint_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
 /// With a queue in between: what is to come behind a checkpoint comes behind it.
 #[test]
 fn a_partition_that_is_parked_has_made_its_checkpoints() {
-    let blueprint = blueprint(Decoder::new(Format::Native, vec![]));
+    let config = config(Decoder::new(Format::Native, vec![]));
     let (report, reports) = mpsc::channel();
-    let pool = Pool::start(&blueprint, 1, &report).unwrap();
+    let pool = Pool::start(&config, 1, &report).unwrap();
     for partition in [Partition(0), Partition(1)] {
-        pool.begin(partition, Box::new(Engine::new(Arc::clone(&blueprint.spec))), vec![0]).unwrap();
+        pool.begin(partition, Box::new(Engine::new(Arc::clone(&config.spec))), vec![0]).unwrap();
         let batch = Orders::of(0, 0..500);
         pool.records(TopicPartition { topic: TopicIndex(0), partition }, batch, Time::MAX, Instant::now()).unwrap();
         pool.checkpoint(partition, 1, Allowance::ALL).unwrap();

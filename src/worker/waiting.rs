@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::event::Time;
 use crate::source::{Partition, TopicPartition};
 
-/// What a topic-partition brought.
-pub(super) enum Brought<B> {
+/// What a topic-partition queued.
+pub(super) enum Queued<B> {
     /// Records, with the newest time that is accepted and when they were read.
     Records(B, Time, Instant),
     /// The news that it ended before this offset.
@@ -37,7 +37,7 @@ impl Stalled {
 
 /// What waits at one worker.
 pub(super) struct Waiting<B> {
-    queues: BTreeMap<TopicPartition, VecDeque<Brought<B>>>,
+    queues: BTreeMap<TopicPartition, VecDeque<Queued<B>>>,
     stalled: Stalled,
 }
 
@@ -51,11 +51,11 @@ impl<B> Waiting<B> {
     }
 
     /// Lets something wait, or answers it where nothing of its topic-partition waits and it is ready.
-    pub fn admit(&mut self, at: TopicPartition, brought: Brought<B>, is_ready: bool) -> Option<Brought<B>> {
+    pub fn admit(&mut self, at: TopicPartition, queued: Queued<B>, is_ready: bool) -> Option<Queued<B>> {
         if is_ready && !self.queues.contains_key(&at) {
-            return Some(brought);
+            return Some(queued);
         }
-        self.queues.entry(at).or_default().push_back(brought);
+        self.queues.entry(at).or_default().push_back(queued);
         self.stalled.set(at, true);
         None
     }
@@ -70,19 +70,19 @@ impl<B> Waiting<B> {
     }
 
     /// The next thing that waits and is ready by now.
-    pub fn next(&mut self, is_ready: impl Fn(TopicPartition, &B) -> bool) -> Option<(TopicPartition, Brought<B>)> {
-        let ready = |(at, queue): (&TopicPartition, &VecDeque<Brought<B>>)| match queue.front() {
-            Some(Brought::Records(batch, ..)) => is_ready(*at, batch).then_some(*at),
-            Some(Brought::End(_)) | None => Some(*at),
+    pub fn next(&mut self, is_ready: impl Fn(TopicPartition, &B) -> bool) -> Option<(TopicPartition, Queued<B>)> {
+        let ready = |(at, queue): (&TopicPartition, &VecDeque<Queued<B>>)| match queue.front() {
+            Some(Queued::Records(batch, ..)) => is_ready(*at, batch).then_some(*at),
+            Some(Queued::End(_)) | None => Some(*at),
         };
         let at = self.queues.iter().find_map(ready)?;
         let queue = self.queues.get_mut(&at)?;
-        let brought = queue.pop_front();
+        let queued = queue.pop_front();
         if queue.is_empty() {
             self.queues.remove(&at);
             self.stalled.set(at, false);
         }
-        brought.map(|brought| (at, brought))
+        queued.map(|queued| (at, queued))
     }
 }
 
@@ -95,14 +95,14 @@ mod tests {
         TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
     }
 
-    fn records(name: &'static str) -> Brought<&'static str> {
-        Brought::Records(name, Time::MAX, Instant::now())
+    fn records(name: &'static str) -> Queued<&'static str> {
+        Queued::Records(name, Time::MAX, Instant::now())
     }
 
-    fn name(brought: Option<(TopicPartition, Brought<&'static str>)>) -> Option<String> {
-        brought.map(|(_, brought)| match brought {
-            Brought::Records(name, ..) => name.to_owned(),
-            Brought::End(offset) => format!("end {offset}"),
+    fn name(queued: Option<(TopicPartition, Queued<&'static str>)>) -> Option<String> {
+        queued.map(|(_, queued)| match queued {
+            Queued::Records(name, ..) => name.to_owned(),
+            Queued::End(offset) => format!("end {offset}"),
         })
     }
 
@@ -112,9 +112,9 @@ mod tests {
         let mut waiting = Waiting::new(stalled.clone());
         assert!(waiting.admit(at(0, 0), records("a"), false).is_none());
         assert!(waiting.admit(at(0, 0), records("b"), true).is_none(), "behind another one");
-        assert!(waiting.admit(at(0, 0), Brought::End(9), true).is_none(), "the end is behind them too");
+        assert!(waiting.admit(at(0, 0), Queued::End(9), true).is_none(), "the end is behind them too");
         assert!(waiting.admit(at(1, 0), records("c"), true).is_some(), "another topic goes on");
-        assert!(waiting.admit(at(0, 1), Brought::End(3), true).is_some(), "another partition goes on");
+        assert!(waiting.admit(at(0, 1), Queued::End(3), true).is_some(), "another partition goes on");
         assert_eq!(stalled.get(), BTreeSet::from([at(0, 0)]));
 
         assert!(waiting.next(|_, _| false).is_none());

@@ -30,7 +30,7 @@ use crate::source::memory::{Fault, MemberId, MemoryBroker, Produced};
 use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
-use crate::worker::{Blueprint, Worker};
+use crate::worker::{WorkerConfig, Worker};
 mod damaged;
 mod hasty;
 
@@ -45,7 +45,7 @@ struct World {
     broker: MemoryBroker,
     directory: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
-    blueprint: Arc<Blueprint>,
+    config: Arc<WorkerConfig>,
     delivery: Delivery,
 }
 
@@ -55,7 +55,7 @@ impl World {
             broker: MemoryBroker::new(protocol, partitions),
             directory: tempfile::tempdir().unwrap(),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
-            blueprint: blueprint(),
+            config: config(),
             delivery,
         }
     }
@@ -72,7 +72,7 @@ struct Member {
 impl Member {
     fn join(world: &World, number: usize, threads: usize) -> Member {
         let (reports, reported) = mpsc::channel();
-        let pool = Pool::start(&world.blueprint, threads, &reports).unwrap();
+        let pool = Pool::start(&world.config, threads, &reports).unwrap();
         let workers = pool.workers();
         let client = Hasty(world.broker.join());
         let id = client.0.id();
@@ -82,7 +82,7 @@ impl Member {
         let store_tasks = Arc::new(StoreTasks {
             store: world.runtime.block_on(Store::open(&url, "teststore")).unwrap(),
             runtime: world.runtime.handle().clone(),
-            spec: Arc::clone(&world.blueprint.spec),
+            spec: Arc::clone(&world.config.spec),
             group: "test".into(),
             topics: topics.clone(),
             partitions: PARTITIONS,
@@ -160,7 +160,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn blueprint() -> Arc<Blueprint> {
+fn config() -> Arc<WorkerConfig> {
     let rolling =
         |name: &str, period, active_for, resolution| RollingSpec { name: name.into(), period, active_for, resolution };
     let spec = Spec {
@@ -177,7 +177,7 @@ fn blueprint() -> Arc<Blueprint> {
         inactivity: inactivity(),
     };
     let decoder = || Decoder::new(Format::Native, vec!["channel".into()]);
-    Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
+    Arc::new(WorkerConfig { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
 }
 
 fn inactivity() -> InactivitySpec {
@@ -253,13 +253,13 @@ struct Straight {
 }
 
 /// That of a worker that reads every topic-partition from beginning to end.
-fn straight(blueprint: &Arc<Blueprint>, history: &[(TopicPartition, String)]) -> Straight {
+fn straight(config: &Arc<WorkerConfig>, history: &[(TopicPartition, String)]) -> Straight {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[PARTITIONS.unsigned_abs(); TOPICS as usize]);
     for (at, payload) in history {
         broker.append(*at, None, Some(payload.as_bytes()), 0);
     }
     let mut client = broker.join();
-    let mut worker = Worker::new(Arc::clone(blueprint));
+    let mut worker = Worker::new(Arc::clone(config));
     (0..PARTITIONS).for_each(|partition| worker.start(Partition(partition)));
     let mut places = Vec::new();
     for _ in 0..2 {
@@ -398,7 +398,7 @@ fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, St
     while let Some(leaving) = members.pop() {
         live_while(&mut members, leaving);
     }
-    (found, straight(&world.blueprint, &history))
+    (found, straight(&world.config, &history))
 }
 
 /// Lets a member leave while the others go on, without whom no rebalance ends.

@@ -13,7 +13,7 @@ use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
 use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use crate::worker::pool::Overview;
-use crate::worker::{Blueprint, Worker};
+use crate::worker::{WorkerConfig, Worker};
 
 /// Messages without keys.
 pub(crate) struct Lines(pub Vec<String>);
@@ -44,7 +44,7 @@ pub(crate) fn topics() -> Vec<String> {
 }
 
 /// A 30-day and a 365-day window, months and years, a day of lateness.
-pub(crate) fn blueprint() -> Arc<Blueprint> {
+pub(crate) fn config() -> Arc<WorkerConfig> {
     let rolling = |days: i64, resolution| RollingSpec {
         name: format!("{days}d"),
         period: days * DAY,
@@ -66,7 +66,7 @@ pub(crate) fn blueprint() -> Arc<Blueprint> {
         inactivity: inactivity(),
     };
     let decoder = || Decoder::new(Format::Native, Vec::new());
-    Arc::new(Blueprint { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
+    Arc::new(WorkerConfig { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
 }
 
 /// Who orders nothing for 45 days is told of; nobody is held out.
@@ -126,11 +126,11 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) fn new() -> Shop {
-        Shop::of(&blueprint())
+        Shop::of(&config())
     }
 
-    pub(crate) fn of(blueprint: &Arc<Blueprint>) -> Shop {
-        let mut worker = Worker::new(Arc::clone(blueprint));
+    pub(crate) fn of(config: &Arc<WorkerConfig>) -> Shop {
+        let mut worker = Worker::new(Arc::clone(config));
         let mut rejected = Vec::new();
         worker.start(Partition(0));
         worker.start(Partition(1));
@@ -138,7 +138,7 @@ impl Shop {
         worker.apply(SESSIONS, &sessions(), Time::MAX, &mut rejected);
         worker.checkpoint(ORDERS.partition, 1, &Allowance::ALL);
         worker.confirm(ORDERS.partition, 1);
-        Shop { spec: Arc::clone(&blueprint.spec), worker }
+        Shop { spec: Arc::clone(&config.spec), worker }
     }
 
     pub(crate) fn overview(&mut self) -> Overview {

@@ -87,7 +87,7 @@ fn encode_with(
     background: &Background,
     topics: &[String],
 ) -> BTreeMap<String, f64> {
-    let spec = &fixture::blueprint().spec;
+    let spec = &fixture::config().spec;
     parse(&encode(&Scrape { spec, topics, overview, source, background, now: Instant::now() }).unwrap())
 }
 
@@ -349,15 +349,15 @@ fn label_values_that_look_alike_in_a_row_stay_apart() {
 
 #[test]
 fn amounts_without_a_rate_are_counted_and_the_others_shown_converted() {
-    let mut blueprint = Arc::into_inner(fixture::blueprint()).unwrap();
+    let mut config = Arc::into_inner(fixture::config()).unwrap();
     let code = |code| Currency::from_code(code).unwrap();
-    let day = |time| blueprint.spec.zone.day(Time::parse(time).unwrap());
+    let day = |time| config.spec.zone.day(Time::parse(time).unwrap());
     let second_of_may = (day("2026-05-02T00:00:00Z"), code("JPY"), Rate::new(5, 3).unwrap());
     let rates = Rates::new(code("EUR"), [second_of_may, (0, code("GBP"), Rate::new(2, 0).unwrap())]);
-    let mut spec = Spec::clone(&blueprint.spec);
+    let mut spec = Spec::clone(&config.spec);
     spec.rates = Some(rates);
-    blueprint.spec = Arc::new(spec);
-    let mut shop = Shop::of(&Arc::new(blueprint));
+    config.spec = Arc::new(spec);
+    let mut shop = Shop::of(&Arc::new(config));
     let overview = shop.overview();
     let (topics, source, background) = (topics(), source(), known());
     let scrape = Scrape {
