@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::manifest::Anchor;
-use crate::source::kafka::{Glimpse, KafkaAdmin};
+use crate::source::kafka::{ProbedRecord, KafkaAdmin};
 use crate::source::{Record, SourceError, Start, TopicPartition};
 use crate::worker::{LastRecord, hash};
 
@@ -13,7 +13,7 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// What stands where a record was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum Probed {
     /// This record.
     Record(LastRecord),
     /// Nothing: retention deleted it, which is no harm.
@@ -23,31 +23,31 @@ pub enum Look {
 }
 
 /// Looks at the record of an offset.
-pub type Looks = Arc<dyn Fn(TopicPartition, i64) -> Result<Look, SourceError> + Send + Sync>;
+pub type LogProbe = Arc<dyn Fn(TopicPartition, i64) -> Result<Probed, SourceError> + Send + Sync>;
 
 /// Looks at the record of an offset in the cluster.
 ///
 /// # Errors
 /// When the brokers do not answer.
-pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Look, SourceError> {
+pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Probed, SourceError> {
     // One after the other: librdkafka answers for a topic-partition once in a request.
     let bound = |start: Start| Ok(admin.offsets(&[(at, start)], WAIT)?.first().copied().unwrap_or_default());
     if offset < bound(Start::Earliest)? {
-        return Ok(Look::Gone);
+        return Ok(Probed::Gone);
     }
     if offset >= bound(Start::Latest)? {
-        return Ok(Look::Beyond);
+        return Ok(Probed::Beyond);
     }
-    let found = admin.glimpse(&[(at, offset)], 1, WAIT)?;
+    let found = admin.probe_records(&[(at, offset)], 1, WAIT)?;
     match found.get(&at).and_then(|records| records.first()) {
-        Some(record) if record.offset == offset => Ok(Look::Record(last_record(record))),
-        Some(_) => Ok(Look::Gone),
+        Some(record) if record.offset == offset => Ok(Probed::Record(last_record(record))),
+        Some(_) => Ok(Probed::Gone),
         None => Err(SourceError::Unavailable(format!("the record at offset {offset} cannot be read yet"))),
     }
 }
 
 /// What of a record a manifest keeps.
-pub(super) fn last_record(record: &Glimpse) -> LastRecord {
+pub(super) fn last_record(record: &ProbedRecord) -> LastRecord {
     let whole = Record { offset: record.offset, key: record.key.as_deref(), payload: record.payload.as_deref() };
     LastRecord { offset: record.offset, stamp: record.stamp, hash: hash(whole) }
 }
@@ -64,11 +64,11 @@ pub(super) fn anchor(last: LastRecord) -> Anchor {
 
 /// Whether a log may be the one of an anchor.
 #[must_use]
-pub fn fits(anchored: &Anchor, look: Look) -> bool {
+pub fn fits(anchored: &Anchor, look: Probed) -> bool {
     match look {
-        Look::Gone => true,
-        Look::Beyond => false,
-        Look::Record(record) => {
+        Probed::Gone => true,
+        Probed::Beyond => false,
+        Probed::Record(record) => {
             let found = anchor(record);
             let same_epoch =
                 found.leader_epoch == anchored.leader_epoch || found.leader_epoch < 0 || anchored.leader_epoch < 0;
@@ -87,15 +87,15 @@ mod tests {
         let stamp = Stamp { time: Some(5), leader_epoch: Some(3) };
         let record = LastRecord { offset: 41, stamp, hash: 0xab };
         let known = anchor(record);
-        assert!(fits(&known, Look::Record(record)) && fits(&known, Look::Gone) && !fits(&known, Look::Beyond));
+        assert!(fits(&known, Probed::Record(record)) && fits(&known, Probed::Gone) && !fits(&known, Probed::Beyond));
         let without_epoch = LastRecord { stamp: Stamp { leader_epoch: None, ..stamp }, ..record };
-        assert!(fits(&known, Look::Record(without_epoch)) && fits(&anchor(without_epoch), Look::Record(record)));
+        assert!(fits(&known, Probed::Record(without_epoch)) && fits(&anchor(without_epoch), Probed::Record(record)));
         for other in [
             LastRecord { hash: 0xac, ..record },
             LastRecord { stamp: Stamp { time: Some(6), ..stamp }, ..record },
             LastRecord { stamp: Stamp { leader_epoch: Some(4), ..stamp }, ..record },
         ] {
-            assert!(!fits(&known, Look::Record(other)), "{other:?}");
+            assert!(!fits(&known, Probed::Record(other)), "{other:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::decode::{Decoded, Decoder};
 use crate::event::{Time, wall_clock};
 use crate::replay::History;
-use crate::source::kafka::Glimpse;
+use crate::source::kafka::ProbedRecord;
 use crate::source::partitioner::Partitioner;
 use crate::source::{SourceError, Start, TopicPartition};
 use crate::worker::LastRecord;
@@ -115,7 +115,7 @@ pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, un
     let first = cluster.offsets(&all.iter().map(|&at| (at, Start::Earliest)).collect::<Vec<_>>())?;
     let look_from: Vec<_> =
         all.iter().zip(next.iter().zip(&first)).map(|(&at, (&next, &first))| (at, first.max(next - BEFORE))).collect();
-    let seen = cluster.admin.glimpse(&look_from, LOOKED_AT, LOOK_WAIT)?;
+    let seen = cluster.admin.probe_records(&look_from, LOOKED_AT, LOOK_WAIT)?;
     let mut last = BTreeMap::new();
     let seen: BTreeMap<_, _> = seen.into_iter().filter(|(at, _)| !is_routed(at)).collect();
     for (at, (&next, &first)) in all.iter().zip(next.iter().zip(&first)) {
@@ -151,7 +151,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn add(&mut self, decoder: &Decoder, at: TopicPartition, record: &Glimpse) {
+    fn add(&mut self, decoder: &Decoder, at: TopicPartition, record: &ProbedRecord) {
         let Ok(decoded) = decoder.decode(record.key.as_deref(), record.payload.as_deref(), Time::MAX) else { return };
         let events = decoded.events();
         let customer = match (&decoded, events.first()) {
@@ -341,7 +341,7 @@ mod tests {
             let partition = partitioner(customer.as_bytes()) + u32::from(number < elsewhere);
             let at = TopicPartition { topic: TopicIndex(0), partition: Partition((partition % 7).cast_signed()) };
             let order = format!(r#"{{"type":"session","customer_id":"{customer}","time":1767323045678}}"#);
-            let record = Glimpse {
+            let record = ProbedRecord {
                 offset: 0,
                 key: keyed.then(|| customer.clone().into_bytes()),
                 payload: Some(order.into_bytes()),

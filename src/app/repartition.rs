@@ -1,5 +1,5 @@
-//! What is to be there before a source is routed by customer: the topic that it is routed to, and, behind a bootstrap, where
-//! its router begins.
+//! What is to be there before a source is routed by customer: the topic that it is routed to, and, behind a bootstrap,
+//! where its router begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -85,8 +85,8 @@ impl Entrance {
 /// Finds out where the routers go on with `overlap_from`.
 ///
 /// # Errors
-/// [`BootstrapError`] where one has begun already (unless that is to be replaced), or where a topic does not reach back to
-/// `until`; and when the brokers do not answer.
+/// [`BootstrapError`] where one has begun already (unless that is to be replaced), or where a topic does not reach back
+/// to `until`; and when the brokers do not answer.
 pub fn find_entrances(settings: &Settings, overlap_from: Time, until: Time, replace: bool) -> Result<Vec<Entrance>> {
     let routed = settings.sources.iter().filter(|(_, source)| source.repartition);
     routed.map(|(name, source)| find_entrance(settings, name, source, overlap_from, until, replace)).collect()
@@ -115,7 +115,7 @@ fn find_entrance(
     let ask = |start: Start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), ANSWER_WAIT);
     let (next, first) = (ask(Start::At(overlap_from.millis()))?, ask(Start::Earliest)?);
     let begins: Vec<_> = all.iter().copied().zip(first.iter().copied()).collect();
-    for (at, records) in admin.glimpse(&begins, 1, LOOK_WAIT)? {
+    for (at, records) in admin.probe_records(&begins, 1, LOOK_WAIT)? {
         let place = usize::try_from(at.partition.0)?;
         let begin = records.first().and_then(|record| Time::from_millis(record.stamp.time?).ok());
         if let Some(begin) = begin.filter(|begin| first[place] > 0 && next[place] == first[place] && *begin > until) {

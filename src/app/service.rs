@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::anchors::{Looks, look};
+use super::anchors::{LogProbe, look};
 use super::blueprint;
 use super::committer::{CommitMode, Committer};
 use super::dispatch::{Dispatcher, Parts, Rules};
@@ -469,7 +469,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
 }
 
 /// Looks at records, by a client of its own that is made once.
-fn looks(kafka: KafkaSettings) -> Looks {
+fn looks(kafka: KafkaSettings) -> LogProbe {
     let known: Mutex<Option<KafkaAdmin>> = Mutex::new(None);
     Arc::new(move |at, offset| {
         let admin = {

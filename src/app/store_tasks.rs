@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use super::anchors::{Looks, anchor, fits};
+use super::anchors::{LogProbe, anchor, fits};
 use super::committer::CommitReply;
 use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
@@ -74,7 +74,7 @@ pub struct StoreTasks {
     /// Their ids now.
     pub topic_ids: TopicIds,
     /// What stands in the log where a record was.
-    pub looks: Looks,
+    pub probe: LogProbe,
     /// To the poll loop.
     pub answers: Sender<Answer>,
     /// Held by the one who encodes a checkpoint: one after another they take the memory of one.

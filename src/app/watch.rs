@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::source::SourceError;
-use crate::source::coverage::{self, Faults, Look};
+use crate::source::coverage::{self, Faults, Probed};
 use crate::source::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::source::status::SourceStatus;
 
@@ -95,7 +95,7 @@ impl Watch {
         let (topics, expected) = (self.kafka.topics.as_slice(), self.expected);
         let unknown = vec![Some(expected); topics.len()];
         let known = counts.as_deref().unwrap_or(&unknown);
-        let Faults { reasons, is_unowned } = coverage::faults(&Look { topics, counts: known, expected, members });
+        let Faults { reasons, is_unowned } = coverage::faults(&Probed { topics, counts: known, expected, members });
         let owners = members.zip(topics.first()).map(|(members, topic)| coverage::owners(topic, members));
         let owners = owners.unwrap_or_default();
         let rejoin = self.patience.is_over(is_unowned, Instant::now());

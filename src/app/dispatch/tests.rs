@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use self::hasty::Hasty;
 use super::*;
-use crate::app::anchors::Look;
+use crate::app::anchors::Probed;
 use crate::app::committer::CommitMode;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
@@ -87,7 +87,7 @@ impl Member {
             topics: topics.clone(),
             partitions: PARTITIONS,
             topic_ids: Arc::new(|| Ok(vec![Some("one".into()), Some("two".into())])),
-            looks: Arc::new(|_, _| Ok(Look::Gone)),
+            probe: Arc::new(|_, _| Ok(Probed::Gone)),
             answers: tell.clone(),
             encoding: Mutex::default(),
         });

@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::errors;
 use super::ffi::{Failure, Handle};
 use super::handle::KafkaHandle;
-use super::reader::{Glimpse, glimpse};
+use super::reader::{ProbedRecord, probe_records};
 use super::settings::{KafkaSettings, Role};
 use super::topics::TopicNames;
 use crate::source::coverage::GroupMember;
@@ -148,13 +148,13 @@ impl KafkaAdmin {
     ///
     /// # Errors
     /// When the records do not come within `wait`.
-    pub fn glimpse(
+    pub fn probe_records(
         &self,
         from: &[(TopicPartition, i64)],
         limit: usize,
         wait: Duration,
-    ) -> Result<BTreeMap<TopicPartition, Vec<Glimpse>>, SourceError> {
-        glimpse(&self.settings, from, limit, wait)
+    ) -> Result<BTreeMap<TopicPartition, Vec<ProbedRecord>>, SourceError> {
+        probe_records(&self.settings, from, limit, wait)
     }
 
     /// The id of each source topic, in their order: another one after a topic was deleted and created again. `None`

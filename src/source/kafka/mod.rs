@@ -35,7 +35,7 @@ pub use self::ffi::KafkaBatch;
 use self::ffi::{Failure, Handle, Notice, Queue, Run};
 pub use self::handle::KafkaHandle;
 pub use self::producer::{PlainProducer, Refusal};
-pub use self::reader::Glimpse;
+pub use self::reader::ProbedRecord;
 use self::settings::Role;
 pub use self::settings::{
     GroupProtocol, KafkaSettings, TransactionSettings, managed_option, option_mistake, transactional_id,
@@ -92,7 +92,8 @@ impl KafkaClient {
         Ok(KafkaClient::with_queue(settings, handle, queue, topics))
     }
 
-    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`], and must commit nothing.
+    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`], and must commit
+    /// nothing.
     ///
     /// # Errors
     /// [`SourceError::Configuration`] when librdkafka refuses the settings.
@@ -491,8 +492,8 @@ pub fn create_topics(
     Ok(())
 }
 
-/// Names the reason that the connection gave, if any, since the answer alone says only "timed out"; rather why we are not let
-/// in than that a connection ended for it.
+/// Names the reason that the connection gave, if any, since the answer alone says only "timed out"; rather why we are
+/// not let in than that a connection ended for it.
 fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
     handle.serve_callbacks();
     let reasons = handle.take_notices().into_iter().rev().filter_map(|notice| match notice {

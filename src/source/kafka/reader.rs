@@ -18,7 +18,7 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// A record that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glimpse {
+pub struct ProbedRecord {
     /// Its place in the topic-partition.
     pub offset: i64,
     /// The message key, if any.
@@ -34,12 +34,12 @@ pub struct Glimpse {
 ///
 /// # Errors
 /// When librdkafka refuses the settings, or when the records do not come within `wait`.
-pub(super) fn glimpse(
+pub(super) fn probe_records(
     settings: &KafkaSettings,
     from: &[(TopicPartition, i64)],
     limit: usize,
     wait: Duration,
-) -> Result<BTreeMap<TopicPartition, Vec<Glimpse>>, SourceError> {
+) -> Result<BTreeMap<TopicPartition, Vec<ProbedRecord>>, SourceError> {
     let doing = "cannot look at records";
     let mut found: BTreeMap<_, _> = from.iter().map(|(at, _)| (*at, Vec::new())).collect();
     let deadline = Instant::now() + wait;
@@ -92,9 +92,9 @@ pub(super) fn glimpse(
     Ok(found)
 }
 
-fn copy(batch: &impl RecordBatch, index: usize) -> Glimpse {
+fn copy(batch: &impl RecordBatch, index: usize) -> ProbedRecord {
     let record = batch.get(index);
-    Glimpse {
+    ProbedRecord {
         offset: record.offset,
         key: record.key.map(<[u8]>::to_vec),
         payload: record.payload.map(<[u8]>::to_vec),
