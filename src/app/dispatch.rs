@@ -6,7 +6,7 @@
 //! of its state.
 
 mod durable;
-mod journal;
+mod lifecycle_log;
 mod replies;
 mod uncommitted;
 mod watched;
@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use journal::Journal;
+use lifecycle_log::LifecycleLog;
 use uncommitted::Uncommitted;
 
 use super::committer::Committer;
-use super::flood::{Flood, FloodRules, Flooded};
+use super::rejection_breaker::{RejectionBreaker, BreakerRules, Tripped};
 use super::outbox::Outbox;
-use super::pace::Pace;
+use super::alert_rate::AlertRate;
 use super::store_tasks::{Answer, Files, StoreTasks};
 use super::watch::Looked;
 use crate::checkpoint::manifest::Manifest;
@@ -69,13 +69,13 @@ pub struct Rules {
     /// After how long a caught-up topic-partition without records no longer holds time up.
     pub idle_after: Duration,
     /// When alerts may leave.
-    pub pace: Pace,
+    pub alert_rate: AlertRate,
     /// The attribute `source` of alerts.
     pub alert_source: String,
     /// Names of our topics, for messages to people.
     pub outputs: Topics,
     /// When a source counts as misread.
-    pub flood: FloodRules,
+    pub breaker: BreakerRules,
     /// After how long without a committed checkpoint the daemon says so.
     pub stale_after: Duration,
 }
@@ -167,7 +167,7 @@ pub struct Dispatcher<C: GroupClient> {
     /// Why partitions wait for a person.
     failed: BTreeMap<Partition, String>,
     /// Whether a source is misread as a whole.
-    flood: Flood,
+    breaker: RejectionBreaker,
     /// Whether reading is paused because of the outbox.
     held: bool,
     /// What is paused because its records wait for a schema.
@@ -175,7 +175,7 @@ pub struct Dispatcher<C: GroupClient> {
     checkpoint_begun: Option<Instant>,
     checkpoints: Checkpoints,
     uncommitted: Uncommitted,
-    journal: Journal,
+    lifecycle_log: LifecycleLog,
     ending: Option<Ending>,
     status: watch::Sender<SourceStatus>,
     latency: Latency,
@@ -207,7 +207,7 @@ impl<C: GroupClient> Dispatcher<C> {
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
         let Parts { client, pool, reports, store_tasks, committer, answers, failures, looks } = parts;
-        let flood = Flood::new(rules.flood, rules.topics.len());
+        let breaker = RejectionBreaker::new(rules.breaker, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
             durable: protocol::State::new(protocol),
@@ -239,13 +239,13 @@ impl<C: GroupClient> Dispatcher<C> {
             budgets: Vec::new(),
             doomed: Vec::new(),
             failed: BTreeMap::new(),
-            flood,
+            breaker,
             held: false,
             stalled: BTreeSet::new(),
             checkpoint_begun: None,
             checkpoints: Checkpoints::default(),
             uncommitted: Uncommitted::default(),
-            journal: Journal::default(),
+            lifecycle_log: LifecycleLog::default(),
             ending: None,
             status,
             latency: Latency::default(),
@@ -480,8 +480,8 @@ impl<C: GroupClient> Dispatcher<C> {
     fn applied(&mut self, applied: &Applied<C::Batch>) -> Result<(), SourceError> {
         let records = applied.batch.as_ref().map_or(0, RecordBatch::len);
         self.latency.record(applied.took, records);
-        if let Some(flooded) = self.flood.note(usize::from(applied.at.topic.0), records, &applied.rejected) {
-            return Err(self.misread(applied, &flooded));
+        if let Some(tripped) = self.breaker.note(usize::from(applied.at.topic.0), records, &applied.rejected) {
+            return Err(self.misread(applied, &tripped));
         }
         if records > 0 {
             self.uncommitted.applied(applied.at.partition, Instant::now());
@@ -499,17 +499,17 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     /// Why the program stops rather than turn a whole topic into dead letters; an explanation holds no customer id.
-    fn misread(&self, applied: &Applied<C::Batch>, flooded: &Flooded) -> SourceError {
+    fn misread(&self, applied: &Applied<C::Batch>, tripped: &Tripped) -> SourceError {
         let topic = self.rules.topics.get(usize::from(applied.at.topic.0)).map_or("", String::as_str);
-        let (index, example) = &flooded.example;
+        let (index, example) = &tripped.example;
         let offset = applied.batch.as_ref().map_or(-1, |batch| batch.get(*index).offset);
         SourceError::Configuration(format!(
             "topic {topic:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
              partition {} offset {offset}: {example}. Correct the format of the topic's source under [sources], or the \
              producers; to take all of them for dead records, set dead_letters.stop_after = 0",
-            flooded.rejected,
-            flooded.messages,
-            flooded.reason.label(),
+            tripped.rejected,
+            tripped.messages,
+            tripped.reason.label(),
             applied.at.partition.0,
         ))
     }
@@ -560,15 +560,15 @@ impl<C: GroupClient> Dispatcher<C> {
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
             status.schemas = self.pool.trouble();
-            status.split_customers = self.pool.sightings().counts();
+            status.split_customers = self.pool.key_placement().counts();
             status.checkpoints = self.checkpoints;
             status.checkpoints.uncommitted_since = self.uncommitted.since();
             status.checkpoints.stale_after = Some(self.rules.stale_after);
             status.latency.clone_from(&self.latency);
         });
-        self.journal.split(&self.pool.sightings().found(), &self.rules.topics);
+        self.lifecycle_log.split(&self.pool.key_placement().found(), &self.rules.topics);
         if was_behind && self.status.borrow().has_caught_up() {
-            self.journal.caught_up();
+            self.lifecycle_log.caught_up();
         }
     }
 }

@@ -26,7 +26,7 @@ use self::clients::KafkaClients;
 pub(super) use self::session::FROM;
 use self::session::{End, Clients, Session};
 use super::blueprint;
-use super::flood::FloodRules;
+use super::rejection_breaker::BreakerRules;
 use super::service::{flood_rules, kafka_settings, start};
 use crate::config::{self, Settings};
 use crate::decode::Decoder;
@@ -71,7 +71,7 @@ pub struct Route {
     group: String,
     /// The consumer group of the replicas, which dead letters name.
     owner: String,
-    flood: FloodRules,
+    breaker: BreakerRules,
 }
 
 impl Route {
@@ -89,7 +89,7 @@ impl Route {
             start: start(settings.kafka.start),
             group: group(settings, name),
             owner: settings.kafka.group_id.clone(),
-            flood: flood_rules(settings),
+            breaker: flood_rules(settings),
         })
     }
 

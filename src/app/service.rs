@@ -19,9 +19,9 @@ use super::anchors::{LogProbe, look};
 use super::blueprint;
 use super::committer::{CommitMode, Committer};
 use super::dispatch::{Dispatcher, Parts, Rules};
-use super::flood::FloodRules;
+use super::rejection_breaker::BreakerRules;
 use super::offline::open_store;
-use super::pace::Pace;
+use super::alert_rate::AlertRate;
 use super::repartition;
 use super::router::Routers;
 use super::store_tasks::{Answer, StoreTasks, TopicIds};
@@ -250,10 +250,10 @@ impl Source {
             checkpoint_every: self.settings.checkpoint.interval.to_std(),
             keep_files: self.settings.checkpoint.keep.to_std(),
             idle_after: self.settings.time.idle_after.to_std(),
-            pace: Pace::new(&self.settings, partitions),
+            alert_rate: AlertRate::new(&self.settings, partitions),
             alert_source: alerts::source(&kafka.group_id),
             outputs: outputs(&self.settings),
-            flood: flood_rules(&self.settings),
+            breaker: flood_rules(&self.settings),
             stale_after: self.settings.checkpoint.stale_after.to_std(),
         };
         let protocol = protocol::Rules {
@@ -502,8 +502,8 @@ pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
 }
 
 /// When a source counts as misread.
-pub(crate) fn flood_rules(settings: &Settings) -> FloodRules {
-    FloodRules { messages: settings.dead_letters.stop_after.into(), share: settings.dead_letters.stop_share }
+pub(crate) fn flood_rules(settings: &Settings) -> BreakerRules {
+    BreakerRules { messages: settings.dead_letters.stop_after.into(), share: settings.dead_letters.stop_share }
 }
 
 /// Where the group begins in each topic. One that is filled by a router is read whole: the router begins where the

@@ -4,7 +4,7 @@ mod checkpoints;
 mod people;
 pub mod pool;
 mod rejected;
-pub mod sightings;
+pub mod key_placement;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use self::rejected::{Rejected, RejectedPart};
-use self::sightings::Sightings;
+use self::key_placement::KeyPlacementSample;
 pub use self::tally::{Tally, note_type};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
 use crate::engine::axis::Pane;
@@ -104,7 +104,7 @@ pub struct Worker {
     /// Engines that were given up in order, for the case that they return.
     parked: BTreeMap<Partition, (Engine, PartitionProgress)>,
     tally: Tally,
-    sightings: Arc<Sightings>,
+    key_placement: Arc<KeyPlacementSample>,
 }
 
 /// The last record of a topic-partition that was applied, by which a log is recognised.
@@ -172,13 +172,13 @@ impl Worker {
     /// A worker without partitions.
     #[must_use]
     pub fn new(config: Arc<WorkerConfig>) -> Worker {
-        let sightings = Arc::new(Sightings::new(config.decoders.len()));
-        Worker::with_sightings(config, sightings)
+        let key_placement = Arc::new(KeyPlacementSample::new(config.decoders.len()));
+        Worker::with_sightings(config, key_placement)
     }
 
     /// The same with a table of customers that others write to as well.
     #[must_use]
-    pub fn with_sightings(config: Arc<WorkerConfig>, sightings: Arc<Sightings>) -> Worker {
+    pub fn with_sightings(config: Arc<WorkerConfig>, key_placement: Arc<KeyPlacementSample>) -> Worker {
         let tally = Tally::new(config.decoders.len());
         Worker {
             config,
@@ -186,7 +186,7 @@ impl Worker {
             progress: BTreeMap::new(),
             parked: BTreeMap::new(),
             tally,
-            sightings,
+            key_placement,
         }
     }
 
@@ -332,7 +332,7 @@ impl Worker {
         let topic = usize::from(at.topic.0);
         let decoder = &self.config.decoders[topic];
         let wants_message = decoder.wants_message();
-        let seen = Seen { sightings: &self.sightings, at };
+        let seen = Seen { key_placement: &self.key_placement, at };
         let mut decoded = Vec::with_capacity(AHEAD);
         for start in (0..batch.len()).step_by(AHEAD) {
             let some = start..batch.len().min(start + AHEAD);
@@ -478,7 +478,7 @@ pub fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
 /// Where what is applied lies, and where its customer is noted.
 #[derive(Debug, Clone, Copy)]
 struct Seen<'a> {
-    sightings: &'a Sightings,
+    key_placement: &'a KeyPlacementSample,
     at: TopicPartition,
 }
 
@@ -547,7 +547,7 @@ fn apply_event(
     told_before: Time,
 ) -> Result<(), Rejection> {
     let topic = seen.topic();
-    seen.sightings.note(seen.at, &event.customer);
+    seen.key_placement.note(seen.at, &event.customer);
     tally.events[topic][event.kind.event_type() as usize] += 1;
     match engine.apply(topic, event) {
         Outcome::Applied => {}

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::checkpoints::CheckpointQueue;
-use super::sightings::Sightings;
+use super::key_placement::KeyPlacementSample;
 use super::waiting::{Queued, Stalled, Waiting};
 use super::{WorkerConfig, Rejected, Taken, Worker, WorkerStatus, add_series};
 use crate::engine::axis::Pane;
@@ -122,7 +122,7 @@ pub struct Pool<B> {
     threads: Vec<JoinHandle<()>>,
     stalled: Stalled,
     config: Arc<WorkerConfig>,
-    sightings: Arc<Sightings>,
+    key_placement: Arc<KeyPlacementSample>,
 }
 
 /// All workers are gone: the daemon is shutting down.
@@ -137,18 +137,18 @@ impl<B: RecordBatch> Pool<B> {
     /// When the operating system refuses a thread.
     pub fn start(config: &Arc<WorkerConfig>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
         let stalled = Stalled::default();
-        let sightings = Arc::new(Sightings::new(config.decoders.len()));
+        let key_placement = Arc::new(KeyPlacementSample::new(config.decoders.len()));
         let mut pool = Pool {
             queues: Vec::new(),
             threads: Vec::new(),
             stalled,
             config: Arc::clone(config),
-            sightings: Arc::clone(&sightings),
+            key_placement: Arc::clone(&key_placement),
         };
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
             let (worker, reports) =
-                (Worker::with_sightings(Arc::clone(config), Arc::clone(&sightings)), reports.clone());
+                (Worker::with_sightings(Arc::clone(config), Arc::clone(&key_placement)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
             let stalled = pool.stalled.clone();
             pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);
@@ -251,8 +251,8 @@ impl<B: RecordBatch> Pool<B> {
 
     /// Where customers were seen.
     #[must_use]
-    pub fn sightings(&self) -> &Sightings {
-        &self.sightings
+    pub fn key_placement(&self) -> &KeyPlacementSample {
+        &self.key_placement
     }
 
     /// What keeps schemas from coming at the moment.

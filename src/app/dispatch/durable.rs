@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::journal::State;
+use super::lifecycle_log::State;
 use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::app::committer::Transaction;
-use crate::app::pace::Pace;
+use crate::app::alert_rate::AlertRate;
 use crate::app::store_tasks::{Answer, Files};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
@@ -40,7 +40,7 @@ impl<C: GroupClient> Dispatcher<C> {
             rebalance::Event::Revoked(taken) => taken.iter().map(|at| at.partition).collect(),
             _ => BTreeSet::new(),
         };
-        self.journal.group_says(&event);
+        self.lifecycle_log.group_says(&event);
         let (next, commands) = rebalance::step(&self.group, event);
         let before = std::mem::replace(&mut self.group, next);
         let mut stopped: Vec<Partition> = Vec::new();
@@ -73,7 +73,7 @@ impl<C: GroupClient> Dispatcher<C> {
             }
         }
         if !closing {
-            self.journal.owns(self.group.owned(), before.owned());
+            self.lifecycle_log.owns(self.group.owned(), before.owned());
             self.status.send_modify(|status| {
                 status.joined = true;
                 status.rebalances += 1;
@@ -106,7 +106,7 @@ impl<C: GroupClient> Dispatcher<C> {
         if stopped.is_empty() {
             return Ok(());
         }
-        self.journal.leaves(&stopped, in_order);
+        self.lifecycle_log.leaves(&stopped, in_order);
         self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
@@ -157,7 +157,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn obey(&mut self, command: Command) -> Result<(), SourceError> {
         match command {
             Command::ReadCommitted(partition, assignment) => {
-                self.journal.restores(partition);
+                self.lifecycle_log.restores(partition);
                 self.store_tasks.read_committed(self.handle(), partition, assignment);
             }
             Command::FindStart(partition, assignment) => {
@@ -216,7 +216,7 @@ impl<C: GroupClient> Dispatcher<C> {
     fn commit_initial(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
         self.records.clear();
-        self.journal.commits(parts.len(), 0);
+        self.lifecycle_log.commits(parts.len(), 0);
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records: Vec::new() });
         Ok(())
     }
@@ -231,7 +231,7 @@ impl<C: GroupClient> Dispatcher<C> {
     ) -> Result<(), SourceError> {
         let next = match origin {
             Origin::Initial { since } => {
-                self.journal.begins(partition, &State::Nothing);
+                self.lifecycle_log.begins(partition, &State::Nothing);
                 self.files.insert(partition, Files { since, ..Files::default() });
                 let mut engine = Box::new(Engine::new(Arc::clone(&self.store_tasks.spec)));
                 engine.set_alerts_since(Time::clamped(since));
@@ -242,9 +242,9 @@ impl<C: GroupClient> Dispatcher<C> {
                 let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
-                self.journal.begins(partition, &State::Loaded(customers));
+                self.lifecycle_log.begins(partition, &State::Loaded(customers));
                 let missing = engine.missing_now();
-                self.journal.respecified(&missing);
+                self.lifecycle_log.respecified(&missing);
                 self.status.send_modify(|status| _ = status.missing.insert(partition, missing));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 let since = manifest.origin.since;
@@ -252,7 +252,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 next
             }
             Origin::Parked => {
-                self.journal.begins(partition, &State::Kept);
+                self.lifecycle_log.begins(partition, &State::Kept);
                 self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
             }
         };
@@ -321,13 +321,13 @@ impl<C: GroupClient> Dispatcher<C> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
         self.tokens = BTreeMap::from([(epoch, token)]);
         self.checkpoint_begun = Some(Instant::now());
-        let (now, pace) = (wall_clock(), &self.rules.pace);
+        let (now, alert_rate) = (wall_clock(), &self.rules.alert_rate);
         // What earlier checkpoints could not deliver comes first.
         let is_full = self.outbox.bytes() >= FULL_OUTBOX;
         self.more_alerts = false;
         self.asked = partitions.iter().map(|&partition| (partition, epoch)).collect();
         let begin_one = |&partition: &Partition| {
-            let allowance = pace.allowance(partition, now, partitions.len());
+            let allowance = alert_rate.allowance(partition, now, partitions.len());
             self.pool.checkpoint(partition, epoch.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
         };
         partitions.iter().try_for_each(begin_one).map_err(gone)
@@ -336,7 +336,7 @@ impl<C: GroupClient> Dispatcher<C> {
     /// A worker has begun a checkpoint: what has come of the partition by now belongs to it. The alerts have left their
     /// engine in any case.
     pub(super) fn checkpoint_begun(&mut self, partition: Partition, epoch: Epoch, alerts: &[Alert]) {
-        self.more_alerts |= Pace::is_most(alerts.len(), self.running.len());
+        self.more_alerts |= AlertRate::is_most(alerts.len(), self.running.len());
         for alert in alerts {
             self.outbox.add(partition, alerts::outbox_record(alert, &self.rules.alert_source));
         }
@@ -419,7 +419,7 @@ impl<C: GroupClient> Dispatcher<C> {
             records.extend(of.iter().cloned());
             self.records.extend((0..of.len()).map(|index| (part.partition, index)));
         }
-        self.journal.commits(parts.len(), records.len());
+        self.lifecycle_log.commits(parts.len(), records.len());
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
     }
 
@@ -471,7 +471,7 @@ impl<C: GroupClient> Dispatcher<C> {
         let (done, waiting) =
             std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
         self.releases = waiting;
-        self.journal.left(partitions);
+        self.lifecycle_log.left(partitions);
         self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
         for release in done {
             if let Some(these) = release.unassign {
@@ -520,7 +520,7 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     pub(super) fn ended(&mut self, epoch: Epoch, outcome: Outcome) -> Result<(), SourceError> {
-        self.journal.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
+        self.lifecycle_log.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
         self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
         if outcome == Outcome::Committed {
             self.commit_trouble(None);

@@ -108,10 +108,10 @@ impl Member {
             checkpoint_every: Duration::from_millis(5),
             keep_files: Duration::ZERO,
             idle_after: Duration::from_secs(600),
-            pace: Pace { max_per_minute: None, quiet: None, partitions: 2 },
+            alert_rate: AlertRate { max_per_minute: None, quiet: None, partitions: 2 },
             alert_source: ALERT_SOURCE.into(),
             outputs: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
-            flood: FloodRules { messages: 0, share: 1.0 },
+            breaker: BreakerRules { messages: 0, share: 1.0 },
             stale_after: Duration::from_secs(600),
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
@@ -185,7 +185,7 @@ fn inactivity() -> InactivitySpec {
     InactivitySpec {
         rules: vec![
             rule("silent", Silence::After(20 * HOUR)),
-            rule("off pace", Silence::Cadence { factor: 1.2, min: HOUR, max: 4 * DAY }),
+            rule("off alert_rate", Silence::Cadence { factor: 1.2, min: HOUR, max: 4 * DAY }),
         ],
         settle: DAY,
         since: Some(Time::MIN),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Route;
 use super::merge::Merge;
-use crate::app::flood::{Flood, Flooded};
+use crate::app::rejection_breaker::{RejectionBreaker, Tripped};
 use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{Origin, OutboxRecord};
@@ -124,9 +124,9 @@ impl<B: RecordBatch> PartitionReader<B> {
         route: &Route,
         merge: &mut Merge<Item>,
         oversized: &Oversized,
-        flood: &mut Flood,
+        breaker: &mut RejectionBreaker,
         latest: Time,
-    ) -> Result<(), (Flooded, i64)> {
+    ) -> Result<(), (Tripped, i64)> {
         while let Some(fetched) = self.fetched.front() {
             match fetched {
                 Fetched::Records(batch) if !is_ready(route, batch) => return Ok(()),
@@ -135,9 +135,9 @@ impl<B: RecordBatch> PartitionReader<B> {
             match self.fetched.pop_front() {
                 Some(Fetched::Records(batch)) => {
                     let rejected = self.decode(route, merge, oversized, &batch, latest);
-                    if let Some(flooded) = flood.note(0, batch.len(), &rejected) {
-                        let offset = batch.get(flooded.example.0.min(batch.len() - 1)).offset;
-                        return Err((flooded, offset));
+                    if let Some(tripped) = breaker.note(0, batch.len(), &rejected) {
+                        let offset = batch.get(tripped.example.0.min(batch.len() - 1)).offset;
+                        return Err((tripped, offset));
                     }
                 }
                 Some(Fetched::End(offset)) => {

@@ -13,7 +13,7 @@ use super::Route;
 use super::partition_reader::{Fetched, Item, PartitionReader, Oversized, Place, What};
 use super::merge::Merge;
 use super::offset_note::OffsetNote;
-use crate::app::flood::Flood;
+use crate::app::rejection_breaker::RejectionBreaker;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
 use crate::output::dead_letters::too_large_even_cut_off;
@@ -167,7 +167,7 @@ pub struct Session<'a, P: Clients> {
     topic_id: Option<String>,
     readers: Vec<PartitionReader<<P::Client as LogClient>::Batch>>,
     merge: Merge<Item>,
-    flood: Flood,
+    breaker: RejectionBreaker,
     open: Option<Open>,
     counts: Counts,
     limits: Limits,
@@ -219,7 +219,7 @@ impl<'a, P: Clients> Session<'a, P> {
             topic_id,
             merge: Merge::new(readers),
             readers: begins.into_iter().enumerate().map(|(number, begin)| PartitionReader::new(number, begin)).collect(),
-            flood: Flood::new(route.flood, 1),
+            breaker: RejectionBreaker::new(route.breaker, 1),
             route,
             open: None,
             counts: Counts::default(),
@@ -329,18 +329,18 @@ impl<'a, P: Clients> Session<'a, P> {
     /// `listened` is for how long the reader had nothing to hand out but what it handed out.
     fn read_on(&mut self, listened: Duration) -> Result<(), End> {
         let latest = wall_clock().plus(self.route.max_future);
-        let Session { readers, merge, route, oversized, flood, limits, .. } = self;
+        let Session { readers, merge, route, oversized, breaker, limits, .. } = self;
         for reader in readers {
-            if let Err((flooded, offset)) = reader.read_on(route, merge, oversized, flood, latest) {
+            if let Err((tripped, offset)) = reader.read_on(route, merge, oversized, breaker, latest) {
                 return Err(End::Fatal(SourceError::Configuration(format!(
                     "topic {:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
                      offset {offset}: {}. Correct the format of the topic's source under [sources], or the producers; to \
                      take all of them for dead dead_letters, set dead_letters.stop_after = 0",
                     route.topic,
-                    flooded.rejected,
-                    flooded.messages,
-                    flooded.reason.label(),
-                    flooded.example.1,
+                    tripped.rejected,
+                    tripped.messages,
+                    tripped.reason.label(),
+                    tripped.example.1,
                 ))));
             }
             reader.let_others_go(merge, listened, limits.hold);

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::app::flood::FloodRules;
+use crate::app::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format};
 use crate::event::Time;
 use crate::source::RebalanceProtocol;
@@ -118,7 +118,7 @@ fn route(format: Format) -> Route {
         start: Start::Earliest,
         group: "router".into(),
         owner: "shop".into(),
-        flood: FloodRules { messages: 0, share: 1.0 },
+        breaker: BreakerRules { messages: 0, share: 1.0 },
     }
 }
 
@@ -330,7 +330,7 @@ fn what_does_not_fit_stops_routing_with_a_remedy() {
     // A misread topic ends the daemon.
     let world = World::new(LANES);
     (0..10).for_each(|_| _ = world.append(0, "<order/>"));
-    let strict = Route { flood: FloodRules { messages: 5, share: 0.5 }, ..route.clone() };
+    let strict = Route { breaker: BreakerRules { messages: 5, share: 0.5 }, ..route.clone() };
     let mut session = world.begin(&strict).unwrap();
     let end = (0..10).find_map(|_| session.round().err()).unwrap();
     assert!(matches!(&end, End::Fatal(SourceError::Configuration(text)) if text.contains("wrong format")), "{end:?}");

@@ -8,7 +8,7 @@ use crate::worker::Rejected;
 
 /// When a source counts as misread.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FloodRules {
+pub struct BreakerRules {
     /// How many messages of a topic are looked at together; never anything when 0.
     pub messages: u64,
     /// The share of them that is too much, from above 0 to 1.
@@ -17,7 +17,7 @@ pub struct FloodRules {
 
 /// A source that is misread.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flooded {
+pub struct Tripped {
     /// How many messages were looked at.
     pub messages: u64,
     /// How many of them cannot be read.
@@ -39,22 +39,22 @@ struct Tally {
 
 /// Looks at every topic on its own.
 #[derive(Debug)]
-pub struct Flood {
-    rules: FloodRules,
+pub struct RejectionBreaker {
+    rules: BreakerRules,
     topics: Vec<Tally>,
 }
 
-impl Flood {
+impl RejectionBreaker {
     /// Nothing has been read yet.
     #[must_use]
-    pub fn new(rules: FloodRules, topics: usize) -> Flood {
-        Flood { rules, topics: vec![Tally::default(); topics] }
+    pub fn new(rules: BreakerRules, topics: usize) -> RejectionBreaker {
+        RejectionBreaker { rules, topics: vec![Tally::default(); topics] }
     }
 
     /// Takes note of a batch of a topic; tells when the topic is misread.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
-    pub fn note(&mut self, topic: usize, records: usize, rejected: &[Rejected]) -> Option<Flooded> {
+    pub fn note(&mut self, topic: usize, records: usize, rejected: &[Rejected]) -> Option<Tripped> {
         if self.rules.messages == 0 {
             return None;
         }
@@ -78,11 +78,12 @@ impl Flood {
         };
         let example = of(Some(reason)).or_else(|| of(None));
         let example = example.map_or((0, String::new()), |example| (example.index, example.rejection.to_string()));
-        Some(Flooded { messages, rejected: count.round() as u64, reason, example })
+        Some(Tripped { messages, rejected: count.round() as u64, reason, example })
     }
 }
 
-/// Whether a message says with this that it is no message of the format; times alone say that it was sent at another time.
+/// Whether a message says with this that it is no message of the format; times alone say that it was sent at another
+/// time.
 fn is_of_format(reason: Reason) -> bool {
     !matches!(reason, Reason::InTheFuture | Reason::TooLate)
 }
@@ -96,32 +97,32 @@ mod tests {
         (0..count).map(|index| Rejected::whole(index, Rejection::new(reason, format!("no. {index}")))).collect()
     }
 
-    fn flood() -> Flood {
-        Flood::new(FloodRules { messages: 100, share: 0.9 }, 2)
+    fn breaker() -> RejectionBreaker {
+        RejectionBreaker::new(BreakerRules { messages: 100, share: 0.9 }, 2)
     }
 
     #[test]
     fn tells_when_nearly_everything_of_a_topic_is_rejected() {
-        let mut flood = flood();
-        assert_eq!(flood.note(0, 60, &rejected(60, Reason::InvalidJson)), None, "too few to tell");
-        assert_eq!(flood.note(1, 60, &[]), None);
-        let found = flood.note(0, 40, &rejected(30, Reason::MissingField)).unwrap();
+        let mut breaker = breaker();
+        assert_eq!(breaker.note(0, 60, &rejected(60, Reason::InvalidJson)), None, "too few to tell");
+        assert_eq!(breaker.note(1, 60, &[]), None);
+        let found = breaker.note(0, 40, &rejected(30, Reason::MissingField)).unwrap();
         assert_eq!((found.messages, found.rejected, found.reason), (100, 90, Reason::InvalidJson));
         // The batch at hand holds no example of the reason of most.
         assert_eq!(found.example, (0, "missing_field: no. 0".to_owned()));
-        assert_eq!(flood.note(1, 40, &rejected(40, Reason::InvalidJson)), None, "each topic on its own");
+        assert_eq!(breaker.note(1, 40, &rejected(40, Reason::InvalidJson)), None, "each topic on its own");
     }
 
     #[test]
     fn some_bad_messages_and_wrong_clocks_are_no_flood() {
-        let mut flood = flood();
+        let mut breaker = breaker();
         for _ in 0..20 {
-            assert_eq!(flood.note(0, 100, &rejected(89, Reason::WrongType)), None);
-            assert_eq!(flood.note(0, 100, &rejected(100, Reason::TooLate)), None);
-            assert_eq!(flood.note(0, 100, &rejected(100, Reason::InTheFuture)), None);
+            assert_eq!(breaker.note(0, 100, &rejected(89, Reason::WrongType)), None);
+            assert_eq!(breaker.note(0, 100, &rejected(100, Reason::TooLate)), None);
+            assert_eq!(breaker.note(0, 100, &rejected(100, Reason::InTheFuture)), None);
         }
-        assert!(flood.note(0, 1_000, &rejected(900, Reason::WrongType)).is_some());
-        let mut off = Flood::new(FloodRules { messages: 0, share: 0.9 }, 1);
+        assert!(breaker.note(0, 1_000, &rejected(900, Reason::WrongType)).is_some());
+        let mut off = RejectionBreaker::new(BreakerRules { messages: 0, share: 0.9 }, 1);
         assert_eq!(off.note(0, 1_000, &rejected(1_000, Reason::WrongType)), None);
     }
 }

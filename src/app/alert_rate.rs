@@ -12,7 +12,7 @@ const MOST_AT_A_TIME: usize = 20_000;
 
 /// When alerts may leave.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct AlertRate {
     /// The most alerts in a minute, over all partitions of the topic.
     pub max_per_minute: Option<u32>,
     /// The time of day in which none leave, and where that time is told.
@@ -21,12 +21,12 @@ pub struct Pace {
     pub partitions: u32,
 }
 
-impl Pace {
+impl AlertRate {
     /// As configured.
     #[must_use]
-    pub fn new(settings: &Settings, partitions: u32) -> Pace {
+    pub fn new(settings: &Settings, partitions: u32) -> AlertRate {
         let quiet = settings.alerts.quiet_hours.map(|hours| (hours, settings.time.zone.rules().clone()));
-        Pace { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
+        AlertRate { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
     }
 
     /// What may leave at an instant of the wall clock of a partition that shares a checkpoint with others, `together`
@@ -90,12 +90,12 @@ mod tests {
 
     #[test]
     fn quiet_hours_are_local_and_may_pass_midnight() {
-        let quiet = |text: &str, zone: &str| Pace {
+        let quiet = |text: &str, zone: &str| AlertRate {
             max_per_minute: None,
             quiet: Some((QuietHours::parse(text).unwrap(), TimeZone::get(zone).unwrap())),
             partitions: 1,
         };
-        let is_quiet = |pace: &Pace, at: &str| pace.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
+        let is_quiet = |alert_rate: &AlertRate, at: &str| alert_rate.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
         let night = quiet("21:00-08:00", "Europe/Oslo");
         for (at, expected) in [
             ("2026-07-01T18:59:59Z", false),

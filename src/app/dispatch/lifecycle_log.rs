@@ -9,11 +9,11 @@ use tracing::{debug, error, info, warn};
 use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::event::Time;
 use crate::source::{Partition, TopicIndex, rebalance};
-use crate::worker::sightings::Split;
+use crate::worker::key_placement::Split;
 
 /// When what began that is not over yet.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub(super) struct LifecycleLog {
     joined: bool,
     /// Since when something is owned that is not at its end.
     behind_since: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct Journal {
     split: BTreeSet<TopicIndex>,
 }
 
-impl Journal {
+impl LifecycleLog {
     /// The group says something about partitions; what is given up from now on is given up because of it.
     pub(super) fn group_says(&mut self, event: &rebalance::Event) {
         self.why = match event {

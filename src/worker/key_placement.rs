@@ -1,9 +1,9 @@
-//! Whether customers are seen in two partitions, which makes every figure wrong: the topics are not all keyed by customer
-//! id with one partitioner.
+//! Whether customers are seen in two partitions, which makes every figure wrong: the topics are not all keyed by
+//! customer id with one partitioner.
 //!
-//! Looked for in a sample, so that it costs the engines next to nothing: one customer in 32, chosen by a few bytes of the
-//! id; of those the first of each slot of a small table is remembered as a hash with its partition. All workers share the
-//! table. Two customers are taken for one with a chance of 2^-48 where they meet in a slot.
+//! Looked for in a sample, so that it costs the engines next to nothing: one customer in 32, chosen by a few bytes of
+//! the id; of those the first of each slot of a small table is remembered as a hash with its partition. All workers
+//! share the table. Two customers are taken for one with a chance of 2^-48 where they meet in a slot.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub struct Split {
 
 /// Where customers were seen.
 #[derive(Debug)]
-pub struct Sightings {
+pub struct KeyPlacementSample {
     /// Zero, or most of a hash and the partition.
     entries: Box<[AtomicU64]>,
     /// The topic of each entry, for those who read about it.
@@ -41,11 +41,11 @@ pub struct Sightings {
     found: Mutex<Vec<Split>>,
 }
 
-impl Sightings {
+impl KeyPlacementSample {
     /// Nobody was seen yet.
     #[must_use]
-    pub fn new(topics: usize) -> Sightings {
-        Sightings {
+    pub fn new(topics: usize) -> KeyPlacementSample {
+        KeyPlacementSample {
             entries: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             topics: (0..SLOTS).map(|_| AtomicU8::new(0)).collect(),
             counts: (0..topics).map(|_| AtomicU64::new(0)).collect(),
@@ -140,28 +140,28 @@ mod tests {
 
     #[test]
     fn who_stays_in_a_partition_is_no_news_whatever_the_topic() {
-        let sightings = Sightings::new(2);
+        let key_placement = KeyPlacementSample::new(2);
         for (number, customer) in customers().enumerate() {
             let partition = i32::try_from(number % 7).unwrap();
             for topic in [0, 1, 0] {
-                sightings.note(at(topic, partition), &customer);
+                key_placement.note(at(topic, partition), &customer);
             }
         }
-        assert_eq!((sightings.counts(), sightings.found()), (vec![0, 0], vec![]));
+        assert_eq!((key_placement.counts(), key_placement.found()), (vec![0, 0], vec![]));
     }
 
     #[test]
     fn who_moves_is_told_with_both_places() {
-        let sightings = Sightings::new(2);
+        let key_placement = KeyPlacementSample::new(2);
         for customer in customers() {
-            sightings.note(at(0, 3), &customer);
-            sightings.note(at(1, 3), &customer);
+            key_placement.note(at(0, 3), &customer);
+            key_placement.note(at(1, 3), &customer);
         }
         for customer in customers().take(500) {
-            sightings.note(at(1, 5), &customer);
+            key_placement.note(at(1, 5), &customer);
         }
-        assert_eq!(sightings.found(), [Split { first: at(0, 3), then: at(1, 5) }]);
-        let [first, second] = sightings.counts()[..] else { panic!("two topics") };
+        assert_eq!(key_placement.found(), [Split { first: at(0, 3), then: at(1, 5) }]);
+        let [first, second] = key_placement.counts()[..] else { panic!("two topics") };
         assert!(first == 0 && (5..30).contains(&second), "{second} of 500");
     }
 }
