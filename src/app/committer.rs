@@ -47,7 +47,7 @@ pub enum CommitReply {
     /// There is a new producer, and whatever the old one left is ended.
     Renewed(Epoch),
     /// Why nothing is committed at the moment.
-    Trouble(String),
+    Error(String),
     /// Somebody else has our transactional id.
     Fenced(String),
     /// Dead letters can never be delivered, for this reason, which a person has to remove.
@@ -158,7 +158,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
                 Err(ever @ Undelivered::Ever(_)) => CommitReply::Undeliverable(ever.to_string()),
                 Err(yet @ Undelivered::Yet { .. }) => {
                     error!("no offsets are committed: {yet}");
-                    (self.say)(CommitReply::Trouble(yet.to_string()));
+                    (self.say)(CommitReply::Error(yet.to_string()));
                     CommitReply::Ended(epoch, Outcome::Aborted)
                 }
             });
@@ -206,7 +206,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
             }
             TransactionError::Unknown(_) => {
                 warn!("{error}");
-                (self.say)(CommitReply::Trouble(error.to_string()));
+                (self.say)(CommitReply::Error(error.to_string()));
                 return Outcome::Unknown;
             }
             TransactionError::TooLarge { indexes, .. } => (self.say)(CommitReply::TooLarge(epoch, indexes.clone())),
@@ -218,7 +218,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
             | TransactionError::Configuration(_) => {}
         }
         warn!("a checkpoint is not committed, the next one tries again: {error}");
-        (self.say)(CommitReply::Trouble(error.to_string()));
+        (self.say)(CommitReply::Error(error.to_string()));
         let aborted = self.producer.as_mut().map_or(Ok(()), |producer| producer.abort());
         match aborted {
             Ok(()) => Outcome::Aborted,
@@ -251,7 +251,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {
                         warn!("no transactions yet, trying again: {text}");
-                        (self.say)(CommitReply::Trouble(text.clone()));
+                        (self.say)(CommitReply::Error(text.clone()));
                         told = Some(text);
                     }
                     std::thread::park_timeout(RETRY_AFTER);

@@ -163,7 +163,7 @@ pub struct Dispatcher<C: GroupClient> {
     releases: Vec<Release>,
     budgets: Vec<(Instant, BudgetId)>,
     /// Files that may be deleted, and from when on.
-    doomed: Vec<(Instant, Vec<String>)>,
+    pending_deletes: Vec<(Instant, Vec<String>)>,
     /// Why partitions wait for a person.
     failed: BTreeMap<Partition, String>,
     /// Whether a source is misread as a whole.
@@ -237,7 +237,7 @@ impl<C: GroupClient> Dispatcher<C> {
             records: Vec::new(),
             releases: Vec::new(),
             budgets: Vec::new(),
-            doomed: Vec::new(),
+            pending_deletes: Vec::new(),
             failed: BTreeMap::new(),
             breaker,
             held: false,
@@ -304,8 +304,8 @@ impl<C: GroupClient> Dispatcher<C> {
         let read = Instant::now();
         let latest = wall_clock().plus(self.rules.max_future);
         for polled in polled {
-            if !matches!(polled, Polled::Trouble(_) | Polled::Uncommitted | Polled::Lost(_) | Polled::Fatal(_)) {
-                self.well_again();
+            if !matches!(polled, Polled::Error(_) | Polled::Uncommitted | Polled::Lost(_) | Polled::Fatal(_)) {
+                self.clear_error();
             }
             match polled {
                 Polled::Records(at, batch) => self.hand_out(at, batch, latest, read)?,
@@ -318,7 +318,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 }
                 // Every commit waits for its answer.
                 Polled::Uncommitted => {}
-                Polled::Trouble(text) => self.trouble(text),
+                Polled::Error(text) => self.last_error(text),
                 Polled::OutOfRange(at, text) => {
                     self.cannot_read(at, &text, |partition, assignment| protocol::Event::OutOfRange {
                         partition,
@@ -439,16 +439,16 @@ impl<C: GroupClient> Dispatcher<C> {
         self.client.resume(&resumed)
     }
 
-    fn trouble(&mut self, text: String) {
-        let known = self.status.borrow().trouble.as_deref() == Some(&text);
+    fn last_error(&mut self, text: String) {
+        let known = self.status.borrow().last_error.as_deref() == Some(&text);
         if !known {
             warn!("{text}");
-            self.status.send_modify(|status| status.trouble = Some(text));
+            self.status.send_modify(|status| status.last_error = Some(text));
         }
     }
 
-    fn well_again(&self) {
-        self.status.send_if_modified(|status| status.trouble.take().is_some());
+    fn clear_error(&self) {
+        self.status.send_if_modified(|status| status.last_error.take().is_some());
     }
 
     /// Takes note of what the workers have done.
@@ -559,7 +559,7 @@ impl<C: GroupClient> Dispatcher<C> {
             status.states = states;
             status.positions = self.progress.iter().map(|(at, progress)| (*at, progress.position)).collect();
             status.last_poll = Some(now);
-            status.schemas = self.pool.trouble();
+            status.schemas = self.pool.last_error();
             status.split_customers = self.pool.key_placement().counts();
             status.checkpoints = self.checkpoints;
             status.checkpoints.uncommitted_since = self.uncommitted.since();

@@ -275,7 +275,7 @@ impl Replay {
                         ));
                     }
                     Polled::Uncommitted => {}
-                    Polled::Trouble(text) => tracing::warn!("{text}"),
+                    Polled::Error(text) => tracing::warn!("{text}"),
                     Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => {
                         return Err(SourceError::Unavailable(text));
                     }
@@ -538,7 +538,7 @@ fn read_ranges(
                 // What lies behind it are marks of transactions.
                 Polled::End { at, offset } if open.get(&at).is_some_and(|end| offset >= *end) => drop(open.remove(&at)),
                 Polled::Fatal(error) => return Err(error),
-                Polled::Trouble(text) => tracing::warn!("{text}"),
+                Polled::Error(text) => tracing::warn!("{text}"),
                 _ => {}
             }
         }

@@ -189,7 +189,7 @@ fn work<P: Clients>(
             events_done = None;
             shown.change(|shown| {
                 shown.is_ours = false;
-                shown.trouble = None;
+                shown.last_error = None;
                 shown.positions.clear();
                 (shown.caught_up_at, shown.last_at_end) = (None, None);
             });
@@ -221,7 +221,7 @@ fn work<P: Clients>(
             End::Failed(text) => (format!("source {source:?} is not routed at the moment: {text}"), RETRY_AFTER),
             End::Broken(text) => (text, MENDED_AFTER),
             End::Fatal(error) => {
-                shown.change(|shown| shown.trouble = Some(error.to_string()));
+                shown.change(|shown| shown.last_error = Some(error.to_string()));
                 // The daemon may be ending already.
                 _ = fatal.send(error);
                 return;
@@ -235,7 +235,7 @@ fn work<P: Clients>(
             }
             events_done = Some(why.clone());
         }
-        shown.change(|shown| shown.trouble = Some(why));
+        shown.change(|shown| shown.last_error = Some(why));
         if !waited(wait) {
             return;
         }

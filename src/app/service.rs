@@ -279,7 +279,7 @@ impl Source {
         let mut pause = RETRY_AFTER;
         loop {
             if let Err(why) = repartition::create_topics(&self.settings, kafka) {
-                self.trouble(why.to_string());
+                self.last_error(why.to_string());
             }
             match partition_counts(kafka, METADATA_WAIT) {
                 Ok(counts) => {
@@ -288,14 +288,14 @@ impl Source {
                     let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
                     match check_co_partitioning(&named)? {
                         CoPartitioning::Equal(partitions) => {
-                            self.status.send_modify(|status| status.trouble = None);
+                            self.status.send_modify(|status| status.last_error = None);
                             return Ok(Some(partitions));
                         }
                         CoPartitioning::Missing(missing) => self.missing(&missing)?,
                     }
                 }
                 Err(SourceError::Unavailable(why)) => {
-                    self.trouble(why);
+                    self.last_error(why);
                     // Who is not let in should not knock too often: some brokers lock users out for it.
                     pause = (pause * 2).min(RETRY_MOST);
                 }
@@ -311,7 +311,7 @@ impl Source {
         let names = topics.join(", ");
         match self.settings.kafka.missing_topics {
             config::MissingTopics::Wait => {
-                self.trouble(format!("waiting for topic(s) that do not exist: {names}"));
+                self.last_error(format!("waiting for topic(s) that do not exist: {names}"));
                 Ok(())
             }
             config::MissingTopics::Exit => Err(SourceError::Configuration(format!(
@@ -320,12 +320,12 @@ impl Source {
         }
     }
 
-    fn trouble(&self, text: String) {
-        if self.status.borrow().trouble.as_deref() != Some(&text) {
+    fn last_error(&self, text: String) {
+        if self.status.borrow().last_error.as_deref() != Some(&text) {
             warn!("{text}; trying again");
         }
         self.status.send_modify(|status| {
-            status.trouble = Some(text);
+            status.last_error = Some(text);
             status.last_poll = Some(Instant::now());
         });
     }
@@ -347,7 +347,7 @@ impl Source {
             match self.runtime.block_on(open_store(&self.settings)) {
                 Ok(store) => return Ok(Some(store)),
                 Err(error) if is_lasting(&error) => return Err(SourceError::Configuration(error.to_string())),
-                Err(error) => self.trouble(error.to_string()),
+                Err(error) => self.last_error(error.to_string()),
             }
             if !matches!(self.source_stops.recv_timeout(RETRY_AFTER), Err(RecvTimeoutError::Timeout)) {
                 return Ok(None);

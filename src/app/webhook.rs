@@ -327,7 +327,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
             }
             Polled::Lost(taken) => self.give_up(&taken)?,
             Polled::Uncommitted => self.queue.forget_commits(),
-            Polled::Trouble(text) => {
+            Polled::Error(text) => {
                 if self.told.as_ref() != Some(&text) {
                     warn!("the webhook's reader: {text}");
                     self.told = Some(text);

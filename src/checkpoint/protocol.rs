@@ -401,10 +401,10 @@ impl State {
         }
         if bytes >= limit.saturating_mul(2) && !self.held {
             self.held = true;
-            out.push(Command::Hold);
+            out.push(Command::Pause);
         } else if bytes < limit && self.held {
             self.held = false;
-            out.push(Command::GoOn);
+            out.push(Command::Resume);
         }
     }
 

@@ -25,8 +25,8 @@ const SHOWN_LINES: usize = 20;
 /// A message whose meaning is asked for.
 #[derive(Debug, clap::Args)]
 pub(super) struct EventQuestion {
-    /// File with the value of one message, as it is in the topic; "-" is the standard input. Of a file with rows or several
-    /// messages, the first 20 are explained.
+    /// File with the value of one message, as it is in the topic; "-" is the standard input. Of a file with rows or
+    /// several messages, the first 20 are explained.
     #[arg(long, value_name = "FILE")]
     pub(super) event: Option<PathBuf>,
     /// The format, such as "shopify", without options.
@@ -145,7 +145,7 @@ fn wait_for_schema(decoder: &Decoder, message: &Message<'_>) -> Result<()> {
     let begun = Instant::now();
     while !decoder.is_ready_for(message) {
         if begun.elapsed() > SCHEMA_WAIT {
-            bail!("{}", decoder.trouble().unwrap_or_else(|| "the schema does not come".to_owned()));
+            bail!("{}", decoder.last_error().unwrap_or_else(|| "the schema does not come".to_owned()));
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }

@@ -407,7 +407,8 @@ impl Decoder {
         }
     }
 
-    /// A decoder of a topic that several sources share: each of them reads every message, and all that they find counts.
+    /// A decoder of a topic that several sources share: each of them reads every message, and all that they find
+    /// counts.
     #[must_use]
     pub fn shared(mut decoders: Vec<Decoder>) -> Option<Decoder> {
         let first = decoders.first()?.clone();
@@ -449,8 +450,8 @@ impl Decoder {
 
     /// What keeps schemas from coming at the moment.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.schemas.as_ref()?.trouble()
+    pub fn last_error(&self) -> Option<String> {
+        self.schemas.as_ref()?.last_error()
     }
 
     /// Decodes one message by its key and value alone. Events after `latest` are refused.

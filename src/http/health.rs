@@ -56,7 +56,7 @@ impl Readiness {
             reasons.push("shutting down".to_owned());
         }
         if !source.joined {
-            let trouble = source.trouble.as_deref().unwrap_or("waiting for the consumer group");
+            let trouble = source.last_error.as_deref().unwrap_or("waiting for the consumer group");
             reasons.push(format!("not joined: {trouble}"));
         }
         reasons.extend(uncovered(source));
@@ -144,7 +144,7 @@ fn unfinished(source: &SourceStatus) -> impl Iterator<Item = String> {
 fn unrouted(source: &SourceStatus) -> impl Iterator<Item = String> {
     source.routers.iter().filter_map(|router| {
         let router = router.read();
-        match (&router.trouble, router.lag()) {
+        match (&router.last_error, router.lag()) {
             _ if !router.is_ours => None,
             (Some(why), _) => Some(why.clone()),
             _ if router.caught_up_at.is_some() => None,
@@ -219,7 +219,7 @@ mod tests {
         let never = SourceStatus::default();
         assert_eq!(alive(&never, start, at(30)), Ok(()));
         assert!(alive(&never, start, at(31)).unwrap_err().contains("has not started within 31 s"));
-        let polled = SourceStatus { last_poll: Some(at(100)), trouble: Some("broker down".into()), ..never };
+        let polled = SourceStatus { last_poll: Some(at(100)), last_error: Some("broker down".into()), ..never };
         assert_eq!(alive(&polled, start, at(130)), Ok(()));
         assert!(alive(&polled, start, at(131)).unwrap_err().contains("has not gone round for 31 s"));
     }
@@ -258,7 +258,7 @@ mod tests {
                 "topic orders is missing, or the broker has not told its partitions yet"
             ]
         );
-        source.trouble = Some("127.0.0.1:9092 refuses connections".into());
+        source.last_error = Some("127.0.0.1:9092 refuses connections".into());
         source.partition_counts = vec![Some(3)];
         assert_eq!(reasons(&source), ["not joined: 127.0.0.1:9092 refuses connections"]);
     }
@@ -377,7 +377,7 @@ mod tests {
         let at = *source.positions.keys().next().unwrap();
         source.positions.get_mut(&at).unwrap().last_at_end = Some(Instant::now());
         assert_eq!(reasons(&source), Vec::<String>::new());
-        router.change(|router| router.trouble = Some("no offsets".into()));
+        router.change(|router| router.last_error = Some("no offsets".into()));
         assert_eq!(reasons(&source), ["no offsets"]);
     }
 

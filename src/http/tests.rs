@@ -196,7 +196,7 @@ fn health_follows_the_poll_loop() {
     assert_eq!((alive.status, alive.body.as_str()), (200, "ok"));
     server.source.send_modify(|source| {
         source.joined = false;
-        source.trouble = Some("no broker answers".into());
+        source.last_error = Some("no broker answers".into());
     });
     assert_eq!(server.get("/healthz").status, 200, "a broker outage is no reason to restart");
     server.source.send_modify(|source| source.last_poll = Instant::now().checked_sub(Duration::from_secs(40)));
@@ -213,7 +213,7 @@ fn readiness_names_what_is_missing() {
     assert_eq!((ready.status, ready.json()), (200, answer));
     server.source.send_modify(|source| {
         source.joined = false;
-        source.trouble = Some("no broker answers".into());
+        source.last_error = Some("no broker answers".into());
     });
     let unready = server.get("/readyz");
     assert_eq!(unready.status, 503);

@@ -36,7 +36,7 @@ enum Entry {
 #[derive(Debug, Default)]
 struct Shared {
     entries: RwLock<HashMap<SchemaId, Entry>>,
-    trouble: Mutex<Option<String>>,
+    last_error: Mutex<Option<String>>,
 }
 
 /// The schemas of one registry.
@@ -69,7 +69,7 @@ impl Registry {
             match thread {
                 Ok(_) => *ask = Some(sender),
                 Err(error) => {
-                    *lock(&self.shared.trouble) = Some(format!("no thread that fetches schemas: {error}"));
+                    *lock(&self.shared.last_error) = Some(format!("no thread that fetches schemas: {error}"));
                     return;
                 }
             }
@@ -103,8 +103,8 @@ impl Schemas for Registry {
         }
     }
 
-    fn trouble(&self) -> Option<String> {
-        lock(&self.shared.trouble).clone()
+    fn last_error(&self) -> Option<String> {
+        lock(&self.shared.last_error).clone()
     }
 }
 
@@ -140,7 +140,7 @@ fn fetch_all(shared: &Shared, client: &Client, asked: &Receiver<SchemaId>) {
             }
             Err(why) => {
                 let text = format!("waiting for schema {id}: {why}");
-                let before = lock(&shared.trouble).replace(text.clone());
+                let before = lock(&shared.last_error).replace(text.clone());
                 if before.as_ref() != Some(&text) {
                     tracing::warn!("{text}; trying again");
                 }
@@ -148,7 +148,7 @@ fn fetch_all(shared: &Shared, client: &Client, asked: &Receiver<SchemaId>) {
             }
         });
         if open.is_empty() {
-            *lock(&shared.trouble) = None;
+            *lock(&shared.last_error) = None;
             pause = RETRY_FIRST;
         }
     }

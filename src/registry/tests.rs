@@ -98,7 +98,7 @@ fn a_schema_is_fetched_once_with_what_it_refers_to() {
     guid[15] = 1;
     settle(&registry, SchemaId::Guid(guid)).unwrap();
     settle(&registry, SchemaId::Number(8)).unwrap();
-    assert_eq!(registry.trouble(), None);
+    assert_eq!(registry.last_error(), None);
 }
 
 #[test]
@@ -115,12 +115,12 @@ fn a_registry_that_is_down_refuses_nothing_and_is_asked_again() {
     let registry = stand.registry();
     let id = SchemaId::Number(7);
     assert!(!registry.is_settled(id));
-    wait_until(|| registry.trouble().is_some());
-    assert!(registry.trouble().unwrap().contains("answers 503"), "{:?}", registry.trouble());
+    wait_until(|| registry.last_error().is_some());
+    assert!(registry.last_error().unwrap().contains("answers 503"), "{:?}", registry.last_error());
     assert!(!registry.is_settled(id));
     stand.down.store(false, Ordering::SeqCst);
     settle(&registry, id).unwrap();
-    wait_until(|| registry.trouble().is_none());
+    wait_until(|| registry.last_error().is_none());
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_registry_over_tls_must_be_vouched_for_and_is_shown_a_token() {
 
     let unknown = registry(&other.authority);
     assert!(!unknown.is_settled(SchemaId::Number(1)));
-    wait_until(|| unknown.trouble().is_some());
-    assert!(unknown.trouble().unwrap().contains("certificate"), "{:?}", unknown.trouble());
+    wait_until(|| unknown.last_error().is_some());
+    assert!(unknown.last_error().unwrap().contains("certificate"), "{:?}", unknown.last_error());
     assert_eq!(server.asked().len(), 1, "the token was shown to nobody else");
 }

@@ -212,7 +212,7 @@ impl MemoryBroker {
             member.lost = true;
             member.welcomed = false;
             // What it was told before and has not seen is overtaken by this.
-            member.events.retain(|event| matches!(event, Polled::Trouble(_) | Polled::Fatal(_)));
+            member.events.retain(|event| matches!(event, Polled::Error(_) | Polled::Fatal(_)));
             member.ask(Question::Lost, Polled::Lost(held.into_iter().collect()));
             group.rebalance();
         });
@@ -228,8 +228,8 @@ impl MemoryBroker {
     }
 
     /// Lets the next poll of a member bring [`Polled::Trouble`].
-    pub fn trouble(&self, id: MemberId, text: &str) {
-        self.tell(id, Polled::Trouble(text.to_owned()));
+    pub fn last_error(&self, id: MemberId, text: &str) {
+        self.tell(id, Polled::Error(text.to_owned()));
     }
 
     /// Lets the next poll of a member bring [`Polled::Damaged`].

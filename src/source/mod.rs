@@ -134,14 +134,14 @@ pub enum Polled<B> {
     Lost(Vec<TopicPartition>),
     /// A [`LogClient::commit`] did not get through: what was told may have to be told again.
     Uncommitted,
-    /// The log does not hold the offset that is to be read next, and nothing more comes of this topic-partition; the text
-    /// says what to do.
+    /// The log does not hold the offset that is to be read next, and nothing more comes of this topic-partition; the
+    /// text says what to do.
     OutOfRange(TopicPartition, String),
-    /// What is to be read next is there but cannot be made out, and nothing more comes of this topic-partition; the text
-    /// says what to do.
+    /// What is to be read next is there but cannot be made out, and nothing more comes of this topic-partition; the
+    /// text says what to do.
     Damaged(TopicPartition, String),
     /// Something is wrong and the client keeps trying, such as an unreachable broker.
-    Trouble(String),
+    Error(String),
     /// Something is wrong that trying again cannot mend.
     Fatal(SourceError),
 }

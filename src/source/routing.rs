@@ -17,7 +17,7 @@ pub struct Routing {
     /// Whether this replica routes.
     pub is_ours: bool,
     /// Why it does not route although it should, if so.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
     /// How far each partition of its topic is routed and committed.
     pub positions: BTreeMap<Partition, Position>,
     /// When everything was routed the first time since this replica routes.

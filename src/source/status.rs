@@ -168,7 +168,7 @@ pub struct SourceStatus {
     /// Whether the group owns every partition, as last seen.
     pub coverage: Coverage,
     /// What is wrong at the moment, such as an unreachable broker.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
     /// Why the last attempt to commit a checkpoint failed; `None` once one is committed again.
     pub commit_trouble: Option<String>,
     /// Why schemas do not come that records wait for.

@@ -257,8 +257,8 @@ impl<B: RecordBatch> Pool<B> {
 
     /// What keeps schemas from coming at the moment.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.config.decoders.iter().find_map(|decoder| decoder.trouble())
+    pub fn last_error(&self) -> Option<String> {
+        self.config.decoders.iter().find_map(|decoder| decoder.last_error())
     }
 
     /// Waits until everything queued so far is applied and reported.

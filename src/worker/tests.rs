@@ -143,7 +143,7 @@ impl Schemas for Later {
         assert!(self.is_settled(SchemaId::Number(0)), "read before it was there");
         Schema::compile(&SchemaText { kind: "JSON".into(), ..SchemaText::default() }).map(Arc::new)
     }
-    fn trouble(&self) -> Option<String> {
+    fn last_error(&self) -> Option<String> {
         (!*self.0.lock().unwrap()).then(|| "the registry is down".to_owned())
     }
 }
@@ -185,7 +185,7 @@ fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     send(at(1), vec![native(false, "d")]);
     assert_eq!(applied(&reports), (at(1), 1, false), "the other partition goes on");
     assert_eq!(pool.stalled(), [at(0)].into());
-    assert_eq!(pool.trouble().as_deref(), Some("the registry is down"));
+    assert_eq!(pool.last_error().as_deref(), Some("the registry is down"));
     assert_eq!(pool.workers().status().unwrap().tally.events[0][EventType::Order as usize], 1, "half a batch is none");
     pool.checkpoint(Partition(0), 1, Allowance::ALL).unwrap();
     let Ok(Report::Taken(_, 1, taken)) = reports.recv_timeout(Duration::from_secs(30)) else { panic!("no checkpoint") };

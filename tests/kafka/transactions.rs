@@ -94,7 +94,7 @@ impl Member {
                 }
                 Polled::Fatal(error) => self.fatal = Some(error),
                 Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => panic!("{text}"),
-                Polled::End { .. } | Polled::Trouble(_) | Polled::Uncommitted => {}
+                Polled::End { .. } | Polled::Error(_) | Polled::Uncommitted => {}
             }
         }
     }

@@ -247,11 +247,11 @@ impl Replica {
                 return;
             }
             world.trace(|| format!("process {}:   {command:?}", self.id));
-            self.obey(world, command);
+            self.execute(world, command);
         }
     }
 
-    fn obey(&mut self, world: &mut World, command: Command) {
+    fn execute(&mut self, world: &mut World, command: Command) {
         match command {
             Command::ReadCommitted(partition, assignment) => self.note_soon(world, Note::Read(partition.0, assignment)),
             Command::FindStart(partition, assignment) => {
@@ -308,11 +308,11 @@ impl Replica {
             Command::Drop(partition) => self.drop_state(world, partition.0),
             Command::Release(partitions) => self.release(world, &partitions),
             Command::Fail(partition, reason) => world.failed_closed(self, partition.0, &reason),
-            Command::Hold => {
+            Command::Pause => {
                 world.stats.holds += 1;
                 self.held = true;
             }
-            Command::GoOn => self.held = false,
+            Command::Resume => self.held = false,
             Command::StartBudget(budget) => self.start_budget(world, budget),
             Command::Close => {
                 self.leave(world);

@@ -147,14 +147,14 @@ impl<C: GroupClient> Dispatcher<C> {
     /// Takes a step of the protocol of durable state and does what it commands.
     pub(super) fn step(&mut self, event: Event) -> Result<(), SourceError> {
         let commands = self.durable.step(event);
-        commands.into_iter().try_for_each(|command| self.obey(command))
+        commands.into_iter().try_for_each(|command| self.execute(command))
     }
 
     pub(super) fn handle(&self) -> C::Handle {
         self.client.handle()
     }
 
-    fn obey(&mut self, command: Command) -> Result<(), SourceError> {
+    fn execute(&mut self, command: Command) -> Result<(), SourceError> {
         match command {
             Command::ReadCommitted(partition, assignment) => {
                 self.lifecycle_log.restores(partition);
@@ -192,7 +192,7 @@ impl<C: GroupClient> Dispatcher<C> {
                 self.discard_upload(partition, Some(epoch));
                 return self.pool.roll_back(partition, epoch.0).map_err(gone);
             }
-            Command::Delete(_, names) => self.doomed.push((Instant::now() + self.rules.keep_files, names)),
+            Command::Delete(_, names) => self.pending_deletes.push((Instant::now() + self.rules.keep_files, names)),
             Command::Park(partition) => {
                 self.running.remove(&partition);
                 self.uncommitted.forget(partition);
@@ -204,8 +204,8 @@ impl<C: GroupClient> Dispatcher<C> {
                 error!("partition {} is not processed: {reason}", partition.0);
                 self.failed.insert(partition, reason.to_string());
             }
-            Command::Hold => return self.hold(true),
-            Command::GoOn => return self.hold(false),
+            Command::Pause => return self.hold(true),
+            Command::Resume => return self.hold(false),
             Command::StartBudget(budget) => self.budgets.push((Instant::now() + RELEASE_WAIT, budget)),
             Command::Close => self.ending = Some(Ending::InOrder),
             Command::Exit => self.ending = Some(Ending::Fenced),
@@ -535,8 +535,8 @@ impl<C: GroupClient> Dispatcher<C> {
         for (_, budget) in over {
             self.step(Event::BudgetOver(budget))?;
         }
-        let doomed: Vec<_> = self.doomed.extract_if(.., |(at, _)| *at <= now).collect();
-        doomed.into_iter().for_each(|(_, names)| self.store_tasks.delete(names));
+        let pending_deletes: Vec<_> = self.pending_deletes.extract_if(.., |(at, _)| *at <= now).collect();
+        pending_deletes.into_iter().for_each(|(_, names)| self.store_tasks.delete(names));
         let every = if self.more_alerts { self.rules.checkpoint_every.min(SOON) } else { self.rules.checkpoint_every };
         if self.last_checkpoint.elapsed() >= every {
             self.last_checkpoint = now;

@@ -22,7 +22,7 @@ impl<C: GroupClient> Dispatcher<C> {
             CommitReply::TooLarge(epoch, indexes) => {
                 indexes.into_iter().try_for_each(|index| self.truncate(epoch, index))
             }
-            CommitReply::Trouble(why) => {
+            CommitReply::Error(why) => {
                 self.commit_trouble(Some(why));
                 Ok(())
             }

@@ -280,13 +280,13 @@ impl<'a, P: Clients> Session<'a, P> {
                     self.bring(at, Fetched::Records(batch));
                 }
                 Polled::End { at, offset } => self.bring(at, Fetched::End(offset)),
-                Polled::Trouble(text) if self.events_done.as_ref() != Some(&text) => {
+                Polled::Error(text) if self.events_done.as_ref() != Some(&text) => {
                     warn!(source = self.route.source, "the router's reader: {text}");
                     self.events_done = Some(text);
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
-                Polled::Trouble(_)
+                Polled::Error(_)
                 | Polled::Assigned(_)
                 | Polled::Revoked(_)
                 | Polled::Lost(_)
@@ -512,10 +512,10 @@ impl<'a, P: Clients> Session<'a, P> {
         }
         let is_settled = open.is_none();
         let is_stalled = self.readers.iter().any(PartitionReader::is_stalled);
-        let trouble = is_stalled.then(|| self.route.decoder.trouble()).flatten();
+        let trouble = is_stalled.then(|| self.route.decoder.last_error()).flatten();
         self.status.change(|status| {
             status.is_ours = true;
-            status.trouble = trouble;
+            status.last_error = last_error;
             for (partition, next, end, lane_is_done) in positions {
                 let position = status.positions.entry(partition).or_default();
                 // What is produced and not committed is not routed yet.

@@ -340,14 +340,14 @@ fn a_full_outbox_forces_a_checkpoint_and_a_fuller_one_stops_reading() {
     let mut story = Story::running();
     assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), []);
     assert_eq!(story.tell(Event::Outbox(LIMIT)), [Command::BeginCheckpoint(Epoch(1), vec![p(0)])]);
-    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Hold], "the checkpoint is in flight");
+    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Pause], "the checkpoint is in flight");
     assert_eq!(story.tell(Event::Outbox(3 * LIMIT)), [], "held already");
     assert_eq!(story.tell(Event::Outbox(LIMIT)), [], "not enough yet");
     let failed = Event::UploadFailed { epoch: Epoch(1), partition: p(0) };
     assert_eq!(story.tell(failed), [Command::RollBack(Epoch(1), p(0))]);
     assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [], "not again before the next is due");
     assert_eq!(story.tell(Event::Due), [Command::BeginCheckpoint(Epoch(2), vec![p(0)])]);
-    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::GoOn]);
+    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::Resume]);
 }
 
 #[test]

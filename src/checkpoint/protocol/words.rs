@@ -280,8 +280,8 @@ pub enum Command {
     /// Capture the group metadata now, on the poll thread; then on the commit thread a transaction (or plain commit) of
     /// these positions alone, with that metadata. Answer with [`Event::Ended`] or [`Event::NotAMember`].
     CommitInitial(Epoch, Vec<Part>),
-    /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this assignment. Answer
-    /// with [`Event::Loaded`] or [`Event::LoadFailed`].
+    /// On a load task: load manifest (check its digest), files and anchors; keep the engine under this assignment.
+    /// Answer with [`Event::Loaded`] or [`Event::LoadFailed`].
     Load {
         /// Which one.
         partition: Partition,
@@ -345,10 +345,10 @@ pub enum Command {
     Release(Vec<Partition>),
     /// Say why the partition is not processed. It stays assigned and paused.
     Fail(Partition, Reason),
-    /// Too much waits in the outbox: pause all partitions, and those that begin, until [`Command::GoOn`].
-    Hold,
-    /// Resume all that [`Command::Hold`] has paused.
-    GoOn,
+    /// Too much waits in the outbox: pause all partitions, and those that begin, until [`Command::Resume`].
+    Pause,
+    /// Resume all that [`Command::Pause`] has paused.
+    Resume,
     /// Send [`Event::BudgetOver`] when the time for giving partitions up is over: well within the group's patience.
     StartBudget(BudgetId),
     /// Leave the group and end in order.

@@ -1,8 +1,9 @@
 //! Messages that name the schema they were written with, as the serializers of a schema registry write them.
 //!
-//! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>: a byte 0
-//! and a number of four bytes, or a byte 1 and a GUID of sixteen, before the payload or in the header `__value_schema_id`.
-//! Whatever the schema is written in, the message becomes JSON with the same names, and from then on is read like any other.
+//! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>: a
+//! byte 0 and a number of four bytes, or a byte 1 and a GUID of sixteen, before the payload or in the header
+//! `__value_schema_id`. Whatever the schema is written in, the message becomes JSON with the same names, and from then
+//! on is read like any other.
 
 mod avro;
 mod protobuf;
@@ -90,7 +91,7 @@ pub trait Schemas: fmt::Debug + Send + Sync {
     fn get(&self, id: SchemaId) -> Result<Arc<Schema>, String>;
 
     /// What keeps it from answering at the moment.
-    fn trouble(&self) -> Option<String>;
+    fn last_error(&self) -> Option<String>;
 }
 
 /// A value without its frame.

@@ -19,7 +19,7 @@ impl Schemas for Known {
     fn get(&self, id: SchemaId) -> Result<Arc<Schema>, String> {
         self.0.get(&id).cloned().ok_or_else(|| "the registry does not have it".to_owned())
     }
-    fn trouble(&self) -> Option<String> {
+    fn last_error(&self) -> Option<String> {
         None
     }
 }

@@ -27,16 +27,16 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => Polled::Fatal(SourceError::Configuration(format!(
             "{place}: {text}. Raise receive.message.max.bytes in [kafka.options]"
         ))),
-        Code::TopicAuthorizationFailed => Polled::Trouble(format!("{place}: {text}. {READ_TOPIC}")),
-        Code::GroupAuthorizationFailed => Polled::Trouble(format!("{place}: {text}. {READ_GROUP}")),
+        Code::TopicAuthorizationFailed => Polled::Error(format!("{place}: {text}. {READ_TOPIC}")),
+        Code::GroupAuthorizationFailed => Polled::Error(format!("{place}: {text}. {READ_GROUP}")),
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-            Polled::Trouble(format!("{place}: {text}. Waiting for it to be created"))
+            Polled::Error(format!("{place}: {text}. Waiting for it to be created"))
         }
-        Code::InconsistentGroupProtocol => Polled::Trouble(format!(
+        Code::InconsistentGroupProtocol => Polled::Error(format!(
             "{place}: {text}. Another member of the group uses another kafka.protocol, or is no retentiond"
         )),
-        _ if failure.text.is_empty() => Polled::Trouble(format!("{place}: {text}")),
-        _ => Polled::Trouble(format!("{place}: {}", explained(failure))),
+        _ if failure.text.is_empty() => Polled::Error(format!("{place}: {text}")),
+        _ => Polled::Error(format!("{place}: {}", explained(failure))),
     }
 }
 
@@ -56,8 +56,8 @@ pub(super) fn explained(failure: &Failure) -> String {
     format!("{}. {remedy}", without_state(&failure.text))
 }
 
-/// Whether there is no connection because one side did not like what the other showed. Alerts of the broker reach us behind
-/// our own half of the handshake (TLS 1.3), as the end of a connection.
+/// Whether there is no connection because one side did not like what the other showed. Alerts of the broker reach us
+/// behind our own half of the handshake (TLS 1.3), as the end of a connection.
 pub(super) fn is_of_tls(failure: &Failure) -> bool {
     failure.code == Code::SSL || failure.code == Code::BrokerTransportFailure && failure.text.contains(":SSL routines:")
 }
@@ -270,14 +270,14 @@ mod tests {
             Code::PollExceeded,
             Code::InconsistentGroupProtocol,
         ] {
-            assert!(matches!(outcome(code), Polled::Trouble(_)), "{code:?}");
+            assert!(matches!(outcome(code), Polled::Error(_)), "{code:?}");
         }
     }
 
     #[test]
     fn who_is_not_let_in_is_told_which_options_to_look_at() {
         let said = |code, text: &str| match reported::<()>(None, -1, &Failure { code, text: text.to_owned() }) {
-            Polled::Trouble(said) => said,
+            Polled::Error(said) => said,
             other => panic!("{other:?}"),
         };
         let text = "sasl_ssl://b:1/bootstrap: SASL authentication error: Authentication failed (after 312ms in state AUTH_REQ)";
@@ -312,7 +312,7 @@ mod tests {
             (Code::TopicAuthorizationFailed, "Read and Describe on the topic"),
             (Code::GroupAuthorizationFailed, "Read on the group"),
         ] {
-            assert!(matches!(outcome(code), Polled::Trouble(said) if said.contains(right)), "{right}");
+            assert!(matches!(outcome(code), Polled::Error(said) if said.contains(right)), "{right}");
             let said = failed("cannot look", &failure(code));
             assert!(matches!(&said, SourceError::Unavailable(said) if said.contains(right)), "{said:?}");
         }

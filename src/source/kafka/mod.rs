@@ -200,7 +200,7 @@ impl KafkaClient {
                 // Under this protocol it is everything that is lost, whatever is named.
                 *out = vec![
                     Polled::Lost(Vec::new()),
-                    Polled::Trouble("an old request of ours was fenced; joining the group anew".to_owned()),
+                    Polled::Error("an old request of ours was fenced; joining the group anew".to_owned()),
                 ];
             }
             Err(error) => out.push(Polled::Fatal(error)),

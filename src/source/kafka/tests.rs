@@ -106,7 +106,7 @@ impl Member {
                     self.assigned.retain(|at| !partitions.contains(at));
                     self.revocations += 1;
                 }
-                Polled::Trouble(text) => self.troubles.push(text),
+                Polled::Error(text) => self.troubles.push(text),
                 Polled::Uncommitted => self.troubles.push("uncommitted".to_owned()),
                 Polled::OutOfRange(at, text) => self.out_of_range.push((at, text)),
                 Polled::Damaged(_, text) => panic!("{text}"),

@@ -180,8 +180,8 @@ fn brings_injected_trouble_and_wakes_a_waiting_poll() {
     let mut client = broker.join();
     settle(&mut [&mut client]);
     let id = client.id();
-    broker.trouble(id, "no broker");
-    assert!(matches!(&client.poll(NONE)[..], [Polled::Trouble(text)] if text == "no broker"));
+    broker.last_error(id, "no broker");
+    assert!(matches!(&client.poll(NONE)[..], [Polled::Error(text)] if text == "no broker"));
     broker.fatal(id, SourceError::Fenced("other".to_owned()));
     assert!(matches!(&client.poll(NONE)[..], [Polled::Fatal(SourceError::Fenced(_))]));
     assert!(client.poll(NONE).is_empty());
