@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
@@ -171,7 +171,7 @@ fn engine(c: &mut Criterion) {
         // Only what is not filtered out is made.
         let mut warm = None;
         group.bench_function(BenchmarkId::new(name, format!("{customers} customers, {late}% late")), |bencher| {
-            let spec = || Arc::new(blueprint::spec(&settings(windows, dimensions)));
+            let spec = || Arc::new(worker_config::spec(&settings(windows, dimensions)));
             let warm = warm.get_or_insert_with(|| Warm::new(spec(), customers, late));
             bencher.iter_custom(|count| warm.apply(count));
         });
@@ -207,7 +207,7 @@ fn silence(c: &mut Criterion) {
         settings.inactivity = rules[..count].iter().map(rule).collect();
         settings.alerts.backfill = true;
         settings.alerts.holdout = 0.1;
-        Arc::new(blueprint::spec(&settings))
+        Arc::new(worker_config::spec(&settings))
     };
     let mut group = c.benchmark_group("silence");
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
@@ -259,7 +259,7 @@ fn silence(c: &mut Criterion) {
 /// What a question of Prometheus costs, HTTP aside.
 fn scrape(c: &mut Criterion) {
     let settings = settings(7, 1);
-    let spec = Arc::new(blueprint::spec(&settings));
+    let spec = Arc::new(worker_config::spec(&settings));
     let mut made = None;
     c.bench_function("scrape/12 partitions, 50 values", |bencher| {
         let worker = made.get_or_insert_with(|| {
@@ -304,7 +304,7 @@ fn at_risk(c: &mut Criterion) {
     for what in ["all of 10000000 customers", "the longest slice"] {
         group.bench_function(what, |bencher| {
             let Warm { engine, .. } =
-                warm.get_or_insert_with(|| Warm::new(Arc::new(blueprint::spec(&settings(7, 0))), 10_000_000, 0));
+                warm.get_or_insert_with(|| Warm::new(Arc::new(worker_config::spec(&settings(7, 0))), 10_000_000, 0));
             let at = engine.clock().watermark().expect("orders");
             let order = listing::Order::Value(Currency::from_code("EUR").expect("a currency"));
             bencher.iter_custom(|iters| {
@@ -396,7 +396,7 @@ fn worker(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
     let settings = settings(7, 0);
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
-    let blueprint = Arc::new(WorkerConfig { spec: Arc::new(blueprint::spec(&settings)), decoders });
+    let config = Arc::new(WorkerConfig { spec: Arc::new(worker_config::spec(&settings)), decoders });
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     for customers in [10_000, 500_000, 10_000_000] {
         let (mut warm, count) = (None, WARM.max(2 * customers));

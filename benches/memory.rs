@@ -14,7 +14,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::config::Settings;
 use retentiond::engine::dedup::{Dedup, fingerprint};
 use retentiond::engine::{Engine, Outcome};
@@ -90,7 +90,7 @@ fn customers(count: u64) {
     let before = resident("VmRSS").unwrap_or(0);
     // From here on the most is the most of this engine.
     _ = fs::write("/proc/self/clear_refs", "5");
-    let mut engine = Engine::new(Arc::new(blueprint::spec(&Settings::default())));
+    let mut engine = Engine::new(Arc::new(worker_config::spec(&Settings::default())));
     for number in 0..count {
         // Every id once, in an order that has nothing to do with time.
         let customer = format!("customer{:08}", number.wrapping_mul(48_271) % count);

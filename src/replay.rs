@@ -18,7 +18,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 pub use self::as_of::AsOf;
-pub use self::partitioned::{Partitioned, Handoff, Topics};
+pub use self::partitioned::{Handoff, Partitioned, Topics};
 pub use self::read::{HistoryError, read};
 use crate::decode::{Decoded, Decoder, Reason, Rejection, Skip};
 use crate::engine::Engine;

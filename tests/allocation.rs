@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::config::{Dimension, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
@@ -77,7 +77,7 @@ fn session(number: u64) -> String {
 /// How many allocations an event takes once all is warm, out of a hundred batches.
 fn allocations(settings: &Settings, message: fn(u64) -> String) -> f64 {
     let decoders = vec![Decoder::new(Format::Native, vec!["channel".to_owned()])];
-    let mut worker = Worker::new(Arc::new(WorkerConfig { spec: Arc::new(blueprint::spec(settings)), decoders }));
+    let mut worker = Worker::new(Arc::new(WorkerConfig { spec: Arc::new(worker_config::spec(settings)), decoders }));
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     worker.start(at.partition);
     let mut rejected = Vec::new();

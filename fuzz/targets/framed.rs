@@ -38,7 +38,7 @@ impl Schemas for Known {
         };
         self.0.get(place).cloned().ok_or_else(|| "there are three".to_owned())
     }
-    fn trouble(&self) -> Option<String> {
+    fn last_error(&self) -> Option<String> {
         None
     }
 }

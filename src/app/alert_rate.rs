@@ -95,7 +95,8 @@ mod tests {
             quiet: Some((QuietHours::parse(text).unwrap(), TimeZone::get(zone).unwrap())),
             partitions: 1,
         };
-        let is_quiet = |alert_rate: &AlertRate, at: &str| alert_rate.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
+        let is_quiet =
+            |alert_rate: &AlertRate, at: &str| alert_rate.allowance(Partition(0), Time::parse(at).unwrap(), 1).quiet;
         let night = quiet("21:00-08:00", "Europe/Oslo");
         for (at, expected) in [
             ("2026-07-01T18:59:59Z", false),

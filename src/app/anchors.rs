@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint::manifest::Anchor;
-use crate::source::kafka::{ProbedRecord, KafkaAdmin};
+use crate::source::kafka::{KafkaAdmin, ProbedRecord};
 use crate::source::{Record, SourceError, Start, TopicPartition};
 use crate::worker::{LastRecord, hash};
 

@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::anchors::{anchor, last_record};
-use super::blueprint;
 use super::offline::{Cluster, Standing};
+use super::worker_config;
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Origin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
@@ -77,7 +77,7 @@ pub struct HandoffOffsets {
     last: BTreeMap<TopicPartition, LastRecord>,
 }
 
-pub use super::blueprint::partitioner;
+pub use super::worker_config::partitioner;
 
 /// Refuses where the group has committed something, or where the store holds checkpoints of it.
 ///
@@ -102,7 +102,7 @@ pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
 ///
 /// # Errors
 /// See [`BootstrapError`]; and when the brokers do not answer.
-pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<HandoffOffsets> {
+pub fn find_handoff(cluster: &Cluster, settings: &Settings, overlap_from: Time, until: Time) -> Result<HandoffOffsets> {
     let all = cluster.all();
     let routed: Vec<bool> = settings.sources.values().map(|source| source.repartition).collect();
     let is_routed = |at: &TopicPartition| routed.get(usize::from(at.topic.0)).copied().unwrap_or(false);
@@ -127,7 +127,7 @@ pub fn find_seams(cluster: &Cluster, settings: &Settings, overlap_from: Time, un
             return Err(BootstrapError::Gap { topic, partition: at.partition.0, first: begin, until }.into());
         }
     }
-    let decoders: Vec<_> = settings.sources.values().map(|source| blueprint::decoder(settings, source)).collect();
+    let decoders: Vec<_> = settings.sources.values().map(|source| worker_config::decoder(settings, source)).collect();
     let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
     let mut sample = Sample { partitions, ..Sample::default() };
     for (at, records) in &seen {
@@ -275,7 +275,7 @@ impl BootstrapContext<'_> {
     }
 
     fn build_one(&self, partition: usize, history: History, progress: &(impl Fn(u64) + Sync)) -> Result<Built> {
-        let spec = Arc::new(blueprint::spec(self.settings));
+        let spec = Arc::new(worker_config::spec(self.settings));
         let mut engine = history.found(Arc::clone(&spec), self.overlap_from, wall_clock(), progress);
         if self.history_whole {
             engine.note_whole_history();

@@ -233,7 +233,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
     /// Whether there is a producer that owns the transactional id; makes one until it works. `false`: the program
     /// ends, or somebody else has the id, which is said.
     fn has_producer(&mut self) -> bool {
-        let CommitMode::Transactions { make, .. } = &self.means else { return true };
+        let CommitMode::Transactions { make, .. } = &self.mode else { return true };
         let mut told = None;
         while self.producer.is_none() {
             if self.stopping.load(Ordering::Relaxed) {

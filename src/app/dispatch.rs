@@ -22,12 +22,12 @@ use tracing::{error, info, warn};
 use lifecycle_log::LifecycleLog;
 use uncommitted::Uncommitted;
 
-use super::committer::Committer;
-use super::rejection_breaker::{RejectionBreaker, BreakerRules, Tripped};
-use super::outbox::Outbox;
 use super::alert_rate::AlertRate;
+use super::committer::Committer;
+use super::outbox::Outbox;
+use super::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
 use super::store_tasks::{Answer, Files, StoreTasks};
-use super::watch::Looked;
+use super::watch::Findings;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
 use crate::engine::Engine;
@@ -118,7 +118,7 @@ pub struct Parts<C: GroupClient> {
     /// Why others want the daemon to end.
     pub failures: Receiver<SourceError>,
     /// What the watch over topics and group finds.
-    pub looks: Receiver<Looked>,
+    pub findings: Receiver<Findings>,
 }
 
 /// The poll loop and what it holds on to.
@@ -133,7 +133,7 @@ pub struct Dispatcher<C: GroupClient> {
     committer: Committer,
     answers: Receiver<Answer>,
     failures: Receiver<SourceError>,
-    looks: Receiver<Looked>,
+    findings: Receiver<Findings>,
     handles: Handles<C>,
     progress: BTreeMap<TopicPartition, Progress>,
     /// What the client was told to read.
@@ -206,7 +206,7 @@ impl<C: GroupClient> Dispatcher<C> {
         status: watch::Sender<SourceStatus>,
     ) -> Dispatcher<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
-        let Parts { client, pool, reports, store_tasks, committer, answers, failures, looks } = parts;
+        let Parts { client, pool, reports, store_tasks, committer, answers, failures, findings } = parts;
         let breaker = RejectionBreaker::new(rules.breaker, rules.topics.len());
         Dispatcher {
             group: rebalance::State::new(client.protocol(), topics),
@@ -220,7 +220,7 @@ impl<C: GroupClient> Dispatcher<C> {
             committer,
             answers,
             failures,
-            looks,
+            findings,
             progress: BTreeMap::new(),
             read: BTreeSet::new(),
             running: BTreeMap::new(),
@@ -340,7 +340,7 @@ impl<C: GroupClient> Dispatcher<C> {
         self.take_reports()?;
         self.take_answers()?;
         if !self.group.is_closing() {
-            self.take_looks()?;
+            self.take_findings()?;
         }
         self.keep_time()?;
         self.assign_beginning()?;

@@ -1,16 +1,15 @@
 //! Wiring and ordered shutdown: settings become threads, and a stop goes through them in the order of the data.
 
+mod alert_rate;
 mod anchors;
-pub mod blueprint;
 pub mod bootstrap;
 mod committer;
 mod dispatch;
 pub mod dlq;
-mod rejection_breaker;
 pub mod notify;
 pub mod offline;
 mod outbox;
-mod alert_rate;
+mod rejection_breaker;
 pub mod repartition;
 mod router;
 pub mod sample;
@@ -19,6 +18,7 @@ mod store_tasks;
 mod usage;
 mod watch;
 mod webhook;
+pub mod worker_config;
 
 pub(crate) use service::kafka_settings;
 pub use service::{Daemon, start};

@@ -6,10 +6,10 @@
 //! belongs to the source and not to the replica: whoever takes it over fences a predecessor that does not know yet that
 //! it has been replaced. [`session`] is one such session; in which order partitions go on is decided by [`merge`].
 
-mod partition_reader;
+mod clients;
 mod merge;
 mod offset_note;
-mod clients;
+mod partition_reader;
 mod session;
 
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use self::partition_reader::Oversized;
-use self::offset_note::OffsetNote;
 use self::clients::KafkaClients;
+use self::offset_note::OffsetNote;
+use self::partition_reader::Oversized;
 pub(super) use self::session::FROM;
-use self::session::{End, Clients, Session};
-use super::blueprint;
+use self::session::{Clients, End, Session};
 use super::rejection_breaker::BreakerRules;
 use super::service::{flood_rules, kafka_settings, start};
+use super::worker_config;
 use crate::config::{self, Settings};
 use crate::decode::Decoder;
 use crate::source::partitioner::Partitioner;
@@ -82,7 +82,7 @@ impl Route {
             topic: source.topic.clone(),
             into: source.keyed_topic(name, &settings.kafka.group_id),
             partitions: 0,
-            partitioner: blueprint::partitioner(settings),
+            partitioner: worker_config::partitioner(settings),
             decoder,
             dead_letters: settings.dead_letters.topic.clone(),
             max_future: settings.customers.max_future.get(),
@@ -144,7 +144,7 @@ impl Routers {
         fatal: &Sender<SourceError>,
     ) -> std::io::Result<Routers> {
         let mut routers = Routers::default();
-        let decoders = blueprint::source_decoders(settings);
+        let decoders = worker_config::source_decoders(settings);
         for (place, ((name, source), decoder)) in (0_u16..).zip(settings.sources.iter().zip(decoders)) {
             let Some(route) = Route::of(settings, name, source, decoder) else { continue };
             let shown = Arc::new(RoutingStatus::new(route.topic.clone(), TopicIndex(place)));

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::blueprint;
 use super::service::kafka_settings;
 use super::usage::Usage;
+use super::worker_config;
 use crate::config::Settings;
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::event::{EventType, Time, wall_clock};
@@ -329,7 +329,7 @@ fn keep<B: RecordBatch>(at: TopicPartition, batch: &B, index: usize) -> Kept {
 
 /// Decodes the messages; waits for schemas by `pause`.
 fn understand(settings: &Settings, kept: &[Kept], mut pause: impl FnMut()) -> Findings {
-    let decoders = blueprint::source_decoders(settings);
+    let decoders = worker_config::source_decoders(settings);
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut findings = Findings::new(settings);
     let deadline = Instant::now() + WAIT;

@@ -15,18 +15,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::alert_rate::AlertRate;
 use super::anchors::{LogProbe, look};
-use super::blueprint;
 use super::committer::{CommitMode, Committer};
 use super::dispatch::{Dispatcher, Parts, Rules};
-use super::rejection_breaker::BreakerRules;
 use super::offline::open_store;
-use super::alert_rate::AlertRate;
+use super::rejection_breaker::BreakerRules;
 use super::repartition;
 use super::router::Routers;
 use super::store_tasks::{Answer, StoreTasks, TopicIds};
 use super::watch as group_watch;
 use super::webhook::{self, WebhookTask};
+use super::worker_config;
 use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::{Store, StoreError};
@@ -89,23 +89,23 @@ impl Daemon {
     pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
         announce(&settings);
         let begun = Instant::now();
-        let webhook = webhook_plan(&settings)?;
+        let webhook = webhook_config(&settings)?;
         let listener = http::bind(settings.http.listen).await?;
         let address = listener.local_addr()?;
-        let blueprint = Arc::new(blueprint::blueprint(&settings));
+        let config = Arc::new(worker_config::new(&settings));
         let (reports, reported) = mpsc::channel();
         let pool = Pool::start(&config, worker_threads(), &reports)?;
         let workers = pool.workers();
-        let delivery = webhook.as_ref().map(|plan| Arc::clone(&plan.status));
+        let delivery = webhook.as_ref().map(|config| Arc::clone(&config.status));
         let (tell_status, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
         let service = http::Service {
             workers: workers.clone(),
             source: status.clone(),
             spec: Arc::clone(&config.spec),
             topics: settings.keyed_topics(),
-            background: blueprint::background(&settings, None),
+            background: worker_config::background(&settings, None),
             access,
-            partitioner: blueprint::partitioner(&settings),
+            partitioner: worker_config::partitioner(&settings),
             replica: replica(&settings),
             dashboards_url: settings.http.dashboards_url.clone(),
         };
@@ -232,11 +232,11 @@ impl Source {
             topics: kafka.topics.clone(),
             partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             topic_ids: self.topic_ids(&kafka),
-            looks: looks(kafka.clone()),
+            probe: log_probe(kafka.clone()),
             answers: tell.clone(),
             encoding: Mutex::default(),
         });
-        let (delivery, mode) = self.means(&kafka, &instance);
+        let (delivery, mode) = self.commit_mode(&kafka, &instance);
         // The poll loop may be gone.
         let committer = Committer::start(mode, move |said| _ = tell.send(Answer::CommitReply(said)));
         let committer = committer.map_err(|error| SourceError::Unavailable(format!("no commit thread: {error}")))?;
@@ -265,10 +265,10 @@ impl Source {
         let (fatal, failures) = mpsc::channel();
         let routers = Routers::start(&self.settings, &self.status, &fatal);
         let routers = routers.map_err(|error| SourceError::Unavailable(format!("no thread for a router: {error}")))?;
-        let (tell_looks, looks) = mpsc::channel();
+        let (tell_findings, findings) = mpsc::channel();
         let (_watching, stop_watch) = mpsc::channel();
-        group_watch::start(kafka, partitions, self.status.subscribe(), tell_looks, stop_watch)?;
-        let parts = Parts { client, pool, reports, store_tasks, committer, answers, failures, looks };
+        group_watch::start(kafka, partitions, self.status.subscribe(), tell_findings, stop_watch)?;
+        let parts = Parts { client, pool, reports, store_tasks, committer, answers, failures, findings };
         let ended = Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops);
         routers.stop();
         ended
@@ -356,7 +356,7 @@ impl Source {
     }
 
     /// How checkpoints are committed.
-    fn means(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, CommitMode) {
+    fn commit_mode(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, CommitMode) {
         let topics = outputs(&self.settings);
         match self.settings.kafka.delivery {
             config::Delivery::ExactlyOnce => {
@@ -399,7 +399,7 @@ impl Source {
 }
 
 /// What the webhook works with, if one is configured.
-fn webhook_plan(settings: &Settings) -> Result<Option<webhook::WebhookConfig>, SourceError> {
+fn webhook_config(settings: &Settings) -> Result<Option<webhook::WebhookConfig>, SourceError> {
     let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
     let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
     let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
@@ -469,7 +469,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
 }
 
 /// Looks at records, by a client of its own that is made once.
-fn looks(kafka: KafkaSettings) -> LogProbe {
+fn log_probe(kafka: KafkaSettings) -> LogProbe {
     let known: Mutex<Option<KafkaAdmin>> = Mutex::new(None);
     Arc::new(move |at, offset| {
         let admin = {

@@ -190,7 +190,7 @@ impl StoreTasks {
             let name = &self.topics[usize::from(at.topic.0)];
             let topic = manifest.origin.topics.iter().find(|topic| topic.name == *name);
             if let Some(anchor) = topic.and_then(|topic| topic.anchor.as_ref())
-                && !fits(anchor, (self.looks)(at, anchor.offset)?)
+                && !fits(anchor, (self.probe)(at, anchor.offset)?)
             {
                 return Ok(false);
             }

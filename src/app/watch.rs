@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::source::SourceError;
-use crate::source::coverage::{self, Faults, Probed};
+use crate::source::coverage::{self, Faults, GroupView};
 use crate::source::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::source::status::SourceStatus;
 
@@ -26,7 +26,7 @@ const REJOIN_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_sec
 
 /// What a look has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looked {
+pub struct Findings {
     /// The number of rebalances that this replica had taken part in before the look.
     pub rebalances: u64,
     /// How many partitions each topic has; `None` where the brokers did not answer.
@@ -47,7 +47,7 @@ pub fn start(
     kafka: KafkaSettings,
     expected: u32,
     status: watch::Receiver<SourceStatus>,
-    tell: Sender<Looked>,
+    tell: Sender<Findings>,
     stop: Receiver<()>,
 ) -> Result<(), SourceError> {
     let mut watch = Watch { kafka, expected, admin: None, patience: Patience::default() };
@@ -64,7 +64,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(&mut self, status: &watch::Receiver<SourceStatus>, tell: &Sender<Looked>, stop: &Receiver<()>) {
+    fn run(&mut self, status: &watch::Receiver<SourceStatus>, tell: &Sender<Findings>, stop: &Receiver<()>) {
         let (mut last, mut due) = (0, Instant::now());
         while stop.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
             let rebalances = {
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// What is found, and whether it may stay so for a while.
-    fn look(&mut self, rebalances: u64) -> (Looked, bool) {
+    fn look(&mut self, rebalances: u64) -> (Findings, bool) {
         let counts = partition_counts(&self.kafka, ANSWER_WAIT);
         let group = self.describe();
         if let Err(error) = counts.as_ref().map(drop).and(group.as_ref().map(drop)) {
@@ -95,12 +95,12 @@ impl Watch {
         let (topics, expected) = (self.kafka.topics.as_slice(), self.expected);
         let unknown = vec![Some(expected); topics.len()];
         let known = counts.as_deref().unwrap_or(&unknown);
-        let Faults { reasons, is_unowned } = coverage::faults(&Probed { topics, counts: known, expected, members });
+        let Faults { reasons, is_unowned } = coverage::faults(&GroupView { topics, counts: known, expected, members });
         let owners = members.zip(topics.first()).map(|(members, topic)| coverage::owners(topic, members));
         let owners = owners.unwrap_or_default();
         let rejoin = self.patience.is_over(is_unowned, Instant::now());
         let is_settled = reasons.is_empty() && !moves;
-        (Looked { rebalances, counts: counts.ok(), reasons, owners, rejoin }, is_settled)
+        (Findings { rebalances, counts: counts.ok(), reasons, owners, rejoin }, is_settled)
     }
 
     fn describe(&mut self) -> Result<GroupState, SourceError> {

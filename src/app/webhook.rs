@@ -118,7 +118,7 @@ fn work(config: WebhookConfig, stops: &Receiver<()>) {
     let since = wall_clock().millis() - MINUTE;
     let (jobs, taken) = channel();
     let (tell, ended) = channel();
-    let WebhookConfig { group, kafka, endpoint, dead_letters, status } = plan;
+    let WebhookConfig { group, kafka, endpoint, dead_letters, status } = config;
     let posting = Arc::new(Posting {
         topic: kafka.topics.first().cloned().unwrap_or_default(),
         group,
@@ -449,7 +449,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
             }
             How::DeadLettered(result) => {
                 let again = result.inspect_err(|error| error!("an alert is neither delivered nor given up: {error}"));
-                if self.queue.dead-lettered(turn, again.err().map(|_| now + DEAD_LETTER_RETRY)) {
+                if self.queue.dead_lettered(turn, again.err().map(|_| now + DEAD_LETTER_RETRY)) {
                     self.status.change(|status| status.given_up += 1);
                 }
             }

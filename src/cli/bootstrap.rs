@@ -8,13 +8,13 @@ use anyhow::{Result, bail, ensure};
 use super::ConfigFile;
 use super::progress;
 use super::replay::{open, report_rejections};
-use crate::app::blueprint;
-use crate::app::bootstrap::{BootstrapContext, commit, find_seams, partitioner, require_new};
+use crate::app::bootstrap::{BootstrapContext, commit, find_handoff, partitioner, require_new};
 use crate::app::offline::{self, Cluster};
 use crate::app::repartition;
+use crate::app::worker_config;
 use crate::config::{Millis, Settings};
 use crate::event::{DAY, Time, wall_clock};
-use crate::replay::{Partitioned, HandoffOffset, Topics};
+use crate::replay::{Handoff, Partitioned, Topics};
 
 /// How long to wait for the brokers.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -67,7 +67,7 @@ impl Bootstrap {
             runtime.block_on(require_new(&cluster, &store))?;
         }
         let entrances = repartition::find_entrances(&settings, overlap_from, self.until, self.replace)?;
-        let handoff = find_seams(&cluster, &settings, overlap_from, self.until)?;
+        let handoff = find_handoff(&cluster, &settings, overlap_from, self.until)?;
         let history = self.read(&files, &settings, &cluster, overlap_from)?;
         report_rejections(&history.tally);
         let tally = (history.len(), history.left, history.unidentified, history.tally.lines);
@@ -126,12 +126,13 @@ impl Bootstrap {
         let bytes = files.iter().filter_map(|(path, _)| path.metadata().ok()).map(|file| file.len()).sum();
         let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
         // Files are written as the topic that goes on with them.
-        let decoders: Vec<_> = settings.sources.values().map(|source| blueprint::decoder(settings, source)).collect();
+        let decoders: Vec<_> =
+            settings.sources.values().map(|source| worker_config::decoder(settings, source)).collect();
         let customers = &settings.customers;
         // Copies are accepted up to the allowed lateness behind the topic, of events that are a while older.
         let dedup_for = customers.dedup_for.get();
         let memory = dedup_for + customers.allowed_lateness.get() + 2 * DAY;
-        let handoff = HandoffOffset { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory), dedup_for };
+        let handoff = Handoff { until: self.until, overlap_from, remember_from: overlap_from.plus(-memory), dedup_for };
         let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
         let mut history = Partitioned::new(partitions, partitioner(settings), handoff);
         for (path, topics) in files {

@@ -11,8 +11,8 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::ConfigFile;
-use crate::app::blueprint;
 use crate::app::offline::{Cluster, Standing};
+use crate::app::worker_config;
 use crate::checkpoint::catalogue::{self, Damage, Entry, Shelf};
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Expected, Manifest};
@@ -409,7 +409,7 @@ async fn report(
     let damages = catalogue::damages(store, &manifest).await?;
     report.damages = damages.into_iter().map(|(name, damage): (_, Damage)| (name, damage.to_string())).collect();
     if report.damages.is_empty() {
-        let spec = Arc::new(blueprint::spec(settings));
+        let spec = Arc::new(worker_config::spec(settings));
         match files::load(store, &entry.reference, &as_it_says(&manifest), &spec, THREADS).await {
             Ok((engine, _)) => {
                 report.whole = true;

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use tracing::warn;
 
 use super::{ConfigFile, replay};
-use crate::app::blueprint;
+use crate::app::worker_config;
 use crate::config::Format;
 use crate::decode::{Decoded, Decoder, Message, Rejection};
 use crate::event::{Event, Kind, Time, wall_clock};
@@ -53,8 +53,8 @@ impl EventQuestion {
         let mut settings = config.load_without_secrets()?;
         settings.read_salts()?;
         let source = replay::chosen(&settings, self.source.as_deref(), self.format)?;
-        let mut decoder = blueprint::decoder(&settings, &source);
-        if let Some(schemas) = blueprint::registry(&settings) {
+        let mut decoder = worker_config::decoder(&settings, &source);
+        if let Some(schemas) = worker_config::registry(&settings) {
             decoder = decoder.with_schemas(schemas);
         }
         let path = self.event.clone().unwrap_or_else(|| PathBuf::from("-"));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{ConfigFile, progress, table};
-use crate::app::blueprint;
+use crate::app::worker_config;
 use crate::config::{Format, Millis, Settings, Source};
 use crate::engine::axis::Pane;
 use crate::engine::inactivity::release::Alert;
@@ -142,7 +142,7 @@ impl Replay {
             }
         };
         let bar = progress::bar(history.len() as u64, "applying {wide_bar} {pos}/{len} {eta}");
-        let spec = Arc::new(blueprint::replay_spec(settings));
+        let spec = Arc::new(worker_config::replay_spec(settings));
         let progress = |done| bar.set_position(done);
         let applied = match self.as_of {
             None => (history.apply_telling(spec, progress, tell), None),
@@ -171,7 +171,7 @@ impl Replay {
     }
 
     fn print_json_lines(&self, engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
-        let background = blueprint::background(settings, engine.first_event());
+        let background = worker_config::background(settings, engine.first_event());
         let mut out = BufWriter::new(std::io::stdout().lock());
         let every_pane = Millis::clamped(1);
         for run in series(engine, from, to, self.step.unwrap_or(every_pane)) {
@@ -191,7 +191,7 @@ impl Replay {
     }
 
     fn print_openmetrics(&self, engine: &mut Engine, settings: &Settings, from: Time, to: Time) -> Result<()> {
-        let background = blueprint::background(settings, engine.first_event());
+        let background = worker_config::background(settings, engine.first_event());
         let step = self.step.unwrap_or(OPENMETRICS_STEP);
         let mut series = series(engine, from, to, step);
         if self.segments {
@@ -226,7 +226,7 @@ pub(super) fn chosen(settings: &Settings, name: Option<&str>, format: Option<For
 fn read(paths: &[PathBuf], settings: &Settings, source: &Source) -> Result<History> {
     let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
     let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
-    let decoder = blueprint::decoder(settings, source);
+    let decoder = worker_config::decoder(settings, source);
     let latest = wall_clock().plus(settings.customers.max_future.get());
     let mut history = History::new(settings.customers.dedup_for.get());
     for path in paths {
@@ -249,7 +249,7 @@ pub(super) fn open(path: &Path, bar: &ProgressBar) -> Result<files::EventFile> {
 
 fn summary(engine: &mut Engine, settings: &Settings, as_of: Option<&AsOf>) -> Summary {
     let Some(at) = as_of.map(AsOf::at).or(engine.clock().watermark()) else { return Summary::before_any_event() };
-    let background = blueprint::background(settings, engine.first_event());
+    let background = worker_config::background(settings, engine.first_event());
     let periods = Periods::Since(engine.first_order().unwrap_or(at));
     let mut snapshot = Snapshot::empty(engine.spec(), at, periods);
     snapshot.add(engine);

@@ -35,9 +35,9 @@ fn start() -> Server {
 
 fn start_with(access: Access) -> Server {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let blueprint = fixture::blueprint();
+    let config = fixture::worker_config();
     let (applied, _) = mpsc::channel();
-    let pool = Pool::start(&blueprint, 2, &applied).unwrap();
+    let pool = Pool::start(&config, 2, &applied).unwrap();
     let (source, seen) = watch::channel(SourceStatus {
         joined: true,
         partition_counts: vec![Some(2), Some(2)],
@@ -49,7 +49,7 @@ fn start_with(access: Access) -> Server {
     let service = Service {
         workers: pool.workers(),
         source: seen,
-        spec: Arc::clone(&blueprint.spec),
+        spec: Arc::clone(&config.spec),
         topics: fixture::topics(),
         background: Background { clv_window: Some(1), ..Background::default() },
         access,
@@ -83,7 +83,7 @@ impl Answer {
 impl Server {
     fn fill(&self) {
         for partition in [0, 1] {
-            let engine = Engine::new(Arc::clone(&fixture::blueprint().spec));
+            let engine = Engine::new(Arc::clone(&fixture::worker_config().spec));
             self.pool.begin(Partition(partition), Box::new(engine), vec![0; 2]).unwrap();
         }
         self.pool.records(fixture::ORDERS, fixture::orders(), Time::MAX, Instant::now()).unwrap();
@@ -286,7 +286,7 @@ fn a_question_to_workers_that_have_stopped_is_unavailable() {
     let shared = Arc::new(routes::Shared::new(Service {
         workers: server.pool.workers(),
         source: server.source.subscribe(),
-        spec: Arc::clone(&fixture::blueprint().spec),
+        spec: Arc::clone(&fixture::worker_config().spec),
         topics: fixture::topics(),
         background: Background::default(),
         access: Access::with_token(None),

@@ -17,7 +17,7 @@ pub struct GroupMember {
 
 /// What was found out about topics and group at one moment.
 #[derive(Debug, Clone)]
-pub struct Look<'a> {
+pub struct GroupView<'a> {
     /// The topics that the group reads.
     pub topics: &'a [String],
     /// How many partitions each has now; `None` for one that does not exist.
@@ -49,7 +49,7 @@ pub fn owners(topic: &str, members: &[GroupMember]) -> BTreeMap<i32, String> {
 
 /// What is wrong, if anything.
 #[must_use]
-pub fn faults(look: &Look<'_>) -> Faults {
+pub fn faults(look: &GroupView<'_>) -> Faults {
     let mut faults = Faults::default();
     faults.reasons.extend(changed(look));
     let Some(members) = look.members else { return faults };
@@ -93,7 +93,7 @@ pub fn faults(look: &Look<'_>) -> Faults {
 }
 
 /// That topics have other numbers of partitions than they had. A topic that is missing is told of elsewhere.
-fn changed(look: &Look<'_>) -> Option<String> {
+fn changed(look: &GroupView<'_>) -> Option<String> {
     let counts = || look.topics.iter().zip(look.counts).filter_map(|(topic, count)| Some((topic, (*count)?)));
     let first = counts().next()?.1;
     let changed: Vec<_> = counts().filter(|(_, count)| *count != look.expected).collect();
@@ -148,7 +148,7 @@ mod tests {
 
     fn found(counts: &[Option<u32>], members: Option<&[GroupMember]>) -> Faults {
         let topics = ["orders".to_owned(), "sessions".to_owned()];
-        faults(&Look { topics: &topics, counts, expected: 2, members })
+        faults(&GroupView { topics: &topics, counts, expected: 2, members })
     }
 
     const FULL: [Option<u32>; 2] = [Some(2); 2];

@@ -1,10 +1,10 @@
 //! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
 
 mod checkpoints;
+pub mod key_placement;
 mod people;
 pub mod pool;
 mod rejected;
-pub mod key_placement;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -13,8 +13,8 @@ mod waiting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use self::rejected::{Rejected, RejectedPart};
 use self::key_placement::KeyPlacementSample;
+pub use self::rejected::{Rejected, RejectedPart};
 pub use self::tally::{Tally, note_type};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
 use crate::engine::axis::Pane;

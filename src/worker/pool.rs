@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::checkpoints::CheckpointQueue;
 use super::key_placement::KeyPlacementSample;
 use super::waiting::{Queued, Stalled, Waiting};
-use super::{WorkerConfig, Rejected, Taken, Worker, WorkerStatus, add_series};
+use super::{Rejected, Taken, Worker, WorkerConfig, WorkerStatus, add_series};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance};
@@ -304,7 +304,8 @@ fn ask<B, T>(
 }
 
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
-    let mut worker_loop = WorkerLoop { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
+    let mut worker_loop =
+        WorkerLoop { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
     // What waits is owed as much time as the last slice of a checkpoint took, so that checkpoints take half of a worker
     // at most.
     let mut owed = Duration::ZERO;

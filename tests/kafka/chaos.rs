@@ -255,7 +255,7 @@ fn a_full_or_read_only_disk_holds_commits_but_not_figures() {
         let mut file = std::fs::File::create(&filler).unwrap();
         while std::io::Write::write_all(&mut file, &[0; 512]).is_ok() {}
     };
-    for (last_error, words, lines) in [("full", "the disk is full", parts[1]), ("read-only", "Read-only", parts[2])] {
+    for (trouble, words, lines) in [("full", "the disk is full", parts[1]), ("read-only", "Read-only", parts[2])] {
         let before = next(broker, &rig);
         match trouble {
             "full" => fill(),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::engine::snapshot::Periods;
 use retentiond::engine::spec::Spec;
 use retentiond::event::{DAY, HOUR, Time};
@@ -143,9 +143,9 @@ fn shifted(log: &[Published], by: impl Fn(Time) -> i64) -> Vec<Published> {
 /// The summaries of the daemon's worker over the messages in that order.
 fn worker_says(log: &[Published], toml: &std::path::Path) -> Value {
     let settings = log::settings(Some(toml));
-    let mut blueprint = blueprint::blueprint(&settings);
-    blueprint.spec = Arc::new(Spec { history: None, ..blueprint::spec(&settings) });
-    let mut worker = Worker::new(Arc::new(blueprint));
+    let mut config = worker_config::new(&settings);
+    config.spec = Arc::new(Spec { history: None, ..worker_config::spec(&settings) });
+    let mut worker = Worker::new(Arc::new(config));
     let partition = Partition(0);
     worker.start(partition);
     let mut next = [0, 0];
@@ -157,10 +157,10 @@ fn worker_says(log: &[Published], toml: &std::path::Path) -> Value {
         assert!(rejected.is_empty(), "{rejected:?}");
         next[topic] += 1;
     }
-    let spec = Arc::new(Spec { history: None, ..blueprint::spec(&settings) });
+    let spec = Arc::new(Spec { history: None, ..worker_config::spec(&settings) });
     let status = worker.status();
     let first_order = status.partitions[0].first_order;
-    let background = blueprint::background(&settings, status.partitions[0].first_event);
+    let background = worker_config::background(&settings, status.partitions[0].first_event);
     let summary = |instant: &&str| -> Value {
         let at = Time::parse(instant).unwrap();
         let snapshot = worker.snapshot(at, Periods::Since(first_order.unwrap_or(at)));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::engine::Engine;
 use retentiond::event::Time;
 use retentiond::http::{self, Access, Service};
@@ -79,9 +79,9 @@ impl Shop {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let settings = settings(Some(&write(dir.path(), "retentiond.toml", toml)));
-        let blueprint = Arc::new(blueprint::blueprint(&settings));
+        let config = Arc::new(worker_config::new(&settings));
         let (reports, _) = mpsc::channel();
-        let pool = Pool::start(&blueprint, 1, &reports).unwrap();
+        let pool = Pool::start(&config, 1, &reports).unwrap();
         let (source, status) = watch::channel(SourceStatus {
             joined: true,
             partition_counts: vec![Some(1)],
@@ -93,9 +93,9 @@ impl Shop {
         let service = Service {
             workers: pool.workers(),
             source: status,
-            spec: Arc::clone(&blueprint.spec),
+            spec: Arc::clone(&config.spec),
             topics: vec!["orders".to_owned()],
-            background: blueprint::background(&settings, None),
+            background: worker_config::background(&settings, None),
             access: Access::with_token(Some("open sesame")),
             partitioner: retentiond::source::partitioner::Partitioner::Murmur2,
             replica: "replica-1".to_owned(),
@@ -105,7 +105,7 @@ impl Shop {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         runtime.spawn(http::serve(listener, service, async move { _ = stopped.await }));
-        let engine = Box::new(Engine::new(Arc::clone(&blueprint.spec)));
+        let engine = Box::new(Engine::new(Arc::clone(&config.spec)));
         pool.begin(Partition(0), engine, vec![0]).unwrap();
         Shop { _runtime: runtime, address, source, pool, _stop: stop }
     }

@@ -1,4 +1,4 @@
-//! One run: replicas, trouble for a while, healing, and the end.
+//! One run: replicas, faults for a while, healing, and the end.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use retentiond::checkpoint::protocol::Event;
 use crate::log::TOPICS;
 use crate::replica::{Note, Replica};
 use crate::stats::Stats;
-use crate::world::{Action, Fault, Trouble, World};
+use crate::world::{Action, Fault, Faults, World};
 
 const TROUBLE_LASTS: i64 = 12_000;
 /// After healing everything is committed within this time.
@@ -62,9 +62,9 @@ impl Run {
         let chance = &mut world.chance;
         let slots = chance.within(1..5) as usize;
         let (is_static, eager) = (chance.happens(0.5), chance.happens(0.5));
-        // Some runs know little trouble, so that each kind is also met alone.
+        // Some runs know little faults, so that each kind is also met alone.
         let mut share = |most: f64| if chance.happens(0.3) { 0.0 } else { most };
-        world.trouble = Trouble {
+        world.faults = Faults {
             crash: share(0.004),
             lose: share(0.03),
             slow: share(0.05),
@@ -80,7 +80,7 @@ impl Run {
             world.schedule(0, Action::Produce(partition));
         }
         world.schedule(100, Action::BrokerTick);
-        world.schedule(300, Action::Trouble);
+        world.schedule(300, Action::Faults);
         world.schedule(TROUBLE_LASTS, Action::Check);
         Run {
             world,
@@ -109,12 +109,12 @@ impl Run {
         }
     }
 
-    /// First ends the trouble, later sees whether all is done.
+    /// First ends the faults, later sees whether all is done.
     fn check(&mut self) -> bool {
         if !self.has_healed {
             self.has_healed = true;
-            self.world.trouble = Trouble::default();
-            self.world.trace(|| "all trouble ends".into());
+            self.world.faults = Faults::default();
+            self.world.trace(|| "all faults ends".into());
             for partition in 0..self.world.partitions {
                 for _ in 0..3 {
                     self.world.log.produce(partition, &mut self.world.chance);
@@ -151,7 +151,7 @@ impl Run {
                     self.world.schedule(after, Action::Produce(partition));
                 }
             }
-            Action::Trouble => self.trouble(),
+            Action::Faults => self.faults(),
             Action::Start(slot) => self.start(slot),
             Action::Check => {}
         }
@@ -194,11 +194,11 @@ impl Run {
     }
 
     /// From time to time a process falls asleep, is replaced while it sleeps, or is asked to end.
-    fn trouble(&mut self) {
+    fn faults(&mut self) {
         if self.has_healed {
             return;
         }
-        self.world.schedule(300, Action::Trouble);
+        self.world.schedule(300, Action::Faults);
         let ids: Vec<u64> = self.replicas.keys().copied().collect();
         let Some(replica) = self.world.chance.pick(&ids).and_then(|id| self.replicas.get_mut(id)) else { return };
         let (id, slot, now) = (replica.id, replica.slot, self.world.now);

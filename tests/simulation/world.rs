@@ -1,4 +1,4 @@
-//! Time, the network, chance and trouble; and what must be true at every commit.
+//! Time, the network, chance and faults; and what must be true at every commit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -77,7 +77,7 @@ pub enum Action {
     Mark(Marker),
     BrokerTick,
     Produce(i32),
-    Trouble,
+    Faults,
     Start(usize),
     Check,
 }
@@ -110,7 +110,7 @@ impl Ord for Scheduled {
 
 /// How much goes wrong; shares of 1.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Trouble {
+pub struct Faults {
     pub crash: f64,
     pub lose: f64,
     pub slow: f64,
@@ -133,7 +133,7 @@ pub struct World {
     order: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub chance: Chance,
-    pub trouble: Trouble,
+    pub faults: Faults,
     pub fault: Option<Fault>,
     pub delivery: Delivery,
     pub partitions: i32,
@@ -175,7 +175,7 @@ impl World {
             now: 0,
             order: 0,
             queue: BinaryHeap::new(),
-            trouble: Trouble::default(),
+            faults: Faults::default(),
             fault,
             delivery,
             partitions,
@@ -239,20 +239,20 @@ impl World {
         self.violation.get_or_insert(what);
     }
 
-    // Chance and trouble ---------------------------------------------------------------------------------------------
+    // Chance and faults ---------------------------------------------------------------------------------------------
 
     pub fn crashes(&mut self) -> bool {
-        let share = self.trouble.crash;
+        let share = self.faults.crash;
         self.chance.happens(share)
     }
 
     pub fn store_fails(&mut self) -> bool {
-        let share = self.trouble.store_fails;
+        let share = self.faults.store_fails;
         self.chance.happens(share)
     }
 
     fn delay(&mut self, usual: i64, slow: i64) -> i64 {
-        let share = self.trouble.slow;
+        let share = self.faults.slow;
         if self.chance.happens(share) { self.chance.within(usual..slow) } else { self.chance.within(1..usual) }
     }
 
@@ -261,7 +261,7 @@ impl World {
     }
 
     pub fn commit_delay(&mut self) -> i64 {
-        let share = self.trouble.stall;
+        let share = self.faults.stall;
         if self.chance.happens(share) { self.chance.within(300..2_400) } else { self.thread_delay() }
     }
 
@@ -280,7 +280,7 @@ impl World {
     pub fn call(&mut self, process: u64, request: Request) -> u64 {
         self.next_call += 1;
         let call = self.next_call;
-        let lose = self.trouble.lose;
+        let lose = self.faults.lose;
         let timeout = if matches!(request, Request::Join { .. }) { JOIN_TIMEOUT } else { REQUEST_TIMEOUT };
         // Nothing guards a plain commit that arrives after its sender has given it up.
         let slowest = if matches!(request, Request::CommitOffsets(..)) { timeout / 2 } else { 2_000 };

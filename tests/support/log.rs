@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-use retentiond::app::blueprint;
+use retentiond::app::worker_config;
 use retentiond::config::{Settings, Source};
 use retentiond::engine::Engine;
 use retentiond::engine::snapshot::{Periods, Snapshot};
@@ -91,12 +91,12 @@ pub enum Reach {
 /// The summaries, as JSON, of a log applied as it comes, in so many partitions of one topic. Two workers own them by
 /// turns, and their snapshots are merged. No message may be rejected, nor be too late.
 pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Reach, instants: &[&str]) -> Vec<String> {
-    let mut blueprint = blueprint::blueprint(settings);
+    let mut config = worker_config::new(settings);
     if reach == Reach::Beginning {
-        blueprint.spec = Arc::new(Spec { history: None, ..blueprint::spec(settings) });
+        config.spec = Arc::new(Spec { history: None, ..worker_config::spec(settings) });
     }
-    let blueprint = Arc::new(blueprint);
-    let mut workers = [Worker::new(Arc::clone(&blueprint)), Worker::new(Arc::clone(&blueprint))];
+    let config = Arc::new(config);
+    let mut workers = [Worker::new(Arc::clone(&config)), Worker::new(Arc::clone(&config))];
     for (place, messages) in split(log, partitions).into_iter().enumerate() {
         let worker = &mut workers[place % 2];
         let partition = Partition(i32::try_from(place).expect("few partitions"));
@@ -114,14 +114,14 @@ pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Re
     let known = || statuses.iter().flat_map(|status| &status.partitions);
     let first_order = known().filter_map(|partition| partition.first_order).min();
     let first_event = known().filter_map(|partition| partition.first_event).min();
-    let background = blueprint::background(settings, first_event);
+    let background = worker_config::background(settings, first_event);
     let summary = |instant: &&str| {
         let at = Time::parse(instant).expect("an instant");
         let periods = Periods::Since(first_order.unwrap_or(at));
         let [one, other] = &mut workers;
         let mut snapshot = one.snapshot(at, periods);
         snapshot.merge(&other.snapshot(at, periods));
-        serde_json::to_string(&Summary::new(&blueprint.spec, &snapshot, &background)).expect("a summary is JSON")
+        serde_json::to_string(&Summary::new(&config.spec, &snapshot, &background)).expect("a summary is JSON")
     };
     instants.iter().map(summary).collect()
 }
@@ -129,8 +129,8 @@ pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Re
 /// The summaries, as JSON, of the messages as so many histories by customer, each sorted and applied by an engine of
 /// its own; the engines' figures are added up.
 pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants: &[&str]) -> Vec<String> {
-    let spec = Arc::new(blueprint::replay_spec(settings));
-    let decoder = blueprint::decoder(settings, &Source::default());
+    let spec = Arc::new(worker_config::replay_spec(settings));
+    let decoder = worker_config::decoder(settings, &Source::default());
     let engine = |messages: Vec<Message>| {
         let text: String = messages.iter().map(Message::line).collect();
         let reader = Box::new(std::io::Cursor::new(text.into_bytes()));
@@ -142,7 +142,7 @@ pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants
     };
     let mut engines: Vec<Engine> = split(log, parts).into_iter().map(engine).collect();
     let first_order = engines.iter().filter_map(Engine::first_order).min();
-    let background = blueprint::background(settings, engines.iter().filter_map(Engine::first_event).min());
+    let background = worker_config::background(settings, engines.iter().filter_map(Engine::first_event).min());
     let summary = |instant: &&str| {
         let at = Time::parse(instant).expect("an instant");
         let mut snapshot = Snapshot::empty(&spec, at, Periods::Since(first_order.unwrap_or(at)));

@@ -8,8 +8,8 @@ use tracing::{error, warn};
 
 use super::lifecycle_log::State;
 use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
-use crate::app::committer::Transaction;
 use crate::app::alert_rate::AlertRate;
+use crate::app::committer::Transaction;
 use crate::app::store_tasks::{Answer, Files};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};

@@ -30,7 +30,7 @@ use crate::source::memory::{Fault, MemberId, MemoryBroker, Produced};
 use crate::source::transaction::Transactions;
 use crate::source::{LogClient, RebalanceProtocol, TopicIndex};
 use crate::worker::pool::{Wanted, Workers};
-use crate::worker::{WorkerConfig, Worker};
+use crate::worker::{Worker, WorkerConfig};
 mod damaged;
 mod hasty;
 
@@ -92,7 +92,7 @@ impl Member {
             encoding: Mutex::default(),
         });
         let broker = world.broker.clone();
-        let means = match world.delivery {
+        let mode = match world.delivery {
             Delivery::ExactlyOnce => CommitMode::Transactions {
                 make: Box::new(move || Ok(Box::new(broker.producer(&format!("test-{number}"))))),
                 topics: Topics { dead_letters: "dead".into(), alerts: "alerts".into() },
@@ -116,8 +116,8 @@ impl Member {
         };
         let protocol = protocol::Rules { delivery: world.delivery, topics, outbox_limit: 2_000, parked_for: 3 };
         let (status, _) = watch::channel(SourceStatus::default());
-        let ((_, failures), (_, looks)) = (mpsc::channel(), mpsc::channel());
-        let parts = Parts { client, pool, reports: reported, store_tasks, committer, answers, failures, looks };
+        let ((_, failures), (_, findings)) = (mpsc::channel(), mpsc::channel());
+        let parts = Parts { client, pool, reports: reported, store_tasks, committer, answers, failures, findings };
         Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
     }
 

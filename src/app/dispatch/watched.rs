@@ -6,7 +6,7 @@ use tracing::{error, warn};
 
 use super::{Dispatcher, gone};
 use crate::app::usage::Usage;
-use crate::app::watch::Looked;
+use crate::app::watch::Findings;
 use crate::source::routing::Routing;
 use crate::source::status::{Coverage, PoorTopic};
 use crate::source::{GroupClient, SourceError};
@@ -19,9 +19,9 @@ const FIRST: Duration = Duration::from_secs(300);
 
 impl<C: GroupClient> Dispatcher<C> {
     /// Takes note of what was found since the last round, and joins the group anew where that mends it.
-    pub(super) fn take_looks(&mut self) -> Result<(), SourceError> {
-        while let Ok(looked) = self.looks.try_recv() {
-            let Looked { rebalances, counts, reasons, owners, rejoin } = looked;
+    pub(super) fn take_findings(&mut self) -> Result<(), SourceError> {
+        while let Ok(looked) = self.findings.try_recv() {
+            let Findings { rebalances, counts, reasons, owners, rejoin } = looked;
             for reason in &reasons {
                 if !self.status.borrow().coverage.reasons.contains(reason) {
                     error!("{reason}");

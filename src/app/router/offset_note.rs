@@ -16,7 +16,8 @@ impl OffsetNote {
     pub fn parse(metadata: &[u8]) -> OffsetNote {
         let text = String::from_utf8_lossy(metadata);
         let mut parts = text.split(';');
-        match (parts.next(), parts.next(), parts.next().and_then(|events_done| events_done.parse().ok()), parts.next()) {
+        match (parts.next(), parts.next(), parts.next().and_then(|events_done| events_done.parse().ok()), parts.next())
+        {
             (Some("v1"), Some("routed"), Some(events_done), Some(id)) => {
                 OffsetNote { events_done, topic_id: Some(id.to_owned()).filter(|id| !id.is_empty()) }
             }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::Route;
-use super::partition_reader::{Fetched, Item, PartitionReader, Oversized, Place, What};
 use super::merge::Merge;
 use super::offset_note::OffsetNote;
+use super::partition_reader::{Fetched, Item, Oversized, PartitionReader, Place, What};
 use crate::app::rejection_breaker::RejectionBreaker;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
@@ -218,7 +218,11 @@ impl<'a, P: Clients> Session<'a, P> {
             producer,
             topic_id,
             merge: Merge::new(readers),
-            readers: begins.into_iter().enumerate().map(|(number, begin)| PartitionReader::new(number, begin)).collect(),
+            readers: begins
+                .into_iter()
+                .enumerate()
+                .map(|(number, begin)| PartitionReader::new(number, begin))
+                .collect(),
             breaker: RejectionBreaker::new(route.breaker, 1),
             route,
             open: None,
@@ -286,11 +290,8 @@ impl<'a, P: Clients> Session<'a, P> {
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
-                Polled::Error(_)
-                | Polled::Assigned(_)
-                | Polled::Revoked(_)
-                | Polled::Lost(_)
-                | Polled::Uncommitted => {}
+                Polled::Error(_) | Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Uncommitted => {
+                }
             }
         }
         if records == 0 {
@@ -427,7 +428,9 @@ impl<'a, P: Clients> Session<'a, P> {
         let Session { readers, merge, topic_id, .. } = self;
         let next = |(number, reader): (usize, &mut PartitionReader<_>)| {
             reader.is_done(merge);
-            let metadata = OffsetNote { events_done: reader.next.events_done, topic_id: topic_id.clone() }.to_string().into_bytes();
+            let metadata = OffsetNote { events_done: reader.next.events_done, topic_id: topic_id.clone() }
+                .to_string()
+                .into_bytes();
             (place(FROM, number), Committed { offset: reader.next.offset, metadata })
         };
         let next: Vec<_> = readers.iter_mut().enumerate().map(next).collect();
@@ -506,23 +509,23 @@ impl<'a, P: Clients> Session<'a, P> {
         let mut positions = Vec::with_capacity(readers.len());
         for (number, reader) in readers.iter_mut().enumerate() {
             let at = place(FROM, number);
-            let lane_is_done = reader.is_done(merge);
-            is_done &= lane_is_done;
-            positions.push((at.partition, reader.next.offset, client.end_offset(at), lane_is_done));
+            let reader_is_done = reader.is_done(merge);
+            is_done &= reader_is_done;
+            positions.push((at.partition, reader.next.offset, client.end_offset(at), reader_is_done));
         }
         let is_settled = open.is_none();
         let is_stalled = self.readers.iter().any(PartitionReader::is_stalled);
-        let trouble = is_stalled.then(|| self.route.decoder.last_error()).flatten();
+        let last_error = is_stalled.then(|| self.route.decoder.last_error()).flatten();
         self.status.change(|status| {
             status.is_ours = true;
             status.last_error = last_error;
-            for (partition, next, end, lane_is_done) in positions {
+            for (partition, next, end, reader_is_done) in positions {
                 let position = status.positions.entry(partition).or_default();
                 // What is produced and not committed is not routed yet.
                 if is_settled || position.applied.is_none() {
                     position.applied = position.applied.max(Some(next));
                 }
-                position.end = end.max(position.end).max(lane_is_done.then_some(next));
+                position.end = end.max(position.end).max(reader_is_done.then_some(next));
             }
             if is_done {
                 status.caught_up_at.get_or_insert(now);

@@ -232,8 +232,9 @@ fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
     let world = World::new(LANES);
     let route = route(Format::Native);
     for (reader, base) in [(0, 0), (1, 5), (2, 7)] {
-        (0..20)
-            .for_each(|n| _ = world.append(reader, &order(&format!("{reader}-{n}"), n, 1_000 + i64::from(n) * 10 + base)));
+        (0..20).for_each(|n| {
+            _ = world.append(reader, &order(&format!("{reader}-{n}"), n, 1_000 + i64::from(n) * 10 + base))
+        });
     }
     world.append(1, r#"{"type":"wish","customer_id":"c-1"}"#);
     world.append(2, "{broken");

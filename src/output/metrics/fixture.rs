@@ -13,7 +13,7 @@ use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
 use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use crate::worker::pool::Overview;
-use crate::worker::{WorkerConfig, Worker};
+use crate::worker::{Worker, WorkerConfig};
 
 /// Messages without keys.
 pub(crate) struct Lines(pub Vec<String>);
@@ -44,7 +44,7 @@ pub(crate) fn topics() -> Vec<String> {
 }
 
 /// A 30-day and a 365-day window, months and years, a day of lateness.
-pub(crate) fn config() -> Arc<WorkerConfig> {
+pub(crate) fn worker_config() -> Arc<WorkerConfig> {
     let rolling = |days: i64, resolution| RollingSpec {
         name: format!("{days}d"),
         period: days * DAY,
@@ -126,7 +126,7 @@ pub(crate) struct Shop {
 
 impl Shop {
     pub(crate) fn new() -> Shop {
-        Shop::of(&config())
+        Shop::of(&worker_config())
     }
 
     pub(crate) fn of(config: &Arc<WorkerConfig>) -> Shop {

@@ -87,7 +87,7 @@ fn encode_with(
     background: &Background,
     topics: &[String],
 ) -> BTreeMap<String, f64> {
-    let spec = &fixture::config().spec;
+    let spec = &fixture::worker_config().spec;
     parse(&encode(&Scrape { spec, topics, overview, source, background, now: Instant::now() }).unwrap())
 }
 
@@ -349,7 +349,7 @@ fn label_values_that_look_alike_in_a_row_stay_apart() {
 
 #[test]
 fn amounts_without_a_rate_are_counted_and_the_others_shown_converted() {
-    let mut config = Arc::into_inner(fixture::config()).unwrap();
+    let mut config = Arc::into_inner(fixture::worker_config()).unwrap();
     let code = |code| Currency::from_code(code).unwrap();
     let day = |time| config.spec.zone.day(Time::parse(time).unwrap());
     let second_of_may = (day("2026-05-02T00:00:00Z"), code("JPY"), Rate::new(5, 3).unwrap());

@@ -148,7 +148,8 @@ impl Queue {
         let turn = Turn(alert.partition, alert.key.clone());
         let queue = self.queues.entry(turn.clone());
         let is_new = matches!(queue, std::collections::hash_map::Entry::Vacant(_));
-        let queue = queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
+        let queue =
+            queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
         queue.alerts.push_back(Arc::new(alert));
         // Where one of a former assignment is still under way, its end makes the way free.
         if is_new && !self.out.contains(&turn) {
@@ -217,7 +218,7 @@ impl Queue {
     }
 
     /// A given-up alert is in the dead-letter topic, or could not be brought there and waits until `again`.
-    pub fn dead-lettered(&mut self, turn: Turn, again: Option<Instant>) -> bool {
+    pub fn dead_lettered(&mut self, turn: Turn, again: Option<Instant>) -> bool {
         if self.returned(&turn).is_none() {
             return false;
         }

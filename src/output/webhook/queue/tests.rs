@@ -92,11 +92,11 @@ fn what_is_given_up_is_done_with_once_it_is_a_dead_letter() {
     let (a, task) = queue.next(now).unwrap();
     assert!(matches!(&task, Task::DeadLetter(alert, why) if alert.offset == 0 && why.contains("404")), "{task:?}");
     let again = now + Duration::from_secs(5);
-    assert!(!queue.dead-lettered(a, Some(again)));
+    assert!(!queue.dead_lettered(a, Some(again)));
     assert_eq!((queue.next(now), queue.uncommitted()), (None, vec![]));
     let (a, task) = queue.next(again).unwrap();
     assert!(matches!(task, Task::DeadLetter(..)));
-    assert!(queue.dead-lettered(a, None));
+    assert!(queue.dead_lettered(a, None));
     assert_eq!(queue.uncommitted(), [(0, 1)]);
     assert!(matches!(queue.next(again), Some((_, Task::Post(alert))) if alert.offset == 1));
 }
@@ -135,7 +135,7 @@ fn an_alert_is_known_by_its_event_or_else_by_its_place() {
 }
 
 proptest! {
-    /// Whatever the endpoint answers: every alert is delivered or dead-lettered once, each customer's in order, and no
+    /// Whatever the endpoint answers: every alert is delivered or becomes a dead letter once, each customer's in order, and no
     /// position passes one that is not.
     #[test]
     fn nothing_is_lost_repeated_or_overtaken(
@@ -165,7 +165,7 @@ proptest! {
             let at = offset(&task);
             let finished = match task {
                 Task::Post(_) => queue.attempted(turn, &answered(status), now, draw) == Some(Action::Delivered),
-                Task::DeadLetter(..) => queue.dead-lettered(turn, (status == 500).then_some(now)),
+                Task::DeadLetter(..) => queue.dead_lettered(turn, (status == 500).then_some(now)),
             };
             if finished {
                 prop_assert!(done.insert(at), "{} twice", at);

@@ -19,7 +19,7 @@ use crate::worker::WorkerConfig;
 
 /// What the workers of the daemon need to know.
 #[must_use]
-pub fn config(settings: &Settings) -> WorkerConfig {
+pub fn new(settings: &Settings) -> WorkerConfig {
     let decoder = |(source, decoder): (&Source, Decoder)| {
         // The topic that it is routed to is ours.
         if source.repartition { Decoder::routed(dimensions(settings)) } else { decoder }
