@@ -487,7 +487,7 @@ impl<C: GroupClient> Dispatcher<C> {
             self.uncommitted.applied(applied.at.partition, Instant::now());
         }
         if let Some(batch) = &applied.batch {
-            self.bury(applied.at, batch, &applied.rejected);
+            self.add_dead_letters(applied.at, batch, &applied.rejected);
         }
         let Some(progress) = self.progress.get_mut(&applied.at) else { return Ok(()) };
         let position = &mut progress.position;
@@ -515,7 +515,7 @@ impl<C: GroupClient> Dispatcher<C> {
     }
 
     /// Puts the records of rejected records into the outbox.
-    fn bury(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
+    fn add_dead_letters(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
         if rejected.is_empty() {
             return;
         }

@@ -219,7 +219,7 @@ impl MemoryBroker {
     }
 
     /// Removes a member that will never come back, as if its process had died and its session timed out.
-    pub fn bury(&self, id: MemberId) {
+    pub fn forget_member(&self, id: MemberId) {
         self.change(|group| {
             if group.members.remove(&id).is_some_and(|gone| !gone.is_outside) {
                 group.rebalance();
@@ -562,7 +562,7 @@ impl LogClient for MemoryClient {
     }
 
     fn close(self, _wait: Duration) {
-        self.broker.bury(self.id);
+        self.broker.forget_member(self.id);
     }
 }
 

@@ -349,7 +349,7 @@ fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, St
             }
             Action::Crash(number) => {
                 if let Some(i) = any_of(&members, number) {
-                    broker.bury(members.remove(i).id);
+                    broker.forget_member(members.remove(i).id);
                 }
             }
             Action::Kick(number) => {

@@ -73,7 +73,7 @@ struct KeyQueue {
     alerts: VecDeque<Arc<Alert>>,
     tries: Tries,
     /// Why the first one is given up.
-    doomed: Option<String>,
+    reason: Option<String>,
 }
 
 /// How far a partition is.
@@ -149,7 +149,7 @@ impl Queue {
         let queue = self.queues.entry(turn.clone());
         let is_new = matches!(queue, std::collections::hash_map::Entry::Vacant(_));
         let queue =
-            queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), doomed: None });
+            queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), reason: None });
         queue.alerts.push_back(Arc::new(alert));
         // Where one of a former assignment is still under way, its end makes the way free.
         if is_new && !self.out.contains(&turn) {
@@ -175,7 +175,7 @@ impl Queue {
         let turn = self.ready.pop_front()?;
         let queue = self.queues.get(&turn)?;
         let alert = Arc::clone(queue.alerts.front()?);
-        let task = match &queue.doomed {
+        let task = match &queue.reason {
             Some(why) => Task::DeadLetter(alert, why.clone()),
             None => Task::Post(alert),
         };
@@ -209,7 +209,7 @@ impl Queue {
                 self.later.insert((*at, turn));
             }
             Action::GiveUp(why) => {
-                queue.doomed = Some(why.clone());
+                queue.reason = Some(why.clone());
                 self.ready.push_back(turn);
             }
             Action::Disable => self.ready.push_front(turn),
@@ -246,7 +246,7 @@ impl Queue {
 
     fn done(&mut self, turn: Turn) {
         let Some(queue) = self.queues.get_mut(&turn) else { return };
-        (queue.tries, queue.doomed) = (Tries::default(), None);
+        (queue.tries, queue.reason) = (Tries::default(), None);
         if let Some(alert) = queue.alerts.pop_front() {
             self.waiting -= 1;
             self.bytes -= alert.bytes();

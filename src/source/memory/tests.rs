@@ -158,7 +158,7 @@ fn a_crashed_member_keeps_its_partitions_until_it_is_buried() {
     drop(first);
     settle(&mut [&mut second]);
     assert_eq!(broker.held(second.id()).len(), 1);
-    broker.bury(id);
+    broker.forget_member(id);
     settle(&mut [&mut second]);
     assert_eq!(broker.held(second.id()).len(), 2);
 }
