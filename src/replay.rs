@@ -8,6 +8,7 @@ mod columns;
 mod partitioned;
 mod read;
 mod rows;
+mod shape;
 mod values;
 
 use std::borrow::Cow;

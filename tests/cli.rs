@@ -5,6 +5,8 @@
 mod as_of;
 #[path = "cli/currency.rs"]
 mod currency;
+#[path = "cli/exports.rs"]
+mod exports;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/notify.rs"]

@@ -49,11 +49,12 @@ fn with_options() -> Vec<(Format, Options)> {
     };
     let hashed = Options { guests: Guests::EmailHash, salt: Some(Salt::new("pepper")), ..Options::default() };
     let anonymous = Options { guests: Guests::AnonymousId, currency: text("EUR"), ..Options::default() };
-    let row = FieldTexts { time: text("placed_at"), email: text("email"), ..FieldTexts::default() };
+    let place = |place: &str| Some(place.into());
+    let row = FieldTexts { time: place("placed_at"), email: place("email"), ..FieldTexts::default() };
     let deep = FieldTexts {
-        customer_id: text("buyer.number"),
-        amount: text("items.0.price"),
-        time: text("/meta~1created"),
+        customer_id: place("buyer.number"),
+        amount: place("items.0.price"),
+        time: place("/meta~1created"),
         ..FieldTexts::default()
     };
     let inside = |format: Format| Options { data: text(format.name()), ..Options::default() };
@@ -90,7 +91,7 @@ fn with_options() -> Vec<(Format, Options)> {
                 time_format: TimeFormat::Pattern,
                 time_pattern: text("%d.%m.%Y %H:%M:%S"),
                 time_zone: text("Europe/Oslo"),
-                constants: FieldTexts { currency: text("JPY"), ..FieldTexts::default() },
+                constants: FieldTexts { currency: place("JPY"), ..FieldTexts::default() },
                 types: table(&[("SALE", "order"), ("RETURN", "refund"), ("GONE", "erase")]),
                 ..Options::default()
             },

@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive as _;
 
-use super::fields::{Fields, Value, excerpt};
+use super::fields::{Fields, Value, excerpt, time};
 use super::options::{AmountUnit, Negative, OptionError, Options};
+use super::rules::Rules;
 use super::{Reason, Rejection};
 use crate::event::EventType;
 
@@ -45,9 +46,30 @@ impl Amounts {
         Ok(Amounts { unit: options.amount_unit, has_decimal_comma, thousands, negative: options.negative })
     }
 
+    /// Whether amounts have a decimal comma.
+    pub fn has_decimal_comma(&self) -> bool {
+        self.has_decimal_comma
+    }
+
     /// The amount, times the quantity where there is one.
     pub fn read<'a>(&self, amount: Value<'a>, quantity: Value<'a>) -> Result<Value<'a>, Rejection> {
+        self.read_sum(amount, Vec::new(), quantity)
+    }
+
+    /// The same of an amount and more terms, of which those that are empty add nothing.
+    pub fn read_sum<'a>(
+        &self,
+        amount: Value<'a>,
+        more: Vec<Value<'a>>,
+        quantity: Value<'a>,
+    ) -> Result<Value<'a>, Rejection> {
         let mut amount = self.plain("amount", amount)?;
+        for term in more {
+            let term = self.plain("amount", term)?;
+            if term != Value::Absent && amount != Value::Absent {
+                amount = Value::Text(Cow::Owned(sum(&amount, &term)?));
+            }
+        }
         let quantity = self.plain("quantity", quantity)?;
         if quantity != Value::Absent && amount != Value::Absent {
             amount = Value::Text(Cow::Owned(product(&amount, &quantity)?));
@@ -108,7 +130,14 @@ impl Amounts {
     }
 
     /// What the fields mean when the amount is below zero: `None` when nothing went back.
-    pub fn turn(&self, event_type: EventType, fields: &mut Fields<'_>) -> Result<Option<EventType>, Rejection> {
+    /// Of messages that are repeated, the order id alone is the refund's.
+    pub fn turn(
+        &self,
+        event_type: EventType,
+        fields: &mut Fields<'_>,
+        rules: &Rules,
+        is_repeated: bool,
+    ) -> Result<Option<EventType>, Rejection> {
         let is_money = matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
         if !is_money || !is_negative(&fields.amount) {
             return Ok(Some(event_type));
@@ -126,11 +155,33 @@ impl Amounts {
         if is_zero(&fields.amount) {
             return Ok(None);
         }
-        if fields.refund_id == Value::Absent {
-            fields.refund_id = std::mem::take(&mut fields.order_id);
+        if rules.is_nobody(&fields.refund_id) {
+            fields.refund_id = credit_id(fields, rules, is_repeated)?;
         }
         Ok(Some(EventType::Refund))
     }
+}
+
+/// The id of a refund that is an order below zero. Several may be of one order, which time and amount tell apart; a copy has
+/// all three in common.
+fn credit_id(fields: &mut Fields<'_>, rules: &Rules, is_repeated: bool) -> Result<Value<'static>, Rejection> {
+    let order = std::mem::take(&mut fields.order_id);
+    if rules.is_nobody(&order) {
+        return Ok(Value::Absent);
+    }
+    let order = order.into_id().into_text().unwrap_or_default();
+    if is_repeated {
+        return Ok(Value::Text(Cow::Owned(order.into_owned())));
+    }
+    let at = time(rules.time(fields.time.clone())?)?.millis();
+    let amount = match &fields.amount {
+        Value::Units { units, .. } => units.to_string(),
+        other => {
+            let text = other.as_text().unwrap_or_default();
+            decimal(text).map_or_else(|| text.to_owned(), |amount| amount.normalize().to_string())
+        }
+    };
+    Ok(Value::Text(Cow::Owned(format!("{order}/{at}/{amount}"))))
 }
 
 fn negative(amount: &Value<'_>) -> Rejection {
@@ -230,15 +281,22 @@ fn minor_units(text: &str) -> Result<Option<Value<'static>>, Rejection> {
     }
 }
 
+fn number(field: &str, value: &Value<'_>, to: &str) -> Result<Decimal, Rejection> {
+    value.as_text().and_then(decimal).ok_or_else(|| {
+        let shown = value.as_text().map_or_else(|| "something else".to_owned(), |text| format!("{:?}", excerpt(text)));
+        Rejection::new(Reason::InvalidAmount, format!("{field} must be a number to be {to}, not {shown}"))
+    })
+}
+
+fn sum(amount: &Value<'_>, term: &Value<'_>) -> Result<String, Rejection> {
+    let [amount, term] = [number("amount", amount, "added up")?, number("amount", term, "added up")?];
+    let sum = amount.checked_add(term).map(|sum| sum.to_string());
+    sum.ok_or_else(|| Rejection::new(Reason::InvalidAmount, "amount is a sum with too many digits to be exact"))
+}
+
 fn product(amount: &Value<'_>, quantity: &Value<'_>) -> Result<String, Rejection> {
-    let number = |field: &str, value: &Value<'_>| {
-        value.as_text().and_then(decimal).ok_or_else(|| {
-            let shown =
-                value.as_text().map_or_else(|| "something else".to_owned(), |text| format!("{:?}", excerpt(text)));
-            Rejection::new(Reason::InvalidAmount, format!("{field} must be a number to be multiplied, not {shown}"))
-        })
-    };
-    let (amount, quantity) = (number("amount", amount)?, number("quantity", quantity)?);
+    let amount = number("amount", amount, "multiplied")?;
+    let quantity = number("quantity", quantity, "multiplied")?;
     let product = amount.checked_mul(quantity).ok_or_else(|| {
         Rejection::new(Reason::InvalidAmount, "amount times quantity has too many digits to be exact")
     })?;

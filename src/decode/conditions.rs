@@ -89,6 +89,11 @@ impl Conditions {
         self.0.is_empty()
     }
 
+    /// The slots that they look at.
+    pub fn slots(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(|(slot, _)| *slot)
+    }
+
     /// Whether all of them hold.
     pub fn hold(&self, slots: &Slots<'_>) -> bool {
         self.0.iter().all(|(slot, condition)| condition.holds(slots.raw(*slot)))

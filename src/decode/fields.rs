@@ -34,10 +34,10 @@ pub(super) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The same, a number being an id like any text.
+    /// The same, a number being an id like any text: `13085` is, however it is spelled (`13085.0`, `1.3085E4`).
     pub fn into_id(self) -> Value<'a> {
         match self {
-            Value::Number(digits) => Value::Text(Cow::Borrowed(digits)),
+            Value::Number(digits) => Value::Text(whole_number(digits)),
             other => other,
         }
     }
@@ -85,6 +85,19 @@ impl<'a> Value<'a> {
     /// A whole number, in text or not.
     pub fn as_integer(&self) -> Option<i64> {
         self.as_text()?.parse().ok()
+    }
+}
+
+/// A number that floating point or an exponent has spelled otherwise, if it is whole and no digit of it can be lost.
+fn whole_number(digits: &str) -> Cow<'_, str> {
+    const LARGEST_EXACT: i64 = 1 << 53;
+    if !digits.contains(['.', 'e', 'E']) {
+        return Cow::Borrowed(digits);
+    }
+    let exact = super::amounts::decimal(digits).filter(|number| number.fract().is_zero());
+    match exact.and_then(|number| i64::try_from(number.trunc().normalize()).ok()) {
+        Some(whole) if whole.abs() <= LARGEST_EXACT => Cow::Owned(whole.to_string()),
+        _ => Cow::Borrowed(digits),
     }
 }
 

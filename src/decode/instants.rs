@@ -101,14 +101,32 @@ impl Instants {
     fn by_pattern(&self, text: &str) -> Result<i64, Rejection> {
         let wrong = |_| refused(text, &format!("not as mapping.time_pattern = {:?} says", self.pattern));
         let parsed = strtime::parse(&self.pattern, text.trim()).map_err(wrong)?;
-        if let Ok(instant) = parsed.to_timestamp() {
-            return Ok(instant.as_millisecond());
+        let millis = if let Ok(instant) = parsed.to_timestamp() {
+            instant.as_millisecond()
+        } else {
+            let civil =
+                parsed.to_datetime().or_else(|_| parsed.to_date().map(|date| date.at(0, 0, 0, 0))).map_err(wrong)?;
+            let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+            zone.to_zoned_datetime(civil).map_err(wrong)?.timestamp().as_millisecond()
+        };
+        // As with numbers, 1970 is no time; a zone may move its first instant into the day before.
+        if (-DAY..EARLIEST).contains(&millis) {
+            return Err(refused(text, "in 1970, which is what software writes for no time"));
         }
-        let civil =
-            parsed.to_datetime().or_else(|_| parsed.to_date().map(|date| date.at(0, 0, 0, 0))).map_err(wrong)?;
-        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
-        zone.to_zoned_datetime(civil).map(|zoned| zoned.timestamp().as_millisecond()).map_err(wrong)
+        Ok(millis)
     }
+}
+
+/// Whether a text is `1970-01-01T00:00:00` in any zone.
+#[cold]
+fn is_first_midnight(text: &str) -> bool {
+    let clock = text.get(11..).unwrap_or_default();
+    text.starts_with("1970-01-01") && (clock.is_empty() || clock.starts_with("00:00:00"))
+}
+
+#[cold]
+fn no_time(text: &str) -> Rejection {
+    refused(text, "the first instant of 1970, which is what software writes for no time")
 }
 
 fn refused(text: &str, is: &str) -> Rejection {
@@ -121,7 +139,8 @@ fn refused(text: &str, is: &str) -> Rejection {
 pub(super) fn instant(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection> {
     match Time::parse(text) {
         // An empty clock, whatever its spelling.
-        Ok(Time::MIN) => Err(refused(text, "the first instant of 1970, which is what software writes for no time")),
+        Ok(Time::MIN) => Err(no_time(text)),
+        Ok(time) if time.millis() < DAY && is_first_midnight(text) => Err(no_time(text)),
         Ok(time) => Ok(time),
         Err(crate::event::TimeError::Range) => Err(refused(text, "outside the years 1970 to 2199")),
         Err(crate::event::TimeError::Syntax) => other_spelling(text, zone),
@@ -188,7 +207,9 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
         }
         (with_offset, _) => with_offset,
     };
-    let stamp = match (with_offset, PARSER.parse_datetime(civil), zone) {
+    let civil = PARSER.parse_datetime(civil);
+    let is_first_midnight = civil.as_ref().is_ok_and(|civil| *civil == jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0));
+    let stamp = match (with_offset, civil, zone) {
         (Ok(stamp), ..) => stamp,
         (Err(_), Ok(civil), Some(zone)) => {
             let zoned = zone.to_zoned_datetime(civil);
@@ -197,6 +218,9 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
         (Err(_), Ok(_), None) => return Err(no_zone_or_time(text, None)),
         (Err(_), Err(_), _) => return Err(no_zone_or_time(text, Some(&TimeZone::UTC))),
     };
+    if is_first_midnight || stamp.as_millisecond() == 0 {
+        return Err(no_time(text));
+    }
     Time::from_millis(stamp.as_millisecond()).map_err(|_| refused(text, "outside the years 1970 to 2199"))
 }
 
@@ -388,11 +412,35 @@ mod tests {
             ("0", "no time"),
             ("0000-00-00 00:00:00", "time_pattern"),
             ("1970-01-01T00:00:00Z", "no time"),
+            ("1970-01-01 00:00:00 UTC", "no time"),
+            ("1970-01-01 00:00:00Z", "no time"),
+            ("1970-01-01T01:00:00+01:00", "no time"),
+            ("1970-01-01T00:00:00-05:00", "no time"),
+            ("Thu, 01 Jan 1970 00:00:00 +0000", "no time"),
             ("0001-01-01T00:00:00Z", "1970 to 2199"),
         ] {
             let rejection = read(&Options::default(), Value::Text(text.into())).unwrap_err();
             assert_eq!(rejection.reason, Reason::InvalidTime, "{text}");
             assert!(rejection.detail.contains(remedy), "{text}: {}", rejection.detail);
+        }
+        let pattern = |pattern: &str, zone: &str| Options {
+            time_format: TimeFormat::Pattern,
+            time_pattern: Some(pattern.to_owned()),
+            time_zone: Some(zone.to_owned()),
+            ..Options::default()
+        };
+        let in_zone = |zone: &str| Options { time_zone: Some(zone.to_owned()), ..Options::default() };
+        for (options, text) in [
+            (pattern("%d.%m.%Y %H:%M", "UTC"), "01.01.1970 00:00"),
+            (pattern("%d.%m.%Y %H:%M", "Europe/Oslo"), "01.01.1970 00:00"),
+            (pattern("%d.%m.%Y", "America/New_York"), "01.01.1970"),
+            (pattern("%d.%m.%y", "UTC"), "02.03.70"),
+            (pattern("%s", "UTC"), "0"),
+            (in_zone("UTC"), "1970-01-01"),
+            (in_zone("America/New_York"), "1970-01-01 00:00:00"),
+        ] {
+            let rejection = read(&options, Value::Text(text.into())).unwrap_err();
+            assert!(rejection.detail.contains("no time"), "{text}: {}", rejection.detail);
         }
         let seconds = Options { time_format: TimeFormat::EpochMs, ..Options::default() };
         let rejection = read(&seconds, Value::Number("1767323045")).unwrap_err();

@@ -5,7 +5,12 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use rust_decimal::Decimal;
 
-use super::fields::{Fields, Value, money};
+mod above;
+
+pub use above::Above;
+pub(super) use above::LineSlots;
+
+use super::fields::{Fields, Value, missing, money, time};
 use super::presets::Custom;
 use super::{Decoded, Reason, Rejection, Skip, amounts, refuse_future};
 use crate::event::{Attributes, Event, EventType, Kind, Money, Time};
@@ -28,6 +33,7 @@ impl Line<'_> {
                 event: line.event.into_owned(),
                 id: Cow::Owned(line.id.into_owned()),
                 amount: line.amount,
+                is_below: line.is_below,
             })),
         }
     }
@@ -39,7 +45,10 @@ pub struct OrderLine<'a> {
     /// What all lines make up; its amount is zero.
     event: Event<'a>,
     id: Cow<'a, str>,
-    amount: Result<Decimal, Rejection>,
+    /// `None` where the line leaves it out along with what it leaves to the line above.
+    amount: Result<Option<Decimal>, Rejection>,
+    /// Whether it leaves anything to the line above.
+    is_below: bool,
 }
 
 impl<'a> OrderLine<'a> {
@@ -48,7 +57,15 @@ impl<'a> OrderLine<'a> {
         mut fields: Fields<'a>,
         amount: Result<Value<'a>, Rejection>,
         event_type: EventType,
+        is_below: bool,
     ) -> Result<OrderLine<'a>, Rejection> {
+        if let (EventType::Refund, Value::Absent, Value::Text(order)) =
+            (event_type, &fields.refund_id, &fields.order_id)
+        {
+            // Refunds of one order are told apart by their time.
+            let at = time(fields.time.clone())?;
+            fields.refund_id = Value::Text(Cow::Owned(format!("{order}/{}", at.millis())));
+        }
         fields.amount = Value::Text(Cow::Borrowed("0"));
         let currency = fields.currency.clone();
         let event = fields.into_event(event_type)?;
@@ -57,7 +74,17 @@ impl<'a> OrderLine<'a> {
             Rejection::new(Reason::MissingField, what)
         })?;
         let exponent = money_of(&event.kind).map_or(0, |zero| zero.currency.exponent());
-        Ok(OrderLine { event, id, amount: amount.and_then(|amount| exact(amount, currency, exponent)) })
+        let amount = amount.and_then(|amount| match amount {
+            Value::Absent if is_below => Ok(None),
+            amount => exact(amount, currency, exponent).map(Some),
+        });
+        Ok(OrderLine { event, id, amount, is_below })
+    }
+
+    /// Whether its amount cannot be read.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.amount.is_err()
     }
 }
 
@@ -99,6 +126,9 @@ struct Sum {
     line: u64,
     event: Event<'static>,
     total: Result<Decimal, Rejection>,
+    /// The first of the lines below others that has no amount, and whether another of those has one.
+    without_amount: Option<u64>,
+    is_priced_below: bool,
 }
 
 /// Adds up lines by order. They may stand anywhere in the file.
@@ -117,10 +147,16 @@ impl<'d> Lines<'d> {
     pub fn add(&mut self, line: u64, part: OrderLine<'_>) {
         let key = (part.event.kind.event_type(), part.event.customer.as_ref().into(), part.id.as_ref().into());
         let Some(sum) = self.orders.get_mut(&key) else {
-            let total = part.amount.map_err(|rejection| in_line(line, &rejection));
-            self.orders.insert(key, Sum { line, event: part.event.into_owned(), total });
+            let total = part.amount.map(Option::unwrap_or_default).map_err(|rejection| in_line(line, &rejection));
+            let event = part.event.into_owned();
+            self.orders.insert(key, Sum { line, event, total, without_amount: None, is_priced_below: false });
             return;
         };
+        match part.amount {
+            Ok(None) => sum.without_amount = sum.without_amount.or(Some(line)),
+            Ok(Some(_)) => sum.is_priced_below |= part.is_below,
+            Err(_) => {}
+        }
         sum.event.time = sum.event.time.min(part.event.time);
         let Ok(total) = &mut sum.total else { return };
         let currencies = [&sum.event.kind, &part.event.kind].map(|kind| money_of(kind).map(|money| money.currency));
@@ -129,7 +165,7 @@ impl<'d> Lines<'d> {
                 Err(Rejection::new(Reason::InvalidValue, "currency is another one than in the lines before"))
             }
             Ok(amount) => total
-                .checked_add(amount)
+                .checked_add(amount.unwrap_or_default())
                 .ok_or_else(|| Rejection::new(Reason::InvalidAmount, "amounts have too many digits to be added up")),
             Err(rejection) => Err(rejection),
         };
@@ -141,7 +177,12 @@ impl<'d> Lines<'d> {
     pub fn finish(self, latest: Time) -> impl Iterator<Item = (u64, Result<Decoded<'static>, Rejection>)> {
         let custom = self.custom;
         self.orders.into_values().map(move |sum| {
-            let mut decoded = sum.total.and_then(|total| whole(custom, sum.event, total));
+            // Either the first line names the amount of the order, or every line its own.
+            let total = match sum.without_amount.filter(|_| sum.is_priced_below) {
+                Some(line) => Err(in_line(line, &missing("amount"))),
+                None => sum.total,
+            };
+            let mut decoded = total.and_then(|total| whole(custom, sum.event, total));
             refuse_future(&mut decoded, latest);
             (sum.line, decoded)
         })
@@ -176,7 +217,7 @@ fn whole(custom: &Custom, event: Event<'static>, total: Decimal) -> Result<Decod
     if event_type != EventType::Order {
         fields.amount = amounts::absolute(fields.amount);
     }
-    let turned = custom.amounts().turn(event_type, &mut fields)?;
+    let turned = custom.amounts().turn(event_type, &mut fields, custom.rules(), false)?;
     fields.amount = custom.rules().amount(fields.amount);
     match turned {
         Some(event_type) => fields.into_event(event_type).map(Decoded::Event),

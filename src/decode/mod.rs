@@ -28,14 +28,14 @@ use std::sync::Arc;
 pub use batch::{Part, Unknown};
 pub use conditions::Condition;
 pub use framing::{HEADER as SCHEMA_HEADER, Schema, SchemaId, SchemaText, Schemas};
-pub use lines::{Line, Lines, OrderLine};
+pub use lines::{Above, Line, Lines, OrderLine};
 pub use nobody::{NOBODY, Nobody};
 pub use options::{
-    AmountUnit, Deletes, Disputes, Encoding, FieldTexts, Guests, LineMode, Negative, OptionError, Options, Salt,
-    StripeRefunds, TestOrders, TimeFormat, Tombstones,
+    AmountUnit, Deletes, Disputes, Encoding, FieldText, FieldTexts, Guests, LineMode, Negative, OptionError, Options,
+    Salt, StripeRefunds, TestOrders, TimeFormat, Tombstones,
 };
 pub use routed::{encode, encode_erase};
-pub use table::{FileOptions, HeaderError, Scratch, Table};
+pub use table::{Again, FileOptions, HeaderError, Scratch, Table};
 
 use self::fields::Value;
 use self::framing::Unframed;
@@ -142,11 +142,13 @@ pub enum Skip {
     ToldBefore,
     /// A null value that means nothing.
     Tombstone,
+    /// The header of a file once more.
+    Header,
 }
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Skip; 12] = [
+    pub const ALL: [Skip; 13] = [
         Skip::Test,
         Skip::Guest,
         Skip::Nobody,
@@ -159,6 +161,7 @@ impl Skip {
         Skip::ToldElsewhere,
         Skip::ToldBefore,
         Skip::Tombstone,
+        Skip::Header,
     ];
 
     /// The value of the label `reason`.
@@ -177,6 +180,7 @@ impl Skip {
             Skip::ToldElsewhere => "told_elsewhere",
             Skip::ToldBefore => "told_before",
             Skip::Tombstone => "tombstone",
+            Skip::Header => "header",
         }
     }
 }

@@ -4,7 +4,7 @@ use super::options::Options;
 
 /// What stands for no id unless the source says otherwise, in lower case; the case and the blanks around it do not matter.
 /// An id of blanks alone never is one.
-pub const NOBODY: [&str; 15] = [
+pub const NOBODY: [&str; 23] = [
     "0",
     "null",
     "undefined",
@@ -19,6 +19,14 @@ pub const NOBODY: [&str; 15] = [
     "not_authenticated",
     "(not set)",
     "(none)",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "nat",
+    "(null)",
+    "[null]",
+    "\\n",
     "00000000-0000-0000-0000-000000000000",
 ];
 
@@ -108,6 +116,14 @@ mod tests {
             "(not set)",
             "guest",
             "false",
+            "NA",
+            "N/A",
+            "#N/A",
+            "<NA>",
+            "NaT",
+            "(null)",
+            "[NULL]",
+            "\\N",
             "00000000-0000-0000-0000-000000000000",
             "\u{a0}null",
         ] {

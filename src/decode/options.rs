@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Format;
 use super::conditions::Condition;
@@ -147,13 +149,74 @@ pub const RECORD_KEY: &str = "$record.key";
 /// As the place of a field: the time that the log keeps with the record.
 pub const RECORD_TIME: &str = "$record.time";
 
+/// A place in a message, or the value itself; or several places whose values make up a field together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldText {
+    first: String,
+    more: Vec<String>,
+}
+
+impl FieldText {
+    /// The places behind the first one.
+    #[must_use]
+    pub fn more(&self) -> &[String] {
+        &self.more
+    }
+}
+
+impl Deref for FieldText {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.first
+    }
+}
+
+impl From<&str> for FieldText {
+    fn from(text: &str) -> FieldText {
+        FieldText { first: text.to_owned(), more: Vec::new() }
+    }
+}
+
+impl Serialize for FieldText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.more.as_slice() {
+            [] => serializer.serialize_str(&self.first),
+            more => serializer.collect_seq(std::iter::once(&self.first).chain(more)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FieldText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FieldText, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = FieldText;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text, or a list of places")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FieldText, E> {
+                Ok(text.into())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FieldText, A::Error> {
+                let Some(first) = list.next_element()? else { return Err(de::Error::invalid_length(0, &self)) };
+                let mut more = Vec::new();
+                while let Some(place) = list.next_element()? {
+                    more.push(place);
+                }
+                Ok(FieldText { first, more })
+            }
+        }
+        deserializer.deserialize_any(Texts)
+    }
+}
+
 macro_rules! fields {
     ($($(#[$doc:meta])* $field:ident,)+) => {
         /// A text for each field of an event: a place in the message, or the value itself.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct FieldTexts {
-            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<String>,)+
+            $($(#[$doc])* #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<FieldText>,)+
         }
 
         impl FieldTexts {
@@ -163,6 +226,15 @@ macro_rules! fields {
                     .into_iter()
                     // A keyword has to be written as r#type in Rust.
                     .filter_map(|(name, text)| Some((name.strip_prefix("r#").unwrap_or(name), text.as_deref()?)))
+            }
+
+            /// The same with every place of fields that have several.
+            pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
+                let more = [$((stringify!($field), &self.$field),)+].into_iter().flat_map(|(name, text)| {
+                    let places = text.as_ref().map_or(&[][..], FieldText::more);
+                    places.iter().map(move |place| (name.strip_prefix("r#").unwrap_or(name), place.as_str()))
+                });
+                self.iter().chain(more)
             }
 
             /// These, and those of `defaults` where nothing is set.

@@ -99,7 +99,7 @@ impl Reader {
 
 /// Refuses places inside each element of a list, which would never hold anything in these formats.
 fn refuse_lists(options: &Options, format: Format) -> Result<(), OptionError> {
-    let fields = options.fields.iter().map(|(name, place)| (format!("fields.{name}"), place));
+    let fields = options.fields.places().map(|(name, place)| (format!("fields.{name}"), place));
     let attributes = options.attributes.iter().map(|(name, place)| (format!("attributes.{name}"), place.as_str()));
     let only = options.only.keys().map(|place| (format!("where.{place:?}"), place.as_str()));
     match fields.chain(attributes).chain(only).find(|(_, place)| super::paths::in_each(place).is_some()) {

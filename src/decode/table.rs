@@ -1,19 +1,21 @@
 //! Rows of tables: CSV and Parquet, with columns of the native names or of those that a mapping names.
 
+mod cells;
 mod header;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-pub use self::header::HeaderError;
-use self::header::{Column, Columns, NEEDED, is_native_instead, mapped, native};
+use self::cells::Role;
+pub use self::header::{Again, HeaderError};
+use self::header::{Column, Columns, Filled, NEEDED, is_native_instead, mapped, native};
 use super::fields::{Fields, Value, excerpt};
-use super::lines::{Line, Lines};
+use super::lines::{Above, Line, Lines};
 use super::native::Native;
 use super::options::{Encoding, OptionError, Options};
 use super::paths::Slots;
 use super::rules::Rules;
-use super::{Decoded, Decoder, Reader, Reason, Rejection, Skip, refuse_future};
+use super::{Decoded, Decoder, Reader, Reason, Rejection, Skip, refuse_future, shared};
 use crate::event::{Attributes, EventType, Kind, Time};
 
 /// How files of a source are laid out, where their content does not say so.
@@ -45,12 +47,21 @@ impl FileOptions {
 /// What the columns of a table mean.
 #[derive(Debug, Clone)]
 pub struct Table {
-    columns: Columns,
     names: Vec<String>,
     /// Which columns are read.
     is_used: Vec<bool>,
     /// Which columns figures are computed from.
     is_exact: Vec<bool>,
+    /// Which columns hold ids or quantities: numbers that are whole as a rule.
+    is_whole: Vec<bool>,
+    readings: Readings,
+}
+
+/// How rows are read: once, or once for each of the sources that share a topic.
+#[derive(Debug, Clone)]
+enum Readings {
+    One(Columns),
+    Each(Vec<Columns>),
 }
 
 /// Keeps the JSON of a row's cells while it is decoded.
@@ -63,30 +74,50 @@ impl Table {
     /// # Errors
     /// When a column that is needed is not there, or is there twice.
     pub fn new<'n>(decoder: &Decoder, names: impl IntoIterator<Item = &'n str>) -> Result<Table, HeaderError> {
-        let names: Vec<String> = names.into_iter().map(|name| clean(name).to_owned()).collect();
-        let columns = match &decoder.reader {
-            Reader::Custom(custom) if !is_native_instead(custom, decoder, &names) => mapped(custom, decoder, &names)?,
-            Reader::Native(own) => Columns::of_native(own, decoder.dimensions(), &names)?,
-            _ => native(decoder.dimensions(), &names, &NEEDED)?,
+        let names: Vec<String> = names.into_iter().map(|name| cells::plain(name).to_owned()).collect();
+        let readings = match &decoder.reader {
+            Reader::Each(readers) => {
+                Readings::Each(readers.iter().map(|reader| columns(reader, decoder, &names)).collect::<Result<_, _>>()?)
+            }
+            reader => Readings::One(columns(reader, decoder, &names)?),
         };
-        let (mut is_used, mut is_exact) = (vec![false; names.len()], vec![false; names.len()]);
-        let mut note = |place: usize, exact: bool| {
-            is_used[place] = true;
-            is_exact[place] |= exact;
+        let [is_used, is_exact, is_whole] = std::array::from_fn(|_| vec![false; names.len()]);
+        let mut table = Table { names, is_used, is_exact, is_whole, readings };
+        match (table.readings.clone(), &decoder.reader) {
+            (Readings::One(columns), reader) => table.note(&columns, reader),
+            (Readings::Each(all), Reader::Each(readers)) => {
+                all.iter().zip(readers).for_each(|(columns, reader)| table.note(columns, reader));
+            }
+            (Readings::Each(_), _) => {}
+        }
+        Ok(table)
+    }
+
+    /// Notes what columns are used for.
+    fn note(&mut self, columns: &Columns, reader: &Reader) {
+        let mut note = |place: usize, is_exact: bool, is_whole: bool| {
+            self.is_used[place] = true;
+            self.is_exact[place] |= is_exact;
+            self.is_whole[place] |= is_whole;
         };
-        match (&columns, &decoder.reader) {
+        match (columns, reader) {
             (Columns::Native { columns, conditions, .. }, _) => {
-                conditions.iter().for_each(|&(place, _)| note(place, false));
+                conditions.iter().for_each(|filled| note(filled.column, false, false));
                 let is_plain = |column| matches!(column, Column::Dimension(_) | Column::Score);
-                columns.iter().for_each(|&(place, column)| note(place, !is_plain(column)));
+                columns.iter().for_each(|&(place, column)| {
+                    note(place, !is_plain(column), matches!(column.role(), Role::Id { .. }));
+                });
             }
             (Columns::Mapped { slots, dimensions }, Reader::Custom(custom)) => {
-                slots.iter().for_each(|&(place, slot)| note(place, custom.row().is_exact(slot)));
-                dimensions.iter().for_each(|&(place, _)| note(place, false));
+                let row = custom.row();
+                slots.iter().for_each(|&Filled { column, slot, role }| {
+                    let is_id = matches!(role, Role::Id { .. });
+                    note(column, row.is_exact(slot), is_id || row.slot_of("quantity") == Some(slot));
+                });
+                dimensions.iter().for_each(|&(place, _)| note(place, false, false));
             }
             (Columns::Mapped { .. }, _) => {}
         }
-        Ok(Table { columns, names, is_used, is_exact })
     }
 
     /// The names of the columns, as they are in the file.
@@ -107,6 +138,18 @@ impl Table {
         self.is_exact.get(column).copied().unwrap_or(false)
     }
 
+    /// Whether a column holds ids or quantities, which data frames write as floating point where some are missing.
+    #[must_use]
+    pub fn is_whole(&self, column: usize) -> bool {
+        self.is_whole.get(column).copied().unwrap_or(false)
+    }
+
+    /// Whether a row of so many cells is a header, in a file that was joined of several.
+    #[must_use]
+    pub fn header_again<'a>(&self, count: usize, cell: impl Fn(usize) -> &'a [u8]) -> Again {
+        header::again(&self.names, &self.is_used, count, cell)
+    }
+
     /// Decodes one row, given its cells by their places. Events after `latest` are refused.
     ///
     /// # Errors
@@ -118,30 +161,56 @@ impl Table {
         scratch: &'a mut Scratch,
         latest: Time,
     ) -> Result<Decoded<'a>, Rejection> {
-        let mut decoded = match (&self.columns, &decoder.reader) {
-            (Columns::Mapped { slots, dimensions }, Reader::Custom(custom)) => {
-                let attributes = named(dimensions, &cell)?;
-                custom.meaning(&fill(slots, &cell, scratch)?).map(|decoded| with(decoded, attributes))
-            }
-            (Columns::Native { columns, has_type, conditions }, reader) => {
-                let own = if let Reader::Native(own) = reader { Some(own.as_ref()) } else { None };
-                let skip = match own.and_then(Native::filter) {
-                    Some(filter) => filter.check_slots(&fill(conditions, &cell, scratch)?).err(),
-                    None => None,
-                };
-                match skip {
-                    Some(skip) => Ok(Decoded::Skipped(skip)),
-                    None => native_row(columns, *has_type, own, &decoder.table_rules, &cell),
+        let mut decoded = match (&self.readings, &decoder.reader) {
+            (Readings::Each(all), Reader::Each(readers)) => {
+                let mut found = Vec::with_capacity(all.len());
+                for (columns, reader) in all.iter().zip(readers) {
+                    let mut scratch = Scratch::default();
+                    let cell = |place: usize| -> &[u8] { cell(place) };
+                    let decoded = self.decode_with(columns, reader, decoder, &cell, &mut scratch);
+                    found.push(decoded.map(Decoded::into_owned));
                 }
+                shared::meaning(found)
             }
+            (Readings::One(columns), reader) => self.decode_with(columns, reader, decoder, &cell, scratch),
             // A table goes with the decoder that it was made of.
-            (Columns::Mapped { .. }, _) => Err(Rejection::new(Reason::InvalidRow, "the row has no columns")),
+            (Readings::Each(_), _) => Err(no_columns()),
         };
         refuse_future(&mut decoded, latest);
         decoded
     }
 
-    /// As [`Table::decode`], before lines are added up.
+    fn decode_with<'a>(
+        &self,
+        columns: &Columns,
+        reader: &'a Reader,
+        decoder: &'a Decoder,
+        cell: &impl Fn(usize) -> &'a [u8],
+        scratch: &'a mut Scratch,
+    ) -> Result<Decoded<'a>, Rejection> {
+        match (columns, reader) {
+            (Columns::Mapped { slots, dimensions }, Reader::Custom(custom)) => {
+                let attributes = self.named(dimensions, cell)?;
+                let slots = self.fill(slots, cell, scratch)?;
+                custom.meaning(&slots).map(|decoded| with(decoded, attributes))
+            }
+            (Columns::Native { columns, has_type, conditions }, reader) => {
+                let own = if let Reader::Native(own) = reader { Some(own.as_ref()) } else { None };
+                let skip = match own.and_then(Native::filter) {
+                    Some(filter) => filter.check_slots(&self.fill(conditions, cell, scratch)?).err(),
+                    None => None,
+                };
+                match skip {
+                    Some(skip) => Ok(Decoded::Skipped(skip)),
+                    None => self.native_row(columns, *has_type, own, &decoder.table_rules, cell),
+                }
+            }
+            (Columns::Mapped { .. }, _) => Err(no_columns()),
+        }
+    }
+
+    /// As [`Table::decode`], before lines are added up. Cells that a line leaves empty are those of the line above, if it is
+    /// of the same order.
     ///
     /// # Errors
     /// As [`Table::decode`].
@@ -150,12 +219,14 @@ impl Table {
         decoder: &'a Decoder,
         cell: impl Fn(usize) -> &'a [u8],
         scratch: &'a mut Scratch,
+        above: &'a mut Above,
         latest: Time,
     ) -> Result<Line<'a>, Rejection> {
-        match (&self.columns, &decoder.reader) {
-            (Columns::Mapped { slots, dimensions }, Reader::Custom(custom)) => {
-                let attributes = named(dimensions, &cell)?;
-                Ok(match custom.line_meaning(&fill(slots, &cell, scratch)?)? {
+        match (&self.readings, &decoder.reader) {
+            (Readings::One(Columns::Mapped { slots, dimensions }), Reader::Custom(custom)) => {
+                let attributes = self.named(dimensions, &cell)?;
+                let slots = self.fill(slots, &cell, scratch)?;
+                Ok(match custom.line_meaning(&slots, above)? {
                     Line::Whole(decoded) => Line::Whole(with(decoded, attributes)),
                     Line::Part(mut line) => {
                         line.set_attributes(attributes);
@@ -166,6 +237,101 @@ impl Table {
             _ => self.decode(decoder, cell, scratch, latest).map(Line::Whole),
         }
     }
+
+    /// The text of a cell.
+    fn text<'a>(
+        &self,
+        place: usize,
+        role: Role,
+        cell: &impl Fn(usize) -> &'a [u8],
+    ) -> Result<Option<&'a str>, Rejection> {
+        cells::read(cell(place), role, self.names.get(place).map_or("", String::as_str))
+    }
+
+    fn native_row<'a>(
+        &self,
+        columns: &[(usize, Column)],
+        has_type: bool,
+        own: Option<&'a Native>,
+        rules: &Rules,
+        cell: &impl Fn(usize) -> &'a [u8],
+    ) -> Result<Decoded<'a>, Rejection> {
+        let mut fields = Fields::default();
+        for &(place, column) in columns {
+            let Some(text) = self.text(place, column.role(), cell)? else { continue };
+            let value = Value::Text(Cow::Borrowed(text));
+            match column {
+                Column::Type => fields.event_type = value,
+                Column::OrderId => fields.order_id = value,
+                Column::RefundId => fields.refund_id = value,
+                Column::SessionId => fields.session_id = value,
+                Column::CustomerId => fields.customer_id = value,
+                Column::Time => fields.time = value,
+                Column::Amount => fields.amount = value,
+                Column::Currency => fields.currency = value,
+                Column::ReferredBy => fields.referred_by = value,
+                Column::Kind => fields.kind = value,
+                Column::Score if text.parse::<f64>().is_ok() => fields.score = Value::Number(text),
+                Column::Score => fields.score = value,
+                Column::Dimension(dimension) => fields.attributes.set(dimension, Cow::Borrowed(text)),
+            }
+        }
+        native_event(fields, has_type, own, rules)
+    }
+
+    /// Puts cells where the values of a message would be.
+    fn fill<'a>(
+        &self,
+        slots: &[Filled],
+        cell: &impl Fn(usize) -> &'a [u8],
+        scratch: &'a mut Scratch,
+    ) -> Result<Slots<'a>, Rejection> {
+        let text = &mut scratch.0;
+        text.clear();
+        let mut ends = [0; super::paths::MAX_SLOTS];
+        for (at, filled) in slots.iter().enumerate() {
+            match self.text(filled.column, filled.role, cell)? {
+                Some(value) => quote(value, text),
+                // The column is there, which matters to conditions.
+                None => text.push_str("null"),
+            }
+            ends[at] = text.len();
+        }
+        let (text, mut filled, mut start) = (scratch.0.as_str(), Slots::empty(), 0);
+        for (&Filled { slot, .. }, end) in slots.iter().zip(ends) {
+            filled.set(slot, &text[start..end]);
+            start = end;
+        }
+        Ok(filled)
+    }
+
+    /// The attributes of columns that are named as a dimension.
+    fn named<'a>(
+        &self,
+        dimensions: &[(usize, usize)],
+        cell: &impl Fn(usize) -> &'a [u8],
+    ) -> Result<Attributes<'a>, Rejection> {
+        let mut attributes = Attributes::default();
+        for &(column, dimension) in dimensions {
+            if let Some(text) = self.text(column, Role::Text, cell)? {
+                attributes.set(dimension, Cow::Borrowed(text));
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+/// What the columns mean to a source.
+fn columns(reader: &Reader, decoder: &Decoder, names: &[String]) -> Result<Columns, HeaderError> {
+    match reader {
+        Reader::Custom(custom) if !is_native_instead(custom, decoder, names) => mapped(custom, decoder, names),
+        Reader::Native(own) => Columns::of_native(own, decoder.dimensions(), names),
+        _ => native(decoder.dimensions(), names, &NEEDED),
+    }
+}
+
+fn no_columns() -> Rejection {
+    Rejection::new(Reason::InvalidRow, "the row has no columns")
 }
 
 impl Decoder {
@@ -184,13 +350,21 @@ impl Decoder {
         }
     }
 
-    /// As [`Decoder::decode`], of a line of a file before lines are added up.
+    /// Whether lines are to be added up that several sources read, which is not possible.
+    #[must_use]
+    pub fn shares_lines(&self) -> bool {
+        let adds_lines = |reader: &Reader| matches!(reader, Reader::Custom(custom) if custom.adds_lines());
+        matches!(&self.reader, Reader::Each(readers) if readers.iter().any(adds_lines))
+    }
+
+    /// As [`Decoder::decode`], of a line of a file before lines are added up. Fields that a line leaves empty are those of
+    /// the line above, if it is of the same order.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
-    pub fn decode_line<'a>(&self, bytes: &'a [u8], latest: Time) -> Result<Line<'a>, Rejection> {
+    pub fn decode_line<'a>(&self, bytes: &'a [u8], above: &'a mut Above, latest: Time) -> Result<Line<'a>, Rejection> {
         match &self.reader {
-            Reader::Custom(custom) => custom.line(bytes),
+            Reader::Custom(custom) => custom.line(bytes, above),
             _ => self.decode(None, Some(bytes), latest).map(Line::Whole),
         }
     }
@@ -205,71 +379,12 @@ impl Decoder {
     }
 }
 
-fn clean(name: &str) -> &str {
-    name.trim().trim_start_matches('\u{feff}').trim()
-}
-
-/// A cell's text; `None` where nothing stands or what databases write for null.
-fn text_of(cell: &[u8]) -> Result<Option<&str>, Rejection> {
-    match cell {
-        b"" | b"\\N" | b"NULL" | b"null" => Ok(None),
-        cell => std::str::from_utf8(cell).map(Some).map_err(|_| {
-            let remedy = "save the file as UTF-8, or write mapping.encoding = \"windows-1252\" (format = \"custom\")";
-            Rejection::new(Reason::NotUtf8, format!("the row is not UTF-8; {remedy}"))
-        }),
-    }
-}
-
-/// Whether a spreadsheet has rounded an id: `2.6741E+12`.
-fn is_rounded(text: &str) -> bool {
-    let Some((digits, exponent)) = text.split_once("E+") else { return false };
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    digits.starts_with(|c: char| c.is_ascii_digit())
-        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.' || byte == b',')
-        && is_number(exponent)
-}
-
-fn refuse_rounded(field: &str, text: &str) -> Result<(), Rejection> {
-    if is_rounded(text) {
-        let what = format!("{field} is a number that a spreadsheet has rounded; export the column as text");
-        return Err(Rejection::new(Reason::InvalidId, what));
-    }
-    Ok(())
-}
-
-fn native_row<'a>(
-    columns: &[(usize, Column)],
+fn native_event<'a>(
+    mut fields: Fields<'a>,
     has_type: bool,
     own: Option<&'a Native>,
     rules: &Rules,
-    cell: &impl Fn(usize) -> &'a [u8],
 ) -> Result<Decoded<'a>, Rejection> {
-    let mut fields = Fields::default();
-    for &(place, column) in columns {
-        let Some(text) = text_of(cell(place))? else { continue };
-        let value = Value::Text(Cow::Borrowed(text));
-        match column {
-            Column::Type => fields.event_type = value,
-            Column::OrderId => {
-                refuse_rounded("order_id", text)?;
-                fields.order_id = value;
-            }
-            Column::RefundId => fields.refund_id = value,
-            Column::SessionId => fields.session_id = value,
-            Column::CustomerId => {
-                refuse_rounded("customer_id", text)?;
-                fields.customer_id = value;
-            }
-            Column::Time => fields.time = value,
-            Column::Amount => fields.amount = value,
-            Column::Currency => fields.currency = value,
-            Column::ReferredBy => fields.referred_by = value,
-            Column::Kind => fields.kind = value,
-            Column::Score if text.parse::<f64>().is_ok() => fields.score = Value::Number(text),
-            Column::Score => fields.score = value,
-            Column::Dimension(dimension) => fields.attributes.set(dimension, Cow::Borrowed(text)),
-        }
-    }
     if let Some(text) = fields.amount.as_text().filter(|text| text.contains(',')) {
         let what = format!(
             "amount {:?} has a comma; name the separators with mapping.decimal and mapping.thousands (format = \"custom\")",
@@ -296,31 +411,6 @@ fn native_row<'a>(
     }
 }
 
-/// Puts cells where the values of a message would be.
-fn fill<'a>(
-    slots: &[(usize, usize)],
-    cell: &impl Fn(usize) -> &'a [u8],
-    scratch: &'a mut Scratch,
-) -> Result<Slots<'a>, Rejection> {
-    let text = &mut scratch.0;
-    text.clear();
-    let mut ends = [0; super::paths::MAX_SLOTS];
-    for (at, &(column, _)) in slots.iter().enumerate() {
-        match text_of(cell(column))? {
-            Some(value) => quote(value, text),
-            // The column is there, which matters to conditions.
-            None => text.push_str("null"),
-        }
-        ends[at] = text.len();
-    }
-    let (text, mut filled, mut start) = (scratch.0.as_str(), Slots::empty(), 0);
-    for (&(_, slot), end) in slots.iter().zip(ends) {
-        filled.set(slot, &text[start..end]);
-        start = end;
-    }
-    Ok(filled)
-}
-
 /// Appends a text as JSON.
 fn quote(value: &str, json: &mut String) {
     json.push('"');
@@ -332,17 +422,6 @@ fn quote(value: &str, json: &mut String) {
         }
     }
     json.push('"');
-}
-
-/// The attributes of columns that are named as a dimension.
-fn named<'a>(dimensions: &[(usize, usize)], cell: &impl Fn(usize) -> &'a [u8]) -> Result<Attributes<'a>, Rejection> {
-    let mut attributes = Attributes::default();
-    for &(column, dimension) in dimensions {
-        if let Some(text) = text_of(cell(column))? {
-            attributes.set(dimension, Cow::Borrowed(text));
-        }
-    }
-    Ok(attributes)
 }
 
 fn with<'a>(mut decoded: Decoded<'a>, more: Attributes<'a>) -> Decoded<'a> {

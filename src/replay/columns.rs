@@ -2,9 +2,11 @@
 //!
 //! A cell becomes the text that would stand in CSV, so that one decoder knows what is right. Text is taken as it is,
 //! whole numbers as their digits (an amount in major units, a time since the epoch), decimals exactly, timestamps and
-//! dates as instants (of the source's `time_zone` where they have no zone, by default UTC). Floating-point amounts, times and ids are refused: what was
-//! rounded when it was written cannot be read exactly.
+//! dates as instants (of the source's `time_zone` where they have no zone, by default UTC). Floating-point amounts and times are refused: what was
+//! rounded when it was written cannot be read exactly. Ids and quantities may be floating point, for that is what data
+//! frames make of whole numbers some of which are missing.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -47,7 +49,7 @@ pub(super) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<(), History
     let all = Table::new(decoder, fields.iter().map(|field| field.name().as_str()))?;
     let chosen: Vec<usize> = (0..fields.len()).filter(|&place| all.uses(place)).collect();
     for &place in &chosen {
-        check(fields[place].name(), fields[place].data_type(), all.is_exact(place))?;
+        check(fields[place].name(), fields[place].data_type(), all.is_exact(place) && !all.is_whole(place))?;
     }
     // The columns that are read have other places than those of the file.
     let table = Table::new(decoder, chosen.iter().map(|&place| fields[place].name().as_str()))?;
@@ -64,7 +66,7 @@ pub(super) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<(), History
                 write_cell(column, at, is_civil, &mut row.text);
                 row.cells.push(start..row.text.len());
             }
-            reading.row(&table, &row);
+            reading.row(&table, &row)?;
         }
     }
     Ok(())
@@ -138,8 +140,14 @@ fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) 
         DataType::UInt16 => plain!(UInt16Type),
         DataType::UInt32 => plain!(UInt32Type),
         DataType::UInt64 => plain!(UInt64Type),
-        DataType::Float32 => plain!(Float32Type),
-        DataType::Float64 => plain!(Float64Type),
+        DataType::Float32 => {
+            let value = column.as_primitive::<Float32Type>().value(row);
+            write_float(value, value.into(), 24, out);
+        }
+        DataType::Float64 => {
+            let value = column.as_primitive::<Float64Type>().value(row);
+            write_float(value, value, 53, out);
+        }
         DataType::Decimal32(_, scale) => {
             write_decimal(column.as_primitive::<Decimal32Type>().value(row).into(), *scale, out);
         }
@@ -160,6 +168,16 @@ fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) 
         // Refused by `check`.
         _ => {}
     }
+}
+
+/// Writes nothing for what is no number, which is how data frames write null, and an exponent where digits may be lost:
+/// beyond the precision of so many binary digits.
+fn write_float(value: impl Display, size: f64, precision: i32, out: &mut Vec<u8>) {
+    if size.is_nan() {
+        return;
+    }
+    let is_exact = size.abs() <= 2_f64.powi(precision);
+    _ = if is_exact { write!(out, "{value}") } else { write!(out, "{size:.1E}") };
 }
 
 fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
@@ -222,11 +240,11 @@ mod tests {
 
     #[test]
     fn a_mapping_names_columns_and_the_zone_of_timestamps() {
-        let name = |name: &str| Some(name.to_owned());
+        let name = |name: &str| Some(name.into());
         let options = Options {
             fields: FieldTexts { time: name("at"), amount: name("total"), ..FieldTexts::default() },
             constants: FieldTexts { currency: name("EUR"), ..FieldTexts::default() },
-            time_zone: name("Europe/Oslo"),
+            time_zone: Some("Europe/Oslo".to_owned()),
             ..Options::default()
         };
         let decoder = Decoder::with_options(Format::Custom, vec![], &options).unwrap();
@@ -251,6 +269,20 @@ mod tests {
     fn floating_point_is_refused_where_figures_are_exact() {
         let error = read(&write(columns(Arc::new(Float64Array::from(vec![1.0, 2.0, 3.0]))))).unwrap_err().to_string();
         assert!(error.contains("column amount is of the type Float64") && error.contains("DECIMAL"), "{error}");
+    }
+
+    #[test]
+    fn ids_that_a_data_frame_made_floating_point_are_whole_numbers() {
+        let amount = Decimal128Array::from(vec![100, 100, 100]).with_precision_and_scale(12, 2).unwrap();
+        let mut all = columns(Arc::new(amount));
+        all[0].1 = Arc::new(Float64Array::from(vec![Some(13085.0), None, Some(2.674e17)]));
+        all[3].1 = Arc::new(StringArray::from(vec!["EUR"; 3]));
+        let history = read(&write(all)).unwrap();
+        let customers: Vec<_> = history.events().map(|event| event.customer.into_owned()).collect();
+        assert_eq!(customers, ["13085"]);
+        let reasons: Vec<_> = history.tally.examples.iter().map(|line| line.rejection.to_string()).collect();
+        assert!(reasons[0].contains("customer_id is missing"), "{reasons:?}");
+        assert!(reasons[1].contains("customer_id holds a number that a spreadsheet has rounded"), "{reasons:?}");
     }
 
     #[test]

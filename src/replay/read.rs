@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use super::columns;
 use super::rows::{Next, Row, Rows};
+use super::shape::{First, Shape};
 use super::values::Values;
-use crate::decode::{Decoded, Decoder, Encoding, HeaderError, Line, Lines, Reason, Rejection, Scratch, Table};
+use crate::decode::{
+    Above, Again, Decoded, Decoder, Encoding, HeaderError, Line, Lines, Reason, Rejection, Scratch, Skip, Table,
+};
 use crate::event::Time;
 use crate::source::files::{EventFile, Layout, Windows1252, next_line};
 
@@ -35,13 +38,18 @@ pub(super) enum HistoryFault {
     Column(#[from] columns::ColumnError),
     #[error("the file is damaged; export it again")]
     Damaged,
-    #[error("the file is one JSON object around the list {0:?}; take the list out, such as with jq -c '.{0}[]' FILE")]
-    Wrapped(String),
     #[error(
-        "the file is one JSON object with a list or object for each column; write one object for each row (pandas: \
-         to_json(..., orient=\"records\", lines=True))"
+        "a second header names other columns, or the same in another order, so the rows below it would be misread; split \
+         the file at this line and read the parts one by one"
     )]
-    ByColumn,
+    OtherHeader,
+    #[error(
+        "lines cannot be added up for several sources on one topic; leave mapping.lines out, or read the file with a \
+         configuration that has one source"
+    )]
+    SharedLines,
+    #[error("{0}")]
+    Shape(#[from] Shape),
 }
 
 /// Takes the lines of a file, with their numbers counted from 1.
@@ -53,6 +61,7 @@ pub(super) struct Reading<'r> {
     latest: Time,
     sink: Sink<'r>,
     lines: Option<Lines<'r>>,
+    above: Above,
     scratch: Scratch,
     /// The line that is being read.
     pub line: u64,
@@ -71,8 +80,10 @@ pub fn read(file: EventFile, decoder: &Decoder, latest: Time, sink: Sink<'_>) ->
         reader = Box::new(BufReader::new(Windows1252::new(reader)));
     }
     let lines = decoder.lines();
-    let mut reading = Reading { decoder, latest, sink, lines, scratch: Scratch::default(), line: 0, any: false };
+    let (above, scratch) = (Above::default(), Scratch::default());
+    let mut reading = Reading { decoder, latest, sink, lines, above, scratch, line: 0, any: false };
     let read = match layout {
+        _ if decoder.shares_lines() => Err(HistoryFault::SharedLines),
         Layout::Ndjson => reading.ndjson(reader.as_mut()),
         Layout::Json => reading.json(reader.as_mut()),
         Layout::Csv => reading.csv(reader.as_mut()),
@@ -94,55 +105,46 @@ impl<'r> Reading<'r> {
     }
 
     fn ndjson(&mut self, reader: &mut dyn BufRead) -> Result<(), HistoryFault> {
-        let (mut bytes, mut only) = (Vec::new(), Vec::new());
+        let (mut bytes, mut first) = (Vec::new(), First::default());
         while next_line(reader, &mut bytes)? {
             self.line += 1;
             if !bytes.trim_ascii().is_empty() {
                 self.value(&bytes);
-                if self.line == 1 && !self.any {
-                    only.clone_from(&bytes);
-                }
+                first.note(&bytes, self.any);
             }
         }
-        match self.line {
-            1 if !self.any => wrapped(&only).map_or(Ok(()), Err),
-            _ => Ok(()),
-        }
+        if self.any { Ok(()) } else { Ok(first.check()?) }
     }
 
     fn json(&mut self, reader: &mut dyn BufRead) -> Result<(), HistoryFault> {
-        let (mut values, mut bytes, mut only) = (Values::new(reader), Vec::new(), Vec::new());
-        let mut count = 0_u64;
+        let (mut values, mut bytes, mut first) = (Values::new(reader), Vec::new(), First::default());
         while let Some(line) = values.next(&mut bytes).inspect_err(|_| self.line = self.line.max(1))? {
             self.line = line;
             self.value(&bytes);
-            count += 1;
-            if count == 1 && !self.any {
-                only.clone_from(&bytes);
-            }
+            first.note(&bytes, self.any);
         }
         self.line = values.lines();
-        match count {
-            1 if !self.any => wrapped(&only).map_or(Ok(()), Err),
-            _ => Ok(()),
-        }
+        if self.any { Ok(()) } else { Ok(first.check()?) }
     }
 
     /// Takes a JSON value.
     fn value(&mut self, bytes: &[u8]) {
         if let Some(lines) = &mut self.lines {
-            match self.decoder.decode_line(bytes, self.latest) {
+            match self.decoder.decode_line(bytes, &mut self.above, self.latest) {
                 Ok(Line::Part(part)) => {
                     self.any = true;
                     lines.add(self.line, *part);
                 }
-                Ok(Line::Whole(decoded)) => self.take(Ok(decoded)),
-                Err(rejection) => self.take(Err(rejection)),
+                Ok(Line::Whole(decoded)) => {
+                    self.any |= !matches!(decoded, Decoded::Unknown(_));
+                    (self.sink)(self.line, Ok(decoded));
+                }
+                Err(rejection) => (self.sink)(self.line, Err(rejection)),
             }
             return;
         }
         let decoded = self.decoder.decode(None, Some(bytes), self.latest);
-        self.any |= !matches!(decoded, Ok(Decoded::Unknown(_)) | Err(_));
+        self.any |= is_of_use(&decoded);
         (self.sink)(self.line, decoded);
     }
 
@@ -170,14 +172,13 @@ impl<'r> Reading<'r> {
                 Next::Row(line) => {
                     self.line = line;
                     match misfit(&row, &table) {
-                        None => self.row(&table, &row),
-                        Some(_) if is_header(&row, &table) => {}
-                        Some(rejection) => self.take(Err(rejection)),
+                        None => self.row(&table, &row)?,
+                        Some(rejection) => hand_on(self.sink, line, &table, &row, Err(rejection))?,
                     }
                 }
                 Next::Broken(line, quotes) => {
                     self.line = line;
-                    self.take(Err(Rejection::new(Reason::InvalidRow, quotes.to_string())));
+                    (self.sink)(line, Err(Rejection::new(Reason::InvalidRow, quotes.to_string())));
                 }
                 Next::End => break,
             }
@@ -187,27 +188,25 @@ impl<'r> Reading<'r> {
     }
 
     /// Takes a row of a table.
-    pub fn row(&mut self, table: &Table, row: &Row) {
+    pub fn row(&mut self, table: &Table, row: &Row) -> Result<(), HistoryFault> {
         let cell = |place: usize| row.cell(place);
         if let Some(lines) = &mut self.lines {
-            match table.decode_line(self.decoder, cell, &mut self.scratch, self.latest) {
-                Ok(Line::Part(part)) => lines.add(self.line, *part),
-                Ok(Line::Whole(decoded)) => (self.sink)(self.line, Ok(decoded)),
-                Err(_) if is_header(row, table) => {}
-                Err(rejection) => (self.sink)(self.line, Err(rejection)),
-            }
-            return;
+            let decoded = table.decode_line(self.decoder, cell, &mut self.scratch, &mut self.above, self.latest);
+            return match decoded {
+                Ok(Line::Part(part)) if part.is_wrong() && is_header_again(table, row)? => {
+                    (self.sink)(self.line, Ok(Decoded::Skipped(Skip::Header)));
+                    Ok(())
+                }
+                Ok(Line::Part(part)) => {
+                    lines.add(self.line, *part);
+                    Ok(())
+                }
+                Ok(Line::Whole(decoded)) => hand_on(self.sink, self.line, table, row, Ok(decoded)),
+                Err(rejection) => hand_on(self.sink, self.line, table, row, Err(rejection)),
+            };
         }
-        match table.decode(self.decoder, cell, &mut self.scratch, self.latest) {
-            // Files that were joined have a header in the middle.
-            Err(_) | Ok(Decoded::Unknown(_) | Decoded::Skipped(_)) if is_header(row, table) => {}
-            decoded => (self.sink)(self.line, decoded),
-        }
-    }
-
-    fn take(&mut self, decoded: Result<Decoded<'_>, Rejection>) {
-        self.any |= !matches!(decoded, Ok(Decoded::Unknown(_)) | Err(_));
-        (self.sink)(self.line, decoded);
+        let decoded = table.decode(self.decoder, cell, &mut self.scratch, self.latest);
+        hand_on(self.sink, self.line, table, row, decoded)
     }
 
     /// Hands on the orders whose lines were added up.
@@ -216,6 +215,15 @@ impl<'r> Reading<'r> {
         for (line, decoded) in lines.into_iter().flat_map(|lines| lines.finish(latest)) {
             sink(line, decoded);
         }
+    }
+}
+
+/// Whether a value is an event, or at least none by mistake.
+fn is_of_use(decoded: &Result<Decoded<'_>, Rejection>) -> bool {
+    match decoded {
+        Ok(Decoded::Unknown(_)) | Err(_) => false,
+        Ok(Decoded::Batch(parts)) => parts.iter().any(|part| is_of_use(&part.decoded)),
+        Ok(_) => true,
     }
 }
 
@@ -237,29 +245,27 @@ fn misfit(row: &Row, table: &Table) -> Option<Rejection> {
     Some(Rejection::new(Reason::InvalidRow, what))
 }
 
-fn is_header(row: &Row, table: &Table) -> bool {
-    let cell = |place: usize| {
-        let cell = row.cell(place);
-        cell.strip_prefix("\u{feff}".as_bytes()).unwrap_or(cell)
-    };
-    let names = table.names();
-    row.cells.len() == names.len() && names.iter().enumerate().all(|(place, name)| cell(place) == name.as_bytes())
+/// Hands on what a row means, unless it means nothing because it is a header: files that were joined have some in the middle.
+fn hand_on(
+    sink: &mut dyn FnMut(u64, Result<Decoded<'_>, Rejection>),
+    line: u64,
+    table: &Table,
+    row: &Row,
+    decoded: Result<Decoded<'_>, Rejection>,
+) -> Result<(), HistoryFault> {
+    let may_be_header = matches!(decoded, Err(_) | Ok(Decoded::Unknown(_) | Decoded::Skipped(_)));
+    match may_be_header && is_header_again(table, row)? {
+        true => sink(line, Ok(Decoded::Skipped(Skip::Header))),
+        false => sink(line, decoded),
+    }
+    Ok(())
 }
 
-/// What is wrong with a file that is one object and not an event.
-fn wrapped(bytes: &[u8]) -> Option<HistoryFault> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).ok()?;
-    let is_list_of_objects = |value: &serde_json::Value| {
-        value.as_array().is_some_and(|list| list.first().is_some_and(|first| first.is_object()))
-    };
-    let is_number = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
-    let is_by_column = |value: &serde_json::Value| match value {
-        serde_json::Value::Object(rows) => !rows.is_empty() && rows.keys().all(is_number),
-        serde_json::Value::Array(rows) => !rows.is_empty() && !rows.iter().any(|row| row.is_object() || row.is_array()),
-        _ => false,
-    };
-    if object.len() > 1 && object.values().all(is_by_column) {
-        return Some(HistoryFault::ByColumn);
+/// Whether a row is the header once more; an error where it is another header.
+fn is_header_again(table: &Table, row: &Row) -> Result<bool, HistoryFault> {
+    match table.header_again(row.cells.len(), |place| row.cell(place)) {
+        Again::No => Ok(false),
+        Again::Same => Ok(true),
+        Again::Other => Err(HistoryFault::OtherHeader),
     }
-    object.iter().find(|(_, value)| is_list_of_objects(value)).map(|(name, _)| HistoryFault::Wrapped(name.clone()))
 }

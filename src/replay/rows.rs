@@ -264,6 +264,8 @@ fn split(raw: &[u8], delimiter: u8, row: &mut Row) -> Result<(), Quotes> {
         let blank = |byte: &u8| byte.is_ascii_whitespace() && *byte != delimiter;
         let quote = at + raw[at..].iter().take_while(|byte| blank(byte)).count();
         let start = row.text.len();
+        // A text formula such as ="00123" is text in quotes.
+        let quote = if raw[quote..].starts_with(b"=\"") { quote + 1 } else { quote };
         if raw.get(quote) == Some(&b'"') {
             at = unquote(raw, quote + 1, &mut row.text).ok_or(Quotes::Open)?;
             at += raw[at..].iter().take_while(|byte| blank(byte)).count();
@@ -337,6 +339,7 @@ mod tests {
             ("sep=\t\na\tb\n", &["2:a|b"]),
             ("\"a,a\"|b\n1|2\n", &["1:a,a|b", "2:1|2"]),
             ("a,b\n \"x \"\"y\"\"\" ,\"\"\n", &["1:a|b", "2:x \"y\"|"]),
+            ("a,b\n=\"00123\",=\"1,2\"\n\"=\"\"7\"\"\",=8\n", &["1:a|b", "2:00123|1,2", "3:=\"7\"|=8"]),
         ] {
             assert_eq!(rows(text), expected, "{text:?}");
         }

@@ -347,6 +347,7 @@ def read_records(path: Path):
 NO_ID = {
     "", "0", "null", "undefined", "none", "nil", "nan", "true", "false", "[object object]",
     "anonymous", "guest", "not_authenticated", "(not set)", "(none)",
+    "na", "n/a", "#n/a", "<na>", "nat", "(null)", "[null]", "\\n",
     "00000000-0000-0000-0000-000000000000",
 }
 

@@ -9,7 +9,7 @@ use super::{Common, Outside, in_capitals, or_skip, slot};
 use crate::decode::amounts::{Amounts, absolute};
 use crate::decode::batch::{batch, with_only};
 use crate::decode::fields::{Fields, Reversed, Value};
-use crate::decode::lines::{Line, OrderLine};
+use crate::decode::lines::{Above, Line, LineSlots, OrderLine};
 use crate::decode::options::{FieldTexts, LineMode, OptionError, Options, RECORD_KEY, RECORD_TIME};
 use crate::decode::paths::{Paths, Slots};
 use crate::decode::rules::Rules;
@@ -17,8 +17,10 @@ use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown, decimals
 use crate::event::{EventType, Time};
 
 mod lists;
+mod several;
 
 use lists::element_of;
+use several::Several;
 
 /// Where a field comes from.
 #[derive(Debug, Clone)]
@@ -45,6 +47,7 @@ pub(in crate::decode) struct Row {
     amount_way: Vec<String>,
     /// The first names on the way to fields that stand deeper in the object.
     through: Vec<String>,
+    several: Several,
 }
 
 /// What surrounds an object.
@@ -102,6 +105,7 @@ impl Row {
             }
             origins.insert(name, origin);
         }
+        let several = Several::new(options, &mut paths, &mut explicit)?;
         let common = Common::new(options, dimensions, &mut paths, |_| None)?;
         let chosen = options.only.keys().map(|place| (format!("where.{place:?}"), place));
         for (option, place) in
@@ -127,6 +131,7 @@ impl Row {
             scale: options.amount_scale,
             amount_way: amount.map_or(Vec::new(), |place| place.split('.').map(str::to_owned).collect()),
             through,
+            several,
         })
     }
 
@@ -219,7 +224,7 @@ impl Row {
         Ok(Ok(Fields {
             event_type: Value::Absent,
             customer_id,
-            time: field("time")?,
+            time: self.several.joined(field("time")?, slots)?,
             order_id: field("order_id")?.into_id(),
             refund_id: field("refund_id")?.into_id(),
             reversed: match self.slot_of("reversed") {
@@ -257,7 +262,14 @@ impl Row {
                 Rejection::new(Reason::InvalidAmount, format!("amount has {nanos} nanos; a unit has 1000000000"))
             })?,
         };
-        let amount = self.amounts.read(amount, self.field(slots, around, "quantity")?)?;
+        let quantity = self.field(slots, around, "quantity")?;
+        if quantity.is_blank() && self.origins.contains_key("quantity") && !amount.is_blank() {
+            let what = "quantity is missing, by which the amount is to be multiplied; write 1 where the amount is that of the \
+                        whole line";
+            return Err(Rejection::new(Reason::MissingField, what));
+        }
+        let terms = self.several.terms(slots, around.scale.or(self.scale))?;
+        let amount = self.amounts.read_sum(amount, terms, quantity)?;
         // Many systems write what goes back as a negative amount.
         let goes_back = matches!(event_type, EventType::Refund | EventType::Cancel);
         Ok(if goes_back { absolute(amount) } else { amount })
@@ -276,7 +288,24 @@ impl Row {
     /// Whether a slot is that of a field which figures are computed from.
     pub fn is_exact(&self, slot: usize) -> bool {
         let is_it = |origin: &Origin| matches!(origin, Origin::Slot(own) if *own == slot);
-        self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
+        self.several.has(slot) || self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
+    }
+
+    /// Whether a slot is that of an id.
+    pub fn is_id(&self, slot: usize) -> bool {
+        let names = ["customer_id", "anonymous_id", "order_id", "refund_id", "session_id", "referred_by"];
+        names.iter().any(|name| self.slot_of(name) == Some(slot))
+    }
+
+    /// The slots that a line of an order may leave to the line above.
+    fn line_slots(&self) -> LineSlots {
+        let slots = |names: &[&str]| names.iter().filter_map(|name| self.slot_of(name)).collect::<Vec<_>>();
+        let mut own = slots(&["customer_id", "anonymous_id", "email", "time", "currency", "type"]);
+        own.extend(self.several.time());
+        let mut others = slots(&["referred_by"]);
+        let amounts = slots(&["order_id", "refund_id", "amount", "quantity"]);
+        others.extend(self.common.only.slots().filter(|slot| !own.contains(slot) && !amounts.contains(slot)));
+        LineSlots { order: self.slot_of("order_id"), customer: self.slot_of("customer_id"), own, others }
     }
 
     /// The slot of a field that is read from the message.
@@ -320,6 +349,7 @@ pub(in crate::decode) struct Custom {
     row_change: [usize; 2],
     /// A list of which the order id reads one element alone: its place, its slot, the number of the element.
     single: Option<(String, usize, usize)>,
+    line_slots: LineSlots,
 }
 
 /// A message, and the object in it that is read.
@@ -351,6 +381,7 @@ impl Custom {
             None => None,
         };
         Ok(Custom {
+            line_slots: row.line_slots(),
             row,
             types: options.types(&own)?,
             has_own_types: options.types.is_empty(),
@@ -454,7 +485,8 @@ impl Custom {
             Err(unknown) => return Ok(Decoded::Unknown(unknown)),
         };
         let mut fields = or_skip!(self.row.fields(slots, around, event_type)?);
-        let Some(event_type) = self.row.amounts.turn(event_type, &mut fields)? else {
+        let is_repeated = self.repeats || op != Value::Absent;
+        let Some(event_type) = self.row.amounts.turn(event_type, &mut fields, self.rules(), is_repeated)? else {
             return Ok(Decoded::Skipped(Skip::NoMoney));
         };
         Ok(match self.row.common.decoded(fields, event_type)? {
@@ -522,7 +554,7 @@ impl Custom {
     }
 
     /// As [`Custom::decode`], of a line of a file.
-    pub fn line<'a>(&self, bytes: &'a [u8]) -> Result<Line<'a>, Rejection> {
+    pub fn line<'a>(&self, bytes: &'a [u8], above: &'a mut Above) -> Result<Line<'a>, Rejection> {
         if !self.adds_lines() {
             return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
         }
@@ -532,13 +564,18 @@ impl Custom {
         }
         let slots = self.row.read(bytes)?;
         match slots.leads_through_text().then(|| self.row.opened(bytes, bytes)).flatten() {
-            Some(opened) => self.line_meaning(&self.row.read(&opened)?).map(Line::into_owned),
-            None => self.line_meaning(&slots),
+            Some(opened) => self.line_meaning(&self.row.read(&opened)?, above).map(Line::into_owned),
+            None => self.line_meaning(&slots, above),
         }
     }
 
     /// As [`Custom::meaning`], of a line of a file.
-    pub fn line_meaning<'a>(&self, slots: &Slots<'a>) -> Result<Line<'a>, Rejection> {
+    pub fn line_meaning<'a>(&self, slots: &Slots<'a>, above: &'a mut Above) -> Result<Line<'a>, Rejection> {
+        let (slots, is_below) = match self.lines {
+            LineMode::Sum => above.complete(slots, &self.line_slots),
+            LineMode::Single => (*slots, false),
+        };
+        let slots = &slots;
         let around = Around { message: &Message::default(), scale: None, outside: Outside::default() };
         let has_lines = |event_type| matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
         match self.called(slots, around)? {
@@ -553,7 +590,7 @@ impl Custom {
                 self.row.common.rules.settle(&mut fields)?;
                 // Whether something goes back is known of the sum alone.
                 let amount = self.row.amount(slots, around, EventType::Order);
-                OrderLine::new(fields, amount, event_type).map(|line| Line::Part(Box::new(line)))
+                OrderLine::new(fields, amount, event_type, is_below).map(|line| Line::Part(Box::new(line)))
             }
             _ => self.meaning(slots).map(Line::Whole),
         }
@@ -568,7 +605,7 @@ impl Custom {
 
 /// Where the fields stand in the native format.
 fn native_names() -> FieldTexts {
-    let own = |name: &str| Some(name.to_owned());
+    let own = |name: &str| Some(name.into());
     FieldTexts {
         r#type: own("type"),
         customer_id: own("customer_id"),

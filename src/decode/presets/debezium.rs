@@ -63,7 +63,7 @@ pub(in crate::decode) struct Beside<'a> {
 
 impl Debezium {
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Debezium, OptionError> {
-        let column = |name: &str| Some(name.to_owned());
+        let column = |name: &str| Some(name.into());
         let usual = FieldTexts {
             customer_id: column("customer_id"),
             order_id: column("id"),

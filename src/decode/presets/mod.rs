@@ -133,14 +133,15 @@ impl Common {
 
     /// Whose event it is: the customer, else whoever the setting for guests makes of one.
     fn customer<'a>(&self, id: Value<'a>, anonymous: Value<'a>, email: &Value<'a>) -> Result<Value<'a>, Skip> {
+        let (id, anonymous) = (id.into_id(), anonymous.into_id());
         // Some languages write false for no value.
         let is_nobody = |value: &Value<'_>| self.rules.is_nobody(value) || *value == Value::Other("a boolean");
         if !is_nobody(&id) {
-            return Ok(id.into_id());
+            return Ok(id);
         }
         let guest = if id == Value::Absent { Skip::Guest } else { Skip::Nobody };
         match self.guests {
-            Guests::AnonymousId if !is_nobody(&anonymous) => Ok(anonymous.into_id()),
+            Guests::AnonymousId if !is_nobody(&anonymous) => Ok(anonymous),
             Guests::EmailHash if !is_nobody(email) => match (email, &self.salt) {
                 (Value::Text(email), Some(salt)) => Ok(Value::Text(Cow::Owned(email_hash(&salt.0, email)))),
                 _ => Err(guest),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::cells::{self, Role};
 use crate::decode::Decoder;
 use crate::decode::conditions::Filter;
 use crate::decode::fields::excerpt;
@@ -75,6 +76,20 @@ pub(super) enum Column {
     Dimension(usize),
 }
 
+impl Column {
+    pub(super) fn role(self) -> Role {
+        match self {
+            Column::OrderId | Column::RefundId | Column::SessionId | Column::CustomerId | Column::ReferredBy => {
+                Role::Id { has_comma: false }
+            }
+            Column::Type | Column::Time | Column::Amount | Column::Currency | Column::Kind | Column::Score => {
+                Role::Value
+            }
+            Column::Dimension(_) => Role::Text,
+        }
+    }
+}
+
 const NAMES: [(&str, Column); 11] = [
     ("type", Column::Type),
     ("order_id", Column::OrderId),
@@ -92,10 +107,18 @@ const NAMES: [(&str, Column); 11] = [
 /// What the columns are that are read.
 #[derive(Debug, Clone)]
 pub(super) enum Columns {
-    /// Columns that are read, whether one of them is the type, and columns and the slots that conditions look at.
-    Native { columns: Vec<(usize, Column)>, has_type: bool, conditions: Vec<(usize, usize)> },
-    /// Columns and the slots that they fill; columns and the dimensions that bear their name.
-    Mapped { slots: Vec<(usize, usize)>, dimensions: Vec<(usize, usize)> },
+    /// Columns that are read, whether one of them is the type, and those that conditions look at.
+    Native { columns: Vec<(usize, Column)>, has_type: bool, conditions: Vec<Filled> },
+    /// Columns that fill slots; columns and the dimensions that bear their name.
+    Mapped { slots: Vec<Filled>, dimensions: Vec<(usize, usize)> },
+}
+
+/// A slot that is filled from a column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filled {
+    pub column: usize,
+    pub slot: usize,
+    pub role: Role,
 }
 
 /// A name in the spelling of the native format: `Customer ID` is `customer_id`.
@@ -162,6 +185,32 @@ pub(super) fn is_native_instead(custom: &Custom, decoder: &Decoder, names: &[Str
         && native(decoder.dimensions(), names, &NEEDED).is_ok()
 }
 
+/// Whether a row is the header once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It is not a header.
+    No,
+    /// The same header.
+    Same,
+    /// A header with other columns, or the same in another order.
+    Other,
+}
+
+/// Compares a row of `count` cells with the names of the columns, of which some are used.
+pub(super) fn again<'a>(names: &[String], is_used: &[bool], count: usize, cell: impl Fn(usize) -> &'a [u8]) -> Again {
+    let text = |place: usize| std::str::from_utf8(cell(place)).map_or("", cells::plain);
+    let is = |place: usize, name: &String| !name.is_empty() && text(place).eq_ignore_ascii_case(name);
+    let used = || (0..names.len()).filter(|place| is_used[*place]);
+    let fits = count >= names.len() && (names.len()..count).all(|place| text(place).is_empty());
+    if fits && used().all(|place| is(place, &names[place])) {
+        return Again::Same;
+    }
+    let all = used().count();
+    let found = used().filter(|&name| (0..count).any(|place| is(place, &names[name]))).count();
+    // One name may be a value; several that are the names of columns are a header.
+    if found >= 2 && found * 2 >= all { Again::Other } else { Again::No }
+}
+
 impl Columns {
     /// Columns of the native format, with those that its conditions look at.
     pub(super) fn of_native(own: &Native, dimensions: &[String], names: &[String]) -> Result<Columns, HeaderError> {
@@ -177,7 +226,7 @@ impl Columns {
                     option: format!("where.{place:?}"),
                     columns: shown(names),
                 })?;
-                conditions.push((column, slot));
+                conditions.push(Filled { column, slot, role: Role::Text });
             }
         }
         Ok(columns)
@@ -209,10 +258,15 @@ pub(super) fn mapped(custom: &Custom, decoder: &Decoder, names: &[String]) -> Re
     let mut slots = Vec::new();
     for (slot, place) in row.places() {
         if let Some(column) = column_of(place, names)? {
-            slots.push((column, slot));
+            let role = match (row.is_id(slot), row.is_exact(slot)) {
+                (true, _) => Role::Id { has_comma: custom.amounts().has_decimal_comma() },
+                (false, true) => Role::Value,
+                (false, false) => Role::Text,
+            };
+            slots.push(Filled { column, slot, role });
         }
     }
-    let has = |wanted: usize| slots.iter().any(|(_, slot)| *slot == wanted);
+    let has = |wanted: usize| slots.iter().any(|filled: &Filled| filled.slot == wanted);
     if let Some((option, _)) = row.explicit().iter().find(|(_, slot)| !has(*slot)) {
         return Err(HeaderError::Unmapped { option: option.clone(), columns: shown(names) });
     }
