@@ -51,13 +51,9 @@ impl Amounts {
         self.has_decimal_comma
     }
 
-    /// The amount, times the quantity where there is one.
-    pub fn read<'a>(&self, amount: Value<'a>, quantity: Value<'a>) -> Result<Value<'a>, Rejection> {
-        self.read_sum(amount, Vec::new(), quantity)
-    }
-
-    /// The same of an amount and more terms, of which those that are empty add nothing.
-    pub fn read_sum<'a>(
+    /// The sum of the amount and more terms, of which those that are empty add nothing, times the quantity where there is
+    /// one.
+    pub fn read<'a>(
         &self,
         amount: Value<'a>,
         more: Vec<Value<'a>>,
@@ -319,7 +315,7 @@ mod tests {
     }
 
     fn read(amounts: &Amounts, text: &str) -> Option<String> {
-        let read = amounts.read(Value::Text(text.into()), Value::Absent);
+        let read = amounts.read(Value::Text(text.into()), Vec::new(), Value::Absent);
         read.ok().map(|value| value.as_text().unwrap_or_default().to_owned())
     }
 
@@ -375,9 +371,9 @@ mod tests {
             ("0", "-3", "-0"),
             ("-2", "-2", "4"),
         ] {
-            let read = amounts.read(Value::Text(amount.into()), Value::Number(quantity)).unwrap();
+            let read = amounts.read(Value::Text(amount.into()), Vec::new(), Value::Number(quantity)).unwrap();
             assert_eq!(read.as_text(), Some(product));
         }
-        assert!(amounts.read(Value::Text("1".into()), Value::Text("six".into())).is_err());
+        assert!(amounts.read(Value::Text("1".into()), Vec::new(), Value::Text("six".into())).is_err());
     }
 }

@@ -269,7 +269,7 @@ impl Row {
             return Err(Rejection::new(Reason::MissingField, what));
         }
         let terms = self.several.terms(slots, around.scale.or(self.scale))?;
-        let amount = self.amounts.read_sum(amount, terms, quantity)?;
+        let amount = self.amounts.read(amount, terms, quantity)?;
         // Many systems write what goes back as a negative amount.
         let goes_back = matches!(event_type, EventType::Refund | EventType::Cancel);
         Ok(if goes_back { absolute(amount) } else { amount })
