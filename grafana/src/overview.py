@@ -1,4 +1,4 @@
-"""*Retention overview*: for those who look after customers rather than servers."""
+"""*Retention overview*: for the people who look after customers rather than servers."""
 
 from kit import COUNT, JOB, MONEY, RATIO, WINDOW, WINDOWS, board, lines, meaningful, number, ratio, total, whole
 from grafana_foundation_sdk.models import units
@@ -15,7 +15,7 @@ REPEAT = ratio(f"{W}repeat_customers", f"{W}ordering_customers")
 ORDER_VALUE = ratio(f"{W}revenue", f"{W}currency_orders", "currency")
 NET_REVENUE = " - ".join(total(f"{W}{part}", "currency") for part in ("revenue", "refunds", "cancellations"))
 NET_ORDER_VALUE = f"({NET_REVENUE}) / ({total(f'{W}currency_orders', 'currency')} > 0)"
-# Each replica's value counts by its ordering customers; of one replica it is exact.
+# Weighted by each replica's ordering customers; exact for one replica.
 CLV = (
     f"sum by (currency) ({W}clv{{{JOB}}} * on (job, instance, window) group_left () {W}ordering_customers{{{JOB}}})"
     f" / (sum by (currency) ({W}clv{{{JOB}}} * 0 + on (job, instance, window) group_left () {W}ordering_customers{{{JOB}}}) > 0)"
@@ -24,14 +24,14 @@ CLV = (
 
 def now():
     return [
-        number("Churn", "Lost customers by customers at the start: the share of those who were active when the window began and are not any more.", RATIO, whole(CHURN), decimals=1),
-        number("Retention", "The share of the customers who were active when the window began and still are.", RATIO, whole(RETENTION), decimals=1),
-        number("Repeat rate", "The share of the customers who ordered in the window who did so at least twice.", RATIO, whole(REPEAT), decimals=1),
-        number("Average order value", "Revenue by orders, in each currency.", MONEY, whole(ORDER_VALUE), legend="{{currency}}", decimals=2),
-        number("Active customers", "Customers at the end of the window: with an order in the time for which an order keeps a customer.", COUNT, whole(total(f"{W}end_customers"))),
+        number("Churn", "Share of the customers active at the start of the window who are no longer active.", RATIO, whole(CHURN), decimals=1),
+        number("Retention", "Share of the customers active at the start of the window who still are.", RATIO, whole(RETENTION), decimals=1),
+        number("Repeat rate", "Share of the ordering customers with at least two orders in the window.", RATIO, whole(REPEAT), decimals=1),
+        number("Average order value", "Revenue / orders, in each currency.", MONEY, whole(ORDER_VALUE), legend="{{currency}}", decimals=2),
+        number("Active customers", "Customers at the end of the window, with an order within active_for.", COUNT, whole(total(f"{W}end_customers"))),
         number(
             "Figures can be trusted",
-            "Whether the data reach back far enough for churn to mean something, every partition has an owner, and every replica has caught up.",
+            "Whether the data reach back far enough for churn, every partition has an owner, and every replica has caught up.",
             units.Short,
             f"min({W}complete{{{WINDOW}}}) * min(retentiond_caught_up{{{JOB}}})"
             f" * (sum(retentiond_partitions_assigned{{{JOB}}}) == bool sum(max by (job) (retentiond_source_partitions{{{JOB}}})))",
@@ -45,7 +45,7 @@ def churn():
     return [
         lines(
             "Churn and retention",
-            "The shares of the customers at the start who are lost, who stay, and the classic retention rate, which counts those who came back as kept and needs the whole history.",
+            "Shares of the customers at the start who are lost and who stay. The classic retention rate counts customers who came back as kept, and needs the whole history.",
             RATIO,
             [(whole(CHURN), "churn"), (whole(RETENTION), "retention"), (whole(CRR), "retention, classic")],
             width=12,
@@ -53,7 +53,7 @@ def churn():
         ),
         lines(
             "Churn of every window",
-            "Rolling windows, open calendar periods and the last closed ones, of those whose data reach back far enough.",
+            "Rolling windows, open calendar periods and the last closed ones, if their data reach back far enough.",
             RATIO,
             [
                 (
@@ -74,33 +74,33 @@ def customers():
     return [
         lines("Customers at start and end", "Active customers when the window began and when it ended.", COUNT,
               [(whole(total(f"{W}start_customers")), "at the start"), (whole(total(f"{W}end_customers")), "at the end")]),
-        lines("What became of them", "Customers who stayed, left, came back after having been inactive, and ordered for the first time.", COUNT,
+        lines("What became of them", "Customers who stayed, left, came back after being inactive, and ordered for the first time.", COUNT,
               [(whole(total(f"{W}{part}_customers")), part) for part in ("retained", "lost", "reactivated", "new")]),
         lines("Who orders", "Customers with an order in the window, with two or more in it, with two or more ever, and with a session.", COUNT,
               [(whole(total(f"{W}{part}_customers")), part) for part in ("ordering", "repeat", "returning", "visiting")]),
-        lines("Repeat, returning and conversion", "Repeat and returning customers by ordering ones; ordering by visiting ones, which may exceed 100 %.", RATIO,
+        lines("Repeat, returning and conversion", "Repeat / ordering and returning / ordering customers; ordering / visiting customers, which may exceed 100 %.", RATIO,
               [(whole(REPEAT), "repeat"),
                (whole(ratio(f"{W}returning_customers", f"{W}ordering_customers")), "returning"),
                (whole(ratio(f"{W}ordering_customers", f"{W}visiting_customers")), "conversion")], low=0),
-        lines("Purchase frequency", "Orders by ordering customers.", units.Short,
+        lines("Purchase frequency", "Orders / ordering customers.", units.Short,
               [(whole(ratio(f"{W}orders", f"{W}ordering_customers")), "orders per customer")]),
-        lines("Referrals", "New customers whom somebody referred, by new customers.", RATIO,
+        lines("Referrals", "Referred new customers / new customers.", RATIO,
               [(whole(ratio(f"{W}referred_customers", f"{W}new_customers")), "referred")], low=0),
     ]
 
 
 def money():
     return [
-        lines("Revenue", "What the orders in the window brought, in each currency.", MONEY,
+        lines("Revenue", "Revenue of the orders in the window, in each currency.", MONEY,
               [(whole(total(f"{W}revenue", "currency")), "{{currency}}")]),
-        lines("Refunds and cancellations", "What went back in the window, whenever the order was.", MONEY,
+        lines("Refunds and cancellations", "Money returned in the window, whenever the order was.", MONEY,
               [(whole(total(f"{W}refunds", "currency")), "{{currency}} refunds"),
                (whole(total(f"{W}cancellations", "currency")), "{{currency}} cancellations")]),
-        lines("Average order value", "Revenue by orders, and the same less what went back.", MONEY,
+        lines("Average order value", "Revenue / orders, and the same minus refunds and cancellations.", MONEY,
               [(whole(ORDER_VALUE), "{{currency}}"), (whole(NET_ORDER_VALUE), "{{currency}} net")]),
-        lines("Customer lifetime value", "Of the reference window, once its data reach back far enough: net revenue by ordering customers, times lifespan by period. The values of several replicas count by their ordering customers.", MONEY,
+        lines("Customer lifetime value", "For the window clv.window, once its data reach back far enough: net revenue / ordering customers x lifespan / period. Values of several replicas are weighted by ordering customers.", MONEY,
               [(whole(CLV), "{{currency}}")]),
-        lines("Costs", "What was spent in the window to win customers and to keep them.", MONEY,
+        lines("Costs", "Costs of acquiring and of retaining customers in the window.", MONEY,
               [(whole(total(f"{W}acquisition_costs", "currency")), "{{currency}} acquisition"),
                (whole(total(f"{W}retention_costs", "currency")), "{{currency}} retention")]),
         lines("Orders and sessions", "Orders, cancelled ones included, and sessions in the window.", COUNT,
