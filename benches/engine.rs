@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use retentiond::app::worker_config;
 use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
@@ -36,6 +35,7 @@ use retentiond::output::metrics::{self, Scrape};
 use retentiond::output::summary::Background;
 use retentiond::source::status::SourceStatus;
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::wiring::worker_config;
 use retentiond::worker::pool::Overview;
 use retentiond::worker::{AHEAD, Worker, WorkerConfig};
 

@@ -14,11 +14,11 @@
 use std::fs;
 use std::sync::Arc;
 
-use retentiond::app::worker_config;
 use retentiond::config::Settings;
 use retentiond::engine::dedup::{Dedup, fingerprint};
 use retentiond::engine::{Engine, Outcome};
 use retentiond::event::{Attributes, Currency, DAY, Event, EventType, Kind, Money, Time};
+use retentiond::wiring::worker_config;
 
 /// Remembered for a week of event time, the default of `customers.dedup_for`.
 const REMEMBER: i64 = 7 * DAY;

@@ -27,18 +27,23 @@
 //!
 //! `docs/architecture.md` explains how they work together.
 
-pub mod app;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod coordinator;
+pub mod daemon;
 pub mod decode;
 pub mod engine;
 pub mod event;
 pub mod http;
+pub mod offline;
 pub mod output;
 pub mod registry;
+pub mod repartition;
 pub mod replay;
 pub mod shop;
 pub mod source;
 pub mod tls;
+pub mod webhook;
+pub mod wiring;
 pub mod worker;

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use retentiond::app::worker_config;
 use retentiond::config::{Dimension, Filter, InactivityRule, Millis, Settings, Silence};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::event::{MINUTE, Time};
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::wiring::worker_config;
 use retentiond::worker::{Worker, WorkerConfig};
 
 const START: i64 = 1_700_000_000_000;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use retentiond::output::dead_letters::{Channel, OURS, Origin, OutboxRecord, Sender};
-use retentiond::output::webhook::policy::{Outcome, Tries, retry_after, step};
-use retentiond::output::webhook::queue::Alert;
+use retentiond::webhook::policy::{Outcome, Tries, retry_after, step};
+use retentiond::webhook::queue::Alert;
 
 /// To how many bytes a dead letter is cut off.
 const LEAST: usize = 1 << 10;

@@ -8,13 +8,13 @@ use anyhow::{Result, bail, ensure};
 use super::ConfigFile;
 use super::progress;
 use super::replay::{open, report_rejections};
-use crate::app::bootstrap::{BootstrapContext, commit, find_handoff, partitioner, require_new};
-use crate::app::offline::{self, Cluster};
-use crate::app::repartition;
-use crate::app::worker_config;
 use crate::config::{Millis, Settings};
 use crate::event::{DAY, Time, wall_clock};
+use crate::offline::bootstrap::{BootstrapContext, commit, find_handoff, partitioner, require_new};
+use crate::offline::cluster::Cluster;
+use crate::repartition::topics;
 use crate::replay::{Handoff, Partitioned, Topics};
+use crate::wiring::{self, worker_config};
 
 /// How long to wait for the brokers.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -59,14 +59,14 @@ impl Bootstrap {
         let overlap_from = self.until.plus(-self.overlap.get());
         let files = self.files(&settings)?;
         let runtime = super::runtime()?;
-        repartition::create_missing(&settings)?;
+        topics::create_missing(&settings)?;
         let cluster = Cluster::reach(&settings, PATIENCE)?;
         cluster.require_empty_group()?;
-        let store = runtime.block_on(offline::open_store(&settings))?;
+        let store = runtime.block_on(wiring::open_store(&settings))?;
         if !self.replace {
             runtime.block_on(require_new(&cluster, &store))?;
         }
-        let entrances = repartition::find_entrances(&settings, overlap_from, self.until, self.replace)?;
+        let entrances = topics::find_entrances(&settings, overlap_from, self.until, self.replace)?;
         let handoff = find_handoff(&cluster, &settings, overlap_from, self.until)?;
         let history = self.read(&files, &settings, &cluster, overlap_from)?;
         report_rejections(&history.tally);
@@ -85,7 +85,7 @@ impl Bootstrap {
         let built = context.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
         // Before the state: a router without a place to begin at would begin at kafka.start.
-        entrances.iter().try_for_each(repartition::Entrance::commit)?;
+        entrances.iter().try_for_each(topics::Entrance::commit)?;
         commit(&cluster, &built)?;
         let (events, left, unidentified, lines) = tally;
         let customers: u64 = built.iter().map(|built| built.customers).sum();

@@ -11,8 +11,6 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::ConfigFile;
-use crate::app::offline::{Cluster, Standing};
-use crate::app::worker_config;
 use crate::checkpoint::catalogue::{self, Damage, Entry, Shelf};
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Expected, Manifest};
@@ -21,6 +19,8 @@ use crate::checkpoint::store::Store;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::event::Time;
+use crate::offline::cluster::{Cluster, Standing};
+use crate::wiring::worker_config;
 
 /// How long to wait for brokers that are not needed but would know more.
 const PATIENCE: Duration = Duration::from_secs(5);

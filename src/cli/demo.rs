@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use rdkafka::mocking::MockCluster;
 use tokio::sync::watch;
 
-use crate::app::Daemon;
 use crate::config::Settings;
+use crate::daemon::Daemon;
 use crate::engine::WindowParts;
 use crate::engine::inactivity::release::{GroupParts, RuleParts};
 use crate::engine::zone;

@@ -5,9 +5,9 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 
 use super::ConfigFile;
-use crate::app::dlq::{self, Choice, Report};
 use crate::config::Settings;
 use crate::event::Time;
+use crate::offline::dlq::{self, Choice, Report};
 
 /// Look at dead letters, or put them back to their topics after a fix. Only those that replicas of kafka.group_id
 /// wrote; each group has a position of its own in the topic.
@@ -115,7 +115,7 @@ fn render(report: &Report, verb: &str, group: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::dlq::Count;
+    use crate::offline::dlq::Count;
 
     #[test]
     fn shows_what_was_done_by_reason_and_topic() {

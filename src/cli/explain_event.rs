@@ -11,11 +11,11 @@ use serde::de::IgnoredAny;
 use tracing::warn;
 
 use super::{ConfigFile, replay};
-use crate::app::worker_config;
 use crate::config::Format;
 use crate::decode::{Decoded, Decoder, Message, Rejection};
 use crate::event::{Event, Kind, Time, wall_clock};
 use crate::source::files::{self, EventFile, Layout};
+use crate::wiring::worker_config;
 
 /// How long a schema may take to come.
 const SCHEMA_WAIT: Duration = Duration::from_secs(10);

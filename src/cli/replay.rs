@@ -13,7 +13,6 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::{ConfigFile, progress, table};
-use crate::app::worker_config;
 use crate::config::{Format, Millis, Settings, Source};
 use crate::engine::axis::Pane;
 use crate::engine::inactivity::release::Alert;
@@ -25,6 +24,7 @@ use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::{AsOf, History, Tally};
 use crate::source::files;
+use crate::wiring::worker_config;
 
 /// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header
 /// `order_id,customer_id,time,amount,currency` (order_id optional, also `type` and others) or columns that the mapping of

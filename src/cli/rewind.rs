@@ -4,14 +4,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::ConfigFile;
 use super::checkpoint::{is_committed, is_named, partition_of};
-use crate::app::offline::{self, Cluster, Standing};
-use crate::app::start;
 use crate::checkpoint::catalogue::{self, Entry, Shelf};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
 use crate::config::Settings;
 use crate::event::{Time, wall_clock};
+use crate::offline::cluster::{Cluster, Standing};
 use crate::source::Start;
+use crate::wiring::{self, start};
 
 /// How long to wait for the brokers.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -83,7 +83,7 @@ impl Rewind {
         let runtime = super::runtime()?;
         let moves = runtime.block_on(async {
             let store = if self.to_genesis {
-                offline::open_store(&settings).await?
+                wiring::open_store(&settings).await?
             } else {
                 Store::open_existing(&settings.checkpoint.url).await?
             };

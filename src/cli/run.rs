@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::ConfigFile;
-use crate::app::{Daemon, notify};
 use crate::config::{Secret, Settings};
+use crate::daemon::{Daemon, notify};
 use crate::http::Access;
 
 /// Read orders and sessions from Kafka and serve figures and metrics, until SIGTERM, SIGHUP or Ctrl-C.

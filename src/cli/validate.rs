@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use super::ConfigFile;
-use crate::app::kafka_settings;
-use crate::app::sample::sample;
 use crate::config::Settings;
+use crate::offline::sample::sample;
 use crate::source::SourceError;
+use crate::wiring::kafka_settings;
 
 /// Check a configuration.
 #[derive(Debug, clap::Args)]

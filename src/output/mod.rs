@@ -5,4 +5,3 @@ pub mod dead_letters;
 pub mod metrics;
 pub mod publisher;
 pub mod summary;
-pub mod webhook;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
-use retentiond::app::worker_config;
 use retentiond::engine::Engine;
 use retentiond::event::Time;
 use retentiond::http::{self, Access, Service};
 use retentiond::source::status::{PartitionState, SourceStatus};
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::wiring::worker_config;
 use retentiond::worker::pool::Pool;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

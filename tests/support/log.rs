@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
-use retentiond::app::worker_config;
 use retentiond::config::{Settings, Source};
 use retentiond::engine::Engine;
 use retentiond::engine::snapshot::{Periods, Snapshot};
@@ -15,6 +14,7 @@ use retentiond::output::summary::Summary;
 use retentiond::replay::History;
 use retentiond::source::files::{EventFile, Layout};
 use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::wiring::worker_config;
 use retentiond::worker::Worker;
 
 /// A message of the log; without a payload it is a tombstone.

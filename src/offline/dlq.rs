@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::service::kafka_settings;
 use crate::config::Settings;
 use crate::output::dead_letters::{OURS, Sender};
 use crate::source::kafka::{
@@ -21,6 +20,7 @@ use crate::source::{
     Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
     Start, TopicIndex, TopicPartition,
 };
+use crate::wiring::kafka_settings;
 
 /// How long the brokers may say nothing.
 const PATIENCE: Duration = Duration::from_secs(30);

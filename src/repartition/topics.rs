@@ -7,13 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing::info;
 
-use super::bootstrap::BootstrapError;
-use super::router;
-use super::service::kafka_settings;
 use crate::config::{Settings, Source};
 use crate::event::Time;
+use crate::offline::bootstrap::BootstrapError;
 use crate::source::kafka::{self, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::source::{Committed, Partition, SourceError, Start, TopicPartition};
+use crate::wiring::kafka_settings;
 
 /// How long one question for the partition counts may take.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
@@ -101,7 +100,7 @@ fn find_entrance(
     replace: bool,
 ) -> Result<Entrance> {
     let mut kafka = kafka_settings(settings);
-    kafka.group_id = router::group(settings, name);
+    kafka.group_id = super::group(settings, name);
     kafka.topics = vec![source.topic.clone()];
     let missing = || SourceError::Configuration(format!("topic(s) that do not exist: {}; create them", source.topic));
     let partitions = partition_counts(&kafka, ANSWER_WAIT)?.first().copied().flatten().ok_or_else(missing)?;
@@ -110,7 +109,7 @@ fn find_entrance(
         let text = format!("the group {:?} has offsets, by which source {name:?} is routed", kafka.group_id);
         return Err(BootstrapError::Taken(text).into());
     }
-    let at = |partition| TopicPartition { topic: router::FROM, partition: Partition(partition) };
+    let at = |partition| TopicPartition { topic: super::FROM, partition: Partition(partition) };
     let all: Vec<_> = (0..i32::try_from(partitions)?).map(at).collect();
     let ask = |start: Start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), ANSWER_WAIT);
     let (next, first) = (ask(Start::At(overlap_from.millis()))?, ask(Start::Earliest)?);
@@ -124,7 +123,7 @@ fn find_entrance(
         }
     }
     let topic_id = admin.topic_ids(ANSWER_WAIT)?.into_iter().next().flatten();
-    let metadata = router::begins_with(topic_id);
+    let metadata = super::begins_with(topic_id);
     let committed = next.into_iter().map(|offset| Committed { offset, metadata: metadata.clone() });
     Ok(Entrance { admin, next: all.into_iter().zip(committed).collect() })
 }

@@ -47,13 +47,13 @@ pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Probe
 }
 
 /// What of a record a manifest keeps.
-pub(super) fn last_record(record: &ProbedRecord) -> LastRecord {
+pub(crate) fn last_record(record: &ProbedRecord) -> LastRecord {
     let whole = Record { offset: record.offset, key: record.key.as_deref(), payload: record.payload.as_deref() };
     LastRecord { offset: record.offset, stamp: record.stamp, hash: hash(whole) }
 }
 
 /// The anchor of a record.
-pub(super) fn anchor(last: LastRecord) -> Anchor {
+pub(crate) fn anchor(last: LastRecord) -> Anchor {
     Anchor {
         offset: last.offset,
         leader_epoch: last.stamp.leader_epoch.unwrap_or(-1),

@@ -1,15 +1,23 @@
 //! The poll loop: takes batches from the log, hands them to the workers, and steers what makes their state durable.
 //!
 //! What a partition goes through is decided by [`crate::checkpoint::protocol`], who reads what by
-//! [`crate::source::rebalance`]; this loop passes events to both and does what they command (`dispatch/durable.rs`). It
+//! [`crate::source::rebalance`]; this loop passes events to both and does what they command (`durable.rs`). It
 //! never waits for the store or for a commit. No offset is committed but the one that a worker has reached with a copy
 //! of its state.
 
+pub(crate) mod alert_rate;
+pub(crate) mod commit_thread;
 mod durable;
+mod findings;
+pub(crate) mod group_watch;
 mod lifecycle_log;
+pub(crate) mod log_identity;
+pub(crate) mod outbox;
+pub(crate) mod rejection_breaker;
 mod replies;
+pub(crate) mod store_tasks;
 mod uncommitted;
-mod watched;
+pub(crate) mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -22,14 +30,14 @@ use tracing::{error, info, warn};
 use lifecycle_log::LifecycleLog;
 use uncommitted::Uncommitted;
 
-use super::alert_rate::AlertRate;
-use super::committer::Committer;
-use super::outbox::Outbox;
-use super::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
-use super::store_tasks::{Answer, Files, StoreTasks};
-use super::watch::Findings;
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
+use crate::coordinator::alert_rate::AlertRate;
+use crate::coordinator::commit_thread::Committer;
+use crate::coordinator::group_watch::Findings;
+use crate::coordinator::outbox::Outbox;
+use crate::coordinator::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
+use crate::coordinator::store_tasks::{Answer, Files, StoreTasks};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{Origin, OutboxRecord, Topics};
@@ -122,7 +130,7 @@ pub struct Parts<C: GroupClient> {
 }
 
 /// The poll loop and what it holds on to.
-pub struct Dispatcher<C: GroupClient> {
+pub struct Coordinator<C: GroupClient> {
     client: C,
     pool: Pool<C::Batch>,
     reports: Receiver<Report<C::Batch>>,
@@ -197,18 +205,18 @@ enum Ending {
     Fenced,
 }
 
-impl<C: GroupClient> Dispatcher<C> {
+impl<C: GroupClient> Coordinator<C> {
     /// A poll loop for a client that has just joined its group.
     pub fn new(
         parts: Parts<C>,
         rules: Rules,
         protocol: protocol::Rules,
         status: watch::Sender<SourceStatus>,
-    ) -> Dispatcher<C> {
+    ) -> Coordinator<C> {
         let topics = u16::try_from(rules.topics.len()).unwrap_or(u16::MAX);
         let Parts { client, pool, reports, store_tasks, committer, answers, failures, findings } = parts;
         let breaker = RejectionBreaker::new(rules.breaker, rules.topics.len());
-        Dispatcher {
+        Coordinator {
             group: rebalance::State::new(client.protocol(), topics),
             durable: protocol::State::new(protocol),
             handles: Arc::new(Mutex::new(client.handle())),
@@ -506,7 +514,7 @@ impl<C: GroupClient> Dispatcher<C> {
         SourceError::Configuration(format!(
             "topic {topic:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
              partition {} offset {offset}: {example}. Correct the format of the topic's source under [sources], or the \
-             producers; to take all of them for dead records, set dead_letters.stop_after = 0",
+             producers; to take all of them for dead letters, set dead_letters.stop_after = 0",
             tripped.rejected,
             tripped.messages,
             tripped.reason.label(),

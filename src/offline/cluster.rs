@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::app::service::kafka_settings;
 use crate::checkpoint::manifest::Expected;
 use crate::checkpoint::metadata::Metadata;
-use crate::checkpoint::store::{Store, StoreError};
 use crate::config::{Delivery, Settings};
 use crate::source::kafka::{KafkaAdmin, KafkaSettings, partition_counts};
 use crate::source::{
     CoPartitioning, Committed, Partition, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
 };
+use crate::wiring::kafka_settings;
 
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(15);
@@ -182,14 +181,6 @@ fn standing(topics: &[String], committed: &[Option<&Committed>]) -> Standing {
         next.push(committed.offset);
     }
     agreed.map_or(Standing::Nothing, |metadata| Standing::At(metadata, next))
-}
-
-/// Opens the store that the daemon uses; made where there is none.
-///
-/// # Errors
-/// See [`StoreError`].
-pub async fn open_store(settings: &Settings) -> Result<Store, StoreError> {
-    Store::open(&settings.checkpoint.url, &format!("{:016x}", rand::random::<u64>())).await
 }
 
 #[cfg(test)]

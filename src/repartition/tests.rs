@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::app::rejection_breaker::BreakerRules;
+use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format};
 use crate::event::Time;
 use crate::source::RebalanceProtocol;

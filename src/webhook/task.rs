@@ -2,7 +2,7 @@
 //! is done with.
 //!
 //! It reads the topic and not memory, so whatever it does slows nobody else: an endpoint that is down leaves the alerts
-//! where they are. What is posted when, and how far the topic is done, is decided by [`crate::output::webhook::queue`].
+//! where they are. What is posted when, and how far the topic is done, is decided by [`crate::webhook::queue`].
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use tracing::{error, info, warn};
 
 use crate::event::{MINUTE, wall_clock};
 use crate::output::dead_letters::{Channel, DeadLetters, Origin, OutboxRecord, Undelivered};
-use crate::output::webhook::endpoint::{Endpoint, Post};
-use crate::output::webhook::policy::{Action, Outcome, told};
-use crate::output::webhook::queue::{Alert, Queue, Task, Turn};
 use crate::source::delivery::DeliveryStatus;
 use crate::source::kafka::{KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
     GroupClient, GroupHandle, Partition, Polled, RebalanceProtocol, RecordBatch, SourceError, Start, TopicIndex,
     TopicPartition,
 };
+use crate::webhook::endpoint::{Endpoint, Post};
+use crate::webhook::policy::{Action, Outcome, told};
+use crate::webhook::queue::{Alert, Queue, Task, Turn};
 
 /// How many alerts are under way at a time.
 const AT_ONCE: usize = 8;

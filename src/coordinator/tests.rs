@@ -11,10 +11,10 @@ use rand_chacha::ChaCha8Rng;
 
 use self::hasty::Hasty;
 use super::*;
-use crate::app::anchors::Probed;
-use crate::app::committer::CommitMode;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
+use crate::coordinator::commit_thread::CommitMode;
+use crate::coordinator::log_identity::Probed;
 use crate::decode::{Decoder, Format};
 use crate::engine::inactivity::release::Allowance;
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
@@ -65,7 +65,7 @@ struct Member {
     id: MemberId,
     /// Which transactional id it has.
     number: usize,
-    dispatcher: Dispatcher<Hasty>,
+    coordinator: Coordinator<Hasty>,
     workers: Workers,
 }
 
@@ -118,11 +118,11 @@ impl Member {
         let (status, _) = watch::channel(SourceStatus::default());
         let ((_, failures), (_, findings)) = (mpsc::channel(), mpsc::channel());
         let parts = Parts { client, pool, reports: reported, store_tasks, committer, answers, failures, findings };
-        Member { id, number, dispatcher: Dispatcher::new(parts, rules, protocol, status), workers }
+        Member { id, number, coordinator: Coordinator::new(parts, rules, protocol, status), workers }
     }
 
     fn round(&mut self) {
-        self.dispatcher.round().unwrap();
+        self.coordinator.round().unwrap();
         std::thread::yield_now();
     }
 
@@ -131,7 +131,7 @@ impl Member {
         let (stop, stopped) = mpsc::channel();
         drop(stop);
         drop(self.workers);
-        self.dispatcher.run(&stopped).unwrap();
+        self.coordinator.run(&stopped).unwrap();
     }
 }
 
@@ -303,10 +303,10 @@ fn together(members: &[Member]) -> Snapshot {
 }
 
 fn is_settled(world: &World, members: &[Member], ends: &BTreeMap<TopicPartition, i64>) -> bool {
-    let owned: usize = members.iter().map(|member| member.dispatcher.group.owned().len()).sum();
+    let owned: usize = members.iter().map(|member| member.coordinator.group.owned().len()).sum();
     let applied: BTreeMap<TopicPartition, i64> = members
         .iter()
-        .flat_map(|member| &member.dispatcher.progress)
+        .flat_map(|member| &member.coordinator.progress)
         .filter_map(|(at, progress)| Some((*at, progress.position.applied?)))
         .collect();
     let committed = || places().all(|at| world.broker.committed(at) == ends.get(&at).copied());
@@ -384,10 +384,10 @@ fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, St
             members.iter().map(|member| {
                 (
                     world.broker.held(member.id),
-                    &member.dispatcher.group,
-                    &member.dispatcher.releases,
-                    &member.dispatcher.read,
-                    member.dispatcher.durable.partitions().collect::<Vec<_>>(),
+                    &member.coordinator.group,
+                    &member.coordinator.releases,
+                    &member.coordinator.read,
+                    member.coordinator.durable.partitions().collect::<Vec<_>>(),
                 )
             })
         };
@@ -517,11 +517,11 @@ fn a_state_whose_files_are_gone_is_not_begun_anew() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
     let mut member = Member::join(&world, 0, 1);
-    while !member.dispatcher.failed.contains_key(&Partition(0)) {
+    while !member.coordinator.failed.contains_key(&Partition(0)) {
         assert!(Instant::now() < deadline, "a missing file is noticed");
         member.round();
     }
-    assert!(member.dispatcher.failed[&Partition(0)].contains("rewind"), "{:?}", member.dispatcher.failed);
+    assert!(member.coordinator.failed[&Partition(0)].contains("rewind"), "{:?}", member.coordinator.failed);
     assert_eq!(world.broker.committed(at), Some(1));
     member.leave();
 }
@@ -538,12 +538,12 @@ fn every_applied_record_is_measured_and_told() {
     broker.limit_batches(4);
     let mut member = Member::join(&world, 0, 1);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while member.dispatcher.progress.get(&at).and_then(|progress| progress.position.applied) != Some(6) {
+    while member.coordinator.progress.get(&at).and_then(|progress| progress.position.applied) != Some(6) {
         assert!(Instant::now() < deadline, "the records are never applied");
         member.round();
     }
-    member.dispatcher.publish();
-    let told = member.dispatcher.status.borrow().latency.clone();
+    member.coordinator.publish();
+    let told = member.coordinator.status.borrow().latency.clone();
     assert_eq!(told.count(), 6);
     assert!(told.sum() > Duration::ZERO && told.sum() < 6 * Duration::from_secs(20));
     member.leave();

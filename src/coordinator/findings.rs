@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::{Dispatcher, gone};
-use crate::app::usage::Usage;
-use crate::app::watch::Findings;
+use super::{Coordinator, gone};
+use crate::coordinator::group_watch::Findings;
+use crate::coordinator::usage::Usage;
 use crate::source::routing::Routing;
 use crate::source::status::{Coverage, PoorTopic};
 use crate::source::{GroupClient, SourceError};
@@ -17,7 +17,7 @@ const USAGE_EVERY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(
 /// How long the first minutes are.
 const FIRST: Duration = Duration::from_secs(300);
 
-impl<C: GroupClient> Dispatcher<C> {
+impl<C: GroupClient> Coordinator<C> {
     /// Takes note of what was found since the last round, and joins the group anew where that mends it.
     pub(super) fn take_findings(&mut self) -> Result<(), SourceError> {
         while let Ok(looked) = self.findings.try_recv() {

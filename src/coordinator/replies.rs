@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
-use super::Dispatcher;
-use crate::app::committer::{CommitReply, Transaction};
+use super::Coordinator;
 use crate::checkpoint::protocol::{Epoch, Event, Outcome};
+use crate::coordinator::commit_thread::{CommitReply, Transaction};
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::source::transaction::TransactionError;
 use crate::source::{GroupClient, GroupHandle, SourceError};
@@ -14,7 +14,7 @@ use crate::source::{GroupClient, GroupHandle, SourceError};
 /// How long a plain commit may take.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
-impl<C: GroupClient> Dispatcher<C> {
+impl<C: GroupClient> Coordinator<C> {
     pub(super) fn said(&mut self, said: CommitReply) -> Result<(), SourceError> {
         match said {
             CommitReply::Ended(epoch, outcome) => self.ended(epoch, outcome),

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::lifecycle_log::State;
-use super::{Dispatcher, Ending, Progress, RELEASE_WAIT, Release, gone};
-use crate::app::alert_rate::AlertRate;
-use crate::app::committer::Transaction;
-use crate::app::store_tasks::{Answer, Files};
+use super::{Coordinator, Ending, Progress, RELEASE_WAIT, Release, gone};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, AssignmentEpoch, Command, Epoch, Event, Origin, Outcome, Part, Upload};
+use crate::coordinator::alert_rate::AlertRate;
+use crate::coordinator::commit_thread::Transaction;
+use crate::coordinator::store_tasks::{Answer, Files};
 use crate::engine::Engine;
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::{Time, wall_clock};
@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// With so many bytes waiting no further alerts are taken into a checkpoint.
 const FULL_OUTBOX: u64 = 16 << 20;
 
-impl<C: GroupClient> Dispatcher<C> {
+impl<C: GroupClient> Coordinator<C> {
     /// Takes a step of the rebalance protocol, and passes on what it means for the state.
     pub(super) fn rebalance(&mut self, event: rebalance::Event) -> Result<(), SourceError> {
         let closing = matches!(event, rebalance::Event::Closing);

@@ -1,7 +1,7 @@
 //! What waits for its transaction: the dead letters and alerts of each partition, in the order in which they arose.
 //!
 //! A checkpoint closes the outbox of its partitions: what is in it then belongs to the checkpoint, and leaves with it
-//! or returns to the front. Pure; [`super::durable`] decides when.
+//! or returns to the front. Pure; [`super::checkpoint`] decides when.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use super::service::kafka_settings;
-use super::usage::Usage;
-use super::worker_config;
 use crate::config::Settings;
+use crate::coordinator::usage::Usage;
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::event::{EventType, Time, wall_clock};
 use crate::source::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
     LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
 };
+use crate::wiring::kafka_settings;
+use crate::wiring::worker_config;
 
 /// How long brokers and registry may take for an answer, and how long the messages of a topic may.
 const WAIT: Duration = Duration::from_secs(30);

@@ -1,5 +1,7 @@
 //! The daemon: HTTP first, then the source, which waits for its brokers and topics as long as it takes.
 
+pub mod notify;
+
 use std::fs::File;
 use std::future::Future;
 use std::io;
@@ -15,35 +17,32 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::alert_rate::AlertRate;
-use super::anchors::{LogProbe, look};
-use super::committer::{CommitMode, Committer};
-use super::dispatch::{Dispatcher, Parts, Rules};
-use super::offline::open_store;
-use super::rejection_breaker::BreakerRules;
-use super::repartition;
-use super::router::Routers;
-use super::store_tasks::{Answer, StoreTasks, TopicIds};
-use super::watch as group_watch;
-use super::webhook::{self, WebhookTask};
-use super::worker_config;
 use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::{Store, StoreError};
 use crate::config::{self, Settings};
+use crate::coordinator::alert_rate::AlertRate;
+use crate::coordinator::commit_thread::{CommitMode, Committer};
+use crate::coordinator::group_watch;
+use crate::coordinator::log_identity::{LogProbe, look};
+use crate::coordinator::store_tasks::{Answer, StoreTasks, TopicIds};
+use crate::coordinator::{Coordinator, Parts, Rules};
 use crate::engine::spec::Spec;
 use crate::http;
 use crate::output::alerts;
-use crate::output::dead_letters::{DeadLetters, Topics};
-use crate::output::webhook::endpoint::Endpoint;
-use crate::output::webhook::signature::Keys;
+use crate::output::dead_letters::DeadLetters;
+use crate::repartition::{self, Routers};
 use crate::source::kafka::{
-    GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
-    create_topics, partition_counts,
+    KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, create_topics,
+    partition_counts,
 };
 use crate::source::status::SourceStatus;
 use crate::source::transaction::Transactions;
-use crate::source::{CoPartitioning, SourceError, Start, check_co_partitioning};
+use crate::source::{CoPartitioning, SourceError, check_co_partitioning};
+use crate::webhook::endpoint::Endpoint;
+use crate::webhook::signature::Keys;
+use crate::webhook::task::{WebhookConfig, WebhookTask};
+use crate::wiring::{breaker_rules, kafka_settings, open_store, outputs, replica, starts, worker_config};
 use crate::worker::pool::{Pool, Report, Workers};
 
 /// How long one question for the partition counts may take.
@@ -253,7 +252,7 @@ impl Source {
             alert_rate: AlertRate::new(&self.settings, partitions),
             alert_source: alerts::source(&kafka.group_id),
             outputs: outputs(&self.settings),
-            breaker: flood_rules(&self.settings),
+            breaker: breaker_rules(&self.settings),
             stale_after: self.settings.checkpoint.stale_after.to_std(),
         };
         let protocol = protocol::Rules {
@@ -269,7 +268,7 @@ impl Source {
         let (_watching, stop_watch) = mpsc::channel();
         group_watch::start(kafka, partitions, self.status.subscribe(), tell_findings, stop_watch)?;
         let parts = Parts { client, pool, reports, store_tasks, committer, answers, failures, findings };
-        let ended = Dispatcher::new(parts, rules, protocol, self.status).run(&self.source_stops);
+        let ended = Coordinator::new(parts, rules, protocol, self.status).run(&self.source_stops);
         routers.stop();
         ended
     }
@@ -278,7 +277,7 @@ impl Source {
     fn wait_for_topics(&self, kafka: &KafkaSettings) -> Result<Option<u32>, SourceError> {
         let mut pause = RETRY_AFTER;
         loop {
-            if let Err(why) = repartition::create_topics(&self.settings, kafka) {
+            if let Err(why) = repartition::topics::create_topics(&self.settings, kafka) {
                 self.last_error(why.to_string());
             }
             match partition_counts(kafka, METADATA_WAIT) {
@@ -399,7 +398,7 @@ impl Source {
 }
 
 /// What the webhook works with, if one is configured.
-fn webhook_config(settings: &Settings) -> Result<Option<webhook::WebhookConfig>, SourceError> {
+fn webhook_config(settings: &Settings) -> Result<Option<WebhookConfig>, SourceError> {
     let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
     let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
     let wrong = |what: String| SourceError::Configuration(format!("alerts.webhook.secret_file: {what}"));
@@ -414,7 +413,7 @@ fn webhook_config(settings: &Settings) -> Result<Option<webhook::WebhookConfig>,
     }
     let dead_letters = DeadLetters::new(&kafka, outputs(settings))?;
     let endpoint = Endpoint::new(&hook.url, keys, hook.timeout.to_std(), hook.allow_private);
-    Ok(Some(webhook::WebhookConfig { group, kafka, endpoint, dead_letters, status: Arc::default() }))
+    Ok(Some(WebhookConfig { group, kafka, endpoint, dead_letters, status: Arc::default() }))
 }
 
 /// Whether a person has to change something before the store can be opened. Everything else may be over soon.
@@ -481,60 +480,4 @@ fn log_probe(kafka: KafkaSettings) -> LogProbe {
         };
         look(&admin, at, offset)
     })
-}
-
-/// What the consumer needs to know.
-pub(crate) fn kafka_settings(settings: &Settings) -> KafkaSettings {
-    let protocol = match settings.kafka.protocol {
-        config::Protocol::Classic => GroupProtocol::Classic,
-        config::Protocol::Consumer => GroupProtocol::Consumer,
-    };
-    let own_name = || settings.kafka.instance_id.clone().or_else(host_name);
-    let instance_id = if settings.kafka.is_static_member() { own_name() } else { None };
-    KafkaSettings {
-        brokers: settings.kafka.brokers.clone(),
-        group_id: settings.kafka.group_id.clone(),
-        instance_id,
-        protocol,
-        topics: settings.keyed_topics(),
-        options: settings.kafka.options.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-    }
-}
-
-/// When a source counts as misread.
-pub(crate) fn flood_rules(settings: &Settings) -> BreakerRules {
-    BreakerRules { messages: settings.dead_letters.stop_after.into(), share: settings.dead_letters.stop_share }
-}
-
-/// Where the group begins in each topic. One that is filled by a router is read whole: the router begins where the
-/// settings say.
-fn starts(settings: &Settings) -> Vec<Start> {
-    let of = |source: &config::Source| if source.repartition { Start::Earliest } else { start(settings.kafka.start) };
-    settings.sources.values().map(of).collect()
-}
-
-/// The topics that are ours.
-fn outputs(settings: &Settings) -> Topics {
-    Topics { dead_letters: settings.dead_letters.topic.clone(), alerts: settings.alerts.topic.clone() }
-}
-
-/// Where to begin, as the source knows it.
-#[must_use]
-pub fn start(start: config::Start) -> Start {
-    match start {
-        config::Start::Earliest => Start::Earliest,
-        config::Start::Latest => Start::Latest,
-        config::Start::At(time) => Start::At(time.millis()),
-    }
-}
-
-/// The name of this replica.
-fn replica(settings: &Settings) -> String {
-    settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default()
-}
-
-/// The name of this machine, which a StatefulSet keeps over restarts.
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

@@ -11,6 +11,7 @@ mod merge;
 mod offset_note;
 mod partition_reader;
 mod session;
+pub mod topics;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -23,17 +24,16 @@ use tracing::{error, info, warn};
 use self::clients::KafkaClients;
 use self::offset_note::OffsetNote;
 use self::partition_reader::Oversized;
-pub(super) use self::session::FROM;
+pub(crate) use self::session::FROM;
 use self::session::{Clients, End, Session};
-use super::rejection_breaker::BreakerRules;
-use super::service::{flood_rules, kafka_settings, start};
-use super::worker_config;
 use crate::config::{self, Settings};
+use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::Decoder;
 use crate::source::partitioner::Partitioner;
 use crate::source::routing::RoutingStatus;
 use crate::source::status::SourceStatus;
 use crate::source::{Partition, SourceError, Start, TopicIndex};
+use crate::wiring::{breaker_rules, kafka_settings, start, worker_config};
 
 /// The partition whose owner routes.
 const OF_ROUTER: Partition = Partition(0);
@@ -89,7 +89,7 @@ impl Route {
             start: start(settings.kafka.start),
             group: group(settings, name),
             owner: settings.kafka.group_id.clone(),
-            breaker: flood_rules(settings),
+            breaker: breaker_rules(settings),
         })
     }
 
@@ -116,12 +116,12 @@ impl Route {
 }
 
 /// The group under which the offsets of a source's router are committed.
-pub(super) fn group(settings: &Settings, source: &str) -> String {
+pub(crate) fn group(settings: &Settings, source: &str) -> String {
     format!("{}-{source}-router", settings.kafka.group_id)
 }
 
 /// What is noted beside an offset at which a router begins with a whole record.
-pub(super) fn begins_with(topic_id: Option<String>) -> Vec<u8> {
+pub(crate) fn begins_with(topic_id: Option<String>) -> Vec<u8> {
     OffsetNote { events_done: 0, topic_id }.to_string().into_bytes()
 }
 

@@ -4,11 +4,11 @@
 //! - [`queue`]: who is posted next, so that the order of each customer is kept and one who waits holds nobody else up;
 //!   and how far the topic is delivered.
 //! - [`signature`], [`address`] and [`endpoint`]: one attempt, and where it must not go.
-//!
-//! Nothing here reads the topic: `app/webhook.rs` does, and commits what is delivered.
+//! - [`task`]: reads the topic, posts, and commits what is delivered.
 
 pub mod address;
 pub mod endpoint;
 pub mod policy;
 pub mod queue;
 pub mod signature;
+pub mod task;

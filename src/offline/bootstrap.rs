@@ -12,20 +12,20 @@ use anyhow::{Context, Result};
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use super::anchors::{anchor, last_record};
-use super::offline::{Cluster, Standing};
-use super::worker_config;
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Origin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
 use crate::config::Settings;
+use crate::coordinator::log_identity::{anchor, last_record};
 use crate::decode::{Decoded, Decoder};
 use crate::event::{Time, wall_clock};
+use crate::offline::cluster::{Cluster, Standing};
 use crate::replay::History;
 use crate::source::kafka::ProbedRecord;
 use crate::source::partitioner::Partitioner;
 use crate::source::{SourceError, Start, TopicPartition};
+use crate::wiring::worker_config;
 use crate::worker::LastRecord;
 
 /// How many records before and behind the handoff are looked at, of every partition.
@@ -77,7 +77,7 @@ pub struct HandoffOffsets {
     last: BTreeMap<TopicPartition, LastRecord>,
 }
 
-pub use super::worker_config::partitioner;
+pub use crate::wiring::worker_config::partitioner;
 
 /// Refuses where the group has committed something, or where the store holds checkpoints of it.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Route;
 use super::merge::Merge;
-use crate::app::rejection_breaker::{RejectionBreaker, Tripped};
+use crate::coordinator::rejection_breaker::{RejectionBreaker, Tripped};
 use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{Origin, OutboxRecord};

@@ -13,7 +13,7 @@ use super::Route;
 use super::merge::Merge;
 use super::offset_note::OffsetNote;
 use super::partition_reader::{Fetched, Item, Oversized, PartitionReader, Place, What};
-use crate::app::rejection_breaker::RejectionBreaker;
+use crate::coordinator::rejection_breaker::RejectionBreaker;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
 use crate::output::dead_letters::too_large_even_cut_off;
