@@ -20,8 +20,12 @@
 //! - [`checkpoint`]: durable state in files; [`checkpoint::protocol`] lists the rules of durability.
 //! - [`output`]: metrics ([`output::metrics`] and its submodules name all of them), the summary, alerts, dead letters.
 //! - [`http`]: routes and page.
-//! - [`app`]: the daemon and the offline tools. The poll loop is `app/dispatch.rs`; `app/committer.rs` commits offsets in
-//!   transactions, `app/dispatch/durable.rs` decides when.
+//! - [`coordinator`]: the poll loop, one per replica. `coordinator/assignment.rs` takes and releases partitions,
+//!   `coordinator/checkpoint.rs` writes checkpoints, `coordinator/commit.rs` commits offsets.
+//! - [`repartition`]: copies a topic that is keyed otherwise into one that is keyed by customer. [`webhook`]: posts the
+//!   alert topic to an endpoint. Both run beside the coordinator.
+//! - [`daemon`]: start and ordered shutdown. [`wiring`]: from settings to clients, workers and topics. [`offline`]: the
+//!   tools behind `bootstrap`, `rewind`, `checkpoint`, `dlq` and `validate --sample`.
 //! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
 //! - [`cli`]: one file per verb. [`config`]: typed settings. [`tls`]: trusted certificate authorities.
 //!

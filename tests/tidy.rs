@@ -16,7 +16,7 @@ use retentiond::decode::Reason;
 use retentiond::output::metrics::{self, Kind};
 
 /// What each module of the crate may import. Not listed: `app` and `cli`, which see everything.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("event", &[]),
     ("tls", &[]),
     ("source", &["event", "tls"]),
@@ -30,8 +30,31 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("replay", &["decode", "engine", "event", "source"]),
     ("output", &["decode", "engine", "event", "shop", "source", "tls", "worker"]),
     ("http", &["engine", "event", "output", "source", "worker"]),
+    ("webhook", &["event", "output", "source", "tls"]),
+    ("coordinator", &["checkpoint", "config", "decode", "engine", "event", "output", "source", "worker"]),
+    (
+        "wiring",
+        &["checkpoint", "config", "coordinator", "decode", "engine", "event", "output", "registry", "source", "worker"],
+    ),
+    (
+        "offline",
+        &[
+            "checkpoint",
+            "config",
+            "coordinator",
+            "decode",
+            "engine",
+            "event",
+            "output",
+            "replay",
+            "source",
+            "wiring",
+            "worker",
+        ],
+    ),
+    ("repartition", &["config", "coordinator", "decode", "event", "offline", "output", "source", "wiring", "worker"]),
 ];
-const SEE_EVERYTHING: [&str; 2] = ["app", "cli"];
+const SEE_EVERYTHING: [&str; 2] = ["cli", "daemon"];
 
 /// The crates that the engine may use.
 const ENGINE_CRATES: [&str; 10] =

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+use super::group_watch::Findings;
+use super::usage::Usage;
 use super::{Coordinator, gone};
-use crate::coordinator::group_watch::Findings;
-use crate::coordinator::usage::Usage;
 use crate::source::routing::Routing;
 use crate::source::status::{Coverage, PoorTopic};
 use crate::source::{GroupClient, SourceError};

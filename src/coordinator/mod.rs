@@ -6,15 +6,16 @@
 //! of its state.
 
 pub(crate) mod alert_rate;
+mod assignment;
+mod checkpoint;
+mod commit;
 pub(crate) mod commit_thread;
-mod durable;
 mod findings;
 pub(crate) mod group_watch;
 mod lifecycle_log;
 pub(crate) mod log_identity;
 pub(crate) mod outbox;
 pub(crate) mod rejection_breaker;
-mod replies;
 pub(crate) mod store_tasks;
 mod uncommitted;
 pub(crate) mod usage;
@@ -30,14 +31,14 @@ use tracing::{error, info, warn};
 use lifecycle_log::LifecycleLog;
 use uncommitted::Uncommitted;
 
+use super::alert_rate::AlertRate;
+use super::commit_thread::Committer;
+use super::group_watch::Findings;
+use super::outbox::Outbox;
+use super::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
+use super::store_tasks::{Answer, Files, StoreTasks};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
-use crate::coordinator::alert_rate::AlertRate;
-use crate::coordinator::commit_thread::Committer;
-use crate::coordinator::group_watch::Findings;
-use crate::coordinator::outbox::Outbox;
-use crate::coordinator::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
-use crate::coordinator::store_tasks::{Answer, Files, StoreTasks};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{Origin, OutboxRecord, Topics};

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use super::commit_thread::CommitReply;
+use super::log_identity::{LogProbe, anchor, fits};
 use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
@@ -14,8 +16,6 @@ use crate::checkpoint::protocol::{
     AssignmentEpoch, CommittedOffset, CommittedOffsets, Epoch, Event, Identity, LoadFailure,
 };
 use crate::checkpoint::store::{Store, StoreError};
-use crate::coordinator::commit_thread::CommitReply;
-use crate::coordinator::log_identity::{LogProbe, anchor, fits};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::event::wall_clock;

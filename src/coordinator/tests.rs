@@ -10,11 +10,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use self::hasty::Hasty;
+use super::commit_thread::CommitMode;
+use super::log_identity::Probed;
 use super::*;
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
-use crate::coordinator::commit_thread::CommitMode;
-use crate::coordinator::log_identity::Probed;
 use crate::decode::{Decoder, Format};
 use crate::engine::inactivity::release::Allowance;
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};

@@ -1,0 +1,258 @@
+//! Assignment of partitions: executes what the rebalance protocol commands, begins and releases partitions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lifecycle_log::State;
+use super::store_tasks::Files;
+use super::{Coordinator, Progress, Release, gone};
+use crate::checkpoint::protocol::{AssignmentEpoch, Event, Origin};
+use crate::engine::Engine;
+use crate::event::Time;
+use crate::source::rebalance;
+use crate::source::{GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
+
+impl<C: GroupClient> Coordinator<C> {
+    /// Takes a step of the rebalance protocol, and passes on what it means for the state.
+    pub(super) fn rebalance(&mut self, event: rebalance::Event) -> Result<(), SourceError> {
+        let closing = matches!(event, rebalance::Event::Closing);
+        let overtaken = match event {
+            rebalance::Event::Lost(_) => self.overtake()?,
+            _ => Vec::new(),
+        };
+        let revoked: BTreeSet<Partition> = match &event {
+            rebalance::Event::Revoked(taken) => taken.iter().map(|at| at.partition).collect(),
+            _ => BTreeSet::new(),
+        };
+        self.lifecycle_log.group_says(&event);
+        let (next, commands) = rebalance::step(&self.group, event);
+        let before = std::mem::replace(&mut self.group, next);
+        let mut stopped: Vec<Partition> = Vec::new();
+        let mut in_order = false;
+        for command in commands {
+            match command {
+                rebalance::Command::Start(partitions) => {
+                    self.give_up(std::mem::take(&mut stopped), in_order, None)?;
+                    self.step(Event::Assigned(partitions))?;
+                }
+                rebalance::Command::Stop(partitions) => stopped = partitions,
+                rebalance::Command::Commit(_) => in_order = true,
+                rebalance::Command::Assign(_) => {
+                    self.give_up(std::mem::take(&mut stopped), in_order, None)?;
+                    self.assign_running()?;
+                }
+                rebalance::Command::IncrementalAssign(these) => {
+                    self.client.incremental_assign(&[])?;
+                    tracing::debug!(?these, "assigned once their state is there");
+                }
+                rebalance::Command::Unassign(mut these) => {
+                    these.extend(&overtaken);
+                    match std::mem::take(&mut stopped) {
+                        none if none.is_empty() => self.unassign_released(these, &revoked)?,
+                        stopped => self.give_up(stopped, in_order, Some(these))?,
+                    }
+                }
+                // Once everything is given back, by `close`.
+                rebalance::Command::Close => {}
+            }
+        }
+        if !closing {
+            self.lifecycle_log.owns(self.group.owned(), before.owned());
+            self.status.send_modify(|status| {
+                status.joined = true;
+                status.rebalances += 1;
+            });
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// What is being given back is lost meanwhile: it is given up at once, and answered for with the loss.
+    pub(super) fn overtake(&mut self) -> Result<Vec<TopicPartition>, SourceError> {
+        let (mut answer, mut lost) = (Vec::new(), Vec::new());
+        for release in &mut self.releases {
+            answer.extend(release.unassign.take().unwrap_or_default());
+            lost.extend(&release.waiting);
+        }
+        if !lost.is_empty() {
+            self.step(Event::Lost(lost))?;
+        }
+        Ok(answer)
+    }
+
+    /// Gives partitions up, and answers the group once all are released.
+    pub(super) fn give_up(
+        &mut self,
+        stopped: Vec<Partition>,
+        in_order: bool,
+        unassign: Option<Vec<TopicPartition>>,
+    ) -> Result<(), SourceError> {
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        self.lifecycle_log.leaves(&stopped, in_order);
+        self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
+        self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
+    }
+
+    /// Answers a revocation once nothing that it names is being given up any more: a replica that stops may be asked
+    /// for what it is giving up already, and whoever were handed that before its last commit would do the same again.
+    pub(super) fn unassign_released(
+        &mut self,
+        these: Vec<TopicPartition>,
+        revoked: &BTreeSet<Partition>,
+    ) -> Result<(), SourceError> {
+        let is_waiting =
+            |partition: &&Partition| self.releases.iter().any(|release| release.waiting.contains(partition));
+        let waiting: BTreeSet<_> = revoked.iter().filter(is_waiting).copied().collect();
+        if waiting.is_empty() {
+            return self.unassign(these);
+        }
+        self.releases.push(Release { unassign: Some(these), waiting });
+        Ok(())
+    }
+
+    pub(super) fn unassign(&mut self, these: Vec<TopicPartition>) -> Result<(), SourceError> {
+        let these: Vec<_> = match self.client.protocol() {
+            RebalanceProtocol::Eager => these,
+            // Only what is read was ever assigned.
+            RebalanceProtocol::Incremental => these.into_iter().filter(|at| self.read.contains(at)).collect(),
+        };
+        self.read.retain(|at| !these.contains(at));
+        self.client.unassign(&these)
+    }
+
+    /// Asks to give everything up and to end.
+    pub(super) fn close_group(&mut self) -> Result<(), SourceError> {
+        self.rebalance(rebalance::Event::Closing)?;
+        self.step(Event::Closing)
+    }
+
+    /// Puts an engine to work; it is read from the offsets that it says.
+    pub(super) fn begin(
+        &mut self,
+        partition: Partition,
+        assignment: AssignmentEpoch,
+        origin: Origin,
+        next: Vec<i64>,
+    ) -> Result<(), SourceError> {
+        let next = match origin {
+            Origin::Initial { since } => {
+                self.lifecycle_log.begins(partition, &State::Nothing);
+                self.files.insert(partition, Files { since, ..Files::default() });
+                let mut engine = Box::new(Engine::new(Arc::clone(&self.store_tasks.spec)));
+                engine.set_alerts_since(Time::clamped(since));
+                self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
+                next
+            }
+            Origin::Loaded => {
+                let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
+                let customers = engine.tracked_customers();
+                engine.set_alerts_since(Time::clamped(manifest.origin.since));
+                self.lifecycle_log.begins(partition, &State::Loaded(customers));
+                let missing = engine.missing_now();
+                self.lifecycle_log.respecified(&missing);
+                self.status.send_modify(|status| _ = status.missing.insert(partition, missing));
+                self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
+                let since = manifest.origin.since;
+                self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });
+                next
+            }
+            Origin::Parked => {
+                self.lifecycle_log.begins(partition, &State::Kept);
+                self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
+            }
+        };
+        for (at, next) in self.store_tasks.siblings(partition).into_iter().zip(next) {
+            let position = crate::source::status::Position { applied: Some(next), ..Default::default() };
+            let last_record = Some(Instant::now());
+            self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
+        }
+        self.stopped.remove(&partition);
+        self.failed.remove(&partition);
+        self.running.insert(partition, assignment);
+        self.beginning.insert(partition);
+        Ok(())
+    }
+
+    /// Assigns what began in this round, all at once.
+    pub(super) fn assign_beginning(&mut self) -> Result<(), SourceError> {
+        let beginning = std::mem::take(&mut self.beginning);
+        // What is answered to the group now would answer a revocation that is not done yet.
+        if beginning.is_empty() || !self.releases.is_empty() {
+            self.beginning = beginning;
+            return Ok(());
+        }
+        match self.client.protocol() {
+            RebalanceProtocol::Eager => self.assign_running()?,
+            RebalanceProtocol::Incremental => {
+                let starts = self.starts(|partition| beginning.contains(&partition));
+                // A partition that began anew while it was ours is read from elsewhere.
+                let again: Vec<_> = starts.iter().map(|(at, _)| *at).filter(|at| self.read.contains(at)).collect();
+                if !again.is_empty() {
+                    self.client.unassign(&again)?;
+                }
+                self.read.extend(starts.iter().map(|(at, _)| *at));
+                self.client.incremental_assign(&starts)?;
+            }
+        }
+        if self.held { self.hold(true) } else { Ok(()) }
+    }
+
+    pub(super) fn assign_running(&mut self) -> Result<(), SourceError> {
+        let starts = self.starts(|_| true);
+        self.stalled.clear(); // an assignment ends pauses
+        self.read = starts.iter().map(|(at, _)| *at).collect();
+        self.client.assign(&starts)?;
+        if self.held { self.hold(true) } else { Ok(()) }
+    }
+
+    /// Where to read on of each running partition: behind what was handed out.
+    pub(super) fn starts(&self, wanted: impl Fn(Partition) -> bool) -> Vec<(TopicPartition, Start)> {
+        let reads = |partition: Partition| {
+            wanted(partition) && self.running.contains_key(&partition) && !self.stopped.contains(&partition)
+        };
+        let of = self.progress.iter().filter(|(at, _)| reads(at.partition));
+        of.filter_map(|(at, progress)| Some((*at, Start::Offset(progress.handed_out?)))).collect()
+    }
+
+    pub(super) fn hold(&mut self, held: bool) -> Result<(), SourceError> {
+        self.held = held;
+        // Resumed with the others and paused again when it is looked at next.
+        self.stalled.clear();
+        let read: Vec<_> = self.read.iter().copied().collect();
+        if held { self.client.pause(&read) } else { self.client.resume(&read) }
+    }
+
+    pub(super) fn drop_partition(&mut self, partition: Partition) -> Result<(), SourceError> {
+        self.running.remove(&partition);
+        self.uncommitted.forget(partition);
+        self.beginning.remove(&partition);
+        self.stopped.insert(partition);
+        self.loaded.remove(&partition);
+        // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
+        self.files.remove(&partition);
+        self.outbox.drop(partition);
+        self.asked.remove(&partition);
+        *self.forgetting.entry(partition).or_default() += 1;
+        self.pool.forget(partition).map_err(gone)
+    }
+
+    pub(super) fn release(&mut self, partitions: &[Partition]) -> Result<(), SourceError> {
+        for release in &mut self.releases {
+            partitions.iter().for_each(|partition| _ = release.waiting.remove(partition));
+        }
+        let (done, waiting) =
+            std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
+        self.releases = waiting;
+        self.lifecycle_log.left(partitions);
+        self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
+        for release in done {
+            if let Some(these) = release.unassign {
+                self.unassign(these)?;
+            }
+        }
+        Ok(())
+    }
+}

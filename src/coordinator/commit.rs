@@ -1,0 +1,148 @@
+//! The commit: hands the outbox records and offsets of a checkpoint to the commit thread, and takes its replies.
+//!
+//! This is the only place of the daemon that commits offsets: [`super::commit_thread`] commits them in a transaction
+//! (exactly once), [`Coordinator::commit_plainly`] behind the delivered records (at least once).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use super::commit_thread::{CommitReply, Transaction};
+use super::{Coordinator, gone};
+use crate::checkpoint::protocol::{Epoch, Event, Outcome, Part};
+use crate::event::wall_clock;
+use crate::output::dead_letters::{Channel, too_large_even_cut_off};
+use crate::source::transaction::TransactionError;
+use crate::source::{Committed, GroupClient, GroupHandle, Partition, SourceError, TopicPartition};
+
+/// How long a plain commit may take.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+impl<C: GroupClient> Coordinator<C> {
+    pub(super) fn commit_initial(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
+        let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
+        self.records.clear();
+        self.lifecycle_log.commits(parts.len(), 0);
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records: Vec::new() });
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, epoch: Epoch, parts: &[Part]) {
+        let Some(token) = self.tokens.get(&epoch).cloned() else { return };
+        let mut records = Vec::new();
+        self.records.clear();
+        for part in parts {
+            let of = self.outbox.of_checkpoint(part.partition, epoch);
+            records.extend(of.iter().cloned());
+            self.records.extend((0..of.len()).map(|index| (part.partition, index)));
+        }
+        self.lifecycle_log.commits(parts.len(), records.len());
+        self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
+    }
+
+    pub(super) fn offsets(&self, parts: &[Part]) -> Vec<(TopicPartition, Committed)> {
+        let of = |part: &Part| {
+            let metadata = part.position.metadata.to_string().into_bytes();
+            let next = part.position.next.clone();
+            self.store_tasks
+                .siblings(part.partition)
+                .into_iter()
+                .zip(next)
+                .map(move |(at, offset)| (at, Committed { offset, metadata: metadata.clone() }))
+        };
+        parts.iter().flat_map(of).collect()
+    }
+
+    pub(super) fn confirm(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
+        self.uncommitted.committed(partition);
+        let (alerts, dead): (Vec<_>, Vec<_>) =
+            self.outbox.confirm(partition, epoch).into_iter().partition(|record| record.to == Channel::Alerts);
+        self.checkpoints.dead_letters += dead.len() as u64;
+        let sent = Arc::clone(&self.status.borrow().sent);
+        sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
+        if let Some(files) = self.files.get_mut(&partition)
+            && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == epoch)
+        {
+            files.before = Some(written.manifest);
+        }
+        self.checkpoints.last_success = Some(wall_clock());
+        if let Some(begun) = self.checkpoint_begun {
+            self.checkpoints.took = Some(begun.elapsed());
+        }
+        self.pool.confirm(partition, epoch.0).map_err(gone)
+    }
+
+    pub(super) fn ended(&mut self, epoch: Epoch, outcome: Outcome) -> Result<(), SourceError> {
+        self.lifecycle_log.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
+        self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
+        if outcome == Outcome::Committed {
+            self.commit_trouble(None);
+        }
+        self.step(Event::Ended { epoch, outcome })
+    }
+
+    /// Takes note of a reply of the commit thread.
+    pub(super) fn take_reply(&mut self, reply: CommitReply) -> Result<(), SourceError> {
+        match reply {
+            CommitReply::Ended(epoch, outcome) => self.ended(epoch, outcome),
+            CommitReply::Delivered(transaction) => self.commit_plainly(&transaction),
+            CommitReply::TooLarge(epoch, indexes) => {
+                indexes.into_iter().try_for_each(|index| self.truncate(epoch, index))
+            }
+            CommitReply::Error(why) => {
+                self.commit_trouble(Some(why));
+                Ok(())
+            }
+            CommitReply::Undeliverable(why) => Err(SourceError::Configuration(why)),
+            CommitReply::Renewed(epoch) => self.step(Event::ProducerRenewed(epoch)),
+            CommitReply::Fenced(text) => {
+                error!("{text}");
+                self.step(Event::Fenced)
+            }
+        }
+    }
+
+    /// A record of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
+    pub(super) fn truncate(&mut self, epoch: Epoch, index: usize) -> Result<(), SourceError> {
+        // What was given up meanwhile comes again with its next owner.
+        let Some(&(partition, place)) = self.records.get(index) else { return Ok(()) };
+        let Some(record) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
+        let (topic, before) = (self.rules.outputs.of(record).to_owned(), record.bytes());
+        if !self.outbox.truncate(partition, epoch, place) {
+            return Err(SourceError::Configuration(too_large_even_cut_off(&topic)));
+        }
+        let after = self.outbox.of_checkpoint(partition, epoch).get(place).map_or(0, |record| record.bytes());
+        warn!(topic, "a dead letter of {before} bytes is refused for its size and cut off to {after} bytes");
+        Ok(())
+    }
+
+    /// At least once: the offsets behind the records, unless a partition of them was given up.
+    pub(super) fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
+        let epoch = transaction.epoch;
+        if self.aborted == Some(epoch) {
+            return self.ended(epoch, Outcome::Aborted);
+        }
+        let outcome = match self.handle().commit(&transaction.token, &transaction.next, COMMIT_WAIT) {
+            Ok(()) => Outcome::Committed,
+            Err(error) => {
+                warn!("a checkpoint is not committed, the next one tries again: {error}");
+                self.commit_trouble(Some(error.to_string()));
+                match error {
+                    TransactionError::Unknown(_) => Outcome::Unknown,
+                    _ => Outcome::Aborted,
+                }
+            }
+        };
+        self.ended(epoch, outcome)
+    }
+
+    /// Why checkpoints are not committed, for those who ask.
+    pub(super) fn commit_trouble(&self, why: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let is_news = status.commit_trouble != why;
+            status.commit_trouble = why;
+            is_news
+        });
+    }
+}
