@@ -31,12 +31,12 @@ use tracing::{error, info, warn};
 use lifecycle_log::LifecycleLog;
 use uncommitted::Uncommitted;
 
-use super::alert_rate::AlertRate;
-use super::commit_thread::Committer;
-use super::group_watch::Findings;
-use super::outbox::Outbox;
-use super::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
-use super::store_tasks::{Answer, Files, StoreTasks};
+use self::alert_rate::AlertRate;
+use self::commit_thread::Committer;
+use self::group_watch::Findings;
+use self::outbox::Outbox;
+use self::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
+use self::store_tasks::{Answer, Files, StoreTasks};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
 use crate::engine::Engine;
