@@ -30,6 +30,13 @@ fn a_mapping_survives_being_printed() {
     assert_eq!(mapping.fields.r#type.as_deref(), Some("a.b"));
     assert_eq!(mapping.only["s"].is, ["paid"]);
     assert_eq!(load(&settings.to_redacted_toml()), settings);
+    let settings = load(&source("custom", "fields = { time = [\"Date\", \"Time\"], amount = [\"Net\"] }"));
+    let mapping = &settings.sources["orders"].mapping;
+    assert_eq!(
+        mapping.fields.time.as_ref().map(|time| (&**time, time.more())),
+        Some(("Date", &["Time".to_owned()][..]))
+    );
+    assert_eq!(load(&settings.to_redacted_toml()), settings);
 }
 
 #[test]
@@ -75,6 +82,22 @@ fn what_a_format_does_not_understand_is_named() {
         (
             source("custom", "fields = { time = \"a..b\" }"),
             "sources.orders.mapping.fields.time: \"a..b\" is no place in a message; write names with dots",
+        ),
+        (
+            source("custom", "fields = { order_id = [\"a\", \"b\"] }"),
+            "sources.orders.mapping.fields.order_id: is a list; write one place. Only fields.time",
+        ),
+        (
+            source("custom", "constants = { currency = [\"EUR\", \"USD\"] }"),
+            "sources.orders.mapping.constants.currency: is a list; write one value",
+        ),
+        (
+            source("custom", "fields = { time = [\"Date\", \"$record.time\"] }"),
+            "sources.orders.mapping.fields.time: \"$record.time\" cannot be one of several places; write it alone",
+        ),
+        (
+            source("debezium", "fields = { amount = [\"net\", \"items.*.tax\"] }"),
+            "sources.orders.mapping.fields.amount: \"items.*.tax\" is inside each element of a list",
         ),
         (
             source("custom", "fields = { currency = \"a\" }\nconstants = { currency = \"EUR\" }"),

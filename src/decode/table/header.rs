@@ -199,7 +199,12 @@ pub enum Again {
 /// Compares a row of `count` cells with the names of the columns, of which some are used.
 pub(super) fn again<'a>(names: &[String], is_used: &[bool], count: usize, cell: impl Fn(usize) -> &'a [u8]) -> Again {
     let text = |place: usize| std::str::from_utf8(cell(place)).map_or("", cells::plain);
-    let is = |place: usize, name: &String| !name.is_empty() && text(place).eq_ignore_ascii_case(name);
+    // Most cells of other rows are told from a name by their length or their first byte.
+    let is = |place: usize, name: &String| match cell(place) {
+        bytes if bytes.len() == name.len() => !name.is_empty() && bytes.eq_ignore_ascii_case(name.as_bytes()),
+        [first, ..] if first.is_ascii_alphanumeric() => false,
+        _ => !name.is_empty() && text(place).eq_ignore_ascii_case(name),
+    };
     let used = || (0..names.len()).filter(|place| is_used[*place]);
     let fits = count >= names.len() && (names.len()..count).all(|place| text(place).is_empty());
     if fits && used().all(|place| is(place, &names[place])) {
