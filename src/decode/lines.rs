@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hashbrown::HashMap;
 use indexmap::IndexMap;
 use rust_decimal::Decimal;
 
@@ -22,6 +23,8 @@ pub enum Line<'a> {
     Whole(Decoded<'a>),
     /// It is one of the lines of an order, refund or cancellation.
     Part(Box<OrderLine<'a>>),
+    /// It is of this order, which is not whole without it, but names no customer or cannot be read.
+    Lost(Cow<'a, str>, Result<Decoded<'a>, Rejection>),
 }
 
 impl Line<'_> {
@@ -35,6 +38,7 @@ impl Line<'_> {
                 amount: line.amount,
                 is_below: line.is_below,
             })),
+            Line::Lost(order, decoded) => Line::Lost(Cow::Owned(order.into_owned()), decoded.map(Decoded::into_owned)),
         }
     }
 }
@@ -45,7 +49,7 @@ pub struct OrderLine<'a> {
     /// What all lines make up; its amount is zero.
     event: Event<'a>,
     id: Cow<'a, str>,
-    /// `None` where the line leaves it out along with what it leaves to the line above.
+    /// `None` where the line has none.
     amount: Result<Option<Decimal>, Rejection>,
     /// Whether it leaves anything to the line above.
     is_below: bool,
@@ -75,7 +79,7 @@ impl<'a> OrderLine<'a> {
         })?;
         let exponent = money_of(&event.kind).map_or(0, |zero| zero.currency.exponent());
         let amount = amount.and_then(|amount| match amount {
-            Value::Absent if is_below => Ok(None),
+            Value::Absent => Ok(None),
             amount => exact(amount, currency, exponent).map(Some),
         });
         Ok(OrderLine { event, id, amount, is_below })
@@ -126,9 +130,26 @@ struct Sum {
     line: u64,
     event: Event<'static>,
     total: Result<Decimal, Rejection>,
-    /// The first of the lines below others that has no amount, and whether another of those has one.
+    /// Whether the first line has an amount.
+    is_priced: bool,
+    /// The first of the lines below it that has no amount, and whether another of those has one.
     without_amount: Option<u64>,
     is_priced_below: bool,
+}
+
+impl Sum {
+    /// The total, which either the first line names or the lines below it.
+    fn total(self, lost: Option<&(u64, Rejection)>) -> Result<(Event<'static>, Decimal), Rejection> {
+        if let Some((line, rejection)) = lost {
+            return Err(in_line(*line, rejection));
+        }
+        let without_amount = if self.is_priced_below { self.without_amount } else { None };
+        match (self.is_priced || self.is_priced_below, without_amount) {
+            (true, None) => self.total.map(|total| (self.event, total)),
+            (false, _) => Err(self.total.err().unwrap_or_else(|| in_line(self.line, &missing("amount")))),
+            (true, Some(line)) => Err(in_line(line, &missing("amount"))),
+        }
+    }
 }
 
 /// Adds up lines by order. They may stand anywhere in the file.
@@ -136,26 +157,30 @@ struct Sum {
 pub struct Lines<'d> {
     custom: &'d Custom,
     orders: IndexMap<Key, Sum, foldhash::fast::FixedState>,
+    /// The first line of each order that is not among its lines, and why.
+    lost: HashMap<Box<str>, (u64, Rejection), foldhash::fast::FixedState>,
 }
 
 impl<'d> Lines<'d> {
     pub(super) fn new(custom: &'d Custom) -> Lines<'d> {
-        Lines { custom, orders: IndexMap::default() }
+        Lines { custom, orders: IndexMap::default(), lost: HashMap::default() }
     }
 
     /// Takes one more line. The earliest time and the first attributes of the lines are the order's.
     pub fn add(&mut self, line: u64, part: OrderLine<'_>) {
         let key = (part.event.kind.event_type(), part.event.customer.as_ref().into(), part.id.as_ref().into());
         let Some(sum) = self.orders.get_mut(&key) else {
+            let is_priced = matches!(part.amount, Ok(Some(_)));
             let total = part.amount.map(Option::unwrap_or_default).map_err(|rejection| in_line(line, &rejection));
             let event = part.event.into_owned();
-            self.orders.insert(key, Sum { line, event, total, without_amount: None, is_priced_below: false });
+            let sum = Sum { line, event, total, is_priced, without_amount: None, is_priced_below: false };
+            self.orders.insert(key, sum);
             return;
         };
         match part.amount {
-            Ok(None) => sum.without_amount = sum.without_amount.or(Some(line)),
+            Ok(None) if part.is_below => sum.without_amount = sum.without_amount.or(Some(line)),
             Ok(Some(_)) => sum.is_priced_below |= part.is_below,
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
         sum.event.time = sum.event.time.min(part.event.time);
         let Ok(total) = &mut sum.total else { return };
@@ -164,6 +189,7 @@ impl<'d> Lines<'d> {
             _ if currencies[0] != currencies[1] => {
                 Err(Rejection::new(Reason::InvalidValue, "currency is another one than in the lines before"))
             }
+            Ok(None) if !part.is_below => Err(missing("amount")),
             Ok(amount) => total
                 .checked_add(amount.unwrap_or_default())
                 .ok_or_else(|| Rejection::new(Reason::InvalidAmount, "amounts have too many digits to be added up")),
@@ -172,19 +198,23 @@ impl<'d> Lines<'d> {
         sum.total = added.map_err(|rejection| in_line(line, &rejection));
     }
 
+    /// Notes a line that is not among those of its order.
+    pub fn lose(&mut self, line: u64, order: &str, why: &Result<Decoded<'_>, Rejection>) {
+        let why = || why.as_ref().err().cloned().unwrap_or_else(|| missing("customer_id"));
+        if !self.lost.contains_key(order) {
+            self.lost.insert(order.into(), (line, why()));
+        }
+    }
+
     /// The orders in the order of their first lines, with the numbers of those. An order of which a line is wrong is
     /// rejected: without that line its amount would be wrong.
     pub fn finish(self, latest: Time) -> impl Iterator<Item = (u64, Result<Decoded<'static>, Rejection>)> {
-        let custom = self.custom;
-        self.orders.into_values().map(move |sum| {
-            // Either the first line names the amount of the order, or every line its own.
-            let total = match sum.without_amount.filter(|_| sum.is_priced_below) {
-                Some(line) => Err(in_line(line, &missing("amount"))),
-                None => sum.total,
-            };
-            let mut decoded = total.and_then(|total| whole(custom, sum.event, total));
+        let Lines { custom, orders, lost } = self;
+        orders.into_iter().map(move |((_, _, id), sum)| {
+            let line = sum.line;
+            let mut decoded = sum.total(lost.get(&id)).and_then(|(event, total)| whole(custom, event, total));
             refuse_future(&mut decoded, latest);
-            (sum.line, decoded)
+            (line, decoded)
         })
     }
 }

@@ -232,6 +232,7 @@ impl Table {
                         line.set_attributes(attributes);
                         Line::Part(line)
                     }
+                    lost @ Line::Lost(..) => lost,
                 })
             }
             _ => self.decode(decoder, cell, scratch, latest).map(Line::Whole),

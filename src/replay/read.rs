@@ -139,6 +139,11 @@ impl<'r> Reading<'r> {
                     self.any |= !matches!(decoded, Decoded::Unknown(_));
                     (self.sink)(self.line, Ok(decoded));
                 }
+                Ok(Line::Lost(order, decoded)) => {
+                    lines.lose(self.line, &order, &decoded);
+                    self.any |= decoded.is_ok();
+                    (self.sink)(self.line, decoded);
+                }
                 Err(rejection) => (self.sink)(self.line, Err(rejection)),
             }
             return;
@@ -202,6 +207,10 @@ impl<'r> Reading<'r> {
                     Ok(())
                 }
                 Ok(Line::Whole(decoded)) => hand_on(self.sink, self.line, table, row, Ok(decoded)),
+                Ok(Line::Lost(order, decoded)) => {
+                    lines.lose(self.line, &order, &decoded);
+                    hand_on(self.sink, self.line, table, row, decoded)
+                }
                 Err(rejection) => hand_on(self.sink, self.line, table, row, Err(rejection)),
             };
         }

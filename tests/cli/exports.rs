@@ -180,6 +180,37 @@ fn lines_leave_to_the_first_line_of_their_order_what_they_do_not_name() {
     ]);
 }
 
+const SUMS: &str = mapped!("time = \"Date\"\namount = \"Total\"\n", "lines = \"sum\"");
+
+#[test]
+fn an_order_counts_with_all_of_its_lines_or_not_at_all() {
+    let whole = "a,1,2026-01-05,4.00\na,1,2026-01-05,6.00\n";
+    let other = "b,2,2026-01-06,20.00\n";
+    check(&[
+        case("whole.csv", table(&format!("{whole}{other}")), TWO).with(SUMS),
+        // The first line names the order, those below it its articles.
+        case("heads.csv", table(&format!("a,1,2026-01-05,\n,1,,4.00\n,1,,6.00\n{other}")), TWO).with(SUMS),
+        case("blank-id.csv", table(&format!("a,1,2026-01-05,4.00\n,,,9.00\n,1,,6.00\n{other}")), TWO)
+            .with(SUMS)
+            .saying(&["1 message(s) were skipped on purpose: guest"]),
+        case("far-below.csv", table(&format!("{whole}{other},1,,5.00\n")), (1, 1, "20.00 EUR"))
+            .with(SUMS)
+            .saying(&["line 2: missing_field: its order's line 5: customer_id is missing", "guest"]),
+        case("no-time.csv", table(&format!("{whole}a,1,yesterday,5.00\n{other}")), (1, 1, "20.00 EUR"))
+            .with(SUMS)
+            .saying(&["line 4: invalid_time", "line 2: invalid_time: its order's line 4"]),
+        case("no-price.csv", table(&format!("{whole}a,1,2026-01-05,\n{other}")), (1, 1, "20.00 EUR"))
+            .with(SUMS)
+            .saying(&["line 2: missing_field: its order's line 4: amount is missing"]),
+        case("no-price-alone.csv", table(&format!("a,1,2026-01-05,\n{other}")), (1, 1, "20.00 EUR"))
+            .with(SUMS)
+            .saying(&["line 2: missing_field: its order's line 2: amount is missing"]),
+        case("guests.csv", table(&format!(",1,2026-01-05,4.00\n,1,2026-01-05,6.00\n{other}")), (1, 1, "20.00 EUR"))
+            .with(SUMS)
+            .saying(&["2 message(s) were skipped on purpose: guest"]),
+    ]);
+}
+
 const CREDITS: &str = mapped!("time = \"Date\"\namount = \"Total\"\n", "negative = \"refund\"");
 const CREDIT_LINES: &str = mapped!(
     "time = \"Date\"\namount = \"Total\"\ntype = \"Kind\"\n",

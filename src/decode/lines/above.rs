@@ -37,7 +37,10 @@ impl Above {
     pub(in crate::decode) fn complete<'a>(&'a mut self, line: &Slots<'a>, of: &LineSlots) -> (Slots<'a>, bool) {
         let value = |slot: usize| line.raw(slot).filter(|json| !is_blank(json));
         let order = of.order.and_then(value).unwrap_or_default();
-        if !order.is_empty() && self.order == order && self.has_more_than(&value, of) {
+        if order.is_empty() {
+            return (*line, false);
+        }
+        if self.order == order && self.has_more_than(&value, of) {
             let (mut line, above): (_, &'a Above) = (*line, self);
             for (slot, value_above) in of.all().zip(&above.values) {
                 if value(slot).is_none() && !value_above.is_empty() {

@@ -571,15 +571,25 @@ impl Custom {
 
     /// As [`Custom::meaning`], of a line of a file.
     pub fn line_meaning<'a>(&self, slots: &Slots<'a>, above: &'a mut Above) -> Result<Line<'a>, Rejection> {
-        let (slots, is_below) = match self.lines {
-            LineMode::Sum => above.complete(slots, &self.line_slots),
-            LineMode::Single => (*slots, false),
-        };
-        let slots = &slots;
+        if !self.adds_lines() {
+            return self.meaning(slots).map(Line::Whole);
+        }
+        let (slots, is_below) = above.complete(slots, &self.line_slots);
+        let found = self.line_of_order(&slots, is_below);
+        let is_lost = matches!(found, Err(_) | Ok(Line::Whole(Decoded::Skipped(Skip::Guest | Skip::Nobody))));
+        let order = self.row.slot_of("order_id").map_or(Value::Absent, |slot| slots.value(slot).into_id());
+        match (found, order) {
+            (Ok(Line::Whole(decoded)), Value::Text(order)) if is_lost => Ok(Line::Lost(order, Ok(decoded))),
+            (Err(rejection), Value::Text(order)) => Ok(Line::Lost(order, Err(rejection))),
+            (found, _) => found,
+        }
+    }
+
+    fn line_of_order<'a>(&self, slots: &Slots<'a>, is_below: bool) -> Result<Line<'a>, Rejection> {
         let around = Around { message: &Message::default(), scale: None, outside: Outside::default() };
         let has_lines = |event_type| matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
         match self.called(slots, around)? {
-            Ok(event_type) if self.adds_lines() && has_lines(event_type) && self.row.counts(slots) => {
+            Ok(event_type) if has_lines(event_type) && self.row.counts(slots) => {
                 let mut fields = match self.row.unpriced(slots, around)? {
                     Ok(fields) => fields,
                     Err(skip) => return Ok(Line::Whole(Decoded::Skipped(skip))),
