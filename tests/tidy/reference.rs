@@ -34,6 +34,11 @@ fn a_key_is_read_with_its_comment_and_its_default() {
                  | `a.b` | | Default: none. Example: `\"x\\|y\"` |\n\n## `[[two]]`\n\n| key | default | meaning |\n|---|---|---|\n\
                  | `name` | | Name. Example: `\"n\"` |\n";
     assert_eq!(key_tables(&sections(text)), shown);
+
+    let dotted = "# A port.\none.port = 1\n# Name.\ntwo.name = \"n\"\n\n# A host.\none.host = \"h\"\n";
+    let shown = "\n## `[one]`\n\n| key | default | meaning |\n|---|---|---|\n| `port` | `1` | A port. |\n| `host` | `\"h\"` | A host. |\n\
+                 \n## `[two]`\n\n| key | default | meaning |\n|---|---|---|\n| `name` | `\"n\"` | Name. |\n";
+    assert_eq!(key_tables(&sections(dotted)), shown);
 }
 
 /// Fails unless this stands in the document between the marks of that name; writes it there if asked to.
@@ -120,7 +125,6 @@ fn metric_tables() -> String {
 // Configuration --------------------------------------------------------------------------------------------------------
 
 /// A table of the configuration.
-#[derive(Default)]
 struct Section {
     /// With its brackets.
     name: String,
@@ -137,25 +141,28 @@ struct Key {
 }
 
 /// The tables of a configuration in which every key has its comment above it. Of several tables of one name, and of tables
-/// of sources, the first explains the keys.
+/// of sources, the first explains the keys. Dotted keys above all tables belong to the table that they name.
 fn sections(text: &str) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
-    let (mut comment, mut is_told) = (String::new(), false);
+    // Where keys belong: nowhere once they are explained, and above all tables to what their dots say.
+    let (mut comment, mut place) = (String::new(), Place::Dotted);
     for line in text.lines() {
         let setting = line.strip_prefix("# ").filter(|rest| is_header(rest) || is_key(rest)).unwrap_or(line);
         if is_header(setting) {
             let meaning = std::mem::take(&mut comment);
-            is_told = sections.iter().any(|section| section.name == setting) || setting == "[sources.sessions]";
-            if !is_told {
-                sections.push(Section { name: setting.to_owned(), meaning, keys: Vec::new() });
-            }
+            let explained = sections.iter().any(|section| section.name == setting) || setting == "[sources.sessions]";
+            place = if explained { Place::Nowhere } else { Place::At(section(&mut sections, setting, meaning)) };
         } else if let Some((name, value)) = setting.split_once(" = ").filter(|_| is_key(setting)) {
             let meaning = std::mem::take(&mut comment);
-            let section = sections.last_mut().filter(|_| !is_told);
-            if let Some(section) = section {
-                let (name, value) = (name.trim_matches('"').to_owned(), value.to_owned());
-                section.keys.push(Key { name, value, is_default: setting == line, meaning });
-            }
+            let (at, name) = match (place, name.rsplit_once('.')) {
+                (Place::At(at), _) => (at, name.trim_matches('"')),
+                (Place::Dotted, Some((table, name))) => {
+                    (section(&mut sections, &format!("[{table}]"), String::new()), name)
+                }
+                _ => continue,
+            };
+            let (name, value) = (name.to_owned(), value.to_owned());
+            sections[at].keys.push(Key { name, value, is_default: setting == line, meaning });
         } else if let Some(words) = line.strip_prefix("# ") {
             comment.extend((!comment.is_empty()).then_some(' '));
             comment.push_str(words);
@@ -164,6 +171,21 @@ fn sections(text: &str) -> Vec<Section> {
         }
     }
     sections
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Dotted,
+    At(usize),
+    Nowhere,
+}
+
+/// The place of the table of that name, which is added if it is not there.
+fn section(sections: &mut Vec<Section>, name: &str, meaning: String) -> usize {
+    sections.iter().position(|section| section.name == name).unwrap_or_else(|| {
+        sections.push(Section { name: name.to_owned(), meaning, keys: Vec::new() });
+        sections.len() - 1
+    })
 }
 
 fn is_header(line: &str) -> bool {
