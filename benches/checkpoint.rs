@@ -49,6 +49,7 @@ fn spec() -> Spec {
         dimensions: vec![DimensionSpec { name: "channel".into(), values: Vec::new() }],
         rates: None,
         inactivity: InactivitySpec::default(),
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
     }
 }

@@ -268,8 +268,8 @@ impl History {
         progress: impl FnMut(u64),
         mut tell: impl FnMut(&Alert),
     ) -> (Engine, AsOf) {
+        let mut as_of = AsOf { at, rules: Vec::new(), order_values: self.order_values(&spec, at) };
         let mut engine = Engine::new(spec);
-        let mut as_of = AsOf { at, rules: Vec::new(), order_values: self.order_values(at) };
         self.apply_pausing(&mut engine, progress, Some(&mut tell), Some(&mut as_of));
         (engine, as_of)
     }
@@ -408,6 +408,7 @@ mod tests {
             history: None,
             topics: vec![true],
             dimensions: Vec::new(),
+            merge_orders: false,
             lifecycle: LifecycleSpec {
                 active_for: 90 * DAY,
                 at_risk_cadence: 2.0,

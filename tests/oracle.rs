@@ -399,6 +399,41 @@ fn the_reporting_currency_equals_sql() {
     }
 }
 
+/// `customers.merge_orders_within = "1d"`.
+fn merging(case: Case, toml: &str) -> Case {
+    let toml = toml.replacen("[customers]", "[customers]\nmerge_orders_within = \"1d\"", 1);
+    let toml = write(case.dir.path(), "merging.toml", toml);
+    let mut config = case.config.clone();
+    config["merge_orders"] = json!(true);
+    Case { toml: Some(toml), config, ..case }
+}
+
+#[test]
+fn orders_of_a_day_that_are_one_equal_sql_in_cdnow() {
+    let log = history::disorder(&history::cdnow_master(), 0);
+    let case = Case::new(log, Some((DIMENSIONS_TOML, dimensions_config())), &CDNOW_INSTANTS);
+    let apart = cli::replay(&[&case.events], case.toml.as_deref(), Some("1998-07-01T23:59:59.999Z"));
+    let case = merging(case, DIMENSIONS_TOML);
+    let merged = cli::replay(&[&case.events], case.toml.as_deref(), Some("1998-07-01T23:59:59.999Z"));
+    let orders = |said: &Value| said["windows"][3]["orders"].as_i64().unwrap();
+    assert!(orders(&merged) < orders(&apart), "CDNOW has customers with several orders on one day");
+    case.equals_sql_sorted_and_as_it_comes();
+}
+
+#[test]
+fn orders_of_a_day_that_are_one_equal_sql_in_a_shop() {
+    let case = merging(shop_case(), SHOP_TOML);
+    case.equals_sql_sorted_and_as_it_comes();
+    let Some(oracle) = oracle::find_or_skip() else { return };
+    let since_the_end = Case { instants: &["2024-06-14T12:34:56Z", "2026-01-01T00:00:00Z"], ..case };
+    for compared in [
+        since_the_end.compare_replay(oracle, &["distributions"]),
+        since_the_end.compare_log(oracle, &["distributions"]),
+    ] {
+        assert!(compared > 40, "{compared} figures were compared");
+    }
+}
+
 // Partitions -----------------------------------------------------------------------------------------------------------
 
 /// However a log is split over partitions, sorted before or applied as it comes: the same figures, to the last digit.

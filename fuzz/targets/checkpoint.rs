@@ -46,6 +46,7 @@ static SPEC: LazyLock<Arc<Spec>> = LazyLock::new(|| {
         history: Some(100 * DAY),
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: Vec::new() }],
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 20 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 5 },
         rates: Some(Rates::new(currency("EUR"), rate)),
         inactivity: InactivitySpec {

@@ -236,6 +236,7 @@ fn customers(tables: &Tables, problems: &mut Problems) {
         problems.add("customers.loyal_orders", format!("{} is too few; write 2 or more", customers.loyal_orders));
     }
     customers.check_dedup(problems);
+    customers.check_merging(problems);
     if customers.dedup_for < customers.allowed_lateness {
         problems.add_between(
             &["customers.dedup_for", "customers.allowed_lateness"],

@@ -138,6 +138,11 @@ fn customers() {
             "customers.dedup_for: \"1h\" is shorter than customers.allowed_lateness, \"1d\", so late duplicates would count \
              twice; write \"1d\" or more",
         ),
+        (
+            customers("merge_orders_within = \"2d\""),
+            "customers.merge_orders_within: \"2d\" is not supported; write \"1d\": orders of one civil day in time.zone are one \
+             order",
+        ),
         (customers("dimensions = [\"a\", \"b\", \"c\", \"d\", \"e\"]"), "customers.dimensions: are 5; write at most 4"),
         (customers("dimensions = [\"a\", \"a\"]"), "customers.dimensions: name \"a\" twice; remove one"),
         (

@@ -32,6 +32,9 @@ pub struct Customers {
     pub dedup_for: Millis,
     /// How far an event may lie ahead of the wall clock.
     pub max_future: Millis,
+    /// Orders of one customer within this time are one order; a civil day or nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge_orders_within: Option<Millis>,
 }
 
 impl Default for Customers {
@@ -45,6 +48,7 @@ impl Default for Customers {
             allowed_lateness: Millis::days(1),
             dedup_for: Millis::days(7),
             max_future: Millis::clamped(10 * MINUTE),
+            merge_orders_within: None,
         }
     }
 }
@@ -114,6 +118,15 @@ impl<'de> Visitor<'de> for DimensionsVisitor {
 const MOST_DEDUP_DAYS: u16 = 7_000;
 
 impl Customers {
+    pub(super) fn check_merging(&self, problems: &mut Problems) {
+        if let Some(within) = self.merge_orders_within.filter(|within| *within != Millis::days(1)) {
+            let what = format!(
+                "\"{within}\" is not supported; write \"1d\": orders of one civil day in time.zone are one order"
+            );
+            problems.add("customers.merge_orders_within", what);
+        }
+    }
+
     pub(super) fn check_dedup(&self, problems: &mut Problems) {
         let longest = Millis::days(MOST_DEDUP_DAYS);
         if self.dedup_for > longest {

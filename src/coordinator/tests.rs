@@ -172,6 +172,7 @@ fn config() -> Arc<WorkerConfig> {
         history: Some(100 * DAY),
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec![] }],
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 5 * DAY, at_risk_cadence: 2.0, at_risk_min: DAY, loyal_orders: 3 },
         rates: None,
         inactivity: inactivity(),

@@ -73,7 +73,15 @@ impl Usage {
             return self.messages();
         }
         let suspicious = |skip: &Skip| {
-            !matches!(skip, Skip::Change | Skip::Filtered | Skip::ToldElsewhere | Skip::ToldBefore | Skip::Tombstone)
+            !matches!(
+                skip,
+                Skip::Change
+                    | Skip::Filtered
+                    | Skip::ToldElsewhere
+                    | Skip::ToldBefore
+                    | Skip::Tombstone
+                    | Skip::MinAmount
+            )
         };
         let is_of_format = |reason: &Reason| !matches!(reason, Reason::InTheFuture | Reason::TooLate);
         let skipped: u64 = self.skipped.iter().filter(|(skip, _)| suspicious(skip)).map(|(_, count)| count).sum();

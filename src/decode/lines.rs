@@ -12,6 +12,7 @@ pub use above::Above;
 pub(super) use above::LineSlots;
 
 use super::fields::{Fields, Value, missing, money, time};
+use super::min_amount::MinAmount;
 use super::presets::Custom;
 use super::{Decoded, Reason, Rejection, Skip, amounts, refuse_future};
 use crate::event::{Attributes, Event, EventType, Kind, Money, Time};
@@ -156,14 +157,15 @@ impl Sum {
 #[derive(Debug)]
 pub struct Lines<'d> {
     custom: &'d Custom,
+    min_amount: Option<MinAmount>,
     orders: IndexMap<Key, Sum, foldhash::fast::FixedState>,
     /// The first line of each order that is not among its lines, and why.
     lost: HashMap<Box<str>, (u64, Rejection), foldhash::fast::FixedState>,
 }
 
 impl<'d> Lines<'d> {
-    pub(super) fn new(custom: &'d Custom) -> Lines<'d> {
-        Lines { custom, orders: IndexMap::default(), lost: HashMap::default() }
+    pub(super) fn new(custom: &'d Custom, min_amount: Option<MinAmount>) -> Lines<'d> {
+        Lines { custom, min_amount, orders: IndexMap::default(), lost: HashMap::default() }
     }
 
     /// Takes one more line. The earliest time and the first attributes of the lines are the order's.
@@ -209,10 +211,13 @@ impl<'d> Lines<'d> {
     /// The orders in the order of their first lines, with the numbers of those. An order of which a line is wrong is
     /// rejected: without that line its amount would be wrong.
     pub fn finish(self, latest: Time) -> impl Iterator<Item = (u64, Result<Decoded<'static>, Rejection>)> {
-        let Lines { custom, orders, lost } = self;
+        let Lines { custom, min_amount, orders, lost } = self;
         orders.into_iter().map(move |((_, _, id), sum)| {
             let line = sum.line;
             let mut decoded = sum.total(lost.get(&id)).and_then(|(event, total)| whole(custom, event, total));
+            if let Some(min_amount) = min_amount {
+                min_amount.sift(&mut decoded, None);
+            }
             refuse_future(&mut decoded, latest);
             (line, decoded)
         })

@@ -10,6 +10,7 @@ mod instants;
 mod json;
 mod key;
 mod lines;
+mod min_amount;
 mod native;
 mod nobody;
 mod options;
@@ -39,6 +40,7 @@ pub use table::{Again, FileOptions, HeaderError, Scratch, Table};
 
 use self::fields::Value;
 use self::framing::Unframed;
+use self::min_amount::MinAmount;
 use self::reader::{NullValue, Reader};
 use crate::event::{Event, Time};
 
@@ -144,11 +146,13 @@ pub enum Skip {
     Tombstone,
     /// The header of a file once more.
     Header,
+    /// An order below `mapping.min_amount`.
+    MinAmount,
 }
 
 impl Skip {
     /// Every reason.
-    pub const ALL: [Skip; 13] = [
+    pub const ALL: [Skip; 14] = [
         Skip::Test,
         Skip::Guest,
         Skip::Nobody,
@@ -162,6 +166,7 @@ impl Skip {
         Skip::ToldBefore,
         Skip::Tombstone,
         Skip::Header,
+        Skip::MinAmount,
     ];
 
     /// The value of the label `reason`.
@@ -181,6 +186,7 @@ impl Skip {
             Skip::ToldBefore => "told_before",
             Skip::Tombstone => "tombstone",
             Skip::Header => "header",
+            Skip::MinAmount => "min_amount",
         }
     }
 }
@@ -354,6 +360,7 @@ pub struct Decoder {
     table_rules: rules::Rules,
     /// Where the schemas come from that messages may name.
     schemas: Option<Arc<dyn Schemas>>,
+    min_amount: Option<MinAmount>,
 }
 
 impl Decoder {
@@ -371,6 +378,7 @@ impl Decoder {
             files: FileOptions::default(),
             table_rules: rules::Rules::default(),
             schemas: None,
+            min_amount: None,
         }
     }
 
@@ -395,6 +403,7 @@ impl Decoder {
             files,
             table_rules: rules::Rules::of_tables(options)?,
             schemas: None,
+            min_amount: MinAmount::new(options)?,
         })
     }
 
@@ -408,6 +417,7 @@ impl Decoder {
             files: FileOptions::default(),
             table_rules: rules::Rules::default(),
             schemas: None,
+            min_amount: None,
         }
     }
 
@@ -423,8 +433,8 @@ impl Decoder {
             Some(decoder) => decoder.null_value,
             None => NullValue::Nothing,
         };
-        let readers = decoders.into_iter().map(|decoder| decoder.reader).collect();
-        Some(Decoder { reader: Reader::Each(readers), null_value, ..first })
+        let readers = decoders.into_iter().map(|decoder| (decoder.reader, decoder.min_amount)).collect();
+        Some(Decoder { reader: Reader::Each(readers), null_value, min_amount: None, ..first })
     }
 
     /// The same for messages that may name the schema they were written with.
@@ -480,7 +490,7 @@ impl Decoder {
         {
             decoded = self.read_other(&Message { key, payload, ..Message::default() }, bytes, decoded);
         }
-        refuse_future(&mut decoded, latest);
+        self.settle(&mut decoded, payload, latest);
         decoded
     }
 
@@ -490,7 +500,7 @@ impl Decoder {
     /// A [`Rejection`] that names the field and the mistake.
     pub fn decode_message<'a>(&self, message: &Message<'a>, latest: Time) -> Result<Decoded<'a>, Rejection> {
         let mut decoded = self.read(message);
-        refuse_future(&mut decoded, latest);
+        self.settle(&mut decoded, message.payload, latest);
         decoded
     }
 

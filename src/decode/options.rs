@@ -342,6 +342,9 @@ pub struct Options {
     /// Separator between groups of digits of amounts that are text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thousands: Option<String>,
+    /// Orders below this do not count: a decimal number in the currency of the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_amount: Option<String>,
     /// What an order of an amount below zero is.
     pub negative: Negative,
     /// Files: what lines with the same order id are.
@@ -420,6 +423,7 @@ impl Options {
             ("tombstones", self.tombstones.is_some()),
             ("repeats", self.repeats),
             ("rounding", self.rounding != plain.rounding),
+            ("min_amount", self.min_amount.is_some()),
             ("amount_unit", self.amount_unit != plain.amount_unit),
             ("decimal", self.decimal.is_some()),
             ("thousands", self.thousands.is_some()),
@@ -497,7 +501,7 @@ impl Guests {
 /// What every format knows.
 macro_rules! common_and {
     ($($option:literal),*) => {
-        &["nobody", "tombstones", "rounding", "time_zone", "where", $($option),*]
+        &["nobody", "tombstones", "rounding", "min_amount", "time_zone", "where", $($option),*]
     };
 }
 

@@ -1,5 +1,6 @@
 //! The formats behind one another: each with its options, ready to read.
 
+use super::min_amount::MinAmount;
 use super::options::{OptionError, Options, Tombstones};
 use super::{Decoded, Format, Message, Rejection, Skip, key, native, presets, routed, shared};
 use crate::event::EventType;
@@ -18,7 +19,7 @@ pub(super) enum Reader {
     Snowplow(Box<presets::Snowplow>),
     Custom(Box<presets::Custom>),
     /// Several sources that share a topic: each reads every message.
-    Each(Vec<Reader>),
+    Each(Vec<(Reader, Option<MinAmount>)>),
 }
 
 impl Reader {
@@ -62,7 +63,14 @@ impl Reader {
             Reader::Snowplow(snowplow) => snowplow.decode(bytes),
             Reader::Custom(custom) => custom.decode(message, bytes),
             Reader::Each(readers) => {
-                shared::meaning(readers.iter().map(|reader| reader.decode(message, bytes, dimensions)).collect())
+                let meaning = |(reader, min_amount): &(Reader, Option<MinAmount>)| {
+                    let mut decoded = reader.decode(message, bytes, dimensions);
+                    if let Some(min_amount) = min_amount {
+                        min_amount.sift(&mut decoded, Some(bytes));
+                    }
+                    decoded
+                };
+                shared::meaning(readers.iter().map(meaning).collect())
             }
         }
     }
@@ -80,7 +88,7 @@ impl Reader {
             Reader::Ga4(ga4) => (Format::Ga4.name(), ga4.known()),
             Reader::Snowplow(_) => (Format::Snowplow.name(), presets::Snowplow::KNOWN.to_vec()),
             Reader::Custom(custom) => (Format::Custom.name(), custom.known()),
-            Reader::Each(readers) => readers.first().map_or(("", Vec::new()), Reader::known),
+            Reader::Each(readers) => readers.first().map_or(("", Vec::new()), |(reader, _)| reader.known()),
         }
     }
 
@@ -91,7 +99,7 @@ impl Reader {
             Reader::Native(native) => native.wants_time(),
             Reader::Debezium(debezium) => debezium.wants_message(),
             Reader::Custom(custom) => custom.wants_message(),
-            Reader::Each(readers) => readers.iter().any(Reader::wants_message),
+            Reader::Each(readers) => readers.iter().any(|(reader, _)| reader.wants_message()),
             Reader::Routed | Reader::Segment(_) | Reader::Shopify(_) | Reader::Stripe(_) | Reader::Snowplow(_) => false,
         }
     }

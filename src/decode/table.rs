@@ -15,7 +15,7 @@ use super::native::Native;
 use super::options::{Encoding, OptionError, Options};
 use super::paths::Slots;
 use super::rules::Rules;
-use super::{Decoded, Decoder, Reader, Reason, Rejection, Skip, refuse_future, shared};
+use super::{Decoded, Decoder, Reader, Reason, Rejection, Skip, shared};
 use crate::event::{Attributes, EventType, Kind, Time};
 
 /// How files of a source are laid out, where their content does not say so.
@@ -77,7 +77,7 @@ impl Table {
         let names: Vec<String> = names.into_iter().map(|name| cells::plain(name).to_owned()).collect();
         let readings = match &decoder.reader {
             Reader::Each(readers) => {
-                Readings::Each(readers.iter().map(|reader| columns(reader, decoder, &names)).collect::<Result<_, _>>()?)
+                Readings::Each(readers.iter().map(|(reader, _)| columns(reader, decoder, &names)).collect::<Result<_, _>>()?)
             }
             reader => Readings::One(columns(reader, decoder, &names)?),
         };
@@ -86,7 +86,7 @@ impl Table {
         match (table.readings.clone(), &decoder.reader) {
             (Readings::One(columns), reader) => table.note(&columns, reader),
             (Readings::Each(all), Reader::Each(readers)) => {
-                all.iter().zip(readers).for_each(|(columns, reader)| table.note(columns, reader));
+                all.iter().zip(readers).for_each(|(columns, (reader, _))| table.note(columns, reader));
             }
             (Readings::Each(_), _) => {}
         }
@@ -164,11 +164,15 @@ impl Table {
         let mut decoded = match (&self.readings, &decoder.reader) {
             (Readings::Each(all), Reader::Each(readers)) => {
                 let mut found = Vec::with_capacity(all.len());
-                for (columns, reader) in all.iter().zip(readers) {
+                for (columns, (reader, min_amount)) in all.iter().zip(readers) {
                     let mut scratch = Scratch::default();
                     let cell = |place: usize| -> &[u8] { cell(place) };
                     let decoded = self.decode_with(columns, reader, decoder, &cell, &mut scratch);
-                    found.push(decoded.map(Decoded::into_owned));
+                    let mut decoded = decoded.map(Decoded::into_owned);
+                    if let Some(min_amount) = min_amount {
+                        min_amount.sift(&mut decoded, None);
+                    }
+                    found.push(decoded);
                 }
                 shared::meaning(found)
             }
@@ -176,7 +180,7 @@ impl Table {
             // A table goes with the decoder that it was made of.
             (Readings::Each(_), _) => Err(no_columns()),
         };
-        refuse_future(&mut decoded, latest);
+        decoder.settle(&mut decoded, None, latest);
         decoded
     }
 
@@ -346,7 +350,7 @@ impl Decoder {
     #[must_use]
     pub fn lines(&self) -> Option<Lines<'_>> {
         match &self.reader {
-            Reader::Custom(custom) if custom.adds_lines() => Some(Lines::new(custom)),
+            Reader::Custom(custom) if custom.adds_lines() => Some(Lines::new(custom, self.min_amount)),
             _ => None,
         }
     }
@@ -355,7 +359,7 @@ impl Decoder {
     #[must_use]
     pub fn shares_lines(&self) -> bool {
         let adds_lines = |reader: &Reader| matches!(reader, Reader::Custom(custom) if custom.adds_lines());
-        matches!(&self.reader, Reader::Each(readers) if readers.iter().any(adds_lines))
+        matches!(&self.reader, Reader::Each(readers) if readers.iter().any(|(reader, _)| adds_lines(reader)))
     }
 
     /// As [`Decoder::decode`], of a line of a file before lines are added up. Fields that a line leaves empty are those of

@@ -5,6 +5,7 @@
 //! [`super::recent`] are for.
 
 mod extras;
+mod merged;
 mod split;
 
 use super::Engine;
@@ -50,6 +51,9 @@ impl Belonging {
     }
 }
 
+/// What an order says of its customer: attributes, and whether somebody referred the customer.
+type Said<'a> = (&'a Attributes<'a>, bool);
+
 impl Engine {
     fn moment(&self, time: Time) -> Moment {
         Moment::new(time, &self.spec.zone)
@@ -70,14 +74,33 @@ impl Engine {
         }
     }
 
-    /// `referred`: whether the order names who referred the customer.
     pub(super) fn book_order(
         &mut self,
         slot: Slot,
         place: OrderPlace,
         at: Moment,
         amount: Money,
-        (attributes, referred): (&Attributes<'_>, bool),
+        said: Said<'_>,
+        round: Round,
+    ) {
+        if self.spec.merge_orders {
+            self.book_order_of_day(slot, place, at, amount, said, round);
+        } else {
+            self.insert_order(slot, place, at, amount, said, Flow::Order, round);
+        }
+        self.sweep();
+    }
+
+    /// Books an order between its neighbours, and its amount as `flow`.
+    #[expect(clippy::too_many_arguments, reason = "an order and how it is booked")]
+    fn insert_order(
+        &mut self,
+        slot: Slot,
+        place: OrderPlace,
+        at: Moment,
+        amount: Money,
+        (attributes, referred): Said<'_>,
+        flow: Flow,
         round: Round,
     ) {
         let currency = self.currency_number(amount.currency);
@@ -95,11 +118,11 @@ impl Engine {
         let first = before.first.filter(|_| !is_first).unwrap_or(at);
         let profile = self.customers.record(slot).profile;
         let terms = order_terms(&place, at, |time| Moment::new(time, &self.spec.zone));
-        self.book_windows(profile, &terms, at, (currency, amount.minor), round);
-        self.book_cohort(first, &terms, at, currency, amount.minor);
+        self.book_windows(profile, &terms, at, (flow, currency, amount.minor), round);
+        self.book_cohort(first, &terms, at, (flow, currency, amount.minor));
         self.distributions.order(&place, at.time);
-        if round == Round::First {
-            self.distributions.money(currency, amount.currency, amount.minor);
+        if round == Round::First && flow == Flow::Order {
+            self.distributions.money(currency, amount.currency, amount.minor, Sign::Add);
         }
         self.book_net_revenue(slot, currency, amount.minor);
         self.book_stages(slot, &place, at);
@@ -111,12 +134,11 @@ impl Engine {
         self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
         let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
         self.watch_order(slot, &place, order, deadline);
-        self.note(slot, at.time, Booked::Money(Flow::Order, currency_tag(currency), amount.minor));
-        self.book_reporting(slot, Flow::Order, amount, at, round);
+        self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
+        self.book_reporting(slot, flow, amount, at, round);
         if self.first_order.is_none_or(|first| at.time < first) {
             self.first_order = Some(at.time);
         }
-        self.sweep();
     }
 
     /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms. The panes
@@ -126,7 +148,7 @@ impl Engine {
         profile: Profile,
         terms: &OrderTerms,
         at: Moment,
-        (currency, minor): (usize, i64),
+        (flow, currency, minor): (Flow, usize, i64),
         round: Round,
     ) {
         let mut scopes = self.segments.of(profile);
@@ -137,7 +159,7 @@ impl Engine {
                 scopes.iter_mut().flatten().for_each(|scope| scope[index].order_at(&panes, *sign));
             }
             let pane = window.pane(at);
-            let book = |window: &mut Window| window.money_at(Flow::Order, currency, minor, pane, Sign::Add);
+            let book = |window: &mut Window| window.money_at(flow, currency, minor, pane, Sign::Add);
             if round == Round::First {
                 book(window);
             }
@@ -145,12 +167,18 @@ impl Engine {
         }
     }
 
-    fn book_cohort(&mut self, first: Moment, terms: &OrderTerms, at: Moment, currency: usize, minor: i64) {
+    fn book_cohort(
+        &mut self,
+        first: Moment,
+        terms: &OrderTerms,
+        at: Moment,
+        (flow, currency, minor): (Flow, usize, i64),
+    ) {
         let cohort = self.cohorts.of(first);
         for (term, sign) in terms.iter().flatten() {
             cohort.order(term.y, term.s, *sign);
         }
-        cohort.money(Flow::Order, currency, minor, at, Sign::Add);
+        cohort.money(flow, currency, minor, at, Sign::Add);
     }
 
     /// Stage and status depend on rank and first order, so everything from the order before on is booked anew.
@@ -241,13 +269,13 @@ impl Engine {
         }
     }
 
-    /// Books money that goes back.
-    pub(super) fn book_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
+    /// Books money that goes back, or comes in without an order of its own.
+    pub(super) fn book_payment(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
         let currency = self.currency_number(amount.currency);
         if round == Round::First {
             self.windows.iter_mut().for_each(|window| window.money(flow, currency, amount.minor, at, Sign::Add));
         }
-        self.book_net_revenue(slot, currency, -amount.minor);
+        self.book_net_revenue(slot, currency, if flow.is_revenue() { amount.minor } else { -amount.minor });
         let belonging = self.belonging(slot);
         self.segments.money(belonging.at(at.time), flow, currency, amount.minor, at, Sign::Add);
         if let Some(first) = belonging.first_by(at.time) {
@@ -324,7 +352,7 @@ impl Engine {
     fn book_visits_of(&mut self, belonging: Belonging, sessions: &[i32], sign: Sign) {
         let Some(first) = belonging.first else { return };
         let own = Span { since: Some(first), until: None };
-        let back = if sign == Sign::Add { Sign::Remove } else { Sign::Add };
+        let back = sign.opposite();
         let split = sessions.partition_point(|&minute| minute <= first.minute);
         let moments: Vec<_> = sessions.iter().map(|&minute| self.moment(minute_start(minute))).collect();
         let (earlier, later) = moments.split_at(split);

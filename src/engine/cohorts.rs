@@ -139,9 +139,11 @@ impl Cohort {
     pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
         let minor = minor * sign as i64;
         match flow {
-            Flow::Order => of_currency(&mut self.revenue, currency).cell(at.day).minor += minor,
+            Flow::Order | Flow::Amount => of_currency(&mut self.revenue, currency).cell(at.day).minor += minor,
             Flow::Refund => of_currency(&mut self.returned, currency).cell(at.day).refunds += minor,
             Flow::Cancellation => of_currency(&mut self.returned, currency).cell(at.day).cancellations += minor,
+            // Orders are counted when they are booked.
+            Flow::Count => {}
         }
     }
 

@@ -60,6 +60,11 @@ impl Engine {
         if known.contains(&time) || record.first() == Some(time) {
             return Some(true);
         }
+        // Of the later orders of a day the record tells nothing.
+        let day = |time: Time| self.spec.zone.day(time);
+        if self.spec.merge_orders && known.iter().any(|known| day(*known) == day(time)) {
+            return None;
+        }
         // Between the oldest known order and the newest none is missing.
         let reaches_back = known.len() == record.orders as usize || known.first().is_some_and(|oldest| *oldest <= time);
         (reaches_back || record.first().is_some_and(|first| time < first)).then_some(false)

@@ -379,16 +379,26 @@ impl Distributions {
     /// the first or second of its customer, the time to the second order is another one than before.
     #[inline]
     pub fn order(&mut self, place: &OrderPlace, at: Time) {
+        self.book_order(place, at, Sign::Add);
+    }
+
+    /// Takes back what an order between these neighbours added.
+    pub fn retract_order(&mut self, place: &OrderPlace, at: Time) {
+        self.book_order(place, at, Sign::Remove);
+    }
+
+    #[inline]
+    fn book_order(&mut self, place: &OrderPlace, at: Time, sign: Sign) {
         let folded = self.folded_before;
         let &OrderPlace { z, s, y, x, .. } = place;
         if let Some(y) = y {
-            self.interpurchase.book(y, at, folded, Sign::Add);
+            self.interpurchase.book(y, at, folded, sign);
         }
         if let Some(s) = s {
             if let Some(y) = y {
-                self.interpurchase.book(y, s, folded, Sign::Remove);
+                self.interpurchase.book(y, s, folded, sign.opposite());
             }
-            self.interpurchase.book(at, s, folded, Sign::Add);
+            self.interpurchase.book(at, s, folded, sign);
         }
         let (before, after) = match (x, y) {
             (None, None) => (s.zip(z), s.map(|s| (at, s))),
@@ -396,29 +406,20 @@ impl Distributions {
             (Some(_), _) => (None, None),
         };
         if let Some((first, second)) = before {
-            self.second_order.book(first, second, folded, Sign::Remove);
+            self.second_order.book(first, second, folded, sign.opposite());
         }
         if let Some((first, second)) = after {
-            self.second_order.book(first, second, folded, Sign::Add);
+            self.second_order.book(first, second, folded, sign);
         }
     }
 
-    /// Takes back what the newest order of a customer added.
-    pub fn newest_order_back(&mut self, place: &OrderPlace, at: Time) {
-        let Some(y) = place.y else { return };
-        self.interpurchase.book(y, at, self.folded_before, Sign::Remove);
-        if place.x.is_none() {
-            self.second_order.book(y, at, self.folded_before, Sign::Remove);
-        }
-    }
-
-    /// Books what an order brought, in minor units of the currency with that number.
+    /// Books what an order brought, in minor units of the currency with that number, or takes it back.
     #[inline]
-    pub fn money(&mut self, number: usize, currency: Currency, minor: i64) {
+    pub fn money(&mut self, number: usize, currency: Currency, minor: i64, sign: Sign) {
         if number >= self.order_value.len() {
             self.order_value.resize_with(number + 1, Distribution::default);
         }
-        self.order_value[number].book(order_values(currency), minor, Sign::Add);
+        self.order_value[number].book(order_values(currency), minor, sign);
     }
 
     /// Folds the hours that lie `allowed_lateness` and eight days before the horizon, once a day of them has gathered.

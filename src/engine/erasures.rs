@@ -245,6 +245,7 @@ impl Engine {
             self.recent.remove(slot);
             self.extras.remove(slot);
             self.journal.remove(slot);
+            self.days.remove(slot);
             self.net_revenue.remove(slot);
             self.inactivity.remove(slot);
             self.ahead.remove(slot);

@@ -428,6 +428,15 @@ impl Inactivity {
         self.table.put(slot, silences);
     }
 
+    /// As [`Inactivity::retract`], of the only order at a time, in epoch milliseconds.
+    pub fn retract_at(&mut self, slot: Slot, at: i64) {
+        let silences = self.table.get(slot);
+        let ended = silences.open.iter().filter_map(|open| open.back);
+        if let Some(order) = silences.comebacks.iter().copied().chain(ended).find(|order| order.at == at) {
+            self.retract(slot, order);
+        }
+    }
+
     /// How many notices wait to leave.
     #[must_use]
     pub fn waiting(&self) -> usize {

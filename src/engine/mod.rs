@@ -10,6 +10,7 @@
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
 //! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
 //!   was seen; [`clock`] time.
+//! - [`days`] holds what the orders of a day bring together, where they count as one.
 //! - [`erasures`] says who was erased when, and `ahead` what an erasure that comes late has to take back.
 
 mod ahead;
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod cohorts;
 pub mod customer;
 pub mod customers;
+pub mod days;
 pub mod dedup;
 pub mod distribution;
 pub mod erasures;
@@ -54,6 +56,7 @@ use booking::Round;
 use clock::{Class, Clock};
 use cohorts::{CohortMoney, CohortParts, Cohorts};
 use customers::{Customers, Key, Slot};
+use days::Days;
 use dedup::Dedup;
 use distribution::{DistributionParts, Distributions};
 use erasures::Erasures;
@@ -118,6 +121,7 @@ pub struct Engine {
     extras: Extras,
     dedup: [Dedup; 2],
     journal: Journal,
+    days: Days,
     erasures: Erasures,
     ahead: Ahead,
     /// Rolling windows, then calendar windows.
@@ -156,6 +160,7 @@ impl Engine {
             dedup: [(); 2].map(|()| Dedup::new(spec.dedup_for, spec.allowed_lateness)),
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
             journal: Journal::default(),
+            days: Days::default(),
             erasures: Erasures::default(),
             ahead: Ahead::default(),
             segments: Segments::new(&spec),
@@ -223,8 +228,8 @@ impl Engine {
                 let referred = names_somebody(referred_by.as_deref());
                 self.book_order(slot, place.order, at, *amount, (attributes, referred), round);
             }
-            Kind::Refund { amount, .. } => self.book_return(slot, Flow::Refund, *amount, at, round),
-            Kind::Cancel { amount, .. } => self.book_return(slot, Flow::Cancellation, *amount, at, round),
+            Kind::Refund { amount, .. } => self.book_payment(slot, Flow::Refund, *amount, at, round),
+            Kind::Cancel { amount, .. } => self.book_payment(slot, Flow::Cancellation, *amount, at, round),
             Kind::Session { .. } => self.book_session(slot, place.session, at, round),
             Kind::Customer { referred_by, .. } => {
                 if names_somebody(referred_by.as_deref()) {
@@ -260,6 +265,11 @@ impl Engine {
             }
             (Class::Orders, Kind::Order { .. }) => {
                 place.order = self.recent.place_order(slot, record, at.time, floor).ok_or(NeighboursForgotten)?;
+                // What the day brought so far may be forgotten.
+                let of_day = |time| self.is_on_day(time, at);
+                if self.spec.merge_orders && at.time < floor && (of_day(place.order.y) || of_day(place.order.s)) {
+                    return Err(NeighboursForgotten);
+                }
             }
             // Whose silences a complaint changes must be known.
             (Class::Orders, Kind::Feedback { kind, .. }) if kind == COMPLAINT => {
@@ -409,6 +419,11 @@ impl Engine {
         self.segments.overflowed()
     }
 
+    /// The values that the dimension at a place keeps.
+    pub fn segments_kept(&self, dimension: usize) -> impl Iterator<Item = &str> {
+        self.segments.kept(dimension)
+    }
+
     /// Amounts that had no rate into the reporting currency since this was last asked, by their currency.
     pub fn take_unconverted(&mut self) -> BTreeMap<Currency, u64> {
         std::mem::take(&mut self.unconverted)
@@ -500,6 +515,7 @@ impl Engine {
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
         let of_customers = self.recent.bytes()
             + self.journal.bytes()
+            + self.days.bytes()
             + self.extras.bytes()
             + self.net_revenue.bytes()
             + self.inactivity.bytes()

@@ -122,10 +122,15 @@ impl Recent {
         }
     }
 
-    /// Takes the newest order of a customer out of the record.
-    pub fn take_order(&mut self, slot: Slot, record: &mut Record) {
-        let third = self.orders.get_mut(&slot).and_then(Vec::pop);
-        record.take_order(third);
+    /// Takes the order of a customer out that so many are newer than.
+    pub fn take_order(&mut self, slot: Slot, record: &mut Record, place: usize) {
+        let older = self.orders.get_mut(&slot);
+        let third = match (older, place.checked_sub(Record::NEWEST)) {
+            (Some(older), None) => older.pop(),
+            (Some(older), Some(back)) => older.len().checked_sub(back + 1).map(|index| older.remove(index)),
+            (None, _) => None,
+        };
+        record.take_order(place, third);
     }
 
     /// Takes the newest minute with a session of a customer out, whose sessions are counted elsewhere.

@@ -284,11 +284,14 @@ impl Record {
         displaced
     }
 
-    /// Takes the newest order back; `third` is the one that is now the third newest. Where it is no longer known, the
-    /// first stands in for it, behind which no order is put any more.
-    pub fn take_order(&mut self, third: Option<Time>) {
-        self.newest.copy_within(1.., 0);
-        self.newest[Self::NEWEST - 1] = third.map_or(self.first, Time48::pack);
+    /// Takes the order at a place among the newest, or one behind them, back; `third` is the one that is now the third
+    /// newest, if the order was among them. Where it is no longer known, the first stands in for it, behind which no
+    /// order is put any more.
+    pub fn take_order(&mut self, place: usize, third: Option<Time>) {
+        if place < Self::NEWEST {
+            self.newest.copy_within(place + 1.., place);
+            self.newest[Self::NEWEST - 1] = third.map_or(self.first, Time48::pack);
+        }
         self.orders = self.orders.saturating_sub(1);
     }
 

@@ -300,6 +300,11 @@ impl Segments {
         self.dimensions.iter().map(|dimension| dimension.overflowed)
     }
 
+    /// The values that the dimension at a place keeps, with those that every dimension has.
+    pub fn kept(&self, dimension: usize) -> impl Iterator<Item = &str> {
+        self.dimensions.get(dimension).into_iter().flat_map(|dimension| dimension.values.keys().map(String::as_str))
+    }
+
     /// Bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {

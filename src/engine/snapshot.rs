@@ -1,7 +1,10 @@
 //! The figures of all windows at one instant, as parts that add up over engines that were asked the same question.
 
+mod overflow;
+
 use std::collections::BTreeMap;
 
+pub use self::overflow::Overflow;
 use super::distribution::DistributionParts;
 use super::inactivity::release::{RuleParts, add_rules};
 use super::known::{Change, CohortsKnown, Missing};
@@ -57,8 +60,8 @@ pub struct Snapshot {
     /// Of each dimension, of each window, what some engine does not know, whether it has customers of a value or not; and
     /// why.
     pub segments_missing: Vec<Vec<(Missing, Option<Change>)>>,
-    /// Of each dimension, whether some engine found more values than are kept.
-    pub segments_overflowed: Vec<bool>,
+    /// Of each dimension, the engines that found more values than are kept.
+    pub segments_overflowed: Vec<Overflow>,
     /// Customers by stage and status, and their passages.
     pub lifecycle: LifecycleParts,
     /// From when on it is known how many customers are in each stage and status; `None`: always.
@@ -90,7 +93,7 @@ impl Snapshot {
             periods: listed,
             segments: BTreeMap::new(),
             segments_missing: vec![vec![Default::default(); window_ids(spec).count()]; spec.dimensions.len()],
-            segments_overflowed: vec![false; spec.dimensions.len()],
+            segments_overflowed: vec![Overflow::default(); spec.dimensions.len()],
             lifecycle: LifecycleParts::default(),
             stages_from: None,
             transitions_from: None,
@@ -143,7 +146,7 @@ impl Snapshot {
             add_missing(missing, &more);
         }
         self.note_missing();
-        add_flags(&mut self.segments_overflowed, engine.segments_overflowed());
+        overflow::note(&mut self.segments_overflowed, engine);
     }
 
     /// What one engine does not know of a dimension is known of none of its values.
@@ -176,7 +179,7 @@ impl Snapshot {
             add_missing(missing, more);
         }
         self.note_missing();
-        add_flags(&mut self.segments_overflowed, other.segments_overflowed.iter().copied());
+        self.segments_overflowed.iter_mut().zip(&other.segments_overflowed).for_each(|(sum, more)| *sum += more);
         self.lifecycle += &other.lifecycle;
         self.stages_from = self.stages_from.max(other.stages_from);
         self.transitions_from = self.transitions_from.max(other.transitions_from);
@@ -203,10 +206,6 @@ fn add_missing(sum: &mut [(Missing, Option<Change>)], more: &[(Missing, Option<C
         *missing += more;
         *change = (*change).max(*other);
     }
-}
-
-fn add_flags(sum: &mut [bool], more: impl Iterator<Item = bool>) {
-    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum |= more);
 }
 
 fn add_cohorts(sum: &mut BTreeMap<(i32, i32), CohortFigures>, more: &BTreeMap<(i32, i32), CohortFigures>) {

@@ -49,6 +49,8 @@ pub struct Spec {
     pub topics: Vec<bool>,
     /// Dimensions by whose values every window is kept once more; at most [`crate::event::MAX_DIMENSIONS`].
     pub dimensions: Vec<DimensionSpec>,
+    /// Whether the orders of a customer on one civil day count as one order.
+    pub merge_orders: bool,
     /// What makes a customer at risk, lapsed or loyal.
     pub lifecycle: LifecycleSpec,
     /// What amounts are worth in the reporting currency; `None`: there is none.

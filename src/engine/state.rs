@@ -221,12 +221,21 @@ fn reporting_name(spec: &Spec) -> String {
     spec.rates.as_ref().map_or(String::new(), |rates| rates.reporting().iso_code().to_owned())
 }
 
-/// The text that says what stages and statuses mean.
+/// The text that says what stages and statuses mean, and what an order is.
 #[must_use]
 pub fn lifecycle_key(spec: &Spec) -> String {
     let life = &spec.lifecycle;
     let (cadence, min) = (life.at_risk_cadence, life.at_risk_min);
-    format!("active_for={};cadence={cadence};min={min};loyal={}", life.active_for, life.loyal_orders)
+    let merged = if spec.merge_orders { format!("{MERGED}{}", escape(spec.zone.name())) } else { String::new() };
+    format!("active_for={};cadence={cadence};min={min};loyal={}{merged}", life.active_for, life.loyal_orders)
+}
+
+/// Stands in [`lifecycle_key`] before the zone by whose days orders are merged.
+const MERGED: &str = ";orders_of_a_day=";
+
+/// Whose days are one order each, by a [`lifecycle_key`]; `None` where each order counts.
+fn merged_by(key: &str) -> Option<&str> {
+    key.split_once(MERGED).map(|(_, zone)| zone)
 }
 
 /// The text that says how amounts are converted, where they are. What is booked stays as it was booked, whatever it
@@ -377,6 +386,7 @@ impl Engine {
             extras: _,
             dedup,
             journal: _,
+            days: _,
             erasures,
             ahead: _,
             windows: _,
@@ -476,6 +486,7 @@ impl Engine {
             extras: _,
             dedup: _,
             journal: _,
+            days: _,
             erasures: _,
             ahead: _,
             windows,
@@ -513,7 +524,7 @@ impl Engine {
     fn slots_aside(&self) -> Slots {
         let mut aside = Slots(vec![0; self.customers.slots().div_ceil(64)]);
         let rare = self.extras.slots().chain(self.net_revenue.slots()).chain(self.inactivity.table().slots());
-        let rare = rare.chain(self.ahead.slots());
+        let rare = rare.chain(self.ahead.slots()).chain(self.days.slots());
         self.recent.slots().chain(self.journal.slots()).chain(rare).for_each(|slot| _ = aside.insert(slot.0));
         aside
     }
@@ -529,12 +540,14 @@ impl Engine {
             further: self.net_revenue.further(slot).to_vec(),
             silences: self.inactivity.table().get(slot),
             ahead: self.ahead.of(slot).to_vec(),
+            days: self.days.of(slot).to_vec(),
         }
     }
 
     /// Puts back what [`Engine::aside_of`] told.
     fn put_aside(&mut self, slot: Slot, aside: Aside) {
-        let Aside { orders, sessions, journal, extras, further, silences, ahead } = aside;
+        let Aside { orders, sessions, journal, extras, further, silences, ahead, days } = aside;
+        self.days.restore(slot, days);
         self.ahead.restore(slot, ahead);
         self.recent.restore(slot, orders, sessions);
         self.journal.restore(slot, journal);

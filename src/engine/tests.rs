@@ -46,6 +46,7 @@ pub(crate) fn spec(zone: &str) -> Spec {
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into(), "app".into()] }],
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 10 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
         rates: None,
         inactivity: InactivitySpec::default(),
@@ -66,6 +67,8 @@ enum Fact {
     Cost(CostKind, u8, i64),
     /// The customer is erased.
     Erase,
+    /// In a model whose orders are merged: what a later order of a day adds, and whether it is the first in its currency.
+    Added(u8, i64, bool),
 }
 
 #[derive(Debug, Clone)]
@@ -100,7 +103,7 @@ fn event(sent: &Sent) -> Event<'static> {
         }
         Fact::Feedback(kind) => Kind::Feedback { kind: Cow::Borrowed(kind), score: None },
         Fact::Cost(kind, currency, minor) => Kind::Cost { kind, amount: money(currency, minor) },
-        Fact::Erase => unreachable!("the engine has a verb of its own for it"),
+        Fact::Erase | Fact::Added(..) => unreachable!("no event"),
     };
     Event { customer: Cow::Owned(id_of(sent)), time: sent.time, kind }
 }
@@ -132,7 +135,7 @@ fn type_of(fact: &Fact) -> Option<u8> {
         Fact::Refund(..) => Some(1),
         Fact::Cancel(..) => Some(2),
         Fact::Session(_) => Some(3),
-        Fact::Profile(_) | Fact::Feedback(_) | Fact::Cost(..) | Fact::Erase => None,
+        Fact::Profile(_) | Fact::Feedback(_) | Fact::Cost(..) | Fact::Erase | Fact::Added(..) => None,
     }
 }
 
@@ -272,6 +275,7 @@ impl Model {
             let pane = spec.pane(window, sent.time);
             let counts = open < pane && pane <= p;
             let (Fact::Order(currency, minor, ..)
+            | Fact::Added(currency, minor, _)
             | Fact::Refund(currency, minor)
             | Fact::Cancel(currency, minor)
             | Fact::Cost(_, currency, minor)) = sent.fact
@@ -284,6 +288,10 @@ impl Model {
                 _ if !counts => {}
                 Fact::Order(..) => {
                     till.orders += 1;
+                    till.revenue += i128::from(minor);
+                }
+                Fact::Added(_, _, is_first) => {
+                    till.orders += i64::from(is_first);
                     till.revenue += i128::from(minor);
                 }
                 Fact::Refund(..) => till.refunds += i128::from(minor),
@@ -391,6 +399,7 @@ fn assert_equal(spec: &Spec, engines: &mut [Engine], model: &Model) -> Result<()
 pub(crate) mod durable;
 mod further;
 mod interleaved;
+mod merged;
 mod rare;
 mod reporting;
 mod respecified;

@@ -81,6 +81,18 @@ pub enum Flow {
     Refund,
     /// Money went back because an order was undone.
     Cancellation,
+    /// What a customer paid, where orders are counted apart from what they bring.
+    Amount,
+    /// An order, counted apart from what it brings.
+    Count,
+}
+
+impl Flow {
+    /// Whether it adds to the revenue.
+    #[must_use]
+    pub fn is_revenue(self) -> bool {
+        matches!(self, Flow::Order | Flow::Amount)
+    }
 }
 
 /// An order among the orders of its customer: its time and those of its two predecessors.
@@ -167,6 +179,17 @@ pub enum Sign {
     Add = 1,
     /// Take it back.
     Remove = -1,
+}
+
+impl Sign {
+    /// The other one.
+    #[must_use]
+    pub fn opposite(self) -> Sign {
+        match self {
+            Sign::Add => Sign::Remove,
+            Sign::Remove => Sign::Add,
+        }
+    }
 }
 
 /// The arrays of one window of one scope.
@@ -334,6 +357,8 @@ impl Window {
             }
             Flow::Refund => cell.refunds += by * minor,
             Flow::Cancellation => cell.cancellations += by * minor,
+            Flow::Amount => cell.revenue += by * minor,
+            Flow::Count => cell.orders += by,
         }
     }
 

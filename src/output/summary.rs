@@ -135,6 +135,9 @@ pub struct SegmentSummary {
     pub dimension: String,
     /// The value.
     pub value: String,
+    /// Whether a partition counts customers of it as `other`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub incomplete: bool,
     /// Its figures.
     #[serde(flatten)]
     pub window: WindowSummary,

@@ -3,13 +3,14 @@
 //! Windows, stages and cohorts can be read for any instant from an engine that knows everything. Alerts, win-backs and order
 //! values cannot: what became of a silence rests on what was known when it was decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{History, What};
 use crate::engine::Engine;
 use crate::engine::distribution::{Distribution, order_values};
 use crate::engine::inactivity::release::{Alert, RuleParts};
 use crate::engine::snapshot::Snapshot;
+use crate::engine::spec::Spec;
 use crate::engine::window::Sign;
 use crate::event::{Currency, HOUR, Time};
 
@@ -46,14 +47,36 @@ impl AsOf {
 
 impl History {
     /// What orders brought in hours up to the one that holds `at`.
-    pub(super) fn order_values(&self, at: Time) -> BTreeMap<Currency, Distribution> {
+    pub(super) fn order_values(&self, spec: &Spec, at: Time) -> BTreeMap<Currency, Distribution> {
         let mut values = BTreeMap::<Currency, Distribution>::new();
-        for row in self.rows.iter().filter(|row| row.time.millis() / HOUR <= at.millis() / HOUR) {
-            if let What::Order { amount, .. } = row.what {
-                let scale = order_values(amount.currency);
-                values.entry(amount.currency).or_default().book(scale, amount.minor, Sign::Add);
-            }
+        let mut book = |currency: Currency, minor: i64| {
+            values.entry(currency).or_default().book(order_values(currency), minor, Sign::Add);
+        };
+        let orders = self.rows.iter().filter(|row| row.time.millis() / HOUR <= at.millis() / HOUR);
+        let orders = orders.filter_map(|row| match row.what {
+            What::Order { amount, .. } => Some((row, amount)),
+            _ => None,
+        });
+        if !spec.merge_orders {
+            orders.for_each(|(_, amount)| book(amount.currency, amount.minor));
+            return values;
         }
+        let erasures = self.erasures_by_customer();
+        let mut days = BTreeMap::<_, i64>::new();
+        for (row, amount) in orders {
+            let erased = erasures.get(&row.customer).map_or(0, |times| times.range(..row.time).count());
+            let day = (row.customer, erased, spec.zone.day(row.time), amount.currency);
+            *days.entry(day).or_default() += amount.minor;
+        }
+        days.iter().for_each(|((.., currency), minor)| book(*currency, *minor));
         values
+    }
+
+    fn erasures_by_customer(&self) -> BTreeMap<u32, BTreeSet<Time>> {
+        let mut erasures = BTreeMap::<u32, BTreeSet<Time>>::new();
+        for row in self.rows.iter().filter(|row| matches!(row.what, What::Erase)) {
+            erasures.entry(row.customer).or_default().insert(row.time);
+        }
+        erasures
     }
 }

@@ -118,6 +118,7 @@ pub fn spec(settings: &Settings) -> Spec {
         history: Some(settings.time.history.get()),
         topics: settings.sources.values().map(|source| source.clock).collect(),
         dimensions: dimensions.collect(),
+        merge_orders: settings.customers.merge_orders_within.is_some(),
         lifecycle: LifecycleSpec {
             active_for: settings.customers.active_for.get(),
             at_risk_cadence: settings.customers.at_risk_cadence,

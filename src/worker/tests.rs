@@ -46,6 +46,7 @@ fn config(decoder: Decoder) -> Arc<WorkerConfig> {
         history: None,
         topics: vec![true],
         dimensions: Vec::new(),
+        merge_orders: false,
         lifecycle,
         rates: None,
         inactivity: InactivitySpec::default(),

@@ -55,7 +55,7 @@ def is_held_out(customer: str, alerts: dict) -> bool:
 # Who is who: `customer` is a life of an id, `customer_id` the id itself; `place` is the order in which events are taken.
 EVENTS = """
 CREATE OR REPLACE TEMP TABLE taken AS
-SELECT e.file_order, e.type, e.time_ms AS t, e.currency, e.amount, e.kind, e.customer, r.customer_id,
+SELECT e.file_order, e.type, e.time_ms AS t, e.currency, e.amount, e.kind, e.civil_day, e.customer, r.customer_id,
        row_number() OVER (ORDER BY CASE WHEN $log_order THEN 0 ELSE e.time_ms END, e.file_order) AS place,
        e.erased_at
 FROM events e JOIN raw_events r USING (file_order)
@@ -63,15 +63,15 @@ FROM events e JOIN raw_events r USING (file_order)
 
 # The last qualifying events of silences: y, how many orders there are up to then, the first order, and the next one.
 ORDERS = """
-SELECT customer, y, n, first_order, lead(y) OVER (PARTITION BY customer ORDER BY y) AS next_y, -1 AS begun
-FROM (SELECT DISTINCT customer, t AS y,
+SELECT customer, y, y_day, n, first_order, lead(y) OVER (PARTITION BY customer ORDER BY y) AS next_y, -1 AS begun
+FROM (SELECT DISTINCT customer, t AS y, civil_day AS y_day,
              count(*) OVER (PARTITION BY customer ORDER BY t) AS n,
              min(t) OVER (PARTITION BY customer) AS first_order
       FROM taken WHERE type = 'order')
 """
 # Sessions by the minute, and a prospect's first sight. Before the first session nothing is decided.
 SESSIONS = """
-SELECT customer, y, NULL AS n, NULL AS first_order, lead(y) OVER (PARTITION BY customer ORDER BY y) AS next_y,
+SELECT customer, y, NULL AS y_day, NULL AS n, NULL AS first_order, lead(y) OVER (PARTITION BY customer ORDER BY y) AS next_y,
        (SELECT min(t) FROM taken WHERE type = 'session') - $settle AS begun
 FROM (SELECT DISTINCT customer, t // 60000 * 60000 AS y FROM taken WHERE type = 'session'
       UNION
@@ -146,9 +146,10 @@ ORDER BY due, customer_id
 """
 
 REVENUE = """
-SELECT d.customer, d.decided, t.currency, sum(CASE t.type WHEN 'order' THEN t.amount ELSE -t.amount END)::BIGINT AS minor
+SELECT d.customer, d.decided, t.currency,
+       sum(CASE WHEN t.type IN ('order', 'payment') THEN t.amount ELSE -t.amount END)::BIGINT AS minor
 FROM (SELECT unnest($customers::BIGINT[]) AS customer, unnest($places::BIGINT[]) AS decided) d
-JOIN taken t ON t.customer = d.customer AND t.place <= d.decided AND t.type IN ('order', 'refund', 'cancel')
+JOIN taken t ON t.customer = d.customer AND t.place <= d.decided AND t.type IN ('order', 'payment', 'refund', 'cancel')
 GROUP BY ALL
 """
 
@@ -157,7 +158,7 @@ SEGMENTS = """
 WITH firsts AS (
     SELECT d.customer, d.decided, arg_min(o.file_order, (o.t, o.file_order)) AS file_order
     FROM (SELECT unnest($customers::BIGINT[]) AS customer, unnest($places::BIGINT[]) AS decided) d
-    JOIN taken o ON o.customer = d.customer AND o.place <= d.decided AND o.type = 'order'
+    JOIN taken o ON o.customer = d.customer AND o.place <= d.decided AND o.type IN ('order', 'payment')
     GROUP BY ALL
 )
 SELECT f.customer, f.decided, a.dimension, a.value FROM firsts f LEFT JOIN order_attributes a USING (file_order)
@@ -170,7 +171,8 @@ def silences_of(db, rule: dict, config, alerts: dict) -> list[dict]:
         "hour": HOUR_MS, "active_for": config.active_for_ms, "at_risk_cadence": config.at_risk_cadence,
         "at_risk_min": config.at_risk_min_ms, "loyal_orders": config.loyal_orders,
     }
-    qualifying, is_later = ORDERS, "q.type = 'order' AND q.t > s.y"
+    # A payment, too, says that there is an order on its day: one that is known by then, or comes in later.
+    qualifying, is_later = ORDERS, "(q.type = 'order' AND q.t > s.y OR q.type = 'payment' AND q.civil_day > s.y_day)"
     if "after_ms" in rule:
         due = "y + $after"
         parameters["after"] = rule["after_ms"]

@@ -104,6 +104,7 @@ class Config:
     clv_window: str
     allowed_lateness_ms: int
     dedup_for_ms: int
+    merge_orders: bool  # orders of one customer on one civil day are one order
     reporting: str | None  # the reporting currency
     rates: list[tuple[int, str, Fraction]]  # civil day, currency, rate
 
@@ -112,7 +113,7 @@ def read_config(raw: dict) -> Config:
     known = {
         "windows", "calendar", "zone", "history_whole", "data_begin", "active_for_ms",
         "at_risk_cadence", "at_risk_min_ms", "loyal_orders", "dimensions", "clv_window",
-        "allowed_lateness_ms", "dedup_for_ms", "reporting", "rates",
+        "allowed_lateness_ms", "dedup_for_ms", "merge_orders", "reporting", "rates",
     }
     if unknown := set(raw) - known:
         raise ValueError(f"unknown configuration keys: {sorted(unknown)}")
@@ -138,6 +139,7 @@ def read_config(raw: dict) -> Config:
         clv_window=raw.get("clv_window", "365d"),
         allowed_lateness_ms=raw.get("allowed_lateness_ms", DAY_MS),
         dedup_for_ms=raw.get("dedup_for_ms", 7 * DAY_MS),
+        merge_orders=raw.get("merge_orders", False),
         reporting=raw.get("reporting"),
         rates=[
             (day_of(date.fromisoformat(day)), currency, Fraction(Decimal(rate)))
@@ -460,6 +462,27 @@ FROM lives
 WHERE type <> 'erase' AND NOT is_copy
 """
 
+# Of the orders of a customer on one civil day the first one stands, by time and then by place in the file. The others
+# are payments: they add their amounts, and count as orders nowhere.
+MERGED_ORDERS = """
+CREATE OR REPLACE TEMP TABLE events AS
+SELECT * REPLACE (CASE WHEN type = 'order' AND row_number() OVER (PARTITION BY customer, type, civil_day
+                                                                  ORDER BY time_ms, file_order) > 1
+                       THEN 'payment' ELSE type END AS type)
+FROM events
+"""
+
+# Which bookings count as an order of their currency: each order, and where those of a day are one, the first of the day
+# in the currency.
+COUNTED_BOOKINGS = """
+CREATE OR REPLACE TEMP TABLE bookings AS
+SELECT file_order, b.currency, b.amount,
+       type IN ('order', 'payment')
+         AND (NOT $merged OR row_number() OVER (PARTITION BY type IN ('order', 'payment'), customer, e.civil_day, b.currency
+                                                ORDER BY time_ms, file_order) = 1) AS is_order
+FROM bookings b JOIN events e USING (file_order)
+"""
+
 # Every amount once in its own currency, and once more in the reporting currency where a rate holds
 # on the event's civil day: the latest line of the currency on or before that day.
 BOOKINGS = """
@@ -549,7 +572,10 @@ def load(db, paths: list[Path], config: Config, with_reporting: bool) -> Counter
     insert(db, "raw_events", RAW_COLUMNS, rows)
     insert(db, "order_attributes", ATTRIBUTE_COLUMNS, attributes)
     db.execute(ACCEPTED_EVENTS)
+    if config.merge_orders:
+        db.execute(MERGED_ORDERS)
     book(db, config, with_reporting)
+    db.execute(COUNTED_BOOKINGS, {"merged": config.merge_orders})
     return rejected
 
 
@@ -682,8 +708,8 @@ FROM by_customers FULL JOIN by_visits USING (span, value) FULL JOIN by_sessions 
 CURRENCY_FIGURES = f"""
 WITH {COUNTED}
 SELECT span, value_then AS value, currency,
-       count(*) FILTER (type = 'order' AND pane > s)                               AS orders,
-       coalesce(sum(amount) FILTER (type = 'order'  AND pane > s), 0)              AS revenue,
+       count(*) FILTER (is_order AND pane > s)                                     AS orders,
+       coalesce(sum(amount) FILTER (type IN ('order', 'payment') AND pane > s), 0) AS revenue,
        coalesce(sum(amount) FILTER (type = 'refund' AND pane > s), 0)              AS refunds,
        coalesce(sum(amount) FILTER (type = 'cancel' AND pane > s), 0)              AS cancellations,
        coalesce(sum(amount) FILTER (kind = 'acquisition' AND type = 'cost' AND pane > s), 0) AS acquisition_costs,
@@ -988,11 +1014,11 @@ def segments_part(db, config: Config, as_ofs: list[int], begin: int | None, show
 # Months are numbered year * 12 + month - 1.
 COHORTS = """
 WITH orders AS (
-    SELECT file_order, customer, civil_day, time_ms,
+    SELECT file_order, customer, civil_day, time_ms, type,
            DATE '1970-01-01' + civil_day::INTEGER AS day,
            year(day) * 12 + month(day) - 1 AS month
     FROM events
-    WHERE type = 'order' AND civil_day <= $today
+    WHERE type IN ('order', 'payment') AND civil_day <= $today
 ),
 members AS (
     SELECT customer, min(month) AS cohort, min(time_ms) AS first_ms FROM orders GROUP BY customer
@@ -1004,7 +1030,7 @@ cells AS (  -- every age from 0 to this month's
     SELECT cohort, customers, unnest(range($this_month - cohort + 1)) AS age FROM sizes
 ),
 cell_orders AS (
-    SELECT cohort, month - cohort AS age, 'order' AS type, file_order, customer, currency, amount
+    SELECT cohort, month - cohort AS age, type, file_order, customer, currency, amount
     FROM orders JOIN members USING (customer) JOIN bookings USING (file_order)
 ),
 cell_returns AS (  -- of members, from their first order on
@@ -1018,7 +1044,7 @@ cell_events AS (FROM cell_orders UNION ALL FROM cell_returns)
 SELECT cohort, age, customers, currency,
        count(DISTINCT customer)   FILTER (type = 'order')           AS ordering_customers,
        count(DISTINCT file_order) FILTER (type = 'order')           AS orders,
-       coalesce(sum(amount)       FILTER (type = 'order'), 0)       AS revenue,
+       coalesce(sum(amount)       FILTER (type IN ('order', 'payment')), 0) AS revenue,
        coalesce(sum(amount)       FILTER (type = 'refund'), 0)      AS refunds,
        coalesce(sum(amount)       FILTER (type = 'cancel'), 0)      AS cancellations
 FROM cells LEFT JOIN cell_events USING (cohort, age)
@@ -1245,9 +1271,15 @@ GAP_VALUES = {
     "interpurchase_seconds": "SELECT gap_ms FROM gaps WHERE place >= 2 AND pane < $settled ORDER BY 1",
     "time_to_second_order_seconds": "SELECT gap_ms FROM gaps WHERE place = 2 AND pane < $settled ORDER BY 1",
 }
+# Those of a day together, where they are one order.
 ORDER_VALUES = """
+WITH orders AS (
+    SELECT currency, sum(amount)::BIGINT AS amount
+    FROM hourly WHERE type IN ('order', 'payment') AND pane <= $p
+    GROUP BY currency, customer, civil_day, CASE WHEN $merged THEN 0 ELSE file_order END
+)
 SELECT currency, list(amount ORDER BY amount) AS amounts
-FROM hourly WHERE type = 'order' AND pane <= $p
+FROM orders
 GROUP BY currency ORDER BY currency
 """
 PERCENTS = {"0.1": 10, "0.25": 25, "0.5": 50, "0.75": 75, "0.9": 90, "0.95": 95, "0.99": 99}
@@ -1272,7 +1304,7 @@ def distributions_part(db, config: Config, as_ofs: list[int]) -> list[list[dict]
                 "name": name, "count": len(values), "sum": sum(values) / 1000,
                 "quantiles": quantiles(values, 1000),
             })
-        for row in query(db, ORDER_VALUES, {"p": as_of // HOUR_MS}):
+        for row in query(db, ORDER_VALUES, {"p": as_of // HOUR_MS, "merged": config.merge_orders}):
             exponent = exponent_of(row["currency"])
             entries.append({
                 "name": "order_value", "currency": row["currency"], "count": len(row["amounts"]),

@@ -47,6 +47,44 @@ def order(customer, time, order_id=None, amount="10.00", currency="EUR", **attri
             "amount": amount, "currency": currency, "attributes": attributes}
 
 
+def test_orders_of_a_day_are_one():
+    """In New York the day ends at 05:00 UTC: of four orders three are one, in two currencies."""
+    events = [
+        order("a", "2024-01-10T23:00:00Z", "1", "5.00", channel="web"),
+        order("a", "2024-01-11T04:59:00Z", "2", "7.00", "USD", channel="app"),
+        order("a", "2024-01-10T08:00:00Z", "3", "1.00", channel="app"),
+        order("a", "2024-01-11T05:00:00Z", "4", "9.00"),
+        {"type": "refund", "refund_id": "r", "customer_id": "a", "time": "2024-01-11T06:00:00Z",
+         "amount": "2.00", "currency": "EUR"},
+    ]
+    config = {"zone": "America/New_York", "windows": [{"name": "10d", "period_ms": 10 * DAY_MS}], "clv_window": "10d",
+              "calendar": [{"name": "month"}]}
+    parts = ("windows", "calendar", "segments", "cohorts", "distributions", "stages")
+    as_of = "2024-01-14T00:00:00Z"
+    apart = run(events, config, as_of, parts)
+    merged = run(events, {**config, "merge_orders": True}, as_of, parts)
+    for result, orders, eur in ((apart, 4, 3), (merged, 2, 2)):
+        [window], [month] = result["windows"], result["calendar"]
+        for figures in (window, month):
+            expect(figures, orders=orders, ordering_customers=1, repeat_customers=1)
+            expect(figures["currencies"]["EUR"], orders=eur, revenue="15.00", refunds="2.00")
+            expect(figures["currencies"]["USD"], orders=1, revenue="7.00")
+        [cell] = result["cohorts"]
+        expect(cell, orders=orders, ordering_customers=1)
+        expect(cell["currencies"]["EUR"], revenue="15.00")
+        values = {d["currency"]: d for d in result["distributions"] if d["name"] == "order_value"}
+        expect(values["EUR"], count=eur, sum="15.00")
+        assert {segment["value"] for segment in result["segments"]} == {"app"}
+    gaps = {d["name"]: d for d in merged["distributions"]}["interpurchase_seconds"]
+    expect(gaps, count=1, sum=21 * 3600.0)
+    alone = run(events[:3], {**config, "merge_orders": True}, as_of, parts)
+    expect(alone["windows"][0], orders=1, repeat_customers=0, returning_customers=0)
+    assert alone["stages"] == [{"stage": "new", "status": "active", "customers": 1}], alone["stages"]
+    before = run(events, {**config, "merge_orders": True}, "2024-01-10T22:00:00Z", parts)
+    expect(before["windows"][0], orders=1)
+    expect(before["windows"][0]["currencies"]["EUR"], orders=1, revenue="1.00")
+
+
 def test_rolling_window():
     """P = 10 days, A = 20 days, p = day 40: start (10, 30], end (20, 40], within (30, 40]."""
     events = [

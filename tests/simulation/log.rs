@@ -41,6 +41,7 @@ pub fn spec(seed: u64) -> Spec {
         dimensions: vec![DimensionSpec { name: "channel".into(), values: vec!["web".into()] }],
         rates: None,
         inactivity: inactivity(seed),
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 6 * DAY, at_risk_cadence: 1.5, at_risk_min: 5 * HOUR, loyal_orders: 3 },
     }
 }

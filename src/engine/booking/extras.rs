@@ -148,8 +148,7 @@ impl Engine {
         let next = place.s.map(|s| self.moment(s));
         let own = Silence { y: at, since, next };
         let shortened = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
-        let back = if sign == Sign::Add { Sign::Remove } else { Sign::Add };
-        for (silence, sign) in [(Some(own), sign), (shortened, back)] {
+        for (silence, sign) in [(Some(own), sign), (shortened, sign.opposite())] {
             let Some(silence) = silence else { continue };
             self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));
             self.segments.each(profile, |window| window.lost_complainer(&silence, sign));

@@ -45,8 +45,8 @@ impl Engine {
             let moment = self.moment(deed.time);
             match &deed.what {
                 What::Order(amount, _) => self.retract_order(slot, moment, *amount),
-                What::Refund(amount) => self.retract_return(slot, Flow::Refund, *amount, moment),
-                What::Cancel(amount) => self.retract_return(slot, Flow::Cancellation, *amount, moment),
+                What::Refund(amount) => self.retract_payment(slot, Flow::Refund, *amount, moment),
+                What::Cancel(amount) => self.retract_payment(slot, Flow::Cancellation, *amount, moment),
                 What::Session => {
                     let same_minute =
                         |other: &Deed| other.what == What::Session && self.moment(other.time).minute == moment.minute;
@@ -63,6 +63,13 @@ impl Engine {
 
     /// Takes the newest order back.
     fn retract_order(&mut self, slot: Slot, at: Moment, amount: Money) {
+        let mut flow = Flow::Order;
+        if self.spec.merge_orders {
+            flow = Flow::Amount;
+            if !self.retract_from_day(slot, at, amount) {
+                return self.retract_payment(slot, flow, amount, at);
+            }
+        }
         let currency = self.currency_number(amount.currency);
         let belonging = self.belonging(slot);
         let Some(first) = belonging.first else { return };
@@ -71,23 +78,18 @@ impl Engine {
         if record.has(Mark::Complained) {
             self.interrupt_complainers_silence(slot, belonging.profile, &place, at, Sign::Remove);
         }
-        let terms = order_terms(&place, at, |time| self.moment(time));
-        for (term, _) in terms.iter().flatten() {
-            self.windows.iter_mut().for_each(|window| window.order(term, Sign::Remove));
-            self.segments.order(belonging.profile, term, Sign::Remove);
-            self.cohorts.of(first).order(term.y, term.s, Sign::Remove);
-        }
-        self.distributions.newest_order_back(&place, at.time);
+        self.retract_terms(belonging, first, &place, at);
+        self.distributions.retract_order(&place, at.time);
         self.retract_stage(&record, &place, at.time);
         let reporting = self.reporting_minor(amount, at);
         for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {
-            self.segments.money(belonging.profile, Flow::Order, currency, minor, at, Sign::Remove);
-            self.cohorts.of(first).money(Flow::Order, currency, minor, at, Sign::Remove);
-            let what = Booked::Money(Flow::Order, currency_tag(currency), minor);
+            self.segments.money(belonging.profile, flow, currency, minor, at, Sign::Remove);
+            self.cohorts.of(first).money(flow, currency, minor, at, Sign::Remove);
+            let what = Booked::Money(flow, currency_tag(currency), minor);
             self.journal.take(slot, Entry { time: at.time, what });
         }
         self.book_net_revenue(slot, currency, -amount.minor);
-        self.recent.take_order(slot, self.customers.record_mut(slot));
+        self.recent.take_order(slot, self.customers.record_mut(slot), place.place);
         let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
         self.inactivity.retract(slot, order);
         if record.orders == 1 {
@@ -95,6 +97,17 @@ impl Engine {
             self.book_coverage(slot, belonging, Sign::Remove);
             self.customers.record_mut(slot).set(Mark::Referred, false);
             self.move_everything(slot, belonging, Belonging::NOBODY, at);
+        }
+    }
+
+    /// Takes back what an order between these neighbours counts.
+    pub(super) fn retract_terms(&mut self, belonging: Belonging, first: Moment, place: &OrderPlace, at: Moment) {
+        let terms = order_terms(place, at, |time| self.moment(time));
+        for (term, sign) in terms.iter().flatten() {
+            let back = sign.opposite();
+            self.windows.iter_mut().for_each(|window| window.order(term, back));
+            self.segments.order(belonging.profile, term, back);
+            self.cohorts.of(first).order(term.y, term.s, back);
         }
     }
 
@@ -126,9 +139,9 @@ impl Engine {
         record.sessions = record.sessions.saturating_sub(1);
     }
 
-    fn retract_return(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
+    fn retract_payment(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment) {
         let currency = self.currency_number(amount.currency);
-        self.book_net_revenue(slot, currency, amount.minor);
+        self.book_net_revenue(slot, currency, if flow.is_revenue() { -amount.minor } else { amount.minor });
         let belonging = self.belonging(slot);
         let reporting = self.reporting_minor(amount, at);
         for (currency, minor) in [(currency, amount.minor)].into_iter().chain(reporting) {

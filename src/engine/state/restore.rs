@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::arrays::{ArrayState, Shelf};
 use super::rows::Aside;
 use super::windows::{SegmentState, WindowState};
-use super::{CurrencyState, EngineCheckpoint, Kept, Scalars, SeenState, Slots, cohorts_key, lifecycle_key, window_key};
+use super::{
+    CurrencyState, EngineCheckpoint, Kept, Scalars, SeenState, Slots, cohorts_key, lifecycle_key, merged_by, window_key,
+};
 use crate::engine::ahead::{Deed, What};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
@@ -31,6 +33,8 @@ pub enum RestoreError {
     Array(String),
     /// A currency that is not known.
     Currency(String),
+    /// Orders of one day were counted differently: what they would have counted is no longer known.
+    MergedOrders,
 }
 
 impl fmt::Display for RestoreError {
@@ -40,6 +44,10 @@ impl fmt::Display for RestoreError {
             RestoreError::SameCustomer => f.write_str("two customers have the same id"),
             RestoreError::Array(key) => write!(f, "the array {key} is not whole or of another shape"),
             RestoreError::Currency(code) => write!(f, "there is no currency {code}"),
+            RestoreError::MergedOrders => f.write_str(
+                "customers.merge_orders_within was changed, or time.zone while it is set, and the state does not hold the \
+                 orders one by one; put the value back, or build the state anew under another kafka.group_id",
+            ),
         }
     }
 }
@@ -117,6 +125,9 @@ impl Restorer {
     /// # Errors
     /// See [`RestoreError`].
     pub fn new(spec: &Arc<Spec>, topics: &[Option<usize>], scalars: Scalars) -> Result<Restorer, RestoreError> {
+        if merged_by(&scalars.lifecycle) != merged_by(&lifecycle_key(spec)) {
+            return Err(RestoreError::MergedOrders);
+        }
         let mut engine = Engine::new(Arc::clone(spec));
         let state = scalars.clone();
         let Scalars {

@@ -6,10 +6,12 @@ use super::plain::{Reader, put_number, put_signed};
 use super::{deeds, silences};
 use crate::engine::ahead::Deed;
 use crate::engine::customers::Arena;
+use crate::engine::days::DaySum;
 use crate::engine::inactivity::table::Silences;
 use crate::engine::journal::{Booked, Entry};
 use crate::engine::record::{KeyTag, Known, Record};
 use crate::engine::window::Flow;
+use crate::engine::zone::Day;
 use crate::event::Time;
 
 /// Customers, each once.
@@ -171,6 +173,8 @@ pub struct Aside {
     pub silences: Silences,
     /// What lies behind what the slowest topic has brought, in log order.
     pub ahead: Vec<Deed>,
+    /// What was paid on the days that can still change.
+    pub days: Vec<DaySum>,
 }
 
 /// What a part of the encoding holds.
@@ -184,6 +188,7 @@ mod part {
     pub const OPEN: u64 = 7;
     pub const NOTICES: u64 = 8;
     pub const AHEAD: u64 = 9;
+    pub const DAYS: u64 = 10;
 }
 
 /// What an entry of the journal says.
@@ -192,12 +197,14 @@ mod booked {
     pub const ORDER: u64 = 1;
     pub const REFUND: u64 = 2;
     pub const CANCELLATION: u64 = 3;
+    pub const AMOUNT: u64 = 4;
+    pub const COUNT: u64 = 5;
 }
 
 impl Aside {
     /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Aside { orders, sessions, journal, extras, further, silences, ahead } = self;
+        let Aside { orders, sessions, journal, extras, further, silences, ahead, days } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
         encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
         encode_part(out, part::JOURNAL, journal, |out, entry| {
@@ -207,6 +214,8 @@ impl Aside {
                 Booked::Money(Flow::Order, currency, minor) => (booked::ORDER, Some((currency, minor))),
                 Booked::Money(Flow::Refund, currency, minor) => (booked::REFUND, Some((currency, minor))),
                 Booked::Money(Flow::Cancellation, currency, minor) => (booked::CANCELLATION, Some((currency, minor))),
+                Booked::Money(Flow::Amount, currency, minor) => (booked::AMOUNT, Some((currency, minor))),
+                Booked::Money(Flow::Count, currency, minor) => (booked::COUNT, Some((currency, minor))),
             };
             put_number(out, what);
             if let Some((currency, minor)) = money {
@@ -228,6 +237,7 @@ impl Aside {
         encode_part(out, part::OPEN, open, silences::put_open);
         encode_part(out, part::NOTICES, notices, silences::put_notice);
         encode_part(out, part::AHEAD, ahead, deeds::put_deed);
+        encode_part(out, part::DAYS, days, put_day);
     }
 
     /// Reads what [`Aside::encode`] wrote; `None` for anything else.
@@ -254,6 +264,7 @@ impl Aside {
                     part::OPEN => aside.silences.open.push(silences::take_open(&mut reader)?),
                     part::NOTICES => aside.silences.notices.push(silences::take_notice(&mut reader)?),
                     part::AHEAD => aside.ahead.push(deeds::take_deed(&mut reader)?),
+                    part::DAYS => aside.days.push(take_day(&mut reader)?),
                     _ => return None,
                 }
             }
@@ -274,6 +285,25 @@ fn take_time(reader: &mut Reader<'_>) -> Option<Time> {
     Time::from_millis(reader.signed()?).ok()
 }
 
+fn put_day(out: &mut Vec<u8>, sum: &DaySum) {
+    let &DaySum { day, currency, first, orders, minor } = sum;
+    put_signed(out, i64::from(day));
+    put_number(out, u64::from(currency));
+    put_signed(out, first.millis());
+    put_number(out, u64::from(orders));
+    put_signed(out, minor);
+}
+
+fn take_day(reader: &mut Reader<'_>) -> Option<DaySum> {
+    Some(DaySum {
+        day: Day::try_from(reader.signed()?).ok()?,
+        currency: u8::try_from(reader.number()?).ok()?,
+        first: take_time(reader)?,
+        orders: u32::try_from(reader.number()?).ok()?,
+        minor: reader.signed()?,
+    })
+}
+
 fn take_entry(reader: &mut Reader<'_>) -> Option<Entry> {
     let time = take_time(reader)?;
     let flow = match reader.number()? {
@@ -281,6 +311,8 @@ fn take_entry(reader: &mut Reader<'_>) -> Option<Entry> {
         booked::ORDER => Flow::Order,
         booked::REFUND => Flow::Refund,
         booked::CANCELLATION => Flow::Cancellation,
+        booked::AMOUNT => Flow::Amount,
+        booked::COUNT => Flow::Count,
         _ => return None,
     };
     let currency = u8::try_from(reader.number()?).ok()?;
@@ -294,12 +326,23 @@ mod tests {
     use super::*;
 
     fn entry() -> impl Strategy<Value = Entry> {
-        let flow = prop::sample::select(vec![Flow::Order, Flow::Refund, Flow::Cancellation]);
+        let flow = prop::sample::select(vec![Flow::Order, Flow::Refund, Flow::Cancellation, Flow::Amount, Flow::Count]);
         let what = prop_oneof![
             Just(Booked::Session),
             (flow, any::<u8>(), any::<i64>()).prop_map(|(flow, currency, minor)| Booked::Money(flow, currency, minor)),
         ];
         (0..Time::MAX.millis(), what).prop_map(|(time, what)| Entry { time: Time::clamped(time), what })
+    }
+
+    fn day() -> impl Strategy<Value = DaySum> {
+        let sum = (any::<Day>(), any::<u8>(), 0..Time::MAX.millis(), any::<u32>(), any::<i64>());
+        sum.prop_map(|(day, currency, first, orders, minor)| DaySum {
+            day,
+            currency,
+            first: Time::clamped(first),
+            orders,
+            minor,
+        })
     }
 
     proptest! {
@@ -312,10 +355,11 @@ mod tests {
             further in prop::collection::vec(any::<(u8, i64)>(), 0..4),
             silences in silences::tests::silences(),
             ahead in prop::collection::vec(deeds::tests::deed(), 0..4),
+            days in prop::collection::vec(day(), 0..4),
         ) {
             let orders = orders.into_iter().map(Time::clamped).collect();
             let extras = extras.map(|time| time.map(Time::clamped));
-            let aside = Aside { orders, sessions, journal, extras, further, silences, ahead };
+            let aside = Aside { orders, sessions, journal, extras, further, silences, ahead, days };
             let mut bytes = Vec::new();
             aside.encode(&mut bytes);
             prop_assert_eq!(bytes.is_empty(), aside == Aside::default());

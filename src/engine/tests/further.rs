@@ -170,8 +170,10 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
         let mut expected = BTreeMap::<(i32, i32), CohortFigures>::new();
         let mut ordered = BTreeSet::new();
         for other in model.accepted.iter().filter(|other| spec.zone.day(other.time) <= today) {
-            let (Fact::Order(currency, minor, ..) | Fact::Refund(currency, minor) | Fact::Cancel(currency, minor)) =
-                other.fact
+            let (Fact::Order(currency, minor, ..)
+            | Fact::Added(currency, minor, _)
+            | Fact::Refund(currency, minor)
+            | Fact::Cancel(currency, minor)) = other.fact
             else {
                 continue;
             };
@@ -185,6 +187,7 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
             match other.fact {
                 Fact::Refund(..) => money.refunds += i128::from(minor),
                 Fact::Cancel(..) => money.cancellations += i128::from(minor),
+                Fact::Added(..) => money.revenue += i128::from(minor),
                 _ => {
                     money.revenue += i128::from(minor);
                     cell.orders += 1;

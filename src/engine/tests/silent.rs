@@ -96,9 +96,10 @@ impl Story {
         for rule in &spec.inactivity.rules {
             totals.insert(rule.name.clone(), [[0; 3]; 2]);
         }
-        let identities: BTreeSet<u8> = self.model.accepted.iter().map(|sent| sent.customer).collect();
+        let model = merged::merged(spec, &self.model);
+        let identities: BTreeSet<u8> = model.accepted.iter().map(|sent| sent.customer).collect();
         for identity in identities {
-            let all = self.model.accepted.iter().zip(&self.steps).filter(|(sent, _)| sent.customer == identity);
+            let all = model.accepted.iter().zip(&self.steps).filter(|(sent, _)| sent.customer == identity);
             let mut events: Vec<(&Sent, usize)> = all.map(|(sent, &step)| (sent, step)).collect();
             events.sort_by_key(|(sent, _)| sent.time);
             for rule in &spec.inactivity.rules {
@@ -168,7 +169,11 @@ impl Story {
             let held_out = spec.inactivity.is_held_out(&customer);
             let totals = &mut totals[usize::from(held_out)];
             totals[0] += 1;
-            let counts = |sent: &Sent| if class == 0 { is_order(sent) } else { matches!(sent.fact, Fact::Session(_)) };
+            let day = |time: i64| spec.zone.day(Time::clamped(time));
+            let is_later_day = |sent: &Sent| !spec.merge_orders || day(sent.time.millis()) > day(y);
+            let counts = |sent: &Sent| {
+                if class == 0 { is_order(sent) && is_later_day(sent) } else { matches!(sent.fact, Fact::Session(_)) }
+            };
             // Sessions of a topic that is ahead, an erasure before them not being known yet.
             let mut then = self.model.accepted.iter().zip(&self.steps).filter(|(_, at)| **at <= step);
             let is_over = then.any(|(sent, _)| {
@@ -203,7 +208,7 @@ impl Story {
     }
 }
 
-fn is_order(sent: &Sent) -> bool {
+pub(super) fn is_order(sent: &Sent) -> bool {
     matches!(sent.fact, Fact::Order(..))
 }
 
@@ -250,7 +255,7 @@ fn figures<'a>(
     let mut revenue = BTreeMap::<Currency, i64>::new();
     for sent in known.clone() {
         let (sign, currency, minor) = match sent.fact {
-            Fact::Order(currency, minor, ..) => (1, currency, minor),
+            Fact::Order(currency, minor, ..) | Fact::Added(currency, minor, _) => (1, currency, minor),
             Fact::Refund(currency, minor) | Fact::Cancel(currency, minor) => (-1, currency, minor),
             _ => continue,
         };
@@ -261,7 +266,8 @@ fn figures<'a>(
     {
         return None;
     }
-    let segment = known.clone().find(|sent| is_order(sent)).map_or("none", |first| match first.fact {
+    let of_first = known.clone().find(|sent| matches!(sent.fact, Fact::Order(..) | Fact::Added(..)));
+    let segment = of_first.map_or("none", |first| match first.fact {
         Fact::Order(_, _, Some(listed @ ("web" | "app")), _) => listed,
         Fact::Order(_, _, Some(_), _) => "other",
         _ => "unknown",
@@ -318,8 +324,15 @@ fn raises() -> impl Strategy<Value = Vec<Option<(usize, i64)>>> {
 proptest! {
     #![proptest_config(cases(1_500))]
     #[test]
-    fn alerts_equal_brute_force(history in history(60), raises in raises(), since in 0..40 * DAY, quiet_end in any::<bool>()) {
+    fn alerts_equal_brute_force(
+        history in history(60),
+        raises in raises(),
+        since in 0..40 * DAY,
+        quiet_end in any::<bool>(),
+        merge_orders in prop::bool::weighted(0.3),
+    ) {
         let spec = silent_spec(ORIGIN + since - 20 * DAY, rules());
+        let spec = Arc::new(Spec { merge_orders, ..Spec::clone(&spec) });
         let mut given = log(history, raises);
         if !quiet_end {
             given.extend((0..2).map(|topic| Given::Raise(topic, Time::clamped(ORIGIN + 400 * DAY))));

@@ -30,18 +30,28 @@ pub(super) fn assert_distributions_equal(spec: &Spec, engines: &[Engine], model:
         let second = orders.values().flat_map(|times| gaps_of(&times[..times.len().min(2)])).collect();
         assert_spread(&found.interpurchase.expect("nothing was folded"), GAPS, all)?;
         assert_spread(&found.second_order.expect("nothing was folded"), GAPS, second)?;
-        let mut values = BTreeMap::<Currency, Vec<i64>>::new();
-        for sent in &model.accepted {
-            if let Fact::Order(currency, minor, _, _) = sent.fact {
-                values.entry(money(currency, minor).currency).or_default().push(minor);
-            }
-        }
+        let values = values_of_orders(spec, model);
         prop_assert!(found.order_value.keys().eq(values.keys()));
         for (currency, values) in values {
             assert_spread(&found.order_value[&currency], order_values(currency), values)?;
         }
     }
     Ok(())
+}
+
+/// What orders brought, by currency: those of one day together, where they are one order.
+fn values_of_orders(spec: &Spec, model: &Model) -> BTreeMap<Currency, Vec<i64>> {
+    let mut orders = BTreeMap::<_, i64>::new();
+    for (place, sent) in model.accepted.iter().enumerate() {
+        if let Fact::Order(currency, minor, ..) | Fact::Added(currency, minor, _) = sent.fact {
+            let apart = if spec.merge_orders { 0 } else { place };
+            let key = (money(currency, 0).currency, sent.customer, spec.zone.day(sent.time), apart);
+            *orders.entry(key).or_default() += minor;
+        }
+    }
+    let mut values = BTreeMap::<Currency, Vec<i64>>::new();
+    orders.into_iter().for_each(|((currency, ..), minor)| values.entry(currency).or_default().push(minor));
+    values
 }
 
 /// Count, sum and counts up to the bounds are exact, every order statistic is told to 4 %.
@@ -87,7 +97,7 @@ pub(super) fn assert_customers_equal(spec: &Spec, engines: &[Engine], model: &Mo
         let mut net = BTreeMap::<Currency, i64>::new();
         for sent in own {
             let (currency, by) = match sent.fact {
-                Fact::Order(currency, minor, _, _) => (currency, minor),
+                Fact::Order(currency, minor, _, _) | Fact::Added(currency, minor, _) => (currency, minor),
                 Fact::Refund(currency, minor) | Fact::Cancel(currency, minor) => (currency, -minor),
                 _ => continue,
             };

@@ -61,6 +61,7 @@ pub(crate) fn worker_config() -> Arc<WorkerConfig> {
         history: None,
         topics: vec![true, false],
         dimensions: vec![DimensionSpec { name: "channel".to_owned(), values: Vec::new() }],
+        merge_orders: false,
         lifecycle: LifecycleSpec { active_for: 90 * DAY, at_risk_cadence: 2.0, at_risk_min: 7 * DAY, loyal_orders: 5 },
         rates: None,
         inactivity: inactivity(),

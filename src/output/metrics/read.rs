@@ -267,8 +267,18 @@ pub(super) fn feedback(scrape: &Scrape<'_>, samples: &mut Samples) {
 
 pub(super) fn overflowed(scrape: &Scrape<'_>, samples: &mut Samples) {
     let Some(snapshot) = &scrape.overview.snapshot else { return };
-    for (dimension, &overflowed) in scrape.spec.dimensions.iter().zip(&snapshot.segments_overflowed) {
-        samples.add([&dimension.name], flag(overflowed));
+    for (dimension, overflow) in scrape.spec.dimensions.iter().zip(&snapshot.segments_overflowed) {
+        samples.add([&dimension.name], flag(overflow.is_any()));
+    }
+}
+
+/// Only of values of which it is so: of the others there may be many.
+pub(super) fn incomplete(scrape: &Scrape<'_>, samples: &mut Samples) {
+    let Some(snapshot) = &scrape.overview.snapshot else { return };
+    for (dimension, value) in snapshot.segments.keys() {
+        if snapshot.segments_overflowed[*dimension].is_incomplete(value) {
+            samples.add([&scrape.spec.dimensions[*dimension].name, value], flag(true));
+        }
     }
 }
 

@@ -103,11 +103,19 @@ pub(super) static SEGMENT: &[Metric] = &[
     ),
 ];
 
-/// What is not known of the windows.
-pub(super) static MISSING: &[Metric] = &[gauge(
-    "retentiond_figures_missing_until_timestamp_seconds",
-    &["window", "reason"],
-    "When all figures of a window will be known, in epoch seconds of event time; present while some are absent \
+/// What is not known of windows and dimensions.
+pub(super) static MISSING: &[Metric] = &[
+    gauge(
+        "retentiond_figures_missing_until_timestamp_seconds",
+        &["window", "reason"],
+        "When all figures of a window will be known, in epoch seconds of event time; present while some are absent \
          because the configuration was changed.",
-    read::missing,
-)];
+        read::missing,
+    ),
+    gauge(
+        "retentiond_dimension_value_incomplete",
+        &["dimension", "value"],
+        "1 if a partition found more values of the dimension than it keeps and counts customers of this value as other.",
+        read::incomplete,
+    ),
+];

@@ -28,7 +28,7 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
     revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
 const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_total winbacks_total winback_revenue_total
-    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed as_of_timestamp_seconds last_event_timestamp_seconds \
+    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed dimension_value_incomplete as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_skipped_total events_duplicate_total \
     events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
      checkpoint_last_success_timestamp_seconds checkpoint_uncommitted_seconds checkpoint_stale topic_unusable group_faults dead_letters_total partitions_assigned source_partitions \

@@ -132,8 +132,9 @@ pub(super) fn segments(spec: &Spec, snapshot: &Snapshot, background: &Background
             // Costs are not booked by segment: nothing is said rather than zero.
             window.coverage = None;
             window.currencies.values_mut().for_each(|money| money.costs = None);
+            let incomplete = snapshot.segments_overflowed[*dimension].is_incomplete(value);
             let dimension = spec.dimensions[*dimension].name.clone();
-            summaries.push(SegmentSummary { dimension, value: value.clone(), window });
+            summaries.push(SegmentSummary { dimension, value: value.clone(), incomplete, window });
         }
     }
     summaries

@@ -1,0 +1,129 @@
+//! Orders of one customer on one civil day as one order, which stands at the time of the first: `merge_orders`.
+//!
+//! The record holds the first order of each day alone, so everything that follows from orders follows from those. A later
+//! order of the day adds its amount. One that comes in late and is earlier takes the place of the first. Orders of a
+//! currency are counted apart from what they bring, for the first order of the day in a currency may be any of them.
+
+use super::{Engine, Round, Said, currency_tag};
+use crate::engine::axis::Moment;
+use crate::engine::clock::Class;
+use crate::engine::customers::Slot;
+use crate::engine::days::Change;
+use crate::engine::journal::{Booked, Entry};
+use crate::engine::recent::OrderPlace;
+use crate::engine::record::Mark;
+use crate::engine::window::{Flow, Sign};
+use crate::event::{Currency, Money, Time};
+
+impl Engine {
+    /// Books an order where those of one day are one.
+    pub(super) fn book_order_of_day(
+        &mut self,
+        slot: Slot,
+        place: OrderPlace,
+        at: Moment,
+        amount: Money,
+        said: Said<'_>,
+        round: Round,
+    ) {
+        if self.is_on_day(place.y, at) {
+            self.book_payment(slot, Flow::Amount, amount, at, round);
+        } else {
+            let replaced = place.s.filter(|_| self.is_on_day(place.s, at));
+            self.insert_order(slot, place, at, amount, said, Flow::Amount, round);
+            if let Some(replaced) = replaced {
+                self.take_out_order(slot, replaced);
+            }
+        }
+        self.each_booking(amount, at, |engine, currency, minor, value| {
+            let change = engine.days.add(slot, at.day, currency_tag(currency), at.time, minor);
+            engine.recount(slot, currency, change, value);
+        });
+        if !self.customers.is_copying() {
+            self.days.sweep(self.spec.zone.day(self.clock.floor(Class::Orders)));
+        }
+    }
+
+    /// Takes the last order of a customer's last day out of the sums of the day. Whether the day has no other order.
+    pub(super) fn retract_from_day(&mut self, slot: Slot, at: Moment, amount: Money) -> bool {
+        self.each_booking(amount, at, |engine, currency, minor, value| {
+            let change = engine.days.take(slot, at.day, currency_tag(currency), minor);
+            engine.recount(slot, currency, change, value);
+        });
+        !self.days.has(slot, at.day)
+    }
+
+    pub(in crate::engine) fn is_on_day(&self, time: Option<Time>, at: Moment) -> bool {
+        time.is_some_and(|time| self.spec.zone.day(time) == at.day)
+    }
+
+    /// Does something in the currency of an amount, whose order values are told, and in the reporting currency.
+    fn each_booking(
+        &mut self,
+        amount: Money,
+        at: Moment,
+        mut book: impl FnMut(&mut Engine, usize, i64, Option<Currency>),
+    ) {
+        let currency = self.currency_number(amount.currency);
+        book(self, currency, amount.minor, Some(amount.currency));
+        if let Some((reporting, minor)) = self.in_reporting_currency(amount, at, Round::Again) {
+            book(self, reporting, minor, None);
+        }
+    }
+
+    /// Counts the order of a day in a currency where its first payment is now, and its value as it is now.
+    fn recount(&mut self, slot: Slot, currency: usize, (before, after): Change, value: Option<Currency>) {
+        for (sum, sign) in [(before, Sign::Remove), (after, Sign::Add)] {
+            let Some(sum) = sum else { continue };
+            if let Some(value) = value {
+                self.distributions.money(currency, value, sum.minor, sign);
+            }
+            if before.map(|sum| sum.first) != after.map(|sum| sum.first) {
+                self.count_order(slot, currency, sum.first, sign);
+            }
+        }
+    }
+
+    fn count_order(&mut self, slot: Slot, currency: usize, time: Time, sign: Sign) {
+        let at = self.moment(time);
+        self.windows.iter_mut().for_each(|window| window.money(Flow::Count, currency, 0, at, sign));
+        let belonging = self.belonging(slot);
+        self.segments.money(belonging.at(time), Flow::Count, currency, 0, at, sign);
+        let what = Booked::Money(Flow::Count, currency_tag(currency), 0);
+        match sign {
+            Sign::Add => self.note(slot, time, what),
+            Sign::Remove => self.journal.take(slot, Entry { time, what }),
+        }
+    }
+
+    /// Takes an order out whose place an earlier one of the same day has taken, which is booked already.
+    fn take_out_order(&mut self, slot: Slot, order: Time) {
+        let at = self.moment(order);
+        let belonging = self.belonging(slot);
+        let record = *self.customers.record(slot);
+        let orders = self.recent.newest_orders(slot, &record, record.orders as usize);
+        let (Some(first), Some(index)) = (belonging.first, orders.iter().rposition(|known| *known == order)) else {
+            return;
+        };
+        let before = |back: usize| index.checked_sub(back).map(|index| orders[index]);
+        let place = OrderPlace {
+            place: orders.len() - 1 - index,
+            z: orders.get(index + 2).copied(),
+            s: orders.get(index + 1).copied(),
+            y: before(1),
+            x: before(2),
+        };
+        if record.has(Mark::Complained) {
+            self.interrupt_complainers_silence(slot, belonging.profile, &place, at, Sign::Remove);
+        }
+        self.retract_terms(belonging, first, &place, at);
+        self.distributions.retract_order(&place, at.time);
+        let (rank, newer) = (record.orders - place.place as u32, &orders[index + 1..]);
+        let first_order = record.first().unwrap_or(order);
+        self.book_stage_run(first_order, &place, rank - 1, &orders[index..], Sign::Remove);
+        self.book_stage_run(first_order, &place, rank - 1, newer, Sign::Add);
+        self.recent.take_order(slot, self.customers.record_mut(slot), place.place);
+        self.inactivity.retract_at(slot, order.millis());
+        self.watch_anew(slot);
+    }
+}
