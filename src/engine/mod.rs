@@ -265,9 +265,7 @@ impl Engine {
             }
             (Class::Orders, Kind::Order { .. }) => {
                 place.order = self.recent.place_order(slot, record, at.time, floor).ok_or(NeighboursForgotten)?;
-                // What the day brought so far may be forgotten.
-                let of_day = |time| self.is_on_day(time, at);
-                if self.spec.merge_orders && at.time < floor && (of_day(place.order.y) || of_day(place.order.s)) {
+                if self.has_forgotten_day(&place.order, at, floor) {
                     return Err(NeighboursForgotten);
                 }
             }
@@ -417,11 +415,6 @@ impl Engine {
     /// Of each dimension, whether more values were found than are kept.
     pub fn segments_overflowed(&self) -> impl Iterator<Item = bool> {
         self.segments.overflowed()
-    }
-
-    /// The values that the dimension at a place keeps.
-    pub fn segments_kept(&self, dimension: usize) -> impl Iterator<Item = &str> {
-        self.segments.kept(dimension)
     }
 
     /// Amounts that had no rate into the reporting currency since this was last asked, by their currency.

@@ -53,7 +53,13 @@ impl Engine {
         !self.days.has(slot, at.day)
     }
 
-    pub(in crate::engine) fn is_on_day(&self, time: Option<Time>, at: Moment) -> bool {
+    /// Whether an order from before the floor is one of a day of which the sums may be forgotten.
+    pub(in crate::engine) fn has_forgotten_day(&self, place: &OrderPlace, at: Moment, floor: Time) -> bool {
+        let is_before = self.spec.merge_orders && at.time < floor;
+        is_before && (self.is_on_day(place.y, at) || self.is_on_day(place.s, at))
+    }
+
+    fn is_on_day(&self, time: Option<Time>, at: Moment) -> bool {
         time.is_some_and(|time| self.spec.zone.day(time) == at.day)
     }
 

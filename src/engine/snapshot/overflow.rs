@@ -46,7 +46,7 @@ impl std::ops::AddAssign<&Overflow> for Overflow {
 pub(super) fn note(sum: &mut [Overflow], engine: &Engine) {
     for (dimension, (sum, overflowed)) in sum.iter_mut().zip(engine.segments_overflowed()).enumerate() {
         if overflowed {
-            let keeping = engine.segments_kept(dimension).map(|value| (value.to_owned(), 1)).collect();
+            let keeping = engine.segments.kept(dimension).map(|value| (value.to_owned(), 1)).collect();
             *sum += &Overflow { engines: 1, keeping };
         }
     }

@@ -277,8 +277,9 @@ proptest! {
         zone in 0..2_usize,
         listed in any::<bool>(),
         reporting in prop::option::of(prop::sample::select(vec!["EUR", "KWD"])),
+        merge_orders in any::<bool>(),
     ) {
-        let mut spec = spec(["UTC", "America/New_York"][zone]);
+        let mut spec = Spec { merge_orders, ..spec(["UTC", "America/New_York"][zone]) };
         if !listed {
             spec.dimensions[0].values.clear();
         }

@@ -73,7 +73,7 @@ fn interleaved(log: &[Logged], choices: &[u8]) -> Vec<Logged> {
     all
 }
 
-fn spec_of_three(with_rules: bool) -> Arc<Spec> {
+fn spec_of_three(with_rules: bool, merge_orders: bool) -> Arc<Spec> {
     let rule = |name: &str, silence, filter| RuleSpec { name: name.into(), silence, filter };
     let rules = vec![
         rule("short", Silence::After(30 * HOUR), Filter::default()),
@@ -81,7 +81,7 @@ fn spec_of_three(with_rules: bool) -> Arc<Spec> {
         rule("pace", Silence::Cadence { factor: 1.5, min: 6 * HOUR, max: 5 * DAY }, Filter::default()),
     ];
     let spec = silent_spec(0, if with_rules { rules } else { Vec::new() });
-    Arc::new(Spec { topics: vec![true, false, false], ..Spec::clone(&spec) })
+    Arc::new(Spec { topics: vec![true, false, false], merge_orders, ..Spec::clone(&spec) })
 }
 
 /// The engine behind a log, and what it told; restarted now and then, with everything since the last checkpoint read
@@ -172,8 +172,9 @@ proptest! {
         log in log(true),
         choices in prop::collection::vec(any::<u8>(), 1..60),
         restart_every in 1..30_usize,
+        merge_orders in any::<bool>(),
     ) {
-        let spec = spec_of_three(false);
+        let spec = spec_of_three(false, merge_orders);
         let (mut expected, _) = read(&spec, &log, usize::MAX);
         let (mut found, _) = read(&spec, &interleaved(&log, &choices), restart_every);
         assert_same_figures(&spec, &log, &mut expected, &mut found)?;
@@ -187,8 +188,9 @@ proptest! {
         log in log(false),
         choices in prop::collection::vec(any::<u8>(), 1..60),
         restart_every in 1..30_usize,
+        merge_orders in any::<bool>(),
     ) {
-        let spec = spec_of_three(true);
+        let spec = spec_of_three(true, merge_orders);
         let (mut expected, expected_alerts) = read(&spec, &log, usize::MAX);
         let (mut found, alerts) = read(&spec, &interleaved(&log, &choices), restart_every);
         assert_same_figures(&spec, &log, &mut expected, &mut found)?;
