@@ -58,6 +58,7 @@ loyal_orders = 4
 allowed_lateness = "2d"
 dedup_for = "8d"
 max_future = "1h"
+merge_orders_within = "1d"
 [[windows]]
 name = "4w"
 period = "4w"
@@ -139,6 +140,7 @@ repartition = true
 repartition_topic = "keyed"
 format = "debezium"
 [sources.orders.mapping]
+min_amount = "0.01"
 amount_unit = "minor"
 amount_scale = 2
 time_format = "pattern"
