@@ -272,13 +272,11 @@ pub(super) fn overflowed(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// Only of values of which it is so: of the others there may be many.
 pub(super) fn incomplete(scrape: &Scrape<'_>, samples: &mut Samples) {
     let Some(snapshot) = &scrape.overview.snapshot else { return };
     for (dimension, value) in snapshot.segments.keys() {
-        if snapshot.segments_overflowed[*dimension].is_incomplete(value) {
-            samples.add([&scrape.spec.dimensions[*dimension].name, value], flag(true));
-        }
+        let is_incomplete = snapshot.segments_overflowed[*dimension].is_incomplete(value);
+        samples.add([&scrape.spec.dimensions[*dimension].name, value], flag(is_incomplete));
     }
 }
 

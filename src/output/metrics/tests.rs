@@ -144,7 +144,7 @@ fn defines_what_the_design_promises() {
         assert!(metric.labels().iter().all(|label| !label.contains("customer")), "{}", metric.name);
         assert_eq!(
             metric.labels().contains(&"value"),
-            metric.name.starts_with("retentiond_segment_"),
+            ["retentiond_segment_", "retentiond_dimension_value_"].iter().any(|prefix| metric.name.starts_with(prefix)),
             "{}",
             metric.name
         );
