@@ -85,7 +85,12 @@ impl MinAmount {
 
 impl Decoder {
     /// Leaves out what the source does not want, and refuses what is ahead of time.
-    pub(super) fn settle<'a>(&self, decoded: &mut Result<Decoded<'a>, Rejection>, message: Option<&'a [u8]>, latest: Time) {
+    pub(super) fn settle<'a>(
+        &self,
+        decoded: &mut Result<Decoded<'a>, Rejection>,
+        message: Option<&'a [u8]>,
+        latest: Time,
+    ) {
         if let Some(min_amount) = &self.min_amount {
             min_amount.sift(decoded, message);
         }

@@ -76,9 +76,9 @@ impl Table {
     pub fn new<'n>(decoder: &Decoder, names: impl IntoIterator<Item = &'n str>) -> Result<Table, HeaderError> {
         let names: Vec<String> = names.into_iter().map(|name| cells::plain(name).to_owned()).collect();
         let readings = match &decoder.reader {
-            Reader::Each(readers) => {
-                Readings::Each(readers.iter().map(|(reader, _)| columns(reader, decoder, &names)).collect::<Result<_, _>>()?)
-            }
+            Reader::Each(readers) => Readings::Each(
+                readers.iter().map(|(reader, _)| columns(reader, decoder, &names)).collect::<Result<_, _>>()?,
+            ),
             reader => Readings::One(columns(reader, decoder, &names)?),
         };
         let [is_used, is_exact, is_whole] = std::array::from_fn(|_| vec![false; names.len()]);

@@ -77,8 +77,8 @@ proptest! {
             }
             send(&mut engine, &mut model, sent)?;
             if place % 5 == 4 && restarts[place] {
-                if let Some(cut) = engine.cut() {
-                    chain.add(cut);
+                if let Some(checkpoint) = engine.checkpoint() {
+                    chain.add(checkpoint);
                 }
                 engine = chain.restore(&spec);
             }
@@ -222,9 +222,9 @@ fn a_state_that_counted_orders_differently_is_refused() {
     for (before, after) in [(&apart, &together), (&together, &apart), (&together, &elsewhere)] {
         let mut engine = Engine::new(Arc::clone(before));
         engine.apply(0, &event(&order(0, 0, 1, "web")));
-        let cut = engine.cut().unwrap();
-        assert!(Engine::restore(before, &[Some(0), Some(1)], &[&cut]).is_ok());
-        let refused = Engine::restore(after, &[Some(0), Some(1)], &[&cut]).unwrap_err();
+        let checkpoint = engine.checkpoint().unwrap();
+        assert!(Engine::restore(before, &[Some(0), Some(1)], &[&checkpoint]).is_ok());
+        let refused = Engine::restore(after, &[Some(0), Some(1)], &[&checkpoint]).unwrap_err();
         assert_eq!(refused, RestoreError::MergedOrders);
     }
 }
