@@ -28,7 +28,7 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
     revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
 const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_total winbacks_total winback_revenue_total
-    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed dimension_value_incomplete as_of_timestamp_seconds last_event_timestamp_seconds \
+    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed dimension_value_incomplete figures_missing_until_timestamp_seconds as_of_timestamp_seconds last_event_timestamp_seconds \
     history_start_timestamp_seconds caught_up events_total events_rejected_total events_skipped_total events_duplicate_total \
     events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
      checkpoint_last_success_timestamp_seconds checkpoint_uncommitted_seconds checkpoint_stale topic_unusable group_faults dead_letters_total partitions_assigned source_partitions \
@@ -159,7 +159,9 @@ fn every_metric_has_a_value_once_there_are_orders() {
     let source = SourceStatus { routers: vec![Arc::default()], ..source() };
     let series = encode_with(&overview, &source, &known(), &topics());
     let shown: BTreeSet<&str> = series.keys().map(|name| family_of(name.split('{').next().unwrap())).collect();
-    assert_eq!(shown, definitions().map(|metric| metric.name).collect());
+    // It appears after a change of the configuration alone.
+    let always = |name: &&str| *name != "retentiond_figures_missing_until_timestamp_seconds";
+    assert_eq!(shown, definitions().map(|metric| metric.name).filter(always).collect());
     assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
 }
 
