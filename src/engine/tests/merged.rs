@@ -196,7 +196,7 @@ fn the_first_order_of_a_civil_day_stands_whenever_it_arrives() {
     assert_eq!(customer.segments, ["app"], "as the first order says");
     let day = engine.figures(WindowId::Rolling(0), at(30)).unwrap();
     assert_eq!((day.parts.orders, day.parts.repeat, day.parts.ordering), (2, 1, 1));
-    let [eur, jpy] = [0, 1].map(|currency| day.money[&money(currency, 0).currency].clone());
+    let [eur, jpy] = [0, 1].map(|currency| day.money[&money(currency, 0).currency]);
     assert_eq!(((eur.orders, eur.revenue), (jpy.orders, jpy.revenue)), ((2, 510), (1, 50)));
     let before = engine.figures(WindowId::Rolling(0), at(8)).unwrap();
     assert_eq!((before.parts.orders, before.money[&money(0, 0).currency].orders), (0, 0));
