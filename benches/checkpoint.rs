@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retentiond::checkpoint::files;
-use retentiond::checkpoint::manifest::{Expected, Origin, TopicEntry};
+use retentiond::checkpoint::manifest::{CheckpointOrigin, Expected, TopicEntry};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
 use retentiond::engine::inactivity::InactivitySpec;
@@ -157,7 +157,7 @@ fn main() {
     let url = format!("file://{}", directory.path().display());
     let store = runtime.block_on(Store::open(&url, "bench")).expect("a store");
     let topic = TopicEntry { name: "orders".into(), id: None, offset: 1, anchor: None };
-    let origin = Origin {
+    let origin = CheckpointOrigin {
         group: "bench".into(),
         partition: 0,
         partitions: 1,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, Silence};
+use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, SilenceSetting};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::engine::lifecycle::Status;
@@ -194,11 +194,11 @@ fn engine(c: &mut Criterion) {
 /// ends a silence that was due. Alerts are taken out as a checkpoint does, now and then.
 fn silence(c: &mut Criterion) {
     let rules = [
-        ("lapsing", Silence::After(Millis::days(45))),
-        ("off pace", Silence::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) }),
+        ("lapsing", SilenceSetting::After(Millis::days(45))),
+        ("off pace", SilenceSetting::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) }),
     ];
     let spec = |count: usize| {
-        let rule = |&(name, silence): &(&str, Silence)| InactivityRule {
+        let rule = |&(name, silence): &(&str, SilenceSetting)| InactivityRule {
             name: name.into(),
             silence,
             filter: Filter::default(),

@@ -52,11 +52,11 @@ struct Row {
     customer: u32,
     /// The source topic that goes on with such events; 0 where there is none.
     topic: u16,
-    what: What,
+    what: FactKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum FactKind {
     Order { amount: Money, profile: u32 },
     Refund(Money),
     Cancel(Money),
@@ -179,7 +179,7 @@ impl History {
         let last = self.erased.entry(customer).or_insert(at);
         *last = at.max(*last);
         self.erasures += 1;
-        self.rows.push(Row { time: at, customer, topic, what: What::Erase });
+        self.rows.push(Row { time: at, customer, topic, what: FactKind::Erase });
     }
 
     /// The identity of an event, if it has one; `None` for a second copy.
@@ -207,21 +207,22 @@ impl History {
         self.remembered.push((event.time, event.kind.event_type(), identity));
     }
 
-    fn what(&mut self, kind: &Kind<'_>) -> What {
+    fn what(&mut self, kind: &Kind<'_>) -> FactKind {
         match kind {
             Kind::Order { amount, attributes, referred_by, .. } => {
-                What::Order { amount: *amount, profile: self.profile(attributes, referred_by.as_deref()) }
+                FactKind::Order { amount: *amount, profile: self.profile(attributes, referred_by.as_deref()) }
             }
-            Kind::Refund { amount, .. } => What::Refund(*amount),
-            Kind::Cancel { amount, .. } => What::Cancel(*amount),
-            Kind::Session { .. } => What::Session,
+            Kind::Refund { amount, .. } => FactKind::Refund(*amount),
+            Kind::Cancel { amount, .. } => FactKind::Cancel(*amount),
+            Kind::Session { .. } => FactKind::Session,
             Kind::Customer { attributes, referred_by } => {
-                What::Customer { profile: self.profile(attributes, referred_by.as_deref()) }
+                FactKind::Customer { profile: self.profile(attributes, referred_by.as_deref()) }
             }
-            Kind::Feedback { kind, score } => {
-                What::Feedback { kind: intern(&mut self.feedback_kinds, kind), score: score.map(|score| score as f32) }
-            }
-            Kind::Cost { kind, amount } => What::Cost(*kind, *amount),
+            Kind::Feedback { kind, score } => FactKind::Feedback {
+                kind: intern(&mut self.feedback_kinds, kind),
+                score: score.map(|score| score as f32),
+            },
+            Kind::Cost { kind, amount } => FactKind::Cost(*kind, *amount),
         }
     }
 
@@ -288,13 +289,13 @@ impl History {
     ) {
         self.seen = HashMap::default();
         // An erasure at the time of an event is behind it.
-        let key = |row: &Row| (row.time, matches!(row.what, What::Erase));
+        let key = |row: &Row| (row.time, matches!(row.what, FactKind::Erase));
         if !self.rows.is_sorted_by_key(key) {
             self.rows.sort_by_key(key);
         }
         if let Some(as_of) = &as_of {
             // Nobody knows yet of erasures to come.
-            let erased = self.rows.iter().filter(|row| matches!(row.what, What::Erase) && row.time <= as_of.at);
+            let erased = self.rows.iter().filter(|row| matches!(row.what, FactKind::Erase) && row.time <= as_of.at);
             self.erased = erased.map(|row| (row.customer, row.time)).collect();
         }
         for (i, row) in self.rows.iter().enumerate() {
@@ -346,22 +347,22 @@ impl History {
     fn event(&self, row: &Row) -> Option<Event<'_>> {
         let text = |set: &'_ Texts, place: u32| set.get_index(place as usize).map_or("", |text| text).to_owned();
         let kind = match row.what {
-            What::Order { amount, profile } => {
+            FactKind::Order { amount, profile } => {
                 let (attributes, referred_by) = self.attributes(profile);
                 Kind::Order { id: None, amount, attributes, referred_by }
             }
-            What::Refund(amount) => Kind::Refund { id: None, amount },
-            What::Cancel(amount) => Kind::Cancel { order: None, amount },
-            What::Session => Kind::Session { id: None },
-            What::Customer { profile } => {
+            FactKind::Refund(amount) => Kind::Refund { id: None, amount },
+            FactKind::Cancel(amount) => Kind::Cancel { order: None, amount },
+            FactKind::Session => Kind::Session { id: None },
+            FactKind::Customer { profile } => {
                 let (attributes, referred_by) = self.attributes(profile);
                 Kind::Customer { attributes, referred_by }
             }
-            What::Feedback { kind, score } => {
+            FactKind::Feedback { kind, score } => {
                 Kind::Feedback { kind: Cow::Owned(text(&self.feedback_kinds, kind)), score: score.map(f64::from) }
             }
-            What::Cost(kind, amount) => Kind::Cost { kind, amount },
-            What::Erase => return None,
+            FactKind::Cost(kind, amount) => Kind::Cost { kind, amount },
+            FactKind::Erase => return None,
         };
         Some(Event { customer: Cow::Borrowed(self.id(row)), time: row.time, kind })
     }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use retentiond::config::{Dimension, Filter, InactivityRule, Millis, Settings, Silence};
+use retentiond::config::{Dimension, Filter, InactivityRule, Millis, Settings, SilenceSetting};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::event::{MINUTE, Time};
@@ -132,8 +132,8 @@ fn an_order_that_rules_watch_allocates_nothing() {
     let mut settings = settings();
     let rule = |name: &str, silence| InactivityRule { name: name.into(), silence, filter: Filter::default() };
     settings.inactivity = vec![
-        rule("lapsing", Silence::After(Millis::days(45))),
-        rule("off pace", Silence::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) }),
+        rule("lapsing", SilenceSetting::After(Millis::days(45))),
+        rule("off pace", SilenceSetting::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) }),
     ];
     settings.alerts.backfill = true;
     let each = allocations(&settings, order);

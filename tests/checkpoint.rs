@@ -12,13 +12,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use retentiond::checkpoint::files::{self, WrittenCheckpoint};
-use retentiond::checkpoint::manifest::{Expected, Kind as FileKind, Manifest, Origin, TopicEntry, VERSION};
+use retentiond::checkpoint::manifest::{CheckpointOrigin, Expected, Kind as FileKind, Manifest, TopicEntry, VERSION};
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::store::Store;
 use retentiond::engine::Engine;
 use retentiond::engine::distribution::{GAPS, order_values};
 use retentiond::engine::inactivity::release::Allowance;
-use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::rates::{Rate, Rates};
 use retentiond::engine::segments::DimensionSpec;
@@ -58,9 +58,9 @@ fn spec() -> Arc<Spec> {
 fn inactivity() -> InactivitySpec {
     let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
     let rules = vec![
-        rule("silent", Silence::After(5 * DAY)),
-        rule("off pace", Silence::Cadence { factor: 1.5, min: DAY, max: 9 * DAY }),
-        rule("unseen", Silence::NoSessionFor(4 * DAY)),
+        rule("silent", SilenceRule::After(5 * DAY)),
+        rule("off pace", SilenceRule::Cadence { factor: 1.5, min: DAY, max: 9 * DAY }),
+        rule("unseen", SilenceRule::NoSessionFor(4 * DAY)),
     ];
     let (settle, winback_within) = (DAY, 20 * DAY);
     InactivitySpec { rules, settle, since: Some(Time::MIN), holdout: 0.3, salt: "salt".into(), winback_within }
@@ -164,9 +164,9 @@ impl Partition {
         Partition { directory, store, engine: Engine::new(spec()), last: None }
     }
 
-    fn origin(&self, offset: i64) -> Origin {
+    fn origin(&self, offset: i64) -> CheckpointOrigin {
         let topic = |name: &str| TopicEntry { name: name.into(), id: None, offset, anchor: None };
-        Origin {
+        CheckpointOrigin {
             group: GROUP.into(),
             partition: 3,
             partitions: 4,

@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use browser::{Browser, SCREENS, Screen};
-use retentiond::source::status::Position;
+use retentiond::source::status::ReadPosition;
 use retentiond::source::{Partition, TopicIndex, TopicPartition};
 use serde_json::{Value, json};
 use shop::{HOSTILE, Shop, USUAL};
@@ -263,7 +263,7 @@ fn says_what_is_missing_and_fits_every_screen() {
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     shop.source.send_modify(|source| {
         source.partition_counts = vec![Some(4)];
-        source.positions.insert(at, Position { applied: Some(5), end: Some(12_350), last_at_end: None });
+        source.positions.insert(at, ReadPosition { applied: Some(5), end: Some(12_350), last_at_end: None });
     });
     for screen in SCREENS {
         browser.on(screen);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use retentiond::checkpoint::manifest::{Expected, Manifest, ManifestError};
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::{digest, rows as customers, sections};
-use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::rates::{Rate, Rates};
 use retentiond::engine::segments::DimensionSpec;
@@ -51,9 +51,9 @@ static SPEC: LazyLock<Arc<Spec>> = LazyLock::new(|| {
         rates: Some(Rates::new(currency("EUR"), rate)),
         inactivity: InactivitySpec {
             rules: vec![
-                rule("silent", Silence::After(5 * DAY)),
-                rule("off pace", Silence::Cadence { factor: 1.5, min: DAY, max: 9 * DAY }),
-                rule("unseen", Silence::NoSessionFor(4 * DAY)),
+                rule("silent", SilenceRule::After(5 * DAY)),
+                rule("off pace", SilenceRule::Cadence { factor: 1.5, min: DAY, max: 9 * DAY }),
+                rule("unseen", SilenceRule::NoSessionFor(4 * DAY)),
             ],
             settle: DAY,
             since: Some(Time::MIN),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use retentiond::output::dead_letters::{Channel, OURS, Origin, OutboxRecord, Sender};
+use retentiond::output::dead_letters::{Channel, OURS, OutboxRecord, RecordOrigin, Sender};
 use retentiond::webhook::policy::{Outcome, Tries, retry_after, step};
 use retentiond::webhook::queue::Alert;
 
@@ -28,7 +28,7 @@ pub fn outbox(bytes: &[u8]) -> bool {
     let theirs = headers.iter().filter(|(name, _)| !name.starts_with(OURS)).count();
     let dead_letter = OutboxRecord { to: Channel::DeadLetters, key, payload: Some(payload), headers, time: None };
     let mut dead_letter =
-        dead_letter.marked(&Origin { group: "shop", topic: "orders", partition: 3 }, 7, "invalid_json: why");
+        dead_letter.marked(&RecordOrigin { group: "shop", topic: "orders", partition: 3 }, 7, "invalid_json: why");
     assert_eq!(dead_letter.headers.len(), theirs + 5, "of ours there are five, whatever was there");
     let sender = Sender::of(&dead_letter.headers);
     assert_eq!((sender.reason.as_str(), sender.topic.as_deref()), ("invalid_json", Some("orders")));

@@ -23,7 +23,7 @@ pub struct Entry {
 
 /// What the store holds of a partition.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub struct PartitionCheckpoints {
     /// The partition.
     pub partition: i32,
     /// Its manifests, the newest first.
@@ -58,7 +58,7 @@ impl fmt::Display for Damage {
 ///
 /// # Errors
 /// See [`StoreError`].
-pub async fn shelves(store: &Store, group: &str) -> Result<Vec<Shelf>, StoreError> {
+pub async fn shelves(store: &Store, group: &str) -> Result<Vec<PartitionCheckpoints>, StoreError> {
     let directory = group_directory(group);
     let directories = store.directories(&directory).await?;
     let number = |name: &String| name.rsplit('/').next()?.strip_prefix('p')?.parse::<i32>().ok();
@@ -75,7 +75,7 @@ pub async fn shelves(store: &Store, group: &str) -> Result<Vec<Shelf>, StoreErro
 ///
 /// # Errors
 /// See [`StoreError`].
-pub async fn shelf(store: &Store, group: &str, partition: i32) -> Result<Shelf, StoreError> {
+pub async fn shelf(store: &Store, group: &str, partition: i32) -> Result<PartitionCheckpoints, StoreError> {
     let directory = group_directory(group);
     let within = |stored: Stored| {
         let name = stored.name.strip_prefix(&format!("{directory}/")).map(str::to_owned);
@@ -101,7 +101,7 @@ pub async fn shelf(store: &Store, group: &str, partition: i32) -> Result<Shelf, 
         .flat_map(|manifest| manifest.files.iter().map(|file| file.name.as_str()))
         .collect();
     orphans.retain(|stored| !named.contains(stored.name.as_str()));
-    Ok(Shelf { partition, entries, orphans })
+    Ok(PartitionCheckpoints { partition, entries, orphans })
 }
 
 async fn entry(store: &Store, directory: &str, stored: &Stored) -> Result<Entry, StoreError> {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::chain::{self, Chain};
 use super::digest;
-use super::manifest::{Definition, Expected, FileEntry, Kind, Manifest, ManifestError, Origin, VERSION};
+use super::manifest::{CheckpointOrigin, Definition, Expected, FileEntry, Kind, Manifest, ManifestError, VERSION};
 use super::metadata::ManifestRef;
 use super::rows::{self, RowsError};
 use super::sections::{self, SectionsError};
@@ -130,7 +130,7 @@ pub fn group_directory(group: &str) -> String {
 /// See [`WriteError`].
 pub fn encode(
     spec: &Spec,
-    origin: Origin,
+    origin: CheckpointOrigin,
     checkpoint: &EngineCheckpoint,
     before: Option<&Manifest>,
     nonce: u64,
@@ -204,7 +204,7 @@ pub async fn upload(store: &Store, encoded: Encoded) -> Result<WrittenCheckpoint
 pub async fn write_checkpoint(
     store: &Store,
     spec: &Spec,
-    origin: Origin,
+    origin: CheckpointOrigin,
     checkpoint: &EngineCheckpoint,
     before: Option<&Manifest>,
     nonce: u64,

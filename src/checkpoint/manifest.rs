@@ -124,7 +124,7 @@ impl Definition {
 /// Whose state it is, and where its topics stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Origin {
+pub struct CheckpointOrigin {
     /// The consumer group.
     pub group: String,
     /// The partition.
@@ -149,7 +149,7 @@ pub struct Manifest {
     /// The version of the format.
     pub version: u32,
     /// Whose state it is, and where its topics stand.
-    pub origin: Origin,
+    pub origin: CheckpointOrigin,
     /// The number of the checkpoint.
     pub sequence: u64,
     /// Of each kind of file the oldest checkpoint that is still needed.
@@ -289,7 +289,7 @@ impl Manifest {
     /// # Errors
     /// See [`ManifestError`].
     pub fn check(&self, named: &ManifestRef, expected: &Expected) -> Result<(), ManifestError> {
-        let Origin { group, partition, partitions, topics, store, since: _, written: _ } = &self.origin;
+        let CheckpointOrigin { group, partition, partitions, topics, store, since: _, written: _ } = &self.origin;
         if (group, *partition) != (&expected.group, expected.partition) {
             let whose = |group: &str, partition: i32| format!("partition {partition} of the group {group}");
             return Err(ManifestError::Foreign {
@@ -334,7 +334,7 @@ mod tests {
         };
         Manifest {
             version: VERSION,
-            origin: Origin {
+            origin: CheckpointOrigin {
                 group: "shop".into(),
                 partition: 3,
                 partitions: 12,

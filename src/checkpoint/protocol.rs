@@ -61,8 +61,8 @@ use std::collections::BTreeMap;
 
 pub use reason::Reason;
 pub use words::{
-    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity,
-    LoadFailure, Origin, Outcome, Part, Position, Rules, Upload,
+    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, EngineOrigin, Epoch, Event,
+    Identity, LoadFailure, Outcome, Part, Position, Rules, Upload,
 };
 
 use crate::source::Partition;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::warn;
 
 use super::ConfigFile;
-use crate::checkpoint::catalogue::{self, Damage, Entry, Shelf};
+use crate::checkpoint::catalogue::{self, Damage, Entry, PartitionCheckpoints};
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{Expected, Manifest};
 use crate::checkpoint::metadata::Metadata;
@@ -146,7 +146,7 @@ impl Ls {
             anyhow::Ok((store, shelves))
         })?;
         let last = if self.last == 0 { usize::MAX } else { self.last };
-        let listing = |shelf: Shelf| {
+        let listing = |shelf: PartitionCheckpoints| {
             let standing = standings.as_ref().map(|all| all.get(&shelf.partition).unwrap_or(&Standing::Nothing));
             listing(shelf, standing, last)
         };
@@ -173,7 +173,7 @@ fn standings(settings: &Settings, offline: bool) -> Standings {
     asked.inspect_err(|error| warn!("what is committed is not known: {error}")).ok()
 }
 
-fn listing(shelf: Shelf, standing: Option<&Standing>, last: usize) -> Listing {
+fn listing(shelf: PartitionCheckpoints, standing: Option<&Standing>, last: usize) -> Listing {
     let committed = match standing {
         Some(Standing::At(Metadata::State(named), _)) => Some(named.name.clone()),
         Some(Standing::At(Metadata::Genesis { .. }, _)) => Some("genesis".to_owned()),

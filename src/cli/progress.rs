@@ -94,7 +94,7 @@ fn stage(status: &SourceStatus) -> (Stage, u64, u64) {
         let running = is(&PartitionState::Running);
         return (Stage::Loading, running, running + restoring);
     }
-    let left: i64 = status.positions.values().filter_map(crate::source::status::Position::lag).sum();
+    let left: i64 = status.positions.values().filter_map(crate::source::status::ReadPosition::lag).sum();
     match u64::try_from(left) {
         Ok(left) if left > 0 => (Stage::CatchingUp, 0, left),
         _ => (Stage::Idle, 0, 0),
@@ -106,7 +106,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::source::status::Position;
+    use crate::source::status::ReadPosition;
     use crate::source::{Partition, TopicIndex, TopicPartition};
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(stage(&status), (Stage::Loading, 1, 2));
         status.states.insert(Partition(1), PartitionState::Running);
         let at = |partition| TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
-        let position = |applied, end, last_at_end| Position { applied: Some(applied), end: Some(end), last_at_end };
+        let position = |applied, end, last_at_end| ReadPosition { applied: Some(applied), end: Some(end), last_at_end };
         status.positions =
             [(at(0), position(5, 5, Some(Instant::now()))), (at(1), position(40, 100, None))].into_iter().collect();
         assert_eq!(stage(&status), (Stage::CatchingUp, 0, 60));

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::ConfigFile;
 use super::checkpoint::{is_committed, is_named, partition_of};
-use crate::checkpoint::catalogue::{self, Entry, Shelf};
+use crate::checkpoint::catalogue::{self, Entry, PartitionCheckpoints};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
 use crate::config::Settings;
@@ -167,7 +167,7 @@ impl Rewind {
     }
 
     /// The checkpoints that would do, the best first.
-    fn candidates<'s>(&self, shelf: &'s Shelf, now: &Standing) -> Result<Vec<&'s Entry>> {
+    fn candidates<'s>(&self, shelf: &'s PartitionCheckpoints, now: &Standing) -> Result<Vec<&'s Entry>> {
         let entries = shelf.entries.iter();
         if let Some(name) = &self.to {
             let found = entries.filter(|entry| is_named(entry, name)).collect::<Vec<_>>();

@@ -33,14 +33,14 @@ pub struct InactivityRule {
     /// Value of the label `rule`.
     pub name: String,
     /// What silence is.
-    pub silence: Silence,
+    pub silence: SilenceSetting,
     /// Whose silence counts.
     pub filter: Filter,
 }
 
 /// When a customer is silent.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Silence {
+pub enum SilenceSetting {
     /// No order for this long.
     After(Millis),
     /// No order for `factor` times the own mean gap between orders, within `min` and `max`; from the third order on.
@@ -108,9 +108,9 @@ impl RuleTable {
     /// The rule; nothing unless it names its silence in full.
     pub(super) fn rule(&self) -> Option<InactivityRule> {
         let silence = match (self.after, self.cadence, self.no_session_for) {
-            (Some(after), None, None) => Silence::After(after),
-            (None, Some(factor), None) => Silence::Cadence { factor, min: self.min?, max: self.max? },
-            (None, None, Some(length)) => Silence::NoSessionFor(length),
+            (Some(after), None, None) => SilenceSetting::After(after),
+            (None, Some(factor), None) => SilenceSetting::Cadence { factor, min: self.min?, max: self.max? },
+            (None, None, Some(length)) => SilenceSetting::NoSessionFor(length),
             _ => return None,
         };
         let filter = Filter {
@@ -134,9 +134,9 @@ impl From<InactivityRule> for RuleTable {
             ..RuleTable::default()
         };
         match rule.silence {
-            Silence::After(after) => table.after = Some(after),
-            Silence::NoSessionFor(length) => table.no_session_for = Some(length),
-            Silence::Cadence { factor, min, max } => {
+            SilenceSetting::After(after) => table.after = Some(after),
+            SilenceSetting::NoSessionFor(length) => table.no_session_for = Some(length),
+            SilenceSetting::Cadence { factor, min, max } => {
                 (table.cadence, table.min, table.max) = (Some(factor), Some(min), Some(max));
             }
         }

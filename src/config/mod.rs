@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-pub use alerts::{Alerts, Filter, InactivityRule, QuietHours, Silence, Stage, Webhook};
+pub use alerts::{Alerts, Filter, InactivityRule, QuietHours, SilenceSetting, Stage, Webhook};
 pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
@@ -112,8 +112,8 @@ impl Settings {
         problems.unless_any(settings)
     }
 
-    /// Like [`Settings::load`], but opens no file that holds a secret (rates are none): for verbs that talk to nobody, such as
-    /// `replay` and `config`.
+    /// Like [`Settings::load`], but opens no file that holds a secret (rates are none): for verbs that talk to nobody,
+    /// such as `replay` and `config`.
     ///
     /// # Errors
     /// Every mistake, in the file, in the environment and between settings.
@@ -146,7 +146,8 @@ impl Settings {
         names.map(String::as_str).collect()
     }
 
-    /// Refuses sources whose lines are to be added up, which is for files: a topic does not say when an order is complete.
+    /// Refuses sources whose lines are to be added up, which is for files: a topic does not say when an order is
+    /// complete.
     ///
     /// # Errors
     /// Every such source.

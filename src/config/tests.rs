@@ -241,11 +241,11 @@ fn every_key_is_read() {
     assert_eq!(settings.time.zone.name(), "Europe/Oslo");
     assert_eq!(settings.time.data_begin.map(|time| time.to_string()).as_deref(), Some("2023-12-31T23:00:00.000Z"));
     let [fixed, rhythm, away] = settings.inactivity.as_slice() else { panic!("three rules") };
-    assert_eq!(fixed.silence, Silence::After(Millis::days(45)));
+    assert_eq!(fixed.silence, SilenceSetting::After(Millis::days(45)));
     assert_eq!(fixed.filter.min_revenue.map(|money| money.minor), Some(10_000));
-    assert_eq!(rhythm.silence, Silence::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) });
+    assert_eq!(rhythm.silence, SilenceSetting::Cadence { factor: 3.0, min: Millis::days(7), max: Millis::days(120) });
     assert_eq!(rhythm.filter.stages, [Stage::Repeat, Stage::Loyal]);
-    assert_eq!(away.silence, Silence::NoSessionFor(Millis::days(14)));
+    assert_eq!(away.silence, SilenceSetting::NoSessionFor(Millis::days(14)));
     assert_eq!(settings.currency.reporting.map(Currency::code), Some("EUR"));
     assert_eq!(settings.currency.rates.len(), 8);
     assert_eq!(settings.alerts.settle, Millis::ZERO);
@@ -301,7 +301,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
     assert_eq!((settings.customers.loyal_orders, settings.customers.dimensions.0.len()), (7, 1));
     assert_eq!(settings.windows.iter().map(|w| w.period).collect::<Vec<_>>(), [7 * DAY, 14 * DAY]);
     assert_eq!(settings.alerts.max_per_minute, Some(60));
-    assert_eq!(settings.inactivity[0].silence, Silence::After(Millis::days(30)));
+    assert_eq!(settings.inactivity[0].silence, SilenceSetting::After(Millis::days(30)));
     assert!(settings.time.data_begin.is_some());
 
     let settings = load_environment(&[

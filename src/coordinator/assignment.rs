@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::lifecycle_log::State;
 use super::store_tasks::Files;
 use super::{Coordinator, Progress, Release, gone};
-use crate::checkpoint::protocol::{AssignmentEpoch, Event, Origin};
+use crate::checkpoint::protocol::{AssignmentEpoch, EngineOrigin, Event};
 use crate::engine::Engine;
 use crate::event::Time;
 use crate::source::rebalance;
@@ -134,11 +134,11 @@ impl<C: GroupClient> Coordinator<C> {
         &mut self,
         partition: Partition,
         assignment: AssignmentEpoch,
-        origin: Origin,
+        origin: EngineOrigin,
         next: Vec<i64>,
     ) -> Result<(), SourceError> {
         let next = match origin {
-            Origin::Initial { since } => {
+            EngineOrigin::Initial { since } => {
                 self.lifecycle_log.begins(partition, &State::Nothing);
                 self.files.insert(partition, Files { since, ..Files::default() });
                 let mut engine = Box::new(Engine::new(Arc::clone(&self.store_tasks.spec)));
@@ -146,7 +146,7 @@ impl<C: GroupClient> Coordinator<C> {
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 next
             }
-            Origin::Loaded => {
+            EngineOrigin::Loaded => {
                 let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
@@ -159,13 +159,13 @@ impl<C: GroupClient> Coordinator<C> {
                 self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });
                 next
             }
-            Origin::Parked => {
+            EngineOrigin::Parked => {
                 self.lifecycle_log.begins(partition, &State::Kept);
                 self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
             }
         };
         for (at, next) in self.store_tasks.siblings(partition).into_iter().zip(next) {
-            let position = crate::source::status::Position { applied: Some(next), ..Default::default() };
+            let position = crate::source::status::ReadPosition { applied: Some(next), ..Default::default() };
             let last_record = Some(Instant::now());
             self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
         }

@@ -41,11 +41,11 @@ use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
-use crate::output::dead_letters::{Origin, OutboxRecord, Topics};
-use crate::source::idle::{Silence, raises};
+use crate::output::dead_letters::{OutboxRecord, RecordOrigin, Topics};
+use crate::source::idle::{IdleProgress, raises};
 use crate::source::latency::Latency;
 use crate::source::rebalance;
-use crate::source::status::{Checkpoints, PartitionState, Position, SourceStatus};
+use crate::source::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
 use crate::source::{GroupClient, GroupToken, Partition, Polled, RecordBatch, SourceError, Start, TopicPartition};
 use crate::worker::pool::{Applied, Pool, Report, Stopped};
 
@@ -94,7 +94,7 @@ pub struct Rules {
 struct Progress {
     /// The offset behind the last record handed to a worker.
     handed_out: Option<i64>,
-    position: Position,
+    position: ReadPosition,
     /// When a record came the last time, or the partition was taken over.
     last_record: Option<Instant>,
 }
@@ -379,7 +379,7 @@ impl<C: GroupClient> Coordinator<C> {
             let partition = status.partitions.iter().find(|partition| partition.partition == at.partition)?;
             *partition.topic_watermarks.get(usize::from(at.topic.0))?
         };
-        let silence = |(at, progress): (&TopicPartition, &Progress)| Silence {
+        let silence = |(at, progress): (&TopicPartition, &Progress)| IdleProgress {
             at: *at,
             watermark: watermark(at),
             silent_for: silent_for(progress),
@@ -530,7 +530,7 @@ impl<C: GroupClient> Coordinator<C> {
         }
         let topic = self.rules.topics.get(usize::from(at.topic.0)).map_or("", String::as_str);
         let group = self.store_tasks.group.as_str();
-        let (origin, now) = (Origin { group, topic, partition: at.partition.0 }, wall_clock().millis());
+        let (origin, now) = (RecordOrigin { group, topic, partition: at.partition.0 }, wall_clock().millis());
         for rejected in rejected {
             let record = OutboxRecord::new(&origin, batch, rejected, now);
             self.outbox.add(at.partition, record);

@@ -238,7 +238,7 @@ impl StoreTasks {
                 offset: taken.next[number],
                 anchor: taken.last[number].map(anchor),
             };
-            let origin = manifest::Origin {
+            let origin = manifest::CheckpointOrigin {
                 group: store_tasks.group.clone(),
                 partition: partition.0,
                 partitions: store_tasks.partitions,

@@ -17,7 +17,7 @@ use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
 use crate::engine::inactivity::release::Allowance;
-use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::{Periods, Snapshot};
@@ -41,7 +41,7 @@ const ALERT_SOURCE: &str = "/retentiond/test";
 const LAST: i64 = 1_780_000_000_000;
 
 /// A cluster, a store, and what runs their tasks.
-struct World {
+struct CoordinatorRig {
     broker: MemoryBroker,
     directory: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
@@ -49,9 +49,9 @@ struct World {
     delivery: Delivery,
 }
 
-impl World {
-    fn new(protocol: RebalanceProtocol, partitions: &[u32], delivery: Delivery) -> World {
-        World {
+impl CoordinatorRig {
+    fn new(protocol: RebalanceProtocol, partitions: &[u32], delivery: Delivery) -> CoordinatorRig {
+        CoordinatorRig {
             broker: MemoryBroker::new(protocol, partitions),
             directory: tempfile::tempdir().unwrap(),
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
@@ -70,7 +70,7 @@ struct Member {
 }
 
 impl Member {
-    fn join(world: &World, number: usize, threads: usize) -> Member {
+    fn join(world: &CoordinatorRig, number: usize, threads: usize) -> Member {
         let (reports, reported) = mpsc::channel();
         let pool = Pool::start(&world.config, threads, &reports).unwrap();
         let workers = pool.workers();
@@ -185,8 +185,8 @@ fn inactivity() -> InactivitySpec {
     let rule = |name: &str, silence| RuleSpec { name: name.into(), silence, filter: Filter::default() };
     InactivitySpec {
         rules: vec![
-            rule("silent", Silence::After(20 * HOUR)),
-            rule("off alert_rate", Silence::Cadence { factor: 1.2, min: HOUR, max: 4 * DAY }),
+            rule("silent", SilenceRule::After(20 * HOUR)),
+            rule("off alert_rate", SilenceRule::Cadence { factor: 1.2, min: HOUR, max: 4 * DAY }),
         ],
         settle: DAY,
         since: Some(Time::MIN),
@@ -303,7 +303,7 @@ fn together(members: &[Member]) -> Snapshot {
     snapshots.reduce(sum).unwrap()
 }
 
-fn is_settled(world: &World, members: &[Member], ends: &BTreeMap<TopicPartition, i64>) -> bool {
+fn is_settled(world: &CoordinatorRig, members: &[Member], ends: &BTreeMap<TopicPartition, i64>) -> bool {
     let owned: usize = members.iter().map(|member| member.coordinator.group.owned().len()).sum();
     let applied: BTreeMap<TopicPartition, i64> = members
         .iter()
@@ -322,7 +322,7 @@ fn free_number(members: &[Member]) -> usize {
     (0..).find(|number| members.iter().all(|member| member.number != *number)).unwrap()
 }
 
-fn live_through(world: &World, seed: u64, actions: Vec<Action>) -> (Snapshot, Straight) {
+fn live_through(world: &CoordinatorRig, seed: u64, actions: Vec<Action>) -> (Snapshot, Straight) {
     let (broker, history) = (&world.broker, history(seed));
     let append = |part: &[(TopicPartition, String)]| {
         for (at, payload) in part {
@@ -420,7 +420,7 @@ fn sorted_without_erased(alerts: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// The committed alerts.
-fn committed_alerts(world: &World) -> Vec<String> {
+fn committed_alerts(world: &CoordinatorRig) -> Vec<String> {
     let produced = world.broker.produced().into_iter().filter(|produced| produced.topic == "alerts");
     sorted_without_erased(produced.map(|alert| String::from_utf8(alert.payload.unwrap()).unwrap()))
 }
@@ -432,7 +432,7 @@ fn without_sent(mut figures: Snapshot) -> Snapshot {
 }
 
 /// Where the committed dead letters come from.
-fn dead_letters(world: &World) -> Vec<Place> {
+fn dead_letters(world: &CoordinatorRig) -> Vec<Place> {
     let text = |value: &Option<Vec<u8>>| String::from_utf8(value.clone().unwrap()).unwrap();
     let produced = world.broker.produced();
     let of = |produced: &Produced, name: &str| {
@@ -461,7 +461,7 @@ proptest! {
     ) {
         let protocol = if eager { RebalanceProtocol::Eager } else { RebalanceProtocol::Incremental };
         let delivery = if once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
-        let world = World::new(protocol, &[PARTITIONS.unsigned_abs(); TOPICS as usize], delivery);
+        let world = CoordinatorRig::new(protocol, &[PARTITIONS.unsigned_abs(); TOPICS as usize], delivery);
         let (found, straight) = live_through(&world, seed, actions);
         if once {
             prop_assert_eq!(dead_letters(&world), straight.places);
@@ -481,7 +481,7 @@ fn a_refused_commit_is_made_up_for_without_news() {
         (Delivery::ExactlyOnce, Some(Fault::ReplyLost)),
         (Delivery::ExactlyOnce, Some(Fault::RequestLost)),
     ] {
-        let world = World::new(RebalanceProtocol::Eager, &[1, 1], delivery);
+        let world = CoordinatorRig::new(RebalanceProtocol::Eager, &[1, 1], delivery);
         let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
         let mut member = Member::join(&world, 0, 1);
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -504,7 +504,7 @@ fn a_refused_commit_is_made_up_for_without_news() {
 
 #[test]
 fn a_state_whose_files_are_gone_is_not_begun_anew() {
-    let world = World::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
+    let world = CoordinatorRig::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     world.broker.append(at, None, Some(order("c", LAST, 1, 100).as_bytes()), 0);
     let mut member = Member::join(&world, 0, 1);
@@ -529,7 +529,7 @@ fn a_state_whose_files_are_gone_is_not_begun_anew() {
 
 #[test]
 fn every_applied_record_is_measured_and_told() {
-    let world = World::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
+    let world = CoordinatorRig::new(RebalanceProtocol::Eager, &[1, 1], Delivery::ExactlyOnce);
     let broker = &world.broker;
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
     for id in 0..5 {

@@ -17,12 +17,12 @@ pub struct Deed {
     /// When.
     pub time: Time,
     /// What.
-    pub what: What,
+    pub what: DeedKind,
 }
 
 /// What a customer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum DeedKind {
     /// An order, with what it says of the customer.
     Order(Money, Option<Box<Named>>),
     /// Money given back for an order.
@@ -59,14 +59,14 @@ impl Deed {
                     attributes: std::array::from_fn(|place| attributes.get(place).map(Box::from)),
                     referred: referred(referred_by),
                 };
-                What::Order(*amount, (named != Named::default()).then(|| Box::new(named)))
+                DeedKind::Order(*amount, (named != Named::default()).then(|| Box::new(named)))
             }
-            Kind::Refund { id: _, amount } => What::Refund(*amount),
-            Kind::Cancel { order: _, amount } => What::Cancel(*amount),
-            Kind::Session { id: _ } => What::Session,
-            Kind::Customer { attributes: _, referred_by } => What::Profile(referred(referred_by)),
-            Kind::Feedback { kind, score: _ } => What::Feedback(kind == COMPLAINT),
-            Kind::Cost { kind, amount } => What::Cost(*kind, *amount),
+            Kind::Refund { id: _, amount } => DeedKind::Refund(*amount),
+            Kind::Cancel { order: _, amount } => DeedKind::Cancel(*amount),
+            Kind::Session { id: _ } => DeedKind::Session,
+            Kind::Customer { attributes: _, referred_by } => DeedKind::Profile(referred(referred_by)),
+            Kind::Feedback { kind, score: _ } => DeedKind::Feedback(kind == COMPLAINT),
+            Kind::Cost { kind, amount } => DeedKind::Cost(*kind, *amount),
         };
         Deed { time: event.time, what }
     }
@@ -76,7 +76,7 @@ impl Deed {
     pub fn kind(&self) -> Kind<'_> {
         let somebody = |is_named: bool| is_named.then_some("somebody".into());
         match &self.what {
-            What::Order(amount, named) => {
+            DeedKind::Order(amount, named) => {
                 let mut attributes = Attributes::default();
                 for (place, value) in named.iter().flat_map(|named| named.attributes.iter().enumerate()) {
                     if let Some(value) = value {
@@ -86,16 +86,16 @@ impl Deed {
                 let referred_by = somebody(named.as_ref().is_some_and(|named| named.referred));
                 Kind::Order { id: None, amount: *amount, attributes, referred_by }
             }
-            What::Refund(amount) => Kind::Refund { id: None, amount: *amount },
-            What::Cancel(amount) => Kind::Cancel { order: None, amount: *amount },
-            What::Session => Kind::Session { id: None },
-            What::Profile(is_referred) => {
+            DeedKind::Refund(amount) => Kind::Refund { id: None, amount: *amount },
+            DeedKind::Cancel(amount) => Kind::Cancel { order: None, amount: *amount },
+            DeedKind::Session => Kind::Session { id: None },
+            DeedKind::Profile(is_referred) => {
                 Kind::Customer { attributes: Attributes::default(), referred_by: somebody(*is_referred) }
             }
-            What::Feedback(is_complaint) => {
+            DeedKind::Feedback(is_complaint) => {
                 Kind::Feedback { kind: if *is_complaint { COMPLAINT } else { "" }.into(), score: None }
             }
-            What::Cost(kind, amount) => Kind::Cost { kind: *kind, amount: *amount },
+            DeedKind::Cost(kind, amount) => Kind::Cost { kind: *kind, amount: *amount },
         }
     }
 }

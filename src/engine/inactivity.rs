@@ -49,14 +49,14 @@ pub struct RuleSpec {
     /// The value of the label `rule`.
     pub name: String,
     /// What silence is.
-    pub silence: Silence,
+    pub silence: SilenceRule,
     /// Whose silence counts.
     pub filter: Filter,
 }
 
 /// After how many milliseconds a silence is due.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Silence {
+pub enum SilenceRule {
     /// Without an order for that long.
     After(i64),
     /// Without an order for `factor` times the own mean gap between orders, within `min` and `max`; from the third
@@ -73,13 +73,13 @@ pub enum Silence {
     NoSessionFor(i64),
 }
 
-impl Silence {
+impl SilenceRule {
     /// Which events qualify.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Silence::After(_) | Silence::Cadence { .. } => Class::Orders,
-            Silence::NoSessionFor(_) => Class::Sessions,
+            SilenceRule::After(_) | SilenceRule::Cadence { .. } => Class::Orders,
+            SilenceRule::NoSessionFor(_) => Class::Sessions,
         }
     }
 
@@ -87,15 +87,15 @@ impl Silence {
     #[must_use]
     pub fn shortest(&self) -> i64 {
         match *self {
-            Silence::After(after) | Silence::NoSessionFor(after) => after,
-            Silence::Cadence { min, .. } => min,
+            SilenceRule::After(after) | SilenceRule::NoSessionFor(after) => after,
+            SilenceRule::Cadence { min, .. } => min,
         }
     }
 
     fn longest(&self) -> i64 {
         match *self {
-            Silence::After(after) | Silence::NoSessionFor(after) => after,
-            Silence::Cadence { max, .. } => max,
+            SilenceRule::After(after) | SilenceRule::NoSessionFor(after) => after,
+            SilenceRule::Cadence { max, .. } => max,
         }
     }
 
@@ -105,9 +105,9 @@ impl Silence {
     #[inline]
     fn after(&self, rank: u32, first: i64, y: i64) -> Option<i64> {
         match *self {
-            Silence::After(after) | Silence::NoSessionFor(after) => Some(after),
-            Silence::Cadence { .. } if rank < ORDERS_WITH_PACE => None,
-            Silence::Cadence { factor, min, max } => {
+            SilenceRule::After(after) | SilenceRule::NoSessionFor(after) => Some(after),
+            SilenceRule::Cadence { .. } if rank < ORDERS_WITH_PACE => None,
+            SilenceRule::Cadence { factor, min, max } => {
                 let pace = factor * (y - first) as f64 / f64::from(rank - 1);
                 Some((pace.floor() as i64).max(min).min(max))
             }
@@ -117,9 +117,9 @@ impl Silence {
     /// The text that says what a rule means: with another one it is another rule.
     fn definition(&self) -> String {
         match self {
-            Silence::After(after) => format!("after={after}"),
-            Silence::Cadence { factor, min, max } => format!("cadence={factor};min={min};max={max}"),
-            Silence::NoSessionFor(after) => format!("no_session_for={after}"),
+            SilenceRule::After(after) => format!("after={after}"),
+            SilenceRule::Cadence { factor, min, max } => format!("cadence={factor};min={min};max={max}"),
+            SilenceRule::NoSessionFor(after) => format!("no_session_for={after}"),
         }
     }
 }
@@ -310,7 +310,7 @@ impl Bounds {
             let class = silence.class() as usize;
             bounds.has[class] = true;
             bounds.longest[class] = bounds.longest[class].max(silence.longest());
-            bounds.has_cadence |= matches!(silence, Silence::Cadence { .. });
+            bounds.has_cadence |= matches!(silence, SilenceRule::Cadence { .. });
             if silence.class() == Class::Orders {
                 bounds.shortest = bounds.shortest.min(silence.shortest());
             }
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_pace_needs_three_orders_and_stays_within_its_bounds() {
-        let cadence = Silence::Cadence { factor: 1.5, min: 100, max: 1_000 };
+        let cadence = SilenceRule::Cadence { factor: 1.5, min: 100, max: 1_000 };
         assert_eq!(cadence.after(2, 0, 500), None);
         assert_eq!(cadence.after(3, 0, 501), Some(375));
         assert_eq!(cadence.after(4, 0, 100), Some(100));

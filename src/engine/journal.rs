@@ -29,14 +29,14 @@ pub enum Booked {
 
 /// The entries of the young customers.
 #[derive(Debug, Clone, Default)]
-pub struct Journal {
+pub struct RebookingLog {
     entries: HashMap<Slot, Vec<Entry>, foldhash::fast::FixedState>,
     sweep_at: usize,
 }
 
 const SMALLEST_SWEEP: usize = 1024;
 
-impl Journal {
+impl RebookingLog {
     /// Adds an entry.
     pub fn add(&mut self, slot: Slot, entry: Entry) {
         self.entries.entry(slot).or_default().push(entry);
@@ -61,7 +61,7 @@ impl Journal {
         self.entries.keys().copied()
     }
 
-    /// Puts back what [`Journal::of`] told.
+    /// Puts back what [`RebookingLog::of`] told.
     pub fn restore(&mut self, slot: Slot, entries: Vec<Entry>) {
         if !entries.is_empty() {
             self.entries.insert(slot, entries);

@@ -1,5 +1,5 @@
-//! The customers who are at risk or lapsed at an instant, the most important first, page by page. They are read in slices,
-//! so that events never wait for all of them.
+//! The customers who are at risk or lapsed at an instant, the most important first, page by page. They are read in
+//! slices, so that events never wait for all of them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -32,7 +32,7 @@ pub enum Order {
 
 /// A place in the order; customers behind it follow on the next page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ListPosition {
     /// The rank; the largest comes first.
     pub rank: i128,
     /// Equal ranks are ordered by id.
@@ -53,14 +53,14 @@ pub struct ListQuestion {
     /// Lower ranks are not wanted any more.
     pub least: Option<i128>,
     /// Only customers behind this place are wanted.
-    pub after: Option<Arc<Place>>,
+    pub after: Option<Arc<ListPosition>>,
 }
 
 /// A customer of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedCustomer {
     /// Where the customer stands in the order.
-    pub place: Place,
+    pub place: ListPosition,
     /// What is known.
     pub figures: CustomerFigures,
 }
@@ -150,7 +150,7 @@ impl Engine {
             }
         }
         let customer = |Reverse((rank, Reverse(id), slot))| ListedCustomer {
-            place: Place { rank, id },
+            place: ListPosition { rank, id },
             figures: self.customer_figures(slot, question.at),
         };
         found.add(Listing { first: first.into_iter().map(customer).collect(), ..Listing::default() }, question.limit);
@@ -205,8 +205,8 @@ impl Engine {
         all.filter_map(|(number, minor)| Some((*self.currencies.get(usize::from(number))?, minor)))
     }
 
-    /// What a customer brought to date, in the reporting currency at the rates of a day. Currencies without a rate on that
-    /// day are left out; `None` where all are, and without a reporting currency.
+    /// What a customer brought to date, in the reporting currency at the rates of a day. Currencies without a rate on
+    /// that day are left out; `None` where all are, and without a reporting currency.
     ///
     /// Not the sum of what each order was worth on its own day: that would have to be kept for every customer.
     pub(super) fn net_worth(&self, slot: Slot, day: Day) -> Option<(Currency, i128)> {

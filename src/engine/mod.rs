@@ -8,8 +8,8 @@
 //!   [`rates`] are what amounts are worth in the reporting currency.
 //! - [`inactivity`] tells who falls silent and who comes back.
 //! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
-//! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`] what
-//!   was seen; [`clock`] time.
+//! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`]
+//!   what was seen; [`clock`] time.
 //! - [`days`] holds what the orders of a day bring together, where they count as one.
 //! - [`erasures`] says who was erased when, and `ahead` what an erasure that comes late has to take back.
 
@@ -63,7 +63,7 @@ use erasures::Erasures;
 use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use inactivity::Inactivity;
-use journal::Journal;
+use journal::RebookingLog;
 use known::{Change, Knowledge, Missing, WindowKnown};
 use lifecycle::{Lifecycle, LifecycleParts};
 use net_revenue::NetRevenue;
@@ -120,7 +120,7 @@ pub struct Engine {
     recent: Recent,
     extras: Extras,
     dedup: [Dedup; 2],
-    journal: Journal,
+    journal: RebookingLog,
     days: Days,
     erasures: Erasures,
     ahead: Ahead,
@@ -159,7 +159,7 @@ impl Engine {
             extras: Extras::default(),
             dedup: [(); 2].map(|()| Dedup::new(spec.dedup_for, spec.allowed_lateness)),
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
-            journal: Journal::default(),
+            journal: RebookingLog::default(),
             days: Days::default(),
             erasures: Erasures::default(),
             ahead: Ahead::default(),

@@ -80,7 +80,7 @@ impl<C: Cell> Default for Prefix<C> {
 
 /// Where the cell of a pane is.
 #[derive(Debug)]
-pub enum Place<'a, C: Cell> {
+pub enum PanePlace<'a, C: Cell> {
     /// Among the others, with that index.
     Stored(&'a mut C::Store, usize),
     /// The one that takes what belongs to folded panes.
@@ -129,8 +129,8 @@ impl<C: Cell<Store = Vec<C>>> Prefix<C> {
     #[inline]
     pub fn cell(&mut self, pane: Pane) -> &mut C {
         match self.place(pane) {
-            Place::Stored(cells, index) => &mut cells[index],
-            Place::Early(cell) => cell,
+            PanePlace::Stored(cells, index) => &mut cells[index],
+            PanePlace::Early(cell) => cell,
         }
     }
 
@@ -150,13 +150,13 @@ impl<C: Cell<Store = Vec<C>>> Prefix<C> {
 impl<C: Cell> Prefix<C> {
     /// Where the cell of a pane is, for adding to it.
     #[inline]
-    pub fn place(&mut self, pane: Pane) -> Place<'_, C> {
+    pub fn place(&mut self, pane: Pane) -> PanePlace<'_, C> {
         if pane <= self.remembered {
             self.forget_from(pane);
         }
         let index = i64::from(pane) - i64::from(self.base);
         match usize::try_from(index) {
-            Ok(index) if index < self.cells.len() => Place::Stored(&mut self.cells, index),
+            Ok(index) if index < self.cells.len() => PanePlace::Stored(&mut self.cells, index),
             _ => self.outlying_place(pane),
         }
     }
@@ -173,9 +173,9 @@ impl<C: Cell> Prefix<C> {
     }
 
     #[cold]
-    fn outlying_place(&mut self, pane: Pane) -> Place<'_, C> {
+    fn outlying_place(&mut self, pane: Pane) -> PanePlace<'_, C> {
         if pane < self.limit {
-            return Place::Early(&mut self.early);
+            return PanePlace::Early(&mut self.early);
         }
         if self.cells.is_empty() {
             self.base = pane;
@@ -191,7 +191,7 @@ impl<C: Cell> Prefix<C> {
         if index >= self.cells.len() {
             self.cells.grow(index + 1);
         }
-        Place::Stored(&mut self.cells, index)
+        PanePlace::Stored(&mut self.cells, index)
     }
 
     #[cold]
@@ -353,12 +353,12 @@ impl<C: Cell> Prefix<C> {
 
     fn add(&mut self, pane: Pane, by: &C) {
         match self.place(pane) {
-            Place::Stored(cells, index) => {
+            PanePlace::Stored(cells, index) => {
                 let mut cell = cells.get(index);
                 cell.plus(by);
                 cells.set(index, cell);
             }
-            Place::Early(cell) => cell.plus(by),
+            PanePlace::Early(cell) => cell.plus(by),
         }
     }
 

@@ -35,7 +35,7 @@ impl Rate {
 
 /// From which day on one minor unit is worth `factor` / `divisor` minor units of the reporting currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
+struct RateStep {
     from: Day,
     /// Below 10^24: [`MAX_DIGITS`] and at most four decimals more than the other currency has.
     factor: i128,
@@ -47,7 +47,7 @@ struct Step {
 pub struct Rates {
     reporting: Currency,
     /// By currency, ascending by day.
-    steps: BTreeMap<Currency, Vec<Step>>,
+    steps: BTreeMap<Currency, Vec<RateStep>>,
     digest: u128,
 }
 
@@ -56,7 +56,7 @@ impl Rates {
     /// the later one given holds.
     #[must_use]
     pub fn new(reporting: Currency, lines: impl IntoIterator<Item = (Day, Currency, Rate)>) -> Rates {
-        let mut steps = BTreeMap::<Currency, Vec<Step>>::new();
+        let mut steps = BTreeMap::<Currency, Vec<RateStep>>::new();
         for (from, currency, rate) in lines {
             let (mut factor, mut divisor) = (rate.mantissa, 10_i128.pow(rate.scale));
             match reporting.exponent().checked_sub(currency.exponent()) {
@@ -64,7 +64,7 @@ impl Rates {
                 None => divisor *= 10_i128.pow(currency.exponent() - reporting.exponent()),
             }
             let of_currency = steps.entry(currency).or_default();
-            let step = Step { from, factor, divisor };
+            let step = RateStep { from, factor, divisor };
             match of_currency.binary_search_by_key(&from, |step| step.from) {
                 Ok(place) => of_currency[place] = step,
                 Err(place) => of_currency.insert(place, step),
@@ -103,7 +103,8 @@ impl Rates {
         i64::try_from(worth).ok().filter(|minor| minor.abs() <= MAX_MINOR_UNITS)
     }
 
-    /// As [`Rates::convert`], of a sum, which may be larger than an amount. `None` also where it is far too large to be one.
+    /// As [`Rates::convert`], of a sum, which may be larger than an amount. `None` also where it is far too large to be
+    /// one.
     #[must_use]
     pub fn worth(&self, currency: Currency, minor: i64, day: Day) -> Option<i128> {
         if currency.as_reporting() == self.reporting {
@@ -118,12 +119,12 @@ impl Rates {
     }
 }
 
-fn digest(reporting: Currency, steps: &BTreeMap<Currency, Vec<Step>>) -> u128 {
+fn digest(reporting: Currency, steps: &BTreeMap<Currency, Vec<RateStep>>) -> u128 {
     let mut hash = Xxh3Default::new();
     hash.update(reporting.iso_code().as_bytes());
     for (currency, steps) in steps {
         hash.update(currency.iso_code().as_bytes());
-        for Step { from, factor, divisor } in steps {
+        for RateStep { from, factor, divisor } in steps {
             hash.update(&from.to_le_bytes());
             hash.update(&factor.to_le_bytes());
             hash.update(&divisor.to_le_bytes());

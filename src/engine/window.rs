@@ -130,10 +130,10 @@ struct Before {
 impl Before {
     /// Books `by` times what the orders before change of an order `s`; the rest is [`Newest::book`].
     ///
-    /// With panes x <= y <= s, each is a union of intervals that begin with orders and end the later, the later they begin:
-    /// active of [s, s+A), known (active or lost) of [s, leaves(s+A)), ordering of [s, leaves(s)). So s adds what lies
-    /// behind the end of y's. Counted twice is who is in two of the last: there s adds what lies behind the end of x's.
-    /// Who orders for the second time has ordered once no longer.
+    /// With panes x <= y <= s, each is a union of intervals that begin with orders and end the later, the later they
+    /// begin: active of [s, s+A), known (active or lost) of [s, leaves(s+A)), ordering of [s, leaves(s)). So s adds
+    /// what lies behind the end of y's. Counted twice is who is in two of the last: there s adds what lies behind the
+    /// end of x's. Who orders for the second time has ordered once no longer.
     #[inline]
     fn book(&self, s: Pane, cells: &mut impl Cells, by: i32) {
         cells.add(Column::Active, s.max(self.lapses), by);
@@ -163,7 +163,7 @@ impl Span {
 
 /// The silence between two orders of a customer who complained: what of it counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silence {
+pub struct LostInterval {
     /// The order that it follows.
     pub y: Moment,
     /// From when on it counts: the earliest complaint, or later.
@@ -375,7 +375,7 @@ impl Window {
 
     /// Books that a customer who complained is lost, or takes it back: in
     /// [max(y+A, since), min(leaves(y+A), next order)).
-    pub fn lost_complainer(&mut self, silence: &Silence, sign: Sign) {
+    pub fn lost_complainer(&mut self, silence: &LostInterval, sign: Sign) {
         let lapses = self.axis.lapses(self.axis.pane(silence.y), self.active_for);
         let from = lapses.max(self.axis.pane(silence.since));
         let leaves = self.axis.leaves(lapses);

@@ -190,13 +190,13 @@ mod tests {
     use super::*;
     use crate::source::delivery::DeliveryStatus;
     use crate::source::routing::RoutingStatus;
-    use crate::source::status::{PoorTopic, Position};
+    use crate::source::status::{PoorTopic, ReadPosition};
     use crate::source::{Partition, TopicIndex};
 
     fn positions(list: &[(i32, Option<i64>, Option<i64>, bool)]) -> SourceStatus {
         let positions = list.iter().map(|&(partition, applied, end, at_end)| {
             let at = TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
-            (at, Position { applied, end, last_at_end: at_end.then(Instant::now) })
+            (at, ReadPosition { applied, end, last_at_end: at_end.then(Instant::now) })
         });
         SourceStatus {
             joined: true,
@@ -278,7 +278,7 @@ mod tests {
     fn a_topic_that_lags_is_noted_with_its_name_and_how_far_it_is_behind() {
         let mut source = positions(&[(0, Some(100), Some(100), true), (1, Some(70), Some(100), true)]);
         let sessions = |partition| TopicPartition { topic: TopicIndex(1), partition: Partition(partition) };
-        let position = |applied, end| Position { applied, end, last_at_end: Some(Instant::now()) };
+        let position = |applied, end| ReadPosition { applied, end, last_at_end: Some(Instant::now()) };
         source.positions.insert(sessions(0), position(Some(0), Some(15_800)));
         source.positions.insert(sessions(1), position(Some(2), Some(40)));
         let (topics, start) = (["orders".to_owned(), "sessions".to_owned()], Instant::now());
@@ -368,7 +368,7 @@ mod tests {
         source.routers.push(Arc::clone(&router));
         assert_eq!(reasons(&source), Vec::<String>::new(), "another replica routes");
         router.change(|router| router.is_ours = true);
-        let lane = Position { applied: Some(2), end: Some(9), last_at_end: None };
+        let lane = ReadPosition { applied: Some(2), end: Some(9), last_at_end: None };
         router.change(|router| _ = router.positions.insert(Partition(0), lane));
         assert_eq!(reasons(&source), ["catching up: 7 record(s) of shop are not routed yet"]);
         // The topic was at its end before anything was routed there.

@@ -1,5 +1,5 @@
-//! `/api/v1/at-risk` and `/api/v1/lapsed`: the customers who fall silent or have gone, the most important first, page by
-//! page, as JSON or CSV.
+//! `/api/v1/at-risk` and `/api/v1/lapsed`: the customers who fall silent or have gone, the most important first, page
+//! by page, as JSON or CSV.
 
 mod cursor;
 
@@ -217,7 +217,7 @@ fn currency(wanted: Option<&str>, known: &BTreeSet<Currency>) -> Result<Option<C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::listing::Place;
+    use crate::engine::listing::ListPosition;
     use crate::event::Time;
 
     fn query(sort: Option<&str>, currency: Option<&str>) -> ListQuery {
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_cursor_goes_on_with_its_own_list_and_no_other() {
         let eur = Currency::from_code("EUR").unwrap();
-        let after = Place { rank: 8_050, id: "c-1".to_owned() };
+        let after = ListPosition { rank: 8_050, id: "c-1".to_owned() };
         let cursor =
             PageCursor { status: Status::AtRisk, sort: "value".into(), currency: Some(eur), at: Time::MIN, after };
         let text = cursor.to_text();

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::event::Time;
 use crate::output::metrics::fixture::{self, Lines};
 use crate::source::partitioner::Partitioner;
-use crate::source::status::{PartitionState, Position};
+use crate::source::status::{PartitionState, ReadPosition};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::pool::Pool;
 
@@ -222,7 +222,7 @@ fn readiness_names_what_is_missing() {
     let at = TopicPartition { topic: TopicIndex(0), partition: Partition(1) };
     server.source.send_modify(|source| {
         source.joined = true;
-        source.positions.insert(at, Position { applied: Some(5), end: Some(12_350), last_at_end: None });
+        source.positions.insert(at, ReadPosition { applied: Some(5), end: Some(12_350), last_at_end: None });
     });
     let behind = server.get("/readyz").json();
     assert_eq!(behind["reasons"], json!(["catching up: orders/1 is 12345 behind"]));

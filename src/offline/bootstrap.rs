@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use crate::checkpoint::files;
-use crate::checkpoint::manifest::{Origin, TopicEntry};
+use crate::checkpoint::manifest::{CheckpointOrigin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
 use crate::config::Settings;
@@ -293,7 +293,7 @@ impl BootstrapContext<'_> {
         Ok(Built { partition: number, metadata, next, customers, bytes: written.bytes })
     }
 
-    fn origin(&self, partition: i32, next: &[i64]) -> Origin {
+    fn origin(&self, partition: i32, next: &[i64]) -> CheckpointOrigin {
         let cluster = self.cluster;
         let topics = cluster.siblings(partition).into_iter().zip(next);
         let entry = |(at, &offset): (TopicPartition, &i64)| TopicEntry {
@@ -303,7 +303,7 @@ impl BootstrapContext<'_> {
             anchor: self.handoff.last.get(&at).copied().map(anchor),
         };
         let now = wall_clock().millis();
-        Origin {
+        CheckpointOrigin {
             group: cluster.group.clone(),
             partition,
             partitions: cluster.partitions,

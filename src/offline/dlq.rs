@@ -70,7 +70,7 @@ impl DeadLetter {
 
 /// What becomes of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Disposition {
     /// It goes back to its topic.
     Back,
     /// It was not chosen, or its topic is not there: it stays for another call.
@@ -82,20 +82,26 @@ enum Fate {
 }
 
 impl Choice {
-    fn fate(&self, group: &str, sender: &Sender, time: Option<i64>, has_topic: impl FnOnce(&str) -> bool) -> Fate {
+    fn fate(
+        &self,
+        group: &str,
+        sender: &Sender,
+        time: Option<i64>,
+        has_topic: impl FnOnce(&str) -> bool,
+    ) -> Disposition {
         if sender.group.as_deref().is_some_and(|of| of != group) {
-            return Fate::Foreign;
+            return Disposition::Foreign;
         }
         let among = |list: &[String], value: &str| list.is_empty() || list.iter().any(|listed| listed == value);
-        let Some(topic) = &sender.topic else { return Fate::Lost };
+        let Some(topic) = &sender.topic else { return Disposition::Lost };
         let is_in_time = self.since.is_none_or(|since| time.is_some_and(|time| time >= since))
             && self.until.is_none_or(|until| time.is_some_and(|time| time < until));
         if sender.is_truncated {
-            Fate::Lost
+            Disposition::Lost
         } else if among(&self.reasons, &sender.reason) && among(&self.topics, topic) && is_in_time && has_topic(topic) {
-            Fate::Back
+            Disposition::Back
         } else {
-            Fate::Stays
+            Disposition::Stays
         }
     }
 }
@@ -127,8 +133,8 @@ pub struct Report {
 }
 
 impl Report {
-    fn note(&mut self, sender: &Sender, fate: Fate, time: Option<i64>) {
-        if fate == Fate::Foreign {
+    fn note(&mut self, sender: &Sender, fate: Disposition, time: Option<i64>) {
+        if fate == Disposition::Foreign {
             self.others += 1;
             return;
         }
@@ -136,9 +142,9 @@ impl Report {
         let key = (sender.reason.clone(), sender.topic.clone().unwrap_or_default());
         let count = self.counts.entry(key).or_default();
         match fate {
-            Fate::Back => count.back += 1,
-            Fate::Stays => count.stay += 1,
-            Fate::Lost | Fate::Foreign => count.lost += 1,
+            Disposition::Back => count.back += 1,
+            Disposition::Stays => count.stay += 1,
+            Disposition::Lost | Disposition::Foreign => count.lost += 1,
         }
         count.newest = count.newest.max(time);
     }
@@ -333,7 +339,7 @@ impl Replay {
         let mut index = 0;
         while index < batch.len() && !self.is_full() {
             let Some(&end) = self.left.get(&partition) else { return Ok(()) };
-            let mut step = Step::default();
+            let mut step = ReplayStep::default();
             let room = self.choice.limit.map_or(u64::MAX, |limit| limit - self.report.back());
             while index < batch.len() && step.has_room(room) {
                 let offset = batch.get(index).offset;
@@ -347,7 +353,7 @@ impl Replay {
                     _ => None,
                 };
                 match self.choice.fate(&self.group, &sender, dead_letter.time, |_| count.is_some()) {
-                    Fate::Foreign => step.pass(offset),
+                    Disposition::Foreign => step.pass(offset),
                     fate => step.add(dead_letter, sender, fate, count, offset),
                 }
                 index += 1;
@@ -367,7 +373,7 @@ impl Replay {
         Ok(())
     }
 
-    fn commit(&mut self, step: &Step, token: &GroupToken, partition: i32, next: i64) -> Result<(), SourceError> {
+    fn commit(&mut self, step: &ReplayStep, token: &GroupToken, partition: i32, next: i64) -> Result<(), SourceError> {
         let mut outcome = self.transaction(step, token, partition, next);
         if matches!(outcome, Err(TransactionError::TooLargeTogether(_))) {
             self.producer.abort().map_err(failed)?;
@@ -383,7 +389,7 @@ impl Replay {
 
     fn transaction(
         &mut self,
-        step: &Step,
+        step: &ReplayStep,
         token: &GroupToken,
         partition: i32,
         next: i64,
@@ -391,18 +397,18 @@ impl Replay {
         self.producer.begin()?;
         for (dead_letter, sender, fate, count) in &step.dead_letters {
             let (topic, target) = match (fate, &sender.topic) {
-                (Fate::Back, Some(topic)) => {
+                (Disposition::Back, Some(topic)) => {
                     let fits = |partition: &i32| u32::try_from(*partition).is_ok_and(|number| Some(number) < *count);
                     (topic.as_str(), sender.partition.filter(fits))
                 }
-                (Fate::Stays, _) => (self.topic.as_str(), Some(partition)),
+                (Disposition::Stays, _) => (self.topic.as_str(), Some(partition)),
                 _ => continue,
             };
-            let theirs = |name: &String| *fate == Fate::Stays || !name.starts_with(OURS);
+            let theirs = |name: &String| *fate == Disposition::Stays || !name.starts_with(OURS);
             let headers = dead_letter.headers.iter().filter(|(name, _)| theirs(name));
             let mut headers: Vec<_> =
                 headers.map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() }).collect();
-            if *fate == Fate::Stays && sender.group.is_none() {
+            if *fate == Disposition::Stays && sender.group.is_none() {
                 // A copy for each group would be put back by each.
                 headers.push(Header { name: format!("{OURS}group").into(), value: Some(self.group.as_bytes()) });
             }
@@ -423,8 +429,8 @@ impl Replay {
 
 /// The dead letters of one transaction: each with what its headers say, its fate, and the partitions of its topic.
 #[derive(Default)]
-struct Step {
-    dead_letters: Vec<(DeadLetter, Sender, Fate, Option<u32>)>,
+struct ReplayStep {
+    dead_letters: Vec<(DeadLetter, Sender, Disposition, Option<u32>)>,
     bytes: usize,
     back: u64,
     /// Dead letters of other groups.
@@ -433,7 +439,7 @@ struct Step {
     next: Option<i64>,
 }
 
-impl Step {
+impl ReplayStep {
     fn has_room(&self, back: u64) -> bool {
         self.dead_letters.len() < STEP_RECORDS && self.bytes < STEP_BYTES && self.back < back
     }
@@ -443,9 +449,9 @@ impl Step {
         self.next = Some(offset + 1);
     }
 
-    fn add(&mut self, dead_letter: DeadLetter, sender: Sender, fate: Fate, count: Option<u32>, offset: i64) {
+    fn add(&mut self, dead_letter: DeadLetter, sender: Sender, fate: Disposition, count: Option<u32>, offset: i64) {
         self.bytes += dead_letter.bytes();
-        self.back += u64::from(fate == Fate::Back);
+        self.back += u64::from(fate == Disposition::Back);
         self.next = Some(offset + 1);
         self.dead_letters.push((dead_letter, sender, fate, count));
     }
@@ -478,7 +484,7 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
             _ => None,
         };
         let fate = match choice.fate(&settings.kafka.group_id, &sender, dead_letter.time, |_| count.is_some()) {
-            Fate::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Fate::Stays,
+            Disposition::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Disposition::Stays,
             fate => fate,
         };
         report.note(&sender, fate, dead_letter.time);

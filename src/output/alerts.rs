@@ -9,7 +9,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::dead_letters::{Channel, OutboxRecord};
-use crate::engine::inactivity::release::{Alert, What};
+use crate::engine::inactivity::release::{Alert, AlertKind};
 use crate::event::{Currency, Money, Time, decimal_text};
 
 /// The media type of a message, in its header `content-type`.
@@ -114,7 +114,7 @@ pub fn json(alert: &Alert, source: &str) -> Vec<u8> {
     let Alert { customer, rule, silent_since, due_at, what } = alert;
     let alert_id = alert_id(rule, customer, *silent_since);
     let (id, kind, time, news) = match what {
-        What::Inactive { orders, stage, status, complained, revenue } => {
+        AlertKind::Inactive { orders, stage, status, complained, revenue } => {
             let news = News::Inactive {
                 orders: *orders,
                 revenue: revenue.iter().map(amount).collect(),
@@ -125,7 +125,7 @@ pub fn json(alert: &Alert, source: &str) -> Vec<u8> {
             };
             (alert_id, INACTIVE, *due_at, news)
         }
-        What::WonBack { ordered_at, amount: money } => {
+        AlertKind::WonBack { ordered_at, amount: money } => {
             let id = winback_id(&alert_id);
             let revenue = BTreeMap::from([amount(money)]);
             (id, WON_BACK, *ordered_at, News::WonBack { alert_id, ordered_at: *ordered_at, revenue })
@@ -163,7 +163,7 @@ mod tests {
 
     fn silent(customer: &str) -> Alert {
         let eur = Currency::from_code("EUR").unwrap();
-        let what = What::Inactive {
+        let what = AlertKind::Inactive {
             orders: 3,
             stage: "repeat",
             status: "at_risk",

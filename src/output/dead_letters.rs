@@ -19,7 +19,7 @@ pub const OURS: &str = "retentiond.error.";
 
 /// Where a message came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
+pub struct RecordOrigin<'a> {
     /// The consumer group that could not use it.
     pub group: &'a str,
     /// Its topic.
@@ -185,7 +185,7 @@ impl OutboxRecord {
     ///
     /// Headers of ours are those of an earlier rejection and are replaced. A log time that lies ahead is moved to now:
     /// brokers refuse records from the future.
-    pub fn new<B: RecordBatch>(origin: &Origin<'_>, batch: &B, rejected: &Rejected, now: i64) -> OutboxRecord {
+    pub fn new<B: RecordBatch>(origin: &RecordOrigin<'_>, batch: &B, rejected: &Rejected, now: i64) -> OutboxRecord {
         let record = batch.get(rejected.index);
         let part = rejected.part.as_ref().map(|part| part.message.to_vec());
         let mut theirs = batch.headers(rejected.index);
@@ -206,7 +206,7 @@ impl OutboxRecord {
 
     /// The message with the reason and the origin as headers, in the place of ours that it had.
     #[must_use]
-    pub fn marked(mut self, origin: &Origin<'_>, offset: i64, reason: &str) -> OutboxRecord {
+    pub fn marked(mut self, origin: &RecordOrigin<'_>, offset: i64, reason: &str) -> OutboxRecord {
         self.headers.retain(|(name, _)| !name.starts_with(OURS));
         let ours = [
             ("group", origin.group.to_owned()),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn record(payload: &[u8], headers: &[Header<'_>], time: i64) -> OutboxRecord {
-        let origin = Origin { group: "retentiond", topic: "orders", partition: 3 };
+        let origin = RecordOrigin { group: "retentiond", topic: "orders", partition: 3 };
         let rejection = Rejection::new(Reason::InvalidJson, "no");
         OutboxRecord::new(&origin, &batch(payload, headers, time), &Rejected::whole(0, rejection), NOW)
     }
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_between_characters_and_an_alert_never_is() {
         let mut long = record(b"x", &[], 0).marked(
-            &Origin { group: "retentiond", topic: "orders", partition: 3 },
+            &RecordOrigin { group: "retentiond", topic: "orders", partition: 3 },
             0,
             &"\u{20ac}".repeat(5_000),
         );

@@ -9,13 +9,13 @@ use super::merge::Merge;
 use crate::coordinator::rejection_breaker::{RejectionBreaker, Tripped};
 use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
-use crate::output::dead_letters::{Origin, OutboxRecord};
+use crate::output::dead_letters::{OutboxRecord, RecordOrigin};
 use crate::source::RecordBatch;
 use crate::worker::{Rejected, message};
 
 /// Where reading goes on: at a record, behind so many of its events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct RecordPosition {
     /// The offset of the record.
     pub offset: i64,
     /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in
@@ -27,16 +27,16 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Item {
     /// What is to be done.
-    pub what: What,
+    pub what: ItemKind,
     /// The record that it came of.
     pub offset: i64,
     /// Where reading goes on behind it.
-    pub next: Place,
+    pub next: RecordPosition,
 }
 
 /// What an item is.
 #[derive(Debug)]
-pub enum What {
+pub enum ItemKind {
     /// A message for the topic that is keyed by customer.
     Event {
         /// The partition of the customer.
@@ -56,12 +56,12 @@ pub enum What {
     Nothing,
 }
 
-impl What {
+impl ItemKind {
     fn bytes(&self) -> usize {
         match self {
-            What::Event { bytes, .. } => bytes.len(),
-            What::DeadLetter(dead_letter, _) => dead_letter.bytes(),
-            What::Skipped(_) | What::Unknown | What::Nothing => 0,
+            ItemKind::Event { bytes, .. } => bytes.len(),
+            ItemKind::DeadLetter(dead_letter, _) => dead_letter.bytes(),
+            ItemKind::Skipped(_) | ItemKind::Unknown | ItemKind::Nothing => 0,
         }
     }
 }
@@ -85,9 +85,9 @@ pub struct PartitionReader<B> {
     /// What is not decoded yet: its schema may be missing.
     fetched: VecDeque<Fetched<B>>,
     /// Where reading began.
-    begin: Place,
+    begin: RecordPosition,
     /// Where everything before has gone on.
-    pub next: Place,
+    pub next: RecordPosition,
     /// The end that was told last, and for how long nothing came behind it.
     end: Option<(i64, Duration)>,
     /// Bytes of the items that wait in the merge.
@@ -98,7 +98,7 @@ pub struct PartitionReader<B> {
 
 impl<B: RecordBatch> PartitionReader<B> {
     /// A reader that is read from a place on.
-    pub fn new(number: usize, begin: Place) -> PartitionReader<B> {
+    pub fn new(number: usize, begin: RecordPosition) -> PartitionReader<B> {
         PartitionReader { number, fetched: VecDeque::new(), begin, next: begin, end: None, bytes: 0, is_paused: false }
     }
 
@@ -179,7 +179,7 @@ impl<B: RecordBatch> PartitionReader<B> {
     pub fn is_done(&mut self, merge: &Merge<Item>) -> bool {
         let is_done = !self.is_stalled() && merge.is_done(self.number);
         if let Some((end, _)) = self.end.filter(|(end, _)| is_done && *end > self.next.offset) {
-            self.next = Place { offset: end, events_done: 0 };
+            self.next = RecordPosition { offset: end, events_done: 0 };
         }
         is_done
     }
@@ -222,15 +222,15 @@ impl<B: RecordBatch> PartitionReader<B> {
     }
 
     /// Each event goes on at its own time; what has gone on before the last start is passed over.
-    fn add_items(&mut self, merge: &mut Merge<Item>, offset: i64, items: &mut Vec<(Option<Time>, What)>) {
+    fn add_items(&mut self, merge: &mut Merge<Item>, offset: i64, items: &mut Vec<(Option<Time>, ItemKind)>) {
         let count = items.len();
         let begin = if self.begin.offset == offset { self.begin.events_done.min(count) } else { 0 };
-        let behind = Place { offset: offset + 1, events_done: 0 };
+        let behind = RecordPosition { offset: offset + 1, events_done: 0 };
         if begin == count {
-            self.add(merge, None, Item { what: What::Nothing, offset, next: behind });
+            self.add(merge, None, Item { what: ItemKind::Nothing, offset, next: behind });
         }
         for (events_done, (time, what)) in (1..).zip(items.drain(..)).skip(begin) {
-            let next = if events_done == count { behind } else { Place { offset, events_done } };
+            let next = if events_done == count { behind } else { RecordPosition { offset, events_done } };
             self.add(merge, time, Item { what, offset, next });
         }
     }
@@ -246,7 +246,7 @@ struct Found<'f, B> {
     /// Scratch.
     bytes: &'f mut Vec<u8>,
     /// What goes on, in this order.
-    items: &'f mut Vec<(Option<Time>, What)>,
+    items: &'f mut Vec<(Option<Time>, ItemKind)>,
 }
 
 impl<B: RecordBatch> Found<'_, B> {
@@ -285,8 +285,8 @@ impl<B: RecordBatch> Found<'_, B> {
                 let recorded = || Time::from_millis(self.batch.stamp(self.index).time?).ok();
                 (None, self.route.erase(&customer, time.or_else(recorded)))
             }
-            Ok(Decoded::Unknown(_)) => (None, What::Unknown),
-            Ok(Decoded::Skipped(skip)) => (None, What::Skipped(skip)),
+            Ok(Decoded::Unknown(_)) => (None, ItemKind::Unknown),
+            Ok(Decoded::Skipped(skip)) => (None, ItemKind::Skipped(skip)),
             Ok(Decoded::Batch(_)) => return None,
             Err(rejection) => return Some(rejection),
         };
@@ -296,12 +296,12 @@ impl<B: RecordBatch> Found<'_, B> {
 
     fn add_dead_letter(&mut self, reader: usize, rejected: Rejected) -> Rejected {
         let partition = i32::try_from(reader).unwrap_or(i32::MAX);
-        let origin = Origin { group: &self.route.owner, topic: &self.route.topic, partition };
+        let origin = RecordOrigin { group: &self.route.owner, topic: &self.route.topic, partition };
         let mut dead_letter = OutboxRecord::new(&origin, self.batch, &rejected, wall_clock().millis());
         for _ in 0..self.refusals {
             dead_letter.shrink();
         }
-        self.items.push((None, What::DeadLetter(Box::new(dead_letter), rejected.rejection.reason)));
+        self.items.push((None, ItemKind::DeadLetter(Box::new(dead_letter), rejected.rejection.reason)));
         rejected
     }
 }
@@ -322,21 +322,21 @@ fn is_ready<B: RecordBatch>(route: &Route, batch: &B) -> bool {
 
 impl Route {
     /// An event on its way to the partition of its customer; `bytes` is scratch.
-    fn event(&self, event: &Event<'_>, told_before: Time, bytes: &mut Vec<u8>) -> What {
+    fn event(&self, event: &Event<'_>, told_before: Time, bytes: &mut Vec<u8>) -> ItemKind {
         bytes.clear();
         bytes.extend_from_slice(event.customer.as_bytes());
         encode(event, told_before, self.decoder.dimensions(), bytes);
         self.message(event.customer.len(), bytes)
     }
 
-    fn erase(&self, customer: &str, time: Option<Time>) -> What {
+    fn erase(&self, customer: &str, time: Option<Time>) -> ItemKind {
         let mut bytes = customer.as_bytes().to_vec();
         encode_erase(customer, time, &mut bytes);
         self.message(customer.len(), &bytes)
     }
 
-    fn message(&self, key: usize, bytes: &[u8]) -> What {
+    fn message(&self, key: usize, bytes: &[u8]) -> ItemKind {
         let partition = self.partitioner.partition(&bytes[..key], self.partitions);
-        What::Event { partition: i32::try_from(partition).unwrap_or(i32::MAX), key, bytes: bytes.into() }
+        ItemKind::Event { partition: i32::try_from(partition).unwrap_or(i32::MAX), key, bytes: bytes.into() }
     }
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 use super::Route;
 use super::merge::Merge;
 use super::offset_note::OffsetNote;
-use super::partition_reader::{Fetched, Item, Oversized, PartitionReader, Place, What};
+use super::partition_reader::{Fetched, Item, ItemKind, Oversized, PartitionReader, RecordPosition};
 use crate::coordinator::rejection_breaker::RejectionBreaker;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
@@ -207,7 +207,7 @@ impl<'a, P: Clients> Session<'a, P> {
         producer.init(ANSWER_WAIT).map_err(|error| ended(&error))?;
         let mut client = clients.reader()?;
         let (begins, is_first) = begins(&client.handle(), &route, readers, topic_id.as_deref())?;
-        let starts = |(number, begin): (usize, &Place)| (place(FROM, number), Start::Offset(begin.offset));
+        let starts = |(number, begin): (usize, &RecordPosition)| (place(FROM, number), Start::Offset(begin.offset));
         client.assign(&begins.iter().enumerate().map(starts).collect::<Vec<_>>())?;
         let now = Instant::now();
         let mut session = Session {
@@ -375,7 +375,7 @@ impl<'a, P: Clients> Session<'a, P> {
 
     fn produce(&mut self, reader: usize, item: &Item) -> Result<(), End> {
         let produced = match &item.what {
-            What::Event { partition, key, bytes } => {
+            ItemKind::Event { partition, key, bytes } => {
                 self.counts.events += 1;
                 let (key, payload) = bytes.split_at(*key);
                 let record = Outgoing {
@@ -387,7 +387,7 @@ impl<'a, P: Clients> Session<'a, P> {
                 };
                 self.producer.produce_to(Some(*partition), &record).map(|()| bytes.len())
             }
-            What::DeadLetter(dead_letter, reason) => {
+            ItemKind::DeadLetter(dead_letter, reason) => {
                 self.counts.dead_letters += 1;
                 self.counts.rejected[*reason as usize] += 1;
                 let header = |(name, value): &'_ (String, Option<Vec<u8>>)| (name.clone(), value.clone());
@@ -402,15 +402,15 @@ impl<'a, P: Clients> Session<'a, P> {
                 };
                 self.producer.produce(&record).map(|()| dead_letter.bytes())
             }
-            What::Skipped(skip) => {
+            ItemKind::Skipped(skip) => {
                 self.counts.skipped[*skip as usize] += 1;
                 return Ok(());
             }
-            What::Unknown => {
+            ItemKind::Unknown => {
                 self.counts.unknown += 1;
                 return Ok(());
             }
-            What::Nothing => return Ok(()),
+            ItemKind::Nothing => return Ok(()),
         };
         // A refusal may name this message.
         if let Some(open) = &mut self.open {
@@ -571,14 +571,14 @@ fn begins<H: GroupHandle>(
     route: &Route,
     readers: usize,
     topic_id: Option<&str>,
-) -> Result<(Vec<Place>, bool), End> {
+) -> Result<(Vec<RecordPosition>, bool), End> {
     let all: Vec<_> = (0..readers).map(|number| place(FROM, number)).collect();
     let committed = handle.committed(&all, ANSWER_WAIT)?;
     let ask = |start: Start| {
         let question: Vec<_> = all.iter().map(|at| (*at, start)).collect();
         handle.offsets(&question, ANSWER_WAIT)
     };
-    let at = |offset: i64| Place { offset, events_done: 0 };
+    let at = |offset: i64| RecordPosition { offset, events_done: 0 };
     if committed.iter().all(Option::is_none) {
         let into = (0..route.partitions as usize).map(|number| (place(INTO, number), Start::Latest));
         if handle.offsets(&into.collect::<Vec<_>>(), ANSWER_WAIT)?.iter().any(|end| *end > 0) {
@@ -593,7 +593,7 @@ fn begins<H: GroupHandle>(
         let note = OffsetNote::parse(&committed.metadata);
         match (&note.topic_id, topic_id) {
             (Some(then), Some(now)) if then != now => Err(End::Broken(route.other_topic())),
-            _ => Ok(Place { offset: committed.offset, events_done: note.events_done }),
+            _ => Ok(RecordPosition { offset: committed.offset, events_done: note.events_done }),
         }
     };
     Ok((committed.iter().enumerate().map(begin).collect::<Result<_, End>>()?, false))

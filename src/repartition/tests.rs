@@ -16,22 +16,22 @@ use crate::source::partitioner::Partitioner;
 const LANES: u32 = 3;
 const PARTITIONS: u32 = 5;
 
-struct World {
+struct RouterRig {
     broker: MemoryBroker,
     topic_id: Option<String>,
     status: RoutingStatus,
     readers: u32,
 }
 
-impl World {
-    fn new(readers: u32) -> World {
+impl RouterRig {
+    fn new(readers: u32) -> RouterRig {
         let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[LANES, PARTITIONS]);
         broker.limit_batches(4);
         let status = RoutingStatus::new("orders".into(), TopicIndex(0));
-        World { broker, topic_id: Some("A".into()), status, readers }
+        RouterRig { broker, topic_id: Some("A".into()), status, readers }
     }
 
-    fn begin(&self, route: &Route) -> Result<Session<'_, World>, End> {
+    fn begin(&self, route: &Route) -> Result<Session<'_, RouterRig>, End> {
         // A session that is killed leaves its memory behind as well.
         let mut session = Session::begin(self, route, &self.status, Box::leak(Box::default()))?;
         let now = Duration::ZERO;
@@ -84,7 +84,7 @@ impl World {
     }
 }
 
-impl Clients for World {
+impl Clients for RouterRig {
     type Client = MemoryClient;
     type Producer = MemoryProducer;
 
@@ -135,7 +135,7 @@ fn seeds() -> u64 {
 
 /// One run of sessions that die, sleep and lose answers, until everything that was sent is routed.
 fn run(seed: u64) {
-    let world = World::new(LANES);
+    let world = RouterRig::new(LANES);
     let route = route(Format::Native);
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let mut sent: BTreeMap<String, usize> = BTreeMap::new();
@@ -172,7 +172,7 @@ fn run(seed: u64) {
     };
     let mut session = None;
     // Those that were replaced and do not know it.
-    let mut sleepers: Vec<Session<'_, World>> = Vec::new();
+    let mut sleepers: Vec<Session<'_, RouterRig>> = Vec::new();
     for _ in 0..120 {
         send(&mut chance);
         match chance.random_range(0..10) {
@@ -200,7 +200,7 @@ fn run(seed: u64) {
     }
     drop(session);
     // Faults that nobody met would meet the last session.
-    let is_last = |mut last: Session<'_, World>| (0..300).all(|_| last.round().is_ok()) && world.is_done();
+    let is_last = |mut last: Session<'_, RouterRig>| (0..300).all(|_| last.round().is_ok()) && world.is_done();
     while !world.begin(&route).is_ok_and(is_last) {}
     for mut sleeper in sleepers {
         _ = sleeper.round();
@@ -229,7 +229,7 @@ fn sessions_that_die_sleep_and_lose_answers_route_everything_once() {
 
 #[test]
 fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
-    let world = World::new(LANES);
+    let world = RouterRig::new(LANES);
     let route = route(Format::Native);
     for (reader, base) in [(0, 0), (1, 5), (2, 7)] {
         (0..20).for_each(|n| {
@@ -268,7 +268,7 @@ fn a_message_of_several_events_may_be_torn_apart_and_is_told_once() {
         )
     };
     for dies_after in 0..12 {
-        let world = World::new(2);
+        let world = RouterRig::new(2);
         let route = route(Format::Stripe);
         world.append(0, &refunds(90_010, &[("a1", 90_000), ("a2", 90_004), ("a3", 90_008)]));
         world.append(1, &refunds(90_010, &[("b1", 90_002), ("b2", 90_003), ("b3", 90_009)]));
@@ -289,7 +289,7 @@ fn a_message_of_several_events_may_be_torn_apart_and_is_told_once() {
 
 #[test]
 fn the_letter_of_an_object_holds_that_object_alone() {
-    let world = World::new(1);
+    let world = RouterRig::new(1);
     let route = route(Format::Native);
     world.append(0, &format!(r#"[{},{{"type":"order"}},{}]"#, order("a", 1, 1_000), order("b", 2, 1_001)));
     world.settle(&route);
@@ -311,25 +311,25 @@ fn a_place_inside_a_message_is_kept_over_a_start() {
 #[test]
 fn what_does_not_fit_stops_routing_with_a_remedy() {
     let route = route(Format::Native);
-    let broken = |world: &World| match world.begin(&route).map(drop) {
+    let broken = |world: &RouterRig| match world.begin(&route).map(drop) {
         Err(End::Broken(text)) => text,
         other => panic!("{other:?}"),
     };
     // Events were routed, and nobody knows how far.
-    let mut world = World::new(LANES);
+    let mut world = RouterRig::new(LANES);
     world.append(0, &order("o", 1, 5));
     world.broker.append(place(INTO, 1), Some(b"c-1"), Some(b"{}"), 0).unwrap();
     let text = broken(&world);
     assert!(text.contains("has no offsets") && text.contains("--reset-offsets --group router"), "{text}");
     // The topic was made anew.
-    world = World::new(LANES);
+    world = RouterRig::new(LANES);
     world.append(0, &order("o", 1, 5));
     world.settle(&route);
     world.topic_id = Some("B".into());
     let text = broken(&world);
     assert!(text.contains("created again") && text.contains("--to-earliest"), "{text}");
     // A misread topic ends the daemon.
-    let world = World::new(LANES);
+    let world = RouterRig::new(LANES);
     (0..10).for_each(|_| _ = world.append(0, "<order/>"));
     let strict = Route { breaker: BreakerRules { messages: 5, share: 0.5 }, ..route.clone() };
     let mut session = world.begin(&strict).unwrap();
@@ -339,7 +339,7 @@ fn what_does_not_fit_stops_routing_with_a_remedy() {
 
 #[test]
 fn the_first_start_is_kept_and_new_partitions_are_read_whole() {
-    let mut world = World::new(2);
+    let mut world = RouterRig::new(2);
     let route = Route { start: Start::Latest, ..route(Format::Native) };
     world.append(0, &order("before", 1, 5));
     drop(world.begin(&route).unwrap());

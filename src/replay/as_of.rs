@@ -1,11 +1,11 @@
 //! What a history says at an instant of those figures that only an engine of that time knows.
 //!
-//! Windows, stages and cohorts can be read for any instant from an engine that knows everything. Alerts, win-backs and order
-//! values cannot: what became of a silence rests on what was known when it was decided.
+//! Windows, stages and cohorts can be read for any instant from an engine that knows everything. Alerts, win-backs and
+//! order values cannot: what became of a silence rests on what was known when it was decided.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{History, What};
+use super::{FactKind, History};
 use crate::engine::Engine;
 use crate::engine::distribution::{Distribution, order_values};
 use crate::engine::inactivity::release::{Alert, RuleParts};
@@ -54,7 +54,7 @@ impl History {
         };
         let orders = self.rows.iter().filter(|row| row.time.millis() / HOUR <= at.millis() / HOUR);
         let orders = orders.filter_map(|row| match row.what {
-            What::Order { amount, .. } => Some((row, amount)),
+            FactKind::Order { amount, .. } => Some((row, amount)),
             _ => None,
         });
         if !spec.merge_orders {
@@ -74,7 +74,7 @@ impl History {
 
     fn erasures_by_customer(&self) -> BTreeMap<u32, BTreeSet<Time>> {
         let mut erasures = BTreeMap::<u32, BTreeSet<Time>>::new();
-        for row in self.rows.iter().filter(|row| matches!(row.what, What::Erase)) {
+        for row in self.rows.iter().filter(|row| matches!(row.what, FactKind::Erase)) {
             erasures.entry(row.customer).or_default().insert(row.time);
         }
         erasures

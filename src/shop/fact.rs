@@ -13,16 +13,16 @@ use crate::event::Time;
 pub(super) struct Fact {
     pub customer: CustomerId,
     pub time: Time,
-    pub what: What,
+    pub what: FactKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum What {
-    Order { order: u64, paid: Sum, place: Place, referrer: Option<CustomerId> },
+pub(super) enum FactKind {
+    Order { order: u64, paid: Sum, place: Acquisition, referrer: Option<CustomerId> },
     Refund { order: u64, part: u8, returned: Sum },
     Cancel { order: u64, returned: Sum },
     Session { session: u64 },
-    Profile { place: Place, referrer: Option<CustomerId> },
+    Profile { place: Acquisition, referrer: Option<CustomerId> },
     Complaint,
     Praise,
     Acquisition { spent: Sum },
@@ -30,48 +30,51 @@ pub(super) enum What {
     Erase { tombstone: bool },
 }
 
-impl What {
+impl FactKind {
     /// Whether a second copy can be told from a second event.
     pub fn has_id(&self) -> bool {
-        matches!(self, What::Order { .. } | What::Refund { .. } | What::Cancel { .. } | What::Session { .. })
+        matches!(
+            self,
+            FactKind::Order { .. } | FactKind::Refund { .. } | FactKind::Cancel { .. } | FactKind::Session { .. }
+        )
     }
 }
 
 impl Fact {
     /// The message that tells of it.
     pub fn publish(&self, emitted_at: Time) -> Published {
-        let stream = if matches!(self.what, What::Session { .. }) { Stream::Sessions } else { Stream::Orders };
+        let stream = if matches!(self.what, FactKind::Session { .. }) { Stream::Sessions } else { Stream::Orders };
         Published { stream, emitted_at, key: self.customer.to_string(), payload: self.payload() }
     }
 
     fn payload(&self) -> Option<String> {
         let Fact { customer, time, what } = self;
         Some(match what {
-            What::Order { order, paid, place, referrer } => format!(
+            FactKind::Order { order, paid, place, referrer } => format!(
                 r#"{{"type":"order","order_id":"o-{order:010}","customer_id":"{customer}","time":"{time}",{paid},{place}{}}}"#,
                 Referrer(*referrer)
             ),
-            What::Refund { order, part, returned } => format!(
+            FactKind::Refund { order, part, returned } => format!(
                 r#"{{"type":"refund","order_id":"o-{order:010}","refund_id":"r-{order:010}-{part}","customer_id":"{customer}","time":"{time}",{returned}}}"#
             ),
-            What::Cancel { order, returned } => format!(
+            FactKind::Cancel { order, returned } => format!(
                 r#"{{"type":"cancel","order_id":"o-{order:010}","customer_id":"{customer}","time":"{time}",{returned}}}"#
             ),
-            What::Session { session } => format!(
+            FactKind::Session { session } => format!(
                 r#"{{"type":"session","session_id":"s-{session:010}","customer_id":"{customer}","time":"{time}"}}"#
             ),
-            What::Profile { place, referrer } => format!(
+            FactKind::Profile { place, referrer } => format!(
                 r#"{{"type":"customer","customer_id":"{customer}","time":"{time}",{place}{}}}"#,
                 Referrer(*referrer)
             ),
-            What::Complaint => feedback(*customer, *time, "complaint", -1),
-            What::Praise => feedback(*customer, *time, "praise", 1),
-            What::Acquisition { spent } => cost(*customer, *time, "acquisition", *spent),
-            What::Retention { spent } => cost(*customer, *time, "retention", *spent),
-            What::Erase { tombstone: false } => {
+            FactKind::Complaint => feedback(*customer, *time, "complaint", -1),
+            FactKind::Praise => feedback(*customer, *time, "praise", 1),
+            FactKind::Acquisition { spent } => cost(*customer, *time, "acquisition", *spent),
+            FactKind::Retention { spent } => cost(*customer, *time, "retention", *spent),
+            FactKind::Erase { tombstone: false } => {
                 format!(r#"{{"type":"erase","customer_id":"{customer}","time":"{time}"}}"#)
             }
-            What::Erase { tombstone: true } => return None,
+            FactKind::Erase { tombstone: true } => return None,
         })
     }
 }
@@ -115,12 +118,12 @@ impl fmt::Display for Sum {
 
 /// Where a customer is at home and how they came; written as the field `attributes`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Acquisition {
     pub market: &'static Market,
     pub channel: Channel,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Acquisition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, r#""attributes":{{"channel":"{}","country":"{}"}}"#, self.channel.name(), self.market.country)
     }
@@ -143,7 +146,7 @@ mod tests {
     use super::super::market::MARKETS;
     use super::*;
 
-    fn payload(what: What) -> String {
+    fn payload(what: FactKind) -> String {
         let fact = Fact { customer: CustomerId(42), time: Time::clamped(1_767_323_045_678), what };
         fact.publish(fact.time).payload.unwrap_or_default()
     }
@@ -154,18 +157,18 @@ mod tests {
 
     #[test]
     fn writes_the_native_format() {
-        let place = Place { market: &MARKETS[0], channel: Channel::Web };
-        let order = What::Order { order: 7, paid: sum(7212, "EUR"), place, referrer: Some(CustomerId(9)) };
+        let place = Acquisition { market: &MARKETS[0], channel: Channel::Web };
+        let order = FactKind::Order { order: 7, paid: sum(7212, "EUR"), place, referrer: Some(CustomerId(9)) };
         assert_eq!(
             payload(order),
             r#"{"type":"order","order_id":"o-0000000007","customer_id":"c-00000042","time":"2026-01-02T03:04:05.678Z","amount":"72.12","currency":"EUR","attributes":{"channel":"web","country":"DE"},"referred_by":"c-00000009"}"#
         );
         assert_eq!(
-            payload(What::Refund { order: 7, part: 2, returned: sum(5, "EUR") }),
+            payload(FactKind::Refund { order: 7, part: 2, returned: sum(5, "EUR") }),
             r#"{"type":"refund","order_id":"o-0000000007","refund_id":"r-0000000007-2","customer_id":"c-00000042","time":"2026-01-02T03:04:05.678Z","amount":"0.05","currency":"EUR"}"#
         );
         assert_eq!(
-            payload(What::Complaint),
+            payload(FactKind::Complaint),
             r#"{"type":"feedback","customer_id":"c-00000042","time":"2026-01-02T03:04:05.678Z","kind":"complaint","score":-1}"#
         );
     }

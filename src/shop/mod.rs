@@ -21,7 +21,7 @@ mod settings;
 mod tests;
 
 use chance::{Chance, Tempers};
-use fact::{CustomerId, Fact, What};
+use fact::{CustomerId, Fact, FactKind};
 pub use market::Channel;
 use outbox::Outbox;
 use people::{Customer, People, Step};
@@ -164,7 +164,7 @@ impl Shop {
         }
         if self.chance.happens(REGISTERED) {
             let referrer = customer.referrer.take();
-            self.tell(&customer, now, What::Profile { place: customer.place, referrer });
+            self.tell(&customer, now, FactKind::Profile { place: customer.place, referrer });
         }
         if self.chance.happens(self.settings.window_shoppers) {
             let visits = self.few(5);
@@ -262,7 +262,7 @@ impl Shop {
         if self.chance.happens(self.settings.erasures) {
             let tombstone = self.chance.happens(0.5);
             let at = now.plus(self.chance.within(30 * DAY..60 * DAY));
-            self.tell(customer, at, What::Erase { tombstone });
+            self.tell(customer, at, FactKind::Erase { tombstone });
         }
         self.people.release(slot);
     }
@@ -277,7 +277,7 @@ impl Shop {
             }
             if self.chance.happens(CRISIS_COMPLAINTS) {
                 let at = now.plus(self.chance.within(MINUTE..DAY));
-                self.tell(&customer, at, What::Complaint);
+                self.tell(&customer, at, FactKind::Complaint);
             }
             self.leave_for_good(now, slot, &customer);
         }
@@ -285,10 +285,10 @@ impl Shop {
 
     fn visit(&mut self, customer: &Customer, now: Time) {
         self.sessions += 1;
-        self.tell(customer, now, What::Session { session: self.sessions });
+        self.tell(customer, now, FactKind::Session { session: self.sessions });
     }
 
-    fn tell(&mut self, customer: &Customer, time: Time, what: What) {
+    fn tell(&mut self, customer: &Customer, time: Time, what: FactKind) {
         self.outbox.send(&mut self.chance, Fact { customer: customer.id, time, what });
     }
 

@@ -2,7 +2,7 @@
 
 use super::Published;
 use super::chance::Chance;
-use super::fact::{Fact, What};
+use super::fact::{Fact, FactKind};
 use super::queue::Queue;
 use super::settings::ShopSettings;
 use crate::event::{HOUR, MINUTE, Time};
@@ -29,7 +29,7 @@ impl Outbox {
     /// Sends a fact, at the time it happens or some time after.
     pub fn send(&mut self, chance: &mut Chance, fact: Fact) {
         // An erasure covers what its topic has brought before it, so a delay would erase more.
-        let erase = matches!(fact.what, What::Erase { .. });
+        let erase = matches!(fact.what, FactKind::Erase { .. });
         let delay = if erase { 0 } else { self.delay(chance) };
         let at = fact.time.plus(chance.within(20..1_500) + delay);
         self.queue.push(at, fact);

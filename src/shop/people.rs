@@ -1,7 +1,7 @@
 //! The customers whom the shop can still expect.
 
 use super::chance::{Chance, Tempers};
-use super::fact::{CustomerId, Place};
+use super::fact::{Acquisition, CustomerId};
 use super::market::{Channel, Market};
 use crate::event::Time;
 
@@ -9,7 +9,7 @@ use crate::event::Time;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Customer {
     pub id: CustomerId,
-    pub place: Place,
+    pub place: Acquisition,
     /// Orders a millisecond.
     pub rate: f64,
     /// The probability of leaving after an order.
@@ -51,7 +51,7 @@ impl Customer {
     pub fn draw(chance: &mut Chance, tempers: &Tempers, id: CustomerId, now: Time) -> Customer {
         Customer {
             id,
-            place: Place { market: Market::draw(chance), channel: Channel::draw(chance) },
+            place: Acquisition { market: Market::draw(chance), channel: Channel::draw(chance) },
             rate: tempers.rate(chance),
             dropout: tempers.dropout(chance),
             basket: chance.around(42.0, 0.55),

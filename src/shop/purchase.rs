@@ -1,7 +1,7 @@
 //! An order and what follows from it: money back, opinions, costs, and whether the customer stays.
 
 use super::Shop;
-use super::fact::{Sum, What};
+use super::fact::{FactKind, Sum};
 use super::market::Channel;
 use super::people::Customer;
 use crate::event::{DAY, HOUR, MINUTE, Time};
@@ -29,7 +29,7 @@ impl Shop {
             self.euros(&customer, customer.basket, BASKET_SIGMA)
         };
         let referrer = customer.referrer.take();
-        self.tell(&customer, now, What::Order { order, paid, place, referrer });
+        self.tell(&customer, now, FactKind::Order { order, paid, place, referrer });
         customer.orders += 1;
 
         let refunded = self.chance.happens(self.settings.refunds);
@@ -37,7 +37,7 @@ impl Shop {
             self.refund(now, &customer, order, paid);
         } else if self.chance.happens(self.settings.cancellations) {
             let at = now.plus(self.chance.within(10 * MINUTE..DAY));
-            self.tell(&customer, at, What::Cancel { order, returned: paid });
+            self.tell(&customer, at, FactKind::Cancel { order, returned: paid });
         }
         self.spend(now, &customer);
         let complains = self.give_feedback(now, &customer, refunded);
@@ -55,11 +55,11 @@ impl Shop {
         let first_at = now.plus(self.chance.within(HOUR..10 * DAY));
         let form = self.chance.unit();
         let returned = if form < 0.6 { paid } else { self.part_of(paid) };
-        self.tell(customer, first_at, What::Refund { order, part: 1, returned });
+        self.tell(customer, first_at, FactKind::Refund { order, part: 1, returned });
         if form >= 0.85 && returned.minor < paid.minor {
             let second_at = first_at.plus(self.chance.within(HOUR..4 * DAY));
             let returned = self.part_of(Sum { minor: paid.minor - returned.minor, ..paid });
-            self.tell(customer, second_at, What::Refund { order, part: 2, returned });
+            self.tell(customer, second_at, FactKind::Refund { order, part: 2, returned });
         }
     }
 
@@ -72,12 +72,12 @@ impl Shop {
     fn spend(&mut self, now: Time, customer: &Customer) {
         if customer.orders == 1 && customer.place.channel == Channel::Ads {
             let spent = self.euros(customer, 9.0, 0.5);
-            self.tell(customer, now, What::Acquisition { spent });
+            self.tell(customer, now, FactKind::Acquisition { spent });
         }
         if self.chance.happens(RETENTION_COSTS) {
             let spent = self.euros(customer, 3.0, 0.4);
             let at = now.plus(self.chance.within(DAY..7 * DAY));
-            self.tell(customer, at, What::Retention { spent });
+            self.tell(customer, at, FactKind::Retention { spent });
         }
     }
 
@@ -87,7 +87,7 @@ impl Shop {
         let complains = self.chance.happens(share);
         if complains || self.chance.happens(PRAISE) {
             let at = now.plus(self.chance.within(HOUR..10 * DAY));
-            self.tell(customer, at, if complains { What::Complaint } else { What::Praise });
+            self.tell(customer, at, if complains { FactKind::Complaint } else { FactKind::Praise });
         }
         complains
     }

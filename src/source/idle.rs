@@ -7,7 +7,7 @@ use crate::event::Time;
 
 /// What is known of one topic-partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silence {
+pub struct IdleProgress {
     /// Which one.
     pub at: TopicPartition,
     /// Its watermark; `None` before its first event.
@@ -19,9 +19,9 @@ pub struct Silence {
 /// To which time the watermarks of silent topic-partitions are raised: the largest of the same topic. A topic-partition
 /// that never had an event drives nothing, so it is left alone.
 #[must_use]
-pub fn raises(all: &[Silence], idle_after: Duration) -> Vec<(TopicPartition, Time)> {
+pub fn raises(all: &[IdleProgress], idle_after: Duration) -> Vec<(TopicPartition, Time)> {
     let largest = |topic| all.iter().filter(|other| other.at.topic == topic).filter_map(|other| other.watermark).max();
-    let raise = |one: &Silence| {
+    let raise = |one: &IdleProgress| {
         let idle = one.silent_for.is_some_and(|silent| silent >= idle_after);
         let to = largest(one.at.topic)?;
         (idle && one.watermark.is_some_and(|mark| mark < to)).then_some((one.at, to))
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn only_who_is_silent_and_behind_is_raised() {
-        let one = |topic, partition, watermark: Option<i64>, silent: Option<u64>| Silence {
+        let one = |topic, partition, watermark: Option<i64>, silent: Option<u64>| IdleProgress {
             at: TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) },
             watermark: watermark.map(Time::clamped),
             silent_for: silent.map(Duration::from_secs),

@@ -338,14 +338,14 @@ mod tests {
 
     /// What the engines and the client would be after the commands; panics where the order is unsafe.
     #[derive(Default)]
-    struct World {
+    struct GroupModel {
         running: BTreeSet<Partition>,
         /// Stopped, in this step, and not committed yet.
         stopped: BTreeSet<Partition>,
         read: BTreeSet<TopicPartition>,
     }
 
-    impl World {
+    impl GroupModel {
         fn apply(&mut self, event: &Event, commands: &[Command]) {
             self.stopped.clear();
             for command in commands {
@@ -420,7 +420,7 @@ mod tests {
         fn any_sequence_of_events_keeps_the_rules(eager in any::<bool>(), events in events()) {
             let protocol = if eager { Eager } else { Incremental };
             let mut state = State::new(protocol, TOPICS);
-            let (mut world, mut given, mut closing) = (World::default(), BTreeSet::new(), false);
+            let (mut world, mut given, mut closing) = (GroupModel::default(), BTreeSet::new(), false);
             for event in events {
                 let (next, commands) = step(&state, event.clone());
                 world.apply(&event, &commands);

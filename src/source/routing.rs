@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::status::Position;
+use super::status::ReadPosition;
 use super::{Partition, TopicIndex};
 
 /// What is known of one router.
@@ -19,7 +19,7 @@ pub struct Routing {
     /// Why it does not route although it should, if so.
     pub last_error: Option<String>,
     /// How far each partition of its topic is routed and committed.
-    pub positions: BTreeMap<Partition, Position>,
+    pub positions: BTreeMap<Partition, ReadPosition>,
     /// When everything was routed the first time since this replica routes.
     pub caught_up_at: Option<Instant>,
     /// When everything was routed the last time.

@@ -15,7 +15,7 @@ use crate::event::Time;
 
 /// How far a topic-partition is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct ReadPosition {
     /// The offset behind the last applied record; `None` before the first.
     pub applied: Option<i64>,
     /// The end of the topic-partition as last seen; `None` before the first fetch.
@@ -24,7 +24,7 @@ pub struct Position {
     pub last_at_end: Option<Instant>,
 }
 
-impl Position {
+impl ReadPosition {
     /// Records behind the last applied one; `None` until the end is known.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
@@ -160,7 +160,7 @@ pub struct SourceStatus {
     /// How far each owned partition is on its way to being processed.
     pub states: BTreeMap<Partition, PartitionState>,
     /// How far each topic-partition that is processed is applied.
-    pub positions: BTreeMap<TopicPartition, Position>,
+    pub positions: BTreeMap<TopicPartition, ReadPosition>,
     /// The topics most messages of which enter no figure.
     pub poor_topics: Vec<PoorTopic>,
     /// Rebalances since the start.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::event::{MINUTE, wall_clock};
-use crate::output::dead_letters::{Channel, DeadLetters, Origin, OutboxRecord, Undelivered};
+use crate::output::dead_letters::{Channel, DeadLetters, OutboxRecord, RecordOrigin, Undelivered};
 use crate::source::delivery::DeliveryStatus;
 use crate::source::kafka::{KafkaClient, KafkaSettings, partition_counts};
 use crate::source::{
@@ -201,7 +201,7 @@ impl Posting {
             headers: alert.headers.clone(),
             time: alert.time,
         };
-        let origin = Origin { group: &self.group, topic: &self.topic, partition };
+        let origin = RecordOrigin { group: &self.group, topic: &self.topic, partition };
         let dead_letter = dead_letter.marked(&origin, offset, &format!("webhook_rejected: {why}"));
         self.dead_letters.lock().unwrap_or_else(PoisonError::into_inner).deliver(&[&dead_letter])
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{self, Settings, Source};
 use crate::decode::{Decoder, Schemas, Tombstones};
-use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence, stage_number};
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule, stage_number};
 use crate::engine::lifecycle::{LifecycleSpec, Stage};
 use crate::engine::rates::{Rate, Rates};
 use crate::engine::segments::DimensionSpec;
@@ -143,11 +143,11 @@ fn inactivity(settings: &Settings) -> InactivitySpec {
     let rule = |rule: &config::InactivityRule| RuleSpec {
         name: rule.name.clone(),
         silence: match rule.silence {
-            config::Silence::After(after) => Silence::After(after.get()),
-            config::Silence::Cadence { factor, min, max } => {
-                Silence::Cadence { factor, min: min.get(), max: max.get() }
+            config::SilenceSetting::After(after) => SilenceRule::After(after.get()),
+            config::SilenceSetting::Cadence { factor, min, max } => {
+                SilenceRule::Cadence { factor, min: min.get(), max: max.get() }
             }
-            config::Silence::NoSessionFor(after) => Silence::NoSessionFor(after.get()),
+            config::SilenceSetting::NoSessionFor(after) => SilenceRule::NoSessionFor(after.get()),
         },
         filter: Filter {
             stages: rule.filter.stages.iter().map(stage).collect(),

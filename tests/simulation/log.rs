@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use retentiond::engine::inactivity::release::Allowance;
-use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use retentiond::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 use retentiond::engine::lifecycle::LifecycleSpec;
 use retentiond::engine::segments::DimensionSpec;
 use retentiond::engine::snapshot::{Periods, Snapshot};
@@ -59,10 +59,10 @@ fn inactivity(seed: u64) -> InactivitySpec {
             0 => {
                 let (one, other) = (span(&mut chance), span(&mut chance));
                 let factor = chance.within(1..40) as f64 / 10.0;
-                Silence::Cadence { factor, min: one.min(other), max: one.max(other) }
+                SilenceRule::Cadence { factor, min: one.min(other), max: one.max(other) }
             }
-            1 => Silence::NoSessionFor(span(&mut chance)),
-            _ => Silence::After(span(&mut chance)),
+            1 => SilenceRule::NoSessionFor(span(&mut chance)),
+            _ => SilenceRule::After(span(&mut chance)),
         };
         let mut filter = Filter::default();
         match chance.within(0..8) {
@@ -87,7 +87,7 @@ fn inactivity(seed: u64) -> InactivitySpec {
 /// Whether everything is in one topic: what is known of sessions when a silence is decided is defined only where their
 /// order to the orders is.
 fn is_one_topic(spec: &Spec) -> bool {
-    spec.inactivity.rules.iter().any(|rule| matches!(rule.silence, Silence::NoSessionFor(_)))
+    spec.inactivity.rules.iter().any(|rule| matches!(rule.silence, SilenceRule::NoSessionFor(_)))
 }
 
 /// What a message holds.

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use retentiond::checkpoint::protocol::{
-    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, Epoch, Event, Identity,
-    LoadFailure, Origin, Rules, State,
+    AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, EngineOrigin, Epoch, Event,
+    Identity, LoadFailure, Rules, State,
 };
 use retentiond::source::Partition;
 
@@ -342,18 +342,18 @@ impl Replica {
         world: &mut World,
         partition: i32,
         assignment: AssignmentEpoch,
-        origin: Origin,
+        origin: EngineOrigin,
         next: Vec<i64>,
     ) {
         self.assignments.insert(partition, assignment);
         let state = match origin {
-            Origin::Initial { .. } => {
+            EngineOrigin::Initial { .. } => {
                 world.stats.begun_empty += 1;
                 world.may_begin_empty(self, partition);
                 self.files.insert(partition, Files::default());
                 Some(PartitionState::empty(&world.spec, partition, next))
             }
-            Origin::Loaded => {
+            EngineOrigin::Loaded => {
                 world.stats.begun_loaded += 1;
                 let loaded = self.loaded.remove(&(partition, assignment));
                 if loaded.is_none() {
@@ -364,7 +364,7 @@ impl Replica {
                     state
                 })
             }
-            Origin::Parked => {
+            EngineOrigin::Parked => {
                 world.stats.begun_parked += 1;
                 None
             }

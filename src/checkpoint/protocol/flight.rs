@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::takeover::position;
 use super::{
-    Command, CommittedOffsets, Delivery, Ending, Epoch, Origin, Outcome, OwnedPartition, Part, Phase, Position, State,
-    Upload,
+    Command, CommittedOffsets, Delivery, Ending, EngineOrigin, Epoch, Outcome, OwnedPartition, Part, Phase, Position,
+    State, Upload,
 };
 use crate::source::Partition;
 
@@ -281,7 +281,7 @@ impl State {
             Phase::Initializing { basis, .. } => {
                 let (assignment, basis) = (owned.assignment, basis.clone());
                 if let crate::checkpoint::metadata::Metadata::Genesis { since, .. } = basis.committed.metadata {
-                    self.begin(partition, assignment, Origin::Initial { since: since.millis() }, basis, out);
+                    self.begin(partition, assignment, EngineOrigin::Initial { since: since.millis() }, basis, out);
                 }
             }
             Phase::Running(basis) | Phase::Draining { basis, .. } => {

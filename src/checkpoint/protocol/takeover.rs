@@ -1,8 +1,8 @@
 //! From the committed offsets to an engine at work, or to a reason why not.
 
 use super::{
-    AssignmentEpoch, Basis, Command, CommittedOffsets, Identity, LoadFailure, Origin, Phase, Position, Reason, Rules,
-    State,
+    AssignmentEpoch, Basis, Command, CommittedOffsets, EngineOrigin, Identity, LoadFailure, Phase, Position, Reason,
+    Rules, State,
 };
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::event::Time;
@@ -43,7 +43,7 @@ impl State {
     fn take_state(&mut self, partition: Partition, assignment: AssignmentEpoch, basis: Basis, out: &mut Vec<Command>) {
         if self.parked.get(&partition).is_some_and(|parked| parked.basis == basis) {
             self.parked.remove(&partition);
-            self.begin(partition, assignment, Origin::Parked, basis, out);
+            self.begin(partition, assignment, EngineOrigin::Parked, basis, out);
             return;
         }
         self.forget_parked(partition, out);
@@ -52,7 +52,7 @@ impl State {
                 self.fail(partition, Reason::AnotherStore { was: store, now: basis.identity.store }, out);
             }
             Metadata::Genesis { since, .. } => {
-                self.begin(partition, assignment, Origin::Initial { since: since.millis() }, basis, out);
+                self.begin(partition, assignment, EngineOrigin::Initial { since: since.millis() }, basis, out);
             }
             Metadata::State(ManifestRef { name, digest }) => {
                 self.set_phase(partition, Phase::Loading(basis));
@@ -77,7 +77,7 @@ impl State {
         &mut self,
         partition: Partition,
         assignment: AssignmentEpoch,
-        origin: Origin,
+        origin: EngineOrigin,
         basis: Basis,
         out: &mut Vec<Command>,
     ) {
@@ -117,7 +117,7 @@ impl State {
         let Phase::Loading(basis) = std::mem::replace(phase, Phase::Resting) else { return };
         match disagreement(&basis, manifest, next, &self.rules) {
             Some(reason) => self.fail(partition, reason, out),
-            None => self.begin(partition, assignment, Origin::Loaded, basis, out),
+            None => self.begin(partition, assignment, EngineOrigin::Loaded, basis, out),
         }
     }
 

@@ -276,7 +276,7 @@ fn and(mut answers: Vec<(Event, Vec<Command>)>, more: Vec<(Event, Vec<Command>)>
     answers
 }
 
-fn begin(story: &Story, origin: Origin, position: &Position) -> Command {
+fn begin(story: &Story, origin: EngineOrigin, position: &Position) -> Command {
     Command::Begin { partition: p(0), assignment: story.assignment(0), origin, next: position.next.clone() }
 }
 

@@ -97,7 +97,7 @@ pub struct Part {
 
 /// Where the engine of a partition comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum EngineOrigin {
     /// It is empty; read from the committed offsets of the initial commit.
     Initial {
         /// Silences due before this epoch millisecond raise no alerts.
@@ -299,8 +299,8 @@ pub enum Command {
         /// The assignment in which it is read, for [`Event::OutOfRange`] and [`Event::LogDamaged`].
         assignment: AssignmentEpoch,
         /// Where the engine comes from.
-        origin: Origin,
-        /// The committed offsets. For [`Origin::Parked`] the engine may stand further.
+        origin: EngineOrigin,
+        /// The committed offsets. For [`EngineOrigin::Parked`] the engine may stand further.
         next: Vec<i64>,
     },
     /// Pause these and hand nothing more of them out; what was handed out will be applied.

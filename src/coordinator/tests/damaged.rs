@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_damaged_log_stops_its_partition_alone() {
-    let world = World::new(RebalanceProtocol::Eager, &[2, 2], Delivery::ExactlyOnce);
+    let world = CoordinatorRig::new(RebalanceProtocol::Eager, &[2, 2], Delivery::ExactlyOnce);
     let at = |partition| TopicPartition { topic: TopicIndex(0), partition: Partition(partition) };
     let mut member = Member::join(&world, 0, 1);
     let deadline = Instant::now() + Duration::from_secs(20);

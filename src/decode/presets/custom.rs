@@ -24,7 +24,7 @@ use several::Several;
 
 /// Where a field comes from.
 #[derive(Debug, Clone)]
-enum Origin {
+enum FieldSource {
     Slot(usize),
     Constant(String),
     Key,
@@ -36,7 +36,7 @@ enum Origin {
 pub(in crate::decode) struct Row {
     paths: Paths,
     pub common: Common,
-    origins: BTreeMap<&'static str, Origin>,
+    origins: BTreeMap<&'static str, FieldSource>,
     amounts: Amounts,
     /// The places that the options name, and which option does.
     explicit: Vec<(String, usize)>,
@@ -70,7 +70,7 @@ impl Row {
                 let what = "is in fields too; keep one of the two".to_owned();
                 return Err(OptionError::new(format!("constants.{name}"), what));
             }
-            origins.insert(name, Origin::Constant(constant.to_owned()));
+            origins.insert(name, FieldSource::Constant(constant.to_owned()));
         }
         let places = options.fields.or(usual);
         let mut through: Vec<String> = Vec::new();
@@ -81,8 +81,8 @@ impl Row {
             let option = format!("fields.{name}");
             let is_explicit = options.fields.iter().any(|(field, _)| field == name);
             let origin = match place {
-                RECORD_KEY => Origin::Key,
-                RECORD_TIME if name == "time" => Origin::Sent,
+                RECORD_KEY => FieldSource::Key,
+                RECORD_TIME if name == "time" => FieldSource::Sent,
                 _ if place.starts_with('$') => {
                     let what = format!(
                         "{place:?} is nothing that a record has; write {RECORD_KEY:?}, {RECORD_TIME:?} (for time), a place in \
@@ -90,14 +90,14 @@ impl Row {
                     );
                     return Err(OptionError::new(option, what));
                 }
-                _ => Origin::Slot(slot(&mut paths, &option, place)?),
+                _ => FieldSource::Slot(slot(&mut paths, &option, place)?),
             };
-            if let Origin::Slot(slot) = origin
+            if let FieldSource::Slot(slot) = origin
                 && is_explicit
             {
                 explicit.push((option, slot));
             }
-            if let (Origin::Slot(_), Some((first, _))) = (&origin, place.split_once('.'))
+            if let (FieldSource::Slot(_), Some((first, _))) = (&origin, place.split_once('.'))
                 && !place.starts_with('/')
                 && !through.iter().any(|known| known == first)
             {
@@ -167,7 +167,7 @@ impl Row {
 
     /// Whether a field comes from the record rather than its value.
     pub fn wants_message(&self) -> bool {
-        self.origins.values().any(|origin| matches!(origin, Origin::Sent))
+        self.origins.values().any(|origin| matches!(origin, FieldSource::Sent))
     }
 
     /// The scale of the amount, if the schema of an object says that it is bytes; `way` leads to the object.
@@ -180,20 +180,20 @@ impl Row {
     /// A field as it stands there.
     pub fn field<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>, name: &str) -> Result<Value<'a>, Rejection> {
         Ok(match self.origins.get(name) {
-            Some(Origin::Slot(slot)) => match (slots.value(*slot), slots.raw(*slot)) {
+            Some(FieldSource::Slot(slot)) => match (slots.value(*slot), slots.raw(*slot)) {
                 (Value::Other(found), Some(json)) => json::extended(json).unwrap_or(Value::Other(found)),
                 (value, _) => value,
             },
-            Some(Origin::Constant(text)) => Value::Text(Cow::Owned(text.clone())),
-            Some(Origin::Key) => around.message.key.map_or(Ok(Value::Absent), key::id)?,
-            Some(Origin::Sent) => around.message.time.map_or(Value::Absent, |time| Value::Millis(time.millis())),
+            Some(FieldSource::Constant(text)) => Value::Text(Cow::Owned(text.clone())),
+            Some(FieldSource::Key) => around.message.key.map_or(Ok(Value::Absent), key::id)?,
+            Some(FieldSource::Sent) => around.message.time.map_or(Value::Absent, |time| Value::Millis(time.millis())),
             None => Value::Absent,
         })
     }
 
     /// Whether anything stands at the place of a field.
     pub fn has<'a>(&self, slots: &Slots<'a>, name: &str) -> bool {
-        matches!(self.origins.get(name), Some(Origin::Slot(slot)) if slots.raw(*slot).is_some())
+        matches!(self.origins.get(name), Some(FieldSource::Slot(slot)) if slots.raw(*slot).is_some())
     }
 
     pub fn instant<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Rejection> {
@@ -248,7 +248,7 @@ impl Row {
         event_type: EventType,
     ) -> Result<Value<'a>, Rejection> {
         let json = match self.origins.get("amount") {
-            Some(Origin::Slot(slot)) => slots.raw(*slot),
+            Some(FieldSource::Slot(slot)) => slots.raw(*slot),
             _ => None,
         };
         let amount = match json {
@@ -287,7 +287,7 @@ impl Row {
 
     /// Whether a slot is that of a field which figures are computed from.
     pub fn is_exact(&self, slot: usize) -> bool {
-        let is_it = |origin: &Origin| matches!(origin, Origin::Slot(own) if *own == slot);
+        let is_it = |origin: &FieldSource| matches!(origin, FieldSource::Slot(own) if *own == slot);
         self.several.has(slot) || self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
     }
 
@@ -311,13 +311,13 @@ impl Row {
     /// The slot of a field that is read from the message.
     pub fn slot_of(&self, name: &str) -> Option<usize> {
         match self.origins.get(name) {
-            Some(Origin::Slot(slot)) => Some(*slot),
+            Some(FieldSource::Slot(slot)) => Some(*slot),
             _ => None,
         }
     }
 
-    /// The message with the JSON that places of its object lead through in place of the text that it was put into; `None`
-    /// where there is no such text.
+    /// The message with the JSON that places of its object lead through in place of the text that it was put into;
+    /// `None` where there is no such text.
     #[cold]
     pub fn opened(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
         let object = std::str::from_utf8(object).ok()?;
@@ -536,7 +536,7 @@ impl Custom {
     /// Whether rows without a column for their type are about money.
     pub fn has_orders_alone(&self) -> bool {
         match self.row.origins.get("type") {
-            Some(Origin::Constant(name)) => {
+            Some(FieldSource::Constant(name)) => {
                 matches!(self.event_type(name), Some(EventType::Order | EventType::Refund | EventType::Cancel))
             }
             _ => true,

@@ -11,7 +11,7 @@ use crate::engine::extras::{COMPLAINT, Rare};
 use crate::engine::recent::OrderPlace;
 use crate::engine::record::Mark;
 use crate::engine::segments::Profile;
-use crate::engine::window::{Sign, Silence};
+use crate::engine::window::{LostInterval, Sign};
 use crate::event::{CostKind, Money};
 
 impl Engine {
@@ -120,14 +120,14 @@ impl Engine {
 
     /// The silences after the known orders of a complainer. All earlier ones ended before the complaint, so nothing of
     /// them counts.
-    fn silences(&self, slot: Slot) -> Vec<Silence> {
+    fn silences(&self, slot: Slot) -> Vec<LostInterval> {
         let Some(since) = self.earliest(slot, Rare::Complaint) else { return Vec::new() };
         let record = self.customers.record(slot);
         let orders = self.recent.newest_orders(slot, record, record.orders as usize);
         let mut next = None;
         let silence = |order| {
             let y = self.moment(order);
-            let silence = Silence { y, since, next };
+            let silence = LostInterval { y, since, next };
             next = Some(y);
             silence
         };
@@ -146,8 +146,8 @@ impl Engine {
     ) {
         let Some(since) = self.earliest(slot, Rare::Complaint) else { return };
         let next = place.s.map(|s| self.moment(s));
-        let own = Silence { y: at, since, next };
-        let shortened = place.y.map(|y| Silence { y: self.moment(y), since: since.max(at), next });
+        let own = LostInterval { y: at, since, next };
+        let shortened = place.y.map(|y| LostInterval { y: self.moment(y), since: since.max(at), next });
         for (silence, sign) in [(Some(own), sign), (shortened, sign.opposite())] {
             let Some(silence) = silence else { continue };
             self.windows.iter_mut().for_each(|window| window.lost_complainer(&silence, sign));

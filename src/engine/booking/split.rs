@@ -4,7 +4,7 @@
 //! Sums in which customers are not told apart stay as they are.
 
 use super::{Belonging, Engine, Flow, currency_tag, minute_start, order_terms};
-use crate::engine::ahead::{Deed, What};
+use crate::engine::ahead::{Deed, DeedKind};
 use crate::engine::axis::Moment;
 use crate::engine::customers::Slot;
 use crate::engine::extras::Rare;
@@ -44,18 +44,19 @@ impl Engine {
         while let Some(deed) = left.pop() {
             let moment = self.moment(deed.time);
             match &deed.what {
-                What::Order(amount, _) => self.retract_order(slot, moment, *amount),
-                What::Refund(amount) => self.retract_payment(slot, Flow::Refund, *amount, moment),
-                What::Cancel(amount) => self.retract_payment(slot, Flow::Cancellation, *amount, moment),
-                What::Session => {
-                    let same_minute =
-                        |other: &Deed| other.what == What::Session && self.moment(other.time).minute == moment.minute;
+                DeedKind::Order(amount, _) => self.retract_order(slot, moment, *amount),
+                DeedKind::Refund(amount) => self.retract_payment(slot, Flow::Refund, *amount, moment),
+                DeedKind::Cancel(amount) => self.retract_payment(slot, Flow::Cancellation, *amount, moment),
+                DeedKind::Session => {
+                    let same_minute = |other: &Deed| {
+                        other.what == DeedKind::Session && self.moment(other.time).minute == moment.minute
+                    };
                     let earlier = self.ahead.of(slot).iter();
                     let next = earlier.chain(left.iter().copied()).filter(|other| same_minute(other));
                     let next = next.map(|other| other.time).max();
                     self.retract_session(slot, moment, next);
                 }
-                What::Profile(_) | What::Feedback(_) | What::Cost(..) => {}
+                DeedKind::Profile(_) | DeedKind::Feedback(_) | DeedKind::Cost(..) => {}
             }
         }
         self.watch_anew(slot);

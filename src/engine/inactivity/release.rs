@@ -39,12 +39,12 @@ pub struct Alert {
     /// When the silence was due.
     pub due_at: Time,
     /// What there is to tell.
-    pub what: What,
+    pub what: AlertKind,
 }
 
 /// What there is to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub enum AlertKind {
     /// The customer is silent.
     Inactive {
         /// Orders up to the instant when it was due.
@@ -193,13 +193,13 @@ impl Engine {
         may
     }
 
-    fn told(&self, news: News) -> Option<What> {
+    fn told(&self, news: News) -> Option<AlertKind> {
         let money = |number: u8, minor: i64| {
             let currency = *self.currencies.get(usize::from(number))?;
             Some(Money { currency, minor })
         };
         Some(match news {
-            News::Silent { orders, stage, status, complained, revenue } => What::Inactive {
+            News::Silent { orders, stage, status, complained, revenue } => AlertKind::Inactive {
                 orders,
                 stage: stage_name(stage),
                 status: status_name(status),
@@ -207,7 +207,7 @@ impl Engine {
                 revenue: revenue.into_iter().filter_map(|(number, minor)| money(number, minor)).collect(),
             },
             News::Back(Comeback { at, currency, minor }) => {
-                What::WonBack { ordered_at: Time::clamped(at), amount: money(currency, minor)? }
+                AlertKind::WonBack { ordered_at: Time::clamped(at), amount: money(currency, minor)? }
             }
         })
     }

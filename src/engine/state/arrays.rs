@@ -278,13 +278,13 @@ struct Stored {
 
 /// Puts arrays together from checkpoints.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct RestoredArrays {
     stored: BTreeMap<String, Stored>,
     marks: Marks,
     damaged: Option<String>,
 }
 
-impl Shelf {
+impl RestoredArrays {
     /// Takes what a checkpoint holds of an array; of the newest checkpoint first.
     pub fn add(&mut self, sequence: u64, array: ArrayState) {
         let ArrayState { key, born, header, pieces, bytes } = array;
@@ -308,7 +308,7 @@ impl Shelf {
     }
 }
 
-impl Visitor for Shelf {
+impl Visitor for RestoredArrays {
     fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool {
         let Some(stored) = self.stored.get(key) else { return false };
         let pieces = stored.pieces.iter().map(|(&number, (skipped, bytes))| (number, *skipped, bytes.as_slice()));

@@ -2,7 +2,7 @@
 
 use super::CurrencyState;
 use super::plain::{Reader, put_number, put_signed};
-use crate::engine::ahead::{Deed, Named, What};
+use crate::engine::ahead::{Deed, DeedKind, Named};
 use crate::event::{CostKind, Currency, Money, Time};
 
 /// What a deed is.
@@ -20,7 +20,7 @@ mod what {
 pub(super) fn put_deed(out: &mut Vec<u8>, Deed { time, what }: &Deed) {
     put_signed(out, time.millis());
     match what {
-        What::Order(amount, named) => {
+        DeedKind::Order(amount, named) => {
             put_number(out, what::ORDER);
             put_money(out, amount);
             put_number(out, u64::from(named.as_ref().is_some_and(|named| named.referred)));
@@ -32,24 +32,24 @@ pub(super) fn put_deed(out: &mut Vec<u8>, Deed { time, what }: &Deed) {
                 put_text(out, value);
             }
         }
-        What::Refund(amount) => {
+        DeedKind::Refund(amount) => {
             put_number(out, what::REFUND);
             put_money(out, amount);
         }
-        What::Cancel(amount) => {
+        DeedKind::Cancel(amount) => {
             put_number(out, what::CANCEL);
             put_money(out, amount);
         }
-        What::Session => put_number(out, what::SESSION),
-        What::Profile(is_referred) => {
+        DeedKind::Session => put_number(out, what::SESSION),
+        DeedKind::Profile(is_referred) => {
             put_number(out, what::PROFILE);
             put_number(out, u64::from(*is_referred));
         }
-        What::Feedback(is_complaint) => {
+        DeedKind::Feedback(is_complaint) => {
             put_number(out, what::FEEDBACK);
             put_number(out, u64::from(*is_complaint));
         }
-        What::Cost(kind, amount) => {
+        DeedKind::Cost(kind, amount) => {
             put_number(out, if *kind == CostKind::Acquisition { what::ACQUISITION } else { what::RETENTION });
             put_money(out, amount);
         }
@@ -66,15 +66,15 @@ pub(super) fn take_deed(reader: &mut Reader<'_>) -> Option<Deed> {
                 let place = usize::try_from(reader.number()?).ok()?;
                 *named.attributes.get_mut(place)? = Some(take_text(reader)?.into());
             }
-            What::Order(amount, (named != Named::default()).then(|| Box::new(named)))
+            DeedKind::Order(amount, (named != Named::default()).then(|| Box::new(named)))
         }
-        what::REFUND => What::Refund(take_money(reader)?),
-        what::CANCEL => What::Cancel(take_money(reader)?),
-        what::SESSION => What::Session,
-        what::PROFILE => What::Profile(reader.number()? != 0),
-        what::FEEDBACK => What::Feedback(reader.number()? != 0),
-        what::ACQUISITION => What::Cost(CostKind::Acquisition, take_money(reader)?),
-        what::RETENTION => What::Cost(CostKind::Retention, take_money(reader)?),
+        what::REFUND => DeedKind::Refund(take_money(reader)?),
+        what::CANCEL => DeedKind::Cancel(take_money(reader)?),
+        what::SESSION => DeedKind::Session,
+        what::PROFILE => DeedKind::Profile(reader.number()? != 0),
+        what::FEEDBACK => DeedKind::Feedback(reader.number()? != 0),
+        what::ACQUISITION => DeedKind::Cost(CostKind::Acquisition, take_money(reader)?),
+        what::RETENTION => DeedKind::Cost(CostKind::Retention, take_money(reader)?),
         _ => return None,
     };
     Some(Deed { time, what })
@@ -118,15 +118,15 @@ pub(super) mod tests {
             .prop_map(|(attributes, referred)| Named { attributes, referred });
         let what = prop_oneof![
             (money(), named).prop_map(|(amount, named)| {
-                What::Order(amount, (named != Named::default()).then(|| Box::new(named)))
+                DeedKind::Order(amount, (named != Named::default()).then(|| Box::new(named)))
             }),
-            money().prop_map(What::Refund),
-            money().prop_map(What::Cancel),
-            Just(What::Session),
-            any::<bool>().prop_map(What::Profile),
-            any::<bool>().prop_map(What::Feedback),
-            money().prop_map(|amount| What::Cost(CostKind::Acquisition, amount)),
-            money().prop_map(|amount| What::Cost(CostKind::Retention, amount)),
+            money().prop_map(DeedKind::Refund),
+            money().prop_map(DeedKind::Cancel),
+            Just(DeedKind::Session),
+            any::<bool>().prop_map(DeedKind::Profile),
+            any::<bool>().prop_map(DeedKind::Feedback),
+            money().prop_map(|amount| DeedKind::Cost(CostKind::Acquisition, amount)),
+            money().prop_map(|amount| DeedKind::Cost(CostKind::Retention, amount)),
         ];
         (0..Time::MAX.millis(), what).prop_map(|(time, what)| Deed { time: Time::clamped(time), what })
     }

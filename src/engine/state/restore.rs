@@ -4,13 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::arrays::{ArrayState, Shelf};
+use super::arrays::{ArrayState, RestoredArrays};
 use super::rows::Aside;
 use super::windows::{SegmentState, WindowState};
 use super::{
     CurrencyState, EngineCheckpoint, Kept, Scalars, SeenState, Slots, cohorts_key, lifecycle_key, merged_by, window_key,
 };
-use crate::engine::ahead::{Deed, What};
+use crate::engine::ahead::{Deed, DeedKind};
 use crate::engine::customers::{CHUNK, Customers, Slot};
 use crate::engine::dedup::SHARDS;
 use crate::engine::known::{Change, CohortsKnown, Erased, Why};
@@ -80,7 +80,7 @@ impl Places {
     /// Moves the values that orders named to the places of the engine's dimensions.
     fn move_attributes(&self, deeds: &mut [Deed]) {
         for deed in deeds {
-            let What::Order(_, Some(named)) = &mut deed.what else { continue };
+            let DeedKind::Order(_, Some(named)) = &mut deed.what else { continue };
             let mut in_checkpoint = std::mem::take(&mut named.attributes);
             for (attribute, dimension) in named.attributes.iter_mut().zip(&self.0) {
                 *attribute = dimension.as_ref().and_then(|(column, _)| in_checkpoint.get_mut(*column)?.take());
@@ -96,7 +96,7 @@ pub struct Restorer {
     scalars: Scalars,
     kept: Kept,
     taken: Slots,
-    shelf: Shelf,
+    shelf: RestoredArrays,
 }
 
 impl Engine {
@@ -191,7 +191,7 @@ impl Restorer {
         engine.written.buckets.resize((slots as usize).div_ceil(CHUNK), 0);
         engine.written.shards.iter_mut().for_each(|shards| shards.resize(SHARDS, 0));
         let taken = Slots(vec![0; (slots as usize).div_ceil(64)]);
-        Ok(Restorer { engine, scalars, kept, taken, shelf: Shelf::default() })
+        Ok(Restorer { engine, scalars, kept, taken, shelf: RestoredArrays::default() })
     }
 
     /// Takes the next older checkpoint.

@@ -17,7 +17,7 @@ use crate::engine::lifecycle::{LifeTerm, Lifecycle};
 use crate::engine::record::Mark;
 use crate::engine::segments::{DimensionState, Segments, UNKNOWN_PLACE};
 use crate::engine::spec::WindowId;
-use crate::engine::state::arrays::{Shelf, escape};
+use crate::engine::state::arrays::{RestoredArrays, escape};
 use crate::engine::window::{OrderTerm, Sign, ToDate, Window};
 use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
@@ -47,7 +47,7 @@ struct OldArrays {
 }
 
 impl OldArrays {
-    fn load(engine: &Engine, scalars: &Scalars, kept: &[bool], shelf: &mut Shelf) -> OldArrays {
+    fn load(engine: &Engine, scalars: &Scalars, kept: &[bool], shelf: &mut RestoredArrays) -> OldArrays {
         let (dimensions, zone) = (engine.segments.state(), &engine.spec.zone);
         let old = |state: &WindowState| {
             let definition = Definition::parse(&state.key)?;
@@ -70,7 +70,7 @@ impl OldArrays {
 
 impl Engine {
     /// Makes whatever `kept` does not name from the arrays of the state on the shelf and from the customers.
-    pub(super) fn respecify(&mut self, kept: &Kept, scalars: &Scalars, shelf: &mut Shelf) {
+    pub(super) fn respecify(&mut self, kept: &Kept, scalars: &Scalars, shelf: &mut RestoredArrays) {
         let mut arrays = OldArrays::load(self, scalars, &kept.dimensions, shelf);
         let before = self.lifecycle_before(kept, scalars, shelf);
         let (windows, segments, reach) = self.seed(kept, &mut arrays, &before);
@@ -172,7 +172,7 @@ impl Engine {
     }
 
     /// The stages and statuses of the state, under the definition that it had.
-    fn lifecycle_before(&self, kept: &Kept, scalars: &Scalars, shelf: &mut Shelf) -> Lifecycle {
+    fn lifecycle_before(&self, kept: &Kept, scalars: &Scalars, shelf: &mut RestoredArrays) -> Lifecycle {
         if kept.lifecycle {
             return self.lifecycle.clone();
         }
@@ -274,7 +274,8 @@ impl Engine {
         self.seed_extras(slot);
     }
 
-    /// When a customer was first mentioned or complained is forgotten once it lies before the floor: from there on it holds.
+    /// When a customer was first mentioned or complained is forgotten once it lies before the floor: from there on it
+    /// holds.
     fn note_forgotten_extras(&self, slot: Slot, reach: &mut Reach) {
         let record = self.customers.record(slot);
         let floor = self.clock.floor(Class::Orders);

@@ -3,8 +3,8 @@
 use super::durable::{Chain, Input, give};
 use super::silent::{Counts, silent_spec};
 use super::*;
-use crate::engine::inactivity::release::{Alert, Allowance, RuleParts, What};
-use crate::engine::inactivity::{Filter, Group, RuleSpec, Silence};
+use crate::engine::inactivity::release::{Alert, AlertKind, Allowance, RuleParts};
+use crate::engine::inactivity::{Filter, Group, RuleSpec, SilenceRule};
 use crate::engine::snapshot::{Periods, Snapshot};
 
 const TOPICS: usize = 3;
@@ -76,9 +76,9 @@ fn interleaved(log: &[Logged], choices: &[u8]) -> Vec<Logged> {
 fn spec_of_three(with_rules: bool, merge_orders: bool) -> Arc<Spec> {
     let rule = |name: &str, silence, filter| RuleSpec { name: name.into(), silence, filter };
     let rules = vec![
-        rule("short", Silence::After(30 * HOUR), Filter::default()),
-        rule("often", Silence::After(4 * DAY), Filter { min_orders: 2, ..Filter::default() }),
-        rule("pace", Silence::Cadence { factor: 1.5, min: 6 * HOUR, max: 5 * DAY }, Filter::default()),
+        rule("short", SilenceRule::After(30 * HOUR), Filter::default()),
+        rule("often", SilenceRule::After(4 * DAY), Filter { min_orders: 2, ..Filter::default() }),
+        rule("pace", SilenceRule::Cadence { factor: 1.5, min: 6 * HOUR, max: 5 * DAY }, Filter::default()),
     ];
     let spec = silent_spec(0, if with_rules { rules } else { Vec::new() });
     Arc::new(Spec { topics: vec![true, false, false], merge_orders, ..Spec::clone(&spec) })
@@ -143,7 +143,7 @@ pub(super) fn sorted(alerts: &[Alert]) -> Vec<String> {
         .iter()
         .cloned()
         .map(|mut alert| {
-            if let What::Inactive { revenue, .. } = &mut alert.what {
+            if let AlertKind::Inactive { revenue, .. } = &mut alert.what {
                 revenue.sort_by_key(|money| money.currency);
             }
             format!("{alert:?}")

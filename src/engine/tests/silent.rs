@@ -3,8 +3,8 @@
 use super::durable::{Chain, Input, give, input};
 use super::interleaved::{counted, sorted};
 use super::*;
-use crate::engine::inactivity::release::{Alert, Allowance, What};
-use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use crate::engine::inactivity::release::{Alert, AlertKind, Allowance};
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 
 const SETTLE: i64 = LATENESS;
 const WITHIN: i64 = 3 * DAY;
@@ -13,13 +13,13 @@ fn rules() -> Vec<RuleSpec> {
     let rule = |name: &str, silence, filter| RuleSpec { name: name.into(), silence, filter };
     let eur = |minor| Some(money(0, minor));
     vec![
-        rule("short", Silence::After(30 * HOUR), Filter::default()),
-        rule("often", Silence::After(4 * DAY), Filter { stages: vec![2, 3], min_orders: 2, ..Filter::default() }),
-        rule("pace", Silence::Cadence { factor: 1.5, min: 6 * HOUR, max: 5 * DAY }, Filter::default()),
-        rule("rich", Silence::After(DAY), Filter { min_revenue: eur(700), ..Filter::default() }),
-        rule("web", Silence::After(2 * DAY), Filter { segment: vec![(0, "web".into())], ..Filter::default() }),
-        rule("unseen", Silence::NoSessionFor(2 * DAY), Filter::default()),
-        rule("buyers unseen", Silence::NoSessionFor(20 * HOUR), Filter { stages: vec![1], ..Filter::default() }),
+        rule("short", SilenceRule::After(30 * HOUR), Filter::default()),
+        rule("often", SilenceRule::After(4 * DAY), Filter { stages: vec![2, 3], min_orders: 2, ..Filter::default() }),
+        rule("pace", SilenceRule::Cadence { factor: 1.5, min: 6 * HOUR, max: 5 * DAY }, Filter::default()),
+        rule("rich", SilenceRule::After(DAY), Filter { min_revenue: eur(700), ..Filter::default() }),
+        rule("web", SilenceRule::After(2 * DAY), Filter { segment: vec![(0, "web".into())], ..Filter::default() }),
+        rule("unseen", SilenceRule::NoSessionFor(2 * DAY), Filter::default()),
+        rule("buyers unseen", SilenceRule::NoSessionFor(20 * HOUR), Filter { stages: vec![1], ..Filter::default() }),
     ]
 }
 
@@ -120,7 +120,7 @@ impl Story {
         alerts: &mut Vec<(usize, Alert)>,
         totals: &mut [[i64; 3]; 2],
     ) {
-        let class = usize::from(matches!(rule.silence, Silence::NoSessionFor(_)));
+        let class = usize::from(matches!(rule.silence, SilenceRule::NoSessionFor(_)));
         let id = identity % IDS;
         let own_erasures = || self.erased.iter().filter(|(erased, ..)| *erased == id);
         // What is not decided by the erasure that ends the identity never is.
@@ -144,9 +144,9 @@ impl Story {
         for (i, &y) in qualifying.iter().enumerate() {
             let upto = orders.iter().filter(|&&order| order <= y).count();
             let after = match rule.silence {
-                Silence::After(after) | Silence::NoSessionFor(after) => after,
-                Silence::Cadence { .. } if upto < 3 => continue,
-                Silence::Cadence { factor, min, max } => {
+                SilenceRule::After(after) | SilenceRule::NoSessionFor(after) => after,
+                SilenceRule::Cadence { .. } if upto < 3 => continue,
+                SilenceRule::Cadence { factor, min, max } => {
                     let pace = factor * (y - orders[0]) as f64 / (upto - 1) as f64;
                     (pace.floor() as i64).max(min).min(max)
                 }
@@ -202,7 +202,8 @@ impl Story {
             totals[1] += 1;
             totals[2] += if currency == 0 { minor } else { 1_000_000 * minor };
             if alerted && step < gone {
-                alerts.push((step, alert(What::WonBack { ordered_at: back.time, amount: money(currency, minor) })));
+                alerts
+                    .push((step, alert(AlertKind::WonBack { ordered_at: back.time, amount: money(currency, minor) })));
             }
         }
     }
@@ -220,7 +221,7 @@ fn figures<'a>(
     orders: &[i64],
     due: i64,
     known: impl Iterator<Item = &'a Sent> + Clone,
-) -> Option<What> {
+) -> Option<AlertKind> {
     let upto: Vec<i64> = orders.iter().copied().filter(|&order| order <= due).collect();
     let count = upto.len() as u32;
     let silent_hours = |last: i64| due / HOUR - last / HOUR;
@@ -277,7 +278,7 @@ fn figures<'a>(
     }
     let complained = known.clone().any(|sent| sent.fact == Fact::Feedback("complaint"));
     let revenue = revenue.into_iter().map(|(currency, minor)| Money { currency, minor }).collect();
-    Some(What::Inactive { orders: count, stage, status, complained, revenue })
+    Some(AlertKind::Inactive { orders: count, stage, status, complained, revenue })
 }
 
 #[derive(Debug, Clone)]
@@ -351,7 +352,7 @@ proptest! {
         let expected: Vec<_> = expected.into_iter().map(|(_, alert)| alert).collect();
         prop_assert_eq!(sorted(&told), sorted(&expected));
         prop_assert_eq!(counted(&engine.inactivity()), totals);
-        let alerts = told.iter().filter(|alert| matches!(alert.what, What::Inactive { .. })).count() as u64;
+        let alerts = told.iter().filter(|alert| matches!(alert.what, AlertKind::Inactive { .. })).count() as u64;
         let sent: u64 = engine.inactivity().iter().map(|rule| rule.groups[0].sent).sum();
         prop_assert_eq!((sent, engine.waiting_alerts()), (alerts, 0));
     }

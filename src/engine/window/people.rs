@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::engine::axis::Pane;
-use crate::engine::prefix::{Cell, Place, Prefix, Store};
+use crate::engine::prefix::{Cell, PanePlace, Prefix, Store};
 use crate::engine::state::plain::plain;
 use crate::engine::window::Selection;
 
@@ -324,8 +324,8 @@ impl Cells for Prefix<People> {
     #[inline]
     fn add(&mut self, column: Column, pane: Pane, by: i32) {
         match self.place(pane) {
-            Place::Stored(columns, index) => *columns.count_mut(column, index) += by,
-            Place::Early(cell) => {
+            PanePlace::Stored(columns, index) => *columns.count_mut(column, index) += by,
+            PanePlace::Early(cell) => {
                 let mut held = cell.held();
                 held[column as usize] += by;
                 *cell = People::of(held, cell.gap_millis);
@@ -335,8 +335,8 @@ impl Cells for Prefix<People> {
 
     fn add_gap(&mut self, pane: Pane, millis: i64) {
         match self.place(pane) {
-            Place::Stored(columns, index) => columns.gap_millis[index] += millis,
-            Place::Early(cell) => cell.gap_millis += millis,
+            PanePlace::Stored(columns, index) => columns.gap_millis[index] += millis,
+            PanePlace::Early(cell) => cell.gap_millis += millis,
         }
     }
 }

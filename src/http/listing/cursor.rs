@@ -1,12 +1,12 @@
-//! Where a page of a list begins, as text that may stand in an address. It names the last customer of the page before and
-//! that customer's rank, so pages neither repeat nor miss anybody whose rank stays, and holds on every replica.
+//! Where a page of a list begins, as text that may stand in an address. It names the last customer of the page before
+//! and that customer's rank, so pages neither repeat nor miss anybody whose rank stays, and holds on every replica.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::lifecycle::Status;
-use crate::engine::listing::Place;
+use crate::engine::listing::ListPosition;
 use crate::event::{Currency, Time};
 
 /// The version of the text; cursors of others are refused.
@@ -22,7 +22,7 @@ pub(super) struct PageCursor {
     pub currency: Option<Currency>,
     /// The instant of the first page.
     pub at: Time,
-    pub after: Place,
+    pub after: ListPosition,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,7 +68,7 @@ impl PageCursor {
             sort: text.sort,
             currency,
             at: Time::from_millis(text.at).ok()?,
-            after: Place { rank: text.rank.parse().ok()?, id: text.id },
+            after: ListPosition { rank: text.rank.parse().ok()?, id: text.id },
         })
     }
 }
@@ -88,7 +88,7 @@ mod tests {
                 if reporting { currency.as_reporting() } else { currency }
             });
             let status = if lapsed { Status::Lapsed } else { Status::AtRisk };
-            let cursor = PageCursor { status, sort: "value".into(), currency, at: Time::clamped(at), after: Place { rank, id } };
+            let cursor = PageCursor { status, sort: "value".into(), currency, at: Time::clamped(at), after: ListPosition { rank, id } };
             let text = cursor.to_text();
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{text}");
             prop_assert_eq!(PageCursor::parse(&text), Some(cursor));

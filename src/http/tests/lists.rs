@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{Answer, Server, start_with};
-use crate::engine::inactivity::release::{Alert, What};
+use crate::engine::inactivity::release::{Alert, AlertKind};
 use crate::event::{Currency, Money, Time};
 use crate::http::Access;
 use crate::output::alerts::json as json_of;
@@ -138,7 +138,7 @@ fn alerts_that_were_sent_are_listed_the_newest_first() {
     let sent = Arc::clone(&server.source.borrow().sent);
     let none = server.get("/api/v1/alerts").json();
     assert_eq!((&none["alerts"], &none["withheld"], &none["next_cursor"]), (&json!([]), &json!(0), &Value::Null));
-    let alert = |customer: &str, silent_since: &str, what: What| Alert {
+    let alert = |customer: &str, silent_since: &str, what: AlertKind| Alert {
         customer: customer.into(),
         rule: "lapsing".into(),
         silent_since: Time::parse(silent_since).unwrap(),
@@ -147,8 +147,8 @@ fn alerts_that_were_sent_are_listed_the_newest_first() {
     };
     let eur = Money { minor: 8_050, currency: Currency::from_code("EUR").unwrap() };
     let inactive =
-        || What::Inactive { orders: 3, stage: "repeat", status: "at_risk", complained: false, revenue: vec![eur] };
-    let back = What::WonBack { ordered_at: Time::parse("2026-06-12T00:00:00Z").unwrap(), amount: eur };
+        || AlertKind::Inactive { orders: 3, stage: "repeat", status: "at_risk", complained: false, revenue: vec![eur] };
+    let back = AlertKind::WonBack { ordered_at: Time::parse("2026-06-12T00:00:00Z").unwrap(), amount: eur };
     let messages = [
         alert("anna", "2026-04-25T00:00:00Z", inactive()),
         // Nobody has heard of her, and the record of the other begins after the silence: both were erased.

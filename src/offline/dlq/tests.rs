@@ -8,7 +8,7 @@ fn dead_letter(reason: &str, topic: Option<&str>, truncated: bool) -> DeadLetter
     DeadLetter { headers, time: Some(1_000), ..DeadLetter::default() }
 }
 
-fn fate(choice: &Choice, dead_letter: &DeadLetter) -> Fate {
+fn fate(choice: &Choice, dead_letter: &DeadLetter) -> Disposition {
     choice.fate("mine", &dead_letter.sender(), dead_letter.time, |topic| topic != "gone")
 }
 
@@ -25,7 +25,7 @@ fn what_is_chosen_goes_back_and_everything_else_stays() {
         change(&mut choice);
         choice
     };
-    assert_eq!(fate(&Choice::default(), &orders), Fate::Back);
+    assert_eq!(fate(&Choice::default(), &orders), Disposition::Back);
     for (is_chosen, change) in [
         (true, (|choice| choice.reasons = vec!["too_late".into(), "invalid_json".into()]) as fn(&mut Choice)),
         (false, |choice| choice.reasons = vec!["invalid".into()]),
@@ -37,11 +37,15 @@ fn what_is_chosen_goes_back_and_everything_else_stays() {
         (false, |choice| choice.until = Some(1_000)),
     ] {
         let choice = choice(change);
-        assert_eq!(fate(&choice, &orders), if is_chosen { Fate::Back } else { Fate::Stays }, "{choice:?}");
+        assert_eq!(
+            fate(&choice, &orders),
+            if is_chosen { Disposition::Back } else { Disposition::Stays },
+            "{choice:?}"
+        );
     }
     let timeless = DeadLetter { time: None, ..orders };
-    assert_eq!(fate(&choice(|choice| choice.since = Some(0)), &timeless), Fate::Stays);
-    assert_eq!(fate(&Choice::default(), &dead_letter("too_late: x", Some("gone"), false)), Fate::Stays);
+    assert_eq!(fate(&choice(|choice| choice.since = Some(0)), &timeless), Disposition::Stays);
+    assert_eq!(fate(&Choice::default(), &dead_letter("too_late: x", Some("gone"), false)), Disposition::Stays);
 }
 
 #[test]
@@ -52,12 +56,12 @@ fn what_is_cut_off_or_from_nowhere_never_goes_back() {
         dead_letter("invalid_json: x", None, false),
         DeadLetter::default(),
     ] {
-        assert_eq!((fate(&Choice::default(), &lost), fate(&none_of_it, &lost)), (Fate::Lost, Fate::Lost));
+        assert_eq!((fate(&Choice::default(), &lost), fate(&none_of_it, &lost)), (Disposition::Lost, Disposition::Lost));
     }
     let mut report = Report::default();
-    report.note(&DeadLetter::default().sender(), Fate::Lost, None);
-    report.note(&dead_letter("a: b", Some("t"), false).sender(), Fate::Back, Some(2));
-    report.note(&dead_letter("a", Some("t"), false).sender(), Fate::Stays, Some(1));
+    report.note(&DeadLetter::default().sender(), Disposition::Lost, None);
+    report.note(&dead_letter("a: b", Some("t"), false).sender(), Disposition::Back, Some(2));
+    report.note(&dead_letter("a", Some("t"), false).sender(), Disposition::Stays, Some(1));
     let counts: Vec<_> = report.counts.into_iter().collect();
     assert_eq!(counts[0], (("a".into(), "t".into()), Count { back: 1, stay: 1, lost: 0, newest: Some(2) }));
     assert_eq!(counts[1].0, ("unknown".to_owned(), String::new()));
@@ -74,10 +78,10 @@ fn each_group_puts_back_its_own_letters_and_those_that_name_none() {
     };
     let (own, foreign, old) = (of(Some("mine")), of(Some("theirs")), of(None));
     let fates = [&own, &foreign, &old].map(|dead_letter| fate(&Choice::default(), dead_letter));
-    assert_eq!(fates, [Fate::Back, Fate::Foreign, Fate::Back]);
+    assert_eq!(fates, [Disposition::Back, Disposition::Foreign, Disposition::Back]);
     let mut cut_off = foreign.clone();
     cut_off.headers.push(("retentiond.error.truncated".to_owned(), None));
-    assert_eq!(fate(&Choice::default(), &cut_off), Fate::Foreign, "whatever became of it");
+    assert_eq!(fate(&Choice::default(), &cut_off), Disposition::Foreign, "whatever became of it");
     let mut report = Report::default();
     for (dead_letter, fate) in [&own, &foreign, &old].into_iter().zip(fates) {
         report.note(&dead_letter.sender(), fate, dead_letter.time);

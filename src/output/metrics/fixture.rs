@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::decode::{Decoder, Format};
 use crate::engine::inactivity::release::Allowance;
-use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, Silence};
+use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
 use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::segments::DimensionSpec;
 use crate::engine::snapshot::Periods;
@@ -72,7 +72,7 @@ pub(crate) fn worker_config() -> Arc<WorkerConfig> {
 
 /// Who orders nothing for 45 days is told of; nobody is held out.
 fn inactivity() -> InactivitySpec {
-    let rule = RuleSpec { name: "lapsing".into(), silence: Silence::After(45 * DAY), filter: Filter::default() };
+    let rule = RuleSpec { name: "lapsing".into(), silence: SilenceRule::After(45 * DAY), filter: Filter::default() };
     InactivitySpec {
         rules: vec![rule],
         settle: DAY,

@@ -11,7 +11,7 @@ use crate::event::Time;
 use crate::output::summary::Background;
 use crate::source::latency::Latency;
 use crate::source::routing::RoutingStatus;
-use crate::source::status::{Checkpoints, PartitionState, Position, SourceStatus};
+use crate::source::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
 use crate::source::{Partition, TopicIndex, TopicPartition};
 use crate::worker::WorkerStatus;
 use crate::worker::pool::Overview;
@@ -59,9 +59,9 @@ fn source() -> SourceStatus {
             stale_after: Some(Duration::from_secs(100)),
         },
         positions: BTreeMap::from([
-            position(0, 0, Position { applied: Some(9), end: Some(12), last_at_end: Some(now) }),
-            position(0, 11, Position { applied: Some(4), end: Some(4), last_at_end: Some(now) }),
-            position(1, 1, Position { applied: None, end: None, last_at_end: Some(now) }),
+            position(0, 0, ReadPosition { applied: Some(9), end: Some(12), last_at_end: Some(now) }),
+            position(0, 11, ReadPosition { applied: Some(4), end: Some(4), last_at_end: Some(now) }),
+            position(1, 1, ReadPosition { applied: None, end: None, last_at_end: Some(now) }),
         ]),
         rebalances: 3,
         latency,
@@ -338,7 +338,7 @@ fn counters_and_the_state_of_the_source() {
 fn label_values_that_look_alike_in_a_row_stay_apart() {
     let mut source = source();
     let other = TopicPartition { topic: TopicIndex(1), partition: Partition(1) };
-    source.positions.insert(other, Position { applied: Some(1), end: Some(8), last_at_end: None });
+    source.positions.insert(other, ReadPosition { applied: Some(1), end: Some(8), last_at_end: None });
     let topics = ["orders".to_owned(), "orders1".to_owned()];
     assert_values(
         &encode_with(&Shop::new().overview(), &source, &known(), &topics),
@@ -429,7 +429,7 @@ fn a_router_shows_what_it_reads_beside_what_the_engines_read() {
         (router.events, router.dead_letters, router.unknown) = (40, 3, 2);
         router.rejected = vec![0; Reason::ALL.len()];
         router.rejected[Reason::InvalidJson as usize] = 3;
-        router.positions.insert(Partition(5), Position { applied: Some(10), end: Some(17), last_at_end: None });
+        router.positions.insert(Partition(5), ReadPosition { applied: Some(10), end: Some(17), last_at_end: None });
     });
     assert!(!is_caught_up(&source, now), "7 records are not routed yet");
     let series = encode_with(&Shop::new().overview(), &source, &known(), &topics());

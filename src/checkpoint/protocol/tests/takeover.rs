@@ -26,7 +26,7 @@ fn reading() {
                 (with(nothing()), vec![Command::FindStart(p(0), AssignmentEpoch(1))]),
                 (
                     with(offsets(&at_initial_commit())),
-                    vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())],
+                    vec![begin(&story, EngineOrigin::Initial { since: 77 }, &at_initial_commit())],
                 ),
                 (with(offsets(&at_manifest(1))), vec![load]),
                 (with(vec![committed(5, &other_store); 2]), fail(Reason::AnotherStore { was, now })),
@@ -82,7 +82,10 @@ fn a_search_that_was_not_answered_begins_with_the_committed_offsets() {
 fn unborn_while_its_initial_commit_is_committed() {
     let story = Story::initializing();
     let answers = vec![
-        (story.ended(Outcome::Committed), vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())]),
+        (
+            story.ended(Outcome::Committed),
+            vec![begin(&story, EngineOrigin::Initial { since: 77 }, &at_initial_commit())],
+        ),
         (story.ended(Outcome::Aborted), vec![]),
         (story.ended(Outcome::Unknown), vec![Command::RenewProducer(Epoch(1))]),
         (story.ended(Outcome::Fenced), vec![Command::Exit]),
@@ -104,7 +107,7 @@ fn an_initial_commit_in_doubt_is_decided_by_what_the_group_has() {
     let story = Story::initializing().then(Event::Ended { epoch: Epoch(1), outcome: Outcome::Unknown });
     let mut story = story;
     assert_eq!(story.tell(Event::ProducerRenewed(Epoch(1))), [Command::ReadBack(Epoch(1), vec![p(0)])]);
-    let begun = vec![begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())];
+    let begun = vec![begin(&story, EngineOrigin::Initial { since: 77 }, &at_initial_commit())];
     assert_eq!(story.clone().tell(story.read_back(offsets(&at_initial_commit()))), begun);
     assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
     assert_eq!(
@@ -127,7 +130,7 @@ fn loading() {
     let narrow =
         Event::Loaded { partition: p(0), assignment: AssignmentEpoch(1), manifest: identity(0), next: vec![10] };
     let answers = vec![
-        (story.loaded(0, &at_manifest(1)), vec![begin(&story, Origin::Loaded, &at_manifest(1))]),
+        (story.loaded(0, &at_manifest(1)), vec![begin(&story, EngineOrigin::Loaded, &at_manifest(1))]),
         (moved, fail(Reason::OffsetMoved { topic: "sessions".into(), committed: 100, manifest: 99 })),
         (narrow, fail(Reason::DefinitionChanged)),
         (found(|it| it.group = "h".into()), fail(Reason::ForeignState)),
@@ -219,7 +222,7 @@ fn parked() -> Story {
 fn an_own_parked_state_is_taken_up_again() {
     let story = parked().assigned(0);
     let answers = vec![
-        (story.found(0, &at_manifest(2)), vec![begin(&story, Origin::Parked, &at_manifest(2))]),
+        (story.found(0, &at_manifest(2)), vec![begin(&story, EngineOrigin::Parked, &at_manifest(2))]),
         (
             story.found(0, &at_manifest(3)),
             vec![
@@ -234,7 +237,7 @@ fn an_own_parked_state_is_taken_up_again() {
         ),
         (
             story.found(0, &at_initial_commit()),
-            vec![Command::Drop(p(0)), begin(&story, Origin::Initial { since: 77 }, &at_initial_commit())],
+            vec![Command::Drop(p(0)), begin(&story, EngineOrigin::Initial { since: 77 }, &at_initial_commit())],
         ),
         (story.committed(0, nothing()), vec![Command::Drop(p(0)), Command::FindStart(p(0), AssignmentEpoch(2))]),
     ];

@@ -8,7 +8,7 @@ fn one_order(customer: u8, day: i64) -> Given {
 }
 
 fn after(name: &str, days: i64) -> RuleSpec {
-    RuleSpec { name: name.into(), silence: Silence::After(days * DAY), filter: Filter::default() }
+    RuleSpec { name: name.into(), silence: SilenceRule::After(days * DAY), filter: Filter::default() }
 }
 
 /// One order of `c0`, then time passes: of each spec in turn up to a day after the origin. Says on which day each alert
@@ -83,7 +83,10 @@ fn a_removed_rules_alerts_are_still_won_back() {
     let told = engine.release(&Allowance::ALL);
     let ordered_at = Time::clamped(ORIGIN + 12 * DAY);
     assert_eq!(told.len(), 1);
-    assert_eq!((told[0].rule.as_str(), &told[0].what), ("a", &What::WonBack { ordered_at, amount: money(0, 100) }));
+    assert_eq!(
+        (told[0].rule.as_str(), &told[0].what),
+        ("a", &AlertKind::WonBack { ordered_at, amount: money(0, 100) })
+    );
     let parts = engine.inactivity();
     assert_eq!((parts.len(), parts[0].groups[0].won_back), (1, 1));
 }
@@ -109,14 +112,14 @@ fn alerts_of_a_rule_that_changed_are_still_won_back() {
     let told = engine.release(&Allowance::ALL);
     let ordered_at = Time::clamped(ORIGIN + 12 * DAY);
     let back: Vec<_> = told.iter().map(|alert| &alert.what).collect();
-    assert_eq!(back, [&What::WonBack { ordered_at, amount: money(0, 100) }]);
+    assert_eq!(back, [&AlertKind::WonBack { ordered_at, amount: money(0, 100) }]);
     assert_eq!(engine.inactivity()[0].groups[0].won_back, 1);
 }
 
 /// The first order that came in turns out to end a silence, once an earlier one comes in late.
 #[test]
 fn a_late_first_order_is_won_back_by_the_one_that_came_before_it() {
-    let hour = |hours| RuleSpec { silence: Silence::After(hours * HOUR), ..after("a", 0) };
+    let hour = |hours| RuleSpec { silence: SilenceRule::After(hours * HOUR), ..after("a", 0) };
     let mut spec = Spec::clone(&silent_spec(0, vec![hour(5)]));
     spec.inactivity.holdout = 0.0;
     let mut engine = Engine::new(Arc::new(spec));

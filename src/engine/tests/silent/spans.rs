@@ -11,12 +11,12 @@ fn span() -> impl Strategy<Value = i64> {
     (0.0..1.0).prop_map(move |x: f64| (MINUTE as f64 * (magnitudes * x).exp()) as i64)
 }
 
-fn silence() -> impl Strategy<Value = Silence> {
+fn silence() -> impl Strategy<Value = SilenceRule> {
     let bounds = (span(), span()).prop_map(|(one, other)| (one.min(other), one.max(other)));
     prop_oneof![
-        4 => span().prop_map(Silence::After),
-        2 => (0.1..4.0, bounds).prop_map(|(factor, (min, max))| Silence::Cadence { factor, min, max }),
-        2 => span().prop_map(Silence::NoSessionFor),
+        4 => span().prop_map(SilenceRule::After),
+        2 => (0.1..4.0, bounds).prop_map(|(factor, (min, max))| SilenceRule::Cadence { factor, min, max }),
+        2 => span().prop_map(SilenceRule::NoSessionFor),
     ]
 }
 
@@ -184,7 +184,7 @@ fn a_shorter_rule_is_not_missed_while_a_longer_one_waits() {
     let day = |text: &str| Time::parse(&format!("2024-{text}T00:00:00Z")).unwrap();
     let after = |name: &str, days| RuleSpec {
         name: name.into(),
-        silence: Silence::After(days * DAY),
+        silence: SilenceRule::After(days * DAY),
         filter: Filter::default(),
     };
     let mut spec = Spec::clone(&silent_spec(0, vec![after("short", 14), after("long", 90)]));
@@ -215,7 +215,7 @@ fn a_shorter_rule_is_not_missed_while_a_longer_one_waits() {
 fn returns_after_a_silence_gather_few_entries() {
     let after = |name: &str, days| RuleSpec {
         name: name.into(),
-        silence: Silence::After(days * DAY),
+        silence: SilenceRule::After(days * DAY),
         filter: Filter::default(),
     };
     let (customers, every, longest) = (20, 16, 160);
