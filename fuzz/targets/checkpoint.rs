@@ -17,7 +17,7 @@ use retentiond::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use retentiond::engine::state::Scalars;
 use retentiond::engine::state::arrays::ArrayState;
 use retentiond::engine::state::restore::Restorer;
-use retentiond::engine::state::rows::Aside;
+use retentiond::engine::state::rows::SideState;
 use retentiond::engine::zone::{Unit, Zone};
 use retentiond::event::{Currency, DAY, HOUR, Time};
 
@@ -81,7 +81,7 @@ pub fn checkpoint(bytes: &[u8]) -> bool {
         1 => manifest(rest),
         2 => sections::decode_state(rest).is_ok() | sections::decode_seen(rest).is_ok(),
         3 => seen(rest),
-        4 => Aside::decode(rest).is_some_and(|aside| aside != Aside::default()),
+        4 => SideState::decode(rest).is_some_and(|aside| aside != SideState::default()),
         _ => state(rest),
     }
 }

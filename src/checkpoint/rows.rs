@@ -131,7 +131,7 @@ impl Columns {
     }
 
     fn push(&mut self, row: &Row<'_>) {
-        let Row { slot, id, known, aside } = row;
+        let Row { slot, id, known, side_state } = row;
         let Known {
             orders,
             sessions,
@@ -163,7 +163,7 @@ impl Columns {
             column.append_value(marks.has(mark));
         }
         self.profile.iter_mut().zip(profile).for_each(|(column, place)| column.append_value(*place));
-        self.engine.append_option((!aside.is_empty()).then_some(*aside));
+        self.engine.append_option((!side_state.is_empty()).then_some(*side_state));
     }
 
     /// The rows so far as a batch.
@@ -400,7 +400,7 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
     let sessions_forgotten = flags("sessions_forgotten")?;
     let money = Money::of(batch, restorer)?;
     let marks = MARKS.iter().map(|&(name, mark)| Ok((flags(name)?, mark))).collect::<Result<Vec<_>, RowsError>>()?;
-    let aside = column(batch, "engine")?.as_binary_opt::<i32>().ok_or(RowsError::Column("engine"))?;
+    let side_state = column(batch, "engine")?.as_binary_opt::<i32>().ok_or(RowsError::Column("engine"))?;
     let dimensions = dimensions(batch)?;
     let names: Vec<_> = dimensions.iter().map(|(name, _, values)| (*name, values.clone())).collect();
     let places = restorer.places(sequence, &names);
@@ -431,8 +431,8 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
             net_revenue: money.at(row)?,
         };
         let id = id.is_valid(row).then(|| id.value(row)).ok_or(RestoreError::Customer(number))?;
-        let aside: &[u8] = if aside.is_valid(row) { aside.value(row) } else { &[] };
-        restorer.row(number, Some(id), &known, aside, &places)?;
+        let side_state: &[u8] = if side_state.is_valid(row) { side_state.value(row) } else { &[] };
+        restorer.row(number, Some(id), &known, side_state, &places)?;
     }
     Ok(())
 }
@@ -486,7 +486,7 @@ mod tests {
         (0..2).for_each(|topic| _ = give(&mut engine, &Input::Raise(topic, later)));
         let checkpoint = engine.checkpoint().unwrap();
         let rows: Vec<_> = checkpoint.rows.as_ref().unwrap().rows.iter().collect();
-        assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.aside.is_empty()));
+        assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.side_state.is_empty()));
         for threads in [1, 3] {
             let mut again = restored(&checkpoint, threads).unwrap();
             // One event, so that everything changes hands; then all of the only bucket is in the checkpoint.

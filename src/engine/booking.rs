@@ -1,8 +1,8 @@
 //! What an accepted event changes: windows, segments, cohorts, stages, and the customer's record.
 //!
 //! Everything a customer did is booked under the segments and the cohort of the earliest order. When an order comes in
-//! that is earlier still, all of it is taken back and booked anew; that it is all known is what [`super::journal`] and
-//! [`super::recent`] are for.
+//! that is earlier still, all of it is taken back and booked anew; that it is all known is what [`super::rebooking`]
+//! and [`super::recent`] are for.
 
 mod extras;
 mod merged;
@@ -12,9 +12,9 @@ use super::Engine;
 use super::axis::Moment;
 use super::clock::Class;
 use super::customers::Slot;
-use super::inactivity::table::Comeback;
-use super::journal::{Booked, Entry};
+use super::inactivity::table::WinbackCandidate;
 use super::lifecycle::LifeTerm;
+use super::rebooking::{Booked, Entry};
 use super::recent::{OrderPlace, SessionPlace};
 use super::record::{Mark, Record};
 use super::segments::{NO_PROFILE, Profile};
@@ -132,7 +132,7 @@ impl Engine {
         let deadline = if place.place > 0 { self.order_deadline_before(slot) } else { None };
         let floor = self.inactivity.retention(Class::Orders, self.clock.floor(Class::Orders));
         self.recent.insert_order(slot, self.customers.record_mut(slot), place.place, at.time, floor);
-        let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
+        let order = WinbackCandidate { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
         self.watch_order(slot, &place, order, deadline);
         self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), amount.minor));
         self.book_reporting(slot, flow, amount, at, round);
@@ -321,13 +321,13 @@ impl Engine {
     /// under the old segments and cohort, and books it under the new ones.
     fn move_everything(&mut self, slot: Slot, old: Belonging, new: Belonging, at: Moment) {
         self.customers.record_mut(slot).profile = new.profile;
-        if old == Belonging::NOBODY && self.segments.is_empty() && self.journal.of(slot).is_empty() {
+        if old == Belonging::NOBODY && self.segments.is_empty() && self.rebooking.of(slot).is_empty() {
             return;
         }
         let record = self.customers.record(slot);
         let orders = self.recent.newest_orders(slot, record, record.orders as usize);
         let sessions = self.recent.known_sessions(slot, record);
-        let entries = self.journal.of(slot).to_vec();
+        let entries = self.rebooking.of(slot).to_vec();
         for (belonging, sign) in [(old, Sign::Remove), (new, Sign::Add)] {
             self.book_orders_of(belonging, &orders, sign);
             self.book_visits_of(belonging, &sessions, sign);
@@ -394,7 +394,7 @@ impl Engine {
         let floor = self.clock.floor(Class::Orders);
         let young = self.customers.record(slot).first().is_none_or(|first| first >= floor);
         if young && time >= floor {
-            self.journal.add(slot, Entry { time, what });
+            self.rebooking.add(slot, Entry { time, what });
         }
     }
 
@@ -423,7 +423,7 @@ impl Engine {
         let floor = self.clock.floor(Class::Orders);
         let floors = (self.inactivity.retention(Class::Orders, floor), self.session_floor());
         let customers = &self.customers;
-        self.journal.sweep(|slot| customers.record(slot).first(), floor);
+        self.rebooking.sweep(|slot| customers.record(slot).first(), floor);
         for slot in self.recent.sweep(|slot| customers.record(slot), floors.0, floors.1) {
             self.customers.record_mut(slot).forget_sessions();
         }

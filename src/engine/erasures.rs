@@ -244,7 +244,7 @@ impl Engine {
             self.customers.remove(&key);
             self.recent.remove(slot);
             self.extras.remove(slot);
-            self.journal.remove(slot);
+            self.rebooking.remove(slot);
             self.days.remove(slot);
             self.net_revenue.remove(slot);
             self.inactivity.remove(slot);

@@ -416,14 +416,14 @@ impl Inactivity {
     }
 
     /// Takes an order back, which may have ended a silence.
-    pub fn retract(&mut self, slot: Slot, order: table::Comeback) {
+    pub fn retract(&mut self, slot: Slot, order: table::WinbackCandidate) {
         let mut silences = self.table.take(slot);
-        if let Some(place) = silences.comebacks.iter().position(|known| *known == order) {
-            silences.comebacks.remove(place);
+        if let Some(place) = silences.winback_candidates.iter().position(|known| *known == order) {
+            silences.winback_candidates.remove(place);
         }
         for open in silences.open.iter_mut().filter(|open| open.back == Some(order)) {
             open.back = None;
-            silences.comebacks.iter().for_each(|&other| _ = open.see(other));
+            silences.winback_candidates.iter().for_each(|&other| _ = open.see(other));
         }
         self.table.put(slot, silences);
     }
@@ -432,7 +432,7 @@ impl Inactivity {
     pub fn retract_at(&mut self, slot: Slot, at: i64) {
         let silences = self.table.get(slot);
         let ended = silences.open.iter().filter_map(|open| open.back);
-        if let Some(order) = silences.comebacks.iter().copied().chain(ended).find(|order| order.at == at) {
+        if let Some(order) = silences.winback_candidates.iter().copied().chain(ended).find(|order| order.at == at) {
             self.retract(slot, order);
         }
     }

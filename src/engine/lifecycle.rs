@@ -49,9 +49,9 @@ impl LifecycleSpec {
     }
 
     /// What follows from an order of that rank, the customer's first order having been at `first`.
-    fn course(&self, rank: u32, first: Time, order: Time) -> Course {
+    fn course(&self, rank: u32, first: Time, order: Time) -> StatusTimeline {
         let from = pane(order);
-        Course {
+        StatusTimeline {
             from,
             at_risk: from + self.at_risk_after(rank, first, order),
             lapsed: from + self.lapsed_after(),
@@ -94,7 +94,7 @@ impl LifecycleSpec {
 
 /// What becomes of a customer after an order if none follows.
 #[derive(Debug, Clone, Copy)]
-struct Course {
+struct StatusTimeline {
     /// The hour of the order: active from here on.
     from: Pane,
     /// At risk from here on.
@@ -107,7 +107,7 @@ struct Course {
     stage_lapsed: Stage,
 }
 
-impl Course {
+impl StatusTimeline {
     /// Stage and status just before an hour.
     fn standing(&self, until: Pane) -> (Stage, Status) {
         if self.lapsed < until {
@@ -310,7 +310,7 @@ impl Lifecycle {
     }
 
     /// Books an order by what would have come after the one before.
-    fn begin(&mut self, term: &LifeTerm, before: Option<&Course>, by: i32) {
+    fn begin(&mut self, term: &LifeTerm, before: Option<&StatusTimeline>, by: i32) {
         let course = self.spec.course(term.rank, term.first, term.order);
         let cell = self.hours.cell(course.from);
         cell.customers[course.stage as usize][Status::Active as usize] += by;
@@ -342,7 +342,7 @@ impl Lifecycle {
         }
     }
 
-    fn fall_at_risk(&mut self, course: &Course, by: i32) {
+    fn fall_at_risk(&mut self, course: &StatusTimeline, by: i32) {
         let cell = self.hours.cell(course.at_risk);
         let customers = &mut cell.customers[course.stage as usize];
         customers[Status::Active as usize] -= by;
@@ -350,7 +350,7 @@ impl Lifecycle {
         cell.transitions[Transition::ToAtRisk as usize] += by;
     }
 
-    fn lapse(&mut self, course: &Course, by: i32) {
+    fn lapse(&mut self, course: &StatusTimeline, by: i32) {
         let cell = self.hours.cell(course.lapsed);
         cell.customers[course.stage as usize][Status::AtRisk as usize] -= by;
         cell.customers[course.stage_lapsed as usize][Status::Lapsed as usize] += by;
@@ -359,7 +359,7 @@ impl Lifecycle {
     }
 
     /// The next order comes.
-    fn end(&mut self, course: &Course, until: Pane, by: i32) {
+    fn end(&mut self, course: &StatusTimeline, until: Pane, by: i32) {
         let (stage, status) = course.standing(until);
         self.hours.cell(until).customers[stage as usize][status as usize] -= by;
     }

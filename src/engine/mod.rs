@@ -27,13 +27,13 @@ pub mod erasures;
 mod extras;
 pub mod figures;
 pub mod inactivity;
-pub mod journal;
 pub mod known;
 pub mod lifecycle;
 pub mod listing;
 mod net_revenue;
 pub mod prefix;
 pub mod rates;
+pub mod rebooking;
 mod recent;
 pub mod record;
 pub mod segments;
@@ -63,10 +63,10 @@ use erasures::Erasures;
 use extras::{COMPLAINT, Extras};
 use figures::{MoneyParts, Parts};
 use inactivity::Inactivity;
-use journal::RebookingLog;
 use known::{Change, Knowledge, Missing, WindowKnown};
 use lifecycle::{Lifecycle, LifecycleParts};
 use net_revenue::NetRevenue;
+use rebooking::RebookingLog;
 use recent::{OrderPlace, Recent, SessionPlace};
 use segments::Segments;
 use spec::{Spec, WindowId};
@@ -120,7 +120,7 @@ pub struct Engine {
     recent: Recent,
     extras: Extras,
     dedup: [Dedup; 2],
-    journal: RebookingLog,
+    rebooking: RebookingLog,
     days: Days,
     erasures: Erasures,
     ahead: Ahead,
@@ -159,7 +159,7 @@ impl Engine {
             extras: Extras::default(),
             dedup: [(); 2].map(|()| Dedup::new(spec.dedup_for, spec.allowed_lateness)),
             windows: ids.map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect(),
-            journal: RebookingLog::default(),
+            rebooking: RebookingLog::default(),
             days: Days::default(),
             erasures: Erasures::default(),
             ahead: Ahead::default(),
@@ -507,7 +507,7 @@ impl Engine {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
         let dedup: usize = self.dedup.iter().map(Dedup::bytes).sum();
         let of_customers = self.recent.bytes()
-            + self.journal.bytes()
+            + self.rebooking.bytes()
             + self.days.bytes()
             + self.extras.bytes()
             + self.net_revenue.bytes()

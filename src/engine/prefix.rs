@@ -89,7 +89,7 @@ pub enum PanePlace<'a, C: Cell> {
 
 /// Some cells next to each other, as files hold them.
 #[derive(Debug)]
-pub struct Piece<'a, C: Cell> {
+pub struct Chunk<'a, C: Cell> {
     /// Its number, which depends on its panes alone.
     pub number: i32,
     /// How many of its first cells the array does not reach.
@@ -98,7 +98,7 @@ pub struct Piece<'a, C: Cell> {
     range: Range<usize>,
 }
 
-impl<'a, C: Cell> Piece<'a, C> {
+impl<'a, C: Cell> Chunk<'a, C> {
     /// A hash of the cells and of where they lie. Worth nothing outside of this process.
     #[must_use]
     pub fn hash(&self) -> u128 {
@@ -269,7 +269,7 @@ impl<C: Cell> Prefix<C> {
     }
 
     /// The cells in pieces.
-    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_, C>> {
+    pub fn pieces(&self) -> impl Iterator<Item = Chunk<'_, C>> {
         let mut from = 0;
         std::iter::from_fn(move || {
             let pane = i64::from(self.base) + from as i64;
@@ -279,7 +279,7 @@ impl<C: Cell> Prefix<C> {
                 return None;
             }
             from = range.end;
-            Some(Piece { number: i32::try_from(piece).ok()?, skipped: skipped as u8, cells: &self.cells, range })
+            Some(Chunk { number: i32::try_from(piece).ok()?, skipped: skipped as u8, cells: &self.cells, range })
         })
     }
 
@@ -448,7 +448,7 @@ pub(super) mod tests {
         }
         let kept = worth_keeping.iter().map(|(number, skipped, bytes)| (*number, *skipped, &**bytes));
         let back = Prefix::from_pieces(&prefix.header(), kept).unwrap();
-        assert!(back.pieces().map(|piece| piece.hash()).eq(pieces.iter().map(Piece::hash)));
+        assert!(back.pieces().map(|piece| piece.hash()).eq(pieces.iter().map(Chunk::hash)));
         back
     }
 

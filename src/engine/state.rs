@@ -42,7 +42,7 @@ use super::window_ids;
 use crate::event::{Currency, Time};
 use arrays::{ArrayState, Marks, Visitor, escape};
 use rotation::{Rotation, oldest};
-use rows::{Aside, Rows};
+use rows::{Rows, SideState};
 use windows::{SegmentState, WindowState};
 
 /// What changed since the last checkpoint, as it was at one instant.
@@ -189,7 +189,7 @@ struct CheckpointInProgress {
     /// Which buckets will be in it in full; `None` when no customers will.
     full: Option<Vec<u32>>,
     /// Of whom the side tables held something at the instant.
-    aside: Slots,
+    side_state: Slots,
 }
 
 impl Written {
@@ -316,9 +316,9 @@ impl Engine {
             seen: needs(orders).min(needs(sessions)),
         };
         self.written.marks = marks;
-        let aside = if full.is_some() { self.slots_aside() } else { Slots(Vec::new()) };
+        let side_state = if full.is_some() { self.slots_aside() } else { Slots(Vec::new()) };
         let checkpoint = EngineCheckpoint { sequence, scalars, rows: None, arrays, seen, needs };
-        self.written.in_progress = Some(Box::new(CheckpointInProgress { checkpoint, full, aside }));
+        self.written.in_progress = Some(Box::new(CheckpointInProgress { checkpoint, full, side_state }));
         true
     }
 
@@ -328,7 +328,7 @@ impl Engine {
         // The side tables are asked while the customers are marked.
         let mut customers = std::mem::take(&mut self.customers);
         let is_done =
-            customers.copy_more(most, |slot| in_progress.aside.contains(slot), |slot| self.aside_of(Slot(slot)));
+            customers.copy_more(most, |slot| in_progress.side_state.contains(slot), |slot| self.aside_of(Slot(slot)));
         self.customers = customers;
         self.written.in_progress = Some(in_progress);
         is_done
@@ -337,7 +337,7 @@ impl Engine {
     /// Copies what is left, and ends the checkpoint; `None` when none was begun.
     pub fn end_checkpoint(&mut self) -> Option<EngineCheckpoint> {
         self.continue_checkpoint(usize::MAX);
-        let CheckpointInProgress { mut checkpoint, full, aside: _ } = *self.written.in_progress.take()?;
+        let CheckpointInProgress { mut checkpoint, full, side_state: _ } = *self.written.in_progress.take()?;
         let rows = self.customers.end_copy();
         checkpoint.rows = rows.zip(full).map(|(rows, full)| RowsState { rows, full });
         Some(checkpoint)
@@ -354,9 +354,10 @@ impl Engine {
 
     #[cold]
     fn copy_early(&mut self, slot: Slot) {
-        let is_aside = self.written.in_progress.as_ref().is_some_and(|in_progress| in_progress.aside.contains(slot.0));
-        let aside = is_aside.then(|| self.aside_of(slot));
-        self.customers.copy_early(slot, aside.as_ref());
+        let is_aside =
+            self.written.in_progress.as_ref().is_some_and(|in_progress| in_progress.side_state.contains(slot.0));
+        let side_state = is_aside.then(|| self.aside_of(slot));
+        self.customers.copy_early(slot, side_state.as_ref());
     }
 
     /// Notes that a checkpoint, the last one, was not written after all: the next one holds its content too.
@@ -385,7 +386,7 @@ impl Engine {
             recent: _,
             extras: _,
             dedup,
-            journal: _,
+            rebooking: _,
             days: _,
             erasures,
             ahead: _,
@@ -485,7 +486,7 @@ impl Engine {
             recent: _,
             extras: _,
             dedup: _,
-            journal: _,
+            rebooking: _,
             days: _,
             erasures: _,
             ahead: _,
@@ -522,20 +523,20 @@ impl Engine {
 
     /// Of whom the side tables hold something.
     fn slots_aside(&self) -> Slots {
-        let mut aside = Slots(vec![0; self.customers.slots().div_ceil(64)]);
+        let mut side_state = Slots(vec![0; self.customers.slots().div_ceil(64)]);
         let rare = self.extras.slots().chain(self.net_revenue.slots()).chain(self.inactivity.table().slots());
         let rare = rare.chain(self.ahead.slots()).chain(self.days.slots());
-        self.recent.slots().chain(self.journal.slots()).chain(rare).for_each(|slot| _ = aside.insert(slot.0));
-        aside
+        self.recent.slots().chain(self.rebooking.slots()).chain(rare).for_each(|slot| _ = side_state.insert(slot.0));
+        side_state
     }
 
     /// What the side tables hold of a customer.
-    fn aside_of(&self, slot: Slot) -> Aside {
+    fn aside_of(&self, slot: Slot) -> SideState {
         let (orders, sessions) = self.recent.of(slot);
-        Aside {
+        SideState {
             orders: orders.to_vec(),
             sessions: sessions.to_vec(),
-            journal: self.journal.of(slot).to_vec(),
+            rebooking: self.rebooking.of(slot).to_vec(),
             extras: self.extras.of(slot),
             further: self.net_revenue.further(slot).to_vec(),
             silences: self.inactivity.table().get(slot),
@@ -545,12 +546,12 @@ impl Engine {
     }
 
     /// Puts back what [`Engine::aside_of`] told.
-    fn put_aside(&mut self, slot: Slot, aside: Aside) {
-        let Aside { orders, sessions, journal, extras, further, silences, ahead, days } = aside;
+    fn put_aside(&mut self, slot: Slot, side_state: SideState) {
+        let SideState { orders, sessions, rebooking, extras, further, silences, ahead, days } = side_state;
         self.days.restore(slot, days);
         self.ahead.restore(slot, ahead);
         self.recent.restore(slot, orders, sessions);
-        self.journal.restore(slot, journal);
+        self.rebooking.restore(slot, rebooking);
         self.extras.restore(slot, extras);
         self.net_revenue.restore(slot, further);
         self.inactivity.restore(slot, silences);

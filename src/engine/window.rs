@@ -4,9 +4,9 @@
 //! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
 //! back what its successors had booked and booking them anew.
 
-mod newest;
-mod people;
-mod rare;
+mod counts;
+mod pending;
+mod sparse;
 mod to_date;
 mod transfer;
 
@@ -19,34 +19,34 @@ use super::state::arrays::Visitor;
 use super::state::plain::plain;
 use crate::event::CostKind;
 
-use newest::Newest;
-use people::{Cells, Column, Count, People, PeopleSum, Stretch};
-use rare::{RareSum, Rarities};
+use counts::{Cells, Column, ColumnSlice, Count, Counts, CountsSum};
+use pending::PendingPane;
+use sparse::{RareSum, SparseCounts};
 pub use to_date::ToDate;
 pub use transfer::Selection;
 
 /// One pane's money of one currency, in minor units.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct Till {
+struct MoneyCell {
     orders: i64,
     revenue: i64,
     refunds: i64,
     cancellations: i64,
 }
 
-/// Prefix sums of [`Till`].
+/// Prefix sums of [`MoneyCell`].
 #[derive(Debug, Clone, Copy, Default)]
-struct TillSum {
+struct MoneySum {
     orders: i64,
     revenue: i128,
     refunds: i128,
     cancellations: i128,
 }
 
-impl TillSum {
+impl MoneySum {
     /// The money between two panes, costs excepted.
-    fn minus(&self, other: &TillSum) -> MoneyParts {
+    fn minus(&self, other: &MoneySum) -> MoneyParts {
         MoneyParts {
             orders: self.orders - other.orders,
             revenue: self.revenue - other.revenue,
@@ -57,14 +57,14 @@ impl TillSum {
     }
 }
 
-plain!(Till { orders, revenue, refunds, cancellations });
-plain!(TillSum { orders, revenue, refunds, cancellations });
+plain!(MoneyCell { orders, revenue, refunds, cancellations });
+plain!(MoneySum { orders, revenue, refunds, cancellations });
 
-impl Cell for Till {
-    type Sum = TillSum;
-    type Store = Vec<Till>;
+impl Cell for MoneyCell {
+    type Sum = MoneySum;
+    type Store = Vec<MoneyCell>;
     #[inline]
-    fn add_to(&self, sum: &mut TillSum) {
+    fn add_to(&self, sum: &mut MoneySum) {
         sum.orders += self.orders;
         sum.revenue += i128::from(self.revenue);
         sum.refunds += i128::from(self.refunds);
@@ -128,7 +128,7 @@ struct Before {
 }
 
 impl Before {
-    /// Books `by` times what the orders before change of an order `s`; the rest is [`Newest::book`].
+    /// Books `by` times what the orders before change of an order `s`; the rest is [`PendingPane::book`].
     ///
     /// With panes x <= y <= s, each is a union of intervals that begin with orders and end the later, the later they
     /// begin: active of [s, s+A), known (active or lost) of [s, leaves(s+A)), ordering of [s, leaves(s)). So s adds
@@ -198,20 +198,20 @@ pub struct Window {
     axis: Axis,
     /// A: how long a customer stays active after an order.
     active_for: ActiveFor,
-    people: Prefix<People>,
+    people: Prefix<Counts>,
     /// By the number that the engine gave the currency.
-    tills: Vec<Prefix<Till>>,
-    rare: Rarities,
+    tills: Vec<Prefix<MoneyCell>>,
+    rare: SparseCounts,
     /// Orders that are not in `people` and `tills` yet.
-    newest: Newest,
+    newest: PendingPane,
 }
 
 impl Window {
     /// Empty arrays.
     #[must_use]
     pub fn new(axis: Axis, active_for: ActiveFor) -> Window {
-        let (people, rare) = (Prefix::default(), Rarities::default());
-        Window { axis, active_for, people, tills: Vec::new(), rare, newest: Newest::NONE }
+        let (people, rare) = (Prefix::default(), SparseCounts::default());
+        Window { axis, active_for, people, tills: Vec::new(), rare, newest: PendingPane::NONE }
     }
 
     /// Where an order and its predecessors lie.
@@ -256,7 +256,7 @@ impl Window {
         let Some(before) = &panes.before else { return };
         // No pane of the term lies before s, and none behind the one where the silence after it leaves.
         match self.people.span(panes.s, panes.lapses_leaves) {
-            Some((columns, base)) => before.book(panes.s, &mut Stretch::new(columns, base), by),
+            Some((columns, base)) => before.book(panes.s, &mut ColumnSlice::new(columns, base), by),
             None => self.outlying_order(before, panes.s, by),
         }
     }
@@ -264,7 +264,7 @@ impl Window {
     #[cold]
     fn begin_pane(&mut self, panes: &OrderPanes) {
         self.book_newest();
-        self.newest = Newest::at(panes);
+        self.newest = PendingPane::at(panes);
         // The arrays hold all panes of these orders from here on.
         _ = self.people.place(panes.s);
         _ = self.people.place(panes.lapses_leaves);
@@ -273,7 +273,7 @@ impl Window {
     /// An order of a pane before the newest.
     #[cold]
     fn order_of_before(&mut self, panes: &OrderPanes, by: i32) {
-        let mut alone = Newest::at(panes);
+        let mut alone = PendingPane::at(panes);
         alone.add(panes, by);
         alone.book(&mut self.people);
     }
@@ -456,7 +456,7 @@ impl Window {
     }
 }
 
-fn parts(end: &PeopleSum, open: &PeopleSum, rare: &RareSum, money: Vec<MoneyParts>) -> Parts {
+fn parts(end: &CountsSum, open: &CountsSum, rare: &RareSum, money: Vec<MoneyParts>) -> Parts {
     Parts {
         start: open[Count::Active],
         end: end[Count::Active],

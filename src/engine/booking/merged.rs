@@ -1,15 +1,16 @@
 //! Orders of one customer on one civil day as one order, which stands at the time of the first: `merge_orders`.
 //!
-//! The record holds the first order of each day alone, so everything that follows from orders follows from those. A later
-//! order of the day adds its amount. One that comes in late and is earlier takes the place of the first. Orders of a
-//! currency are counted apart from what they bring, for the first order of the day in a currency may be any of them.
+//! The record holds the first order of each day alone, so everything that follows from orders follows from those. A
+//! later order of the day adds its amount. One that comes in late and is earlier takes the place of the first. Orders
+//! of a currency are counted apart from what they bring, for the first order of the day in a currency may be any of
+//! them.
 
 use super::{Engine, Round, Said, currency_tag};
 use crate::engine::axis::Moment;
 use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
 use crate::engine::days::Change;
-use crate::engine::journal::{Booked, Entry};
+use crate::engine::rebooking::{Booked, Entry};
 use crate::engine::recent::OrderPlace;
 use crate::engine::record::Mark;
 use crate::engine::window::{Flow, Sign};
@@ -98,7 +99,7 @@ impl Engine {
         let what = Booked::Money(Flow::Count, currency_tag(currency), 0);
         match sign {
             Sign::Add => self.note(slot, time, what),
-            Sign::Remove => self.journal.take(slot, Entry { time, what }),
+            Sign::Remove => self.rebooking.take(slot, Entry { time, what }),
         }
     }
 

@@ -8,8 +8,8 @@ use crate::engine::ahead::{Deed, DeedKind};
 use crate::engine::axis::Moment;
 use crate::engine::customers::Slot;
 use crate::engine::extras::Rare;
-use crate::engine::inactivity::table::Comeback;
-use crate::engine::journal::{Booked, Entry};
+use crate::engine::inactivity::table::WinbackCandidate;
+use crate::engine::rebooking::{Booked, Entry};
 use crate::engine::recent::OrderPlace;
 use crate::engine::record::{Mark, Record};
 use crate::engine::window::Sign;
@@ -87,11 +87,11 @@ impl Engine {
             self.segments.money(belonging.profile, flow, currency, minor, at, Sign::Remove);
             self.cohorts.of(first).money(flow, currency, minor, at, Sign::Remove);
             let what = Booked::Money(flow, currency_tag(currency), minor);
-            self.journal.take(slot, Entry { time: at.time, what });
+            self.rebooking.take(slot, Entry { time: at.time, what });
         }
         self.book_net_revenue(slot, currency, -amount.minor);
         self.recent.take_order(slot, self.customers.record_mut(slot), place.place);
-        let order = Comeback { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
+        let order = WinbackCandidate { at: at.time.millis(), currency: currency_tag(currency), minor: amount.minor };
         self.inactivity.retract(slot, order);
         if record.orders == 1 {
             self.book_referral(slot, belonging, Sign::Remove);
@@ -126,7 +126,7 @@ impl Engine {
     fn retract_session(&mut self, slot: Slot, at: Moment, next: Option<Time>) {
         let belonging = self.belonging(slot);
         self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Remove));
-        self.journal.take(slot, Entry { time: at.time, what: Booked::Session });
+        self.rebooking.take(slot, Entry { time: at.time, what: Booked::Session });
         match next {
             Some(next) => self.customers.record_mut(slot).set_last_session(next),
             None => {
@@ -151,7 +151,7 @@ impl Engine {
                 self.cohorts.of(first).money(flow, currency, minor, at, Sign::Remove);
             }
             let what = Booked::Money(flow, currency_tag(currency), minor);
-            self.journal.take(slot, Entry { time: at.time, what });
+            self.rebooking.take(slot, Entry { time: at.time, what });
         }
     }
 

@@ -4,7 +4,7 @@
 //! before is copied first ([`Customers::copy_early`]), so that each is in the copy as it was at the instant.
 
 use super::{CHUNK, Changed, Customers, KeyTag, Slot, record_mut};
-use crate::engine::state::rows::{Aside, Rows};
+use crate::engine::state::rows::{Rows, SideState};
 
 /// A copy under way.
 #[derive(Debug, Clone)]
@@ -68,19 +68,24 @@ impl Customers {
     }
 
     /// Copies a slot before its turn, if it is left, with what the side tables hold of it; it may be changed then.
-    pub fn copy_early(&mut self, slot: Slot, aside: Option<&Aside>) {
+    pub fn copy_early(&mut self, slot: Slot, side_state: Option<&SideState>) {
         let Some(copying) = self.copying.as_mut().filter(|copying| Copying::has(&copying.left, slot.0)) else { return };
         copying.left[slot.0 as usize / 64] &= !(1 << (slot.0 % 64));
         let record = record_mut(&mut self.slab, slot.0);
         record.set_unchanged();
         if record.tag != KeyTag::FREE || Copying::has(&copying.changed, slot.0) {
-            copying.rows.push_early(slot.0, record, &self.arena, aside);
+            copying.rows.push_early(slot.0, record, &self.arena, side_state);
         }
     }
 
     /// Copies about so many slots more, in the order of the slots. `aside` says what the side tables hold of those that
     /// `is_aside` names. Whether none is left.
-    pub fn copy_more(&mut self, most: usize, is_aside: impl Fn(u32) -> bool, aside: impl Fn(u32) -> Aside) -> bool {
+    pub fn copy_more(
+        &mut self,
+        most: usize,
+        is_aside: impl Fn(u32) -> bool,
+        side_state: impl Fn(u32) -> SideState,
+    ) -> bool {
         let Some(copying) = self.copying.as_deref_mut() else { return true };
         let Copying { changed, left, next, rows } = copying;
         let from = rows.in_turn();
@@ -95,7 +100,7 @@ impl Customers {
             }
             *next += 1;
         }
-        rows.add_aside(from, is_aside, aside);
+        rows.add_side_state(from, is_aside, side_state);
         *next == left.len()
     }
 

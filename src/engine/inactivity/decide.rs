@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{Comeback, News, Notice, Open, Silences};
+use super::table::{Open, PendingAlert, PendingAlertKind, Silences, WinbackCandidate};
 use super::{Group, RuleSpec, stage_number, status_number};
 use crate::engine::Engine;
 use crate::engine::clock::Class;
@@ -31,7 +31,7 @@ pub(in crate::engine) struct Silent {
 struct Told {
     key: (i64, String, usize),
     slot: Slot,
-    notice: Notice,
+    notice: PendingAlert,
 }
 
 impl Engine {
@@ -195,7 +195,7 @@ impl Engine {
         let mut due_to = self.inactivity.state.due_to;
         due_to[class as usize] = Some(limit);
         let known_from = due_to.into_iter().flatten().min().unwrap_or(limit);
-        silences.comebacks.retain(|order| order.at >= known_from);
+        silences.winback_candidates.retain(|order| order.at >= known_from);
         self.inactivity.table.put(slot, silences);
         if is_changed {
             self.customers.record_mut(slot);
@@ -216,12 +216,12 @@ impl Engine {
         let alerted = !is_over && !held_out && erased.is_none();
         let until = due.saturating_add(self.spec.inactivity.winback_within).min(self.undecided_from(slot) - 1);
         let mut open = Open { rule: number, since, due, until, held_out, alerted, back: None };
-        silences.comebacks.iter().for_each(|&order| _ = open.see(order));
+        silences.winback_candidates.iter().for_each(|&order| _ = open.see(order));
         // Most have one, and room for four would be most of what a silent customer costs.
         silences.open.reserve_exact(1);
         silences.open.push(open);
         if alerted {
-            let notice = Notice { number: 0, rule: number, since, due, news: figures };
+            let notice = PendingAlert { number: 0, rule: number, since, due, news: figures };
             news.push(Told { key: (due, customer, rule), slot, notice });
         }
     }
@@ -237,9 +237,9 @@ impl Engine {
         silent.due >= self.inactivity.since.max(rule.since) && silent.since >= rule.from
     }
 
-    /// What is told of a customer who is silent: orders, stage and status as of the instant when the silence was due, the
-    /// rest as it is known; `None` when the rule is not about such customers.
-    fn figures_when_due(&self, slot: Slot, silent: &Silent) -> Option<News> {
+    /// What is told of a customer who is silent: orders, stage and status as of the instant when the silence was due,
+    /// the rest as it is known; `None` when the rule is not about such customers.
+    fn figures_when_due(&self, slot: Slot, silent: &Silent) -> Option<PendingAlertKind> {
         let record = self.customers.record(slot);
         let filter = &self.spec.inactivity.rules[silent.rule].filter;
         let later = self.known_orders(slot, record).take_while(|&order| order > silent.due).count();
@@ -267,7 +267,7 @@ impl Engine {
             }
         }
         let status = status_number(standing.map(|(_, status)| status));
-        Some(News::Silent { orders, stage, status, complained: record.has(Mark::Complained), revenue })
+        Some(PendingAlertKind::Silent { orders, stage, status, complained: record.has(Mark::Complained), revenue })
     }
 
     /// Counts what became of a silence that nothing can change any more.
@@ -281,19 +281,19 @@ impl Engine {
         }
         if open.alerted {
             let &Open { rule, since, due, .. } = open;
-            let notice = Notice { number: 0, rule, since, due, news: News::Back(back) };
+            let notice = PendingAlert { number: 0, rule, since, due, news: PendingAlertKind::Back(back) };
             news.push(Told { key: (back.at, self.customers.id(slot), usize::from(rule)), slot, notice });
         }
     }
 
-    /// Takes note of an order that is booked: it may end a silence, and begins one. `before` is when there was something
-    /// to decide, where the order is not the newest.
+    /// Takes note of an order that is booked: it may end a silence, and begins one. `before` is when there was
+    /// something to decide, where the order is not the newest.
     #[inline]
     pub(in crate::engine) fn watch_order(
         &mut self,
         slot: Slot,
         place: &OrderPlace,
-        order: Comeback,
+        order: WinbackCandidate,
         before: Option<i64>,
     ) {
         let bounds = self.inactivity.bounds;
@@ -310,9 +310,9 @@ impl Engine {
             return;
         }
         let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
-        // While even the shortest silence after `y` is still pending, the wheel looks at the customer no later than that,
-        // and the new order makes nothing due earlier. Once it is decided, the next entry may be as late as the longest
-        // silence, long after the shortest one that the new order begins.
+        // While even the shortest silence after `y` is still pending, the wheel looks at the customer no later than
+        // that, and the new order makes nothing due earlier. Once it is decided, the next entry may be as late as the
+        // longest silence, long after the shortest one that the new order begins.
         let is_first_pending = |y: i64| y.saturating_add(bounds.shortest) >= from;
         let before = match y {
             _ if place.place > 0 => before,
@@ -346,12 +346,12 @@ impl Engine {
     }
 
     /// Keeps an order that may turn out to be the first after a due silence.
-    fn watch_comeback(&mut self, slot: Slot, order: Comeback) {
+    fn watch_comeback(&mut self, slot: Slot, order: WinbackCandidate) {
         let known_from = self.inactivity.known_from(Class::Orders).unwrap_or(i64::MIN);
         let super::Inactivity { table, wheels, state, .. } = &mut self.inactivity;
         let silences = table.entry(slot);
-        silences.comebacks.reserve_exact(1);
-        silences.comebacks.push(order);
+        silences.winback_candidates.reserve_exact(1);
+        silences.winback_candidates.push(order);
         for open in &mut silences.open {
             if open.see(order) {
                 let class = state.rules[usize::from(open.rule)].class;
@@ -390,8 +390,8 @@ impl Engine {
         erased.map_or(i64::MAX, |erased| erased.at.millis().saturating_sub(self.spec.inactivity.settle))
     }
 
-    /// Ends the silences of a customer who is erased now: what waits to leave is dropped, and what is not decided by the
-    /// erasure never will be. The rest counts once it is decided, but nobody is told of it.
+    /// Ends the silences of a customer who is erased now: what waits to leave is dropped, and what is not decided by
+    /// the erasure never will be. The rest counts once it is decided, but nobody is told of it.
     pub(in crate::engine) fn end_silences(&mut self, slot: Slot) {
         let last = self.undecided_from(slot) - 1;
         let mut silences = self.inactivity.table.take(slot);

@@ -2,7 +2,7 @@
 //!
 //! The wall clock decides only when a notice leaves, never whether there is one.
 
-use super::table::{Comeback, News};
+use super::table::{PendingAlertKind, WinbackCandidate};
 use super::{Group, GroupState, stage_name, status_name};
 use crate::engine::Engine;
 use crate::engine::clock::Class;
@@ -154,7 +154,7 @@ impl Engine {
             let known = self.inactivity.table.notices(slot);
             let notice = known.iter().find(|notice| notice.number == number).cloned();
             if let Some(notice) = &notice
-                && matches!(notice.news, News::Silent { .. })
+                && matches!(notice.news, PendingAlertKind::Silent { .. })
                 && !self.may_alert(allowance)
             {
                 break;
@@ -170,7 +170,7 @@ impl Engine {
             self.customers.record_mut(slot);
             self.written.note_change();
             let rule = &mut self.inactivity.state.rules[usize::from(notice.rule)];
-            if matches!(notice.news, News::Silent { .. }) {
+            if matches!(notice.news, PendingAlertKind::Silent { .. }) {
                 rule.groups[Group::Treated as usize].sent += 1;
             }
             let rule = rule.name.clone();
@@ -193,20 +193,20 @@ impl Engine {
         may
     }
 
-    fn told(&self, news: News) -> Option<AlertKind> {
+    fn told(&self, news: PendingAlertKind) -> Option<AlertKind> {
         let money = |number: u8, minor: i64| {
             let currency = *self.currencies.get(usize::from(number))?;
             Some(Money { currency, minor })
         };
         Some(match news {
-            News::Silent { orders, stage, status, complained, revenue } => AlertKind::Inactive {
+            PendingAlertKind::Silent { orders, stage, status, complained, revenue } => AlertKind::Inactive {
                 orders,
                 stage: stage_name(stage),
                 status: status_name(status),
                 complained,
                 revenue: revenue.into_iter().filter_map(|(number, minor)| money(number, minor)).collect(),
             },
-            News::Back(Comeback { at, currency, minor }) => {
+            PendingAlertKind::Back(WinbackCandidate { at, currency, minor }) => {
                 AlertKind::WonBack { ordered_at: Time::clamped(at), amount: money(currency, minor)? }
             }
         })

@@ -1,8 +1,8 @@
 //! What is known of the silences of the few customers who have some under way.
 //!
 //! A silence that is not decided yet needs nothing here: it follows from the record. Once it is, it is open until the
-//! win-back is decided too. Beside it lie the amounts of those orders that may turn out to end a silence, and the notices
-//! that wait to leave.
+//! win-back is decided too. Beside it lie the amounts of those orders that may turn out to end a silence, and the
+//! notices that wait to leave.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use crate::engine::customers::Slot;
 
 /// An order that may be a win-back. Of orders at the same time the first in log order stands first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Comeback {
+pub struct WinbackCandidate {
     /// When, in epoch milliseconds.
     pub at: i64,
     /// The number of the currency.
@@ -37,12 +37,12 @@ pub struct Open {
     /// Whether there is an alert.
     pub alerted: bool,
     /// The first order after it was due, so far.
-    pub back: Option<Comeback>,
+    pub back: Option<WinbackCandidate>,
 }
 
 impl Open {
     /// Takes note of an order.
-    pub fn see(&mut self, order: Comeback) -> bool {
+    pub fn see(&mut self, order: WinbackCandidate) -> bool {
         let ends = self.due < order.at && order.at <= self.until;
         let is_first = ends && self.back.is_none_or(|back| order.at < back.at);
         if is_first {
@@ -60,7 +60,7 @@ impl Open {
 
 /// Something that somebody is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct PendingAlert {
     /// Its place in the order of the partition.
     pub number: u64,
     /// The number of the rule.
@@ -70,12 +70,12 @@ pub struct Notice {
     /// When the silence was due.
     pub due: i64,
     /// What there is to tell.
-    pub news: News,
+    pub news: PendingAlertKind,
 }
 
 /// What there is to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
+pub enum PendingAlertKind {
     /// A customer is silent.
     Silent {
         /// Orders up to the instant when it was due.
@@ -90,26 +90,26 @@ pub enum News {
         revenue: Vec<(u8, i64)>,
     },
     /// The customer is back.
-    Back(Comeback),
+    Back(WinbackCandidate),
 }
 
 /// What is known of one customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Silences {
     /// Orders that may end a silence, in log order; as a rule one, before the silence is decided.
-    pub comebacks: SmallVec<[Comeback; 1]>,
+    pub winback_candidates: SmallVec<[WinbackCandidate; 1]>,
     /// Silences that were due and may still be won back.
     pub open: Vec<Open>,
     /// What waits to leave, in its order.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<PendingAlert>,
 }
 
 impl Silences {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Silences { comebacks, open, notices } = self;
-        comebacks.is_empty() && open.is_empty() && notices.is_empty()
+        let Silences { winback_candidates, open, notices } = self;
+        winback_candidates.is_empty() && open.is_empty() && notices.is_empty()
     }
 }
 
@@ -144,7 +144,7 @@ impl Table {
 
     /// The notices that wait, of a customer.
     #[must_use]
-    pub fn notices(&self, slot: Slot) -> &[Notice] {
+    pub fn notices(&self, slot: Slot) -> &[PendingAlert] {
         self.entries.get(&slot).map_or(&[], |silences| &silences.notices)
     }
 
@@ -166,8 +166,8 @@ impl Table {
         if silences.is_empty() {
             return;
         }
-        let Silences { comebacks, open, notices } = &silences;
-        if comebacks.is_empty() && notices.is_empty() && Packed::fits(slot, open) {
+        let Silences { winback_candidates, open, notices } = &silences;
+        if winback_candidates.is_empty() && notices.is_empty() && Packed::fits(slot, open) {
             self.packed.put(slot, open);
         } else {
             self.entries.insert(slot, silences);
@@ -202,9 +202,9 @@ impl Table {
         }
         let packed = &mut self.packed;
         self.entries.retain(|&slot, silences| {
-            silences.comebacks.retain(|order| order.at >= limit);
-            let Silences { comebacks, open, notices } = silences;
-            let is_plain = comebacks.is_empty() && notices.is_empty() && Packed::fits(slot, open);
+            silences.winback_candidates.retain(|order| order.at >= limit);
+            let Silences { winback_candidates, open, notices } = silences;
+            let is_plain = winback_candidates.is_empty() && notices.is_empty() && Packed::fits(slot, open);
             if is_plain {
                 packed.put(slot, open);
             }
@@ -218,10 +218,11 @@ impl Table {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |silences: &Silences| {
-            let comebacks = if silences.comebacks.spilled() { silences.comebacks.capacity() } else { 0 };
-            comebacks * size_of::<Comeback>()
+            let winback_candidates =
+                if silences.winback_candidates.spilled() { silences.winback_candidates.capacity() } else { 0 };
+            winback_candidates * size_of::<WinbackCandidate>()
                 + silences.open.capacity() * size_of::<Open>()
-                + silences.notices.capacity() * size_of::<Notice>()
+                + silences.notices.capacity() * size_of::<PendingAlert>()
         };
         self.packed.bytes() + self.entries.allocation_size() + self.entries.values().map(of).sum::<usize>()
     }

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::plain::plain;
 use super::rotation::oldest;
-use crate::engine::prefix::{Cell, Piece, Prefix};
+use crate::engine::prefix::{Cell, Chunk, Prefix};
 
 /// More numbered arrays than any list has.
 const MOST_IN_LIST: usize = 256;
@@ -230,7 +230,7 @@ impl Visitor for Saver<'_> {
         let mut checkpoint = ArrayState { key: key.to_owned(), born, header, pieces: Vec::new(), bytes: Vec::new() };
         let mut wanted = Vec::new();
         for piece in array.pieces() {
-            let Piece { number, skipped, .. } = piece;
+            let Chunk { number, skipped, .. } = piece;
             let (hash, len) = (piece.hash(), piece.len_in_bytes());
             if mark.pieces.is_empty() {
                 mark.first = number;
@@ -250,7 +250,7 @@ impl Visitor for Saver<'_> {
             }
         }
         // In one piece of memory, for they are large.
-        checkpoint.bytes.reserve_exact(wanted.iter().map(Piece::len_in_bytes).sum());
+        checkpoint.bytes.reserve_exact(wanted.iter().map(Chunk::len_in_bytes).sum());
         wanted.iter().for_each(|piece| checkpoint.bytes.extend_from_slice(&piece.bytes()));
         if full || !checkpoint.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
             self.checkpoint.push(checkpoint);

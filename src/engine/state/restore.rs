@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::arrays::{ArrayState, RestoredArrays};
-use super::rows::Aside;
+use super::rows::SideState;
 use super::windows::{SegmentState, WindowState};
 use super::{
     CurrencyState, EngineCheckpoint, Kept, Scalars, SeenState, Slots, cohorts_key, lifecycle_key, merged_by, window_key,
@@ -210,7 +210,7 @@ impl Restorer {
             for row in rows.rows.iter() {
                 let mut known = row.known;
                 known.profile = places.profile(|column| row.known.profile[column], known.orders > 0);
-                self.row(row.slot, row.id.as_deref(), &known, row.aside, &places)?;
+                self.row(row.slot, row.id.as_deref(), &known, row.side_state, &places)?;
             }
             self.note_full(*sequence, &rows.full);
         }
@@ -257,7 +257,7 @@ impl Restorer {
         slot: u32,
         id: Option<&str>,
         known: &Known,
-        aside: &[u8],
+        side_state: &[u8],
         places: &Places,
     ) -> Result<(), RestoreError> {
         if !self.taken.insert(slot) {
@@ -267,10 +267,10 @@ impl Restorer {
         if !self.engine.customers.place(slot, id, known) {
             return Err(RestoreError::Customer(slot));
         }
-        if !aside.is_empty() {
-            let mut aside = Aside::decode(aside).ok_or(RestoreError::Customer(slot))?;
-            places.move_attributes(&mut aside.ahead);
-            self.engine.put_aside(Slot(slot), aside);
+        if !side_state.is_empty() {
+            let mut side_state = SideState::decode(side_state).ok_or(RestoreError::Customer(slot))?;
+            places.move_attributes(&mut side_state.ahead);
+            self.engine.put_aside(Slot(slot), side_state);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::engine::ahead::Deed;
 use crate::engine::customers::Arena;
 use crate::engine::days::DaySum;
 use crate::engine::inactivity::table::Silences;
-use crate::engine::journal::{Booked, Entry};
+use crate::engine::rebooking::{Booked, Entry};
 use crate::engine::record::{KeyTag, Known, Record};
 use crate::engine::window::Flow;
 use crate::engine::zone::Day;
@@ -30,7 +30,7 @@ struct Copies {
     records: Vec<Record>,
     ids: Arena,
     /// What the side tables hold, of the few of whom they hold something: which row, and where it ends in `bytes`.
-    aside: Vec<(u32, usize)>,
+    side_state: Vec<(u32, usize)>,
     bytes: Vec<u8>,
 }
 
@@ -42,16 +42,16 @@ impl Copies {
     }
 
     /// Adds what the side tables hold of a row that is behind all that were given before.
-    fn add_aside(&mut self, row: usize, aside: &Aside) {
-        aside.encode(&mut self.bytes);
-        self.aside.push((u32::try_from(row).unwrap_or(u32::MAX), self.bytes.len()));
+    fn add_side_state(&mut self, row: usize, side_state: &SideState) {
+        side_state.encode(&mut self.bytes);
+        self.side_state.push((u32::try_from(row).unwrap_or(u32::MAX), self.bytes.len()));
     }
 
     /// One of them; `place` is where to look in `aside` first, and where to look for the next row.
     fn row(&self, row: usize, place: &mut usize) -> Row<'_> {
         let (slot, record) = (self.slots[row], &self.records[row]);
-        let ends = |place: usize| if place == 0 { 0 } else { self.aside[place - 1].1 };
-        let aside = match self.aside.get(*place) {
+        let ends = |place: usize| if place == 0 { 0 } else { self.side_state[place - 1].1 };
+        let side_state = match self.side_state.get(*place) {
             Some(&(of, end)) if of as usize == row => {
                 let bytes = &self.bytes[ends(*place)..end];
                 *place += 1;
@@ -60,7 +60,7 @@ impl Copies {
             _ => &[],
         };
         let id = (record.tag != KeyTag::FREE).then(|| self.ids.id(record));
-        Row { slot, id, known: record.known(), aside }
+        Row { slot, id, known: record.known(), side_state }
     }
 }
 
@@ -73,8 +73,8 @@ pub struct Row<'a> {
     pub id: Option<Cow<'a, str>>,
     /// What the record knows.
     pub known: Known,
-    /// What the side tables know, as [`Aside::encode`] wrote it; empty when that is nothing.
-    pub aside: &'a [u8],
+    /// What the side tables know, as [`SideState::encode`] wrote it; empty when that is nothing.
+    pub side_state: &'a [u8],
 }
 
 impl Rows {
@@ -93,11 +93,11 @@ impl Rows {
     }
 
     /// Adds what the side tables hold of those that `is_aside` names, from the `from`-th that was appended on.
-    pub fn add_aside(&mut self, from: usize, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> Aside) {
+    pub fn add_side_state(&mut self, from: usize, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> SideState) {
         for row in from..self.in_turn.slots.len() {
             let slot = self.in_turn.slots[row];
             if is_aside(slot) {
-                self.in_turn.add_aside(row, &of(slot));
+                self.in_turn.add_side_state(row, &of(slot));
             }
         }
     }
@@ -109,10 +109,10 @@ impl Rows {
     }
 
     /// Adds a slot out of turn, which may be free, with what the side tables hold of it.
-    pub fn push_early(&mut self, slot: u32, record: &Record, ids: &Arena, aside: Option<&Aside>) {
+    pub fn push_early(&mut self, slot: u32, record: &Record, ids: &Arena, side_state: Option<&SideState>) {
         self.early.push(slot, record, ids);
-        if let Some(aside) = aside {
-            self.early.add_aside(self.early.slots.len() - 1, aside);
+        if let Some(side_state) = side_state {
+            self.early.add_side_state(self.early.slots.len() - 1, side_state);
         }
     }
 
@@ -143,7 +143,7 @@ impl Rows {
             let next = self.in_turn.slots.get(row);
             let slot_of = |row: u32| self.early.slots[row as usize];
             if let Some(out_of_turn) = early.next_if(|&early| next.is_none_or(|&next| slot_of(early) < next)) {
-                let mut place = self.early.aside.partition_point(|&(of, _)| of < out_of_turn);
+                let mut place = self.early.side_state.partition_point(|&(of, _)| of < out_of_turn);
                 return Some(self.early.row(out_of_turn as usize, &mut place));
             }
             next?;
@@ -155,16 +155,16 @@ impl Rows {
 
 /// What the side tables hold of one customer.
 ///
-/// Whoever adds a side table adds a field here, to [`Aside::encode`], [`Aside::decode`] and to the two functions of the
-/// engine that fill and empty it; the compiler asks for all of them.
+/// Whoever adds a side table adds a field here, to [`SideState::encode`], [`SideState::decode`] and to the two
+/// functions of the engine that fill and empty it; the compiler asks for all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Aside {
+pub struct SideState {
     /// Orders older than the record's, ascending.
     pub orders: Vec<Time>,
     /// Minutes of sessions older than the record's, ascending.
     pub sessions: Vec<i32>,
     /// What is booked anew if an earlier first order comes in, in log order.
-    pub journal: Vec<Entry>,
+    pub rebooking: Vec<Entry>,
     /// When mention, complaint and cost first came, as far as that still matters.
     pub extras: [Option<Time>; 3],
     /// Net revenue by the number of each currency but the first, in minor units.
@@ -191,7 +191,7 @@ mod part {
     pub const DAYS: u64 = 10;
 }
 
-/// What an entry of the journal says.
+/// What an entry of the rebooking says.
 mod booked {
     pub const SESSION: u64 = 0;
     pub const ORDER: u64 = 1;
@@ -201,13 +201,13 @@ mod booked {
     pub const COUNT: u64 = 5;
 }
 
-impl Aside {
+impl SideState {
     /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Aside { orders, sessions, journal, extras, further, silences, ahead, days } = self;
+        let SideState { orders, sessions, rebooking, extras, further, silences, ahead, days } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
         encode_part(out, part::SESSIONS, sessions, |out, &minute| put_signed(out, i64::from(minute)));
-        encode_part(out, part::JOURNAL, journal, |out, entry| {
+        encode_part(out, part::JOURNAL, rebooking, |out, entry| {
             put_signed(out, entry.time.millis());
             let (what, money) = match entry.what {
                 Booked::Session => (booked::SESSION, None),
@@ -232,44 +232,46 @@ impl Aside {
             put_number(out, u64::from(currency));
             put_signed(out, minor);
         });
-        let Silences { comebacks, open, notices } = silences;
-        encode_part(out, part::COMEBACKS, comebacks, silences::put_comeback);
+        let Silences { winback_candidates, open, notices } = silences;
+        encode_part(out, part::COMEBACKS, winback_candidates, silences::put_comeback);
         encode_part(out, part::OPEN, open, silences::put_open);
         encode_part(out, part::NOTICES, notices, silences::put_notice);
         encode_part(out, part::AHEAD, ahead, deeds::put_deed);
         encode_part(out, part::DAYS, days, put_day);
     }
 
-    /// Reads what [`Aside::encode`] wrote; `None` for anything else.
+    /// Reads what [`SideState::encode`] wrote; `None` for anything else.
     #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Aside> {
+    pub fn decode(bytes: &[u8]) -> Option<SideState> {
         let mut reader = Reader::new(bytes);
-        let mut aside = Aside::default();
+        let mut side_state = SideState::default();
         while !reader.is_empty() {
             let (part, len) = (reader.number()?, reader.len()?);
             for _ in 0..len {
                 match part {
-                    part::ORDERS => aside.orders.push(take_time(&mut reader)?),
-                    part::SESSIONS => aside.sessions.push(i32::try_from(reader.signed()?).ok()?),
-                    part::JOURNAL => aside.journal.push(take_entry(&mut reader)?),
+                    part::ORDERS => side_state.orders.push(take_time(&mut reader)?),
+                    part::SESSIONS => side_state.sessions.push(i32::try_from(reader.signed()?).ok()?),
+                    part::JOURNAL => side_state.rebooking.push(take_entry(&mut reader)?),
                     part::EXTRAS => {
                         let what = usize::try_from(reader.number()?).ok()?;
-                        *aside.extras.get_mut(what)? = Some(take_time(&mut reader)?);
+                        *side_state.extras.get_mut(what)? = Some(take_time(&mut reader)?);
                     }
                     part::FURTHER => {
                         let currency = u8::try_from(reader.number()?).ok()?;
-                        aside.further.push((currency, reader.signed()?));
+                        side_state.further.push((currency, reader.signed()?));
                     }
-                    part::COMEBACKS => aside.silences.comebacks.push(silences::take_comeback(&mut reader)?),
-                    part::OPEN => aside.silences.open.push(silences::take_open(&mut reader)?),
-                    part::NOTICES => aside.silences.notices.push(silences::take_notice(&mut reader)?),
-                    part::AHEAD => aside.ahead.push(deeds::take_deed(&mut reader)?),
-                    part::DAYS => aside.days.push(take_day(&mut reader)?),
+                    part::COMEBACKS => {
+                        side_state.silences.winback_candidates.push(silences::take_comeback(&mut reader)?)
+                    }
+                    part::OPEN => side_state.silences.open.push(silences::take_open(&mut reader)?),
+                    part::NOTICES => side_state.silences.notices.push(silences::take_notice(&mut reader)?),
+                    part::AHEAD => side_state.ahead.push(deeds::take_deed(&mut reader)?),
+                    part::DAYS => side_state.days.push(take_day(&mut reader)?),
                     _ => return None,
                 }
             }
         }
-        Some(aside)
+        Some(side_state)
     }
 }
 
@@ -350,7 +352,7 @@ mod tests {
         fn what_lies_aside_survives(
             orders in prop::collection::vec(0..Time::MAX.millis(), 0..9),
             sessions in prop::collection::vec(any::<i32>(), 0..9),
-            journal in prop::collection::vec(entry(), 0..9),
+            rebooking in prop::collection::vec(entry(), 0..9),
             extras in any::<[Option<i64>; 3]>(),
             further in prop::collection::vec(any::<(u8, i64)>(), 0..4),
             silences in silences::tests::silences(),
@@ -359,19 +361,19 @@ mod tests {
         ) {
             let orders = orders.into_iter().map(Time::clamped).collect();
             let extras = extras.map(|time| time.map(Time::clamped));
-            let aside = Aside { orders, sessions, journal, extras, further, silences, ahead, days };
+            let side_state = SideState { orders, sessions, rebooking, extras, further, silences, ahead, days };
             let mut bytes = Vec::new();
-            aside.encode(&mut bytes);
-            prop_assert_eq!(bytes.is_empty(), aside == Aside::default());
-            prop_assert_eq!(Aside::decode(&bytes), Some(aside.clone()));
+            side_state.encode(&mut bytes);
+            prop_assert_eq!(bytes.is_empty(), side_state == SideState::default());
+            prop_assert_eq!(SideState::decode(&bytes), Some(side_state.clone()));
             for len in 0..bytes.len() {
-                prop_assert_ne!(Aside::decode(&bytes[..len]), Some(aside.clone()));
+                prop_assert_ne!(SideState::decode(&bytes[..len]), Some(side_state.clone()));
             }
         }
 
         #[test]
         fn nonsense_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            _ = Aside::decode(&bytes);
+            _ = SideState::decode(&bytes);
         }
     }
 }

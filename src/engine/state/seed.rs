@@ -11,9 +11,9 @@ use crate::engine::axis::{Moment, Pane};
 use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
 use crate::engine::extras::Rare;
-use crate::engine::journal::Booked;
 use crate::engine::known::{Change, Erased, Known, LifecycleKnown, Why, WindowKnown};
 use crate::engine::lifecycle::{LifeTerm, Lifecycle};
+use crate::engine::rebooking::Booked;
 use crate::engine::record::Mark;
 use crate::engine::segments::{DimensionState, Segments, UNKNOWN_PLACE};
 use crate::engine::spec::WindowId;
@@ -335,7 +335,7 @@ impl Engine {
     /// Sessions and money of young customers, which are taken back should they turn out to belong elsewhere.
     fn seed_journal(&mut self, slot: Slot) {
         let belonging = self.belonging(slot);
-        for entry in self.journal.of(slot).to_vec() {
+        for entry in self.rebooking.of(slot).to_vec() {
             let at = Moment::new(entry.time, &self.spec.zone);
             let profile = belonging.at(entry.time);
             match entry.what {

@@ -1,7 +1,7 @@
 //! What is under way of a customer's silences, as bytes beside the customer's row.
 
 use super::plain::{Reader, put_number, put_signed};
-use crate::engine::inactivity::table::{Comeback, News, Notice, Open};
+use crate::engine::inactivity::table::{Open, PendingAlert, PendingAlertKind, WinbackCandidate};
 
 /// The bits of an open silence.
 mod bit {
@@ -16,16 +16,16 @@ mod news {
     pub const BACK: u64 = 1;
 }
 
-pub(super) fn put_comeback(out: &mut Vec<u8>, &Comeback { at, currency, minor }: &Comeback) {
+pub(super) fn put_comeback(out: &mut Vec<u8>, &WinbackCandidate { at, currency, minor }: &WinbackCandidate) {
     put_signed(out, at);
     put_number(out, u64::from(currency));
     put_signed(out, minor);
 }
 
-pub(super) fn take_comeback(reader: &mut Reader<'_>) -> Option<Comeback> {
+pub(super) fn take_comeback(reader: &mut Reader<'_>) -> Option<WinbackCandidate> {
     let at = reader.signed()?;
     let currency = u8::try_from(reader.number()?).ok()?;
-    Some(Comeback { at, currency, minor: reader.signed()? })
+    Some(WinbackCandidate { at, currency, minor: reader.signed()? })
 }
 
 pub(super) fn put_open(out: &mut Vec<u8>, open: &Open) {
@@ -54,14 +54,14 @@ pub(super) fn take_open(reader: &mut Reader<'_>) -> Option<Open> {
     })
 }
 
-pub(super) fn put_notice(out: &mut Vec<u8>, notice: &Notice) {
-    let Notice { number, rule, since, due, news } = notice;
+pub(super) fn put_notice(out: &mut Vec<u8>, notice: &PendingAlert) {
+    let PendingAlert { number, rule, since, due, news } = notice;
     put_number(out, *number);
     put_number(out, u64::from(*rule));
     put_signed(out, *since);
     put_signed(out, *due);
     match news {
-        News::Silent { orders, stage, status, complained, revenue } => {
+        PendingAlertKind::Silent { orders, stage, status, complained, revenue } => {
             let small = [u64::from(*orders), u64::from(*stage), u64::from(*status), u64::from(*complained)];
             put_number(out, news::SILENT);
             small.into_iter().for_each(|number| put_number(out, number));
@@ -71,19 +71,19 @@ pub(super) fn put_notice(out: &mut Vec<u8>, notice: &Notice) {
                 put_signed(out, minor);
             }
         }
-        News::Back(back) => {
+        PendingAlertKind::Back(back) => {
             put_number(out, news::BACK);
             put_comeback(out, back);
         }
     }
 }
 
-pub(super) fn take_notice(reader: &mut Reader<'_>) -> Option<Notice> {
+pub(super) fn take_notice(reader: &mut Reader<'_>) -> Option<PendingAlert> {
     let number = reader.number()?;
     let rule = u16::try_from(reader.number()?).ok()?;
     let (since, due) = (reader.signed()?, reader.signed()?);
     let news = match reader.number()? {
-        news::SILENT => News::Silent {
+        news::SILENT => PendingAlertKind::Silent {
             orders: u32::try_from(reader.number()?).ok()?,
             stage: u8::try_from(reader.number()?).ok()?,
             status: u8::try_from(reader.number()?).ok()?,
@@ -94,10 +94,10 @@ pub(super) fn take_notice(reader: &mut Reader<'_>) -> Option<Notice> {
                 (0..len).map(|_| one(reader)).collect::<Option<_>>()?
             },
         },
-        news::BACK => News::Back(take_comeback(reader)?),
+        news::BACK => PendingAlertKind::Back(take_comeback(reader)?),
         _ => return None,
     };
-    Some(Notice { number, rule, since, due, news })
+    Some(PendingAlert { number, rule, since, due, news })
 }
 
 #[cfg(test)]
@@ -107,21 +107,21 @@ pub(super) mod tests {
     use super::*;
     use crate::engine::inactivity::table::Silences;
 
-    fn comeback() -> impl Strategy<Value = Comeback> + Clone {
-        any::<(i64, u8, i64)>().prop_map(|(at, currency, minor)| Comeback { at, currency, minor })
+    fn winback_candidate() -> impl Strategy<Value = WinbackCandidate> + Clone {
+        any::<(i64, u8, i64)>().prop_map(|(at, currency, minor)| WinbackCandidate { at, currency, minor })
     }
 
     fn open() -> impl Strategy<Value = Open> {
         let times = any::<(i64, i64, i64)>();
-        (any::<(u16, bool, bool)>(), times, prop::option::of(comeback())).prop_map(|(small, times, back)| {
+        (any::<(u16, bool, bool)>(), times, prop::option::of(winback_candidate())).prop_map(|(small, times, back)| {
             let ((rule, held_out, alerted), (since, due, until)) = (small, times);
             Open { rule, since, due, until, held_out, alerted, back }
         })
     }
 
-    fn notice() -> impl Strategy<Value = Notice> {
+    fn notice() -> impl Strategy<Value = PendingAlert> {
         let silent = (any::<(u32, u8, u8, bool)>(), prop::collection::vec(any::<(u8, i64)>(), 0..3)).prop_map(
-            |((orders, stage, status, complained), revenue)| News::Silent {
+            |((orders, stage, status, complained), revenue)| PendingAlertKind::Silent {
                 orders,
                 stage,
                 status,
@@ -129,8 +129,8 @@ pub(super) mod tests {
                 revenue,
             },
         );
-        let news = prop_oneof![silent, comeback().prop_map(News::Back)];
-        (any::<(u64, u16, i64, i64)>(), news).prop_map(|((number, rule, since, due), news)| Notice {
+        let news = prop_oneof![silent, winback_candidate().prop_map(PendingAlertKind::Back)];
+        (any::<(u64, u16, i64, i64)>(), news).prop_map(|((number, rule, since, due), news)| PendingAlert {
             number,
             rule,
             since,
@@ -140,8 +140,13 @@ pub(super) mod tests {
     }
 
     pub(in crate::engine::state) fn silences() -> impl Strategy<Value = Silences> {
-        let comebacks = prop::collection::vec(comeback(), 0..3);
-        (comebacks, prop::collection::vec(open(), 0..3), prop::collection::vec(notice(), 0..3))
-            .prop_map(|(comebacks, open, notices)| Silences { comebacks: comebacks.into(), open, notices })
+        let winback_candidates = prop::collection::vec(winback_candidate(), 0..3);
+        (winback_candidates, prop::collection::vec(open(), 0..3), prop::collection::vec(notice(), 0..3)).prop_map(
+            |(winback_candidates, open, notices)| Silences {
+                winback_candidates: winback_candidates.into(),
+                open,
+                notices,
+            },
+        )
     }
 }

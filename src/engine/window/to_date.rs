@@ -1,8 +1,8 @@
-//! What a window counts from the beginning of all data. It is the same in all windows, whatever their panes, so a window
-//! that is added later takes over what the others know: of customers who were erased nothing else tells it.
+//! What a window counts from the beginning of all data. It is the same in all windows, whatever their panes, so a
+//! window that is added later takes over what the others know: of customers who were erased nothing else tells it.
 
-use super::rare::{CostSum, RareSum};
-use super::{Count, PeopleSum, Window};
+use super::sparse::{CostSum, RareSum};
+use super::{Count, CountsSum, Window};
 use crate::engine::axis::Pane;
 
 /// All that was counted so far.
@@ -51,7 +51,7 @@ impl Window {
     /// Counts what is missing of `all` as if it lay before all panes.
     pub fn complete(&mut self, all: &ToDate) {
         let own = self.to_date();
-        let mut missing = PeopleSum::default();
+        let mut missing = CountsSum::default();
         missing[Count::New] = all.new - own.new;
         missing[Count::Second] = all.second - own.second;
         missing.gap_millis = all.gap_millis - own.gap_millis;

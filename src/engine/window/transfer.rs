@@ -3,7 +3,7 @@
 //! A count at a pane is that of the last finer pane in it, and the sums of differences up to there are the same, so the
 //! differences of the finer panes are added up.
 
-use super::{Newest, Window};
+use super::{PendingPane, Window};
 use crate::engine::axis::Pane;
 
 /// Counts that can be taken over from a window apart from the others.
@@ -60,7 +60,7 @@ impl Window {
         let tills = self.tills.iter().filter(|_| selection.flows);
         let tills = tills.map(|till| till.regrouped(&pane, |cell| *cell, |sum| *sum)).collect();
         let rare = self.rare.regrouped(&pane, selection);
-        Window { axis: self.axis, active_for: self.active_for, people, tills, rare, newest: Newest::NONE }
+        Window { axis: self.axis, active_for: self.active_for, people, tills, rare, newest: PendingPane::NONE }
     }
 
     /// Panes before this one are folded; [`Pane::MIN`] when none are.

@@ -150,7 +150,7 @@ fn firing_costs_what_fires() {
         assert!(engine.inactivity.entries() <= 50, "{}", engine.inactivity.entries());
     }
     assert_eq!(engine.waiting_alerts(), 0);
-    assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept aside");
+    assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept side_state");
 }
 
 /// An order at the very instant when the silence is due may come in while time stands at due + settle: then nothing is

@@ -14,13 +14,13 @@ use crate::event::CostKind;
 /// One pane's differences.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub(super) struct RarePeople {
+pub(super) struct SparseCustomers {
     pub referred: i32,
     pub lost_complainers: i32,
     pub costed: i32,
 }
 
-/// Prefix sums of [`RarePeople`].
+/// Prefix sums of [`SparseCustomers`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RareSum {
     pub referred: i64,
@@ -28,12 +28,12 @@ pub(super) struct RareSum {
     pub costed: i64,
 }
 
-plain!(RarePeople { referred, lost_complainers, costed });
+plain!(SparseCustomers { referred, lost_complainers, costed });
 plain!(RareSum { referred, lost_complainers, costed });
 
-impl Cell for RarePeople {
+impl Cell for SparseCustomers {
     type Sum = RareSum;
-    type Store = Vec<RarePeople>;
+    type Store = Vec<SparseCustomers>;
     fn add_to(&self, sum: &mut RareSum) {
         sum.referred += i64::from(self.referred);
         sum.lost_complainers += i64::from(self.lost_complainers);
@@ -73,15 +73,15 @@ impl Cell for Costs {
 
 /// The arrays.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rarities {
-    people: Prefix<RarePeople>,
+pub(super) struct SparseCounts {
+    people: Prefix<SparseCustomers>,
     /// By the number that the engine gave the currency.
     costs: Vec<Prefix<Costs>>,
 }
 
-impl Rarities {
+impl SparseCounts {
     /// The cell of a pane.
-    pub fn cell(&mut self, pane: Pane) -> &mut RarePeople {
+    pub fn cell(&mut self, pane: Pane) -> &mut SparseCustomers {
         self.people.cell(pane)
     }
 
@@ -104,7 +104,7 @@ impl Rarities {
         self.people.upto_from_memo(Edge::End, p, settled)
     }
 
-    /// As [`Rarities::upto`], remembering nothing.
+    /// As [`SparseCounts::upto`], remembering nothing.
     pub fn upto_at(&self, p: Pane) -> RareSum {
         self.people.upto(p)
     }
@@ -130,14 +130,14 @@ impl Rarities {
 
     /// Shows every array to someone who saves or restores them.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
-        let Rarities { people, costs } = self;
+        let SparseCounts { people, costs } = self;
         visitor.visit(&format!("{key}/rare"), people);
         visitor.visit_list(&format!("{key}/cost"), costs);
     }
 
     /// Adds those of customers who are to be counted together with these from now on.
-    pub fn absorb(&mut self, other: Rarities) {
-        let Rarities { people, costs } = other;
+    pub fn absorb(&mut self, other: SparseCounts) {
+        let SparseCounts { people, costs } = other;
         self.people.absorb(people);
         if self.costs.len() < costs.len() {
             self.costs.resize_with(costs.len(), Prefix::default);
@@ -146,9 +146,9 @@ impl Rarities {
     }
 
     /// Only what belongs to a selection, in other panes.
-    pub fn regrouped(&self, pane: impl Fn(Pane) -> Pane, selection: &Selection) -> Rarities {
+    pub fn regrouped(&self, pane: impl Fn(Pane) -> Pane, selection: &Selection) -> SparseCounts {
         let Selection { flows, ordering, visiting: _, active: _, lost } = *selection;
-        let cell = |cell: &RarePeople| RarePeople {
+        let cell = |cell: &SparseCustomers| SparseCustomers {
             referred: if ordering { cell.referred } else { 0 },
             lost_complainers: if lost { cell.lost_complainers } else { 0 },
             costed: if flows { cell.costed } else { 0 },
@@ -159,7 +159,7 @@ impl Rarities {
             costed: if flows { sum.costed } else { 0 },
         };
         let costs = self.costs.iter().filter(|_| flows).map(|costs| costs.regrouped(&pane, |cell| *cell, |sum| *sum));
-        Rarities { costs: costs.collect(), people: self.people.regrouped(&pane, cell, sum) }
+        SparseCounts { costs: costs.collect(), people: self.people.regrouped(&pane, cell, sum) }
     }
 
     /// All costs so far, by the number of the currency.

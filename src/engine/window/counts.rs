@@ -4,7 +4,7 @@
 //! figures of sixteen panes share a line of the cache, so orders touch far fewer lines than if a cell lay in one piece.
 //!
 //! Held are unions of intervals that all begin with orders, for they need one change for each order and no question of
-//! what lies where. What windows tell and files hold are differences of them: [`People::of`].
+//! what lies where. What windows tell and files hold are differences of them: [`Counts::of`].
 
 use std::borrow::Cow;
 use std::ops::{Index, IndexMut, Range};
@@ -88,7 +88,7 @@ impl Count {
 /// One pane's differences of a window, as files hold them.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct People {
+pub struct Counts {
     /// By [`Count`].
     counts: [i32; COLUMNS],
     /// Milliseconds between orders of this pane and their predecessors.
@@ -126,15 +126,15 @@ fn select<T: Copy + Default>(selection: &Selection, counts: &[T; COLUMNS]) -> [T
     selected
 }
 
-impl People {
+impl Counts {
     /// Only the counts of a selection.
-    pub fn selected(&self, selection: &Selection) -> People {
+    pub fn selected(&self, selection: &Selection) -> Counts {
         let gap_millis = if selection.flows { self.gap_millis } else { 0 };
-        People { counts: select(selection, &self.counts), gap_millis }
+        Counts { counts: select(selection, &self.counts), gap_millis }
     }
 
-    fn of(held: [i32; COLUMNS], gap_millis: i64) -> People {
-        People { counts: told(held, i32::wrapping_sub), gap_millis }
+    fn of(held: [i32; COLUMNS], gap_millis: i64) -> Counts {
+        Counts { counts: told(held, i32::wrapping_sub), gap_millis }
     }
 
     /// The opposite of [`told`].
@@ -148,43 +148,43 @@ impl People {
     }
 }
 
-/// Prefix sums of [`People`].
+/// Prefix sums of [`Counts`].
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PeopleSum {
+pub struct CountsSum {
     /// By [`Count`].
     counts: [i64; COLUMNS],
-    /// See [`People::gap_millis`].
+    /// See [`Counts::gap_millis`].
     pub gap_millis: i64,
 }
 
-plain!(People { counts, gap_millis });
-plain!(PeopleSum { counts, gap_millis });
+plain!(Counts { counts, gap_millis });
+plain!(CountsSum { counts, gap_millis });
 
-impl PeopleSum {
+impl CountsSum {
     /// Only the counts of a selection.
-    pub fn selected(&self, selection: &Selection) -> PeopleSum {
+    pub fn selected(&self, selection: &Selection) -> CountsSum {
         let gap_millis = if selection.flows { self.gap_millis } else { 0 };
-        PeopleSum { counts: select(selection, &self.counts), gap_millis }
+        CountsSum { counts: select(selection, &self.counts), gap_millis }
     }
 }
 
-impl Index<Count> for PeopleSum {
+impl Index<Count> for CountsSum {
     type Output = i64;
     fn index(&self, count: Count) -> &i64 {
         &self.counts[count as usize]
     }
 }
 
-impl IndexMut<Count> for PeopleSum {
+impl IndexMut<Count> for CountsSum {
     fn index_mut(&mut self, count: Count) -> &mut i64 {
         &mut self.counts[count as usize]
     }
 }
 
-impl Cell for People {
-    type Sum = PeopleSum;
+impl Cell for Counts {
+    type Sum = CountsSum;
     type Store = Columns;
-    fn add_to(&self, sum: &mut PeopleSum) {
+    fn add_to(&self, sum: &mut CountsSum) {
         for (sum, &count) in sum.counts.iter_mut().zip(&self.counts) {
             *sum += i64::from(count);
         }
@@ -233,7 +233,7 @@ fn count_mut(counts: &mut [i32], room: usize, len: usize, column: Column, index:
     &mut counts[column as usize * room + index]
 }
 
-impl Store<People> for Columns {
+impl Store<Counts> for Columns {
     fn zeros(len: usize) -> Columns {
         Columns { counts: vec![0; COLUMNS * len], gap_millis: vec![0; len], room: len }
     }
@@ -269,18 +269,18 @@ impl Store<People> for Columns {
         self.gap_millis.drain(..gone);
     }
 
-    fn add_to(&self, range: Range<usize>, sum: &mut PeopleSum) {
+    fn add_to(&self, range: Range<usize>, sum: &mut CountsSum) {
         let held = |column| self.column(column, range.clone()).iter().map(|&count| i64::from(count)).sum::<i64>();
         let told = told(std::array::from_fn(held), i64::wrapping_sub);
         sum.counts.iter_mut().zip(told).for_each(|(sum, told)| *sum += told);
         sum.gap_millis += self.gap_millis[range].iter().sum::<i64>();
     }
 
-    fn get(&self, index: usize) -> People {
-        People::of(std::array::from_fn(|column| self.counts[column * self.room + index]), self.gap_millis[index])
+    fn get(&self, index: usize) -> Counts {
+        Counts::of(std::array::from_fn(|column| self.counts[column * self.room + index]), self.gap_millis[index])
     }
 
-    fn set(&mut self, index: usize, cell: People) {
+    fn set(&mut self, index: usize, cell: Counts) {
         self.gap_millis[index] = cell.gap_millis;
         for (column, count) in cell.held().into_iter().enumerate() {
             self.counts[column * self.room + index] = count;
@@ -302,7 +302,7 @@ impl Store<People> for Columns {
     }
 
     fn bytes(&self, range: Range<usize>) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(range.len() * size_of::<People>());
+        let mut bytes = Vec::with_capacity(range.len() * size_of::<Counts>());
         range.for_each(|index| bytes.extend_from_slice(self.get(index).as_bytes()));
         Cow::Owned(bytes)
     }
@@ -316,11 +316,11 @@ impl Store<People> for Columns {
 pub trait Cells {
     /// Adds to a count at a pane.
     fn add(&mut self, column: Column, pane: Pane, by: i32);
-    /// Adds to [`People::gap_millis`] at a pane.
+    /// Adds to [`Counts::gap_millis`] at a pane.
     fn add_gap(&mut self, pane: Pane, millis: i64);
 }
 
-impl Cells for Prefix<People> {
+impl Cells for Prefix<Counts> {
     #[inline]
     fn add(&mut self, column: Column, pane: Pane, by: i32) {
         match self.place(pane) {
@@ -328,7 +328,7 @@ impl Cells for Prefix<People> {
             PanePlace::Early(cell) => {
                 let mut held = cell.held();
                 held[column as usize] += by;
-                *cell = People::of(held, cell.gap_millis);
+                *cell = Counts::of(held, cell.gap_millis);
             }
         }
     }
@@ -343,7 +343,7 @@ impl Cells for Prefix<People> {
 
 /// Columns that hold all panes that will be asked for.
 #[derive(Debug)]
-pub struct Stretch<'a> {
+pub struct ColumnSlice<'a> {
     counts: &'a mut [i32],
     gap_millis: &'a mut [i64],
     room: usize,
@@ -351,12 +351,12 @@ pub struct Stretch<'a> {
     base: Pane,
 }
 
-impl<'a> Stretch<'a> {
+impl<'a> ColumnSlice<'a> {
     /// Columns whose first cells are those of the pane `base`.
     #[inline]
-    pub fn new(columns: &'a mut Columns, base: Pane) -> Stretch<'a> {
+    pub fn new(columns: &'a mut Columns, base: Pane) -> ColumnSlice<'a> {
         let Columns { counts, gap_millis, room } = columns;
-        Stretch { counts, gap_millis, room: *room, base }
+        ColumnSlice { counts, gap_millis, room: *room, base }
     }
 
     /// Beyond all columns for a pane before the first.
@@ -366,7 +366,7 @@ impl<'a> Stretch<'a> {
     }
 }
 
-impl Cells for Stretch<'_> {
+impl Cells for ColumnSlice<'_> {
     #[inline]
     fn add(&mut self, column: Column, pane: Pane, by: i32) {
         let index = self.index(pane);
@@ -401,15 +401,15 @@ mod tests {
     ];
 
     /// Each column holds another multiple, so that a mix-up shows.
-    impl Probe for People {
-        fn add(prefix: &mut Prefix<People>, pane: Pane, by: i32) {
+    impl Probe for Counts {
+        fn add(prefix: &mut Prefix<Counts>, pane: Pane, by: i32) {
             for column in ALL {
                 prefix.add(column, pane, by * multiple(column));
             }
             prefix.add_gap(pane, i64::from(by));
         }
 
-        fn total(sum: &PeopleSum) -> Option<i64> {
+        fn total(sum: &CountsSum) -> Option<i64> {
             let total = sum.gap_millis;
             let expected = told(ALL.map(|column| i64::from(multiple(column)) * total), i64::wrapping_sub);
             (sum.counts == expected).then_some(total)
@@ -425,14 +425,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
         #[test]
         fn sums_equal_a_plain_map(ops in prop::collection::vec(op(), 1..80)) {
-            compare_with_map::<People>(ops)?;
+            compare_with_map::<Counts>(ops)?;
         }
     }
 
     proptest! {
         #[test]
         fn what_is_told_and_what_is_held_are_one_to_one(told in people()) {
-            let there_and_back = People::of(told.held(), told.gap_millis);
+            let there_and_back = Counts::of(told.held(), told.gap_millis);
             prop_assert_eq!(there_and_back.as_bytes(), told.as_bytes());
         }
     }
@@ -442,14 +442,14 @@ mod tests {
         Grow(usize),
         GrowFront(usize),
         TruncateFront(usize),
-        Set(usize, People),
+        Set(usize, Counts),
     }
 
-    fn people() -> impl Strategy<Value = People> {
+    fn people() -> impl Strategy<Value = Counts> {
         // Two of them fit into one.
         let counts = prop::array::uniform10(prop_oneof![Just(0), i32::MIN / 2..=i32::MAX / 2]);
         (counts, -1_000_000_000_000..1_000_000_000_000_i64)
-            .prop_map(|(counts, gap_millis)| People { counts, gap_millis })
+            .prop_map(|(counts, gap_millis)| Counts { counts, gap_millis })
     }
 
     fn change() -> impl Strategy<Value = Change> {
@@ -461,7 +461,7 @@ mod tests {
         ]
     }
 
-    fn make<S: Store<People>>(changes: &[Change]) -> S {
+    fn make<S: Store<Counts>>(changes: &[Change]) -> S {
         let mut cells = S::zeros(5);
         for change in changes {
             match *change {
@@ -482,7 +482,7 @@ mod tests {
             theirs in changes(),
             limits in (-200..200_i32, -200..200_i32),
         ) {
-            compare_absorbed::<People>(&mine, &theirs, limits)?;
+            compare_absorbed::<Counts>(&mine, &theirs, limits)?;
         }
 
         #[test]
@@ -491,12 +491,12 @@ mod tests {
             ends in (0..200_usize, 0..200_usize),
             changed in (any::<prop::sample::Index>(), 0..=COLUMNS),
         ) {
-            let (mut columns, rows) = (make::<Columns>(&changes), make::<Vec<People>>(&changes));
+            let (mut columns, rows) = (make::<Columns>(&changes), make::<Vec<Counts>>(&changes));
             prop_assert_eq!(Store::len(&columns), rows.len());
             let range = ends.0.min(ends.1).min(rows.len())..ends.0.max(ends.1).min(rows.len());
             prop_assert_eq!(columns.bytes(range.clone()), rows.bytes(range.clone()));
             prop_assert_eq!(columns.is_zero(range.clone()), rows.is_zero(range.clone()));
-            let [mut by_column, mut by_row] = [PeopleSum::default(); 2];
+            let [mut by_column, mut by_row] = [CountsSum::default(); 2];
             columns.add_to(range.clone(), &mut by_column);
             rows.add_to(range.clone(), &mut by_row);
             prop_assert_eq!(by_column.counts, by_row.counts);
@@ -516,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_cell_lies_in_files_as_it_always_did() {
-        let cell = People { counts: std::array::from_fn(|column| column as i32 + 1), gap_millis: -2 };
+        let cell = Counts { counts: std::array::from_fn(|column| column as i32 + 1), gap_millis: -2 };
         let mut expected: Vec<u8> = (1..=10_i32).flat_map(i32::to_le_bytes).collect();
         expected.extend((-2_i64).to_le_bytes());
         let mut columns = Columns::zeros(1);

@@ -1,16 +1,16 @@
 //! The orders of a window's newest pane, on their way into the arrays.
 //!
 //! Events come nearly in the order of time, so one order after another lies in the same pane, leaves the window in the
-//! same pane and lapses in the same pane. What follows from that pane alone is counted here and added to the arrays once
-//! for all of them: when the next pane begins, and before anybody reads.
+//! same pane and lapses in the same pane. What follows from that pane alone is counted here and added to the arrays
+//! once for all of them: when the next pane begins, and before anybody reads.
 
-use super::people::{Cells, Column};
-use super::{OrderPanes, Till};
+use super::counts::{Cells, Column};
+use super::{MoneyCell, OrderPanes};
 use crate::engine::axis::Pane;
 
 /// Orders of one pane that are not in the arrays yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Newest {
+pub(super) struct PendingPane {
     /// The pane; [`Pane::MIN`] before the first order.
     pub s: Pane,
     leaves: Pane,
@@ -26,12 +26,12 @@ pub(super) struct Newest {
     /// The currency of the first payment.
     currency: usize,
     /// What was paid in that currency.
-    paid: Till,
+    paid: MoneyCell,
 }
 
-impl Newest {
+impl PendingPane {
     /// No order.
-    pub const NONE: Newest = Newest {
+    pub const NONE: PendingPane = PendingPane {
         s: Pane::MIN,
         leaves: Pane::MIN,
         lapses: Pane::MIN,
@@ -41,14 +41,14 @@ impl Newest {
         second: 0,
         gap_millis: 0,
         currency: 0,
-        paid: Till { orders: 0, revenue: 0, refunds: 0, cancellations: 0 },
+        paid: MoneyCell { orders: 0, revenue: 0, refunds: 0, cancellations: 0 },
     };
 
     /// None yet, of the pane of an order.
     #[inline]
-    pub fn at(panes: &OrderPanes) -> Newest {
+    pub fn at(panes: &OrderPanes) -> PendingPane {
         let &OrderPanes { s, leaves, lapses, lapses_leaves, before: _ } = panes;
-        Newest { s, leaves, lapses, lapses_leaves, ..Newest::NONE }
+        PendingPane { s, leaves, lapses, lapses_leaves, ..PendingPane::NONE }
     }
 
     /// Counts an order of this pane `by` times: all that its predecessors do not change.
@@ -79,18 +79,18 @@ impl Newest {
     }
 
     /// Takes what was paid, and the number of its currency; `None` when that is nothing.
-    pub fn take_paid(&mut self) -> Option<(usize, Till)> {
+    pub fn take_paid(&mut self) -> Option<(usize, MoneyCell)> {
         let paid = std::mem::take(&mut self.paid);
         (paid.orders != 0 || paid.revenue != 0).then_some((self.currency, paid))
     }
 
     /// Adds what was counted to the arrays, payments excepted, and counts from none again.
     ///
-    /// An order at s is in [s, s+A) of the active, in [s, leaves(s+A)) of the known, and in [s, leaves(s)) of the ordering, of
-    /// those counted twice and, being the first, of those who ordered once; where its predecessors reach beyond s,
-    /// [`super::Before`] says what begins later instead.
+    /// An order at s is in [s, s+A) of the active, in [s, leaves(s+A)) of the known, and in [s, leaves(s)) of the
+    /// ordering, of those counted twice and, being the first, of those who ordered once; where its predecessors reach
+    /// beyond s, [`super::Before`] says what begins later instead.
     pub fn book(&mut self, cells: &mut impl Cells) {
-        let Newest { s, leaves, lapses, lapses_leaves, orders, first, second, gap_millis, .. } = *self;
+        let PendingPane { s, leaves, lapses, lapses_leaves, orders, first, second, gap_millis, .. } = *self;
         (self.orders, self.first, self.second, self.gap_millis) = (0, 0, 0, 0);
         if (orders, first, second, gap_millis) == (0, 0, 0, 0) {
             return;
