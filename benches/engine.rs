@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use retentiond::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::config::{Dimension, Dimensions, Filter, InactivityRule, Millis, Settings, SilenceSetting};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
@@ -33,8 +34,7 @@ use retentiond::engine::{Engine, Outcome, customer_hash};
 use retentiond::event::{Attributes, Currency, Event, HOUR, Kind, Money, Time};
 use retentiond::output::metrics::{self, Scrape};
 use retentiond::output::summary::Background;
-use retentiond::source::status::SourceStatus;
-use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::status::SourceStatus;
 use retentiond::wiring::worker_config;
 use retentiond::worker::pool::Overview;
 use retentiond::worker::{AHEAD, Worker, WorkerConfig};

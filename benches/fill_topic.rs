@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use retentiond::output::publisher::create_topics;
+use retentiond::shop::publisher::create_topics;
 
 use support::{MESSAGE_BYTES, Order, Orders};
 

@@ -3,15 +3,17 @@
 //! The path of a record, and the modules in that order:
 //!
 //! ```text
-//! source  -> decode ->  worker -> engine (pure) -> output
-//! Kafka      Event or   one       windows, time,   metrics, summary,
-//! or files   Rejection  thread    customers        alerts, dead letters
+//! kafka   -> decode ->  worker -> engine (pure) -> output
+//! or files   Event or   one       windows, time,   metrics, summary,
+//!            Rejection  thread    customers        alerts, dead letters
 //!                                     |
 //!                                     +-> http: /metrics, API, page
 //! ```
 //!
 //! - [`event`]: the words of the domain, independent of any format.
-//! - [`source`]: Kafka in both directions, and files; the only module with `unsafe` (the calls to librdkafka).
+//! - [`bus`]: what the program needs of an event bus, as traits: records, groups, transactions. [`kafka`] is the only
+//!   implementation outside tests, and the only module with `unsafe` (the calls to librdkafka). [`files`] reads event files.
+//! - [`status`]: what the running parts report of themselves, for metrics, `/readyz` and the page.
 //! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
 //! - [`registry`]: schemas from a schema registry.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
@@ -31,6 +33,7 @@
 //!
 //! `docs/architecture.md` explains how they work together.
 
+pub mod bus;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -39,14 +42,16 @@ pub mod daemon;
 pub mod decode;
 pub mod engine;
 pub mod event;
+pub mod files;
 pub mod http;
+pub mod kafka;
 pub mod offline;
 pub mod output;
 pub mod registry;
 pub mod repartition;
 pub mod replay;
 pub mod shop;
-pub mod source;
+pub mod status;
 pub mod tls;
 pub mod webhook;
 pub mod wiring;

@@ -28,7 +28,7 @@ use crate::engine::dedup::{days, fingerprint};
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::engine::spec::Spec;
 use crate::event::{Attributes, CostKind, DAY, Event, EventType, Kind, MAX_DIMENSIONS, Money, Time};
-use crate::source::files::EventFile;
+use crate::files::EventFile;
 
 /// How many rejections are kept with their explanation.
 const SHOWN_REJECTIONS: usize = 10;
@@ -397,7 +397,7 @@ mod tests {
     use crate::engine::lifecycle::LifecycleSpec;
     use crate::engine::spec::{RollingSpec, WindowId};
     use crate::engine::zone::Zone;
-    use crate::source::files::Layout;
+    use crate::files::Layout;
 
     pub(super) fn spec() -> Arc<Spec> {
         Arc::new(Spec {

@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
+use retentiond::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::config::{Dimension, Filter, InactivityRule, Millis, Settings, SilenceSetting};
 use retentiond::decode::{Decoder, Format};
 use retentiond::engine::inactivity::release::Allowance;
 use retentiond::event::{MINUTE, Time};
-use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::wiring::worker_config;
 use retentiond::worker::{Worker, WorkerConfig};
 

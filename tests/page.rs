@@ -10,8 +10,8 @@ mod support;
 use std::time::Duration;
 
 use browser::{Browser, SCREENS, Screen};
-use retentiond::source::status::ReadPosition;
-use retentiond::source::{Partition, TopicIndex, TopicPartition};
+use retentiond::bus::{Partition, TopicIndex, TopicPartition};
+use retentiond::status::ReadPosition;
 use serde_json::{Value, json};
 use shop::{HOSTILE, Shop, USUAL};
 use support::daemon::Launch;

@@ -45,7 +45,7 @@
 //! Lost -> dropped, released
 //! ```
 //!
-//! A partition here is that partition of *every* source topic: [`crate::source::rebalance`] puts them together. The
+//! A partition here is that partition of *every* source topic: [`crate::bus::rebalance`] puts them together. The
 //! shell passes on its `Start` as [`Event::Assigned`], its `Stop` and `Commit` as [`Event::Revoked`] or
 //! [`Event::Lost`], and holds its `Unassign` back until all partitions in it are released. The shell keeps polling
 //! the group meanwhile.
@@ -65,7 +65,7 @@ pub use words::{
     Identity, LoadFailure, Outcome, Part, Position, Rules, Upload,
 };
 
-use crate::source::Partition;
+use crate::bus::Partition;
 use flight::Flight;
 
 /// Everything that one replica knows of its partitions and their commits.

@@ -16,9 +16,9 @@ use crate::engine::inactivity::release::{GroupParts, RuleParts};
 use crate::engine::zone;
 use crate::event::{DAY, Time, decimal_text};
 use crate::http::{Access, BindError};
-use crate::output::publisher::Publisher;
+use crate::shop::publisher::Publisher;
 use crate::shop::{Buying, Crisis, Shop, ShopSettings};
-use crate::source::status::SourceStatus;
+use crate::status::SourceStatus;
 use crate::worker::pool::{Wanted, Workers};
 
 const PARTITIONS: i32 = 4;

@@ -14,7 +14,7 @@ use super::{ConfigFile, replay};
 use crate::config::Format;
 use crate::decode::{Decoded, Decoder, Message, Rejection};
 use crate::event::{Event, Kind, Time, wall_clock};
-use crate::source::files::{self, EventFile, Layout};
+use crate::files::{self, EventFile, Layout};
 use crate::wiring::worker_config;
 
 /// How long a schema may take to come.

@@ -22,9 +22,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::bus::SourceError;
 use crate::config::{ConfigErrors, Format, Settings};
 use crate::event::Time;
-use crate::source::SourceError;
 
 /// Exact churn, retention and lifetime figures from a stream of orders.
 #[derive(Debug, Parser)]

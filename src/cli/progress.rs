@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use crate::source::status::{PartitionState, SourceStatus};
+use crate::status::{PartitionState, SourceStatus};
 
 /// How often a bar is drawn anew by itself.
 const TICK: Duration = Duration::from_millis(100);
@@ -94,7 +94,7 @@ fn stage(status: &SourceStatus) -> (Stage, u64, u64) {
         let running = is(&PartitionState::Running);
         return (Stage::Loading, running, running + restoring);
     }
-    let left: i64 = status.positions.values().filter_map(crate::source::status::ReadPosition::lag).sum();
+    let left: i64 = status.positions.values().filter_map(crate::status::ReadPosition::lag).sum();
     match u64::try_from(left) {
         Ok(left) if left > 0 => (Stage::CatchingUp, 0, left),
         _ => (Stage::Idle, 0, 0),
@@ -106,8 +106,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::source::status::ReadPosition;
-    use crate::source::{Partition, TopicIndex, TopicPartition};
+    use crate::bus::{Partition, TopicIndex, TopicPartition};
+    use crate::status::ReadPosition;
 
     #[test]
     fn tells_loading_from_catching_up_and_both_from_being_there() {

@@ -19,11 +19,11 @@ use crate::engine::inactivity::release::Alert;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::{Engine, WindowParts, window_ids};
 use crate::event::{HOUR, REPORTING, Time, wall_clock};
+use crate::files;
 use crate::output::alerts;
 use crate::output::metrics::openmetrics::{self, WindowSeries};
 use crate::output::summary::{Summary, WindowSummary, pane_summary};
 use crate::replay::{AsOf, History, Tally};
-use crate::source::files;
 use crate::wiring::worker_config;
 
 /// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::ConfigFile;
 use super::checkpoint::{is_committed, is_named, partition_of};
+use crate::bus::Start;
 use crate::checkpoint::catalogue::{self, Entry, PartitionCheckpoints};
 use crate::checkpoint::metadata::Metadata;
 use crate::checkpoint::store::Store;
 use crate::config::Settings;
 use crate::event::{Time, wall_clock};
 use crate::offline::cluster::{Cluster, Standing};
-use crate::source::Start;
 use crate::wiring::{self, start};
 
 /// How long to wait for the brokers.

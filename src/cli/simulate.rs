@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tracing::info;
 
 use crate::event::{DAY, Time, wall_clock};
-use crate::output::publisher::{Publisher, create_topics};
+use crate::shop::publisher::{Publisher, create_topics};
 use crate::shop::{Crisis, Shop, ShopSettings};
 
 /// How often the pace is checked.

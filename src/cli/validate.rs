@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::ConfigFile;
+use crate::bus::SourceError;
 use crate::config::Settings;
 use crate::offline::sample::sample;
-use crate::source::SourceError;
 use crate::wiring::kafka_settings;
 
 /// Check a configuration.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::source::kafka::{access_mistakes, managed_option, option_mistake};
+use crate::kafka::{access_mistakes, managed_option, option_mistake};
 
 /// What is shown in place of a secret.
 pub(super) const REDACTED: &str = "***";

@@ -2,10 +2,10 @@
 
 use jiff::tz::TimeZone;
 
+use crate::bus::Partition;
 use crate::config::{QuietHours, Settings};
 use crate::engine::inactivity::release::Allowance;
 use crate::event::{MINUTE, Time};
-use crate::source::Partition;
 
 /// The most notices that leave with one checkpoint, so that its transaction stays small.
 const MOST_AT_A_TIME: usize = 20_000;

@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::lifecycle_log::State;
 use super::store_tasks::Files;
 use super::{Coordinator, Progress, Release, gone};
+use crate::bus::rebalance;
+use crate::bus::{GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
 use crate::checkpoint::protocol::{AssignmentEpoch, EngineOrigin, Event};
 use crate::engine::Engine;
 use crate::event::Time;
-use crate::source::rebalance;
-use crate::source::{GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
 
 impl<C: GroupClient> Coordinator<C> {
     /// Takes a step of the rebalance protocol, and passes on what it means for the state.
@@ -165,7 +165,7 @@ impl<C: GroupClient> Coordinator<C> {
             }
         };
         for (at, next) in self.store_tasks.siblings(partition).into_iter().zip(next) {
-            let position = crate::source::status::ReadPosition { applied: Some(next), ..Default::default() };
+            let position = crate::status::ReadPosition { applied: Some(next), ..Default::default() };
             let last_record = Some(Instant::now());
             self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
         }

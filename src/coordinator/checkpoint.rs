@@ -9,13 +9,13 @@ use tracing::{error, warn};
 use super::alert_rate::AlertRate;
 use super::store_tasks::Answer;
 use super::{Coordinator, Ending, RELEASE_WAIT, gone};
+use crate::bus::{GroupClient, Partition, SourceError};
 use crate::checkpoint::files::WrittenCheckpoint;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::checkpoint::protocol::{self, Command, Epoch, Event, Upload};
 use crate::engine::inactivity::release::{Alert, Allowance};
 use crate::event::wall_clock;
 use crate::output::alerts;
-use crate::source::{GroupClient, Partition, SourceError};
 use crate::worker::Taken;
 
 /// How soon the next checkpoint comes while more alerts wait than fit into one.

@@ -10,11 +10,11 @@ use tracing::{error, warn};
 
 use super::commit_thread::{CommitReply, Transaction};
 use super::{Coordinator, gone};
+use crate::bus::transaction::TransactionError;
+use crate::bus::{Committed, GroupClient, GroupHandle, Partition, SourceError, TopicPartition};
 use crate::checkpoint::protocol::{Epoch, Event, Outcome, Part};
 use crate::event::wall_clock;
 use crate::output::dead_letters::{Channel, too_large_even_cut_off};
-use crate::source::transaction::TransactionError;
-use crate::source::{Committed, GroupClient, GroupHandle, Partition, SourceError, TopicPartition};
 
 /// How long a plain commit may take.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);

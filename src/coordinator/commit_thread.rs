@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tracing::{error, warn};
 
+use crate::bus::transaction::{FencedBy, TransactionError, Transactions};
+use crate::bus::{Committed, GroupToken, SourceError, TopicPartition};
 use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::output::dead_letters::{DeadLetters, OutboxRecord, Topics, Undelivered};
-use crate::source::transaction::{FencedBy, TransactionError, Transactions};
-use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
 
 /// How long taking over the transactional id may take at a time.
 const INIT_WAIT: Duration = Duration::from_secs(10);

@@ -7,9 +7,9 @@ use tracing::{error, warn};
 use super::group_watch::Findings;
 use super::usage::Usage;
 use super::{Coordinator, gone};
-use crate::source::routing::Routing;
-use crate::source::status::{Coverage, PoorTopic};
-use crate::source::{GroupClient, SourceError};
+use crate::bus::{GroupClient, SourceError};
+use crate::status::routing::Routing;
+use crate::status::{Coverage, PoorTopic};
 use crate::worker::WorkerStatus;
 
 /// How often it is looked whether messages are of use, in the first minutes and later.

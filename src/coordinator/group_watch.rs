@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::source::SourceError;
-use crate::source::coverage::{self, Faults, GroupView};
-use crate::source::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
-use crate::source::status::SourceStatus;
+use crate::bus::SourceError;
+use crate::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
+use crate::status::SourceStatus;
+use crate::status::coverage::{self, Faults, GroupView};
 
 /// How often all is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
+use crate::bus::{Partition, TopicIndex, rebalance};
 use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::event::Time;
-use crate::source::{Partition, TopicIndex, rebalance};
 use crate::worker::key_placement::Split;
 
 /// When what began that is not over yet.

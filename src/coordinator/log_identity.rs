@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::{Record, SourceError, Start, TopicPartition};
 use crate::checkpoint::manifest::Anchor;
-use crate::source::kafka::{KafkaAdmin, ProbedRecord};
-use crate::source::{Record, SourceError, Start, TopicPartition};
+use crate::kafka::{KafkaAdmin, ProbedRecord};
 use crate::worker::{LastRecord, hash};
 
 /// How long one look may take.
@@ -80,7 +80,7 @@ pub fn fits(anchored: &Anchor, look: Probed) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Stamp;
+    use crate::bus::Stamp;
 
     #[test]
     fn another_record_in_the_place_of_the_last_is_another_log() {

@@ -1,7 +1,7 @@
 //! The poll loop: takes batches from the log, hands them to the workers, and steers what makes their state durable.
 //!
 //! What a partition goes through is decided by [`crate::checkpoint::protocol`], who reads what by
-//! [`crate::source::rebalance`]; this loop passes events to both and does what they command (`durable.rs`). It
+//! [`crate::bus::rebalance`]; this loop passes events to both and does what they command (`durable.rs`). It
 //! never waits for the store or for a commit. No offset is committed but the one that a worker has reached with a copy
 //! of its state.
 
@@ -37,16 +37,16 @@ use self::group_watch::Findings;
 use self::outbox::Outbox;
 use self::rejection_breaker::{BreakerRules, RejectionBreaker, Tripped};
 use self::store_tasks::{Answer, Files, StoreTasks};
+use crate::bus::rebalance;
+use crate::bus::{GroupClient, GroupToken, Partition, Polled, RecordBatch, SourceError, Start, TopicPartition};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::protocol::{self, AssignmentEpoch, BudgetId, Epoch, PartitionPhase};
 use crate::engine::Engine;
 use crate::event::{Time, wall_clock};
 use crate::output::dead_letters::{OutboxRecord, RecordOrigin, Topics};
-use crate::source::idle::{IdleProgress, raises};
-use crate::source::latency::Latency;
-use crate::source::rebalance;
-use crate::source::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
-use crate::source::{GroupClient, GroupToken, Partition, Polled, RecordBatch, SourceError, Start, TopicPartition};
+use crate::status::idle::{IdleProgress, raises};
+use crate::status::latency::Latency;
+use crate::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
 use crate::worker::pool::{Applied, Pool, Report, Stopped};
 
 /// How long one poll waits for messages.

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::bus::Partition;
 use crate::checkpoint::protocol::Epoch;
 use crate::output::dead_letters::{Channel, OutboxRecord};
-use crate::source::Partition;
 
 impl Limit {
     fn refuses(self, record: &OutboxRecord) -> bool {

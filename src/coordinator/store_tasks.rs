@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::commit_thread::CommitReply;
 use super::log_identity::{LogProbe, anchor, fits};
+use crate::bus::{GroupHandle, Partition, SourceError, Start, TopicIndex, TopicPartition};
 use crate::checkpoint::files::{self, LoadError, WrittenCheckpoint};
 use crate::checkpoint::manifest::{self, Expected, Manifest, ManifestError, TopicEntry};
 use crate::checkpoint::metadata::ManifestRef;
@@ -19,7 +20,6 @@ use crate::checkpoint::store::{Store, StoreError};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::event::wall_clock;
-use crate::source::{GroupHandle, Partition, SourceError, Start, TopicIndex, TopicPartition};
 use crate::worker::Taken;
 
 /// How long one question to the group may take.
@@ -326,8 +326,8 @@ fn unavailable(partition: Partition, assignment: AssignmentEpoch, why: &str) -> 
     Answer::Event(Event::Unavailable { partition, assignment })
 }
 
-fn offsets(committed: Vec<Option<crate::source::Committed>>) -> CommittedOffsets {
-    let offset = |committed: crate::source::Committed| CommittedOffset {
+fn offsets(committed: Vec<Option<crate::bus::Committed>>) -> CommittedOffsets {
+    let offset = |committed: crate::bus::Committed| CommittedOffset {
         offset: committed.offset,
         metadata: String::from_utf8(committed.metadata).unwrap_or_default(),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::source::Partition;
+use crate::bus::Partition;
 
 /// What of the owned partitions is not committed.
 #[derive(Debug, Default)]

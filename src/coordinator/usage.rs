@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decode::{Reason, Skip};
 use crate::event::EventType;
-use crate::source::routing::Routing;
+use crate::status::routing::Routing;
 use crate::worker::Tally;
 
 /// With fewer messages than this a share says nothing, as long as some of them are used.

@@ -17,6 +17,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use crate::bus::transaction::Transactions;
+use crate::bus::{CoPartitioning, SourceError, check_co_partitioning};
 use crate::checkpoint::files;
 use crate::checkpoint::protocol::{self, Delivery};
 use crate::checkpoint::store::{Store, StoreError};
@@ -29,16 +31,14 @@ use crate::coordinator::store_tasks::{Answer, StoreTasks, TopicIds};
 use crate::coordinator::{Coordinator, Parts, Rules};
 use crate::engine::spec::Spec;
 use crate::http;
-use crate::output::alerts;
-use crate::output::dead_letters::DeadLetters;
-use crate::repartition::{self, Routers};
-use crate::source::kafka::{
+use crate::kafka::{
     KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, create_topics,
     partition_counts,
 };
-use crate::source::status::SourceStatus;
-use crate::source::transaction::Transactions;
-use crate::source::{CoPartitioning, SourceError, check_co_partitioning};
+use crate::output::alerts;
+use crate::output::dead_letters::DeadLetters;
+use crate::repartition::{self, Routers};
+use crate::status::SourceStatus;
 use crate::webhook::endpoint::Endpoint;
 use crate::webhook::signature::Keys;
 use crate::webhook::task::{WebhookConfig, WebhookTask};

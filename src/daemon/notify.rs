@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::http::health;
-use crate::source::status::SourceStatus;
+use crate::status::SourceStatus;
 
 /// HTTP answers. Partitions may still be restoring and catching up, which `/readyz` reports.
 pub fn serving() {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::event::{Time, wall_clock};
 
-use crate::source::TopicPartition;
-use crate::source::status::{PartitionState, SourceStatus, TopicLag};
+use crate::bus::TopicPartition;
+use crate::status::{PartitionState, SourceStatus, TopicLag};
 
 /// The poll loop goes round several times a second; after this long it hangs.
 const POLL_WITHIN: Duration = Duration::from_secs(30);
@@ -188,10 +188,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::source::delivery::DeliveryStatus;
-    use crate::source::routing::RoutingStatus;
-    use crate::source::status::{PoorTopic, ReadPosition};
-    use crate::source::{Partition, TopicIndex};
+    use crate::bus::{Partition, TopicIndex};
+    use crate::status::delivery::DeliveryStatus;
+    use crate::status::routing::RoutingStatus;
+    use crate::status::{PoorTopic, ReadPosition};
 
     fn positions(list: &[(i32, Option<i64>, Option<i64>, bool)]) -> SourceStatus {
         let positions = list.iter().map(|&(partition, applied, end, at_end)| {

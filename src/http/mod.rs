@@ -26,10 +26,10 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use crate::bus::partitioner::Partitioner;
 use crate::engine::spec::Spec;
 use crate::output::summary::Background;
-use crate::source::partitioner::Partitioner;
-use crate::source::status::SourceStatus;
+use crate::status::SourceStatus;
 use crate::worker::pool::Workers;
 
 /// How long answers that are under way may take once the server is to stop.

@@ -24,12 +24,12 @@ use super::listing;
 use super::page;
 use super::runbook;
 use super::series::SeriesQuery;
+use crate::bus::partitioner::Partitioner;
 use crate::engine::spec::Spec;
 use crate::event::{Time, wall_clock};
 use crate::output::metrics::{self, Scrape};
 use crate::output::summary::{self, Background, DistributionSummary, RuleSummary, Summary};
-use crate::source::partitioner::Partitioner;
-use crate::source::status::SourceStatus;
+use crate::status::SourceStatus;
 use crate::worker::WorkerStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 

@@ -11,12 +11,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::bus::partitioner::Partitioner;
+use crate::bus::{Partition, TopicIndex, TopicPartition};
 use crate::engine::Engine;
 use crate::event::Time;
 use crate::output::metrics::fixture::{self, Lines};
-use crate::source::partitioner::Partitioner;
-use crate::source::status::{PartitionState, ReadPosition};
-use crate::source::{Partition, TopicIndex, TopicPartition};
+use crate::status::{PartitionState, ReadPosition};
 use crate::worker::pool::Pool;
 
 /// The fixture's shop behind a real port.

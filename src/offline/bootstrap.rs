@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use tokio::runtime::Handle;
 use tracing::warn;
 
+use crate::bus::partitioner::Partitioner;
+use crate::bus::{SourceError, Start, TopicPartition};
 use crate::checkpoint::files;
 use crate::checkpoint::manifest::{CheckpointOrigin, TopicEntry};
 use crate::checkpoint::metadata::Metadata;
@@ -20,11 +22,9 @@ use crate::config::Settings;
 use crate::coordinator::log_identity::{anchor, last_record};
 use crate::decode::{Decoded, Decoder};
 use crate::event::{Time, wall_clock};
+use crate::kafka::ProbedRecord;
 use crate::offline::cluster::{Cluster, Standing};
 use crate::replay::History;
-use crate::source::kafka::ProbedRecord;
-use crate::source::partitioner::Partitioner;
-use crate::source::{SourceError, Start, TopicPartition};
 use crate::wiring::worker_config;
 use crate::worker::LastRecord;
 
@@ -328,8 +328,8 @@ pub fn commit(cluster: &Cluster, built: &[Built]) -> Result<(), SourceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::{Partition, Stamp, TopicIndex};
     use crate::decode::Format;
-    use crate::source::{Partition, Stamp, TopicIndex};
 
     /// Records of a hundred customers where a partitioner puts them, a few of them elsewhere; keyed by their ids or
     /// not.

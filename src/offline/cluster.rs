@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::bus::{
+    CoPartitioning, Committed, Partition, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
+};
 use crate::checkpoint::manifest::Expected;
 use crate::checkpoint::metadata::Metadata;
 use crate::config::{Delivery, Settings};
-use crate::source::kafka::{KafkaAdmin, KafkaSettings, partition_counts};
-use crate::source::{
-    CoPartitioning, Committed, Partition, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
-};
+use crate::kafka::{KafkaAdmin, KafkaSettings, partition_counts};
 use crate::wiring::kafka_settings;
 
 /// How long one question may take.

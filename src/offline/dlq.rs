@@ -10,16 +10,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::config::Settings;
-use crate::output::dead_letters::{OURS, Sender};
-use crate::source::kafka::{
-    KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
-};
-use crate::source::transaction::{Outgoing, TransactionError, Transactions};
-use crate::source::{
+use crate::bus::transaction::{Outgoing, TransactionError, Transactions};
+use crate::bus::{
     Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
     Start, TopicIndex, TopicPartition,
 };
+use crate::config::Settings;
+use crate::kafka::{
+    KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
+};
+use crate::output::dead_letters::{OURS, Sender};
 use crate::wiring::kafka_settings;
 
 /// How long the brokers may say nothing.
@@ -324,8 +324,8 @@ impl Replay {
             .collect();
         let starts: Vec<_> = starts.into_iter().map(|(at, next)| (at, Start::Offset(next))).collect();
         match self.client.protocol() {
-            crate::source::RebalanceProtocol::Eager => self.client.assign(&starts),
-            crate::source::RebalanceProtocol::Incremental => self.client.incremental_assign(&starts),
+            crate::bus::RebalanceProtocol::Eager => self.client.assign(&starts),
+            crate::bus::RebalanceProtocol::Incremental => self.client.incremental_assign(&starts),
         }
     }
 

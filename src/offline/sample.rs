@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::bus::{
+    LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
+};
 use crate::config::Settings;
 use crate::coordinator::usage::Usage;
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 use crate::event::{EventType, Time, wall_clock};
-use crate::source::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
-use crate::source::{
-    LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition, check_co_partitioning,
-};
+use crate::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::wiring::kafka_settings;
 use crate::wiring::worker_config;
 

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use crate::bus::transaction::Outgoing;
+use crate::bus::{Header, RecordBatch, SourceError};
 use crate::decode::SCHEMA_HEADER;
-use crate::source::kafka::{KafkaSettings, PlainProducer};
-use crate::source::transaction::Outgoing;
-use crate::source::{Header, RecordBatch, SourceError};
+use crate::kafka::{KafkaSettings, PlainProducer};
 use crate::worker::Rejected;
 
 /// How long delivery may take before offsets stay uncommitted for another round.
@@ -324,9 +324,9 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::memory::{MemoryBatch, MemoryBroker};
+    use crate::bus::{LogClient, Partition, Polled, RebalanceProtocol, Start, TopicIndex, TopicPartition};
     use crate::decode::{Reason, Rejection};
-    use crate::source::memory::{MemoryBatch, MemoryBroker};
-    use crate::source::{LogClient, Partition, Polled, RebalanceProtocol, Start, TopicIndex, TopicPartition};
 
     const NOW: i64 = 5_000;
 

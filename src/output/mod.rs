@@ -3,5 +3,4 @@
 pub mod alerts;
 pub mod dead_letters;
 pub mod metrics;
-pub mod publisher;
 pub mod summary;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Route;
 use super::session::Clients;
-use crate::source::SourceError;
-use crate::source::kafka::{
+use crate::bus::SourceError;
+use crate::kafka::{
     KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
 };
 

@@ -26,13 +26,13 @@ use self::offset_note::OffsetNote;
 use self::partition_reader::Oversized;
 pub(crate) use self::session::FROM;
 use self::session::{Clients, End, Session};
+use crate::bus::partitioner::Partitioner;
+use crate::bus::{Partition, SourceError, Start, TopicIndex};
 use crate::config::{self, Settings};
 use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::Decoder;
-use crate::source::partitioner::Partitioner;
-use crate::source::routing::RoutingStatus;
-use crate::source::status::SourceStatus;
-use crate::source::{Partition, SourceError, Start, TopicIndex};
+use crate::status::SourceStatus;
+use crate::status::routing::RoutingStatus;
 use crate::wiring::{breaker_rules, kafka_settings, start, worker_config};
 
 /// The partition whose owner routes.

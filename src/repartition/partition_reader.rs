@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::Route;
 use super::merge::Merge;
+use crate::bus::RecordBatch;
 use crate::coordinator::rejection_breaker::{RejectionBreaker, Tripped};
 use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
 use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{OutboxRecord, RecordOrigin};
-use crate::source::RecordBatch;
 use crate::worker::{Rejected, message};
 
 /// Where reading goes on: at a record, behind so many of its events.

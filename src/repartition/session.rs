@@ -13,16 +13,16 @@ use super::Route;
 use super::merge::Merge;
 use super::offset_note::OffsetNote;
 use super::partition_reader::{Fetched, Item, ItemKind, Oversized, PartitionReader, RecordPosition};
+use crate::bus::transaction::{Outgoing, TransactionError, Transactions};
+use crate::bus::{
+    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
+    Start, TopicIndex, TopicPartition,
+};
 use crate::coordinator::rejection_breaker::RejectionBreaker;
 use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
 use crate::output::dead_letters::too_large_even_cut_off;
-use crate::source::routing::RoutingStatus;
-use crate::source::transaction::{Outgoing, TransactionError, Transactions};
-use crate::source::{
-    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
-    Start, TopicIndex, TopicPartition,
-};
+use crate::status::routing::RoutingStatus;
 
 /// After how many bytes a transaction is committed at the latest.
 const BYTES_MAX: usize = 8 << 20;

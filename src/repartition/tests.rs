@@ -6,12 +6,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::bus::RebalanceProtocol;
+use crate::bus::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
+use crate::bus::partitioner::Partitioner;
 use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format};
 use crate::event::Time;
-use crate::source::RebalanceProtocol;
-use crate::source::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
-use crate::source::partitioner::Partitioner;
 
 const LANES: u32 = 3;
 const PARTITIONS: u32 = 5;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracing::info;
 
+use crate::bus::{Committed, Partition, SourceError, Start, TopicPartition};
 use crate::config::{Settings, Source};
 use crate::event::Time;
+use crate::kafka::{self, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::offline::bootstrap::BootstrapError;
-use crate::source::kafka::{self, KafkaAdmin, KafkaSettings, partition_counts};
-use crate::source::{Committed, Partition, SourceError, Start, TopicPartition};
 use crate::wiring::kafka_settings;
 
 /// How long one question for the partition counts may take.

@@ -199,7 +199,7 @@ mod tests {
     use super::super::History;
     use super::*;
     use crate::decode::{Decoded, Decoder, FieldTexts, Format, Options};
-    use crate::source::files;
+    use crate::files;
 
     fn write(columns: Vec<(&str, ArrayRef)>) -> tempfile::TempPath {
         let file = tempfile::Builder::new().suffix(".parquet").tempfile().unwrap();

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{History, HistoryError, Tally, read};
+use crate::bus::partitioner::Partitioner;
 use crate::decode::{Decoded, Decoder, Rejection};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::event::{Event, Kind, Time};
-use crate::source::files::EventFile;
-use crate::source::partitioner::Partitioner;
+use crate::files::EventFile;
 
 /// Where the files end and the topics begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,7 +188,7 @@ mod tests {
     use crate::decode::Format;
     use crate::engine::Outcome;
     use crate::event::{DAY, HOUR};
-    use crate::source::files::Layout;
+    use crate::files::Layout;
 
     const UNTIL: i64 = 20_000 * DAY;
 

@@ -12,7 +12,7 @@ use crate::decode::{
     Above, Again, Decoded, Decoder, Encoding, HeaderError, Line, Lines, Reason, Rejection, Scratch, Skip, Table,
 };
 use crate::event::Time;
-use crate::source::files::{EventFile, Layout, Windows1252, next_line};
+use crate::files::{EventFile, Layout, Windows1252, next_line};
 
 /// A file that cannot be read to its end.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, Read as _};
 use std::ops::Range;
 
-use crate::source::files::MAX_LINE_BYTES;
+use crate::files::MAX_LINE_BYTES;
 
 /// Largest row that spans lines; a quote that is not closed by then never is.
 const MAX_QUOTED_BYTES: usize = 1 << 20;

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead};
 
-use crate::source::files::MAX_LINE_BYTES;
+use crate::files::MAX_LINE_BYTES;
 
 /// Reads one value after the other: white space and commas between them are passed over, a list is read element by
 /// element.

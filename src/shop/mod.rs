@@ -13,6 +13,7 @@ mod fact;
 mod market;
 mod outbox;
 mod people;
+pub mod publisher;
 mod purchase;
 mod queue;
 mod season;

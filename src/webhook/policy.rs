@@ -55,7 +55,7 @@ impl Outcome {
 
 /// Answers by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "see source::delivery::CODES")]
+#[expect(missing_docs, reason = "see status::delivery::CODES")]
 pub enum Class {
     Taken,
     Redirect,
@@ -67,7 +67,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Its place in `source::delivery::CODES`, the values of the label `code`.
+    /// Its place in `status::delivery::CODES`, the values of the label `code`.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use crate::event::{MINUTE, wall_clock};
-use crate::output::dead_letters::{Channel, DeadLetters, OutboxRecord, RecordOrigin, Undelivered};
-use crate::source::delivery::DeliveryStatus;
-use crate::source::kafka::{KafkaClient, KafkaSettings, partition_counts};
-use crate::source::{
+use crate::bus::{
     GroupClient, GroupHandle, Partition, Polled, RebalanceProtocol, RecordBatch, SourceError, Start, TopicIndex,
     TopicPartition,
 };
+use crate::event::{MINUTE, wall_clock};
+use crate::kafka::{KafkaClient, KafkaSettings, partition_counts};
+use crate::output::dead_letters::{Channel, DeadLetters, OutboxRecord, RecordOrigin, Undelivered};
+use crate::status::delivery::DeliveryStatus;
 use crate::webhook::endpoint::{Endpoint, Post};
 use crate::webhook::policy::{Action, Outcome, told};
 use crate::webhook::queue::{Alert, Queue, Task, Turn};

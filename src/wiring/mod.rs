@@ -2,12 +2,12 @@
 
 pub mod worker_config;
 
+use crate::bus::Start;
 use crate::checkpoint::store::{Store, StoreError};
 use crate::config::{self, Settings};
 use crate::coordinator::rejection_breaker::BreakerRules;
+use crate::kafka::{GroupProtocol, KafkaSettings};
 use crate::output::dead_letters::Topics;
-use crate::source::Start;
-use crate::source::kafka::{GroupProtocol, KafkaSettings};
 
 /// What the consumer needs to know.
 pub fn kafka_settings(settings: &Settings) -> KafkaSettings {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bus::partitioner::Partitioner;
 use crate::config::{self, Settings, Source};
 use crate::decode::{Decoder, Schemas, Tombstones};
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule, stage_number};
@@ -13,7 +14,6 @@ use crate::engine::zone::{self, Unit, Zone};
 use crate::event::Time;
 use crate::output::summary::Background;
 use crate::registry::{Access, Client, Registry};
-use crate::source::partitioner::Partitioner;
 use crate::tls::Trust;
 use crate::worker::WorkerConfig;
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use super::Worker;
 use super::pool::Report;
+use crate::bus::Partition;
 use crate::engine::inactivity::release::Allowance;
-use crate::source::Partition;
 
 /// How many customers are copied before other work has a turn: some three milliseconds. Few in the tests of this crate,
 /// so that there is other work in between.

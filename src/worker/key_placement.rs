@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::source::{Partition, TopicIndex, TopicPartition};
+use crate::bus::{Partition, TopicIndex, TopicPartition};
 
 /// How many customers are remembered at most: 144 KiB.
 const SLOTS: usize = 1 << 14;

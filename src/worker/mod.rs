@@ -16,6 +16,7 @@ use std::sync::Arc;
 use self::key_placement::KeyPlacementSample;
 pub use self::rejected::{Rejected, RejectedPart};
 pub use self::tally::{Tally, note_type};
+use crate::bus::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 use crate::decode::{Decoded, Decoder, Message, Reason, Rejection, Skip, in_the_future};
 use crate::engine::axis::Pane;
 use crate::engine::inactivity::release::{Alert, Allowance, RuleParts};
@@ -24,7 +25,6 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::state::EngineCheckpoint;
 use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
 use crate::event::{Event, EventType, Kind, Time};
-use crate::source::{Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// How many customers are looked at before whoever waits has a turn; some milliseconds.
 const SLICE: usize = 1 << 16;

@@ -1,11 +1,11 @@
 //! What a worker knows of single customers.
 
 use super::{SLICE, Worker};
+use crate::bus::Partition;
 use crate::engine::Engine;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::listing::{ListQuestion, Listing};
 use crate::event::{Currency, Time};
-use crate::source::Partition;
 
 impl Worker {
     /// What is known of a customer; `None` when none of the partitions has such a one.

@@ -11,6 +11,7 @@ use super::checkpoints::CheckpointQueue;
 use super::key_placement::KeyPlacementSample;
 use super::waiting::{Queued, Stalled, Waiting};
 use super::{Rejected, Taken, Worker, WorkerConfig, WorkerStatus, add_series};
+use crate::bus::{Partition, RecordBatch, TopicPartition};
 use crate::engine::axis::Pane;
 use crate::engine::customer::CustomerFigures;
 use crate::engine::inactivity::release::{Alert, Allowance};
@@ -19,7 +20,6 @@ use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
 use crate::event::{Currency, Time};
-use crate::source::{Partition, RecordBatch, TopicPartition};
 
 /// How many batches wait for a worker at most; then the poll loop waits.
 const QUEUED_BATCHES: usize = 4;

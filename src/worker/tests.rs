@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::{Pool, Report};
 use super::*;
+use crate::bus::{Header, TopicIndex};
 use crate::decode::{Format, Schema, SchemaId, SchemaText, Schemas};
 use crate::engine::inactivity::InactivitySpec;
 use crate::engine::inactivity::release::Allowance;
@@ -11,7 +12,6 @@ use crate::engine::lifecycle::LifecycleSpec;
 use crate::engine::spec::RollingSpec;
 use crate::engine::zone::Zone;
 use crate::event::DAY;
-use crate::source::{Header, TopicIndex};
 
 /// Messages without keys and headers.
 struct Batch(Vec<Vec<u8>>);

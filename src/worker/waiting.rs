@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::bus::{Partition, TopicPartition};
 use crate::event::Time;
-use crate::source::{Partition, TopicPartition};
 
 /// What a topic-partition queued.
 pub(super) enum Queued<B> {
@@ -89,7 +89,7 @@ impl<B> Waiting<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::TopicIndex;
+    use crate::bus::TopicIndex;
 
     fn at(topic: u16, partition: i32) -> TopicPartition {
         TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }

@@ -6,9 +6,9 @@ use std::env;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use retentiond::bus::partitioner::Partitioner;
 use retentiond::decode::{Decoder, Format};
 use retentiond::event::Time;
-use retentiond::source::partitioner::Partitioner;
 
 use super::common::{PATIENCE, Rig, assert_equals_replay, metrics, readiness, summary};
 use super::durability::{LAST, Line, PARTITIONS, assert_dead_letters, native, publish, replay, sessions};

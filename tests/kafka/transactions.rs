@@ -7,13 +7,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use retentiond::source::kafka::{
-    GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
-};
-use retentiond::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
-use retentiond::source::{
+use retentiond::bus::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
+use retentiond::bus::{
     Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RebalanceProtocol,
     RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
+};
+use retentiond::kafka::{
+    GroupProtocol, KafkaAdmin, KafkaBatch, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer,
 };
 
 use crate::support::kafka::{self, Broker, MURMUR2, Message};

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use retentiond::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::engine::snapshot::Periods;
 use retentiond::engine::spec::Spec;
 use retentiond::event::{DAY, HOUR, Time};
 use retentiond::output::summary::Summary;
 use retentiond::shop::{Crisis, Published, Shop, ShopSettings, Stream};
-use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::wiring::worker_config;
 use retentiond::worker::Worker;
 use serde_json::{Value, json};

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
+use retentiond::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::engine::Engine;
 use retentiond::event::Time;
 use retentiond::http::{self, Access, Service};
-use retentiond::source::status::{PartitionState, SourceStatus};
-use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
+use retentiond::status::{PartitionState, SourceStatus};
 use retentiond::wiring::worker_config;
 use retentiond::worker::pool::Pool;
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ impl Shop {
             topics: vec!["orders".to_owned()],
             background: worker_config::background(&settings, None),
             access: Access::with_token(Some("open sesame")),
-            partitioner: retentiond::source::partitioner::Partitioner::Murmur2,
+            partitioner: retentiond::bus::partitioner::Partitioner::Murmur2,
             replica: "replica-1".to_owned(),
             dashboards_url: Some("https://grafana.example.com/".to_owned()),
         };

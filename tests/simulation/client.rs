@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use retentiond::bus::Partition;
 use retentiond::checkpoint::protocol::Event;
-use retentiond::source::Partition;
 
 use crate::broker::{Membership, Reply, Request};
 use crate::replica::{Note, Purpose, Replica};

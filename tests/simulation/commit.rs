@@ -1,7 +1,7 @@
 //! The commit thread of a process, which owns the transactional producer.
 
+use retentiond::bus::Partition;
 use retentiond::checkpoint::protocol::{Delivery, Epoch, Event, Outcome, Part};
-use retentiond::source::Partition;
 
 use crate::broker::{Membership, Offsets, Reply, Request};
 use crate::log::Entry;

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use retentiond::bus::Partition;
 use retentiond::checkpoint::protocol::{
     AssignmentEpoch, BudgetId, Command, CommittedOffset, CommittedOffsets, Delivery, EngineOrigin, Epoch, Event,
     Identity, LoadFailure, Rules, State,
 };
-use retentiond::source::Partition;
 
 use crate::broker::{Offsets, Reply, Request};
 use crate::client::Client;

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use retentiond::bus::Partition;
 use retentiond::checkpoint::metadata::{ManifestRef, Metadata};
 use retentiond::checkpoint::protocol::{AssignmentEpoch, Epoch, Event, Position, Upload};
-use retentiond::source::Partition;
 
 use crate::log::{Entry, PartitionState};
 use crate::replica::{Note, Replica};

@@ -5,15 +5,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use retentiond::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::config::{Settings, Source};
 use retentiond::engine::Engine;
 use retentiond::engine::snapshot::{Periods, Snapshot};
 use retentiond::engine::spec::Spec;
 use retentiond::event::Time;
+use retentiond::files::{EventFile, Layout};
 use retentiond::output::summary::Summary;
 use retentiond::replay::History;
-use retentiond::source::files::{EventFile, Layout};
-use retentiond::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use retentiond::wiring::worker_config;
 use retentiond::worker::Worker;
 

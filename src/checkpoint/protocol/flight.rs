@@ -7,7 +7,7 @@ use super::{
     Command, CommittedOffsets, Delivery, Ending, EngineOrigin, Epoch, Outcome, OwnedPartition, Part, Phase, Position,
     State, Upload,
 };
-use crate::source::Partition;
+use crate::bus::Partition;
 
 /// A checkpoint, or the commit of a initial commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

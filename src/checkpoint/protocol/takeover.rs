@@ -4,9 +4,9 @@ use super::{
     AssignmentEpoch, Basis, Command, CommittedOffsets, EngineOrigin, Identity, LoadFailure, Phase, Position, Reason,
     Rules, State,
 };
+use crate::bus::Partition;
 use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::event::Time;
-use crate::source::Partition;
 
 impl State {
     /// The phase of a partition in this very assignment; none when the answer comes too late.

@@ -1,8 +1,8 @@
 //! What the protocol is told, and what it commands.
 
 use super::reason::Reason;
+use crate::bus::Partition;
 use crate::checkpoint::metadata::Metadata;
-use crate::source::Partition;
 
 /// One spell of owning one partition. Answers about an earlier spell are recognised by it and ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

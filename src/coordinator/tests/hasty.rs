@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use crate::source::memory::{MemoryBatch, MemoryClient, MemoryHandle};
-use crate::source::{
-    GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, SourceError, Start, TopicPartition,
-};
+use crate::bus::memory::{MemoryBatch, MemoryClient, MemoryHandle};
+use crate::bus::{GroupClient, GroupToken, LogClient, Polled, RebalanceProtocol, SourceError, Start, TopicPartition};
 
 /// A client that never waits.
 pub struct Hasty(pub MemoryClient);

@@ -5,7 +5,7 @@ use prometheus::proto;
 use super::read::major;
 use super::{Kind, Metric, Scrape, Values};
 use crate::engine::distribution::{Distribution, GAPS, Scale, order_values};
-use crate::source::latency::BOUNDS;
+use crate::status::latency::BOUNDS;
 
 /// One histogram of a family.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use crate::decode::{Decoder, Format};
 use crate::engine::inactivity::release::Allowance;
 use crate::engine::inactivity::{Filter, InactivitySpec, RuleSpec, SilenceRule};
@@ -11,7 +12,6 @@ use crate::engine::snapshot::Periods;
 use crate::engine::spec::{CalendarSpec, RollingSpec, Spec};
 use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
-use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicIndex, TopicPartition};
 use crate::worker::pool::Overview;
 use crate::worker::{Worker, WorkerConfig};
 

@@ -17,9 +17,9 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::{WindowParts, window_ids};
 use crate::event::{Currency, EventType};
 use crate::output::summary::{self, Background};
-use crate::source::delivery::{CODES, Deliveries};
-use crate::source::routing::RoutingStatus;
-use crate::source::status::{AT_END_WITHIN, PartitionState, SourceStatus};
+use crate::status::delivery::{CODES, Deliveries};
+use crate::status::routing::RoutingStatus;
+use crate::status::{AT_END_WITHIN, PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
 
 /// Everything that one answer to `/metrics` is read off.

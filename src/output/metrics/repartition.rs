@@ -4,7 +4,7 @@ use super::read::{Samples, Scrape, count, total};
 use super::{Metric, counter};
 use crate::decode::{Reason, Skip};
 use crate::event::EventType;
-use crate::source::routing::Routing;
+use crate::status::routing::Routing;
 
 /// Of sources whose topics are keyed by something else than the customer.
 pub(super) static REPARTITION: &[Metric] = &[

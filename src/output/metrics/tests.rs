@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::fixture::{Shop, topics};
 use super::*;
+use crate::bus::{Partition, TopicIndex, TopicPartition};
 use crate::decode::Reason;
 use crate::engine::rates::{Rate, Rates};
 use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::summary::Background;
-use crate::source::latency::Latency;
-use crate::source::routing::RoutingStatus;
-use crate::source::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
-use crate::source::{Partition, TopicIndex, TopicPartition};
+use crate::status::latency::Latency;
+use crate::status::routing::RoutingStatus;
+use crate::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
 use crate::worker::WorkerStatus;
 use crate::worker::pool::Overview;
 

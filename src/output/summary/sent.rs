@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::event::Time;
 use crate::output::alerts::{INACTIVE, WON_BACK};
-use crate::source::sent::SentAlert;
+use crate::status::sent::SentAlert;
 
 /// One page of what was sent, the newest first.
 #[derive(Debug, Clone, Serialize)]

@@ -10,8 +10,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::errors;
 use super::ffi::{Failure, Handle, Message, Notice};
 use super::settings::KafkaSettings;
-use crate::source::SourceError;
-use crate::source::transaction::Outgoing;
+use crate::bus::SourceError;
+use crate::bus::transaction::Outgoing;
 
 /// How long a full queue is waited for at a time.
 const QUEUE_STEP: Duration = Duration::from_millis(100);

@@ -22,8 +22,8 @@ use super::errors;
 use super::ffi::{Failure, Handle, Message, Refused, TransactionFailure};
 use super::settings::TransactionSettings;
 use super::topics::TopicNames;
-use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
-use crate::source::{Committed, GroupToken, SourceError, TopicPartition};
+use crate::bus::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
+use crate::bus::{Committed, GroupToken, SourceError, TopicPartition};
 
 /// How much longer than its timeout a call may take before it is given up.
 const GRACE: Duration = Duration::from_secs(2);

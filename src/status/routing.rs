@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::status::ReadPosition;
-use super::{Partition, TopicIndex};
+use super::ReadPosition;
+use crate::bus::{Partition, TopicIndex};
 
 /// What is known of one router.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use super::ffi::List;
-use crate::source::{Committed, Partition, SourceError, TopicIndex, TopicPartition};
+use crate::bus::{Committed, Partition, SourceError, TopicIndex, TopicPartition};
 
 /// The names of the source topics, in the order of their [`TopicIndex`]; clones share them.
 #[derive(Debug, Clone)]

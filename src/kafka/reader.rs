@@ -9,7 +9,7 @@ use super::errors;
 use super::ffi::{Handle, Run};
 use super::settings::{KafkaSettings, Role};
 use super::topics::{TopicCache, TopicNames};
-use crate::source::{RecordBatch, SourceError, Stamp, TopicPartition};
+use crate::bus::{RecordBatch, SourceError, Stamp, TopicPartition};
 
 /// How many records are taken at once.
 const FETCH: usize = 500;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Group, MemberId, MemoryBroker, MemoryClient, gone};
-use crate::source::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
-use crate::source::{Committed, GroupClient, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
+use crate::bus::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
+use crate::bus::{Committed, GroupClient, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
 
 /// The name of the one group.
 const GROUP: &str = "memory";

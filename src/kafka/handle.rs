@@ -8,8 +8,8 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use super::errors;
 use super::ffi::{Entry, Failure, Handle, List};
 use super::topics::TopicNames;
-use crate::source::transaction::TransactionError;
-use crate::source::{Committed, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
+use crate::bus::transaction::TransactionError;
+use crate::bus::{Committed, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
 
 /// What Kafka's own requests call the oldest and the next record, where a time stands otherwise.
 const EARLIEST: i64 = -2;

@@ -4,19 +4,11 @@
 //! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
 
 mod co_partitioning;
-pub mod coverage;
-pub mod delivery;
-pub mod files;
 pub mod group;
-pub mod idle;
-pub mod kafka;
-pub mod latency;
-pub mod memory;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod partitioner;
 pub mod rebalance;
-pub mod routing;
-pub mod sent;
-pub mod status;
 pub mod transaction;
 
 use std::borrow::Cow;

@@ -3,8 +3,8 @@
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::ffi::Failure;
-use crate::source::transaction::{FencedBy, TransactionError};
-use crate::source::{Polled, SourceError};
+use crate::bus::transaction::{FencedBy, TransactionError};
+use crate::bus::{Polled, SourceError};
 
 /// What a failure of the whole client comes to.
 pub(super) fn fatal<B>(failure: &Failure) -> Polled<B> {

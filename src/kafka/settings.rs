@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::access::{is_shared_option, resolved};
 use super::ffi::Conf;
 use super::oidc::{self, Tokens};
-use crate::source::{RebalanceProtocol, SourceError};
+use crate::bus::{RebalanceProtocol, SourceError};
 
 /// The protocol by which the consumers of a group agree on who reads what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +30,7 @@ pub struct KafkaSettings {
     pub instance_id: Option<String>,
     /// How the group hands out partitions.
     pub protocol: GroupProtocol,
-    /// The source topics; the position is the [`crate::source::TopicIndex`].
+    /// The source topics; the position is the [`crate::bus::TopicIndex`].
     pub topics: Vec<String>,
     /// More librdkafka options, by their dotted name.
     pub options: BTreeMap<String, String>,

@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::shop::{Published, Stream};
+use super::{Published, Stream};
 
 /// How long the brokers may take to answer before the publisher gives up.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::callbacks::Refused;
 use super::{Failure, Handle, List, result_of, take_error, text_of, timeout};
-use crate::source::{GroupToken, Header};
+use crate::bus::{GroupToken, Header};
 
 /// The partition that lets the partitioner decide.
 const UNASSIGNED: i32 = -1;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::TopicPartition;
+use crate::bus::TopicPartition;
 
 /// What is assigned, and what of it was told.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ impl Ends {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Partition, TopicIndex};
+    use crate::bus::{Partition, TopicIndex};
 
     #[test]
     fn an_end_is_told_once_until_there_is_more() {

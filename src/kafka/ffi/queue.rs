@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::super::topics::TopicCache;
 use super::{Failure, Handle, text_of, timeout};
-use crate::source::{Header, Partition, Record, RecordBatch, Stamp, TopicPartition};
+use crate::bus::{Header, Partition, Record, RecordBatch, Stamp, TopicPartition};
 
 /// A queue of librdkafka.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::*;
-use crate::source::transaction::TransactionError;
-use crate::source::{Committed, GroupHandle, Partition, RecordBatch, TopicIndex};
+use crate::bus::transaction::TransactionError;
+use crate::bus::{Committed, GroupHandle, Partition, RecordBatch, TopicIndex};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(50);

@@ -1,6 +1,6 @@
 use super::super::MemoryBroker;
 use super::*;
-use crate::source::{LogClient, Partition, Polled, RebalanceProtocol, RecordBatch, TopicIndex};
+use crate::bus::{LogClient, Partition, Polled, RebalanceProtocol, RecordBatch, TopicIndex};
 
 const NONE: Duration = Duration::ZERO;
 const HERE: TopicPartition = TopicPartition { topic: TopicIndex(0), partition: Partition(0) };
@@ -140,7 +140,7 @@ fn nothing_comes_of_a_paused_partition_until_it_is_resumed_or_assigned_anew() {
 #[test]
 fn starts_are_resolved_to_numbers_and_headers_kept() {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1]);
-    let header = crate::source::Header { name: "h".into(), value: Some(b"v") };
+    let header = crate::bus::Header { name: "h".into(), value: Some(b"v") };
     broker.append_with_headers(HERE, None, None, 10, std::slice::from_ref(&header));
     broker.append(HERE, None, None, 20);
     let mut client = joined(&broker);

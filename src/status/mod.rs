@@ -1,16 +1,23 @@
 //! What the poll loop tells the world about itself: published as a whole, read without a lock.
 
+pub mod coverage;
+pub mod delivery;
+pub mod idle;
+pub mod latency;
+pub mod routing;
+pub mod sent;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::delivery::DeliveryStatus;
-use super::latency::Latency;
-use super::routing::RoutingStatus;
-use super::sent::SentAlerts;
-use super::{Partition, TopicPartition};
+use self::delivery::DeliveryStatus;
+use self::latency::Latency;
+use self::routing::RoutingStatus;
+use self::sent::SentAlerts;
+use crate::bus::{Partition, TopicPartition};
 use crate::event::Time;
 
 /// How far a topic-partition is applied.

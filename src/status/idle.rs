@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::TopicPartition;
+use crate::bus::TopicPartition;
 use crate::event::Time;
 
 /// What is known of one topic-partition.
@@ -32,7 +32,7 @@ pub fn raises(all: &[IdleProgress], idle_after: Duration) -> Vec<(TopicPartition
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Partition, TopicIndex};
+    use crate::bus::{Partition, TopicIndex};
 
     #[test]
     fn only_who_is_silent_and_behind_is_raised() {

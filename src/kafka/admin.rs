@@ -12,8 +12,8 @@ use super::handle::KafkaHandle;
 use super::reader::{ProbedRecord, probe_records};
 use super::settings::{KafkaSettings, Role};
 use super::topics::TopicNames;
-use crate::source::coverage::GroupMember;
-use crate::source::{Committed, GroupHandle, SourceError, Start, TopicPartition};
+use crate::bus::{Committed, GroupHandle, SourceError, Start, TopicPartition};
+use crate::status::coverage::GroupMember;
 
 /// The group as its coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

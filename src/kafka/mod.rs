@@ -42,7 +42,7 @@ pub use self::settings::{
 };
 use self::topics::{TopicCache, TopicNames};
 pub use self::transactions::TransactionalProducer;
-use super::{
+use crate::bus::{
     GroupClient, GroupHandle, GroupToken, LogClient, Polled, RebalanceProtocol, RecordBatch, SourceError, Start,
     TopicPartition,
 };
