@@ -44,6 +44,11 @@ pub(super) enum HistoryFault {
     )]
     OtherHeader,
     #[error(
+        "the file has a header that names other columns than mapping.columns, or the same in another order; leave \
+         mapping.columns out for files with a header"
+    )]
+    OwnHeader,
+    #[error(
         "lines cannot be added up for several sources on one topic; leave mapping.lines out, or read the file with a \
          configuration that has one source"
     )]
@@ -94,7 +99,12 @@ pub fn read(file: EventFile, decoder: &Decoder, latest: Time, sink: Sink<'_>) ->
         }
     };
     let line = reading.line;
-    read.map_err(|cause| HistoryError { path, line, cause })?;
+    let has_columns = !decoder.file_options().columns.is_empty();
+    let cause = |cause| match cause {
+        HistoryFault::OtherHeader if has_columns => HistoryFault::OwnHeader,
+        cause => cause,
+    };
+    read.map_err(|fault| HistoryError { path, line, cause: cause(fault) })?;
     reading.finish();
     Ok(line)
 }

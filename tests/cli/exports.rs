@@ -256,6 +256,9 @@ fn several_credits_of_one_order_are_several_refunds() {
     ]);
 }
 
+const COLUMNS: &str = "[sources.orders]\nformat = \"custom\"\n[sources.orders.mapping]\n\
+                       columns = [\"customer_id\", \"order_id\", \"time\", \"amount\", \"currency\"]\n";
+
 #[test]
 fn a_header_once_more_is_counted_and_another_one_stops_the_file() {
     let counted = &["1 message(s) were skipped on purpose: header"];
@@ -277,6 +280,7 @@ fn a_header_once_more_is_counted_and_another_one_stops_the_file() {
         refused("more-columns.csv", again("order_id,customer_id,time,amount,currency,note"), other),
         refused("other-columns.csv", again("order_id,customer_id,created_at,amount,total"), other),
         refused("mapped-order.csv", amounts, &["line 3: a second header", "split the file"]).with(MAPPED),
+        refused("own-header.csv", CSV, &["line 1: the file has a header", "leave mapping.columns out"]).with(COLUMNS),
         case("value.csv", format!("{CSV}3,time,yesterday,1,EUR\n"), TWO).saying(&["line 4: invalid_time"]),
     ]);
 }
