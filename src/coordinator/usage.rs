@@ -104,17 +104,22 @@ impl Usage {
         self.events == 0 && !used_before && self.messages() >= ENOUGH_OF_NONE
     }
 
+    /// The unknown types in parentheses, or nothing if none was found.
+    #[must_use]
+    pub fn named_types(&self) -> String {
+        let mut named: Vec<&str> = self.types.iter().take(NAMED).map(String::as_str).collect();
+        if self.types.len() > NAMED {
+            named.push("...");
+        }
+        if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
+    }
+
     /// What became of those that are not used, such as `12 of unknown types (type "page"), 3 skipped as filtered`.
     #[must_use]
     pub fn words(&self) -> String {
         let mut parts = Vec::new();
         if self.unknown > 0 {
-            let mut named: Vec<&str> = self.types.iter().take(NAMED).map(String::as_str).collect();
-            if self.types.len() > NAMED {
-                named.push("...");
-            }
-            let names = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
-            parts.push(format!("{} of unknown types{names}", self.unknown));
+            parts.push(format!("{} of unknown types{}", self.unknown, self.named_types()));
         }
         parts.extend(self.skipped.iter().map(|(skip, count)| format!("{count} skipped as {}", skip.label())));
         parts.extend(self.rejected.iter().map(|(reason, count)| format!("{count} rejected for {}", reason.label())));

@@ -16,6 +16,7 @@ use crate::event::{EventType, Time, wall_clock};
 use crate::kafka::{KafkaAdmin, KafkaClient, KafkaSettings, partition_counts};
 use crate::wiring::kafka_settings;
 use crate::wiring::worker_config;
+use crate::worker::note_type;
 
 /// How long brokers and registry may take for an answer, and how long the messages of a topic may.
 const WAIT: Duration = Duration::from_secs(30);
@@ -122,6 +123,7 @@ impl Findings {
             Ok(Decoded::Unknown(unknown)) => {
                 *found.events.entry(EventType::Unknown).or_default() += 1;
                 found.usage.unknown += 1;
+                note_type(&mut found.usage.types, &unknown.to_string());
                 found.leave_out(place, || decoder.explain_unknown(unknown));
             }
             Ok(decoded) => {
@@ -194,7 +196,8 @@ impl Findings {
         for (topic, found) in self.topics.iter().zip(&self.sources) {
             _ = writeln!(text, "{topic}: {} message(s)", found.messages);
             for (kind, count) in &found.events {
-                _ = writeln!(text, "  {count:>8} {}", kind.name());
+                let names = if *kind == EventType::Unknown { found.usage.named_types() } else { String::new() };
+                _ = writeln!(text, "  {count:>8} {}{names}", kind.name());
             }
             for (skip, count) in &found.skipped {
                 _ = writeln!(text, "  {count:>8} skipped: {}", skip.label());
@@ -385,7 +388,7 @@ mod tests {
         for line in [
             "orders: 5 message(s)",
             "       3 order",
-            "       1 unknown",
+            "       1 unknown (type \"wish\")",
             "rejected: invalid_time: time \"yesterday\" is not",
             "the first is orders partition 1 offset 7",
             "events from 2025-01-02T03:04:05.000Z to 2026-01-02T03:04:05.000Z",
@@ -425,6 +428,7 @@ mod tests {
         assert_eq!(findings(&[]).useless(), None, "an empty topic is not");
         assert_eq!(findings(&[good(), unknown()]).useless(), None, "half of it is used");
         let useless = findings(&[good(), unknown(), unknown()]).useless().unwrap();
-        assert!(useless.contains("2 of 3 messages of topic orders enter no figure: 2 of unknown types"), "{useless}");
+        let warning = "2 of 3 messages of topic orders enter no figure: 2 of unknown types (type \"wish\"). ";
+        assert!(useless.starts_with(&format!("most of the sample is of no use\n{warning}")), "{useless}");
     }
 }

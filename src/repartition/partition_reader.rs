@@ -50,8 +50,8 @@ pub enum ItemKind {
     DeadLetter(Box<OutboxRecord>, Reason),
     /// A message that is no event on purpose.
     Skipped(Skip),
-    /// A message of a type that is not known.
-    Unknown,
+    /// A message of a type that is not known, and that type.
+    Unknown(Box<str>),
     /// A message that tells of nothing.
     Nothing,
 }
@@ -61,7 +61,8 @@ impl ItemKind {
         match self {
             ItemKind::Event { bytes, .. } => bytes.len(),
             ItemKind::DeadLetter(dead_letter, _) => dead_letter.bytes(),
-            ItemKind::Skipped(_) | ItemKind::Unknown | ItemKind::Nothing => 0,
+            ItemKind::Unknown(name) => name.len(),
+            ItemKind::Skipped(_) | ItemKind::Nothing => 0,
         }
     }
 }
@@ -285,7 +286,7 @@ impl<B: RecordBatch> Found<'_, B> {
                 let recorded = || Time::from_millis(self.batch.stamp(self.index).time?).ok();
                 (None, self.route.erase(&customer, time.or_else(recorded)))
             }
-            Ok(Decoded::Unknown(_)) => (None, ItemKind::Unknown),
+            Ok(Decoded::Unknown(unknown)) => (None, ItemKind::Unknown(unknown.to_string().into())),
             Ok(Decoded::Skipped(skip)) => (None, ItemKind::Skipped(skip)),
             Ok(Decoded::Batch(_)) => return None,
             Err(rejection) => return Some(rejection),

@@ -5,6 +5,7 @@
 //! begins there. Every transaction holds routed events, dead letters and the offsets of **all** partitions behind them:
 //! offsets of a group without members expire one by one, each so long after its own last commit.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -23,6 +24,7 @@ use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::status::routing::RoutingStatus;
+use crate::worker::note_type;
 
 /// After how many bytes a transaction is committed at the latest.
 const BYTES_MAX: usize = 8 << 20;
@@ -117,6 +119,7 @@ struct Counts {
     events: u64,
     dead_letters: u64,
     unknown: u64,
+    unknown_types: BTreeSet<String>,
     rejected: [u64; Reason::ALL.len()],
     skipped: [u64; Skip::ALL.len()],
 }
@@ -127,6 +130,7 @@ impl Default for Counts {
             events: 0,
             dead_letters: 0,
             unknown: 0,
+            unknown_types: BTreeSet::new(),
             rejected: [0; Reason::ALL.len()],
             skipped: [0; Skip::ALL.len()],
         }
@@ -290,8 +294,7 @@ impl<'a, P: Clients> Session<'a, P> {
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
-                Polled::Error(_) | Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Uncommitted => {
-                }
+                Polled::Error(_) | Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Uncommitted => {}
             }
         }
         if records == 0 {
@@ -406,8 +409,9 @@ impl<'a, P: Clients> Session<'a, P> {
                 self.counts.skipped[*skip as usize] += 1;
                 return Ok(());
             }
-            ItemKind::Unknown => {
+            ItemKind::Unknown(name) => {
                 self.counts.unknown += 1;
+                note_type(&mut self.counts.unknown_types, name);
                 return Ok(());
             }
             ItemKind::Nothing => return Ok(()),
@@ -444,6 +448,7 @@ impl<'a, P: Clients> Session<'a, P> {
             status.events += counts.events;
             status.dead_letters += counts.dead_letters;
             status.unknown += counts.unknown;
+            counts.unknown_types.iter().for_each(|name| note_type(&mut status.unknown_types, name));
             add(&mut status.rejected, &counts.rejected);
             add(&mut status.skipped, &counts.skipped);
         });

@@ -244,6 +244,7 @@ fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
     assert_eq!((orders, dead_letters.len()), (expected, 1));
     let status = world.status.read();
     assert_eq!((status.events, status.dead_letters, status.unknown, status.lag()), (60, 1, 1, Some(0)));
+    assert_eq!(status.unknown_types, ["type \"wish\"".to_owned()].into());
     assert_eq!(status.rejected[Reason::InvalidJson as usize], 1);
     assert!(status.is_ours && status.caught_up_at.is_some() && status.last_error.is_none());
 }

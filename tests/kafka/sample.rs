@@ -2,8 +2,9 @@
 
 use super::common::{PATIENCE, Rig, metrics, readiness};
 use crate::support::cli;
-use crate::support::kafka;
-use crate::support::{scratch, unique};
+use crate::support::daemon::Launch;
+use crate::support::kafka::{self, Broker};
+use crate::support::{free_port, scratch, unique};
 
 #[test]
 fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
@@ -40,6 +41,11 @@ fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
 #[test]
 fn a_sample_that_is_mostly_of_no_use_fails_and_a_daemon_over_it_is_not_ready() {
     let Some(broker) = kafka::shared_or_skip() else { return };
+    // The same is said of a source that is routed by customer.
+    ["", "repartition = true\n"].iter().for_each(|source| check_unusable_source(broker, source));
+}
+
+fn check_unusable_source(broker: &Broker, source: &str) {
     let rig = Rig::new(broker);
     rig.create_topics(broker, 1);
     let payment = |n: u32| {
@@ -48,24 +54,29 @@ fn a_sample_that_is_mostly_of_no_use_fails_and_a_daemon_over_it_is_not_ready() {
         )
     };
     broker.publish(&rig.orders, (0..40).map(|n| (None, Some(format!("buyer-{n}")), Some(payment(n)))));
-    let format = ("RETENTIOND__SOURCES__ORDERS__FORMAT", "stripe");
-
     let config = scratch().join(unique("unused.toml"));
-    let text = rig.config("only").replace("[sources.orders]", "[sources.orders]\nformat = \"stripe\"");
-    std::fs::write(&config, text).unwrap();
+    let stripe = format!("[sources.orders]\nformat = \"stripe\"\n{source}");
+    let text = rig.config("only").replace("[sources.orders]\n", &stripe);
+    std::fs::write(&config, &text).unwrap();
     let said = cli::run(["validate", "--sample", "40", "--config", config.to_str().unwrap()]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    for words in ["40 of 40 messages", "40 of unknown types", "partition 0 offset 0", "sources.orders.format"] {
+    let types = "40 of unknown types (type \"payment_intent.succeeded\")";
+    for words in ["40 of 40 messages", types, "partition 0 offset 0", "sources.orders.format"] {
         assert!(said.stderr.contains(words), "{words} in {said:?}");
     }
     assert!(!format!("{said:?}").contains("buyer-"), "no customer is named: {said:?}");
 
-    let mut daemon = rig.launch("only").env(format.0, format.1).start();
+    let mut daemon = Launch::verb("run").config(text).http_port(free_port()).start();
+    let warning = format!("40 of 40 messages of topic {} enter no figure: {types}", rig.orders);
+    let in_json = warning.replace('"', "\\\"");
     daemon.wait_for("/readyz to say so", PATIENCE, |daemon| {
         let (status, reasons) = readiness(daemon)?;
-        (status == 503 && reasons.contains("40 of 40 messages of topic")).then_some(())
+        (status == 503 && reasons.contains(&in_json)).then_some(())
     });
-    let series = format!("retentiond_topic_unusable{{topic=\"{}\"}}", rig.orders);
-    assert_eq!(metrics(&daemon).get(&series), Some(1.0));
+    let shown = metrics(&daemon);
+    assert_eq!(shown.get(&format!("retentiond_topic_unusable{{topic=\"{}\"}}", rig.orders)), Some(1.0));
+    let unknown = format!("retentiond_events_total{{topic=\"{}\",type=\"unknown\"}}", rig.orders);
+    assert_eq!(shown.get(&unknown), Some(40.0));
+    assert!(daemon.stderr().contains(&in_json), "{}", daemon.stderr());
     assert_eq!(daemon.stderr().matches(" enter no figure").count(), 1, "once: {}", daemon.stderr());
 }
