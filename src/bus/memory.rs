@@ -227,7 +227,7 @@ impl MemoryBroker {
         });
     }
 
-    /// Lets the next poll of a member bring [`Polled::Trouble`].
+    /// Lets the next poll of a member bring [`Polled::Error`].
     pub fn last_error(&self, id: MemberId, text: &str) {
         self.tell(id, Polled::Error(text.to_owned()));
     }
@@ -481,21 +481,6 @@ impl Group {
         }
         Ok(())
     }
-
-    fn commit(&mut self, id: MemberId, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        if self.refusals > 0 {
-            self.refusals -= 1;
-            return Err(SourceError::Unavailable("cannot commit: the coordinator is away".to_owned()));
-        }
-        match self.members.get(&id) {
-            Some(member) if !member.lost => {
-                let plain = |&(at, offset): &(_, i64)| (at, Committed { offset, metadata: Vec::new() });
-                self.committed.extend(next.iter().map(plain));
-                Ok(())
-            }
-            _ => Err(gone()),
-        }
-    }
 }
 
 fn gone() -> SourceError {
@@ -545,16 +530,6 @@ impl LogClient for MemoryClient {
 
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         self.broker.change(|group| group.give_back(self.id, partitions))
-    }
-
-    fn commit(&mut self, next: &[(TopicPartition, i64)]) {
-        if self.commit_and_wait(next).is_err() {
-            self.broker.tell(self.id, Polled::Uncommitted);
-        }
-    }
-
-    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        self.broker.change(|group| group.commit(self.id, next))
     }
 
     fn end_offset(&self, of: TopicPartition) -> Option<i64> {

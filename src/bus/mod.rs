@@ -124,8 +124,6 @@ pub enum Polled<B> {
     Revoked(Vec<TopicPartition>),
     /// Taken away already (the session timed out): another member may own them, so nothing may be committed.
     Lost(Vec<TopicPartition>),
-    /// A [`LogClient::commit`] did not get through: what was told may have to be told again.
-    Uncommitted,
     /// The log does not hold the offset that is to be read next, and nothing more comes of this topic-partition; the
     /// text says what to do.
     OutOfRange(TopicPartition, String),
@@ -177,16 +175,6 @@ pub trait LogClient {
     /// # Errors
     /// When the client refuses.
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
-
-    /// Commits the next offset to read of each, without waiting for the answer; failures are logged and told as
-    /// [`Polled::Uncommitted`].
-    fn commit(&mut self, next: &[(TopicPartition, i64)]);
-
-    /// Commits and waits for the answer, for at most a few seconds: before a revocation is answered, and at the end.
-    ///
-    /// # Errors
-    /// When the broker refuses or does not answer.
-    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError>;
 
     /// The end of a topic-partition as last seen, without asking the broker; `None` before the first fetch.
     fn end_offset(&self, of: TopicPartition) -> Option<i64>;

@@ -313,7 +313,7 @@ impl<C: GroupClient> Coordinator<C> {
         let read = Instant::now();
         let latest = wall_clock().plus(self.rules.max_future);
         for polled in polled {
-            if !matches!(polled, Polled::Error(_) | Polled::Uncommitted | Polled::Lost(_) | Polled::Fatal(_)) {
+            if !matches!(polled, Polled::Error(_) | Polled::Lost(_) | Polled::Fatal(_)) {
                 self.clear_error();
             }
             match polled {
@@ -325,8 +325,6 @@ impl<C: GroupClient> Coordinator<C> {
                     warn!("the group took partitions away because this member was silent too long");
                     self.rebalance(rebalance::Event::Lost(taken))?;
                 }
-                // Every commit waits for its answer.
-                Polled::Uncommitted => {}
                 Polled::Error(text) => self.last_error(text),
                 Polled::OutOfRange(at, text) => {
                     self.cannot_read(at, &text, |partition, assignment| protocol::Event::OutOfRange {

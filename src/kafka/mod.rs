@@ -67,8 +67,6 @@ pub struct KafkaClient {
     queue: Queue,
     topics: TopicCache,
     protocol: RebalanceProtocol,
-    /// A commit could not even be sent.
-    uncommitted: bool,
     /// librdkafka keeps a pause over assignments, so that it has to be ended.
     paused: BTreeSet<TopicPartition>,
     ends: Ends,
@@ -110,7 +108,6 @@ impl KafkaClient {
             queue,
             topics,
             protocol: settings.rebalance_protocol(),
-            uncommitted: false,
             paused: BTreeSet::new(),
             ends: Ends::default(),
             ends_seen: Instant::now(),
@@ -218,9 +215,6 @@ impl KafkaClient {
     }
 
     fn notices(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
-        if std::mem::take(&mut self.uncommitted) {
-            out.push(Polled::Uncommitted);
-        }
         for notice in self.handle.take_notices() {
             out.push(match notice {
                 Notice::Assigned(partitions) => Polled::Assigned(self.known(partitions)),
@@ -229,7 +223,6 @@ impl KafkaClient {
                     self.lost_at = Some(Instant::now());
                     Polled::Lost(self.known(partitions))
                 }
-                Notice::Uncommitted => Polled::Uncommitted,
                 Notice::Error(failure) => errors::reported(None, -1, &failure),
                 Notice::Fatal(failure) => errors::fatal(&failure),
             });
@@ -349,27 +342,6 @@ impl LogClient for KafkaClient {
         self.end_pauses(|at| eager || partitions.contains(at));
         self.ends.given_up(|at| eager || partitions.contains(at));
         Ok(())
-    }
-
-    fn commit(&mut self, next: &[(TopicPartition, i64)]) {
-        if next.is_empty() {
-            return; // librdkafka would commit its own idea of every position
-        }
-        if let Err(failure) = self.handle.commit(&self.topics.names().list(next.iter().copied())) {
-            tracing::warn!(target: "kafka", error = %failure.text, "offsets not committed; the next commit mends it");
-            self.uncommitted = true;
-        }
-    }
-
-    fn commit_and_wait(&mut self, next: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        if next.is_empty() {
-            return Ok(());
-        }
-        let doing = "cannot commit offsets";
-        match self.handle.commit_and_wait(&self.topics.names().list(next.iter().copied()), ANSWER_WAIT) {
-            Some(answer) => answer.map_err(|failure| errors::failed(doing, &failure)),
-            None => Err(SourceError::Unavailable(format!("{doing}: no answer within {} s", ANSWER_WAIT.as_secs()))),
-        }
     }
 
     fn end_offset(&self, of: TopicPartition) -> Option<i64> {

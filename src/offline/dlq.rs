@@ -280,7 +280,6 @@ impl Replay {
                                 .into(),
                         ));
                     }
-                    Polled::Uncommitted => {}
                     Polled::Error(text) => tracing::warn!("{text}"),
                     Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => {
                         return Err(SourceError::Unavailable(text));

@@ -294,7 +294,7 @@ impl<'a, P: Clients> Session<'a, P> {
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
-                Polled::Error(_) | Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Uncommitted => {}
+                Polled::Error(_) | Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) => {}
             }
         }
         if records == 0 {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::bus::{
-    GroupClient, GroupHandle, Partition, Polled, RebalanceProtocol, RecordBatch, SourceError, Start, TopicIndex,
-    TopicPartition,
+    Committed, GroupClient, GroupHandle, Partition, Polled, RebalanceProtocol, RecordBatch, SourceError, Start,
+    TopicIndex, TopicPartition,
 };
 use crate::event::{MINUTE, wall_clock};
 use crate::kafka::{KafkaClient, KafkaSettings, partition_counts};
@@ -40,6 +40,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(3);
 /// How long leaving the group may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// How long one commit may take; meanwhile the topic is not read, and attempts that ended are not followed up.
+const COMMIT_WAIT: Duration = Duration::from_secs(3);
 /// How long a given-up alert waits that the dead-letter topic did not take.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(30);
 
@@ -273,7 +275,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
         while self.queue.under_way() > 0 && Instant::now() < deadline {
             self.take_ended(deadline.saturating_duration_since(Instant::now()));
         }
-        self.commit_and_wait();
+        self.commit();
         self.publish();
         self.client.close(CLOSE_WAIT);
         end
@@ -295,11 +297,8 @@ impl<'a, C: GroupClient> Session<'a, C> {
         self.take_ended(if self.queue.under_way() > 0 { STEP } else { Duration::ZERO });
         self.keep_bounds()?;
         if self.last_commit.elapsed() >= COMMIT_EVERY {
+            self.commit();
             self.last_commit = Instant::now();
-            let next = self.queue.uncommitted();
-            let list: Vec<_> = next.iter().map(|(partition, next)| (place(*partition), *next)).collect();
-            self.client.commit(&list);
-            self.queue.committed(&next);
             self.publish();
         }
         Ok(())
@@ -322,17 +321,11 @@ impl<'a, C: GroupClient> Session<'a, C> {
                 (waiting, _) => *waiting = Some(given),
             },
             Polled::Revoked(taken) => {
-                self.commit_and_wait();
+                self.commit();
                 self.give_up(&taken)?;
             }
             Polled::Lost(taken) => self.give_up(&taken)?,
-            Polled::Uncommitted => self.queue.forget_commits(),
-            Polled::Error(text) => {
-                if self.told.as_ref() != Some(&text) {
-                    warn!("the webhook's reader: {text}");
-                    self.told = Some(text);
-                }
-            }
+            Polled::Error(text) => self.warn_once(format!("the webhook's reader: {text}")),
             // The next session begins with what the topic still holds.
             Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => return Err(SourceError::Unavailable(text)),
             Polled::Fatal(error) => return Err(error),
@@ -496,12 +489,32 @@ impl<'a, C: GroupClient> Session<'a, C> {
         Ok(())
     }
 
-    fn commit_and_wait(&mut self) {
+    /// Commits how far each partition is done. What fails stays uncommitted, and the next commit tries it again.
+    fn commit(&mut self) {
         let next = self.queue.uncommitted();
-        let list: Vec<_> = next.iter().map(|(partition, next)| (place(*partition), *next)).collect();
-        match self.client.commit_and_wait(&list) {
-            Ok(()) => self.queue.committed(&next),
-            Err(error) => warn!("what was posted is not committed, and may be posted again: {error}"),
+        if next.is_empty() {
+            return;
+        }
+        let committed =
+            |(partition, next): &(i32, i64)| (place(*partition), Committed { offset: *next, metadata: Vec::new() });
+        let list: Vec<_> = next.iter().map(committed).collect();
+        let token = self.client.group_token().map_err(|error| error.to_string());
+        let handle = self.client.handle();
+        let outcome =
+            token.and_then(|token| handle.commit(&token, &list, COMMIT_WAIT).map_err(|error| error.to_string()));
+        match outcome {
+            Ok(()) => {
+                self.queue.committed(&next);
+                self.told = None;
+            }
+            Err(why) => self.warn_once(format!("what was posted is not committed, and may be posted again: {why}")),
+        }
+    }
+
+    fn warn_once(&mut self, text: String) {
+        if self.told.as_ref() != Some(&text) {
+            warn!("{text}");
+            self.told = Some(text);
         }
     }
 

@@ -31,14 +31,6 @@ impl LogClient for Hasty {
         self.0.unassign(partitions)
     }
 
-    fn commit(&mut self, _: &[(TopicPartition, i64)]) {
-        panic!("offsets are committed with the name of their state");
-    }
-
-    fn commit_and_wait(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), SourceError> {
-        panic!("offsets are committed with the name of their state");
-    }
-
     fn end_offset(&self, of: TopicPartition) -> Option<i64> {
         self.0.end_offset(of)
     }

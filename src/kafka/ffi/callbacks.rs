@@ -17,7 +17,6 @@ pub(in super::super) enum Notice {
     Assigned(Vec<(String, i32)>),
     Revoked(Vec<(String, i32)>),
     Lost(Vec<(String, i32)>),
-    Uncommitted,
     Error(Failure),
     Fatal(Failure),
 }
@@ -72,10 +71,7 @@ pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_
     // SAFETY: a live configuration and functions of the right signatures.
     unsafe {
         match kind {
-            rd::rd_kafka_type_t::RD_KAFKA_CONSUMER => {
-                rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance));
-                rd::rd_kafka_conf_set_offset_commit_cb(conf, Some(on_commit));
-            }
+            rd::rd_kafka_type_t::RD_KAFKA_CONSUMER => rd::rd_kafka_conf_set_rebalance_cb(conf, Some(on_rebalance)),
             rd::rd_kafka_type_t::RD_KAFKA_PRODUCER => rd::rd_kafka_conf_set_dr_msg_cb(conf, Some(on_delivery)),
         }
         if has_tokens {
@@ -141,32 +137,6 @@ unsafe extern "C" fn on_error(rk: *mut rd::rd_kafka_t, code: c_int, reason: *con
             _ => Notice::Error(failure),
         };
         note(rk, opaque, notice);
-    }
-}
-
-unsafe extern "C" fn on_commit(
-    rk: *mut rd::rd_kafka_t,
-    code: RDKafkaRespErr,
-    list: *mut rd::rd_kafka_topic_partition_list_t,
-    opaque: *mut c_void,
-) {
-    let code = Code::from(code);
-    let mut failed = !matches!(code, Code::NoError | Code::NoOffset);
-    if failed {
-        tracing::warn!(target: "kafka", error = %code, "offsets not committed; the next commit mends it");
-    } else {
-        // SAFETY: librdkafka calls with a list that lives during the call, or null.
-        for entry in unsafe { entries_of(list) }.filter(|entry| entry.code != Code::NoError) {
-            failed = true;
-            tracing::warn!(
-                target: "kafka", topic = entry.topic, partition = entry.partition, offset = entry.offset,
-                error = %entry.code, "offset not committed; the next commit mends it"
-            );
-        }
-    }
-    if failed {
-        // SAFETY: librdkafka calls with a live client and its opaque pointer.
-        unsafe { note(rk, opaque, Notice::Uncommitted) }
     }
 }
 

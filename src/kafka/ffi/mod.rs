@@ -230,12 +230,6 @@ impl Handle {
         unsafe { take_error(rd::rd_kafka_incremental_unassign(self.rk, list.0)) }
     }
 
-    /// Sends a commit; a failure is logged by the callback when the answer comes.
-    pub fn commit(&self, list: &List) -> Result<(), Failure> {
-        // SAFETY: a live client and a live list, which is copied.
-        result_of(unsafe { rd::rd_kafka_commit(self.rk, list.0, 1) })
-    }
-
     /// Commits and waits for the answer, the first refusal of a partition included; `None` when none came in time.
     pub fn commit_and_wait(self: &Arc<Handle>, list: &List, wait: Duration) -> Option<Result<(), Failure>> {
         let answers = self.new_queue();
