@@ -29,27 +29,17 @@ impl Moment {
     }
 }
 
-/// A resolution in whole minutes, prepared to divide by: every order asks for its pane a dozen times.
+/// A resolution in whole minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolution {
     minutes: i32,
-    /// ceil(2^`shift` / `minutes`).
-    reciprocal: u64,
-    shift: u32,
 }
 
 impl Resolution {
-    /// Minutes that are exact below this; 2199 is minute 120,968,639.
-    const EXACT_BELOW: u64 = 1 << 27;
-
     /// A pane of so many minutes, at least one.
     #[must_use]
     pub fn of_minutes(minutes: i32) -> Resolution {
-        let minutes = minutes.max(1);
-        // The quotient is exact where dividend x divisor <= 2^shift; T. Granlund and P. Montgomery, "Division by Invariant
-        // Integers using Multiplication" (1994).
-        let shift = Resolution::EXACT_BELOW.ilog2() + minutes.cast_unsigned().next_power_of_two().ilog2();
-        Resolution { minutes, reciprocal: (1_u64 << shift).div_ceil(u64::from(minutes.cast_unsigned())), shift }
+        Resolution { minutes: minutes.max(1) }
     }
 
     /// How long a pane is, in minutes.
@@ -58,13 +48,10 @@ impl Resolution {
         self.minutes
     }
 
-    /// floor(`minute` / minutes).
+    /// The pane that holds a minute.
     #[inline]
     fn pane(self, minute: i32) -> Pane {
-        match u64::try_from(minute) {
-            Ok(minute) if minute < Resolution::EXACT_BELOW => ((minute * self.reciprocal) >> self.shift) as Pane,
-            _ => minute.div_euclid(self.minutes),
-        }
+        minute.div_euclid(self.minutes)
     }
 }
 
@@ -153,26 +140,7 @@ impl Axis {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100_000))]
-        #[test]
-        fn panes_are_quotients(
-            minutes in prop_oneof![1..2_000, Just(1 << 14), any::<i32>().prop_map(|any| any.max(1))],
-            minute in prop_oneof![0..1 << 27, any::<i32>()],
-        ) {
-            let resolution = Resolution::of_minutes(minutes);
-            // Where a quotient changes, an error of the smallest kind would show.
-            let edge = i64::from(minute).div_euclid(i64::from(minutes)) * i64::from(minutes);
-            for minute in [i64::from(minute), edge - 1, edge, edge + i64::from(minutes) - 1] {
-                let Ok(minute) = i32::try_from(minute) else { continue };
-                prop_assert_eq!(resolution.pane(minute), minute.div_euclid(minutes));
-            }
-        }
-    }
 
     #[test]
     fn a_pane_is_the_floor_of_time_over_resolution() {
