@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
-use super::group_watch::Findings;
+use super::group_watch::{Findings, Members};
 use super::usage::Usage;
 use super::{Coordinator, gone};
 use crate::bus::{GroupClient, SourceError};
@@ -21,17 +21,28 @@ impl<C: GroupClient> Coordinator<C> {
     /// Takes note of what was found since the last round, and joins the group anew where that mends it.
     pub(super) fn take_findings(&mut self) -> Result<(), SourceError> {
         while let Ok(looked) = self.findings.try_recv() {
-            let Findings { rebalances, counts, reasons, owners, rejoin } = looked;
+            let Findings { rebalances, counts, members, mut reasons, owners, rejoin } = looked;
             for reason in &reasons {
                 if !self.status.borrow().coverage.reasons.contains(reason) {
                     error!("{reason}");
                 }
             }
             self.status.send_modify(|status| {
+                if members != Members::Settled {
+                    // What was wrong is so until the group is seen at rest.
+                    let known = std::mem::take(&mut status.coverage.reasons);
+                    reasons.extend(known.into_iter().filter(|known| !reasons.contains(known)).collect::<Vec<_>>());
+                }
                 if let Some(counts) = counts {
                     status.partition_counts = counts;
                 }
-                status.coverage = Coverage { seen: rebalances, reasons, owners };
+                let (seen, unknown) = match members {
+                    Members::Settled => (rebalances, None),
+                    Members::Moving(why) => (0, Some(why)),
+                    // What was known holds until the next rebalance.
+                    Members::Unknown(why) => (status.coverage.seen, Some(why)),
+                };
+                status.coverage = Coverage { seen, unknown, reasons, owners };
             });
             // What was found before the last rebalance may be mended by it.
             if rejoin && self.status.borrow().rebalances == rebalances {

@@ -31,12 +31,38 @@ pub struct Findings {
     pub rebalances: u64,
     /// How many partitions each topic has; `None` where the brokers did not answer.
     pub counts: Option<Vec<Option<u32>>>,
+    /// Whether the members of the group are known, and nothing moves between them.
+    pub members: Members,
     /// What is wrong.
     pub reasons: Vec<String>,
     /// Who owns each partition, as far as it is known.
     pub owners: BTreeMap<i32, String>,
     /// Whether the group should be left and joined again.
     pub rejoin: bool,
+}
+
+/// What a look has found out about the members of the group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Members {
+    /// Every member owns what it was given.
+    Settled,
+    /// Partitions are on their way, so those that this replica does not own may be processed by nobody.
+    Moving(String),
+    /// The coordinator did not say.
+    Unknown(String),
+}
+
+impl Members {
+    fn of(group: &Result<GroupState, SourceError>) -> Members {
+        match group {
+            Ok(group) if group.is_stable() => Members::Settled,
+            Ok(group) if group.members.is_empty() => {
+                Members::Moving(format!("the coordinator knows no member of the group ({})", group.state))
+            }
+            Ok(group) => Members::Moving(format!("partitions are moving between {}", group.names())),
+            Err(error) => Members::Unknown(error.to_string()),
+        }
+    }
 }
 
 /// Begins to look; ends when nobody listens any more.
@@ -90,7 +116,7 @@ impl Watch {
         if let Err(error) = counts.as_ref().map(drop).and(group.as_ref().map(drop)) {
             debug!("the group is not looked at: {error}");
         }
-        let moves = group.as_ref().is_ok_and(|group| !group.is_stable() && !group.members.is_empty());
+        let state = Members::of(&group);
         let members = group.as_ref().ok().filter(|group| group.is_stable()).map(|group| group.members.as_slice());
         let (topics, expected) = (self.kafka.topics.as_slice(), self.expected);
         let unknown = vec![Some(expected); topics.len()];
@@ -99,8 +125,8 @@ impl Watch {
         let owners = members.zip(topics.first()).map(|(members, topic)| coverage::owners(topic, members));
         let owners = owners.unwrap_or_default();
         let rejoin = self.patience.is_over(is_unowned, Instant::now());
-        let is_settled = reasons.is_empty() && !moves;
-        (Findings { rebalances, counts: counts.ok(), reasons, owners, rejoin }, is_settled)
+        let is_settled = reasons.is_empty() && state == Members::Settled;
+        (Findings { rebalances, counts: counts.ok(), members: state, reasons, owners, rejoin }, is_settled)
     }
 
     fn describe(&mut self) -> Result<GroupState, SourceError> {
@@ -138,7 +164,28 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::source::coverage::GroupMember;
+
+    #[test]
+    fn only_a_stable_group_is_settled() {
+        let member = GroupMember { name: "a at /10.0.0.1".to_owned(), assigned: BTreeSet::new() };
+        let of = |state: &str, members: &[GroupMember]| {
+            Members::of(&Ok(GroupState { state: state.to_owned(), members: members.to_vec() }))
+        };
+        assert_eq!(of("Stable", std::slice::from_ref(&member)), Members::Settled);
+        // librdkafka has no name for the states of the brokers' own protocol, "Assigning" and "Reconciling".
+        for state in ["Unknown", "PreparingRebalance", "CompletingRebalance"] {
+            let moving = Members::Moving("partitions are moving between a at /10.0.0.1".to_owned());
+            assert_eq!(of(state, std::slice::from_ref(&member)), moving, "{state}");
+        }
+        let nobody = Members::Moving("the coordinator knows no member of the group (Dead)".to_owned());
+        assert_eq!(of("Dead", &[]), nobody);
+        let refused = Members::of(&Err(SourceError::Unavailable("refused".to_owned())));
+        assert_eq!(refused, Members::Unknown("refused".to_owned()));
+    }
 
     #[test]
     fn a_group_is_joined_anew_at_the_second_look_and_then_ever_more_rarely() {

@@ -97,7 +97,8 @@ fn lagging(topic: &TopicLag) -> Option<String> {
 fn uncovered(source: &SourceStatus) -> Vec<String> {
     let coverage = &source.coverage;
     if source.joined && source.owned.is_empty() && coverage.seen < source.rebalances {
-        return vec!["this replica was given no partition; asking the group who owns them".to_owned()];
+        let why = coverage.unknown.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        return vec![format!("this replica was given no partition; asking the group who owns them{why}")];
     }
     coverage.reasons.clone()
 }
@@ -233,6 +234,9 @@ mod tests {
     fn who_owns_nothing_is_ready_only_once_others_are_known_to_own_all() {
         let mut source = SourceStatus { rebalances: 1, ..positions(&[]) };
         assert_eq!(reasons(&source), ["this replica was given no partition; asking the group who owns them"]);
+        source.coverage.unknown = Some("partitions are moving between a, b".to_owned());
+        let asking = "this replica was given no partition; asking the group who owns them";
+        assert_eq!(reasons(&source), [format!("{asking}: partitions are moving between a, b")]);
         source.coverage.seen = 1;
         assert_eq!(reasons(&source), Vec::<String>::new(), "a spare replica");
         source.coverage.reasons.push("partitions 0 to 3 belong to no replica".to_owned());

@@ -102,8 +102,11 @@ impl PartitionState {
 /// What was found when the group and its topics were looked at from outside.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// How many rebalances there had been before the look; 0 before the first look.
+    /// How many rebalances there had been before the last look that found every partition at rest; 0 where there was none,
+    /// and while partitions move.
     pub seen: u64,
+    /// Why the last look did not find out who owns the partitions, if so.
+    pub unknown: Option<String>,
     /// What is wrong, with the remedy.
     pub reasons: Vec<String>,
     /// Who owns each partition, as far as it is known: instance id or client id, and host.

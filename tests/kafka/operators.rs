@@ -1,14 +1,19 @@
 //! What an operator is told when something is wrong with group, topics, disk or commits, and what mends itself.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use retentiond::source::LogClient;
+use retentiond::source::kafka::{GroupProtocol, KafkaSettings};
 use serde_json::Value;
 
 use super::common::{PATIENCE, Rig, metrics, publish_sales, readiness, summary};
+use super::transactions::Member;
 use crate::support::cli::{self, Said};
 use crate::support::daemon::Daemon;
 use crate::support::history::first_sales;
-use crate::support::kafka;
+use crate::support::kafka::{self, Broker};
 use crate::support::process::Signal;
 use crate::support::{scratch, unique, wait_for};
 
@@ -36,7 +41,11 @@ fn wait_for_note(daemon: &mut Daemon, words: &str, patience: Duration) {
 #[test]
 fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
     let Some(broker) = kafka::shared_or_skip() else { return };
-    let rig = Rig::new(broker);
+    PROTOCOLS.into_iter().for_each(|kafka| rename_a_topic(broker, kafka));
+}
+
+fn rename_a_topic(broker: &Broker, kafka: &'static str) {
+    let rig = Rig { kafka, ..Rig::new(broker) };
     rig.create_topics(broker, 2);
     publish_sales(broker, &rig.orders, &first_sales(200));
     let mut daemon = rig.launch("only").start();
@@ -51,23 +60,101 @@ fn a_renamed_topic_is_never_ready_without_partitions_and_mends_itself() {
     publish_sales(broker, &renamed.orders, &first_sales(500));
     let store = format!("file://{}", scratch().join("state").join(unique("renamed")).display());
     let mut daemon = renamed.launch("only").env("RETENTIOND__CHECKPOINT__URL", &store).start();
-    daemon.wait_for("the replica to own its partitions", PATIENCE, |daemon| {
-        let (status, reasons) = readiness(daemon)?;
-        let assigned = metrics(daemon).get("retentiond_partitions_assigned");
-        assert!(status == 503 || assigned == Some(2.0), "ready with {assigned:?} partitions: {reasons}");
-        (status == 200).then_some(())
-    });
+    wait_to_own(&mut daemon, 2.0);
     let said = daemon.stderr();
-    assert!(
-        said.contains("belong(s) to no replica") && said.contains("leaving the group and joining it again"),
-        "{said}"
-    );
+    let is_mended = said.contains("belong(s) to no replica") && said.contains("leaving the group and joining it again");
+    // Without a static name nothing of before is given back.
+    assert_eq!(is_mended, kafka.is_empty(), "{said}");
     daemon.wait_for("500 orders", PATIENCE, |daemon| {
         let orders = |window: &Value| window["orders"].as_u64();
         let windows = summary(daemon)["windows"].as_array()?.iter().filter_map(orders).max();
         (windows > Some(300)).then_some(())
     });
     assert_eq!(metrics(&daemon).get("retentiond_group_faults"), Some(0.0));
+}
+
+/// The protocols of groups: by their members, and by the brokers (KIP-848).
+const PROTOCOLS: [&str; 2] = ["", "protocol = \"consumer\""];
+
+/// Waits until the replica is ready with so many partitions; with none it must not be ready.
+fn wait_to_own(daemon: &mut Daemon, partitions: f64) {
+    daemon.wait_for(&format!("the replica to own {partitions} partition(s)"), PATIENCE, |daemon| {
+        let (status, reasons) = readiness(daemon)?;
+        let assigned = metrics(daemon).get("retentiond_partitions_assigned");
+        assert!(status == 503 || assigned > Some(0.0), "ready with {assigned:?} partitions: {reasons}");
+        (status == 200 && assigned == Some(partitions)).then_some(())
+    });
+}
+
+#[test]
+fn a_replica_is_never_ready_while_a_dead_one_holds_every_partition() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    for kafka in PROTOCOLS {
+        let rig = Rig { kafka, ..Rig::new(broker) };
+        rig.create_topics(broker, 2);
+        publish_sales(broker, &rig.orders, &first_sales(200));
+        let mut dead = rig.launch("dead").start();
+        wait_to_own(&mut dead, 2.0);
+        dead.kill9();
+        let store = format!("file://{}", rig.store("dead").display());
+        let mut heir = rig.launch("heir").env("RETENTIOND__CHECKPOINT__URL", &store).start();
+        if !kafka.is_empty() {
+            heir.wait_for("/readyz to say who holds the partitions", PATIENCE, |heir| {
+                let (_, reasons) = readiness(heir)?;
+                reasons.contains("was given no partition").then_some(())
+            });
+        }
+        wait_to_own(&mut heir, 2.0);
+        assert_eq!(metrics(&heir).get("retentiond_group_faults"), Some(0.0), "{kafka}");
+    }
+}
+
+#[test]
+fn a_spare_replica_is_ready_once_the_others_own_everything() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    for kafka in PROTOCOLS {
+        let rig = Rig { kafka, ..Rig::new(broker) };
+        rig.create_topics(broker, 1);
+        publish_sales(broker, &rig.orders, &first_sales(200));
+        let mut first = rig.launch("first").start();
+        wait_to_own(&mut first, 1.0);
+        let store = format!("file://{}", rig.store("first").display());
+        let mut second = rig.launch("second").env("RETENTIOND__CHECKPOINT__URL", &store).start();
+        second.wait_ready(PATIENCE);
+        first.wait_ready(PATIENCE);
+        let owned = [&first, &second].map(|daemon| metrics(daemon).get("retentiond_partitions_assigned").unwrap());
+        assert_eq!(owned.iter().sum::<f64>(), 1.0, "{kafka}: {owned:?}");
+        assert_eq!(metrics(&second).get("retentiond_group_faults"), Some(0.0), "{kafka}");
+    }
+}
+
+#[test]
+fn another_program_in_the_group_is_named_and_no_replica_is_ready() {
+    let Some(broker) = kafka::shared_or_skip() else { return };
+    for (kafka, protocol) in PROTOCOLS.into_iter().zip([GroupProtocol::Classic, GroupProtocol::Consumer]) {
+        let rig = Rig { kafka, ..Rig::new(broker) };
+        rig.create_topics(broker, 2);
+        publish_sales(broker, &rig.orders, &first_sales(200));
+        let mut daemon = rig.launch("first").start();
+        wait_to_own(&mut daemon, 2.0);
+        let settings = KafkaSettings {
+            brokers: rig.brokers.clone(),
+            group_id: rig.group.clone(),
+            instance_id: None,
+            protocol,
+            topics: vec![rig.orders.clone()],
+            options: BTreeMap::new(),
+        };
+        let stranger = RefCell::new(Member::join(&settings));
+        daemon.wait_for("/readyz to name the other member", MINUTES, |daemon| {
+            stranger.borrow_mut().step();
+            let (status, reasons) = readiness(daemon)?;
+            (status == 503 && reasons.contains("belong(s) to different members of the group")).then_some(())
+        });
+        assert!(metrics(&daemon).get("retentiond_group_faults") >= Some(1.0), "{kafka}");
+        stranger.into_inner().client.close(PATIENCE);
+        wait_to_own(&mut daemon, 2.0);
+    }
 }
 
 #[test]

@@ -49,8 +49,8 @@ fn settings(broker: &Broker, topic: &str, instance: Option<&str>) -> KafkaSettin
 }
 
 /// A member of a group, and what it was told.
-struct Member {
-    client: KafkaClient,
+pub struct Member {
+    pub client: KafkaClient,
     assigned: Vec<TopicPartition>,
     /// Assignments are paused at once.
     pauses: bool,
@@ -60,12 +60,12 @@ struct Member {
 }
 
 impl Member {
-    fn join(settings: &KafkaSettings) -> Member {
+    pub fn join(settings: &KafkaSettings) -> Member {
         let client = KafkaClient::join(settings).unwrap();
         Member { client, assigned: Vec::new(), pauses: false, lost: 0, records: Vec::new(), fatal: None }
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         for polled in self.client.poll(STEP) {
             match polled {
                 Polled::Records(at, batch) => self.note(at, &batch),
@@ -94,7 +94,7 @@ impl Member {
                 }
                 Polled::Fatal(error) => self.fatal = Some(error),
                 Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => panic!("{text}"),
-                Polled::End { .. } | Polled::Error(_) | Polled::Uncommitted => {}
+                Polled::End { .. } | Polled::Error(_) => {}
             }
         }
     }
