@@ -78,6 +78,10 @@ fn a_sound_configuration_is_valid_and_prints_as_one() {
     }
     assert!(config(&own).contains("zone = \"Europe/Oslo\""));
 
+    let said = validate("[kafka]\nmissing_topics = \"exit\"\n");
+    assert_eq!(said.code, Some(0), "a key of an earlier version is no mistake: {said:?}");
+    assert!(said.stderr.contains("line 2: kafka.missing_topics: does nothing any more"), "{said:?}");
+
     let secret = write(dir.path(), "secret.toml", "[kafka.options]\n\"sasl.password\" = \"open sesame\"\n");
     let printed = config(&secret);
     assert!(!printed.contains("sesame"), "{printed}");

@@ -8,7 +8,6 @@ use super::alerts::{RuleTable, Webhook};
 use super::error::{Problems, key_of, nearest};
 use super::figures::{CalendarActiveFor, CalendarTable, RESOLUTIONS, WindowTable};
 use super::kafka::Source;
-use super::kafka::{Membership, Protocol};
 use super::load::{Given, Tables};
 use super::millis::Millis;
 use super::options::REDACTED;
@@ -44,7 +43,6 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     tables.currency.check(problems);
     inactivity(tables, problems);
     alerts(tables, problems);
-    dead_letters(tables, problems);
     http(tables, problems);
     service(tables, given, problems);
 }
@@ -106,21 +104,6 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
             let remedy = "write letters, digits, \".\", \"_\" and \"-\", or leave it out for the host name";
             problems.add("kafka.instance_id", format!("{id:?} is no instance id; {remedy}"));
         }
-        if kafka.protocol == Protocol::Consumer && kafka.membership.is_none() {
-            problems.add_between(
-                &["kafka.instance_id", "kafka.protocol"],
-                "cannot be set with kafka.protocol = \"consumer\": after a crash the broker refuses a static member of \
-                 that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, write membership = \"dynamic\", \
-                 or protocol = \"classic\"",
-            );
-        }
-    }
-    if kafka.protocol == Protocol::Consumer && kafka.membership == Some(Membership::Static) {
-        problems.add_between(
-            &["kafka.membership", "kafka.protocol"],
-            "cannot be \"static\" with kafka.protocol = \"consumer\": after a crash the broker refuses a static member of \
-             that protocol for good (UNRELEASED_INSTANCE_ID); write membership = \"dynamic\", or protocol = \"classic\"",
-        );
     }
     for (option, what) in kafka.options.mistakes() {
         problems.add(key_of(&["kafka", "options", option]), what);
@@ -555,13 +538,6 @@ fn http(tables: &Tables, problems: &mut Problems) {
     };
     if tables.http.dashboards_url.as_deref().is_some_and(|url| !is_web(url)) {
         problems.add("http.dashboards_url", "is no web address; write such as \"https://grafana.example.com/\"");
-    }
-}
-
-fn dead_letters(tables: &Tables, problems: &mut Problems) {
-    let share = tables.dead_letters.stop_share;
-    if !(share > 0.0 && share <= 1.0) {
-        problems.add("dead_letters.stop_share", format!("{share} is no share above 0 and up to 1; write such as 0.9"));
     }
 }
 

@@ -60,18 +60,6 @@ fn the_cluster_and_its_options() {
         ),
         (kafka("instance_id = \"\""), &format!("kafka.instance_id: \"\" {no_id}")),
         (kafka("instance_id = \"a b\""), &format!("kafka.instance_id: \"a b\" {no_id}")),
-        (
-            kafka("instance_id = \"a\"\nprotocol = \"consumer\""),
-            "kafka.instance_id: cannot be set with kafka.protocol = \"consumer\": after a crash the broker refuses a static \
-             member of that protocol for good (UNRELEASED_INSTANCE_ID); leave instance_id out, write membership = \"dynamic\", \
-             or protocol = \"classic\"",
-        ),
-        (
-            kafka("membership = \"static\"\nprotocol = \"consumer\""),
-            "kafka.membership: cannot be \"static\" with kafka.protocol = \"consumer\": after a crash the broker refuses a \
-             static member of that protocol for good (UNRELEASED_INSTANCE_ID); write membership = \"dynamic\", or protocol \
-             = \"classic\"",
-        ),
     ]);
     for (option, remedy) in [
         ("bootstrap.servers", "write kafka.brokers instead"),

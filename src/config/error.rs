@@ -18,6 +18,13 @@ pub struct ConfigError {
     pub line: Option<usize>,
 }
 
+impl ConfigError {
+    /// With its line in front.
+    fn located(&self) -> String {
+        self.line.map_or_else(|| self.to_string(), |line| format!("line {line}: {self}"))
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.what)?;
@@ -44,10 +51,7 @@ impl fmt::Display for ConfigErrors {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            if let Some(line) = error.line {
-                write!(f, "line {line}: ")?;
-            }
-            error.fmt(f)?;
+            f.write_str(&error.located())?;
         }
         Ok(())
     }
@@ -59,6 +63,8 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<ConfigError>,
+    /// What is accepted, and does something else than it says.
+    warnings: Vec<ConfigError>,
     /// Key to the environment variable that set it.
     variables: BTreeMap<String, String>,
     /// Where the keys of the file stand.
@@ -82,9 +88,26 @@ impl Problems {
         if self.is_wrong(&key) {
             return;
         }
+        let error = self.at(key, what.into());
+        self.found.push(error);
+    }
+
+    /// Adds a warning, which is no mistake.
+    pub(super) fn warn(&mut self, key: String, what: &str) {
+        let warning = self.at(key, what.to_owned());
+        self.warnings.push(warning);
+    }
+
+    /// The warnings in words.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().map(ConfigError::located)
+    }
+
+    /// With the variable that set the key, or the line where it stands.
+    fn at(&self, key: String, what: String) -> ConfigError {
         let variable = self.variables.iter().find(|(set, _)| within(&key, set)).map(|(_, name)| name.clone());
         let line = if variable.is_some() { None } else { self.lines.line(&key) };
-        self.found.push(ConfigError { key, what: what.into(), variable, line });
+        ConfigError { key, what, variable, line }
     }
 
     /// Adds a mistake between several keys at the first of them, unless a mistake was found at, above or below

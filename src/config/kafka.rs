@@ -23,20 +23,16 @@ pub struct Kafka {
     pub group_id: String,
     /// Where the very first start begins; later starts go on at the committed offsets.
     pub start: Start,
-    /// Static member name and second half of the transactional id; the host name when absent.
+    /// Name of the replica: its static name in the group where it has one, and the second half of its transactional id;
+    /// the host name when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
     /// Whether offsets, alerts and state move in one transaction.
     pub delivery: Delivery,
     /// How the group is coordinated.
     pub protocol: Protocol,
-    /// Whether the group knows the replica again after a restart; as `protocol` prefers when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub membership: Option<Membership>,
     /// How the producers of the events choose the partition of a key; used by `bootstrap`.
     pub partitioner: Partitioner,
-    /// What to do while a source topic does not exist.
-    pub missing_topics: MissingTopics,
     /// Any librdkafka option that retentiond does not set itself.
     pub options: ClientOptions,
 }
@@ -50,19 +46,19 @@ impl Default for Kafka {
             instance_id: None,
             delivery: Delivery::ExactlyOnce,
             protocol: Protocol::Classic,
-            membership: None,
             partitioner: Partitioner::Murmur2,
-            missing_topics: MissingTopics::Wait,
             options: ClientOptions::default(),
         }
     }
 }
 
 impl Kafka {
-    /// Whether the replica joins its group under its instance id.
+    /// Whether the replica joins its group under its instance id, so that a restart within the session moves no partition.
+    /// Under the brokers' own protocol it does not: after a crash they refuse a static member of it for good
+    /// (`UNRELEASED_INSTANCE_ID`).
     #[must_use]
     pub fn is_static_member(&self) -> bool {
-        self.protocol == Protocol::Classic && self.membership != Some(Membership::Dynamic)
+        self.protocol == Protocol::Classic
     }
 }
 
@@ -130,32 +126,12 @@ choice! {
 }
 
 choice! {
-    /// Whether the group knows a replica again after a restart.
-    Membership {
-        /// By its instance id: a restart within the session moves no partition.
-        Static = "static",
-        /// It does not: partitions move when a replica stops, and after a crash once the session has ended.
-        Dynamic = "dynamic",
-    }
-}
-
-choice! {
     /// How producers choose the partition of a key.
     Partitioner {
         /// As the Java client does.
         Murmur2 = "murmur2",
         /// As librdkafka does by default.
         Crc32 = "crc32",
-    }
-}
-
-choice! {
-    /// What to do while a source topic does not exist.
-    MissingTopics {
-        /// Wait until it is created.
-        Wait = "wait",
-        /// End with an error.
-        Exit = "exit",
     }
 }
 
@@ -282,14 +258,12 @@ impl Default for SchemaRegistry {
 pub struct DeadLetters {
     /// Topic.
     pub topic: String,
-    /// How many messages of a source are looked at together for whether it is read in the wrong format; 0: not at all.
+    /// The daemon stops when nine of ten of this many consecutive messages of a source cannot be used; 0: never.
     pub stop_after: u32,
-    /// The share of them that cannot be used at which the daemon stops, above 0.
-    pub stop_share: f64,
 }
 
 impl Default for DeadLetters {
     fn default() -> DeadLetters {
-        DeadLetters { topic: "retention-dead-letters".to_owned(), stop_after: 1_000, stop_share: 0.9 }
+        DeadLetters { topic: "retention-dead-letters".to_owned(), stop_after: 1_000 }
     }
 }

@@ -15,6 +15,7 @@ use super::error::{Problems, is_index, key_of, nearest, one_of};
 use super::figures::{CalendarTable, Clv, Customers, TimeSettings, WindowTable};
 use super::kafka::{DeadLetters, Kafka, SchemaRegistry, Source};
 use super::options::option_of_variable;
+use super::retired;
 use super::service::{Checkpoint, Http};
 
 /// What begins the names of environment variables that are settings.
@@ -120,6 +121,7 @@ pub(super) fn read(
     }
     let mut tree = Value::from(tree);
     let variables = overlay(&mut tree, environment, problems);
+    retired::take_out(&mut tree, problems);
     let mut given = Given::default();
     given.collect(&mut Vec::new(), &tree);
     refuse_lists(&mut tree, problems);

@@ -1,6 +1,7 @@
 //! Every message about a single key or value.
 
-use super::tests::{load_with, mistakes};
+use super::error::Problems;
+use super::tests::{load, load_with, mistakes};
 
 #[test]
 fn all_mistakes_are_named_at_once() {
@@ -50,6 +51,32 @@ listen = "localhost:9736"
 }
 
 #[test]
+fn keys_of_earlier_versions_are_accepted_with_a_warning_that_says_what_happens_now() {
+    let text = "[kafka]\nprotocol = \"consumer\"\nmembership = \"static\"\nmissing_topics = \"exit\"\n\
+                [dead_letters]\nstop_share = 2\n";
+    assert_eq!(load(text), load("[kafka]\nprotocol = \"consumer\""), "they change nothing");
+    let warnings = |file: Option<(&str, &str)>, environment: &[(&str, &str)]| {
+        let mut problems = Problems::default();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        super::load::read(file, environment, &mut problems);
+        problems.warnings().collect::<Vec<_>>()
+    };
+    let found = warnings(Some(("x.toml", text)), &[]);
+    let begins = [
+        ("line 3: kafka.membership: does nothing any more: ", "kafka.instance_id"),
+        ("line 4: kafka.missing_topics: does nothing any more: ", "is waited for"),
+        ("line 6: dead_letters.stop_share: does nothing any more: ", "dead_letters.stop_after = 0"),
+    ];
+    assert_eq!(found.len(), begins.len(), "{found:?}");
+    for (warning, (begin, now)) in found.iter().zip(begins) {
+        assert!(warning.starts_with(begin) && warning.contains(now), "{warning}");
+    }
+    let found = warnings(None, &[("RETENTIOND__KAFKA__MISSING_TOPICS", "wait")]);
+    assert!(found[0].ends_with("(set by the environment variable RETENTIOND__KAFKA__MISSING_TOPICS)"), "{found:?}");
+    assert_eq!(warnings(Some(("x.toml", "[kafka]\ngroup_id = \"a\"")), &[]), Vec::<String>::new());
+}
+
+#[test]
 fn each_mistake_in_the_structure_is_explained() {
     for (text, expected) in [
         ("[kafak]\na = 1", "kafak: is no setting; did you mean \"kafka\"?"),
@@ -61,7 +88,7 @@ fn each_mistake_in_the_structure_is_explained() {
         (
             "[kafka]\nsecurity.protocol = \"SSL\"",
             "kafka.security: is no setting; librdkafka options belong in [kafka.options], the keys here are brokers, group_id, \
-             start, instance_id, delivery, protocol, membership, partitioner, missing_topics, options",
+             start, instance_id, delivery, protocol, partitioner, options",
         ),
         ("kafka = 5", "kafka: 5 is of the wrong type; write a table with keys, as in [kafka]"),
         ("[kafka]\nbrokers = [\"a:1\"]", "kafka.brokers: a list is of the wrong type; write text in quotes"),

@@ -24,6 +24,7 @@ mod mapping_tests;
 mod millis;
 mod options;
 mod repartition;
+mod retired;
 mod service;
 mod shared;
 #[cfg(test)]
@@ -39,10 +40,7 @@ pub use alerts::{Alerts, Filter, InactivityRule, QuietHours, SilenceSetting, Sta
 pub use currency::{RateLine, ReportingCurrency};
 pub use error::{ConfigError, ConfigErrors};
 pub use figures::{CalendarSettings, Clv, Customers, Dimension, Dimensions, TimeSettings, Unit, WindowSettings};
-pub use kafka::{
-    DeadLetters, Delivery, Format, Kafka, Mapping, Membership, MissingTopics, Partitioner, Protocol, SchemaRegistry,
-    Source, Start,
-};
+pub use kafka::{DeadLetters, Delivery, Format, Kafka, Mapping, Partitioner, Protocol, SchemaRegistry, Source, Start};
 pub use millis::Millis;
 pub use options::{ClientOptions, SECRET_OPTIONS, Secret};
 pub use service::{Checkpoint, Http};
@@ -236,6 +234,7 @@ fn read(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>
         }
     });
     let (tables, given) = load::read(text.as_deref().map(|text| (name.as_str(), text)), environment, problems);
+    problems.warnings().for_each(|warning| tracing::warn!("{warning}"));
     check::check(&tables, &given, problems);
     let mut settings = check::settings(tables, &given);
     settings.currency.read_rates(problems);

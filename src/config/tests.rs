@@ -37,10 +37,8 @@ brokers = "a:9092, b:9093"
 group_id = "shop"
 start = 2026-01-02T03:04:05Z
 instance_id = "shop-0"
-membership = "static"
 delivery = "at_least_once"
 partitioner = "crc32"
-missing_topics = "exit"
 [kafka.options]
 security.protocol = "SSL"
 "fetch.queue.backoff.ms" = 5

@@ -290,7 +290,9 @@ impl Source {
                             self.status.send_modify(|status| status.last_error = None);
                             return Ok(Some(partitions));
                         }
-                        CoPartitioning::Missing(missing) => self.missing(&missing)?,
+                        CoPartitioning::Missing(missing) => {
+                            self.last_error(format!("waiting for topic(s) that do not exist: {}", missing.join(", ")));
+                        }
                     }
                 }
                 Err(SourceError::Unavailable(why)) => {
@@ -303,19 +305,6 @@ impl Source {
             if !matches!(self.source_stops.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
                 return Ok(None);
             }
-        }
-    }
-
-    fn missing(&self, topics: &[String]) -> Result<(), SourceError> {
-        let names = topics.join(", ");
-        match self.settings.kafka.missing_topics {
-            config::MissingTopics::Wait => {
-                self.last_error(format!("waiting for topic(s) that do not exist: {names}"));
-                Ok(())
-            }
-            config::MissingTopics::Exit => Err(SourceError::Configuration(format!(
-                "topic(s) that do not exist: {names}; create them, or set kafka.missing_topics = \"wait\""
-            ))),
         }
     }
 

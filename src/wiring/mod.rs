@@ -9,6 +9,9 @@ use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::kafka::{GroupProtocol, KafkaSettings};
 use crate::output::dead_letters::Topics;
 
+/// The share of messages that cannot be used at which a source counts as read in the wrong format.
+const MISREAD_SHARE: f64 = 0.9;
+
 /// What the consumer needs to know.
 pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
@@ -27,9 +30,9 @@ pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
     }
 }
 
-/// When a source counts as misread.
+/// When a source counts as read in the wrong format.
 pub fn breaker_rules(settings: &Settings) -> BreakerRules {
-    BreakerRules { messages: settings.dead_letters.stop_after.into(), share: settings.dead_letters.stop_share }
+    BreakerRules { messages: settings.dead_letters.stop_after.into(), share: MISREAD_SHARE }
 }
 
 /// Where the group begins in each topic. One that is filled by a router is read whole: the router begins where the

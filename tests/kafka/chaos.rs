@@ -182,7 +182,7 @@ fn replicas_that_come_and_go_lose_and_repeat_nothing() {
 
 #[test]
 fn replicas_that_come_and_go_by_the_brokers_own_protocol_lose_and_repeat_nothing() {
-    churn("protocol = \"consumer\"\nmembership = \"dynamic\"", times("RETENTIOND_CHURN", 8));
+    churn("protocol = \"consumer\"", times("RETENTIOND_CHURN", 8));
 }
 
 /// A file system of its own for a daemon, in a mount namespace of its own.

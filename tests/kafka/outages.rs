@@ -62,18 +62,6 @@ fn unequal_partition_counts_are_refused() {
 }
 
 #[test]
-fn a_missing_topic_ends_the_daemon_if_so_configured() {
-    let Some(broker) = kafka::shared_or_skip() else { return };
-    let rig = Rig { kafka: "missing_topics = \"exit\"", ..Rig::new(broker) };
-    broker.create_topic(&rig.orders, 1);
-    let mut daemon = rig.launch("only").start();
-    assert_eq!(daemon.wait_exit(SOON).code(), Some(78));
-    let said = daemon.stderr();
-    assert!(said.contains(&rig.sessions) && said.contains("do not exist"), "{said}");
-    assert!(!said.contains(&format!("exist: {}", rig.orders)), "{said}");
-}
-
-#[test]
 fn a_missing_topic_is_named_and_waited_for() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);

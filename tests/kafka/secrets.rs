@@ -83,7 +83,12 @@ fn no_secret_option_is_shown_however_it_is_set() {
 /// Every key of the reference configuration that names a file with a secret, which the configuration below sets.
 fn keys_of_secret_files() -> BTreeSet<&'static str> {
     let keys = REFERENCE.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
-    let keys = keys.map(|(key, _)| key.trim_matches('"')).filter(|key| key.ends_with("_file"));
+    // The names of librdkafka's options hold dots, and stand in quotes.
+    let last = |key: &'static str| match key.strip_prefix('"') {
+        Some(option) => option.trim_end_matches('"'),
+        None => key.rsplit('.').next().unwrap_or(key),
+    };
+    let keys = keys.map(|(key, _)| last(key)).filter(|key| key.ends_with("_file"));
     keys.filter(|key| !NO_SECRET.contains(key)).collect()
 }
 
