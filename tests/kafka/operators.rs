@@ -96,8 +96,7 @@ fn a_replica_is_never_ready_while_a_dead_one_holds_every_partition() {
         let mut dead = rig.launch("dead").start();
         wait_to_own(&mut dead, 2.0);
         dead.kill9();
-        let store = format!("file://{}", rig.store("dead").display());
-        let mut heir = rig.launch("heir").env("RETENTIOND__CHECKPOINT__URL", &store).start();
+        let mut heir = rig.launch("heir").start();
         if !kafka.is_empty() {
             heir.wait_for("/readyz to say who holds the partitions", PATIENCE, |heir| {
                 let (_, reasons) = readiness(heir)?;
@@ -118,8 +117,7 @@ fn a_spare_replica_is_ready_once_the_others_own_everything() {
         publish_sales(broker, &rig.orders, &first_sales(200));
         let mut first = rig.launch("first").start();
         wait_to_own(&mut first, 1.0);
-        let store = format!("file://{}", rig.store("first").display());
-        let mut second = rig.launch("second").env("RETENTIOND__CHECKPOINT__URL", &store).start();
+        let mut second = rig.launch("second").start();
         second.wait_ready(PATIENCE);
         first.wait_ready(PATIENCE);
         let owned = [&first, &second].map(|daemon| metrics(daemon).get("retentiond_partitions_assigned").unwrap());
