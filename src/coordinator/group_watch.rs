@@ -167,7 +167,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::source::coverage::GroupMember;
+    use crate::status::coverage::GroupMember;
 
     #[test]
     fn only_a_stable_group_is_settled() {

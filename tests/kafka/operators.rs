@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use retentiond::source::LogClient;
-use retentiond::source::kafka::{GroupProtocol, KafkaSettings};
+use retentiond::bus::LogClient;
+use retentiond::kafka::{GroupProtocol, KafkaSettings};
 use serde_json::Value;
 
 use super::common::{PATIENCE, Rig, metrics, publish_sales, readiness, summary};

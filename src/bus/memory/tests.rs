@@ -1,6 +1,6 @@
 use super::RebalanceProtocol::{Eager, Incremental};
 use super::*;
-use crate::source::{GroupClient, GroupHandle};
+use crate::bus::{GroupClient, GroupHandle};
 
 const NONE: Duration = Duration::ZERO;
 
