@@ -99,11 +99,9 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
     if kafka.group_id.is_empty() {
         problems.add("kafka.group_id", "is empty; write the name of the consumer group, such as \"retentiond\"");
     }
-    if let Some(id) = &kafka.instance_id {
-        if !is_legal_topic(id) {
-            let remedy = "write letters, digits, \".\", \"_\" and \"-\", or leave it out for the host name";
-            problems.add("kafka.instance_id", format!("{id:?} is no instance id; {remedy}"));
-        }
+    if let Some(id) = kafka.instance_id.as_ref().filter(|id| !is_legal_topic(id)) {
+        let remedy = "write letters, digits, \".\", \"_\" and \"-\", or leave it out for the host name";
+        problems.add("kafka.instance_id", format!("{id:?} is no instance id; {remedy}"));
     }
     for (option, what) in kafka.options.mistakes() {
         problems.add(key_of(&["kafka", "options", option]), what);
