@@ -4,6 +4,8 @@
 
 #[path = "tidy/reference.rs"]
 mod reference;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

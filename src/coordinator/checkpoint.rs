@@ -155,7 +155,7 @@ impl<C: GroupClient> Coordinator<C> {
             Err(why) => {
                 let why = format!("the checkpoint of partition {} failed: {why}", partition.0);
                 error!("{why}");
-                self.commit_trouble(Some(why));
+                self.commit_error(Some(why));
                 return self.step(Event::UploadFailed { epoch, partition });
             }
         };

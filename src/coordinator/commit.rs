@@ -77,7 +77,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.lifecycle_log.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
         self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
         if outcome == Outcome::Committed {
-            self.commit_trouble(None);
+            self.commit_error(None);
         }
         self.step(Event::Ended { epoch, outcome })
     }
@@ -91,7 +91,7 @@ impl<C: GroupClient> Coordinator<C> {
                 indexes.into_iter().try_for_each(|index| self.truncate(epoch, index))
             }
             CommitReply::Error(why) => {
-                self.commit_trouble(Some(why));
+                self.commit_error(Some(why));
                 Ok(())
             }
             CommitReply::Undeliverable(why) => Err(SourceError::Configuration(why)),
@@ -127,7 +127,7 @@ impl<C: GroupClient> Coordinator<C> {
             Ok(()) => Outcome::Committed,
             Err(error) => {
                 warn!("a checkpoint is not committed, the next one tries again: {error}");
-                self.commit_trouble(Some(error.to_string()));
+                self.commit_error(Some(error.to_string()));
                 match error {
                     TransactionError::Unknown(_) => Outcome::Unknown,
                     _ => Outcome::Aborted,
@@ -138,10 +138,10 @@ impl<C: GroupClient> Coordinator<C> {
     }
 
     /// Why checkpoints are not committed, for those who ask.
-    pub(super) fn commit_trouble(&self, why: Option<String>) {
+    pub(super) fn commit_error(&self, why: Option<String>) {
         self.status.send_if_modified(|status| {
-            let is_news = status.commit_trouble != why;
-            status.commit_trouble = why;
+            let is_news = status.commit_error != why;
+            status.commit_error = why;
             is_news
         });
     }

@@ -63,7 +63,7 @@ impl Time {
             return Err(TimeError::Syntax);
         }
         let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
-        // as_millisecond cuts towards zero; below zero the range check refuses anyway.
+        // as_millisecond rounds towards zero; below zero the range check refuses anyway.
         Time::from_millis(stamp.as_millisecond())
     }
 

@@ -56,8 +56,8 @@ impl Readiness {
             reasons.push("shutting down".to_owned());
         }
         if !source.joined {
-            let trouble = source.last_error.as_deref().unwrap_or("waiting for the consumer group");
-            reasons.push(format!("not joined: {trouble}"));
+            let last_error = source.last_error.as_deref().unwrap_or("waiting for the consumer group");
+            reasons.push(format!("not joined: {last_error}"));
         }
         reasons.extend(uncovered(source));
         let counts = source.partition_counts.iter().copied().chain(std::iter::repeat(None));
@@ -106,7 +106,7 @@ fn uncovered(source: &SourceStatus) -> Vec<String> {
 /// That no checkpoint has been committed for too long, and why, as far as it is known.
 fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
     let seconds = source.checkpoints.is_stale(now).then(|| source.checkpoints.uncommitted_for(now).as_secs())?;
-    let why = source.commit_trouble.as_deref().unwrap_or("the log may say why");
+    let why = source.commit_error.as_deref().unwrap_or("the log may say why");
     Some(format!(
         "no checkpoint has been committed for {seconds} s although records were applied: figures go on, alerts and dead \
          dead_letters wait, and a crash would read those records again. {why}"
@@ -326,7 +326,7 @@ mod tests {
         source.checkpoints.stale_after = Some(Duration::from_secs(100));
         assert_eq!(notes(&source, 1_000), Vec::<String>::new(), "there is nothing to commit");
         source.checkpoints.uncommitted_since = Some(start);
-        source.commit_trouble = Some("cannot produce to topic \"dead\": gone".to_owned());
+        source.commit_error = Some("cannot produce to topic \"dead\": gone".to_owned());
         assert_eq!(notes(&source, 100), Vec::<String>::new());
         let stale = notes(&source, 101);
         assert!(
@@ -372,8 +372,8 @@ mod tests {
         source.routers.push(Arc::clone(&router));
         assert_eq!(reasons(&source), Vec::<String>::new(), "another replica routes");
         router.change(|router| router.is_ours = true);
-        let lane = ReadPosition { applied: Some(2), end: Some(9), last_at_end: None };
-        router.change(|router| _ = router.positions.insert(Partition(0), lane));
+        let position = ReadPosition { applied: Some(2), end: Some(9), last_at_end: None };
+        router.change(|router| _ = router.positions.insert(Partition(0), position));
         assert_eq!(reasons(&source), ["catching up: 7 record(s) of shop are not routed yet"]);
         // The topic was at its end before anything was routed there.
         router.change(|router| router.caught_up_at = Some(Instant::now()));

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_time_or_an_operator_can_mend_is_trouble() {
+    fn what_time_or_an_operator_can_mend_is_a_passing_error() {
         for code in [
             Code::AllBrokersDown,
             Code::BrokerTransportFailure,

@@ -270,7 +270,7 @@ fn concerns(polled: &Polled<KafkaBatch>, place: TopicPartition) -> bool {
 impl LogClient for KafkaClient {
     type Batch = KafkaBatch;
 
-    /// Rebalances and troubles come after the records, since those were fetched before.
+    /// Rebalances and errors come after the records, since those were fetched before.
     fn poll(&mut self, wait: Duration) -> Vec<Polled<KafkaBatch>> {
         let mut runs = Vec::new();
         let mut out = Vec::new();

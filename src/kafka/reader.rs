@@ -57,11 +57,11 @@ pub(super) fn probe_records(
     let mut queue = handle.consumer_queue().map_err(|failure| errors::failed(doing, &failure))?;
     handle.assign(Some(&list)).map_err(|failure| errors::failed(doing, &failure))?;
     let mut open: Vec<TopicPartition> = found.keys().copied().collect();
-    let mut trouble = None;
+    let mut last_error = None;
     while !open.is_empty() {
         let remaining = deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {
-            let why = trouble.unwrap_or_else(|| format!("nothing came within {wait:?}"));
+            let why = last_error.unwrap_or_else(|| format!("nothing came within {wait:?}"));
             return Err(SourceError::Unavailable(format!("{doing}: {why}")));
         }
         let mut runs = Vec::new();
@@ -83,7 +83,7 @@ pub(super) fn probe_records(
                         (Code::AutoOffsetReset | Code::OffsetOutOfRange, Some(at)) => {
                             open.retain(|other| *other != at);
                         }
-                        _ => trouble = Some(failure.text),
+                        _ => last_error = Some(failure.text),
                     }
                 }
             }

@@ -61,7 +61,7 @@ struct Member {
     revocations: usize,
     records: BTreeMap<TopicPartition, Vec<Seen>>,
     ends: BTreeMap<TopicPartition, i64>,
-    troubles: Vec<String>,
+    errors: Vec<String>,
     out_of_range: Vec<(TopicPartition, String)>,
     fatal: Option<SourceError>,
 }
@@ -75,7 +75,7 @@ impl Member {
             revocations: 0,
             records: BTreeMap::new(),
             ends: BTreeMap::new(),
-            troubles: Vec::new(),
+            errors: Vec::new(),
             out_of_range: Vec::new(),
             fatal: None,
         }
@@ -106,7 +106,7 @@ impl Member {
                     self.assigned.retain(|at| !partitions.contains(at));
                     self.revocations += 1;
                 }
-                Polled::Error(text) => self.troubles.push(text),
+                Polled::Error(text) => self.errors.push(text),
                 Polled::OutOfRange(at, text) => self.out_of_range.push((at, text)),
                 Polled::Damaged(_, text) => panic!("{text}"),
                 Polled::Fatal(error) => self.fatal = Some(error),
@@ -369,14 +369,14 @@ fn counts_partitions_and_tells_missing_topics_from_an_unreachable_broker() {
 }
 
 #[test]
-fn an_unreachable_broker_is_trouble_and_closing_is_bounded() {
+fn an_unreachable_broker_is_an_error_and_closing_is_bounded() {
     let cluster = cluster(1);
     let mut settings = settings(&cluster, "nobody");
     settings.brokers = "127.0.0.1:1".to_owned();
     let mut member = Member::join(&settings, Start::Earliest);
-    until("trouble", || {
+    until("an error", || {
         member.step();
-        !member.troubles.is_empty()
+        !member.errors.is_empty()
     });
     assert_eq!(member.fatal, None);
     let began = Instant::now();

@@ -13,7 +13,7 @@ use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format};
 use crate::event::Time;
 
-const LANES: u32 = 3;
+const PARTITIONS_READ: u32 = 3;
 const PARTITIONS: u32 = 5;
 
 struct RouterRig {
@@ -25,7 +25,7 @@ struct RouterRig {
 
 impl RouterRig {
     fn new(readers: u32) -> RouterRig {
-        let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[LANES, PARTITIONS]);
+        let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[PARTITIONS_READ, PARTITIONS]);
         broker.limit_batches(4);
         let status = RoutingStatus::new("orders".into(), TopicIndex(0));
         RouterRig { broker, topic_id: Some("A".into()), status, readers }
@@ -135,7 +135,7 @@ fn seeds() -> u64 {
 
 /// One run of sessions that die, sleep and lose answers, until everything that was sent is routed.
 fn run(seed: u64) {
-    let world = RouterRig::new(LANES);
+    let world = RouterRig::new(PARTITIONS_READ);
     let route = route(Format::Native);
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let mut sent: BTreeMap<String, usize> = BTreeMap::new();
@@ -143,7 +143,7 @@ fn run(seed: u64) {
     let mut now = 1_000_000;
     let mut send = |chance: &mut ChaCha8Rng| {
         for _ in 0..chance.random_range(0..12) {
-            let reader = chance.random_range(0..LANES as usize);
+            let reader = chance.random_range(0..PARTITIONS_READ as usize);
             now += chance.random_range(0..50);
             if chance.random_bool(0.1) {
                 broken.push((reader.to_string(), world.append(reader, "{broken").to_string()));
@@ -215,10 +215,10 @@ fn run(seed: u64) {
     dead_letters.sort();
     broken.sort();
     assert_eq!(dead_letters, broken, "seed {seed}: each dead letter once");
-    for reader in 0..LANES as usize {
+    for reader in 0..PARTITIONS_READ as usize {
         let number = |id: &String| id[2..].parse::<u32>().unwrap();
-        let of_lane: Vec<_> = orders.iter().filter(|id| sent[*id] == reader).map(number).collect();
-        assert!(of_lane.is_sorted(), "seed {seed}: reader {reader} keeps its order: {of_lane:?}");
+        let of_reader: Vec<_> = orders.iter().filter(|id| sent[*id] == reader).map(number).collect();
+        assert!(of_reader.is_sorted(), "seed {seed}: reader {reader} keeps its order: {of_reader:?}");
     }
 }
 
@@ -229,7 +229,7 @@ fn sessions_that_die_sleep_and_lose_answers_route_everything_once() {
 
 #[test]
 fn partitions_go_on_in_the_order_of_time_and_the_state_is_told() {
-    let world = RouterRig::new(LANES);
+    let world = RouterRig::new(PARTITIONS_READ);
     let route = route(Format::Native);
     for (reader, base) in [(0, 0), (1, 5), (2, 7)] {
         (0..20).for_each(|n| {
@@ -317,20 +317,20 @@ fn what_does_not_fit_stops_routing_with_a_remedy() {
         other => panic!("{other:?}"),
     };
     // Events were routed, and nobody knows how far.
-    let mut world = RouterRig::new(LANES);
+    let mut world = RouterRig::new(PARTITIONS_READ);
     world.append(0, &order("o", 1, 5));
     world.broker.append(place(INTO, 1), Some(b"c-1"), Some(b"{}"), 0).unwrap();
     let text = broken(&world);
     assert!(text.contains("has no offsets") && text.contains("--reset-offsets --group router"), "{text}");
     // The topic was made anew.
-    world = RouterRig::new(LANES);
+    world = RouterRig::new(PARTITIONS_READ);
     world.append(0, &order("o", 1, 5));
     world.settle(&route);
     world.topic_id = Some("B".into());
     let text = broken(&world);
     assert!(text.contains("created again") && text.contains("--to-earliest"), "{text}");
     // A misread topic ends the daemon.
-    let world = RouterRig::new(LANES);
+    let world = RouterRig::new(PARTITIONS_READ);
     (0..10).for_each(|_| _ = world.append(0, "<order/>"));
     let strict = Route { breaker: BreakerRules { messages: 5, share: 0.5 }, ..route.clone() };
     let mut session = world.begin(&strict).unwrap();

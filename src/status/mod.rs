@@ -180,7 +180,7 @@ pub struct SourceStatus {
     /// What is wrong at the moment, such as an unreachable broker.
     pub last_error: Option<String>,
     /// Why the last attempt to commit a checkpoint failed; `None` once one is committed again.
-    pub commit_trouble: Option<String>,
+    pub commit_error: Option<String>,
     /// Why schemas do not come that records wait for.
     pub schemas: Option<String>,
     /// The last time that the poll loop went round.

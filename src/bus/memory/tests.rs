@@ -183,7 +183,7 @@ fn refuses_what_the_real_client_refuses() {
 }
 
 #[test]
-fn brings_injected_trouble_and_wakes_a_waiting_poll() {
+fn brings_injected_errors_and_wakes_a_waiting_poll() {
     let broker = MemoryBroker::new(Eager, &[1]);
     let mut client = broker.join();
     settle(&mut [&mut client]);

@@ -134,7 +134,7 @@ impl Engine {
         orders.into_iter().rev().map(silence).collect()
     }
 
-    /// A complainer's new order cuts the silence that followed the one before, and begins its own. Called before the
+    /// A complainer's new order ends the silence that followed the one before, and begins its own. Called before the
     /// order counts, or to take that back while it does.
     pub(super) fn interrupt_complainers_silence(
         &mut self,
