@@ -29,7 +29,7 @@ use crate::wiring::worker_config;
 /// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header
 /// `order_id,customer_id,time,amount,currency` (order_id optional, also `type` and others) or columns that the mapping of
 /// the source names; or Parquet with such columns. Compression, encoding and layout are found out from the content; see
-/// "Files" in docs/formats.md.
+/// "Files" in docs/integrate/formats.md.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
     /// Event files, in the order in which copies of one event are told apart.

@@ -159,7 +159,7 @@ impl Findings {
             return Some(format!(
                 "{split} of {customers} customers have events in several partitions, and would count once in each. {}. \
                  Otherwise key all source topics by customer id, with one partitioner and equally many partitions \
-                 (docs/formats.md, \"Keys\")",
+                 (docs/integrate/formats.md, \"Keys\")",
                 self.remedy()
             ));
         }

@@ -181,7 +181,7 @@ EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 # Numbers since the epoch are told apart by size: the years 1971 to 2199 in days, seconds,
-# milli-, micro- and nanoseconds do not overlap (docs/formats.md, "Time").
+# milli-, micro- and nanoseconds do not overlap (docs/integrate/formats.md, "Time").
 EARLIEST_MS = 365 * DAY_MS
 LATEST_MS = 7_258_118_399_999
 
@@ -345,7 +345,7 @@ def read_records(path: Path):
                     yield record if isinstance(record, dict) else None
 
 
-# What stands for no id, in any case (docs/formats.md, "Ids that are none").
+# What stands for no id, in any case (docs/integrate/formats.md, "Ids that are none").
 NO_ID = {
     "", "0", "null", "undefined", "none", "nil", "nan", "true", "false", "[object object]",
     "anonymous", "guest", "not_authenticated", "(not set)", "(none)",
