@@ -153,6 +153,10 @@ impl History {
     fn add(&mut self, path: &Path, line: u64, decoded: Result<Decoded<'_>, Rejection>) {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(&event),
+            Ok(Decoded::Cancellation { event, .. }) => match self.has_order_of(&event) {
+                true => self.add_event(&event),
+                false => *self.tally.skipped.entry(Skip::Filtered).or_default() += 1,
+            },
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(event)),
             Ok(Decoded::Erase { customer, time }) => {
                 if let Some(at) = time.max(self.newest) {
@@ -195,6 +199,12 @@ impl History {
             }
             _ => Some(Some(identity)),
         }
+    }
+
+    /// Whether the order that an event cancels was read.
+    fn has_order_of(&self, event: &Event<'_>) -> bool {
+        let of = |id| fingerprint(Key::new(&event.customer).hash(), EventType::Order, id);
+        event.kind.id().is_none_or(|id| self.seen.contains_key(&of(id)))
     }
 
     fn push(&mut self, event: &Event<'_>, topic: u16) {
@@ -466,6 +476,30 @@ mod tests {
         assert_eq!((figures.parts.new, figures.parts.repeat), (2, 0));
         let customer = engine.customer("c").unwrap();
         assert_eq!((customer.orders, customer.sessions), (1, 0), "the session is the erased customer's");
+    }
+
+    #[test]
+    fn a_cancelled_row_cancels_an_order_that_was_read() {
+        let options = "cancelled = \"at\"\nfields = { time = \"t\" }\nwhere = { s = [\"paid\"] }";
+        let decoder = Decoder::with_options(Format::Debezium, vec![], &toml::from_str(options).unwrap()).unwrap();
+        let row = |id: &str, state: &str, at: &str| {
+            format!(
+                "{{\"id\":\"{id}\",\"customer_id\":\"c\",\"amount\":1,\"currency\":\"EUR\",\"t\":1767607200,\"s\":\"{state}\",\"at\":{at}}}\n"
+            )
+        };
+        let text = [
+            row("a", "paid", "null"),
+            row("b", "open", "null"),
+            row("b", "cancelled", "1767693600"),
+            row("a", "cancelled", "1767693600"),
+        ]
+        .concat();
+        let mut history = History::new(7 * DAY);
+        let reader = Box::new(std::io::Cursor::new(text.into_bytes()));
+        history.read(EventFile { path: "rows".into(), layout: Layout::Ndjson, reader }, &decoder, Time::MAX).unwrap();
+        assert_eq!((history.len(), history.tally.skipped.clone()), (2, BTreeMap::from([(Skip::Filtered, 2)])));
+        let kinds: Vec<_> = history.events().map(|event| event.kind.event_type()).collect();
+        assert_eq!(kinds, [EventType::Order, EventType::Cancel]);
     }
 
     #[test]

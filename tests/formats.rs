@@ -22,7 +22,7 @@ mod support_cli;
 use std::fmt::Write as _;
 use std::fs;
 
-use retentiond::decode::{Decoded, Decoder, Format, Rejection, encode};
+use retentiond::decode::{Decoded, Decoder, Format, Rejection, encode, encode_cancellation};
 use retentiond::event::{Event, Kind, Time};
 
 use fixtures::{DIMENSIONS, Fixture};
@@ -70,6 +70,13 @@ fn every_event_survives_the_way_through_a_router() {
         let (events, told_before) = match decoder.decode_message(&message, Time::MAX) {
             Ok(Decoded::Event(event)) => (vec![event], Time::MIN),
             Ok(Decoded::Several { events, told_before }) => (events, told_before),
+            Ok(Decoded::Cancellation { event, placed }) => {
+                let mut bytes = Vec::new();
+                encode_cancellation(&event, placed, &dimensions, &mut bytes);
+                let expected = Ok(Decoded::Cancellation { event, placed });
+                assert_eq!(routed.decode(None, Some(&bytes), Time::MAX), expected, "{}", fixture.path.display());
+                continue;
+            }
             _ => continue,
         };
         for event in events {
@@ -95,6 +102,7 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>) -> String {
             let mark = |event: &Event<'_>| if event.time < *told_before { "told before: " } else { "" };
             events.iter().map(|event| format!("{}{}", mark(event), line(event))).collect()
         }
+        Ok(Decoded::Cancellation { event, placed }) => format!("if placed at {placed}: {}", line(event)),
         Ok(Decoded::Erase { customer, time: None }) => format!("erase customer={customer}\n"),
         Ok(Decoded::Erase { customer, time: Some(time) }) => format!("erase customer={customer} time={time}\n"),
         Ok(Decoded::Unknown(unknown)) => format!("unknown {unknown}\n"),

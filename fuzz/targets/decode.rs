@@ -144,7 +144,7 @@ fn table_rows(decoder: &Decoder, header: &str, lines: &[&[u8]]) -> bool {
 /// Whether something of `message` was understood, which is then as it should be.
 pub fn is_sound(decoded: Option<&Decoded<'_>>, message: &[u8]) -> bool {
     match decoded {
-        Some(Decoded::Event(event)) => check_event(event, message),
+        Some(Decoded::Event(event) | Decoded::Cancellation { event, .. }) => check_event(event, message),
         Some(Decoded::Several { events, .. }) => {
             assert!(!events.is_empty(), "several events are some");
             events.iter().for_each(|event| check_event(event, message));

@@ -157,6 +157,9 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>, decoder: &Decoder) -> Strin
     let dimensions = decoder.dimensions();
     match decoded {
         Ok(Decoded::Event(event)) => line(event, dimensions),
+        Ok(Decoded::Cancellation { event, placed }) => {
+            format!("{}  (if the order placed at {placed} counted)", line(event, dimensions))
+        }
         Ok(Decoded::Several { events, told_before }) => events.iter().fold(String::new(), |mut lines, event| {
             let again = if event.time < *told_before { "  (an earlier message has told this)" } else { "" };
             _ = writeln!(lines, "{}{again}", line(event, dimensions));

@@ -164,6 +164,34 @@ fn what_a_format_does_not_understand_is_named() {
             "sources.orders.mapping.cancelled_values: are values of a column; write its name as cancelled",
         ),
         (
+            source("debezium", "constants = { type = \"sale\" }"),
+            "sources.orders.mapping.constants.type: \"sale\" is not a type of event; write one of order, refund, ",
+        ),
+        (
+            source("custom", "constants = { type = \"sale\" }"),
+            "sources.orders.mapping.constants.type: \"sale\" is not a type of event; write one of order, refund, ",
+        ),
+        (
+            source("native", "constants = { type = \"unknown\" }"),
+            "sources.orders.mapping.constants.type: \"unknown\" is not a type of event; write one of order, refund, ",
+        ),
+        (
+            source("debezium", "deletes = \"cancel\"\nconstants = { type = \"refund\" }"),
+            "sources.orders.mapping.deletes: cancels orders, and constants.type makes every row a refund; remove one",
+        ),
+        (
+            source("debezium", "types = { SALE = \"order\" }"),
+            "sources.orders.mapping.types: are values of a column; write its name as fields.type",
+        ),
+        (
+            source("cloudevents", "root = \"detail\""),
+            "sources.orders.mapping.root: is not for CloudEvents, whose object is data; with data = \"custom\"",
+        ),
+        (
+            source("stripe", "root = \"a.*.b\""),
+            "sources.orders.mapping.root: \"a.*.b\" has a *; write the place of the list",
+        ),
+        (
             source("cloudevents", "data = \"cloudevents\""),
             "sources.orders.mapping.data: \"cloudevents\" is no format of data; write one of native, ",
         ),

@@ -156,7 +156,7 @@ format = "shopify"
 mapping = { guests = "email_hash", salt_file = "SECRET", test_orders = "count", amount = "subtotal_price" }
 [sources.charges]
 format = "stripe"
-mapping = { refunds = "refund_objects" }
+mapping = { refunds = "refund_objects", root = "detail" }
 [sources.clicks]
 format = "segment"
 mapping = { currency = "EUR", types = { Sold = "order" } }

@@ -71,8 +71,20 @@ impl Amounts {
             amount = Value::Text(Cow::Owned(product(&amount, &quantity)?));
         }
         match (self.unit, amount.as_text()) {
-            (AmountUnit::Minor, Some(text)) => minor_units(text).map(|units| units.unwrap_or(amount)),
+            (AmountUnit::Minor | AmountUnit::Adyen, Some(text)) => {
+                minor_units(text).map(|units| units.unwrap_or(amount))
+            }
             _ => Ok(amount),
+        }
+    }
+
+    /// The amount in the units that the source gives to its currency.
+    pub fn of_currency<'a>(&self, amount: Value<'a>, currency: &Value<'_>) -> Value<'a> {
+        match (amount, self.unit) {
+            (Value::Units { units, exponent: None }, AmountUnit::Adyen) => {
+                Value::Units { units, exponent: currency.as_text().and_then(adyen_exponent) }
+            }
+            (amount, _) => amount,
         }
     }
 
@@ -178,6 +190,16 @@ fn credit_id(fields: &mut Fields<'_>, rules: &Rules, is_repeated: bool) -> Resul
         }
     };
     Ok(Value::Text(Cow::Owned(format!("{order}/{at}/{amount}"))))
+}
+
+/// The decimals of the currencies to which Adyen gives others than ISO 4217 does
+/// (<https://docs.adyen.com/development-resources/currency-codes>).
+fn adyen_exponent(code: &str) -> Option<u32> {
+    match code {
+        "CLP" | "ISK" => Some(2),
+        "CVE" | "IDR" => Some(0),
+        _ => None,
+    }
 }
 
 fn negative(amount: &Value<'_>) -> Rejection {

@@ -105,7 +105,7 @@ impl Decoded<'_> {
     #[must_use]
     pub fn event_types(&self) -> Vec<EventType> {
         match self {
-            Decoded::Event(event) => vec![event.kind.event_type()],
+            Decoded::Event(event) | Decoded::Cancellation { event, .. } => vec![event.kind.event_type()],
             Decoded::Several { events, .. } => events.iter().map(|event| event.kind.event_type()).collect(),
             Decoded::Erase { .. } => vec![EventType::Erase],
             Decoded::Unknown(_) => vec![EventType::Unknown],
@@ -120,7 +120,7 @@ impl Decoded<'_> {
     #[must_use]
     pub fn events(&self) -> Vec<&Event<'_>> {
         match self {
-            Decoded::Event(event) => vec![event],
+            Decoded::Event(event) | Decoded::Cancellation { event, .. } => vec![event],
             Decoded::Several { events, .. } => events.iter().collect(),
             Decoded::Erase { .. } | Decoded::Unknown(_) | Decoded::Skipped(_) => Vec::new(),
             Decoded::Batch(parts) => {

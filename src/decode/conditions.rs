@@ -7,11 +7,12 @@ use serde::ser::{SerializeMap as _, SerializeSeq as _, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json;
+use super::fields::Value;
 use super::options::{OptionError, Options};
 use super::paths::{Paths, Slots, segments};
 use super::presets::slot;
 use super::{Rejection, Skip};
+use super::{decimals, json};
 
 /// What must stand at a place: one of these values, and none of those.
 ///
@@ -58,9 +59,12 @@ impl Condition {
 fn is(json: &str, wanted: &str) -> bool {
     let value = json::spelled(json);
     match value.as_text() {
-        Some(text) => text == wanted,
+        // Columns of type CHAR are filled up with blanks.
+        Some(text) => text == wanted || text.trim_end_matches(' ') == wanted,
         None if matches!(json, "" | "null") => wanted.is_empty(),
-        None => json == wanted,
+        None => {
+            json == wanted || decimals::unwrapped(json).as_ref().and_then(Value::as_text).is_some_and(|is| is == wanted)
+        }
     }
 }
 

@@ -66,15 +66,56 @@ pub(super) fn units_and_nanos(units: i64, nanos: i64) -> Option<Value<'static>> 
     Some(Value::Text(Cow::Owned(decimal(billionths, 9)))).filter(|_| nanos.unsigned_abs() < 1_000_000_000)
 }
 
-/// The scale of a column, if the schema says that it is bytes. `way` leads to the column.
-pub(super) fn scale_in<'w>(schema: &str, way: impl IntoIterator<Item = &'w str>) -> Option<i32> {
-    let schema: Field<'_> = serde_json::from_str(schema).ok()?;
-    let mut column = &schema;
-    for name in way {
-        column = column.fields.iter().find(|field| field.field.as_deref() == Some(name))?;
+/// A Kafka Connect schema, which names the scale of columns that are bytes.
+pub(super) struct Schema<'a>(Field<'a>);
+
+impl<'a> Schema<'a> {
+    /// `None` where the JSON is no schema.
+    pub fn parse(json: &'a str) -> Option<Schema<'a>> {
+        serde_json::from_str(json).ok().map(Schema)
     }
-    let is_decimal = column.name.as_deref() == Some(DECIMAL);
-    is_decimal.then(|| column.parameters.as_ref()?.scale.as_ref()?.parse().ok()).flatten()
+
+    /// The scale of a column, if it is bytes. `way` leads to the column.
+    pub fn scale<'w>(&self, way: impl IntoIterator<Item = &'w str>) -> Option<i32> {
+        let mut column = &self.0;
+        for name in way {
+            column = column.fields.iter().find(|field| field.field.as_deref() == Some(name))?;
+        }
+        let is_decimal = column.name.as_deref() == Some(DECIMAL);
+        is_decimal.then(|| column.parameters.as_ref()?.scale.as_ref()?.parse().ok()).flatten()
+    }
+}
+
+/// The text or number that an object stands for: MongoDB's extended JSON, or a number as bytes and their scale.
+pub(super) fn unwrapped(json: &str) -> Option<Value<'_>> {
+    if !json.starts_with('{') {
+        return None;
+    }
+    let scaled = || {
+        let Scaled { scale, value } = serde_json::from_str::<Scaled<'_>>(json).ok()?;
+        of_bytes("number", &value, scale).ok().map(without_zeros)
+    };
+    json::extended(json).or_else(scaled)
+}
+
+/// A number that is an id or a quantity, `scale` being that of text that is bytes.
+pub(super) fn number<'a>(field: &str, value: Value<'a>, scale: Option<i32>) -> Result<Value<'a>, Rejection> {
+    match (&value, scale) {
+        (Value::Text(text), Some(scale)) => of_bytes(field, text, scale)
+            .map(without_zeros)
+            .map_err(|rejection| Rejection::new(Reason::WrongType, rejection.detail)),
+        _ => Ok(value),
+    }
+}
+
+/// The same number without the zeros behind its point.
+fn without_zeros(number: Value<'static>) -> Value<'static> {
+    match number {
+        Value::Text(text) if text.contains('.') => {
+            Value::Text(Cow::Owned(text.trim_end_matches('0').trim_end_matches('.').to_owned()))
+        }
+        other => other,
+    }
 }
 
 /// The amount that stands somewhere as `json`, `scale` being that of text that is bytes. What is no such number comes back
@@ -83,7 +124,7 @@ pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>,
     let plain = json::spelled(json);
     if json.starts_with('{') {
         if let Ok(Scaled { scale, value }) = serde_json::from_str::<Scaled<'a>>(json) {
-            return of_bytes(&value, scale);
+            return of_bytes("amount", &value, scale);
         }
         if let Ok(money) = serde_json::from_str::<UnitsAndNanos<'a>>(json)
             && let Some(amount) = money.amount()
@@ -94,7 +135,7 @@ pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>,
         return json::extended(json).ok_or_else(wrong);
     }
     match (plain, scale) {
-        (Value::Text(text), Some(scale)) => of_bytes(&text, scale),
+        (Value::Text(text), Some(scale)) => of_bytes("amount", &text, scale),
         (Value::Text(text), None) if looks_like_bytes(&text) => {
             let what = format!(
                 "amount {:?} looks like the bytes of a number (decimal.handling.mode = \"precise\") whose scale no schema \
@@ -118,8 +159,8 @@ fn looks_like_bytes(text: &str) -> bool {
         && STANDARD.decode(text).is_ok_and(|bytes| (1..=16).contains(&bytes.len()))
 }
 
-fn of_bytes(text: &str, scale: i32) -> Result<Value<'static>, Rejection> {
-    let wrong = |what: &str| Rejection::new(Reason::InvalidAmount, format!("amount {:?} {what}", excerpt(text)));
+fn of_bytes(field: &str, text: &str, scale: i32) -> Result<Value<'static>, Rejection> {
+    let wrong = |what: &str| Rejection::new(Reason::InvalidAmount, format!("{field} {:?} {what}", excerpt(text)));
     let bytes = STANDARD.decode(text.as_bytes()).ok().and_then(|bytes| integer(&bytes));
     let units = bytes.ok_or_else(|| wrong("is no base64 of a whole number of at most 16 bytes"))?;
     if !SCALES.contains(&scale) {
@@ -214,9 +255,28 @@ mod tests {
         let schema = r#"{"type":"struct","fields":[{"field":"after","fields":[
             {"field":"amount","type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}},
             {"field":"note","type":"string"}]}]}"#;
-        assert_eq!(scale_in(schema, ["after", "amount"]), Some(2));
-        assert_eq!(scale_in(schema, ["after", "note"]), None);
-        assert_eq!(scale_in(schema, ["amount"]), None);
-        assert_eq!(scale_in("null", ["amount"]), None);
+        let schema = Schema::parse(schema).unwrap();
+        assert_eq!(schema.scale(["after", "amount"]), Some(2));
+        assert_eq!(schema.scale(["after", "note"]), None);
+        assert_eq!(schema.scale(["amount"]), None);
+        assert!(Schema::parse("null").is_none());
+    }
+
+    #[test]
+    fn ids_in_bytes_are_numbers_without_zeros_behind_the_point() {
+        for (json, expected) in [
+            (r#"{"scale":0,"value":"HCw="}"#, Some("7212")),
+            (r#"{"scale":2,"value":"HCA="}"#, Some("72")),
+            (r#"{"scale":-2,"value":"SA=="}"#, Some("7200")),
+            (r#"{"$numberLong":"7"}"#, Some("7")),
+            (r#"{"scale":0,"value":"?"}"#, None),
+            (r#"{"value":"HCw="}"#, None),
+        ] {
+            assert_eq!(unwrapped(json).as_ref().and_then(Value::as_text), expected, "{json}");
+        }
+        let read = |text: &'static str, scale| number("order_id", Value::Text(text.into()), scale);
+        assert_eq!(read("HCw=", Some(0)), Ok(Value::Text("7212".into())));
+        assert_eq!(read("HCw=", None), Ok(Value::Text("HCw=".into())), "text without a scale is text");
+        assert!(read("72-12", Some(0)).unwrap_err().detail.starts_with("order_id"));
     }
 }

@@ -179,6 +179,8 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
         let time = match i64::try_from(millionths.div_euclid(1_000)) {
             // Only of seconds the fraction matters.
             Ok(millis) if seconds.contains(&whole) && millis >= EARLIEST => Time::from_millis(millis).ok(),
+            // There is no half of a day: what has a fraction is an amount, or a date of a spreadsheet.
+            _ if whole < i128::from(DAYS_BELOW) && millionths % 1_000_000 != 0 => None,
             _ => i64::try_from(whole).ok().and_then(by_size),
         };
         let what = "no time since the epoch: neither seconds of the years 1971 to 2199 nor milli-, micro- or nanoseconds of \

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::fields::Value;
-use super::{Reason, Rejection};
+use super::{Reason, Rejection, foreign};
 
 /// The rejection of a value without bytes.
 #[cold]
@@ -22,9 +22,18 @@ pub(super) fn checked(bytes: &[u8], read: serde_json::Result<bool>) -> Result<()
         Ok(true) => Ok(()),
         Ok(false) => Err(Rejection::new(Reason::NotAnObject, "a JSON object is expected")),
         Err(error) if std::str::from_utf8(bytes).is_err() => {
-            Err(Rejection::new(Reason::NotUtf8, format!("not UTF-8 near column {}", error.column())))
+            Err(Rejection::new(Reason::NotUtf8, with_name(format!("not UTF-8 near column {}", error.column()), bytes)))
         }
-        Err(error) => Err(Rejection::new(Reason::InvalidJson, error.to_string())),
+        Err(error) => Err(Rejection::new(Reason::InvalidJson, with_name(error.to_string(), bytes))),
+    }
+}
+
+/// What is wrong, and what the bytes are if that is known.
+#[cold]
+fn with_name(wrong: String, bytes: &[u8]) -> String {
+    match foreign::named(bytes) {
+        Some(what) => format!("{wrong}; the message is {what}"),
+        None => wrong,
     }
 }
 
@@ -92,12 +101,22 @@ pub(super) fn extended(json: &str) -> Option<Value<'_>> {
     }
 }
 
-/// What a JSON text says that is spelled `json`, if that is JSON itself: an object or a list in a string.
+/// How often JSON may be put into a string, one string in another.
+const MAX_STRINGS: usize = 4;
+
+/// The object or list in the JSON string `json`, also where it was put into a string more than once.
 pub(super) fn in_a_string(json: &str) -> Option<String> {
     if !json.starts_with('"') {
         return None;
     }
-    let inner: String = serde_json::from_str(json).ok()?;
+    let mut inner: String = serde_json::from_str(json).ok()?;
+    for _ in 1..MAX_STRINGS {
+        match inner.trim_ascii_start().as_bytes().first()? {
+            b'{' | b'[' => return Some(inner),
+            b'"' => inner = serde_json::from_str(&inner).ok()?,
+            _ => return None,
+        }
+    }
     inner.trim_ascii_start().starts_with(['{', '[']).then_some(inner)
 }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Value;
 use super::json::{Members, scalar};
-use super::{Reason, Rejection};
+use super::{Reason, Rejection, decimals};
 
 /// Whether a key is a JSON object, such as Kafka Connect writes for rows.
 pub(super) fn is_object(key: &[u8]) -> bool {
@@ -39,9 +39,14 @@ fn of_json(json: &RawValue) -> Result<Value<'_>, Rejection> {
     }
     let members = serde_json::from_str::<Members<'_>>(json.get()).map(|members| members.0).unwrap_or_default();
     let payload = members.iter().find(|(name, _)| name == "payload");
+    let unwrapped = match members.as_slice() {
+        [(_, only)] => decimals::unwrapped(only.get()),
+        _ => None,
+    };
     match (members.as_slice(), payload) {
         ([_, _], Some((_, payload))) if members.iter().any(|(name, _)| name == "schema") => of_json(payload),
         ([(_, only)], _) if !only.get().starts_with(['{', '[']) => Ok(scalar(only).into_id()),
+        _ if unwrapped.is_some() => Ok(unwrapped.map_or(Value::Absent, Value::into_id)),
         _ => {
             let what = "the key is an object of several fields, so it is no id; make a key of the customer id alone (Kafka \
                         Connect: ExtractField$Key)";
@@ -62,6 +67,7 @@ mod tests {
             ("\"c-1\"", "c-1"),
             ("\"\\u00e9\"", "\u{e9}"),
             (r#"{"id":7}"#, "7"),
+            (r#"{"id":{"scale":0,"value":"Bw=="}}"#, "7"),
             (r#"{"schema":null,"payload":{"id":1}}"#, "1"),
             (r#"{"schema":{"type":"string"},"payload":"c-1"}"#, "c-1"),
             ("{0af3c1d2-0000-4000-8000-000000000001}", "{0af3c1d2-0000-4000-8000-000000000001}"),

@@ -5,6 +5,7 @@ mod batch;
 mod conditions;
 mod decimals;
 mod fields;
+mod foreign;
 mod framing;
 mod instants;
 mod json;
@@ -17,6 +18,7 @@ mod options;
 mod paths;
 mod presets;
 mod reader;
+mod root;
 mod routed;
 mod rules;
 mod shared;
@@ -35,7 +37,7 @@ pub use options::{
     AmountUnit, Deletes, Disputes, Encoding, FieldText, FieldTexts, Guests, LineMode, Negative, OptionError, Options,
     Salt, StripeRefunds, TestOrders, TimeFormat, Tombstones,
 };
-pub use routed::{encode, encode_erase};
+pub use routed::{encode, encode_cancellation, encode_erase};
 pub use table::{Again, FileOptions, HeaderError, Scratch, Table};
 
 use self::fields::Value;
@@ -85,6 +87,14 @@ pub enum Decoded<'a> {
         /// What happened before this is told again: if it is too late by now, nothing is lost.
         told_before: Time,
     },
+    /// The cancellation of an order that may never have counted: it counts only if an order that its customer placed at
+    /// that time did.
+    Cancellation {
+        /// The cancellation.
+        event: Event<'a>,
+        /// When the order was placed.
+        placed: Time,
+    },
     /// A customer is to be forgotten.
     Erase {
         /// Who.
@@ -109,6 +119,7 @@ impl Decoded<'_> {
             Decoded::Several { events, told_before } => {
                 Decoded::Several { events: events.into_iter().map(Event::into_owned).collect(), told_before }
             }
+            Decoded::Cancellation { event, placed } => Decoded::Cancellation { event: event.into_owned(), placed },
             Decoded::Erase { customer, time } => Decoded::Erase { customer: Cow::Owned(customer.into_owned()), time },
             Decoded::Unknown(unknown) => Decoded::Unknown(unknown.into_owned()),
             Decoded::Skipped(skip) => Decoded::Skipped(skip),
@@ -485,10 +496,8 @@ impl Decoder {
             }
             _ => self.read(&Message { key, payload, ..Message::default() }),
         };
-        if let (Reader::Native(_), Err(rejection), Some(bytes)) = (&self.reader, &decoded, payload)
-            && rejection.reason == Reason::NotAnObject
-        {
-            decoded = self.read_other(&Message { key, payload, ..Message::default() }, bytes, decoded);
+        if let (Reader::Native(_), Err(_), Some(bytes)) = (&self.reader, &decoded, payload) {
+            decoded = self.explained(&Message { key, payload, ..Message::default() }, bytes, decoded);
         }
         self.settle(&mut decoded, payload, latest);
         decoded
@@ -532,12 +541,7 @@ impl Decoder {
     }
 
     fn read_json<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
-        match self.reader.decode(message, bytes, &self.dimensions) {
-            Err(rejection) if rejection.reason == Reason::NotAnObject => {
-                self.read_other(message, bytes, Err(rejection))
-            }
-            decoded => decoded,
-        }
+        self.explained(message, bytes, self.reader.decode(message, bytes, &self.dimensions))
     }
 
     /// Reads a document that is no object: a list of objects, or one that was put into a string; `otherwise` if it is
@@ -567,7 +571,7 @@ impl Decoder {
 
 fn refuse_future(decoded: &mut Result<Decoded<'_>, Rejection>, latest: Time) {
     let newest = match decoded {
-        Ok(Decoded::Event(event)) => event.time,
+        Ok(Decoded::Event(event) | Decoded::Cancellation { event, .. }) => event.time,
         Ok(Decoded::Several { events, .. }) => events.iter().map(|event| event.time).max().unwrap_or(Time::MIN),
         Ok(Decoded::Batch(parts)) => {
             return parts.iter_mut().for_each(|part| refuse_future(&mut part.decoded, latest));

@@ -11,6 +11,7 @@ use super::conditions::Filter;
 use super::fields::{Fields, Reversed, Value, customer};
 use super::json::{self, scalar};
 use super::options::{OptionError, Options, RECORD_KEY, RECORD_TIME};
+use super::presets::constant_type;
 use super::rules::Rules;
 use super::{Decoded, Reason, Rejection, Skip, key};
 use crate::event::{Attributes, Time};
@@ -52,7 +53,10 @@ impl Native {
         }
         for (name, constant) in options.constants.iter() {
             match name {
-                "type" => given.event_type = Some(constant.to_owned()),
+                "type" => {
+                    constant_type(constant, None)?;
+                    given.event_type = Some(constant.to_owned());
+                }
                 "currency" => given.currency = Some(constant.to_owned()),
                 _ => {
                     let what = "is none that the native format takes from elsewhere, which are type and currency; write \

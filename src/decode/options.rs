@@ -88,6 +88,8 @@ pub enum AmountUnit {
     Major,
     /// Cents: whole numbers of the currency's minor unit (ISO 4217).
     Minor,
+    /// The same with the decimals that Adyen gives to currencies.
+    Adyen,
 }
 
 /// What an order of an amount below zero is.
@@ -321,6 +323,9 @@ pub struct Options {
     pub refunds: StripeRefunds,
     /// Stripe: what becomes of money that a dispute takes.
     pub disputes: Disputes,
+    /// Where in a message the object lies; the message itself unless it is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// CloudEvents: the format of `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
@@ -418,6 +423,7 @@ impl Options {
             ("currency", self.currency.is_some()),
             ("refunds", self.refunds != plain.refunds),
             ("disputes", self.disputes != plain.disputes),
+            ("root", self.root.is_some()),
             ("data", self.data.is_some()),
             ("nobody", self.nobody.is_some()),
             ("tombstones", self.tombstones.is_some()),
@@ -501,7 +507,7 @@ impl Guests {
 /// What every format knows.
 macro_rules! common_and {
     ($($option:literal),*) => {
-        &["nobody", "tombstones", "rounding", "min_amount", "time_zone", "where", $($option),*]
+        &["nobody", "root", "tombstones", "rounding", "min_amount", "time_zone", "where", $($option),*]
     };
 }
 
@@ -525,6 +531,7 @@ const fn known_to(format: Format) -> &'static [&'static str] {
             "deletes",
             "fields",
             "constants",
+            "types",
             "attributes"
         ),
         Format::Custom => common_and!(

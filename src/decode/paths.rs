@@ -20,7 +20,17 @@ pub(super) struct Paths {
     slots: Vec<String>,
     /// The list whose elements are read one by one, where a place has `*` among its names.
     each: Option<Box<Each>>,
+    /// Whether what [`UNAVAILABLE`] stands for is absent.
+    hides_unavailable: bool,
 }
+
+/// What Debezium writes for a large value that a change left alone and the database does not send
+/// (`unavailable.value.placeholder`): as text, as bytes, and as a list.
+const UNAVAILABLE: [&str; 3] = [
+    r#""__debezium_unavailable_value""#,
+    r#""X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==""#,
+    r#"["__debezium_unavailable_value"]"#,
+];
 
 /// A list of objects, and the places inside each of them.
 #[derive(Debug, Clone)]
@@ -45,11 +55,11 @@ struct Node {
 
 /// What stands at the places of [`Paths`]: the JSON as it is spelled; empty where nothing stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Slots<'a>([&'a str; MAX_SLOTS], bool);
+pub(super) struct Slots<'a>([&'a str; MAX_SLOTS], bool, bool);
 
 impl<'a> Slots<'a> {
     pub fn empty() -> Slots<'a> {
-        Slots([""; MAX_SLOTS], false)
+        Slots([""; MAX_SLOTS], false, false)
     }
 
     /// Puts the JSON of a value into a slot.
@@ -91,6 +101,21 @@ impl<'a> Slots<'a> {
         self.1
     }
 
+    /// Whether a value was left out because the database did not send it.
+    pub fn lacks_unavailable(&self) -> bool {
+        self.2
+    }
+
+    /// Leaves out the values that the database did not send.
+    fn hide_unavailable(&mut self) {
+        for json in &mut self.0 {
+            if json.len() >= UNAVAILABLE[0].len() && UNAVAILABLE.contains(json) {
+                *json = "";
+                self.2 = true;
+            }
+        }
+    }
+
     /// Whether anything stands there, null included.
     pub fn is_there(&self, slot: usize) -> bool {
         !self.0[slot].is_empty()
@@ -115,6 +140,11 @@ impl Paths {
             paths.add(place);
         }
         paths
+    }
+
+    /// The same, where a value that the database did not send is absent.
+    pub fn hiding_unavailable() -> Paths {
+        Paths { hides_unavailable: true, ..Paths::default() }
     }
 
     /// The places, by their slots.
@@ -189,6 +219,9 @@ impl Paths {
             }
             slots.1 |= found.1;
         }
+        if self.hides_unavailable {
+            slots.hide_unavailable();
+        }
         Ok(slots)
     }
 
@@ -203,6 +236,9 @@ impl Paths {
         };
         json::checked(bytes, read)?;
         slots.1 |= self.each.as_ref().is_some_and(|each| slots.0[each.list].starts_with('"'));
+        if self.hides_unavailable {
+            slots.hide_unavailable();
+        }
         Ok(slots)
     }
 
@@ -374,7 +410,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
         Ok(false)
     }
     fn visit_str<E>(self, text: &str) -> Result<bool, E> {
-        self.slots.1 |= text.trim_ascii_start().starts_with(['{', '[']);
+        self.slots.1 |= text.trim_ascii_start().starts_with(['{', '[', '"']);
         Ok(false)
     }
     fn visit_unit<E>(self) -> Result<bool, E> {

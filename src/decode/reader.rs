@@ -2,6 +2,7 @@
 
 use super::min_amount::MinAmount;
 use super::options::{OptionError, Options, Tombstones};
+use super::root::Rooted;
 use super::{Decoded, Format, Message, Rejection, Skip, key, native, presets, routed, shared};
 use crate::event::EventType;
 
@@ -18,12 +19,19 @@ pub(super) enum Reader {
     Ga4(Box<presets::Ga4>),
     Snowplow(Box<presets::Snowplow>),
     Custom(Box<presets::Custom>),
+    /// The object lies inside another one.
+    Rooted(Box<Rooted>),
     /// Several sources that share a topic: each reads every message.
     Each(Vec<(Reader, Option<MinAmount>)>),
 }
 
 impl Reader {
     pub fn new(format: Format, options: &Options, dimensions: &[String]) -> Result<Reader, OptionError> {
+        if format != Format::CloudEvents
+            && let Some(rooted) = Rooted::new(options, |inner| Reader::new(format, inner, dimensions))?
+        {
+            return Ok(Reader::Rooted(Box::new(rooted)));
+        }
         if !options.guests.fits(format) {
             let what = format!("is one that messages of the format {:?} do not tell; write another", format.name());
             return Err(OptionError::new("guests", what));
@@ -62,6 +70,7 @@ impl Reader {
             Reader::Ga4(ga4) => ga4.decode(message, bytes),
             Reader::Snowplow(snowplow) => snowplow.decode(bytes),
             Reader::Custom(custom) => custom.decode(message, bytes),
+            Reader::Rooted(rooted) => rooted.decode(message, bytes, dimensions),
             Reader::Each(readers) => {
                 let meaning = |(reader, min_amount): &(Reader, Option<MinAmount>)| {
                     let mut decoded = reader.decode(message, bytes, dimensions);
@@ -75,6 +84,14 @@ impl Reader {
         }
     }
 
+    /// What reads the rows of tables, which lie in nothing.
+    pub fn of_rows(&self) -> &Reader {
+        match self {
+            Reader::Rooted(rooted) => &rooted.reader,
+            reader => reader,
+        }
+    }
+
     /// The name of the format, and what its events are called in messages.
     pub fn known(&self) -> (&'static str, Vec<&str>) {
         let own = || EventType::ALL.into_iter().filter(|known| *known != EventType::Unknown).map(EventType::name);
@@ -84,10 +101,11 @@ impl Reader {
             Reader::Shopify(_) => (Format::Shopify.name(), presets::Shopify::KNOWN.to_vec()),
             Reader::Stripe(stripe) => (Format::Stripe.name(), stripe.known()),
             Reader::CloudEvents(events) => (Format::CloudEvents.name(), events.known()),
-            Reader::Debezium(_) => (Format::Debezium.name(), vec!["c", "r", "u", "d"]),
+            Reader::Debezium(debezium) => (Format::Debezium.name(), debezium.known()),
             Reader::Ga4(ga4) => (Format::Ga4.name(), ga4.known()),
             Reader::Snowplow(_) => (Format::Snowplow.name(), presets::Snowplow::KNOWN.to_vec()),
             Reader::Custom(custom) => (Format::Custom.name(), custom.known()),
+            Reader::Rooted(rooted) => rooted.reader.known(),
             Reader::Each(readers) => readers.first().map_or(("", Vec::new()), |(reader, _)| reader.known()),
         }
     }
@@ -95,10 +113,10 @@ impl Reader {
     /// Whether more than key and value matters.
     pub fn wants_message(&self) -> bool {
         match self {
-            Reader::CloudEvents(_) | Reader::Ga4(_) => true,
+            // Connectors write into headers what they add to a row.
+            Reader::CloudEvents(_) | Reader::Ga4(_) | Reader::Debezium(_) | Reader::Custom(_) => true,
             Reader::Native(native) => native.wants_time(),
-            Reader::Debezium(debezium) => debezium.wants_message(),
-            Reader::Custom(custom) => custom.wants_message(),
+            Reader::Rooted(rooted) => rooted.reader.wants_message(),
             Reader::Each(readers) => readers.iter().any(|(reader, _)| reader.wants_message()),
             Reader::Routed | Reader::Segment(_) | Reader::Shopify(_) | Reader::Stripe(_) | Reader::Snowplow(_) => false,
         }

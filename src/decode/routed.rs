@@ -12,6 +12,20 @@ use crate::event::{Attributes, CostKind, Event, Kind, Money, Time, decimal_text}
 /// What an event begins with that may be too late without being lost.
 const TOLD_BEFORE: &[u8] = b"{\"told_before\":";
 
+/// What a cancellation begins with that counts only if an order placed at that time did.
+const IF_PLACED: &[u8] = b"{\"if_placed\":";
+
+/// Appends a cancellation as [`Decoded::Cancellation`] holds it.
+pub fn encode_cancellation(event: &Event<'_>, placed: Time, dimensions: &[String], out: &mut Vec<u8>) {
+    out.extend_from_slice(IF_PLACED);
+    number(placed.millis(), out);
+    out.push(b',');
+    let begin = out.len();
+    encode(event, Time::MIN, dimensions, out);
+    // Its own brace is open already.
+    out.remove(begin);
+}
+
 /// Appends an event as one JSON object. `told_before` as in [`Decoded::Several`]; `dimensions` are those of the decoder
 /// that read it.
 pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: &mut Vec<u8>) {
@@ -89,14 +103,18 @@ pub(super) fn decode<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Decod
     if let Some(millis) = fields.time.as_integer() {
         fields.time = Value::Millis(millis);
     }
-    Ok(match (fields.into_decoded()?, told_before(bytes)) {
+    Ok(match (fields.into_decoded()?, time_behind(TOLD_BEFORE, bytes)) {
+        (Decoded::Event(event), None) => match time_behind(IF_PLACED, bytes) {
+            Some(placed) => Decoded::Cancellation { event, placed },
+            None => Decoded::Event(event),
+        },
         (Decoded::Event(event), Some(told_before)) => Decoded::Several { events: vec![event], told_before },
         (decoded, _) => decoded,
     })
 }
 
-fn told_before(bytes: &[u8]) -> Option<Time> {
-    let rest = bytes.strip_prefix(TOLD_BEFORE)?;
+fn time_behind(prefix: &[u8], bytes: &[u8]) -> Option<Time> {
+    let rest = bytes.strip_prefix(prefix)?;
     let digits = rest.split(|byte| *byte == b',').next()?;
     Time::from_millis(std::str::from_utf8(digits).ok()?.parse().ok()?).ok()
 }

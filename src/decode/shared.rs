@@ -9,6 +9,8 @@ pub(super) fn meaning<'a>(found: Vec<Result<Decoded<'a>, Rejection>>) -> Result<
     let found: Vec<Decoded<'a>> = found.into_iter().collect::<Result<_, _>>()?;
     let (mut wanted, rest): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|decoded| !matches!(decoded, Decoded::Unknown(_) | Decoded::Skipped(_)));
+    // Sources with complementary conditions find the same cancellation in a row that fits none of them any more.
+    wanted.dedup_by(|second, first| matches!(first, Decoded::Cancellation { .. }) && first == second);
     match wanted.len() {
         0 => Ok(rest.into_iter().max_by_key(weight).unwrap_or(Decoded::Skipped(Skip::Filtered))),
         1 => Ok(wanted.swap_remove(0)),
@@ -41,6 +43,8 @@ fn together(wanted: Vec<Decoded<'_>>) -> Result<Decoded<'_>, Rejection> {
                 events.extend(more);
             }
             Decoded::Batch(more) => parts.extend(more),
+            // Beside events of another source there is no place for the condition.
+            Decoded::Cancellation { event, .. } => events.push(event),
             Decoded::Unknown(_) | Decoded::Skipped(_) => {}
         }
     }
@@ -127,11 +131,11 @@ mod tests {
 
     #[test]
     fn the_time_of_the_record_is_asked_for_where_one_source_needs_it() {
-        let of = |options| decoder(&[(Format::Custom, ""), (Format::Custom, options)]);
+        let of = |options| decoder(&[(Format::Native, ""), (Format::Native, options)]);
         assert!(!of("").wants_message());
         let timed = of("fields = { time = \"$record.time\" }");
         assert!(timed.wants_message());
-        let json = SALE.replace("1767607200", "null");
+        let json = SALE.replace("1767607200", "null").replace("\"kind\":\"sale\"", "\"type\":\"order\"");
         let time = Time::parse("2026-01-05T10:00:00Z").ok();
         let message = Message { payload: Some(json.as_bytes()), time, ..Message::default() };
         assert_eq!(timed.decode_message(&message, Time::MAX).unwrap_err().detail, "time is missing");

@@ -100,7 +100,7 @@ impl Table {
             self.is_exact[place] |= is_exact;
             self.is_whole[place] |= is_whole;
         };
-        match (columns, reader) {
+        match (columns, reader.of_rows()) {
             (Columns::Native { columns, conditions, .. }, _) => {
                 conditions.iter().for_each(|filled| note(filled.column, false, false));
                 let is_plain = |column| matches!(column, Column::Dimension(_) | Column::Score);
@@ -192,7 +192,7 @@ impl Table {
         cell: &impl Fn(usize) -> &'a [u8],
         scratch: &'a mut Scratch,
     ) -> Result<Decoded<'a>, Rejection> {
-        match (columns, reader) {
+        match (columns, reader.of_rows()) {
             (Columns::Mapped { slots, dimensions }, Reader::Custom(custom)) => {
                 let attributes = self.named(dimensions, cell)?;
                 let slots = self.fill(slots, cell, scratch)?;
@@ -226,7 +226,7 @@ impl Table {
         above: &'a mut Above,
         latest: Time,
     ) -> Result<Line<'a>, Rejection> {
-        match (&self.readings, &decoder.reader) {
+        match (&self.readings, decoder.reader.of_rows()) {
             (Readings::One(Columns::Mapped { slots, dimensions }), Reader::Custom(custom)) => {
                 let attributes = self.named(dimensions, &cell)?;
                 let slots = self.fill(slots, &cell, scratch)?;
@@ -328,7 +328,7 @@ impl Table {
 
 /// What the columns mean to a source.
 fn columns(reader: &Reader, decoder: &Decoder, names: &[String]) -> Result<Columns, HeaderError> {
-    match reader {
+    match reader.of_rows() {
         Reader::Custom(custom) if !is_native_instead(custom, decoder, names) => mapped(custom, decoder, names),
         Reader::Native(own) => Columns::of_native(own, decoder.dimensions(), names),
         _ => native(decoder.dimensions(), names, &NEEDED),
@@ -377,7 +377,7 @@ impl Decoder {
     /// Whether instants without an offset are of a zone of their own, as opposed to UTC.
     #[must_use]
     pub fn has_time_zone(&self) -> bool {
-        match &self.reader {
+        match self.reader.of_rows() {
             Reader::Custom(custom) => custom.rules().has_time_zone(),
             _ => self.table_rules.has_time_zone(),
         }

@@ -8,7 +8,7 @@ use super::Route;
 use super::merge::Merge;
 use crate::bus::RecordBatch;
 use crate::coordinator::rejection_breaker::{RejectionBreaker, Tripped};
-use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_erase};
+use crate::decode::{Decoded, Reason, Rejection, Skip, encode, encode_cancellation, encode_erase};
 use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{OutboxRecord, RecordOrigin};
 use crate::worker::{Rejected, message};
@@ -274,6 +274,9 @@ impl<B: RecordBatch> Found<'_, B> {
     fn add_object(&mut self, decoded: Result<Decoded<'_>, Rejection>) -> Option<Rejection> {
         let item = match decoded {
             Ok(Decoded::Event(event)) => (Some(event.time), self.route.event(&event, Time::MIN, self.bytes)),
+            Ok(Decoded::Cancellation { event, placed }) => {
+                (Some(event.time), self.route.cancellation(&event, placed, self.bytes))
+            }
             Ok(Decoded::Several { events, told_before }) => {
                 for event in &events {
                     let what = self.route.event(event, told_before, self.bytes);
@@ -327,6 +330,13 @@ impl Route {
         bytes.clear();
         bytes.extend_from_slice(event.customer.as_bytes());
         encode(event, told_before, self.decoder.dimensions(), bytes);
+        self.message(event.customer.len(), bytes)
+    }
+
+    fn cancellation(&self, event: &Event<'_>, placed: Time, bytes: &mut Vec<u8>) -> ItemKind {
+        bytes.clear();
+        bytes.extend_from_slice(event.customer.as_bytes());
+        encode_cancellation(event, placed, self.decoder.dimensions(), bytes);
         self.message(event.customer.len(), bytes)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{History, HistoryError, Tally, read};
 use crate::bus::partitioner::Partitioner;
-use crate::decode::{Decoded, Decoder, Rejection};
+use crate::decode::{Decoded, Decoder, Rejection, Skip};
 use crate::engine::Engine;
 use crate::engine::spec::Spec;
 use crate::event::{Event, Kind, Time};
@@ -84,6 +84,10 @@ impl Partitioned {
     fn add(&mut self, path: &Path, line: u64, topics: Topics, decoded: Result<Decoded<'_>, Rejection>) {
         match decoded {
             Ok(Decoded::Event(event)) => self.add_event(topics, &event),
+            Ok(Decoded::Cancellation { event, .. }) => match self.of(&event.customer).has_order_of(&event) {
+                true => self.add_event(topics, &event),
+                false => *self.tally.skipped.entry(Skip::Filtered).or_default() += 1,
+            },
             Ok(Decoded::Several { events, .. }) => events.iter().for_each(|event| self.add_event(topics, event)),
             Ok(Decoded::Skipped(skip)) => *self.tally.skipped.entry(skip).or_default() += 1,
             Ok(Decoded::Erase { customer, time }) => {

@@ -503,6 +503,13 @@ fn apply_decoded(
     let decoded = decoded.as_ref().map_err(&mut rejected)?;
     match decoded {
         Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
+        Decoded::Cancellation { event, placed } => {
+            if engine.has_order_at(&event.customer, *placed) == Some(false) {
+                tally.skipped[topic][Skip::Filtered as usize] += 1;
+                return Ok(());
+            }
+            apply_event(engine, tally, seen, event, Time::MAX)
+        }
         Decoded::Several { events, told_before } => {
             let apply = |event| apply_event(engine, tally, seen, event, *told_before);
             // All of them, also behind one that is too late; the dead letter tells of the first.

@@ -98,6 +98,36 @@ fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
 }
 
 #[test]
+fn a_cancelled_row_that_where_no_longer_chooses_cancels_an_order_that_counted() {
+    let mapping = "cancelled = \"cancelled_at\"\nfields = { time = \"placed_at\" }\nwhere = { status = [\"paid\"] }";
+    let options = toml::from_str(mapping).unwrap();
+    let mut worker = Worker::new(config(Decoder::with_options(Format::Debezium, vec![], &options).unwrap()));
+    worker.start(Partition(0));
+    let row = |id: &str, placed: &str, status: &str, cancelled: &str| {
+        format!(
+            r#"{{"id":"{id}","customer_id":"c","amount":"9.00","currency":"EUR","placed_at":"2026-03-{placed}T00:00:00Z",
+                "status":"{status}","cancelled_at":{cancelled}}}"#
+        )
+        .into_bytes()
+    };
+    let cancelled = "\"2026-03-20T12:00:00Z\"";
+    let batch = Batch(vec![
+        row("a", "20", "paid", "null"),
+        row("b", "19", "open", "null"),
+        row("b", "19", "cancelled", cancelled),
+        row("a", "20", "cancelled", cancelled),
+        row("a", "20", "cancelled", cancelled),
+        row("c", "21", "cancelled", "\"2026-03-21T12:00:00Z\""),
+    ]);
+    let mut rejected = Vec::new();
+    worker.apply(at(0), &batch, Time::MAX, &mut rejected);
+    assert_eq!(rejected.len(), 0, "{rejected:?}");
+    let tally = worker.status().tally;
+    assert_eq!((tally.events[0][EventType::Order as usize], tally.events[0][EventType::Cancel as usize]), (1, 2));
+    assert_eq!((tally.duplicates, tally.skipped[0][Skip::Filtered as usize]), (1, 3));
+}
+
+#[test]
 fn one_bad_object_of_a_message_takes_none_of_the_others_with_it() {
     let decoder = Decoder::new(Format::Native, vec![]);
     let mut worker = Worker::new(config(decoder.clone()));

@@ -43,7 +43,7 @@ fn damaged_messages_are_told_apart_and_panic_nowhere() {
         let mut bytes = fixture.bytes.clone();
         damage(&mut random, &mut bytes, &other.bytes);
         match decoders[place].decode_message(&fixture.message_of(&bytes), Time::MAX) {
-            Ok(Decoded::Event(event)) => {
+            Ok(Decoded::Event(event) | Decoded::Cancellation { event, .. }) => {
                 assert!((1..=MAX_CUSTOMER_ID_BYTES).contains(&event.customer.len()));
                 decoded += 1;
             }

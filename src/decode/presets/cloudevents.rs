@@ -69,7 +69,12 @@ impl CloudEvents {
                 format!("{named:?} is no format of data; write one of {}", names().collect::<Vec<_>>().join(", "));
             return Err(OptionError::new("data", what));
         };
-        let inner = Options { data: None, ..options.clone() };
+        if options.root.is_some() {
+            let what = "is not for CloudEvents, whose object is data; with data = \"custom\" name places inside it, such as \
+                        \"order.total\"";
+            return Err(OptionError::new("root", what));
+        }
+        let inner = Options { data: None, ..with_own_type(options) };
         // The table of types is read here where the data are native.
         let inner = if format == Format::Native { Options { types: BTreeMap::new(), ..inner } } else { inner };
         if let Some((option, _)) = inner.unknown_to(format).first() {
@@ -134,7 +139,7 @@ impl CloudEvents {
     fn binary<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let header = |name: &str| match message.header(name).map(std::str::from_utf8) {
             None => Ok(Value::Absent),
-            Some(Ok(text)) => Ok(Value::Text(Cow::Borrowed(text))),
+            Some(Ok(text)) => Ok(Value::Text(unquoted(text))),
             Some(Err(_)) => Err(Rejection::new(Reason::NotUtf8, format!("the header {name} is not UTF-8"))),
         };
         let context = Context {
@@ -154,8 +159,15 @@ impl CloudEvents {
         match &*self.data {
             Reader::Native(native) => self.native(native, message, data, context),
             Reader::Debezium(debezium) => {
-                let beside = Beside { op: context.debezium_op, made: context.debezium_time.or(context.time) };
-                debezium.decode_beside(message, data, beside)
+                let made = context.debezium_time.or(context.time);
+                let beside = Beside { op: context.debezium_op, made, object: None };
+                match context.all {
+                    None => debezium.decode_beside(message, data, beside),
+                    Some(all) => {
+                        let beside = Beside { object: Some(&all), ..beside };
+                        debezium.decode_beside(message, data, beside).map(Decoded::into_owned)
+                    }
+                }
             }
             Reader::Custom(custom) => {
                 let outside = Outside { event_type: context.event_type.as_text(), object: context.all.as_deref() };
@@ -215,9 +227,28 @@ impl CloudEvents {
     }
 }
 
+/// The same, where a constant type that `types` lists has its own name.
+fn with_own_type(options: &Options) -> Options {
+    let mut options = options.clone();
+    if let Some(called) = options.constants.r#type.as_deref().and_then(|name| options.types.get(name)) {
+        options.constants.r#type = Some(called.as_str().into());
+    }
+    options
+}
+
+/// The text of a header. Kafka Connect's JSON converter puts it into quotes.
+fn unquoted(text: &str) -> Cow<'_, str> {
+    if text.len() < 2 || !text.starts_with('"') {
+        return Cow::Borrowed(text);
+    }
+    serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
 /// The attributes in the headers of a message, as the members of an object.
 fn attributes(message: &Message<'_>) -> Vec<u8> {
-    let text = |bytes: &Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok().map(str::to_owned));
+    let text = |bytes: &Option<&[u8]>| {
+        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok().map(|text| unquoted(text).into_owned()))
+    };
     let named = |(name, value): &(Cow<'_, str>, Option<&[u8]>)| match name.as_ref() {
         "content-type" => Some(("datacontenttype".to_owned(), text(value)?)),
         name => Some((name.strip_prefix("ce_")?.to_owned(), text(value)?)),

@@ -1,342 +1,35 @@
 //! Any JSON, by a place for each field: `format = "custom"`. Rows of tables are read the same way.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{Common, Outside, in_capitals, or_skip, slot};
-use crate::decode::amounts::{Amounts, absolute};
+use super::types::Types;
+use super::{Outside, headers, or_skip};
+use crate::decode::amounts::Amounts;
 use crate::decode::batch::{batch, with_only};
-use crate::decode::fields::{Fields, Reversed, Value};
+use crate::decode::fields::{Reversed, Value};
 use crate::decode::lines::{Above, Line, LineSlots, OrderLine};
-use crate::decode::options::{FieldTexts, LineMode, OptionError, Options, RECORD_KEY, RECORD_TIME};
-use crate::decode::paths::{Paths, Slots};
+use crate::decode::options::{FieldTexts, LineMode, OptionError, Options};
+use crate::decode::paths::Slots;
 use crate::decode::rules::Rules;
-use crate::decode::{Decoded, Message, Reason, Rejection, Skip, Unknown, decimals, json, key};
+use crate::decode::{Decoded, Message, Rejection, Skip, Unknown, json};
 use crate::event::{EventType, Time};
 
 mod lists;
+mod row;
 mod several;
 
 use lists::element_of;
-use several::Several;
-
-/// Where a field comes from.
-#[derive(Debug, Clone)]
-enum FieldSource {
-    Slot(usize),
-    Constant(String),
-    Key,
-    Sent,
-}
-
-/// How the fields of an object are found and read.
-#[derive(Debug, Clone)]
-pub(in crate::decode) struct Row {
-    paths: Paths,
-    pub common: Common,
-    origins: BTreeMap<&'static str, FieldSource>,
-    amounts: Amounts,
-    /// The places that the options name, and which option does.
-    explicit: Vec<(String, usize)>,
-    scale: Option<i32>,
-    /// The slot of the billionths beside an amount that is the `units` of a `google.type.Money`.
-    nanos: Option<usize>,
-    /// The names on the way to the amount, where it stands in the object.
-    amount_way: Vec<String>,
-    /// The first names on the way to fields that stand deeper in the object.
-    through: Vec<String>,
-    several: Several,
-}
-
-/// What surrounds an object.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::decode) struct Around<'m, 'a> {
-    pub message: &'m Message<'a>,
-    /// The scale of amounts that are bytes, from the schema of the object.
-    pub scale: Option<i32>,
-    /// What the event says that the object is the data of.
-    pub outside: Outside<'m>,
-}
-
-impl Row {
-    /// Fields that the options do not name stand where `usual` says.
-    pub fn new(options: &Options, dimensions: &[String], usual: &FieldTexts) -> Result<Row, OptionError> {
-        let mut paths = Paths::default();
-        let mut origins = BTreeMap::new();
-        for (name, constant) in options.constants.iter() {
-            if options.fields.iter().any(|(field, _)| field == name) {
-                let what = "is in fields too; keep one of the two".to_owned();
-                return Err(OptionError::new(format!("constants.{name}"), what));
-            }
-            origins.insert(name, FieldSource::Constant(constant.to_owned()));
-        }
-        let places = options.fields.or(usual);
-        let mut through: Vec<String> = Vec::new();
-        let mut explicit = Vec::new();
-        for (name, place) in
-            places.iter().filter(|(name, _)| !options.constants.iter().any(|(known, _)| known == *name))
-        {
-            let option = format!("fields.{name}");
-            let is_explicit = options.fields.iter().any(|(field, _)| field == name);
-            let origin = match place {
-                RECORD_KEY => FieldSource::Key,
-                RECORD_TIME if name == "time" => FieldSource::Sent,
-                _ if place.starts_with('$') => {
-                    let what = format!(
-                        "{place:?} is nothing that a record has; write {RECORD_KEY:?}, {RECORD_TIME:?} (for time), a place in \
-                         the message, or the value itself under constants"
-                    );
-                    return Err(OptionError::new(option, what));
-                }
-                _ => FieldSource::Slot(slot(&mut paths, &option, place)?),
-            };
-            if let FieldSource::Slot(slot) = origin
-                && is_explicit
-            {
-                explicit.push((option, slot));
-            }
-            if let (FieldSource::Slot(_), Some((first, _))) = (&origin, place.split_once('.'))
-                && !place.starts_with('/')
-                && !through.iter().any(|known| known == first)
-            {
-                through.push(first.to_owned());
-            }
-            origins.insert(name, origin);
-        }
-        let several = Several::new(options, &mut paths, &mut explicit)?;
-        let common = Common::new(options, dimensions, &mut paths, |_| None)?;
-        let chosen = options.only.keys().map(|place| (format!("where.{place:?}"), place));
-        for (option, place) in
-            chosen.chain(options.attributes.iter().map(|(name, place)| (format!("attributes.{name}"), place)))
-        {
-            let slot = slot(&mut paths, &option, place)?;
-            explicit.push((option, slot));
-        }
-        let amount = places.amount.as_deref().filter(|_| options.constants.amount.is_none());
-        let nanos = match amount.and_then(|place| place.strip_suffix("units")) {
-            Some(beside) if beside.ends_with(['.', '/']) => {
-                Some(slot(&mut paths, "fields.amount", &format!("{beside}nanos"))?)
-            }
-            _ => None,
-        };
-        Ok(Row {
-            paths,
-            nanos,
-            common,
-            origins,
-            amounts: Amounts::new(options)?,
-            explicit,
-            scale: options.amount_scale,
-            amount_way: amount.map_or(Vec::new(), |place| place.split('.').map(str::to_owned).collect()),
-            through,
-            several,
-        })
-    }
-
-    /// The slot of one more place.
-    pub fn add(&mut self, option: &str, place: &str) -> Result<usize, OptionError> {
-        slot(&mut self.paths, option, place)
-    }
-
-    pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Slots<'a>, Rejection> {
-        self.paths.read(bytes)
-    }
-
-    /// Whether the messages are chosen at all.
-    pub fn chooses(&self) -> bool {
-        !self.common.only.is_empty()
-    }
-
-    /// Why an object is passed over that `mapping.where` does not choose; `outside` may hold what it asks for.
-    fn chosen(&self, slots: &Slots<'_>, outside: Outside<'_>) -> Result<Result<(), Skip>, Rejection> {
-        let outside = outside.object.map(|object| self.paths.read(object)).transpose()?;
-        Ok(self.common.chosen_beside(slots, outside.as_ref()))
-    }
-
-    /// Whether the object is one of those that count.
-    pub fn counts(&self, slots: &Slots<'_>) -> bool {
-        self.common.only.hold(slots)
-    }
-
-    /// Whether the time is that of a field, of the record, or the same for all.
-    pub fn has_time(&self) -> bool {
-        self.origins.contains_key("time")
-    }
-
-    /// Whether a field comes from the record rather than its value.
-    pub fn wants_message(&self) -> bool {
-        self.origins.values().any(|origin| matches!(origin, FieldSource::Sent))
-    }
-
-    /// The scale of the amount, if the schema of an object says that it is bytes; `way` leads to the object.
-    pub fn scale_in(&self, schema: &str, way: &[&str]) -> Option<i32> {
-        let wrapped = self.amount_way.first().is_some_and(|first| first == "payload") && way.is_empty();
-        let own = self.amount_way.iter().skip(usize::from(wrapped)).map(String::as_str);
-        decimals::scale_in(schema, way.iter().copied().chain(own))
-    }
-
-    /// A field as it stands there.
-    pub fn field<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>, name: &str) -> Result<Value<'a>, Rejection> {
-        Ok(match self.origins.get(name) {
-            Some(FieldSource::Slot(slot)) => match (slots.value(*slot), slots.raw(*slot)) {
-                (Value::Other(found), Some(json)) => json::extended(json).unwrap_or(Value::Other(found)),
-                (value, _) => value,
-            },
-            Some(FieldSource::Constant(text)) => Value::Text(Cow::Owned(text.clone())),
-            Some(FieldSource::Key) => around.message.key.map_or(Ok(Value::Absent), key::id)?,
-            Some(FieldSource::Sent) => around.message.time.map_or(Value::Absent, |time| Value::Millis(time.millis())),
-            None => Value::Absent,
-        })
-    }
-
-    /// Whether anything stands at the place of a field.
-    pub fn has<'a>(&self, slots: &Slots<'a>, name: &str) -> bool {
-        matches!(self.origins.get(name), Some(FieldSource::Slot(slot)) if slots.raw(*slot).is_some())
-    }
-
-    pub fn instant<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Rejection> {
-        self.common.rules.time(value)
-    }
-
-    /// All fields but the type, or why the message is skipped.
-    pub fn fields<'a>(
-        &self,
-        slots: &Slots<'a>,
-        around: Around<'_, 'a>,
-        event_type: EventType,
-    ) -> Result<Result<Fields<'a>, Skip>, Rejection> {
-        Ok(match self.unpriced(slots, around)? {
-            Ok(fields) => Ok(Fields { amount: self.amount(slots, around, event_type)?, ..fields }),
-            Err(skip) => Err(skip),
-        })
-    }
-
-    /// All fields but type and amount.
-    fn unpriced<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>) -> Result<Result<Fields<'a>, Skip>, Rejection> {
-        let field = |name| self.field(slots, around, name);
-        let customer = self.common.customer(field("customer_id")?, field("anonymous_id")?, &field("email")?);
-        let customer_id = match customer {
-            Ok(customer) => customer,
-            Err(skip) => return Ok(Err(skip)),
-        };
-        Ok(Ok(Fields {
-            event_type: Value::Absent,
-            customer_id,
-            time: self.several.joined(field("time")?, slots)?,
-            order_id: field("order_id")?.into_id(),
-            refund_id: field("refund_id")?.into_id(),
-            reversed: match self.slot_of("reversed") {
-                Some(slot) => Reversed::of_json(slots.raw(slot).unwrap_or_default()),
-                None => Reversed::of_value(&field("reversed")?),
-            },
-            session_id: field("session_id")?.into_id(),
-            amount: Value::Absent,
-            currency: in_capitals(field("currency")?),
-            referred_by: field("referred_by")?.into_id(),
-            kind: field("kind")?,
-            score: field("score")?,
-            attributes: self.common.attributes(slots),
-        }))
-    }
-
-    fn amount<'a>(
-        &self,
-        slots: &Slots<'a>,
-        around: Around<'_, 'a>,
-        event_type: EventType,
-    ) -> Result<Value<'a>, Rejection> {
-        let json = match self.origins.get("amount") {
-            Some(FieldSource::Slot(slot)) => slots.raw(*slot),
-            _ => None,
-        };
-        let amount = match json {
-            Some(json) => decimals::amount(json, around.scale.or(self.scale))?,
-            None => self.field(slots, around, "amount")?,
-        };
-        let nanos = self.nanos.and_then(|slot| slots.value(slot).as_integer());
-        let amount = match (amount.as_integer(), nanos) {
-            (_, None | Some(0)) => amount,
-            (units, Some(nanos)) => decimals::units_and_nanos(units.unwrap_or(0), nanos).ok_or_else(|| {
-                Rejection::new(Reason::InvalidAmount, format!("amount has {nanos} nanos; a unit has 1000000000"))
-            })?,
-        };
-        let quantity = self.field(slots, around, "quantity")?;
-        if quantity.is_blank() && self.origins.contains_key("quantity") && !amount.is_blank() {
-            let what = "quantity is missing, by which the amount is to be multiplied; write 1 where the amount is that of the \
-                        whole line";
-            return Err(Rejection::new(Reason::MissingField, what));
-        }
-        let terms = self.several.terms(slots, around.scale.or(self.scale))?;
-        let amount = self.amounts.read(amount, terms, quantity)?;
-        // Many systems write what goes back as a negative amount.
-        let goes_back = matches!(event_type, EventType::Refund | EventType::Cancel);
-        Ok(if goes_back { absolute(amount) } else { amount })
-    }
-
-    /// The places of all fields and conditions.
-    pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.paths.places().enumerate()
-    }
-
-    /// The places that the options name, and which option does.
-    pub fn explicit(&self) -> &[(String, usize)] {
-        &self.explicit
-    }
-
-    /// Whether a slot is that of a field which figures are computed from.
-    pub fn is_exact(&self, slot: usize) -> bool {
-        let is_it = |origin: &FieldSource| matches!(origin, FieldSource::Slot(own) if *own == slot);
-        self.several.has(slot) || self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
-    }
-
-    /// Whether a slot is that of an id.
-    pub fn is_id(&self, slot: usize) -> bool {
-        let names = ["customer_id", "anonymous_id", "order_id", "refund_id", "session_id", "referred_by"];
-        names.iter().any(|name| self.slot_of(name) == Some(slot))
-    }
-
-    /// The slots that a line of an order may leave to the line above.
-    fn line_slots(&self) -> LineSlots {
-        let slots = |names: &[&str]| names.iter().filter_map(|name| self.slot_of(name)).collect::<Vec<_>>();
-        let mut own = slots(&["customer_id", "anonymous_id", "email", "time", "currency", "type"]);
-        own.extend(self.several.time());
-        let mut others = slots(&["referred_by"]);
-        let amounts = slots(&["order_id", "refund_id", "amount", "quantity"]);
-        others.extend(self.common.only.slots().filter(|slot| !own.contains(slot) && !amounts.contains(slot)));
-        LineSlots { order: self.slot_of("order_id"), customer: self.slot_of("customer_id"), own, others }
-    }
-
-    /// The slot of a field that is read from the message.
-    pub fn slot_of(&self, name: &str) -> Option<usize> {
-        match self.origins.get(name) {
-            Some(FieldSource::Slot(slot)) => Some(*slot),
-            _ => None,
-        }
-    }
-
-    /// The message with the JSON that places of its object lead through in place of the text that it was put into;
-    /// `None` where there is no such text.
-    #[cold]
-    pub fn opened(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
-        let object = std::str::from_utf8(object).ok()?;
-        json::spliced(bytes, object, &self.paths.opened(object)?)
-    }
-
-    /// Whether a place leads through another value than the object itself.
-    pub fn has_nested_places(&self) -> bool {
-        self.paths.has_nested_places()
-    }
-}
+pub(in crate::decode) use row::{Around, Row, Scales, without_padding};
 
 /// Reads messages by places that the configuration names.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Custom {
     row: Row,
-    types: BTreeMap<String, EventType>,
-    /// Whether the types have the names that events have here, whose case does not matter.
-    has_own_types: bool,
+    types: Types,
+    /// The type of every message.
+    constant: Option<EventType>,
     /// Whether the options say where the type is found.
     has_type: bool,
     repeats: bool,
@@ -362,7 +55,7 @@ struct Object<'m, 'a> {
 impl Custom {
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Custom, OptionError> {
         let mut row = Row::new(options, dimensions, &native_names())?;
-        let own: Vec<_> = EventType::ALL.iter().map(|event_type| (event_type.name(), *event_type)).collect();
+        let types = Types::new(options)?;
         let leads_in = |row: &Row, name: &str| row.through.iter().any(|first| first == name);
         let in_payload = leads_in(&row, "payload");
         let schema = if in_payload { Some(row.add("fields.amount", "schema")?) } else { None };
@@ -383,8 +76,8 @@ impl Custom {
         Ok(Custom {
             line_slots: row.line_slots(),
             row,
-            types: options.types(&own)?,
-            has_own_types: options.types.is_empty(),
+            constant: types.constant(options)?,
+            types,
             has_type: options.fields.r#type.is_some() || options.constants.r#type.is_some(),
             repeats: options.repeats,
             lines: options.lines,
@@ -395,14 +88,9 @@ impl Custom {
         })
     }
 
-    /// Whether more than key and value matters.
-    pub fn wants_message(&self) -> bool {
-        self.row.wants_message()
-    }
-
     /// What the types are called.
     pub fn known(&self) -> Vec<&str> {
-        self.types.keys().map(String::as_str).collect()
+        self.types.known()
     }
 
     pub fn decode<'a>(&self, message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
@@ -418,7 +106,7 @@ impl Custom {
     ) -> Result<Decoded<'a>, Rejection> {
         let mut slots = self.row.read(bytes)?;
         let mut json = bytes;
-        let mut scale = None;
+        let mut scales = Scales::default();
         if let Some([schema, payload]) = self.wrapper
             && slots.is_there(schema)
             && let Some(inner) = slots.raw(payload)
@@ -427,18 +115,31 @@ impl Custom {
                 return self.decode_owned(message, text.as_bytes(), outside);
             }
             if inner.starts_with('{') {
-                scale = slots.raw(schema).and_then(|schema| self.row.scale_in(schema, &[]));
+                scales = slots.raw(schema).map(|schema| self.row.scales_in(schema, &[])).unwrap_or_default();
                 (slots, json) = (self.row.read(inner.as_bytes())?, inner.as_bytes());
             }
         } else if let Some(schema) = self.schema.and_then(|schema| slots.raw(schema)) {
-            scale = self.row.scale_in(schema, &[]);
+            scales = self.row.scales_in(schema, &[]);
+        }
+        if let Some(bytes) = self.with_headers(message, bytes, json, &slots) {
+            return self.decode_owned(message, &bytes, outside);
         }
         if slots.leads_through_text()
             && let Some(bytes) = self.row.opened(bytes, json)
         {
             return self.decode_owned(message, &bytes, outside);
         }
-        self.objects(&Object { around: Around { message, scale, outside }, whole: bytes, slots })
+        self.objects(&Object { around: Around { message, scales, outside }, whole: bytes, slots })
+    }
+
+    /// The message with headers that places ask for among the columns of the row.
+    fn with_headers(&self, message: &Message<'_>, bytes: &[u8], object: &[u8], slots: &Slots<'_>) -> Option<Vec<u8>> {
+        if message.headers.is_empty() {
+            return None;
+        }
+        let absent = self.row.places().filter(|(slot, _)| !slots.is_there(*slot)).map(|(_, place)| place);
+        let with = headers::added(object, message, absent)?;
+        json::spliced(bytes, std::str::from_utf8(object).ok()?, std::str::from_utf8(&with).ok()?)
     }
 
     fn decode_owned(
@@ -479,6 +180,9 @@ impl Custom {
         if op.as_text() == Some("d") || deleted.as_text() == Some("true") || slots.is_true(self.row_change[1]) {
             return Ok(Decoded::Skipped(Skip::Change));
         }
+        if headers::is_key_change(around.message) {
+            return Ok(Decoded::Skipped(Skip::Change));
+        }
         self.check_single(slots)?;
         let event_type = match self.called(slots, around)? {
             Ok(event_type) => event_type,
@@ -503,13 +207,16 @@ impl Custom {
         slots: &Slots<'a>,
         around: Around<'_, 'a>,
     ) -> Result<Result<EventType, Unknown<'a>>, Rejection> {
-        let called = self.row.field(slots, around, "type")?;
-        let own = called.as_text().and_then(|name| self.event_type(name));
+        if let Some(event_type) = self.constant {
+            return Ok(Ok(event_type));
+        }
+        let called = without_padding(self.row.field(slots, around, "type")?);
+        let own = called.as_text().and_then(|name| self.types.get(name));
         if let (None, Some(name)) = (own, around.outside.event_type)
             && (called == Value::Absent || !self.has_type)
         {
             let unknown = || Unknown::of("type", Some(Cow::Owned(name.to_owned())));
-            return Ok(self.event_type(name).ok_or_else(unknown));
+            return Ok(self.types.get(name).ok_or_else(unknown));
         }
         let event_type = match called.as_text() {
             Some(_) => own,
@@ -535,12 +242,8 @@ impl Custom {
 
     /// Whether rows without a column for their type are about money.
     pub fn has_orders_alone(&self) -> bool {
-        match self.row.origins.get("type") {
-            Some(FieldSource::Constant(name)) => {
-                matches!(self.event_type(name), Some(EventType::Order | EventType::Refund | EventType::Cancel))
-            }
-            _ => true,
-        }
+        self.constant
+            .is_none_or(|constant| matches!(constant, EventType::Order | EventType::Refund | EventType::Cancel))
     }
 
     /// Whether lines of a file are added up.
@@ -550,7 +253,7 @@ impl Custom {
 
     /// What the cells of a row mean.
     pub fn meaning<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
-        self.one(slots, Around { message: &Message::default(), scale: None, outside: Outside::default() })
+        self.one(slots, Around { message: &Message::default(), scales: Scales::default(), outside: Outside::default() })
     }
 
     /// As [`Custom::decode`], of a line of a file.
@@ -586,7 +289,7 @@ impl Custom {
     }
 
     fn line_of_order<'a>(&self, slots: &Slots<'a>, is_below: bool) -> Result<Line<'a>, Rejection> {
-        let around = Around { message: &Message::default(), scale: None, outside: Outside::default() };
+        let around = Around { message: &Message::default(), scales: Scales::default(), outside: Outside::default() };
         let has_lines = |event_type| matches!(event_type, EventType::Order | EventType::Refund | EventType::Cancel);
         match self.called(slots, around)? {
             Ok(event_type) if has_lines(event_type) && self.row.counts(slots) => {
@@ -600,16 +303,11 @@ impl Custom {
                 self.row.common.rules.settle(&mut fields)?;
                 // Whether something goes back is known of the sum alone.
                 let amount = self.row.amount(slots, around, EventType::Order);
+                let amount = amount.map(|amount| self.amounts().of_currency(amount, &fields.currency));
                 OrderLine::new(fields, amount, event_type, is_below).map(|line| Line::Part(Box::new(line)))
             }
             _ => self.meaning(slots).map(Line::Whole),
         }
-    }
-
-    fn event_type(&self, name: &str) -> Option<EventType> {
-        let in_any_case =
-            || self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, known)| known);
-        self.types.get(name).or_else(|| if self.has_own_types { in_any_case() } else { None }).copied()
     }
 }
 

@@ -4,11 +4,13 @@ mod cloudevents;
 mod custom;
 mod debezium;
 mod ga4;
+mod headers;
 mod refunds;
 mod segment;
 mod shopify;
 mod snowplow;
 mod stripe;
+mod types;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -23,6 +25,7 @@ pub(super) use segment::Segment;
 pub(super) use shopify::Shopify;
 pub(super) use snowplow::Snowplow;
 pub(super) use stripe::Stripe;
+pub(super) use types::constant_type;
 
 use super::conditions::Conditions;
 use super::fields::{Fields, Value};
