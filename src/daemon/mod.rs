@@ -1,4 +1,4 @@
-//! The daemon: HTTP first, then the source, which waits for its brokers and topics as long as it takes.
+//! The daemon: starts HTTP first, then the source, which waits for brokers and topics without a time limit.
 
 pub mod notify;
 
@@ -45,25 +45,25 @@ use crate::webhook::task::{WebhookConfig, WebhookTask};
 use crate::wiring::{breaker_rules, kafka_settings, open_store, outputs, replica, starts, worker_config};
 use crate::worker::pool::{Pool, Report, Workers};
 
-/// How long one question for the partition counts may take.
+/// Timeout of one request for partition counts.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
-/// How long to wait before brokers or topics that were not there are asked for again.
+/// Pause before looking again for brokers or topics that were not available.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// And at most, while they do not answer.
+/// Upper limit of that pause, which doubles while the brokers do not answer.
 const RETRY_MOST: Duration = Duration::from_secs(8);
-/// How long the poll loop may take to stop.
+/// Time that the poll loop may take to stop.
 const STOP_BUDGET: Duration = Duration::from_secs(25);
-/// How long creating a topic may take.
+/// Timeout for creating a topic.
 const CREATE_WAIT: Duration = Duration::from_secs(30);
-/// How long one question about the topics' ids may take.
+/// Timeout of one request for topic ids.
 const TOPIC_IDS_WAIT: Duration = Duration::from_secs(10);
-/// For how long an answer about them holds.
+/// How long the topic ids are cached.
 const TOPIC_IDS_FRESH: Duration = Duration::from_secs(2);
-/// A file that is not finished after this long will never be.
+/// Age at which an unfinished file counts as abandoned.
 const UNFINISHED_FOR: Duration = Duration::from_secs(600);
-/// Bytes of dead letters that wait for their transaction at most before a checkpoint is taken for them.
+/// Bytes of pending dead letters that trigger an early checkpoint.
 const OUTBOX_LIMIT: u64 = 32 << 20;
-/// How many intervals the state of a partition is kept that was given up, in case it returns.
+/// How many checkpoint intervals to cache the state of a released partition, in case it returns.
 const PARKED_FOR: u32 = 30;
 
 /// A running daemon.
@@ -80,11 +80,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; the source waits in the background for its brokers and topics. `access`: who may ask about
+    /// Starts everything; the source waits in the background for brokers and topics. `access` controls who may query
     /// single customers.
     ///
     /// # Errors
-    /// When the address is taken, or the operating system refuses a thread.
+    /// When the address is in use, or the operating system cannot start a thread.
     pub async fn start(settings: Settings, access: http::Access) -> Result<Daemon> {
         announce(&settings);
         let begun = Instant::now();
@@ -96,7 +96,7 @@ impl Daemon {
         let pool = Pool::start(&config, worker_threads(), &reports)?;
         let workers = pool.workers();
         let delivery = webhook.as_ref().map(|config| Arc::clone(&config.status));
-        let (tell_status, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
+        let (status_sender, status) = watch::channel(SourceStatus { webhook: delivery, ..SourceStatus::default() });
         let service = http::Service {
             workers: workers.clone(),
             source: status.clone(),
@@ -112,39 +112,39 @@ impl Daemon {
         let server = tokio::spawn(http::serve(listener, service, async move { _ = http_stops.await }));
         info!(%address, "serving figures and metrics");
         let (stop_source, source_stops) = mpsc::channel::<()>();
-        let (tell, source_ended) = oneshot::channel();
+        let (end_sender, source_ended) = oneshot::channel();
         let spec = Arc::clone(&config.spec);
-        let source = Source { settings, spec, status: tell_status, source_stops, runtime: Handle::current() };
+        let source = Source { settings, spec, status: status_sender, source_stops, runtime: Handle::current() };
         std::thread::Builder::new().name("source".into()).spawn(move || {
-            _ = tell.send(source.run(pool, reported));
+            _ = end_sender.send(source.run(pool, reported));
         })?;
         let webhook = webhook.map(WebhookTask::start).transpose()?;
         Ok(Daemon { begun, address, workers, status, stop_http, server, stop_source, source_ended, webhook })
     }
 
-    /// Where it answers.
+    /// The address on which HTTP listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle for asking for figures.
+    /// A handle for querying figures.
     #[must_use]
     pub fn workers(&self) -> Workers {
         self.workers.clone()
     }
 
-    /// How the source is doing.
+    /// The status of the source.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<SourceStatus> {
         self.status.clone()
     }
 
-    /// Runs until `shutdown` ends or something fails for good, then stops everything in order: the source applies and
-    /// commits what it has read and leaves the group, then HTTP ends.
+    /// Runs until `shutdown` completes or a permanent failure, then stops everything in order: the source applies and
+    /// commits the records it has read and leaves the group, then HTTP stops.
     ///
     /// # Errors
-    /// When the configuration does not fit the cluster, or when the source cannot go on.
+    /// When the configuration does not fit the cluster, or the source fails permanently.
     pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let ended = tokio::select! {
             ended = &mut self.source_ended => Some(ended),
@@ -156,15 +156,15 @@ impl Daemon {
             }
         };
         if let Some(webhook) = self.webhook {
-            // Beside the runtime, whose threads answer requests until the end.
+            // Joining blocks; the runtime's threads must keep answering requests.
             _ = tokio::task::spawn_blocking(move || webhook.stop()).await;
         }
-        info!("ending HTTP");
+        info!("stopping HTTP");
         drop(self.stop_http);
-        self.server.await.context("the HTTP server ended before its time")?.context("the HTTP server failed")?;
+        self.server.await.context("the HTTP server stopped unexpectedly")?.context("the HTTP server failed")?;
         match ended {
-            Some(ended) => ended.context("the source thread ended before its time")??,
-            None => warn!("the source did not stop in {} s; leaving without it", STOP_BUDGET.as_secs()),
+            Some(ended) => ended.context("the source thread stopped unexpectedly")??,
+            None => warn!("the source did not stop within {} s; exiting without it", STOP_BUDGET.as_secs()),
         }
         let source = self.status.borrow();
         let (checkpoints, dead_letters) = (source.checkpoints.committed, source.checkpoints.dead_letters);
@@ -174,7 +174,7 @@ impl Daemon {
     }
 }
 
-/// What is started, in one line that holds no secret.
+/// Logs the main settings in one line, without secrets.
 fn announce(settings: &Settings) {
     let list = |names: Vec<&str>| names.join(" ");
     let topics = list(settings.sources.values().map(|source| source.topic.as_str()).collect());
@@ -196,12 +196,12 @@ fn announce(settings: &Settings) {
     );
 }
 
-/// One core polls and decompresses, the others work.
+/// One core polls and decompresses; the others run workers.
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).saturating_sub(1).max(1)
 }
 
-/// What the source thread owns.
+/// State owned by the source thread.
 struct Source {
     settings: Settings,
     spec: Arc<Spec>,
@@ -222,7 +222,7 @@ impl Source {
             return pool.join().map_err(|error| SourceError::Unavailable(error.to_string()));
         };
         self.create_topics(&kafka, partitions);
-        let (tell, answers) = mpsc::channel();
+        let (answer_sender, answers) = mpsc::channel();
         let store_tasks = Arc::new(StoreTasks {
             store,
             runtime: self.runtime.clone(),
@@ -232,13 +232,14 @@ impl Source {
             partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             topic_ids: self.topic_ids(&kafka),
             probe: log_probe(kafka.clone()),
-            answers: tell.clone(),
+            answers: answer_sender.clone(),
             encoding: Mutex::default(),
         });
         let (delivery, mode) = self.commit_mode(&kafka, &instance);
-        // The poll loop may be gone.
-        let committer = Committer::start(mode, move |said| _ = tell.send(Answer::CommitReply(said)));
-        let committer = committer.map_err(|error| SourceError::Unavailable(format!("no commit thread: {error}")))?;
+        // Ignore send errors: the poll loop may have ended.
+        let committer = Committer::start(mode, move |reply| _ = answer_sender.send(Answer::CommitReply(reply)));
+        let committer =
+            committer.map_err(|error| SourceError::Unavailable(format!("cannot start the commit thread: {error}")))?;
         info!(topics = ?kafka.topics, partitions, group = %kafka.group_id, "joining the group");
         let client = KafkaClient::join(&kafka)?;
         let rules = Rules {
@@ -263,17 +264,18 @@ impl Source {
         };
         let (fatal, failures) = mpsc::channel();
         let routers = Routers::start(&self.settings, &self.status, &fatal);
-        let routers = routers.map_err(|error| SourceError::Unavailable(format!("no thread for a router: {error}")))?;
-        let (tell_findings, findings) = mpsc::channel();
+        let routers =
+            routers.map_err(|error| SourceError::Unavailable(format!("cannot start a router thread: {error}")))?;
+        let (finding_sender, findings) = mpsc::channel();
         let (_watching, stop_watch) = mpsc::channel();
-        group_watch::start(kafka, partitions, self.status.subscribe(), tell_findings, stop_watch)?;
+        group_watch::start(kafka, partitions, self.status.subscribe(), finding_sender, stop_watch)?;
         let parts = Parts { client, pool, reports, store_tasks, committer, answers, failures, findings };
         let ended = Coordinator::new(parts, rules, protocol, self.status).run(&self.source_stops);
         routers.stop();
         ended
     }
 
-    /// Waits until every source topic exists, with equal partition counts; `None` when asked to stop meanwhile.
+    /// Waits until all source topics exist and have equal partition counts; `None` when asked to stop.
     fn wait_for_topics(&self, kafka: &KafkaSettings) -> Result<Option<u32>, SourceError> {
         let mut pause = RETRY_AFTER;
         loop {
@@ -297,7 +299,7 @@ impl Source {
                 }
                 Err(SourceError::Unavailable(why)) => {
                     self.last_error(why);
-                    // Who is not let in should not knock too often: some brokers lock users out for it.
+                    // Back off after an authentication failure: some brokers lock accounts.
                     pause = (pause * 2).min(RETRY_MOST);
                 }
                 Err(error) => return Err(error),
@@ -310,7 +312,7 @@ impl Source {
 
     fn last_error(&self, text: String) {
         if self.status.borrow().last_error.as_deref() != Some(&text) {
-            warn!("{text}; trying again");
+            warn!("{text}; retrying");
         }
         self.status.send_modify(|status| {
             status.last_error = Some(text);
@@ -318,7 +320,7 @@ impl Source {
         });
     }
 
-    /// Brokers without transactions, such as the embedded one, need not have ids of topics either.
+    /// With at-least-once delivery the broker may support neither transactions nor topic ids, as the embedded one does.
     fn topic_ids(&self, kafka: &KafkaSettings) -> TopicIds {
         match self.settings.kafka.delivery {
             config::Delivery::ExactlyOnce => topic_ids(kafka.clone()),
@@ -329,7 +331,7 @@ impl Source {
         }
     }
 
-    /// Waits until the store can be opened; `None` when asked to stop meanwhile.
+    /// Waits until the store can be opened; `None` when asked to stop.
     fn open_store(&self) -> Result<Option<Store>, SourceError> {
         loop {
             match self.runtime.block_on(open_store(&self.settings)) {
@@ -343,7 +345,7 @@ impl Source {
         }
     }
 
-    /// How checkpoints are committed.
+    /// The delivery guarantee, and how the commit thread implements it.
     fn commit_mode(&self, kafka: &KafkaSettings, instance: &str) -> (Delivery, CommitMode) {
         let topics = outputs(&self.settings);
         match self.settings.kafka.delivery {
@@ -364,8 +366,8 @@ impl Source {
         }
     }
 
-    /// Creates the topics of dead letters and, where there are rules, of alerts, where they are missing and may be
-    /// created. Without them rejected messages and alerts hold commits up.
+    /// Creates the dead-letter topic and, if there are inactivity rules, the alert topic, unless they exist. Without
+    /// them, rejected messages and alerts block commits.
     fn create_topics(&self, kafka: &KafkaSettings, partitions: u32) {
         self.create_if_missing(kafka, &self.settings.dead_letters.topic, partitions);
         if !self.settings.inactivity.is_empty() {
@@ -381,12 +383,12 @@ impl Source {
         }
         match create_topics(&lookup, i32::try_from(partitions).unwrap_or(i32::MAX), &[], CREATE_WAIT) {
             Ok(()) => info!(topic, partitions, "created a topic"),
-            Err(error) => warn!("the topic {topic:?} could not be created: {error}"),
+            Err(error) => warn!("cannot create topic {topic:?}: {error}"),
         }
     }
 }
 
-/// What the webhook works with, if one is configured.
+/// The configuration of the webhook task, if `alerts.webhook` is set.
 fn webhook_config(settings: &Settings) -> Result<Option<WebhookConfig>, SourceError> {
     let Some(hook) = &settings.alerts.webhook else { return Ok(None) };
     let secret = hook.secret.as_ref().map_or("", config::Secret::reveal);
@@ -396,7 +398,7 @@ fn webhook_config(settings: &Settings) -> Result<Option<WebhookConfig>, SourceEr
     let group = std::mem::take(&mut kafka.group_id);
     kafka.group_id = format!("{group}-webhook");
     kafka.topics = vec![settings.alerts.topic.clone()];
-    // Few messages, which wait in the topic rather than here.
+    // Prefetch little: pending alerts stay in the topic.
     for (option, value) in [("queued.min.messages", "1000"), ("queued.max.messages.kbytes", "4096")] {
         kafka.options.insert(option.to_owned(), value.to_owned());
     }
@@ -405,7 +407,7 @@ fn webhook_config(settings: &Settings) -> Result<Option<WebhookConfig>, SourceEr
     Ok(Some(WebhookConfig { group, kafka, endpoint, dead_letters, status: Arc::default() }))
 }
 
-/// Whether a person has to change something before the store can be opened. Everything else may be over soon.
+/// Whether opening the store needs human intervention; all other errors may be temporary.
 fn is_lasting(error: &StoreError) -> bool {
     matches!(
         error,
@@ -413,7 +415,7 @@ fn is_lasting(error: &StoreError) -> bool {
     )
 }
 
-/// Keeps a second process from using a local store under the same name; the lock goes with the process.
+/// Prevents a second process from using a local store under the same name; the lock ends with the process.
 fn lock(store: &Store, group: &str, instance: &str) -> Result<Option<File>, SourceError> {
     let Some(path) = store.url().strip_prefix("file://") else { return Ok(None) };
     let path = Path::new(path).join(format!("{}.lock", files::group_directory(&format!("{group}-{instance}"))));
@@ -422,20 +424,20 @@ fn lock(store: &Store, group: &str, instance: &str) -> Result<Option<File>, Sour
     match file.try_lock() {
         Ok(()) => {
             if let Err(error) = store.sweep_unfinished(UNFINISHED_FOR) {
-                warn!("unfinished files stay behind: {error}");
+                warn!("cannot remove unfinished files: {error}");
             }
             Ok(Some(file))
         }
         Err(std::fs::TryLockError::WouldBlock) => Err(SourceError::Fenced(format!(
-            "another process of the group {group:?} uses {} under the kafka.instance_id {instance:?}. Each replica needs its own",
+            "another process of group {group:?} uses {} with kafka.instance_id {instance:?}; give each replica its own",
             store.url()
         ))),
         Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
-/// Asks for the ids of the source topics, by a client of its own that is made once. Partitions that are taken over at
-/// once ask once.
+/// Looks up the ids of the source topics with a client of its own, created once. The answer is cached for a short time,
+/// so partitions assigned together share one request.
 fn topic_ids(kafka: KafkaSettings) -> TopicIds {
     type Answered = (KafkaAdmin, Instant, Vec<Option<String>>);
     let known: Mutex<Option<Answered>> = Mutex::new(None);
@@ -456,7 +458,7 @@ fn topic_ids(kafka: KafkaSettings) -> TopicIds {
     })
 }
 
-/// Looks at records, by a client of its own that is made once.
+/// Fetches single records with a client of its own, created once.
 fn log_probe(kafka: KafkaSettings) -> LogProbe {
     let known: Mutex<Option<KafkaAdmin>> = Mutex::new(None);
     Arc::new(move |at, offset| {

@@ -1,4 +1,4 @@
-//! Reports to the service manager by sd_notify(3): the daemon serves, its poll loop is alive, it stops.
+//! Reports to the service manager through sd_notify(3): serving, poll loop alive, stopping.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use tracing::warn;
 use crate::http::health;
 use crate::status::SourceStatus;
 
-/// HTTP answers. Partitions may still be restoring and catching up, which `/readyz` reports.
+/// HTTP is up. Partitions may still be restoring or catching up, which `/readyz` reports.
 pub fn serving() {
     send(&NotifyState::Ready);
 }
 
-/// The daemon was asked to stop and stops in order.
+/// The daemon is shutting down.
 pub fn stopping() {
     send(&NotifyState::Stopping);
 }
 
-/// Sends a keep-alive twice in every watchdog interval for as long as the poll loop is alive; never returns.
+/// Sends two keep-alives per watchdog interval while the poll loop is alive; never returns.
 pub async fn keep_alive(source: watch::Receiver<SourceStatus>) {
     let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) else {
         return std::future::pending().await;
@@ -30,7 +30,7 @@ pub async fn keep_alive(source: watch::Receiver<SourceStatus>) {
     loop {
         ticks.tick().await;
         if is_alive(&source.borrow(), started, Instant::now()) {
-            // The call blocks while the service manager does not read.
+            // The call blocks if the service manager does not read.
             _ = tokio::task::spawn_blocking(|| send(&NotifyState::Watchdog)).await;
         }
     }

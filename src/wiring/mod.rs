@@ -1,4 +1,4 @@
-//! From settings to what the parts of the program take: clients, workers, topics and the store.
+//! Translates settings into the configuration of clients, workers, topics and the store.
 
 pub mod worker_config;
 
@@ -9,10 +9,10 @@ use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::kafka::{GroupProtocol, KafkaSettings};
 use crate::output::dead_letters::Topics;
 
-/// The share of messages that cannot be used at which a source counts as read in the wrong format.
+/// Share of rejected messages at which a source is assumed to be read in the wrong format.
 const MISREAD_SHARE: f64 = 0.9;
 
-/// What the consumer needs to know.
+/// The settings of the consumer.
 pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
     let protocol = match settings.kafka.protocol {
         config::Protocol::Classic => GroupProtocol::Classic,
@@ -30,24 +30,24 @@ pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
     }
 }
 
-/// When a source counts as read in the wrong format.
+/// When to assume that a source is read in the wrong format.
 pub fn breaker_rules(settings: &Settings) -> BreakerRules {
     BreakerRules { messages: settings.dead_letters.stop_after.into(), share: MISREAD_SHARE }
 }
 
-/// Where the group begins in each topic. One that is filled by a router is read whole: the router begins where the
-/// settings say.
+/// Where the group starts in each topic. A topic filled by a router is read from its beginning; the router itself
+/// starts where the settings say.
 pub fn starts(settings: &Settings) -> Vec<Start> {
     let of = |source: &config::Source| if source.repartition { Start::Earliest } else { start(settings.kafka.start) };
     settings.sources.values().map(of).collect()
 }
 
-/// The topics that are ours.
+/// The topics that the daemon writes to.
 pub fn outputs(settings: &Settings) -> Topics {
     Topics { dead_letters: settings.dead_letters.topic.clone(), alerts: settings.alerts.topic.clone() }
 }
 
-/// Where to begin, as the source knows it.
+/// Translates the configured start.
 #[must_use]
 pub fn start(start: config::Start) -> Start {
     match start {
@@ -62,13 +62,13 @@ pub fn replica(settings: &Settings) -> String {
     settings.kafka.instance_id.clone().or_else(host_name).unwrap_or_default()
 }
 
-/// The name of this machine, which a StatefulSet keeps over restarts.
+/// The host name, which a StatefulSet keeps across restarts.
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Opens the store that the daemon uses; made where there is none.
+/// Opens the store of the daemon, and creates it if needed.
 ///
 /// # Errors
 /// See [`StoreError`].

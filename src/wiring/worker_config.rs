@@ -1,4 +1,4 @@
-//! From settings to what the engines compute and how messages are read.
+//! Translates settings into the engines' specification and the decoders.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use crate::registry::{Access, Client, Registry};
 use crate::tls::Trust;
 use crate::worker::WorkerConfig;
 
-/// What the workers of the daemon need to know.
+/// The configuration of the daemon's workers.
 #[must_use]
 pub fn new(settings: &Settings) -> WorkerConfig {
     let decoder = |(source, decoder): (&Source, Decoder)| {
-        // The topic that it is routed to is ours.
+        // The workers read the topic that the router writes, which has its own format.
         if source.repartition { Decoder::routed(dimensions(settings)) } else { decoder }
     };
     let decoders = settings.sources.values().zip(source_decoders(settings)).map(decoder).collect();
     WorkerConfig { spec: Arc::new(spec(settings)), decoders }
 }
 
-/// How the messages of each source's own topic are read, which share what they know of schemas.
+/// The decoder of each source's own topic. All of them share one schema registry client.
 #[must_use]
 pub fn source_decoders(settings: &Settings) -> Vec<Decoder> {
     let schemas = registry(settings);
@@ -39,7 +39,7 @@ pub fn source_decoders(settings: &Settings) -> Vec<Decoder> {
     settings.sources.values().map(decoder).collect()
 }
 
-/// A decoder of a source's messages that keeps the configured dimensions.
+/// A decoder for a source's messages, with the configured dimensions.
 #[must_use]
 pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
     let own = std::iter::once((source.format, &source.mapping));
@@ -47,10 +47,10 @@ pub fn decoder(settings: &Settings, source: &Source) -> Decoder {
     let decoders = own.chain(also).map(|(format, mapping)| {
         let mut mapping = mapping.clone();
         if source.repartition {
-            // Its keys are not the ids of customers.
+            // Its keys are not customer ids, so a tombstone does not erase a customer.
             mapping.tombstones = mapping.tombstones.or(Some(Tombstones::Skip));
         }
-        // Settings that were loaded have no options that do not fit; what is left are settings that were not.
+        // Loading rejects options that do not fit; only settings built in code can get here with some.
         Decoder::with_options(format, dimensions(settings), &mapping)
             .unwrap_or_else(|_| Decoder::new(format, dimensions(settings)))
     });
@@ -61,7 +61,7 @@ fn dimensions(settings: &Settings) -> Vec<String> {
     settings.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect()
 }
 
-/// How producers choose the partition of a customer.
+/// How producers choose a customer's partition.
 #[must_use]
 pub fn partitioner(settings: &Settings) -> Partitioner {
     match settings.kafka.partitioner {
@@ -70,7 +70,7 @@ pub fn partitioner(settings: &Settings) -> Partitioner {
     }
 }
 
-/// The schema registry, if one is configured; it is asked when a message first names a schema.
+/// The schema registry, if one is configured. The first request is sent when a message names a schema.
 #[must_use]
 pub fn registry(settings: &Settings) -> Option<Arc<dyn Schemas>> {
     let registry = settings.schema_registry.as_ref()?;
@@ -79,13 +79,13 @@ pub fn registry(settings: &Settings) -> Option<Arc<dyn Schemas>> {
         (.., Some(token)) => Access::bearer(token.reveal()),
         _ => Access::default(),
     };
-    // A file without a certificate was refused when it was read.
+    // Loading has rejected a file without a certificate.
     let own = || registry.ca.as_ref().and_then(|ca| Trust::of_pem(ca.reveal()).ok());
     let trust = || own().unwrap_or_else(Trust::of_system);
     Some(Arc::new(Registry::new(Client::new(&registry.url, access, registry.timeout.to_std(), trust))))
 }
 
-/// What the engines compute.
+/// The specification that the engines compute.
 #[must_use]
 pub fn spec(settings: &Settings) -> Spec {
     let rolling = settings.windows.iter().map(|window| RollingSpec {
@@ -130,7 +130,7 @@ pub fn spec(settings: &Settings) -> Spec {
     }
 }
 
-/// Who is told of silent customers.
+/// The inactivity rules, and when their alerts are sent.
 fn inactivity(settings: &Settings) -> InactivitySpec {
     let stage = |stage: &config::Stage| match stage {
         config::Stage::Prospect => stage_number(None),
@@ -172,7 +172,7 @@ fn inactivity(settings: &Settings) -> InactivitySpec {
     }
 }
 
-/// What amounts are worth in the reporting currency, if one is configured.
+/// The exchange rates to the reporting currency, if one is configured.
 fn rates(settings: &Settings) -> Option<Rates> {
     let lines = settings.currency.rates.iter().filter_map(|line| {
         let rate = Rate::new(line.rate.mantissa(), line.rate.scale())?;
@@ -181,7 +181,7 @@ fn rates(settings: &Settings) -> Option<Rates> {
     settings.currency.reporting.map(|reporting| Rates::new(reporting, lines))
 }
 
-/// The spec for files: one topic, sorted, with its whole history at hand.
+/// The specification for files: one sorted topic with its complete history.
 #[must_use]
 pub fn replay_spec(settings: &Settings) -> Spec {
     let mut spec = Spec { history: None, topics: vec![true], ..spec(settings) };
@@ -189,7 +189,7 @@ pub fn replay_spec(settings: &Settings) -> Spec {
     spec
 }
 
-/// What is known about the data as a whole, `first_event` being when they begin unless the settings know better.
+/// Facts about the dataset. `first_event` is the begin of the data unless `time.data_begin` is set.
 #[must_use]
 pub fn background(settings: &Settings, first_event: Option<Time>) -> Background {
     let clv_window = settings.clv.window.as_ref();

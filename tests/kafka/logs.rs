@@ -85,7 +85,7 @@ fn the_log_tells_the_life_of_a_replica_and_no_customer() {
                 "handing over, behind a last checkpoint: this replica stops",
                 "let go of partitions after",
                 "leaving the group",
-                "ending HTTP",
+                "stopping HTTP",
                 "stopped",
             ],
         );
