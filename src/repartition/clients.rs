@@ -5,11 +5,41 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Route;
-use super::session::Clients;
-use crate::bus::SourceError;
+use crate::bus::transaction::Transactions;
+use crate::bus::{GroupClient, SourceError};
 use crate::kafka::{
     KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
 };
+
+/// What a router works with, apart from what it is told to do.
+pub trait Clients {
+    /// Reads the source; no member of any group.
+    type Client: GroupClient;
+    /// Routes.
+    type Producer: Transactions;
+    /// How many partitions the source topic and the one that is filled have.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    fn partitions(&self) -> Result<[Option<u32>; 2], SourceError>;
+    /// The id of the source topic, where the brokers tell it.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    fn topic_id(&self) -> Result<Option<String>, SourceError>;
+    /// A new reader.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn reader(&self) -> Result<Self::Client, SourceError>;
+    /// A new producer.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn producer(&self) -> Result<Self::Producer, SourceError>;
+    /// From now on a new producer sends each record in a request of its own.
+    fn send_singly(&self) {}
+}
 
 /// How long one question may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);

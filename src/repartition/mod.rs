@@ -11,7 +11,9 @@ mod merge;
 mod offset_note;
 mod partition_reader;
 mod session;
+mod start;
 pub mod topics;
+mod transaction;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -21,11 +23,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use self::clients::Clients;
 use self::clients::KafkaClients;
 use self::offset_note::OffsetNote;
 use self::partition_reader::Oversized;
 pub(crate) use self::session::FROM;
-use self::session::{Clients, End, Session};
+use self::session::{End, Session};
 use crate::bus::partitioner::Partitioner;
 use crate::bus::{Partition, SourceError, Start, TopicIndex};
 use crate::config::{self, Settings};

@@ -5,29 +5,26 @@
 //! begins there. Every transaction holds routed events, dead letters and the offsets of **all** partitions behind them:
 //! offsets of a group without members expire one by one, each so long after its own last commit.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::Route;
+use super::clients::Clients;
 use super::merge::Merge;
-use super::offset_note::OffsetNote;
-use super::partition_reader::{Fetched, Item, ItemKind, Oversized, PartitionReader, RecordPosition};
-use crate::bus::transaction::{Outgoing, TransactionError, Transactions};
+use super::partition_reader::{Fetched, Item, Oversized, PartitionReader, RecordPosition};
+use super::start::begins;
+use super::transaction::{Counts, Open};
+use crate::bus::transaction::{TransactionError, Transactions};
 use crate::bus::{
-    Committed, GroupClient, GroupHandle, GroupToken, Header, LogClient, Partition, Polled, RecordBatch, SourceError,
-    Start, TopicIndex, TopicPartition,
+    GroupClient, GroupHandle, LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
 };
 use crate::coordinator::rejection_breaker::RejectionBreaker;
-use crate::decode::{Reason, Skip};
 use crate::event::wall_clock;
-use crate::output::dead_letters::too_large_even_cut_off;
 use crate::status::routing::RoutingStatus;
-use crate::worker::note_type;
 
 /// After how many bytes a transaction is committed at the latest.
-const BYTES_MAX: usize = 8 << 20;
+pub(super) const BYTES_MAX: usize = 8 << 20;
 /// How many items of one partition wait for the others before it is fetched no further, and when it is again.
 const WAITING_HIGH: usize = 20_000;
 const WAITING_LOW: usize = 5_000;
@@ -35,7 +32,7 @@ const WAITING_LOW: usize = 5_000;
 const WAITING_BYTES: usize = 64 << 20;
 const WAITING_BYTES_EACH: usize = 512 << 10;
 /// How long one question to the brokers may take.
-const ANSWER_WAIT: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// How long leaving may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// A poll that hands out so many records may have left others behind.
@@ -51,37 +48,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(3_600);
 
 /// The topics that a reader knows: the source, and the one that is filled.
 pub const FROM: TopicIndex = TopicIndex(0);
-const INTO: TopicIndex = TopicIndex(1);
-
-/// What a router works with, apart from what it is told to do.
-pub trait Clients {
-    /// Reads the source; no member of any group.
-    type Client: GroupClient;
-    /// Routes.
-    type Producer: Transactions;
-    /// How many partitions the source topic and the one that is filled have.
-    ///
-    /// # Errors
-    /// When the brokers do not answer.
-    fn partitions(&self) -> Result<[Option<u32>; 2], SourceError>;
-    /// The id of the source topic, where the brokers tell it.
-    ///
-    /// # Errors
-    /// When the brokers do not answer.
-    fn topic_id(&self) -> Result<Option<String>, SourceError>;
-    /// A new reader.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn reader(&self) -> Result<Self::Client, SourceError>;
-    /// A new producer.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    fn producer(&self) -> Result<Self::Producer, SourceError>;
-    /// From now on a new producer sends each record in a request of its own.
-    fn send_singly(&self) {}
-}
+pub(super) const INTO: TopicIndex = TopicIndex(1);
 
 /// How a session ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,49 +71,16 @@ impl From<SourceError> for End {
     }
 }
 
-/// What was done in the transaction that is open.
-#[derive(Debug)]
-struct Open {
-    begun: Instant,
-    /// Of each message produced, the reader and the offset of its record.
-    sent: Vec<(usize, i64)>,
-    bytes: usize,
-}
-
-/// What is counted once it is committed.
-#[derive(Debug)]
-struct Counts {
-    events: u64,
-    dead_letters: u64,
-    unknown: u64,
-    unknown_types: BTreeSet<String>,
-    rejected: [u64; Reason::ALL.len()],
-    skipped: [u64; Skip::ALL.len()],
-}
-
-impl Default for Counts {
-    fn default() -> Counts {
-        Counts {
-            events: 0,
-            dead_letters: 0,
-            unknown: 0,
-            unknown_types: BTreeSet::new(),
-            rejected: [0; Reason::ALL.len()],
-            skipped: [0; Skip::ALL.len()],
-        }
-    }
-}
-
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+pub(super) struct Limits {
     /// How long one poll waits for messages.
-    poll_wait: Duration,
+    pub(super) poll_wait: Duration,
     /// For how long a partition at its end is waited for.
-    hold: Duration,
+    pub(super) hold: Duration,
     /// After how long a transaction is committed, and after how many messages at the latest.
-    commit_every: Duration,
-    messages: usize,
+    pub(super) commit_every: Duration,
+    pub(super) messages: usize,
 }
 
 const LIMITS: Limits = Limits {
@@ -156,38 +90,34 @@ const LIMITS: Limits = Limits {
     messages: 20_000,
 };
 
-/// How often a record may be refused for its size: as an event, as a dead letter, and as one that was cut off time and
-/// again.
-const REFUSALS: u32 = 5;
-
 /// One session.
 pub struct Session<'a, P: Clients> {
-    clients: &'a P,
-    route: Route,
-    status: &'a RoutingStatus,
-    oversized: &'a mut Oversized,
-    client: P::Client,
-    producer: P::Producer,
-    topic_id: Option<String>,
-    readers: Vec<PartitionReader<<P::Client as LogClient>::Batch>>,
-    merge: Merge<Item>,
-    breaker: RejectionBreaker,
-    open: Option<Open>,
-    counts: Counts,
-    limits: Limits,
+    pub(super) clients: &'a P,
+    pub(super) route: Route,
+    pub(super) status: &'a RoutingStatus,
+    pub(super) oversized: &'a mut Oversized,
+    pub(super) client: P::Client,
+    pub(super) producer: P::Producer,
+    pub(super) topic_id: Option<String>,
+    pub(super) readers: Vec<PartitionReader<<P::Client as LogClient>::Batch>>,
+    pub(super) merge: Merge<Item>,
+    pub(super) breaker: RejectionBreaker,
+    pub(super) open: Option<Open>,
+    pub(super) counts: Counts,
+    pub(super) limits: Limits,
     /// Whether more may go on at once than went into the last transaction.
-    has_more: bool,
+    pub(super) has_more: bool,
     /// What the reader complained about last and keeps trying.
-    events_done: Option<String>,
+    pub(super) last_warning: Option<String>,
     /// For how long nothing has come.
-    idle: Duration,
-    last_poll: Instant,
-    last_commit: Instant,
-    last_publish: Option<Instant>,
-    last_look: Instant,
+    pub(super) idle: Duration,
+    pub(super) last_poll: Instant,
+    pub(super) last_commit: Instant,
+    pub(super) last_publish: Option<Instant>,
+    pub(super) last_look: Instant,
 }
 
-fn place(topic: TopicIndex, number: usize) -> TopicPartition {
+pub(super) fn place(topic: TopicIndex, number: usize) -> TopicPartition {
     TopicPartition { topic, partition: Partition(i32::try_from(number).unwrap_or(i32::MAX)) }
 }
 
@@ -233,7 +163,7 @@ impl<'a, P: Clients> Session<'a, P> {
             counts: Counts::default(),
             limits: LIMITS,
             has_more: false,
-            events_done: None,
+            last_warning: None,
             idle: Duration::ZERO,
             last_poll: now,
             last_commit: now,
@@ -288,9 +218,9 @@ impl<'a, P: Clients> Session<'a, P> {
                     self.bring(at, Fetched::Records(batch));
                 }
                 Polled::End { at, offset } => self.bring(at, Fetched::End(offset)),
-                Polled::Error(text) if self.events_done.as_ref() != Some(&text) => {
+                Polled::Error(text) if self.last_warning.as_ref() != Some(&text) => {
                     warn!(source = self.route.source, "the router's reader: {text}");
-                    self.events_done = Some(text);
+                    self.last_warning = Some(text);
                 }
                 Polled::OutOfRange(at, text) | Polled::Damaged(at, text) => return Err(self.unreadable(at, &text)),
                 Polled::Fatal(error) => return Err(error.into()),
@@ -323,7 +253,7 @@ impl<'a, P: Clients> Session<'a, P> {
     }
 
     fn bring(&mut self, at: TopicPartition, fetched: Fetched<<P::Client as LogClient>::Batch>) {
-        self.events_done = None;
+        self.last_warning = None;
         let reader = usize::try_from(at.partition.0).ok().and_then(|number| self.readers.get_mut(number));
         if let Some(reader) = reader.filter(|_| at.topic == FROM) {
             reader.bring(fetched);
@@ -366,112 +296,6 @@ impl<'a, P: Clients> Session<'a, P> {
             }
         }
         Ok(())
-    }
-
-    fn open(&mut self) -> Result<(), End> {
-        if self.open.is_none() {
-            self.producer.begin().map_err(|error| ended(&error))?;
-            self.open = Some(Open { begun: Instant::now(), sent: Vec::new(), bytes: 0 });
-        }
-        Ok(())
-    }
-
-    fn produce(&mut self, reader: usize, item: &Item) -> Result<(), End> {
-        let produced = match &item.what {
-            ItemKind::Event { partition, key, bytes } => {
-                self.counts.events += 1;
-                let (key, payload) = bytes.split_at(*key);
-                let record = Outgoing {
-                    topic: &self.route.into,
-                    key: Some(key),
-                    payload: Some(payload),
-                    headers: &[],
-                    time: None,
-                };
-                self.producer.produce_to(Some(*partition), &record).map(|()| bytes.len())
-            }
-            ItemKind::DeadLetter(dead_letter, reason) => {
-                self.counts.dead_letters += 1;
-                self.counts.rejected[*reason as usize] += 1;
-                let header = |(name, value): &'_ (String, Option<Vec<u8>>)| (name.clone(), value.clone());
-                let own: Vec<_> = dead_letter.headers.iter().map(header).collect();
-                let headers = own.iter().map(|(name, value)| Header { name: name.into(), value: value.as_deref() });
-                let record = Outgoing {
-                    topic: &self.route.dead_letters,
-                    key: dead_letter.key.as_deref(),
-                    payload: dead_letter.payload.as_deref(),
-                    headers: &headers.collect::<Vec<_>>(),
-                    time: dead_letter.time,
-                };
-                self.producer.produce(&record).map(|()| dead_letter.bytes())
-            }
-            ItemKind::Skipped(skip) => {
-                self.counts.skipped[*skip as usize] += 1;
-                return Ok(());
-            }
-            ItemKind::Unknown(name) => {
-                self.counts.unknown += 1;
-                note_type(&mut self.counts.unknown_types, name);
-                return Ok(());
-            }
-            ItemKind::Nothing => return Ok(()),
-        };
-        // A refusal may name this message.
-        if let Some(open) = &mut self.open {
-            open.sent.push((reader, item.offset));
-        }
-        match produced {
-            Ok(bytes) => self.open.iter_mut().for_each(|open| open.bytes += bytes),
-            Err(error) => return Err(self.failed(&error)),
-        }
-        Ok(())
-    }
-
-    /// Makes visible what was produced, with the offsets behind it.
-    fn commit(&mut self) -> Result<(), End> {
-        let Session { readers, merge, topic_id, .. } = self;
-        let next = |(number, reader): (usize, &mut PartitionReader<_>)| {
-            reader.is_done(merge);
-            let metadata = OffsetNote { events_done: reader.next.events_done, topic_id: topic_id.clone() }
-                .to_string()
-                .into_bytes();
-            (place(FROM, number), Committed { offset: reader.next.offset, metadata })
-        };
-        let next: Vec<_> = readers.iter_mut().enumerate().map(next).collect();
-        let token = GroupToken::of_nobody(&self.route.group);
-        let committed = self.producer.send_offsets(&token, &next).and_then(|()| self.producer.commit());
-        committed.map_err(|error| self.failed(&error))?;
-        self.open = None;
-        self.last_commit = Instant::now();
-        let counts = std::mem::take(&mut self.counts);
-        self.status.change(|status| {
-            status.events += counts.events;
-            status.dead_letters += counts.dead_letters;
-            status.unknown += counts.unknown;
-            counts.unknown_types.iter().for_each(|name| note_type(&mut status.unknown_types, name));
-            add(&mut status.rejected, &counts.rejected);
-            add(&mut status.skipped, &counts.skipped);
-        });
-        Ok(())
-    }
-
-    /// How a failed call ends the session; a successor goes on from what is committed.
-    fn failed(&mut self, error: &TransactionError) -> End {
-        match error {
-            TransactionError::TooLargeTogether(_) => self.clients.send_singly(),
-            TransactionError::TooLarge { indexes, .. } => {
-                let sent = self.open.as_ref().map(|open| open.sent.as_slice()).unwrap_or_default();
-                for record in indexes.iter().filter_map(|&index| sent.get(index)) {
-                    let refusals = self.oversized.entry(*record).or_default();
-                    *refusals += 1;
-                    if *refusals > REFUSALS {
-                        return End::Broken(too_large_even_cut_off(&self.route.dead_letters));
-                    }
-                }
-            }
-            _ => {}
-        }
-        ended(error)
     }
 
     fn unreadable(&self, at: TopicPartition, text: &str) -> End {
@@ -558,50 +382,11 @@ impl<'a, P: Clients> Session<'a, P> {
     }
 }
 
-fn ended(error: &TransactionError) -> End {
+pub(super) fn ended(error: &TransactionError) -> End {
     match error {
         TransactionError::Fenced { text, .. } => End::Fenced(text.clone()),
         other => End::Failed(other.to_string()),
     }
-}
-
-fn add(sums: &mut Vec<u64>, more: &[u64]) {
-    sums.resize(sums.len().max(more.len()), 0);
-    sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-}
-
-/// Where reading begins, and whether nobody ever has.
-fn begins<H: GroupHandle>(
-    handle: &H,
-    route: &Route,
-    readers: usize,
-    topic_id: Option<&str>,
-) -> Result<(Vec<RecordPosition>, bool), End> {
-    let all: Vec<_> = (0..readers).map(|number| place(FROM, number)).collect();
-    let committed = handle.committed(&all, ANSWER_WAIT)?;
-    let ask = |start: Start| {
-        let question: Vec<_> = all.iter().map(|at| (*at, start)).collect();
-        handle.offsets(&question, ANSWER_WAIT)
-    };
-    let at = |offset: i64| RecordPosition { offset, events_done: 0 };
-    if committed.iter().all(Option::is_none) {
-        let into = (0..route.partitions as usize).map(|number| (place(INTO, number), Start::Latest));
-        if handle.offsets(&into.collect::<Vec<_>>(), ANSWER_WAIT)?.iter().any(|end| *end > 0) {
-            return Err(End::Broken(route.lost_offsets()));
-        }
-        return Ok((ask(route.start)?.into_iter().map(at).collect(), true));
-    }
-    // All are committed together, so those without are partitions that the topic got since.
-    let fresh = if committed.iter().any(Option::is_none) { ask(Start::Earliest)? } else { Vec::new() };
-    let begin = |(number, committed): (usize, &Option<Committed>)| {
-        let Some(committed) = committed else { return Ok(at(fresh[number])) };
-        let note = OffsetNote::parse(&committed.metadata);
-        match (&note.topic_id, topic_id) {
-            (Some(then), Some(now)) if then != now => Err(End::Broken(route.other_topic())),
-            _ => Ok(RecordPosition { offset: committed.offset, events_done: note.events_done }),
-        }
-    };
-    Ok((committed.iter().enumerate().map(begin).collect::<Result<_, End>>()?, false))
 }
 
 #[cfg(test)]
