@@ -1,7 +1,6 @@
 //! Where a session begins to read each partition of its source.
 
 use super::Route;
-use super::clients::Clients;
 use super::offset_note::OffsetNote;
 use super::partition_reader::RecordPosition;
 use super::session::{ANSWER_WAIT, End, FROM, INTO, place};

@@ -6,11 +6,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
+use crate::repartition::offset_note::OffsetNote;
 use crate::bus::RebalanceProtocol;
 use crate::bus::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
 use crate::bus::partitioner::Partitioner;
 use crate::coordinator::rejection_breaker::BreakerRules;
-use crate::decode::{Decoder, Format};
+use crate::decode::{Decoder, Format, Reason};
 use crate::event::Time;
 
 const PARTITIONS_READ: u32 = 3;

@@ -8,7 +8,7 @@ use super::offset_note::OffsetNote;
 use super::partition_reader::{Item, ItemKind, PartitionReader};
 use super::session::{End, FROM, Session, ended, place};
 use crate::bus::transaction::{Outgoing, TransactionError, Transactions};
-use crate::bus::{Committed, GroupHandle, GroupToken, Header, RecordBatch};
+use crate::bus::{Committed, GroupToken, Header};
 use crate::decode::{Reason, Skip};
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::worker::note_type;
