@@ -17,7 +17,7 @@ use super::start::begins;
 use super::transaction::{Counts, Open};
 use crate::bus::transaction::{TransactionError, Transactions};
 use crate::bus::{
-    GroupClient, GroupHandle, LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
+    GroupClient, LogClient, Partition, Polled, RecordBatch, SourceError, Start, TopicIndex, TopicPartition,
 };
 use crate::coordinator::rejection_breaker::RejectionBreaker;
 use crate::event::wall_clock;

@@ -6,13 +6,13 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::repartition::offset_note::OffsetNote;
 use crate::bus::RebalanceProtocol;
 use crate::bus::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
 use crate::bus::partitioner::Partitioner;
 use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format, Reason};
 use crate::event::Time;
+use crate::repartition::offset_note::OffsetNote;
 
 const PARTITIONS_READ: u32 = 3;
 const PARTITIONS: u32 = 5;
