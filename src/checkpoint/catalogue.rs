@@ -1,5 +1,4 @@
-//! What the store holds of a group, for those who look at it or go back in it: the manifests of each partition, whether
-//! their files are whole, and the files that no manifest names.
+//! Inspects the store of a group: the manifests of each partition, damaged files, and files that no manifest names.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,34 +12,34 @@ use super::store::{Store, StoreError, Stored};
 /// A manifest in the store.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its name within the directory of the group, and its whole digest.
+    /// Its name in the group's directory, and its full digest.
     pub reference: ManifestRef,
     /// When it was written, epoch milliseconds.
     pub written: i64,
-    /// What it says, where it can be read.
+    /// Its content, if it can be read.
     pub manifest: Result<Manifest, ManifestError>,
 }
 
-/// What the store holds of a partition.
+/// The checkpoints of one partition in the store.
 #[derive(Debug, Clone)]
 pub struct PartitionCheckpoints {
     /// The partition.
     pub partition: i32,
     /// Its manifests, the newest first.
     pub entries: Vec<Entry>,
-    /// Files that no readable manifest names, within the directory of the group: a crash left them, or a manifest that
-    /// named them is gone.
+    /// Files in the group's directory that no readable manifest names. A crash left them, or their manifest was
+    /// deleted.
     pub orphans: Vec<Stored>,
 }
 
-/// What is wrong with a file.
+/// Damage to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Damage {
-    /// It is not there.
+    /// The file does not exist.
     Missing,
-    /// It has so many bytes, not those of the manifest.
+    /// The file has this many bytes, which differs from the manifest.
     Length(u64),
-    /// It has another digest than the manifest says.
+    /// The digest differs from the manifest.
     Digest,
 }
 
@@ -49,12 +48,12 @@ impl fmt::Display for Damage {
         match self {
             Damage::Missing => f.write_str("missing"),
             Damage::Length(bytes) => write!(f, "damaged: it has {bytes} bytes"),
-            Damage::Digest => f.write_str("damaged: another digest"),
+            Damage::Digest => f.write_str("damaged: the digest differs"),
         }
     }
 }
 
-/// Looks at every partition of a group, in order.
+/// Lists the checkpoints of every partition of a group, in order.
 ///
 /// # Errors
 /// See [`StoreError`].
@@ -71,7 +70,7 @@ pub async fn shelves(store: &Store, group: &str) -> Result<Vec<PartitionCheckpoi
     Ok(shelves)
 }
 
-/// Looks at one partition of a group; empty when there is nothing of it.
+/// Lists the checkpoints of one partition; empty if there are none.
 ///
 /// # Errors
 /// See [`StoreError`].
@@ -88,7 +87,7 @@ pub async fn shelf(store: &Store, group: &str, partition: i32) -> Result<Partiti
     for stored in manifests {
         match entry(store, &directory, &stored).await {
             Ok(entry) => entries.push(entry),
-            // A running replica deletes what is old.
+            // A running replica may delete old files while we list them.
             Err(StoreError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -108,12 +107,12 @@ async fn entry(store: &Store, directory: &str, stored: &Stored) -> Result<Entry,
     let text = store.get(&format!("{directory}/{}", stored.name)).await?;
     let reference = ManifestRef { name: stored.name.clone(), digest: digest(&text) };
     let manifest = Manifest::decode(&text, &reference);
-    let noted = manifest.as_ref().map_or(0, |manifest| manifest.origin.written);
-    let written = if noted > 0 { noted } else { stored.modified };
+    let recorded = manifest.as_ref().map_or(0, |manifest| manifest.origin.written);
+    let written = if recorded > 0 { recorded } else { stored.modified };
     Ok(Entry { reference, written, manifest })
 }
 
-/// What is wrong with the files of a manifest, by their names; all of them are read.
+/// Reads all files of a manifest and returns the damaged ones by name.
 ///
 /// # Errors
 /// See [`StoreError`].

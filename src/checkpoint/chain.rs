@@ -1,27 +1,27 @@
-//! Which files of a partition are needed still. Pure.
+//! Decides which files of a partition are still needed. Pure.
 //!
-//! A checkpoint says of each kind of content how old a file of that kind may be that is still needed: everything older
-//! was written once more since. Nothing but that is looked at, so a file is given up at the same moment by everyone.
+//! A checkpoint states, for each kind of file, the oldest sequence number that is still needed: everything older has
+//! been rewritten since. The decision depends on nothing else, so every replica deletes a file at the same checkpoint.
 
 use super::manifest::{FileEntry, Kind};
 use crate::engine::state::Needs;
 
-/// The files of a partition after a checkpoint, by whether they are needed still.
+/// The files of a partition after a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Those that are, oldest first.
+    /// Files that are still needed, oldest first.
     pub live: Vec<FileEntry>,
-    /// Those that are not, once the checkpoint is committed.
+    /// Files that are no longer needed once the checkpoint is committed.
     pub superseded: Vec<FileEntry>,
 }
 
-/// Sorts the files of the manifest before and those of a new checkpoint.
+/// Splits the files of the previous manifest and of a new checkpoint into live and superseded ones.
 #[must_use]
 pub fn extend(before: &[FileEntry], new: Vec<FileEntry>, needs: Needs) -> Chain {
     let newest_state = new.iter().chain(before).filter(|file| file.kind == Kind::State).map(|file| file.sequence).max();
     let is_live = |file: &FileEntry| match file.kind {
         Kind::Rows => file.sequence >= needs.rows,
-        // The newest one holds the scalars, too.
+        // The newest state file is always needed: it holds the scalars.
         Kind::State => file.sequence >= needs.arrays || Some(file.sequence) == newest_state,
         Kind::Seen => file.sequence >= needs.seen,
     };
@@ -44,7 +44,7 @@ mod tests {
         FileEntry { name, kind, sequence, bytes: 1, digest: String::new(), rows: 0, full: Vec::new() }
     }
 
-    /// Things of one kind that change, and the files that hold them.
+    /// Items of one kind that change over time, and the files that hold them.
     #[derive(Default)]
     struct Things {
         truth: BTreeMap<usize, u64>,
@@ -53,7 +53,7 @@ mod tests {
     }
 
     impl Things {
-        /// Changes some and takes a checkpoint; `false` when there is no file.
+        /// Changes some items and takes a checkpoint; `false` if no file was written.
         fn checkpoint(&mut self, sequence: u64, changed: &BTreeSet<usize>) -> bool {
             if changed.is_empty() {
                 return false;

@@ -1,7 +1,7 @@
-//! From a checkpoint to its files, and from files to an engine.
+//! Writes a checkpoint as files, and restores an engine from files.
 //!
-//! The order is what makes it durable: all files, then the manifest that names them; the commit of an offset that names
-//! the manifest is another's. What a crash leaves in between is named by nothing.
+//! Order makes a checkpoint durable: first all files, then the manifest that names them. The coordinator then commits
+//! the offset that names the manifest. After a crash in between, nothing refers to the files already written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,38 +21,38 @@ use crate::engine::spec::Spec;
 use crate::engine::state::restore::{RestoreError, Restorer};
 use crate::engine::state::{EngineCheckpoint, Scalars};
 
-/// How many files are fetched ahead of the one that is being decoded.
+/// Number of files to fetch ahead of the one being decoded.
 const FETCHED_AHEAD: usize = 6;
 
-/// Why a checkpoint was not written.
+/// Why a checkpoint could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its customers.
+    /// Customers could not be encoded.
     #[error("customers cannot be encoded: {0}")]
     Rows(#[from] RowsError),
-    /// Anything else of it.
+    /// Other state could not be encoded.
     #[error("the state cannot be encoded: {0}")]
     Encode(#[from] std::io::Error),
 }
 
-/// Why a state was not loaded. Each says what to do.
+/// Why a state could not be loaded. Each message names the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The manifest.
+    /// The manifest was rejected.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A file is not the one that the manifest names.
+    /// The digest of a file differs from the manifest.
     #[error(
-        "the file {0} is damaged: its digest is not that of the manifest; go back to an older state with `retentiond rewind`"
+        "the file {0} is damaged: its digest differs from the manifest; go back to an older state with `retentiond rewind`"
     )]
     Digest(String),
-    /// A file cannot be read though it is the one that was written.
+    /// The digest is right, but the content cannot be decoded.
     #[error(
         "the file {name} cannot be read ({why}); run the version of retentiond that wrote it, or go back to an older state with `retentiond rewind`"
     )]
@@ -62,7 +62,7 @@ pub enum LoadError {
         /// What is wrong.
         why: String,
     },
-    /// The files do not make an engine.
+    /// The files do not form a consistent engine state.
     #[error(
         "the files of {name} do not belong together ({source}); go back to an older state with `retentiond rewind`"
     )]
@@ -72,50 +72,50 @@ pub enum LoadError {
         /// What is wrong.
         source: RestoreError,
     },
-    /// The program is ending.
-    #[error("loading was cut short")]
+    /// The process is shutting down.
+    #[error("loading was interrupted by shutdown")]
     Ended,
 }
 
-/// A checkpoint as files, not yet written.
+/// An encoded checkpoint that is not yet written.
 #[derive(Debug)]
 pub struct Encoded {
-    /// What the files are and hold.
+    /// The manifest entry and content of each file.
     files: Vec<(FileEntry, Vec<u8>)>,
     manifest: Manifest,
     reference: ManifestRef,
     text: Vec<u8>,
-    /// What the checkpoint made superfluous.
+    /// Files that this checkpoint supersedes.
     superseded: Vec<String>,
 }
 
-/// What was written of a checkpoint.
+/// A checkpoint that was written to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenCheckpoint {
-    /// The name to commit.
+    /// The reference to commit.
     pub reference: ManifestRef,
-    /// The manifest, from which the next checkpoint goes on.
+    /// The manifest, the base of the next checkpoint.
     pub manifest: Manifest,
-    /// Files of earlier checkpoints that are not needed once this one is committed; see [`delete`].
+    /// Files of earlier checkpoints that are no longer needed once this one is committed; see [`delete`].
     pub superseded: Vec<String>,
     /// Bytes written.
     pub bytes: u64,
 }
 
-/// The name of a checkpoint's files without extension, within the directory of the group.
+/// The path of a checkpoint's files in the group's directory, without extension.
 #[must_use]
 pub fn stem(partition: i32, sequence: u64, nonce: u64) -> String {
     format!("p{partition}/{sequence:010}-{nonce:016x}")
 }
 
-/// The directory of a group: its name, with what no file name may hold written as =XX.
+/// The directory of a group: its name, with bytes that are unsafe in file names escaped as =XX.
 #[must_use]
 pub fn group_directory(group: &str) -> String {
     let mut directory = String::new();
     for byte in group.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => directory.push(char::from(byte)),
-            // A dot at the beginning would name another directory, or hide it.
+            // A leading dot would hide the directory or name its parent.
             b'.' if !directory.is_empty() => directory.push('.'),
             _ => directory.push_str(&format!("={byte:02X}")),
         }
@@ -123,8 +123,7 @@ pub fn group_directory(group: &str) -> String {
     directory
 }
 
-/// Encodes a checkpoint, which takes time and no input or output. `before` is the manifest of the checkpoint before;
-/// `nonce` is random.
+/// Encodes a checkpoint. CPU-bound, no I/O. `before` is the manifest of the previous checkpoint; `nonce` is random.
 ///
 /// # Errors
 /// See [`WriteError`].
@@ -175,7 +174,7 @@ pub fn encode(
     Ok(Encoded { files, manifest, reference, text, superseded })
 }
 
-/// The watermark of the partition in milliseconds: the smallest of its clock-driving topics that ever had an event.
+/// The watermark of the partition in milliseconds: the smallest among clock-driving topics that have had an event.
 fn watermark(spec: &Spec, scalars: &Scalars) -> Option<i64> {
     let driving = scalars.topics.iter().zip(&spec.topics).filter(|(_, drives)| **drives);
     driving.filter_map(|(topic, _)| topic.watermark).min()
@@ -184,7 +183,7 @@ fn watermark(spec: &Spec, scalars: &Scalars) -> Option<i64> {
 /// Writes an encoded checkpoint: its files, then its manifest.
 ///
 /// # Errors
-/// See [`WriteError`]; what was written until then is named by nothing.
+/// See [`WriteError`]. Files written before the error stay in the store, unreferenced.
 pub async fn upload(store: &Store, encoded: Encoded) -> Result<WrittenCheckpoint, WriteError> {
     let Encoded { files, manifest, reference, text, superseded } = encoded;
     let directory = group_directory(&manifest.origin.group);
@@ -212,11 +211,10 @@ pub async fn write_checkpoint(
     upload(store, encode(spec, origin, checkpoint, before, nonce)?).await
 }
 
-/// Deletes files that a committed checkpoint made superfluous, named within the directory of the group; and manifests
-/// that nobody goes back to.
+/// Deletes superseded files and old manifests, named relative to the group's directory.
 ///
 /// # Errors
-/// See [`StoreError`]; the others are tried all the same.
+/// See [`StoreError`]; the remaining files are still tried.
 pub async fn delete(store: &Store, group: &str, superseded: &[String]) -> Result<(), StoreError> {
     let directory = group_directory(group);
     let mut result = Ok(());
@@ -226,7 +224,7 @@ pub async fn delete(store: &Store, group: &str, superseded: &[String]) -> Result
     result
 }
 
-/// Reads a manifest and checks it.
+/// Reads and checks a manifest.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -238,8 +236,8 @@ pub async fn load_manifest(store: &Store, named: &ManifestRef, expected: &Expect
     Ok(manifest)
 }
 
-/// Loads the state that a manifest names into an engine of that spec. Decodes on the caller's thread, and customers on
-/// so many `threads` more.
+/// Loads the state that a manifest names into an engine with the given spec. Decodes files on the calling thread, and
+/// customers on up to `threads` additional threads.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -273,7 +271,7 @@ pub async fn load(
     Ok((restorer.finish().map_err(whole)?, manifest))
 }
 
-/// The newest state first, which holds the scalars, then all from newest to oldest.
+/// The newest state file first, because it holds the scalars; then all files from newest to oldest.
 fn newest_first(manifest: &Manifest) -> VecDeque<FileEntry> {
     let mut files: Vec<_> = manifest.files.clone();
     let newest = files.iter().filter(|file| file.kind == Kind::State).map(|file| file.sequence).max();
@@ -282,7 +280,7 @@ fn newest_first(manifest: &Manifest) -> VecDeque<FileEntry> {
     files.into()
 }
 
-/// Takes one file into the engine.
+/// Restores one file into the engine.
 fn read_file(
     file: &FileEntry,
     bytes: Bytes,
@@ -318,7 +316,7 @@ fn read_file(
     Ok(())
 }
 
-/// Files on their way, in order.
+/// Downloads files ahead of time, in order.
 struct Fetcher {
     store: Store,
     directory: String,
@@ -352,7 +350,7 @@ impl Drop for Fetcher {
     }
 }
 
-/// Ascending numbers as runs: the first and the last of each.
+/// Compresses ascending numbers into runs of (first, last).
 fn runs(numbers: &[u32]) -> Vec<(u32, u32)> {
     let mut runs = Vec::<(u32, u32)>::new();
     for &number in numbers {
@@ -376,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn no_group_leaves_its_directory() {
+    fn group_names_cannot_escape_their_directory() {
         for (group, directory) in [
             ("retentiond", "retentiond"),
             ("shop.eu-1_x", "shop.eu-1_x"),

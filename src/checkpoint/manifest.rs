@@ -1,4 +1,4 @@
-//! The manifest of a checkpoint: the files that hold the state of a partition, and what of the log they hold.
+//! The manifest of a checkpoint: the files that hold a partition's state, and the offsets that the state includes.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,9 +8,9 @@ use crate::engine::spec::Spec;
 use crate::engine::state::{Needs, cohorts_key, lifecycle_key, reporting_key, window_key};
 use crate::engine::window_ids;
 
-/// The version that is written.
+/// The version that this program writes.
 pub const VERSION: u32 = 2;
-/// The oldest version that is read: the one before.
+/// The oldest version that this program reads.
 pub const OLDEST: u32 = 1;
 
 /// What a file holds.
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// How the names of such files end.
+    /// The file name extension.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
@@ -37,33 +37,33 @@ impl Kind {
     }
 }
 
-/// A file that belongs to the state.
+/// A file of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Where it is in the directory of the group.
+    /// Its name in the group's directory.
     pub name: String,
-    /// What it holds.
+    /// Its kind.
     pub kind: Kind,
-    /// The number of the checkpoint that wrote it.
+    /// The sequence number of the checkpoint that wrote it.
     pub sequence: u64,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
     /// Its SHA-256 in hexadecimal.
     pub digest: String,
-    /// How many customers it holds, erased ones included.
+    /// The number of customers in it, including erased ones.
     pub rows: u64,
-    /// Which buckets of customers it holds in full: the first and the last of each run.
+    /// The customer buckets that it holds completely, as runs of (first, last).
     pub full: Vec<(u32, u32)>,
 }
 
-/// The last record of a topic-partition that was applied, to recognise a log that was cut off or replaced.
+/// Fingerprint of the last applied record of a topic-partition, to detect a truncated or replaced log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anchor {
     /// Its offset.
     pub offset: i64,
-    /// The leader epoch under which it was read; -1 when that is not known.
+    /// The leader epoch under which it was read; -1 if unknown.
     pub leader_epoch: i32,
     /// Its timestamp in milliseconds.
     pub time: i64,
@@ -71,40 +71,40 @@ pub struct Anchor {
     pub hash: String,
 }
 
-/// How far a topic's partition is in the state.
+/// A topic's position in the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicEntry {
     /// The topic.
     pub name: String,
-    /// Its id, which another topic of that name would not have; absent when the broker tells none.
+    /// Its topic id, which changes when the topic is recreated; absent if the broker has none.
     pub id: Option<String>,
     /// The next offset to read.
     pub offset: i64,
-    /// The last record applied; absent before the first.
+    /// The last applied record; absent before the first.
     pub anchor: Option<Anchor>,
 }
 
-/// What the engine computed.
+/// What the engine computed when it took the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
-    /// A digest of the rest.
+    /// A digest of the other fields.
     pub digest: String,
     /// The windows.
     pub windows: Vec<String>,
-    /// The dimensions, with the values that are listed.
+    /// The dimensions with their listed values.
     pub dimensions: Vec<(String, Vec<String>)>,
-    /// Stages and statuses.
+    /// Lifecycle stages and statuses.
     pub lifecycle: String,
     /// Cohorts.
     pub cohorts: String,
-    /// The reporting currency and its rates, where there is one.
+    /// The reporting currency and its rates, if configured.
     pub reporting: Option<String>,
 }
 
 impl Definition {
-    /// That of an engine.
+    /// The definition of an engine's spec.
     #[must_use]
     pub fn of(spec: &Spec) -> Definition {
         let dimensions = spec.dimensions.iter().map(|dimension| (dimension.name.clone(), dimension.values.clone()));
@@ -121,7 +121,7 @@ impl Definition {
     }
 }
 
-/// Whose state it is, and where its topics stand.
+/// Where a checkpoint comes from: group, partition and positions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointOrigin {
@@ -129,15 +129,15 @@ pub struct CheckpointOrigin {
     pub group: String,
     /// The partition.
     pub partition: i32,
-    /// How many partitions the topics have.
+    /// The number of partitions of the topics.
     pub partitions: i32,
     /// The source topics, in the order of the configuration.
     pub topics: Vec<TopicEntry>,
-    /// The id of the store in which it was written.
+    /// The id of the store it was written to.
     pub store: String,
-    /// From when on silences are alerted, in milliseconds.
+    /// Silences that were due before this time raise no alerts, in milliseconds.
     pub since: i64,
-    /// The wall clock when it was written, in milliseconds; 0 where that was not noted yet.
+    /// The wall clock when it was written, in milliseconds; 0 in manifests of older versions.
     #[serde(default)]
     pub written: i64,
 }
@@ -148,48 +148,48 @@ pub struct CheckpointOrigin {
 pub struct Manifest {
     /// The version of the format.
     pub version: u32,
-    /// Whose state it is, and where its topics stand.
+    /// Where the checkpoint comes from.
     pub origin: CheckpointOrigin,
-    /// The number of the checkpoint.
+    /// The sequence number of the checkpoint.
     pub sequence: u64,
-    /// Of each kind of file the oldest checkpoint that is still needed.
+    /// The oldest checkpoint that is still needed, for each kind of file.
     pub needs: Needs,
     /// All files that belong to the state, oldest first.
     pub files: Vec<FileEntry>,
-    /// What was computed.
+    /// What the engine computed.
     pub definition: Definition,
-    /// How many customers the state has.
+    /// The number of customers.
     #[serde(default)]
     pub customers: u64,
-    /// The watermark of the partition in milliseconds, once there is one.
+    /// The watermark of the partition in milliseconds, if any.
     #[serde(default)]
     pub watermark: Option<i64>,
 }
 
-/// What the one who loads a state knows of it.
+/// What a manifest must agree with to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// The consumer group.
     pub group: String,
     /// The partition.
     pub partition: i32,
-    /// How many partitions the topics have.
+    /// The number of partitions of the topics.
     pub partitions: i32,
     /// Names and ids of the source topics, in the order of the configuration.
     pub topics: Vec<(String, Option<String>)>,
-    /// The id of the store that was opened.
+    /// The id of the opened store.
     pub store: String,
 }
 
-/// Why a manifest is not believed. Each says what to do.
+/// Why a manifest was rejected. Each message names the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Its bytes are others than those that were committed.
+    /// Its digest differs from the committed one.
     #[error(
         "the manifest {0} is not the one that was committed: it is damaged; go back to an older state with `retentiond rewind`"
     )]
     Digest(String),
-    /// Its text cannot be read.
+    /// It cannot be parsed.
     #[error("the manifest {name} cannot be read ({why}); go back to an older state with `retentiond rewind`")]
     Text {
         /// The manifest.
@@ -197,9 +197,9 @@ pub enum ManifestError {
         /// What is wrong.
         why: String,
     },
-    /// Another format.
+    /// An unsupported version.
     #[error(
-        "the manifest {name} is of version {version}, this program reads {OLDEST} to {VERSION}: run the version that wrote it, or the next one"
+        "the manifest {name} has version {version}; this program reads {OLDEST} to {VERSION}: run the version that wrote it, or the next one"
     )]
     Version {
         /// The manifest.
@@ -207,57 +207,57 @@ pub enum ManifestError {
         /// Its version.
         version: u32,
     },
-    /// Somebody else's.
+    /// It belongs to another group or partition.
     #[error(
-        "the manifest {name} belongs to {found}, not to {expected}: somebody committed offsets of another group; put them back with `retentiond rewind`"
+        "the manifest {name} belongs to {found}, not to {expected}: offsets of another group were committed; restore them with `retentiond rewind`"
     )]
     Foreign {
         /// The manifest.
         name: String,
-        /// Whose it is.
+        /// Group and partition in the manifest.
         found: String,
-        /// Whose it should be.
+        /// The expected group and partition.
         expected: String,
     },
-    /// The topics have another number of partitions.
+    /// The partition count of the topics has changed.
     #[error(
-        "the topics had {before} partitions and have {now}: customers have moved between partitions; rebuild the state with `retentiond bootstrap`, or under another kafka.group_id from topics that hold everything"
+        "the topics had {before} partitions and have {now}: customers have moved between partitions; rebuild the state with `retentiond bootstrap`, or under a new kafka.group_id from topics that hold the whole history"
     )]
     Partitions {
-        /// How many there were.
+        /// The former count.
         before: i32,
-        /// How many there are.
+        /// The current count.
         now: i32,
     },
-    /// Another directory or bucket.
+    /// The configured store is not the one that holds the state.
     #[error(
-        "the state was written to the store {before}, and checkpoint.url names the store {now}: name the former one, or copy it here with its store.json"
+        "the state was written to the store {before}, but checkpoint.url names the store {now}: set it back, or copy the former store here with its store.json"
     )]
     Store {
-        /// The store in which the state was written.
+        /// The store that the state was written to.
         before: String,
-        /// The one that was opened.
+        /// The store that was opened.
         now: String,
     },
-    /// A topic was deleted and created anew.
+    /// A topic was deleted and recreated.
     #[error(
-        "the topic {0} was created anew since the state was written, so its offsets mean other records: begin anew under another kafka.group_id"
+        "the topic {0} was recreated since the state was written, so its offsets refer to other records; start over under a new kafka.group_id"
     )]
     Recreated(String),
 }
 
 impl Manifest {
-    /// The bytes, and their digest.
+    /// Serializes the manifest; returns its bytes and their digest.
     ///
     /// # Errors
-    /// Never for what can be written as JSON, which this is.
+    /// Serialization of this type does not fail in practice.
     pub fn encode(&self) -> std::io::Result<(Vec<u8>, String)> {
         let bytes = serde_json::to_vec_pretty(self)?;
         let digest = digest(&bytes);
         Ok((bytes, digest))
     }
 
-    /// Reads a manifest that was committed under that name.
+    /// Parses a manifest and checks it against the committed reference.
     ///
     /// # Errors
     /// See [`ManifestError`].
@@ -278,13 +278,13 @@ impl Manifest {
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(text)?;
         let newest = manifest.files.iter().filter(|file| file.kind == Kind::State).map(|file| file.sequence).max();
         if newest.is_none_or(|newest| newest > manifest.sequence) {
-            let why = "it names no newest state".to_owned();
+            let why = "it names no state file of this checkpoint or an earlier one".to_owned();
             return Err(ManifestError::Text { name: name(), why });
         }
         Ok(manifest)
     }
 
-    /// Whether it is what the one who loads it expects.
+    /// Checks that the manifest belongs to this group, partition and store.
     ///
     /// # Errors
     /// See [`ManifestError`].
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn it_survives_and_no_byte_of_it_can_change() {
+    fn round_trips_and_detects_every_changed_byte() {
         let (mut bytes, name) = named(&manifest());
         assert_eq!(Manifest::decode(&bytes, &name), Ok(manifest()));
         for at in 0..bytes.len() {
@@ -384,11 +384,11 @@ mod tests {
             bytes[at] ^= 4;
         }
         let empty = ManifestRef { digest: String::new(), ..name };
-        assert!(Manifest::decode(&bytes, &empty).is_err(), "no digest is no permission");
+        assert!(Manifest::decode(&bytes, &empty).is_err(), "an empty digest is rejected");
     }
 
     #[test]
-    fn other_versions_and_what_is_no_manifest_are_refused() {
+    fn other_versions_and_malformed_manifests_are_refused() {
         let (bytes, name) = named(&Manifest { version: VERSION + 1, ..manifest() });
         let version = ManifestError::Version { name: name.name.clone(), version: VERSION + 1 };
         assert_eq!(Manifest::decode(&bytes, &name), Err(version));
@@ -401,11 +401,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_names_the_remedy() {
+    fn mismatches_name_the_remedy() {
         let (_, name) = named(&manifest());
         assert_eq!(manifest().check(&name, &expected()), Ok(()));
         let unnamed = Expected { topics: vec![("orders".into(), None)], ..expected() };
-        assert_eq!(manifest().check(&name, &unnamed), Ok(()), "not every broker knows ids");
+        assert_eq!(manifest().check(&name, &unnamed), Ok(()), "some brokers have no topic ids");
         for (expected, words) in [
             (Expected { group: "other".into(), ..expected() }, ["group shop", "rewind"]),
             (Expected { partition: 4, ..expected() }, ["partition 3", "rewind"]),
@@ -413,7 +413,7 @@ mod tests {
             (Expected { store: "s-2".into(), ..expected() }, ["s-1", "checkpoint.url"]),
             (
                 Expected { topics: vec![("orders".into(), Some("id-2".into()))], ..expected() },
-                ["orders was created anew", "kafka.group_id"],
+                ["orders was recreated", "kafka.group_id"],
             ),
         ] {
             let error = manifest().check(&name, &expected).unwrap_err().to_string();

@@ -1,61 +1,64 @@
-//! The text that is committed with an offset and names the state that belongs to it: ASCII, shorter than 256.
+//! The metadata string committed with an offset, which names the state at that offset. ASCII, shorter than 256 bytes.
 //!
-//! `v1;genesis;<since>;<store id>`: nothing is applied yet; alerts are due from `since`, epoch milliseconds, on.
-//! `v1;<manifest name>;<digest prefix>`: the state of that manifest, named within the directory of its group.
+//! `v1;genesis;<since>;<store id>`: an initial commit. No record is applied yet; silences due before `since` (epoch
+//! milliseconds) raise no alerts.
+//! `v1;<manifest name>;<digest prefix>`: the state of that manifest in the group's directory.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::event::Time;
 
-/// How many digits of the manifest's digest the text holds.
+/// Number of hexadecimal digits of the manifest's digest in the metadata.
 pub const DIGEST_PREFIX: usize = 32;
 
-/// The name of a manifest, and its digest.
+/// A reference to a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestRef {
-    /// Where it is in the directory of its group, such as `p3/0000000017-5d0fe6c4a8c1b2d3.json`.
+    /// Its name in the group's directory, such as `p3/0000000017-5d0fe6c4a8c1b2d3.json`.
     pub name: String,
-    /// Its SHA-256 in hexadecimal, or the first [`DIGEST_PREFIX`] digits of it.
+    /// Its SHA-256 in hexadecimal, or the first [`DIGEST_PREFIX`] digits.
     pub digest: String,
 }
 
-/// What is committed with an offset.
+/// The metadata committed with an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Metadata {
-    /// Nothing is applied yet.
+    /// An initial commit: no record is applied yet.
     Genesis {
-        /// From when on silences are alerted.
+        /// Silences that were due before this time raise no alerts.
         since: Time,
-        /// The store in which the state will be.
+        /// The store that will hold the state.
         store: String,
     },
-    /// The state that a manifest names.
+    /// The state of this manifest.
     State(ManifestRef),
 }
 
-/// A text that is none of ours.
+/// Metadata that retentiond did not write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the committed offset carries {0:?}, which names no state of retentiond: someone else committed it or reset it; put \
-     the offsets back with `retentiond rewind`, or choose another kafka.group_id to begin anew"
+    "the committed offset carries {0:?}, which names no state of retentiond: another program committed or reset it; \
+     restore the offsets with `retentiond rewind`, or choose another kafka.group_id to start over"
 )]
 pub struct ForeignMetadata(pub String);
 
-/// An own text of a version that this program does not know.
+/// Metadata that this program cannot use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
     /// See [`ForeignMetadata`].
     #[error(transparent)]
     Foreign(#[from] ForeignMetadata),
-    /// A later format.
-    #[error("the committed offset was written by a later version of retentiond ({0:?}); run that one or a newer one")]
+    /// A newer format.
+    #[error(
+        "the committed offset was written by a newer version of retentiond ({0:?}); run that version or a newer one"
+    )]
     Newer(String),
 }
 
 impl Metadata {
-    /// What is committed for a manifest: of its digest no more than the text holds, so that what is read back equals
-    /// what was committed.
+    /// The metadata for a manifest. Truncates the digest to the stored prefix, so that the value read back compares
+    /// equal.
     #[must_use]
     pub fn of(named: &ManifestRef) -> Metadata {
         let digest = named.digest.get(..DIGEST_PREFIX).unwrap_or(&named.digest);
@@ -100,12 +103,12 @@ impl FromStr for Metadata {
             }
             _ => None,
         };
-        // One spelling for one meaning: what would be written otherwise was not written here.
+        // Accept only the canonical spelling: this program never writes any other.
         parsed.filter(|metadata| metadata.to_string() == text).ok_or_else(|| foreign().into())
     }
 }
 
-/// Dead letters, digits, `-` and `_`, at least one.
+/// Letters, digits, `-` and `_`; 1 to 64 of them.
 pub(super) fn is_word(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)

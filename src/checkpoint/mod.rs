@@ -1,17 +1,17 @@
-//! Durable state: which state belongs to which offsets, in what order things become true, and the state in files.
+//! Durable state: which state belongs to which offsets, the order of writes and commits, and the file formats.
 //!
-//! [`protocol`] is the lifecycle of a partition as a pure step from state and event to commands; the rules of durability
-//! stand at its top.
+//! [`protocol`] is the lifecycle of a partition as a pure step from state and event to commands. Its header lists the
+//! rules of durability.
 //!
 //! A checkpoint ([`crate::engine::state`]) becomes up to three files and a manifest that names them and all older files
 //! that are still needed:
 //!
-//! - [`rows`]: customers, in Parquet for anyone to read. [`sections`]: everything else, in a format of our own.
-//! - [`manifest`]: which files belong together, and what of the log they hold. [`metadata`] is its name in a committed
-//!   offset, which is what makes it valid.
-//! - [`chain`]: which files are needed still. [`files`]: from a checkpoint to its files, and from files to an engine.
-//! - [`catalogue`]: what the store holds of a group, for people.
-//! - [`store`]: where the files are; the only input and output here.
+//! - [`rows`]: customers, in Parquet so that any tool can read them. [`sections`]: everything else, in our own format.
+//! - [`manifest`]: which files belong together, and the offsets they include. [`metadata`] is the reference to it in a
+//!   committed offset, which is what makes it valid.
+//! - [`chain`]: which files are still needed. [`files`]: from a checkpoint to files and from files to an engine.
+//! - [`catalogue`]: the checkpoints of a group in the store, for operators.
+//! - [`store`]: a directory or bucket of files; the only I/O in this module.
 
 pub mod catalogue;
 pub mod chain;
@@ -31,7 +31,7 @@ use sha2::{Digest as _, Sha256};
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a text never fails.
+        // Writing to a String never fails.
         _ = write!(text, "{byte:02x}");
         text
     })

@@ -2,53 +2,52 @@
 //!
 //! # The rules of durability
 //!
-//! The committed offset is the only truth: the text beside it names the state that belongs to it. Everything else
-//! follows from the order in which things are done, and this is the only place where that order is decided.
+//! The committed offset is the only truth: its metadata names the state that belongs to it. Everything else follows
+//! from the order of operations, and only this module decides that order.
 //!
-//! 1. **Read stably, then decide.** A partition is taken up from what a read that waits for pending transactions says,
-//!    and that read begins only after every transaction of this process that held the partition has ended. All topics
-//!    of the partition must name the same state.
-//! 2. **Initial commit before the first record.** Where nothing is committed and no checkpoint exists, the start is
-//!    committed before anything is applied. An engine begins empty on the strength of a committed initial commit and of
-//!    nothing else.
+//! 1. **Read stably, then decide.** What to do with a partition is decided by a read that waits for pending
+//!    transactions. That read starts only after every transaction of this process that included the partition has
+//!    ended. All topics of the partition must name the same state.
+//! 2. **Initial commit before the first record.** If nothing is committed and no checkpoint exists, the start offsets
+//!    are committed before any record is applied. An engine starts empty only from a committed initial commit.
 //! 3. **Membership and ownership are captured together**, on the poll thread, in the step that begins a checkpoint
-//!    ([`Command::BeginCheckpoint`]); the transaction of the checkpoint uses that capture. Whoever lost a partition in
-//!    between is refused by the group, for its generation has passed.
-//! 4. **Positions ride with the state.** The offsets of a checkpoint are the worker's at the instant that its state
-//!    shows, which is when the worker begins it. The poll thread knows what it handed out, which may not be applied
-//!    yet.
-//! 5. **Files, manifest, transaction.** The transaction is begun after the last upload of its checkpoint. What it names
-//!    exists.
-//! 6. **One transaction per checkpoint, one checkpoint at a time**: the outbox up to the checkpoint, and the offsets,
+//!    ([`Command::BeginCheckpoint`]). The checkpoint's transaction uses that capture: if the partition was lost in
+//!    between, the generation is stale and the group refuses the offsets.
+//! 4. **Positions travel with the state.** The offsets of a checkpoint are the worker's at the moment it takes the
+//!    checkpoint. The poll thread only knows what it handed out, which may not be applied yet.
+//! 5. **Files, manifest, transaction.** The transaction begins after the last upload of its checkpoint, so that
+//!    everything it names exists.
+//! 6. **One transaction per checkpoint, one checkpoint at a time.** It commits the checkpoint's outbox and the offsets,
 //!    or neither.
-//! 7. **What is given up is never committed later.** A partition that leaves a checkpoint before its transaction is
-//!    taken out of it; one that leaves during the transaction takes the transaction with it ([`Command::Abort`]), and
-//!    where that comes too late, its state is dropped and never used again.
-//! 8. **In doubt, ask the group.** After an unknown outcome: a new producer first (it ends the old transaction), then
-//!    the committed offsets. This checkpoint's: it was committed. The former: it was not, and the entries return to the
-//!    outbox before any other checkpoint begins. Anything else: somebody else went on, and this state is dropped.
+//! 7. **An abandoned partition is never committed later.** A partition that leaves a checkpoint before its transaction
+//!    is removed from it. One that leaves during the transaction aborts it ([`Command::Abort`]); if the abort is too
+//!    late, its state is dropped and never used again.
+//! 8. **In doubt, ask the group.** After an unknown outcome, first create a new producer, which ends the old
+//!    transaction, then read the committed offsets. If they are this checkpoint's, it was committed. If they are the
+//!    previous ones, it was not, and its entries return to the outbox before any other checkpoint begins. Otherwise
+//!    another process has continued, and this state is dropped.
 //! 9. **Entries leave the outbox once**, when their checkpoint is committed. Until then they stay with their state, in
 //!    order.
-//! 10. **Delete last.** Files go after the own commit that made them superfluous, and only those of own earlier
-//!     manifests: a sleeper that wakes up cannot know what a newer owner needs.
-//! 11. **Fenced is the end** ([`Command::Exit`]): nothing is sent any more.
-//! 12. **Fail closed.** What does not fit together stops its partition with a [`Reason`], and never begins empty.
+//! 10. **Delete last.** Files are deleted after our own commit that superseded them, and only if our own earlier
+//!     manifests named them: a process that wakes up after a long pause cannot know what a newer owner needs.
+//! 11. **Fenced means exit** ([`Command::Exit`]): send nothing more.
+//! 12. **Fail closed.** A partition with inconsistent state stops with a [`Reason`]; it never starts empty.
 //!
 //! # The lifecycle of a partition
 //!
 //! ```text
-//! Assigned -> Waiting (for a transaction of a former assignment) -> Reading the committed offsets
+//! Assigned -> Waiting (for a transaction of an earlier assignment) -> Reading the committed offsets
 //!    nothing committed, no checkpoints -> Searching the start -> Initializing (initial transaction) -> Running, empty
-//!    initial commit -> Running, empty           own parked state -> Running, as parked
-//!    manifest -> Loading -> Running      anything else -> Failed
+//!    initial commit -> Running, empty           own parked state -> Running, from the parked state
+//!    manifest -> Loading -> Running             anything else -> Failed
 //! Revoked -> Draining: the checkpoint in flight ends, a last one is taken and ends -> parked, released
 //! Lost -> dropped, released
 //! ```
 //!
-//! A partition here is that partition of *every* source topic: [`crate::bus::rebalance`] puts them together. The
-//! shell passes on its `Start` as [`Event::Assigned`], its `Stop` and `Commit` as [`Event::Revoked`] or
-//! [`Event::Lost`], and holds its `Unassign` back until all partitions in it are released. The shell keeps polling
-//! the group meanwhile.
+//! A partition here means that partition number of *every* source topic: [`crate::bus::rebalance`] combines them. The
+//! coordinator passes on its `Start` as [`Event::Assigned`], its `Stop` and `Commit` as [`Event::Revoked`] or
+//! [`Event::Lost`], and holds back its `Unassign` until all partitions in it are released. It keeps polling the group
+//! in the meantime.
 
 mod flight;
 mod reason;
@@ -68,26 +67,26 @@ pub use words::{
 use crate::bus::Partition;
 use flight::Flight;
 
-/// Everything that one replica knows of its partitions and their commits.
+/// State of the protocol: the partitions of one replica and their commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     rules: Rules,
-    /// The partitions that the group gave us and does not have back yet.
+    /// Partitions assigned by the group and not yet released.
     owned: BTreeMap<Partition, OwnedPartition>,
-    /// States of partitions that were given up in order.
+    /// Parked states of released partitions.
     parked: BTreeMap<Partition, Parked>,
     flight: Option<Flight>,
     numbers: Numbers,
-    /// Whether a checkpoint of all is due and could not begin yet.
+    /// Whether a checkpoint of all partitions is due but could not begin yet.
     due: bool,
-    /// Whether the outbox may force a checkpoint: not after one has failed, until the next is due.
+    /// Whether a full outbox may force a checkpoint. After a failed checkpoint it may not, until the next one is due.
     may_force: bool,
-    /// Whether reading is paused because of the outbox.
-    held: bool,
+    /// Whether reading is paused because the outbox is full.
+    is_paused: bool,
     ending: Ending,
 }
 
-/// The next number of each sort.
+/// The last number used, of each kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Numbers {
     assignment: u64,
@@ -115,9 +114,9 @@ impl Numbers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     NotYet,
-    /// Asked to end: partitions are given up, none is taken.
+    /// Shutting down: partitions are released, none is taken.
     Closing,
-    /// [`Command::Close`] or [`Command::Exit`] was given: nothing is done any more.
+    /// [`Command::Close`] or [`Command::Exit`] was issued: every event is ignored.
     Ended,
 }
 
@@ -130,56 +129,56 @@ struct OwnedPartition {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// A transaction that held it in a former assignment has not ended.
+    /// A transaction that included it in an earlier assignment has not ended.
     Waiting,
     /// The committed offsets are being read.
     Reading,
-    /// Store or broker did not answer; from the beginning when the next checkpoint is due.
+    /// The store or the broker did not answer; retry from the start when the next checkpoint is due.
     Resting,
-    /// The start is being looked for.
+    /// The start offsets are being looked up.
     Searching(Identity),
-    /// The initial commit is to be committed; not before the next checkpoint is due when it just failed.
+    /// The initial commit is pending. `ready` is false after a failed attempt, until the next checkpoint is due.
     Initializing { basis: Basis, ready: bool },
     /// The state is being loaded.
     Loading(Basis),
-    /// It is read and applied.
+    /// Its records are read and applied.
     Running(Basis),
-    /// It is read no more, and waits for its last checkpoint to begin and to end.
+    /// Reading has stopped; its last checkpoint is pending or in flight.
     Draining { basis: Basis, budget: BudgetId, last_checkpoint: Option<Epoch> },
-    /// It waits for a person.
+    /// It is not processed until an operator acts.
     Failed,
 }
 
-/// What an engine builds on: what is committed, and what it belongs to.
+/// What an engine builds on: the committed position, and the identity it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Basis {
     committed: Position,
     identity: Identity,
 }
 
-/// The state of a partition that was given up, kept for its return.
+/// The state of a released partition, kept in case it is assigned again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Parked {
     basis: Basis,
-    /// How many [`Event::Due`] ago.
+    /// Number of [`Event::Due`] since.
     age: u32,
 }
 
-/// What the outside may see of a partition.
+/// The phase of a partition as shown to operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PartitionPhase {
-    /// It is being taken over; nothing is read yet.
+    /// Being taken over; nothing is read yet.
     Restoring,
-    /// It is read and applied.
+    /// Its records are read and applied.
     Running,
-    /// It is being given up.
+    /// Being released.
     Draining,
-    /// It waits for a person.
+    /// Not processed until an operator acts.
     Failed,
 }
 
 impl State {
-    /// A replica that owns nothing yet.
+    /// A replica that owns no partitions.
     #[must_use]
     pub fn new(rules: Rules) -> State {
         debug_assert!(!rules.topics.is_empty());
@@ -191,12 +190,12 @@ impl State {
             numbers: Numbers::default(),
             due: false,
             may_force: true,
-            held: false,
+            is_paused: false,
             ending: Ending::NotYet,
         }
     }
 
-    /// The partitions that the group gave us, and how far each is.
+    /// The owned partitions with their phases.
     pub fn partitions(&self) -> impl Iterator<Item = (Partition, PartitionPhase)> {
         self.owned.iter().map(|(&partition, owned)| {
             let phase = match owned.phase {
@@ -209,7 +208,7 @@ impl State {
         })
     }
 
-    /// Takes note of an event, and says what to do about it, in order.
+    /// Applies an event and returns the commands to execute, in order.
     #[must_use]
     pub fn step(&mut self, event: Event) -> Vec<Command> {
         let mut out = Vec::new();
@@ -328,7 +327,7 @@ impl State {
         self.revoked(&all, out);
     }
 
-    /// Forgets a partition: whatever of it is under way is not to be committed.
+    /// Forgets a partition and abandons any commit that includes it.
     fn give_up(&mut self, partition: Partition, out: &mut Vec<Command>) {
         self.abandon(partition, out);
         self.owned.remove(&partition);
@@ -336,7 +335,7 @@ impl State {
         out.push(Command::Drop(partition));
     }
 
-    /// Forgets what is known of an owned partition, and finds out anew.
+    /// Drops the state of an owned partition and reads its committed offsets again.
     fn start_over(&mut self, partition: Partition, out: &mut Vec<Command>) {
         let draining = self.owned.get(&partition).is_some_and(|own| matches!(own.phase, Phase::Draining { .. }));
         self.give_up(partition, out);
@@ -380,7 +379,7 @@ impl State {
         }
         let too_old = self.parked.extract_if(.., |_, parked| parked.age > self.rules.parked_for);
         let dropped: Vec<Partition> = too_old.map(|(partition, _)| partition).collect();
-        // One that is owned again reads its committed offsets just now, and will load.
+        // A parked partition that is owned again is still reading its committed offsets, and will load its state.
         out.extend(dropped.into_iter().map(Command::Drop));
         for (&partition, owned) in &mut self.owned {
             match &mut owned.phase {
@@ -399,11 +398,11 @@ impl State {
         if bytes >= limit && self.may_force && self.flight.is_none() {
             self.due = true;
         }
-        if bytes >= limit.saturating_mul(2) && !self.held {
-            self.held = true;
+        if bytes >= limit.saturating_mul(2) && !self.is_paused {
+            self.is_paused = true;
             out.push(Command::Pause);
-        } else if bytes < limit && self.held {
-            self.held = false;
+        } else if bytes < limit && self.is_paused {
+            self.is_paused = false;
             out.push(Command::Resume);
         }
     }
@@ -419,7 +418,7 @@ impl State {
         }
     }
 
-    /// Ends the draining of a partition: its state is kept, unless it is in doubt.
+    /// Ends the draining of a partition. Parks its state unless a commit of it is in doubt.
     fn part_with(&mut self, partition: Partition, out: &mut Vec<Command>) {
         if self.abandon(partition, out) == flight::Abandoned::InDoubt {
             self.give_up(partition, out);

@@ -1,20 +1,20 @@
-//! Customers in Parquet: what anybody may want to know of them in columns, and what only the engine needs beside it.
+//! Customers in Parquet: columns that any tool can read, and one column that only the engine needs.
 //!
 //! | column | type | holds |
 //! |---|---|---|
-//! | `slot` | u32 | the customer's place, which stays the same; in ascending order, each once |
-//! | `deleted` | bool | whether the customer was erased; then there is no id, and nothing else says anything |
+//! | `slot` | u32 | the customer's slot, which never changes; ascending and unique |
+//! | `deleted` | bool | whether the customer was erased; then the id is empty and the other columns mean nothing |
 //! | `customer_id` | text | |
-//! | `orders`, `sessions` | u32 | how many count |
+//! | `orders`, `sessions` | u32 | number of counted orders and sessions |
 //! | `first_order`, `last_order`, `order_before_last`, `third_last_order` | milliseconds, UTC | empty when there was none |
 //! | `first_seen`, `last_session` | milliseconds, UTC | |
-//! | `session_before`, `sessions_forgotten` | i32 minutes, bool | the last session in an earlier minute; whether older ones are forgotten |
-//! | `currency` | text | the code of the first currency that the customer paid in; empty before any money moved |
-//! | `net_revenue` | i64 minor units | orders less refunds and cancellations in that currency |
-//! | `referred_by_order`, `referred_by_profile` | bool | whether the first order, and news of the profile, name who referred the customer |
-//! | `complained`, `costed` | bool | whether there is a complaint, and money that was spent on the customer |
-//! | `dimension_<name>` | text | the value that the customer belongs to |
-//! | `engine` | bytes | [`crate::engine::state::rows::Aside`] of the few who need it |
+//! | `session_before`, `sessions_forgotten` | i32 minutes, bool | the last session in an earlier minute; whether older ones were discarded |
+//! | `currency` | text | code of the first currency that the customer paid in; empty before any payment |
+//! | `net_revenue` | i64 minor units | orders minus refunds and cancellations, in that currency |
+//! | `referred_by_order`, `referred_by_profile` | bool | whether the first order or a profile update names a referrer |
+//! | `complained`, `costed` | bool | whether the customer has a complaint, and recorded costs |
+//! | `dimension_<name>` | text | the customer's value of the dimension |
+//! | `engine` | bytes | [`crate::engine::state::rows::Aside`], for the few customers that need it |
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -42,40 +42,40 @@ use crate::engine::state::restore::{RestoreError, Restorer};
 use crate::engine::state::rows::{Row, Rows};
 use crate::event::{MAX_DIMENSIONS, Time};
 
-/// Rows that are encoded and decoded at once.
+/// Rows per record batch.
 const BATCH_ROWS: usize = 1 << 16;
-/// Rows of a row group, which one thread decodes.
+/// Rows per row group, the unit of parallel decoding.
 const GROUP_ROWS: usize = 1 << 18;
-/// About what a customer takes in a file.
+/// Approximate size of a row.
 const BYTES_OF_A_ROW: usize = 56;
-/// More threads do not restore faster: one alone fills the table.
+/// More threads do not restore faster: a single thread fills the table.
 const MOST_THREADS: usize = 4;
 
 const DIMENSION: &str = "dimension_";
 const CURRENCY: &str = "currency";
 const UTC: &str = "UTC";
 
-/// Why a file of customers cannot be written or read.
+/// Why a file of customers could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
-    /// It is no Parquet, or damaged.
+    /// Not a Parquet file, or damaged.
     #[error(transparent)]
     Parquet(#[from] ParquetError),
-    /// Its columns are of other types.
+    /// The columns have other types.
     #[error(transparent)]
     Arrow(#[from] ArrowError),
     /// A column is missing or of another type.
     #[error("the column {0} is missing or of another type")]
     Column(&'static str),
-    /// The libraries panic on some damage rather than return an error.
-    #[error("it is damaged in a way that cannot be told")]
+    /// The Parquet library panics on some damage instead of returning an error.
+    #[error("the file is damaged: the Parquet library panicked")]
     Panicked,
-    /// A customer cannot be put in its place.
+    /// A row does not fit the state.
     #[error(transparent)]
     Customer(#[from] RestoreError),
 }
 
-/// A value of each column of a customer.
+/// One builder per column.
 struct Columns {
     slot: UInt32Builder,
     deleted: BooleanBuilder,
@@ -95,10 +95,10 @@ struct Columns {
     engine: BinaryBuilder,
 }
 
-/// The names of the columns with the newest orders.
+/// Columns of the newest orders.
 const NEWEST: [&str; Record::NEWEST] = ["last_order", "order_before_last", "third_last_order"];
 
-/// The columns with the marks.
+/// Columns of the marks.
 const MARKS: [(&str, Mark); 4] = [
     ("referred_by_order", Mark::Referred),
     ("referred_by_profile", Mark::Mentioned),
@@ -166,7 +166,7 @@ impl Columns {
         self.engine.append_option((!side_state.is_empty()).then_some(*side_state));
     }
 
-    /// The rows so far as a batch.
+    /// Takes the rows so far as a record batch.
     fn finish(&mut self, schema: &Arc<Schema>, scalars: &Scalars) -> Result<RecordBatch, ArrowError> {
         let Columns {
             slot,
@@ -242,7 +242,7 @@ fn schema(scalars: &Scalars) -> Arc<Schema> {
     Arc::new(Schema::new(fields))
 }
 
-/// The file with these customers; `scalars` are those of the same checkpoint.
+/// Encodes customers; `scalars` must come from the same checkpoint.
 ///
 /// # Errors
 /// See [`RowsError`].
@@ -261,22 +261,22 @@ pub fn encode(rows: &Rows, scalars: &Scalars) -> Result<Vec<u8>, RowsError> {
     let file = Vec::with_capacity(rows.len() * BYTES_OF_A_ROW);
     let mut writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties.build()))?;
     let mut columns = Columns::new(scalars.dimensions.len());
-    let mut held = 0;
+    let mut pending = 0;
     for row in rows.iter() {
         columns.push(&row);
-        held += 1;
-        if held == BATCH_ROWS {
+        pending += 1;
+        if pending == BATCH_ROWS {
             writer.write(&columns.finish(&schema, scalars)?)?;
-            held = 0;
+            pending = 0;
         }
     }
-    if held > 0 {
+    if pending > 0 {
         writer.write(&columns.finish(&schema, scalars)?)?;
     }
     Ok(writer.into_inner()?)
 }
 
-/// Puts the customers of a file in their places, those of a newer file first.
+/// Restores the customers of a file. Newer files must be restored first.
 ///
 /// # Errors
 /// See [`RowsError`].
@@ -305,12 +305,12 @@ where
 
 type Decoded = Result<RecordBatch, RowsError>;
 
-/// A panic of `work` as an error: a state that cannot be read stops its partition, not the daemon.
+/// Turns a panic into an error: unreadable state must stop its partition, not the daemon.
 fn unwound<T>(work: impl FnOnce() -> Result<T, RowsError>) -> Result<T, RowsError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(RowsError::Panicked))
 }
 
-/// Decodes the row groups that nobody else does; ends when nobody listens.
+/// Decodes row groups that no other thread has claimed, until the receiver is gone.
 fn decode_groups<R>(
     file: &R,
     metadata: &ArrowReaderMetadata,
@@ -338,7 +338,7 @@ fn decode_groups<R>(
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                // Nobody listens any more when an earlier batch could not be placed.
+                // The receiver is gone if an earlier batch could not be placed.
                 _ = sender.send(Err(error));
                 return;
             }
@@ -361,10 +361,10 @@ fn flags<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a BooleanAr
     column(batch, name)?.as_boolean_opt().ok_or(RowsError::Column(name))
 }
 
-/// The columns with net revenue and its currency.
+/// The columns of net revenue and its currency.
 struct Money<'a> {
     currency: &'a PrimitiveArray<UInt8Type>,
-    /// By key: the code, and the engine's number of it.
+    /// By dictionary key: the code, and the engine's number for it.
     codes: Vec<(&'a str, Option<u8>)>,
     minor: &'a PrimitiveArray<Int64Type>,
 }
@@ -439,7 +439,7 @@ fn place(batch: &RecordBatch, sequence: u64, restorer: &mut Restorer) -> Result<
 
 type Dimension<'a> = (&'a str, &'a PrimitiveArray<UInt8Type>, Vec<&'a str>);
 
-/// The columns of dimensions: name, the place of each customer's value, and the values.
+/// The dimension columns: name, index of each customer's value, and the values.
 fn dimensions(batch: &RecordBatch) -> Result<Vec<Dimension<'_>>, RowsError> {
     let schema = batch.schema_ref();
     let named = schema.fields().iter().zip(batch.columns());
@@ -451,7 +451,7 @@ fn dimensions(batch: &RecordBatch) -> Result<Vec<Dimension<'_>>, RowsError> {
     dimensions.take(MAX_DIMENSIONS).map(read).collect()
 }
 
-/// A column of few texts: which one each row has, and the texts.
+/// A dictionary column: the key of each row, and the texts.
 fn read_texts(column: &ArrayRef) -> Option<(&PrimitiveArray<UInt8Type>, Vec<&str>)> {
     let dictionary = column.as_dictionary_opt::<UInt8Type>()?;
     let values = dictionary.values().as_string_opt::<i32>()?;
@@ -481,7 +481,7 @@ mod tests {
     fn every_customer_survives() {
         let mut engine = a_lively_engine();
         give(&mut engine, &Input::Erase(0, "c1".into(), Time::MIN));
-        // Nothing from before the erasure comes any more.
+        // No event from before the erasure follows.
         let later = engine.clock().newest().unwrap().plus(10 * crate::event::DAY);
         (0..2).for_each(|topic| _ = give(&mut engine, &Input::Raise(topic, later)));
         let checkpoint = engine.checkpoint().unwrap();
@@ -489,7 +489,7 @@ mod tests {
         assert!(rows.iter().any(|row| row.id.is_none()) && rows.iter().any(|row| !row.side_state.is_empty()));
         for threads in [1, 3] {
             let mut again = restored(&checkpoint, threads).unwrap();
-            // One event, so that everything changes hands; then all of the only bucket is in the checkpoint.
+            // Raise the watermarks, so that the next checkpoint contains the whole, only bucket.
             give(&mut again, &Input::Erase(0, "nobody".into(), Time::MIN));
             give(&mut again, &Input::Raise(0, Time::MAX));
             give(&mut again, &Input::Erase(0, "c2".into(), Time::MAX));
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_file_is_refused() {
+    fn malformed_files_are_refused() {
         let checkpoint = a_lively_engine().checkpoint().unwrap();
         let file = encode(&checkpoint.rows.as_ref().unwrap().rows, &checkpoint.scalars).unwrap();
         for bytes in [&b""[..], b"PAR1", &file[..file.len() - 1], &file[1..]] {

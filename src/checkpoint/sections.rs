@@ -1,12 +1,12 @@
-//! Everything but customers in a binary file of named sections.
+//! Scalars, arrays and fingerprints in a binary file of named sections.
 //!
 //! ```text
-//! magic "RTNDSECT" | version u32 | sections u32 | of each: name, raw length, stored length, SHA-256 of the stored bytes
-//! SHA-256 of all before | the stored bytes of each section, zstd
+//! magic "RTNDSECT" | version u32 | section count u32 | per section: name, raw length, stored length, SHA-256
+//! SHA-256 of everything above | the bytes of each section, compressed with zstd
 //! ```
 //!
-//! Numbers are little endian or, where their width is not named, LEB128. Every damaged byte and every missing end is
-//! noticed before anything is believed.
+//! Numbers are little endian, or LEB128 if no width is given. Every damaged byte and every truncation is detected
+//! before the content is used.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -19,42 +19,42 @@ use crate::engine::state::plain::{Plain, Reader, put_bytes, put_number, put_sign
 use crate::engine::state::{Scalars, SeenState};
 
 const MAGIC: &[u8; 8] = b"RTNDSECT";
-/// The version that is written.
+/// The version that this program writes.
 pub const VERSION: i32 = 2;
-/// The oldest version that is read: the one before.
+/// The oldest version that this program reads.
 pub const OLDEST: i32 = 1;
 
 const ZSTD_LEVEL: i32 = 1;
 const DIGEST: usize = 32;
-/// No section is larger; a length beyond is nonsense that must not reserve memory.
+/// Upper bound of a section's length: a damaged length must not reserve memory.
 const MOST_BYTES: u64 = 1 << 36;
 
-/// Why a file of sections cannot be read.
+/// Why a file of sections could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SectionsError {
-    /// Bytes are missing or wrong.
+    /// Missing or wrong bytes.
     #[error("damaged at {0}")]
     Damaged(&'static str),
-    /// Another format or version.
-    #[error("written in version {0} of the format; this program reads {OLDEST} to {VERSION}")]
+    /// An unsupported version.
+    #[error("the file has format version {0}; this program reads {OLDEST} to {VERSION}")]
     Version(i32),
-    /// A section is not there.
+    /// A missing section.
     #[error("the section {0} is missing")]
     Missing(&'static str),
 }
 
 use SectionsError::Damaged;
 
-/// The bytes of a file with these sections.
+/// Encodes sections into a file.
 ///
 /// # Errors
-/// When zstd fails, which takes more memory than there is.
+/// zstd fails, for example when memory runs out.
 pub fn encode(sections: &[(&str, &[u8])]) -> std::io::Result<Vec<u8>> {
     let whole: Vec<_> = sections.iter().map(|(name, raw)| (*name, vec![Cow::Borrowed(*raw)])).collect();
     encode_parts(&whole)
 }
 
-/// As [`encode`], of sections that are in parts, so that nobody has to put them together.
+/// As [`encode`], for sections in several parts, to avoid concatenating them.
 fn encode_parts(sections: &[(&str, Vec<Cow<'_, [u8]>>)]) -> std::io::Result<Vec<u8>> {
     let stored = sections.iter().map(|(_, parts)| pack(parts)).collect::<Result<Vec<_>, _>>()?;
     let bytes: usize = stored.iter().map(Vec::len).sum();
@@ -85,12 +85,12 @@ fn pack(parts: &[Cow<'_, [u8]>]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// The sections of a file.
+/// The decoded sections of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sections(Vec<(String, Vec<u8>)>);
 
 impl Sections {
-    /// Reads and checks a file.
+    /// Decodes and verifies a file.
     ///
     /// # Errors
     /// See [`SectionsError`].
@@ -125,7 +125,7 @@ impl Sections {
         Ok(Sections(sections))
     }
 
-    /// A section.
+    /// The content of a section.
     ///
     /// # Errors
     /// [`SectionsError::Missing`].
@@ -158,7 +158,7 @@ const ARRAYS: &str = "arrays";
 /// The section with the fingerprints.
 const SEEN: &str = "seen";
 
-/// The file with scalars and arrays of a checkpoint.
+/// Encodes the scalars and arrays of a checkpoint.
 ///
 /// # Errors
 /// As [`encode`].
@@ -179,14 +179,14 @@ pub fn encode_state(scalars: &Scalars, arrays: &[ArrayState]) -> std::io::Result
         }
         put_number(&mut out, bytes.len() as u64);
         parts.push(Cow::Owned(std::mem::take(&mut out)));
-        // Not copied, for they are large.
+        // Borrowed, not copied: the arrays are large.
         parts.push(Cow::Borrowed(bytes.as_slice()));
     }
     parts.push(Cow::Owned(out));
     encode_parts(&[(SCALARS, vec![Cow::Borrowed(&scalars)]), (ARRAYS, parts)])
 }
 
-/// Reads what [`encode_state`] wrote.
+/// Decodes the output of [`encode_state`].
 ///
 /// # Errors
 /// See [`SectionsError`].
@@ -213,7 +213,7 @@ fn take_array(reader: &mut Reader<'_>) -> Option<ArrayState> {
     Some(ArrayState { key, born, header, pieces, bytes: reader.counted()?.to_vec() })
 }
 
-/// As many as the number before them says, and nothing behind.
+/// Reads a count and that many items; `None` if bytes follow.
 fn take_all<T>(reader: &mut Reader<'_>, take: impl Fn(&mut Reader<'_>) -> Option<T>) -> Option<Vec<T>> {
     let count = reader.len()?;
     let all = (0..count).map(|_| take(reader)).collect::<Option<_>>()?;
@@ -221,14 +221,14 @@ fn take_all<T>(reader: &mut Reader<'_>, take: impl Fn(&mut Reader<'_>) -> Option
     Some(all)
 }
 
-/// The file with the fingerprints of a checkpoint.
+/// Encodes the fingerprints of a checkpoint.
 ///
 /// # Errors
 /// As [`encode`].
 pub fn encode_seen(seen: &SeenState) -> std::io::Result<Vec<u8>> {
     let most = |shard: &ShardState| 12 + 11 * shard.seen.len();
-    let most = seen.classes.iter().flat_map(|(_, shards)| shards).map(most).sum::<usize>() + 64;
-    let mut out = Vec::with_capacity(most);
+    let capacity = seen.classes.iter().flat_map(|(_, shards)| shards).map(most).sum::<usize>() + 64;
+    let mut out = Vec::with_capacity(capacity);
     for (Buckets { width, current }, shards) in &seen.classes {
         put_signed(&mut out, *width);
         put_number(&mut out, u64::from(current.is_some()));
@@ -246,7 +246,7 @@ pub fn encode_seen(seen: &SeenState) -> std::io::Result<Vec<u8>> {
     encode(&[(SEEN, &out)])
 }
 
-/// Reads what [`encode_seen`] wrote.
+/// Decodes the output of [`encode_seen`].
 ///
 /// # Errors
 /// See [`SectionsError`].
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn every_damaged_byte_and_every_missing_end_is_noticed() {
+    fn every_damaged_byte_and_every_truncation_is_detected() {
         let (scalars, arrays) = small();
         for file in [encode_state(&scalars, &arrays).unwrap(), encode_seen(&small_seen()).unwrap()] {
             assert!(Sections::decode(&file).is_ok());

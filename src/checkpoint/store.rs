@@ -1,4 +1,4 @@
-//! Where the files are: a local directory or a bucket. Files are created once and never changed.
+//! The checkpoint store: a local directory or a bucket. Files are created once and never changed.
 
 use std::error::Error as _;
 use std::io;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metadata::is_word;
 
-/// The file that tells one store from another.
+/// The file with the id of the store.
 const IDENTITY: &str = "store.json";
 
 /// A directory or a bucket with checkpoints.
@@ -23,22 +23,22 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     id: String,
     url: String,
-    /// Where it is when it is local.
+    /// Its path, if it is local.
     directory: Option<PathBuf>,
 }
 
-/// A file as listings show it.
+/// A file in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Its name in the store.
     pub name: String,
     /// Its length.
     pub bytes: u64,
-    /// When it was written, by the clock of the store, epoch milliseconds.
+    /// When it was written, in epoch milliseconds by the clock of the store.
     pub modified: i64,
 }
 
-/// What [`IDENTITY`] holds.
+/// Content of [`IDENTITY`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Identity {
@@ -46,28 +46,28 @@ struct Identity {
     id: String,
 }
 
-/// Why a store does not do what it should. Each says what to do.
+/// Why an operation on the store failed. Each message names the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No such kind of store.
+    /// An unknown kind of store.
     #[error(
-        "checkpoint.url {0:?} names no store: write file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+        "checkpoint.url {0:?} is not a store URL: write file:///directory, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
     )]
     Url(String),
-    /// The store is of a kind for which this program was not built.
-    #[error("checkpoint.url {0:?} needs a retentiond that was built with the feature `cloud`")]
+    /// A kind of store that this build does not support.
+    #[error("checkpoint.url {0:?} needs a build of retentiond with the feature `cloud`")]
     NotBuilt(String),
-    /// The options of a bucket are not enough.
+    /// The options for the bucket are insufficient.
     #[error("checkpoint.url {url:?} cannot be opened: {why}")]
     Open {
         /// The store.
         url: String,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error(
-        "{url}: the file {name} is missing; put it back from a backup, or go back to an older state with `retentiond rewind`"
+        "{url}: the file {name} is missing; restore it from a backup, or go back to an older state with `retentiond rewind`"
     )]
     Missing {
         /// The store.
@@ -75,9 +75,9 @@ pub enum StoreError {
         /// The file.
         name: String,
     },
-    /// A file is there already, with another content.
+    /// The file exists with other content.
     #[error(
-        "{url}: {name} is there already with another content; two programs write to one place: give each group a place of its own"
+        "{url}: {name} already exists with other content: two programs write to the same place; give each group its own"
     )]
     Exists {
         /// The store.
@@ -85,9 +85,9 @@ pub enum StoreError {
         /// The file.
         name: String,
     },
-    /// Nothing more fits.
+    /// No space is left.
     #[error(
-        "{url}: the disk is full, {name} was not written; make room: nothing is lost, the next checkpoint tries again"
+        "{url}: the disk is full, {name} was not written; free some space: nothing is lost, the next checkpoint tries again"
     )]
     Full {
         /// The store.
@@ -95,41 +95,39 @@ pub enum StoreError {
         /// The file.
         name: String,
     },
-    /// It may not be written or read.
-    #[error("{url}: {name}: {why}; give the user that runs retentiond the right to read and write there")]
+    /// No permission to read or write.
+    #[error("{url}: {name}: {why}; give the user that runs retentiond permission to read and write there")]
     Permission {
         /// The store.
         url: String,
         /// The file.
         name: String,
-        /// What the system says.
+        /// The error of the system.
         why: String,
     },
-    /// There is no store there.
-    #[error("{0} holds no store: there is no store.json; let checkpoint.url lead to where the checkpoints are")]
+    /// There is no store at this URL.
+    #[error("{0} is not a checkpoint store: it has no store.json; point checkpoint.url to the checkpoints")]
     Absent(String),
-    /// The identity of the store cannot be read.
-    #[error(
-        "{url}: store.json is damaged; put it back as it was: {{\"version\":1,\"id\":\"<the id that the manifests name>\"}}"
-    )]
+    /// The id of the store cannot be read.
+    #[error("{url}: store.json is damaged; restore it: {{\"version\":1,\"id\":\"<the id that the manifests name>\"}}")]
     Identity {
         /// The store.
         url: String,
     },
-    /// Anything else, which may be over soon.
+    /// Any other error, which may be temporary.
     #[error("{url}: {name}: {source}")]
     Other {
         /// The store.
         url: String,
         /// The file.
         name: String,
-        /// What the store says.
+        /// The error of the store.
         source: ObjectError,
     },
 }
 
 impl Store {
-    /// Opens the store of a URL; where there is none, one is made with the id `new_id`, which should be random.
+    /// Opens the store at a URL, or creates it with the id `new_id`, which should be random.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -140,7 +138,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store of a URL, to look at it: nothing is made or written.
+    /// Opens an existing store for reading; creates and writes nothing.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -160,7 +158,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The id, or that of whoever was first.
+    /// The id of the store, which is `new_id` only if this process creates the store first.
     async fn identity(&self, new_id: &str) -> Result<String, StoreError> {
         let damaged = || StoreError::Identity { url: self.url.clone() };
         let found = match self.get(IDENTITY).await {
@@ -184,20 +182,20 @@ impl Store {
         sound.map(|identity| identity.id).ok_or_else(|| StoreError::Identity { url: self.url.clone() })
     }
 
-    /// What tells this store from every other.
+    /// The id, unique to this store.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Where it is.
+    /// The URL it was opened with.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Creates a file; it is durable when this returns. A file of the same content that is there already is as good:
-    /// an answer may get lost.
+    /// Creates a file; it is durable when this returns. Succeeds if the file exists with the same content: an earlier
+    /// attempt may have succeeded although its answer was lost.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -225,7 +223,7 @@ impl Store {
         read.await.map_err(|error| self.explain(name, error))
     }
 
-    /// Deletes a file; one that is gone already is as good.
+    /// Deletes a file; succeeds if it does not exist.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -236,7 +234,7 @@ impl Store {
         }
     }
 
-    /// The names of the files in a directory, without those below it, in order.
+    /// The names of the files in a directory, sorted, without subdirectories.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -244,7 +242,7 @@ impl Store {
         Ok(self.list_stored(directory).await?.into_iter().map(|stored| stored.name).collect())
     }
 
-    /// As [`Store::list`], with what else the listing tells.
+    /// As [`Store::list`], with length and time of each file.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -260,7 +258,7 @@ impl Store {
         Ok(stored)
     }
 
-    /// The names of the directories in a directory, in order.
+    /// The names of the directories in a directory, sorted.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -277,8 +275,8 @@ impl Store {
         listed.map_err(|error| self.explain(directory, error))
     }
 
-    /// Deletes what unfinished writes have left in a local directory, which nothing else shows or deletes.
-    /// Returns how many there were.
+    /// Deletes temporary files of interrupted writes from a local directory; listings do not show them. Returns their
+    /// number.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -324,7 +322,7 @@ impl Store {
     }
 }
 
-/// Whether the remedy of an error is known.
+/// Whether we know a remedy for the error.
 fn is_plain(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
@@ -355,7 +353,7 @@ fn open_directory(url: &str, path: &LocalPath) -> Result<Opened, StoreError> {
     std::fs::create_dir_all(path).map_err(|error| explain_io(url, "the directory", &error))?;
     let open = LocalFileSystem::new_with_prefix(path);
     let store = open.map_err(|error| StoreError::Open { url: url.to_owned(), why: error.to_string() })?;
-    // Without this a file may be empty after a power cut although the offset that names it was committed.
+    // Without fsync a file may be empty after a power failure although the offset that names it was committed.
     Ok((Arc::new(store.with_fsync(true)), Some(path.to_owned())))
 }
 
@@ -390,7 +388,7 @@ fn open_bucket(url: &str) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Err(StoreError::NotBuilt(url.to_owned()))
 }
 
-/// Deletes files named like `x.parquet#1`, which a crash in the middle of a write leaves.
+/// Deletes files named like `x.parquet#1`, which a crash during a write leaves.
 fn sweep(directory: &LocalPath, older_than: Duration) -> io::Result<usize> {
     let mut swept = 0;
     for entry in std::fs::read_dir(directory)? {
@@ -410,7 +408,7 @@ fn sweep(directory: &LocalPath, older_than: Duration) -> io::Result<usize> {
     Ok(swept)
 }
 
-/// A file that was written lately may be another replica's that is still at it. One that is gone meanwhile is nobody's.
+/// Another replica may still be writing a recent file. A file that has just disappeared needs no deletion.
 fn is_older(entry: &std::fs::DirEntry, than: Duration) -> io::Result<bool> {
     match entry.metadata().and_then(|metadata| metadata.modified()) {
         Ok(modified) => Ok(modified.elapsed().is_ok_and(|age| age >= than)),
@@ -440,7 +438,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         assert_eq!(open(&directory).await.id(), "id-1");
         let again = Store::open(&url(&directory), "id-2").await.unwrap();
-        assert_eq!(again.id(), "id-1", "the first stays");
+        assert_eq!(again.id(), "id-1", "the first id stays");
         fs::write(directory.path().join("store.json"), "{}").unwrap();
         let error = Store::open(&url(&directory), "id-2").await.unwrap_err();
         assert!(error.to_string().contains("store.json is damaged"), "{error}");
@@ -464,7 +462,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_crash_left_is_swept_and_nothing_else() {
+    async fn sweeping_deletes_only_files_of_interrupted_writes() {
         let directory = TempDir::new().unwrap();
         let store = open(&directory).await;
         store.put("g/p0/a.state", b"one".to_vec()).await.unwrap();
@@ -482,11 +480,11 @@ mod tests {
     fn a_full_or_read_only_disk_says_so() {
         let explain = |kind: io::ErrorKind| explain_io("file:///x", "a.state", &io::Error::from(kind)).to_string();
         assert!(explain(io::ErrorKind::StorageFull).contains("the disk is full"));
-        assert!(explain(io::ErrorKind::ReadOnlyFilesystem).contains("the right to read and write"));
+        assert!(explain(io::ErrorKind::ReadOnlyFilesystem).contains("permission to read and write"));
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_told_from_the_error_of_the_store() {
+    async fn a_full_disk_is_recognized_inside_a_store_error() {
         let store = open(&TempDir::new().unwrap()).await;
         let inner = io::Error::from(io::ErrorKind::StorageFull);
         let error = ObjectError::Generic { store: "LocalFileSystem", source: Box::new(inner) };
@@ -494,14 +492,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_place_that_is_no_directory_says_so() {
+    async fn invalid_urls_are_explained() {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join("file"), "").unwrap();
         for (url, words) in [
             (format!("{}/file", url(&directory)), "cannot be opened"),
-            ("file://relative".into(), "names no store"),
-            ("ftp://x/y".into(), "names no store"),
-            ("/var/lib".into(), "names no store"),
+            ("file://relative".into(), "is not a store URL"),
+            ("ftp://x/y".into(), "is not a store URL"),
+            ("/var/lib".into(), "is not a store URL"),
         ] {
             let error = Store::open(&url, "id").await.unwrap_err();
             assert!(error.to_string().contains(words), "{error}");

@@ -9,43 +9,43 @@ use super::{
 };
 use crate::bus::Partition;
 
-/// A checkpoint, or the commit of a initial commit.
+/// A checkpoint, or an initial commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
     epoch: Epoch,
     is_initial: bool,
     stage: Stage,
-    /// The partitions in it that are still ours, and what of each is to be committed; none while it is uploaded.
+    /// The partitions still in it with their uploads; `None` until uploaded.
     parts: BTreeMap<Partition, Option<Upload>>,
-    /// The partitions that the transaction was begun with.
+    /// The partitions that the transaction began with.
     begun: BTreeSet<Partition>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Workers copy, and the upload task stores.
+    /// Workers copy state, and the upload task stores it.
     Uploading,
-    /// The transaction is under way.
+    /// The transaction is running.
     Committing { aborting: bool },
-    /// Its outcome is unknown, and a new producer is being made.
+    /// The outcome is unknown, and a new producer is being created.
     Renewing,
-    /// Its outcome is unknown, and the committed offsets are being read.
+    /// The outcome is unknown, and the committed offsets are being read.
     ReadingBack,
 }
 
-/// What is known of a checkpoint that a partition was taken out of.
+/// State of the checkpoint from which a partition was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Abandoned {
-    /// It was in none.
+    /// The partition was in no checkpoint.
     NotInFlight,
     /// It will never be committed.
     NotBegun,
-    /// It may be committed, or become so.
+    /// It was committed, or may still be.
     InDoubt,
 }
 
 impl Flight {
-    /// Whether the transaction was begun, has not ended, and held this partition.
+    /// Whether the open transaction includes this partition.
     pub(super) fn has_begun_with(&self, partition: Partition) -> bool {
         self.begun.contains(&partition)
     }
@@ -62,7 +62,7 @@ impl State {
         self.flight.as_mut().filter(|flight| flight.epoch == epoch && flight.is_in(stages))
     }
 
-    /// Begins the next checkpoint or initial commit when none is in flight.
+    /// Begins the next checkpoint or initial commit if none is in flight.
     pub(super) fn begin_what_waits(&mut self, out: &mut Vec<Command>) {
         if self.flight.is_some() || self.ending == Ending::Ended {
             return;
@@ -89,9 +89,9 @@ impl State {
         }
     }
 
-    fn having(&self, wanted: impl Fn(&Phase) -> bool) -> Vec<Partition> {
-        let wanted = self.owned.iter().filter(|(_, owned)| wanted(&owned.phase));
-        wanted.map(|(&partition, _)| partition).collect()
+    fn having(&self, matches: impl Fn(&Phase) -> bool) -> Vec<Partition> {
+        let matching = self.owned.iter().filter(|(_, owned)| matches(&owned.phase));
+        matching.map(|(&partition, _)| partition).collect()
     }
 
     fn begin_checkpoint(&mut self, partitions: Vec<Partition>, out: &mut Vec<Command>) {
@@ -130,7 +130,7 @@ impl State {
         self.flight = Some(flight);
     }
 
-    /// Takes a partition out of what is in flight, so that it is not committed later.
+    /// Removes a partition from the checkpoint in flight, so that it is not committed later.
     pub(super) fn abandon(&mut self, partition: Partition, out: &mut Vec<Command>) -> Abandoned {
         let Some(flight) = &mut self.flight else { return Abandoned::NotInFlight };
         if flight.parts.remove(&partition).is_none() {
@@ -159,7 +159,7 @@ impl State {
         }
     }
 
-    /// Once every partition is uploaded or out of the checkpoint: the transaction, or nothing when none is left.
+    /// Once every remaining partition is uploaded, begins the transaction; ends the checkpoint if no partition is left.
     pub(super) fn commit_if_complete(&mut self, out: &mut Vec<Command>) {
         let Some(flight) = &mut self.flight else { return };
         if flight.stage != Stage::Uploading || flight.parts.values().any(Option::is_none) {
@@ -242,7 +242,7 @@ impl State {
         }
     }
 
-    /// Decides what an unknown outcome was, by what the group has.
+    /// Resolves an unknown outcome by the committed offsets.
     pub(super) fn read_back(
         &mut self,
         epoch: Epoch,
@@ -267,7 +267,7 @@ impl State {
         }
     }
 
-    /// What is committed of a partition as far as we know; `None` before its initial commit.
+    /// The last committed position that we know of; `None` before the initial commit.
     fn former(&self, partition: Partition) -> Option<&Position> {
         match &self.owned.get(&partition)?.phase {
             Phase::Running(basis) | Phase::Draining { basis, .. } => Some(&basis.committed),
@@ -304,7 +304,7 @@ impl State {
         self.release_after_last_checkpoint(epoch, partition, out);
     }
 
-    /// A partition whose last checkpoint has ended, in whatever way, is given back.
+    /// Releases a partition whose last checkpoint has ended, whatever the outcome.
     fn release_after_last_checkpoint(&mut self, epoch: Epoch, partition: Partition, out: &mut Vec<Command>) {
         let last = |owned: &OwnedPartition| matches!(owned.phase, Phase::Draining { last_checkpoint: Some(last), .. } if last == epoch);
         if self.owned.get(&partition).is_some_and(last) {
@@ -313,7 +313,7 @@ impl State {
     }
 }
 
-/// What a transaction commits.
+/// The partitions of a transaction with their positions.
 fn shares(parts: &BTreeMap<Partition, Option<Upload>>) -> Vec<Part> {
     let share = |(&partition, upload): (&Partition, &Option<Upload>)| {
         Some(Part { partition, position: upload.as_ref()?.position.clone() })

@@ -1,81 +1,81 @@
-//! Why a partition fails closed. Each text names what was found and what a person has to do about it.
+//! Why a partition fails closed. Each message states what was found and what the operator has to do.
 
 use std::fmt;
 
-/// Why a partition is neither read nor committed until a person has done something.
+/// Why a partition is neither read nor committed until an operator acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// No offset is committed, yet the store holds checkpoints of this group and partition.
+    /// No offset is committed, but the store holds checkpoints of this group and partition.
     OffsetsExpired,
-    /// An offset is committed for some source topics of the partition only.
+    /// Only some source topics of the partition have a committed offset.
     OffsetsIncomplete {
-        /// The name of a topic without one.
+        /// A topic without one.
         topic: String,
     },
-    /// The text beside a committed offset is empty or somebody else's.
+    /// The metadata of a committed offset is empty or was not written by retentiond.
     ForeignMetadata {
-        /// The name of the topic.
+        /// The topic.
         topic: String,
     },
     /// The topics of the partition name different states.
     MixedMetadata,
-    /// The committed offset is not the one that the state was taken at.
+    /// The committed offset differs from the one in the manifest.
     OffsetMoved {
-        /// The name of the topic.
+        /// The topic.
         topic: String,
-        /// What is committed.
+        /// The committed offset.
         committed: i64,
-        /// What the manifest says.
+        /// The offset in the manifest.
         manifest: i64,
     },
     /// The state belongs to another group or partition.
     ForeignState,
-    /// The topic was deleted and made anew.
+    /// The topic was deleted and recreated.
     TopicRecreated {
-        /// The name of the topic.
+        /// The topic.
         topic: String,
     },
-    /// The source topics have another number of partitions than the state was made for, so customers have moved.
+    /// The partition count of the source topics has changed, so customers have moved between partitions.
     PartitionCountChanged {
-        /// The number that the state was made for.
+        /// The count in the checkpoint.
         was: i32,
-        /// The number now.
+        /// The current count.
         now: i32,
     },
-    /// The state lies in another store than the configured one.
+    /// The state was written to another store than the configured one.
     AnotherStore {
-        /// The id of the store that the state was written to.
+        /// The id of the store that holds the state.
         was: String,
         /// The id of the configured store.
         now: String,
     },
-    /// The state was made under settings that cannot be changed afterwards.
+    /// The state was built with settings that cannot be changed afterwards.
     DefinitionChanged,
-    /// A file that the committed state needs is not there.
+    /// A file of the committed state is missing.
     FileMissing {
         /// Its name.
         name: String,
     },
-    /// A file is there, but not as it was written.
+    /// The content of a file differs from what was written.
     FileCorrupt {
         /// Its name.
         name: String,
     },
     /// The partition did not exist when this replica started.
     PartitionAdded {
-        /// How many there were then.
+        /// The partition count at startup.
         was: i32,
     },
-    /// The log holds another record than the last one applied: it was cut off and written anew.
+    /// The log holds another record at the offset of the last applied one: it was truncated and written again.
     LogTruncated,
-    /// The offset to read lies outside the log.
+    /// The next offset is outside the log.
     OffsetOutOfRange,
-    /// A record of the log cannot be read.
+    /// A record cannot be read.
     LogDamaged,
 }
 
 impl Reason {
-    /// A short name of the reason, for a label or a log field.
+    /// A short name, for labels and log fields.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -103,22 +103,22 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::OffsetsExpired => f.write_str(
-                "the group has no committed offset of its source topics, yet the store holds its checkpoints: the offsets \
-                 have expired or were deleted, or the sources have other topics now. For other topics use a new \
-                 kafka.group_id; else commit the newest checkpoint with `retentiond rewind`, and raise \
+                "the group has no committed offsets for its source topics, but the store holds its checkpoints: the offsets \
+                 have expired or were deleted, or the configured topics have changed. For other topics use a new \
+                 kafka.group_id; otherwise commit the newest checkpoint with `retentiond rewind`, and raise \
                  offsets.retention.minutes of the brokers",
             ),
             Reason::OffsetsIncomplete { topic } => write!(
                 f,
-                "no offset is committed for topic {topic:?}, but for other source topics of the partition: was the \
-                 topic added, or were its offsets deleted? use a new kafka.group_id to begin anew, or `retentiond \
+                "topic {topic:?} has no committed offset, but other source topics of the partition do: was the \
+                 topic added, or were its offsets deleted? use a new kafka.group_id to start over, or `retentiond \
                  rewind` to go back to a checkpoint"
             ),
             Reason::ForeignMetadata { topic } => write!(
                 f,
                 "the committed offset of topic {topic:?} names no checkpoint: the offsets were reset by hand or by \
                  another program of the same group; use `retentiond rewind` to go back to a checkpoint, or a new \
-                 kafka.group_id to begin anew"
+                 kafka.group_id to start over"
             ),
             Reason::MixedMetadata => f.write_str(
                 "the committed offsets of the source topics name different checkpoints: some were reset by hand; use \
@@ -135,8 +135,8 @@ impl fmt::Display for Reason {
             ),
             Reason::TopicRecreated { topic } => write!(
                 f,
-                "topic {topic:?} was deleted and made anew, so its offsets mean other records; use a new \
-                 kafka.group_id to begin anew, or `retentiond bootstrap` from a history export"
+                "topic {topic:?} was deleted and recreated, so its offsets refer to other records; use a new \
+                 kafka.group_id to start over, or `retentiond bootstrap` from a history export"
             ),
             Reason::PartitionCountChanged { was, now } => write!(
                 f,
@@ -146,40 +146,40 @@ impl fmt::Display for Reason {
             Reason::PartitionAdded { was } => write!(
                 f,
                 "the partition was added to the source topics, which had {was} when this replica started, so customers \
-                 have moved between partitions; rebuild under a new kafka.group_id from topics that hold everything, or \
+                 have moved between partitions; rebuild under a new kafka.group_id from topics that hold the whole history, or \
                  with `retentiond bootstrap` from a history export"
             ),
             Reason::AnotherStore { was, now } => write!(
                 f,
-                "the committed checkpoint lies in store {was}, and checkpoint.url leads to store {now}: a local \
-                 directory of another machine? let checkpoint.url lead to the former store or to a copy of it"
+                "the committed checkpoint is in store {was}, but checkpoint.url names store {now}: a local \
+                 directory of another machine? point checkpoint.url to the former store or a copy of it"
             ),
             Reason::DefinitionChanged => f.write_str(
-                "the checkpoint was made under other settings of time.zone, customers or sources that cannot be \
+                "the checkpoint was built with other settings of time.zone, customers or sources, which cannot be \
                  changed afterwards; undo the change, or rebuild under a new kafka.group_id",
             ),
             Reason::FileMissing { name } => write!(
                 f,
-                "the file {name:?} of the committed checkpoint is not in the store; let checkpoint.url lead to the \
-                 store that the former owner wrote, bring the file back, or use `retentiond rewind`"
+                "the file {name:?} of the committed checkpoint is not in the store; point checkpoint.url to the \
+                 store of the former owner, restore the file, or use `retentiond rewind`"
             ),
             Reason::FileCorrupt { name } => write!(
                 f,
-                "the file {name:?} of the committed checkpoint is damaged; bring it back from a copy, or use \
+                "the file {name:?} of the committed checkpoint is damaged; restore it from a backup, or use \
                  `retentiond rewind` to go back to an older checkpoint"
             ),
             Reason::LogTruncated => f.write_str(
-                "the log no longer holds the record that was applied last but ends before it or has another in its \
-                 place: it was truncated (an unclean leader election?), or it is another cluster's; let kafka.brokers \
-                 lead to the former one, or use `retentiond rewind` to a checkpoint before that",
+                "the log no longer holds the last applied record: it ends before it or holds another in its \
+                 place: it was truncated (an unclean leader election?), or this is another cluster; point kafka.brokers \
+                 to the former one, or use `retentiond rewind` to a checkpoint before that",
             ),
             Reason::OffsetOutOfRange => f.write_str(
-                "the next offset lies outside the log: its records were deleted before they were read, or the log was \
+                "the next offset is outside the log: its records were deleted before they were read, or the log was \
                  truncated; use `retentiond bootstrap` to fill the gap, or `retentiond rewind`",
             ),
             Reason::LogDamaged => f.write_str(
-                "a record of the log cannot be read; the log before it names topic and offset. let the brokers restore \
-                 the partition from another replica and start again, or use `retentiond bootstrap` to begin behind it",
+                "a record of the log cannot be read; an earlier log line names topic and offset; let the brokers restore \
+                 the partition from another replica and start again, or use `retentiond bootstrap` to start after it",
             ),
         }
     }

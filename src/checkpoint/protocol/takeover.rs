@@ -1,4 +1,4 @@
-//! From the committed offsets to an engine at work, or to a reason why not.
+//! From the committed offsets to a running engine, or to the reason why the partition fails.
 
 use super::{
     AssignmentEpoch, Basis, Command, CommittedOffsets, EngineOrigin, Identity, LoadFailure, Phase, Position, Reason,
@@ -9,7 +9,7 @@ use crate::checkpoint::metadata::{ManifestRef, Metadata};
 use crate::event::Time;
 
 impl State {
-    /// The phase of a partition in this very assignment; none when the answer comes too late.
+    /// The phase of a partition in this assignment; `None` if the answer belongs to an earlier one.
     fn phase_in(&mut self, partition: Partition, assignment: AssignmentEpoch) -> Option<&mut Phase> {
         let owned = self.owned.get_mut(&partition)?;
         (owned.assignment == assignment).then_some(&mut owned.phase)
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Store or broker did not answer: from the beginning, later.
+    /// The store or the broker did not answer: start over later.
     pub(super) fn rest(&mut self, partition: Partition, assignment: AssignmentEpoch) {
         if let Some(phase @ (Phase::Reading | Phase::Searching(_))) = self.phase_in(partition, assignment) {
             *phase = Phase::Resting;
@@ -145,10 +145,10 @@ impl State {
     }
 }
 
-/// What the committed offsets of a partition's topics say together; `None` when nothing is committed.
+/// The position on which the committed offsets of a partition's topics agree; `None` if nothing is committed.
 ///
 /// # Errors
-/// When they say nothing of ours, or different things.
+/// The metadata was not written by retentiond, or the topics disagree.
 pub(super) fn position(committed: &CommittedOffsets, rules: &Rules) -> Result<Option<Position>, Reason> {
     if committed.iter().all(Option::is_none) {
         return Ok(None);
@@ -167,7 +167,7 @@ pub(super) fn position(committed: &CommittedOffsets, rules: &Rules) -> Result<Op
     Ok(agreed.map(|metadata| Position { next, metadata }))
 }
 
-/// What speaks against taking up a state.
+/// Why a loaded state cannot be used, if so.
 fn disagreement(basis: &Basis, was: &Identity, next: &[i64], rules: &Rules) -> Option<Reason> {
     let now = &basis.identity;
     if (&was.group, was.partition) != (&now.group, now.partition) {

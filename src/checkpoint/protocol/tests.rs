@@ -1,5 +1,5 @@
-//! Every pair of state and event. What a test does not list as an answer must be ignored: [`answers_only`] tells the
-//! state every event there is.
+//! Every pair of state and event. [`answers_only`] sends every event, and requires that events without a listed answer
+//! are ignored.
 
 mod flights;
 mod takeover;
@@ -56,7 +56,7 @@ fn nothing() -> CommittedOffsets {
     vec![None, None]
 }
 
-/// A replica of which each test tells the story.
+/// A replica whose state a test builds up event by event.
 #[derive(Clone)]
 struct Story {
     state: State,
@@ -72,13 +72,13 @@ impl Story {
         Story::with(Delivery::ExactlyOnce)
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Command> {
+    fn step(&mut self, event: Event) -> Vec<Command> {
         self.state.step(event)
     }
 
-    /// The story goes on by this event.
+    /// Applies an event.
     fn then(mut self, event: Event) -> Story {
-        _ = self.tell(event);
+        _ = self.step(event);
         self
     }
 
@@ -164,7 +164,7 @@ impl Story {
         story.then(event)
     }
 
-    /// These run, each from its first manifest.
+    /// These partitions run, each from its first manifest.
     fn running_with(delivery: Delivery, partitions: &[i32]) -> Story {
         partitions.iter().fold(Story::with(delivery), |story, &partition| {
             let story = story.assigned(partition);
@@ -206,7 +206,7 @@ impl Story {
         Story::running().then(Event::Revoked(vec![p(0)]))
     }
 
-    /// Lost while its transaction was under way, and given again.
+    /// Lost while its transaction was running, and assigned again.
     fn waiting() -> Story {
         Story::committing().then(Event::Lost(vec![p(0)])).assigned(0)
     }
@@ -217,7 +217,7 @@ impl Story {
         story.then(event)
     }
 
-    /// One event of every sort, about partition 0 in its current assignment, the last checkpoint and the last budget.
+    /// One event of each kind, about partition 0 in its current assignment, the last checkpoint and the last budget.
     fn every_event(&self) -> Vec<Event> {
         let (partition, assignment, epoch) = (p(0), self.assignment(0), self.epoch());
         vec![
@@ -247,20 +247,20 @@ impl Story {
     }
 }
 
-/// Tells the story every event there is, each on its own: these are answered so, and all others by nothing.
+/// Sends every event to a copy of the story: the listed ones get these answers, all others get none.
 fn answers_only(story: &Story, answers: Vec<(Event, Vec<Command>)>) {
     for event in story.every_event() {
         if answers.iter().all(|(answered, _)| discriminant(answered) != discriminant(&event)) {
-            let commands = story.clone().tell(event.clone());
+            let commands = story.clone().step(event.clone());
             assert_eq!(commands, [], "{event:?} in {:?}", story.state);
         }
     }
     for (event, commands) in answers {
-        assert_eq!(story.clone().tell(event.clone()), commands, "{event:?} in {:?}", story.state);
+        assert_eq!(story.clone().step(event.clone()), commands, "{event:?} in {:?}", story.state);
     }
 }
 
-/// What every state that has no engine answers to the end of a partition or of the process.
+/// How every state without an engine answers the end of a partition or of the process.
 fn leaving(before: &[Command]) -> Vec<(Event, Vec<Command>)> {
     let gone = [before, &[Command::Drop(p(0)), Command::Release(vec![p(0)])]].concat();
     vec![
@@ -315,7 +315,7 @@ fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
     let mut story = Story::running_with(Delivery::ExactlyOnce, &[0, 1]).assigned(2);
     let (epoch, budget) = (Epoch(1), BudgetId(1));
     assert_eq!(
-        story.tell(Event::Closing),
+        story.step(Event::Closing),
         [
             Command::Drop(p(2)),
             Command::Stop(vec![p(0), p(1)]),
@@ -324,13 +324,13 @@ fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
             Command::BeginCheckpoint(epoch, vec![p(0), p(1)]),
         ]
     );
-    assert_eq!(story.tell(Event::Assigned(vec![p(3)])), [Command::Release(vec![p(3)])]);
-    assert_eq!(story.tell(Event::Closing), [], "once is enough");
-    assert_eq!(story.tell(Event::Due), []);
+    assert_eq!(story.step(Event::Assigned(vec![p(3)])), [Command::Release(vec![p(3)])]);
+    assert_eq!(story.step(Event::Closing), [], "closing twice has no effect");
+    assert_eq!(story.step(Event::Due), []);
     let unchanged = Event::Unchanged { epoch, partition: p(0) };
-    assert_eq!(story.tell(unchanged), [Command::Park(p(0)), Command::Release(vec![p(0)])]);
+    assert_eq!(story.step(unchanged), [Command::Park(p(0)), Command::Release(vec![p(0)])]);
     assert_eq!(
-        story.tell(Event::BudgetOver(budget)),
+        story.step(Event::BudgetOver(budget)),
         [Command::RollBack(epoch, p(1)), Command::Park(p(1)), Command::Release(vec![p(1)]), Command::Close]
     );
 }
@@ -338,20 +338,20 @@ fn closing_takes_nothing_on_and_ends_once_all_is_given_back() {
 #[test]
 fn a_full_outbox_forces_a_checkpoint_and_a_fuller_one_stops_reading() {
     let mut story = Story::running();
-    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), []);
-    assert_eq!(story.tell(Event::Outbox(LIMIT)), [Command::BeginCheckpoint(Epoch(1), vec![p(0)])]);
-    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [Command::Pause], "the checkpoint is in flight");
-    assert_eq!(story.tell(Event::Outbox(3 * LIMIT)), [], "held already");
-    assert_eq!(story.tell(Event::Outbox(LIMIT)), [], "not enough yet");
+    assert_eq!(story.step(Event::Outbox(LIMIT - 1)), []);
+    assert_eq!(story.step(Event::Outbox(LIMIT)), [Command::BeginCheckpoint(Epoch(1), vec![p(0)])]);
+    assert_eq!(story.step(Event::Outbox(2 * LIMIT)), [Command::Pause], "the checkpoint is in flight");
+    assert_eq!(story.step(Event::Outbox(3 * LIMIT)), [], "already paused");
+    assert_eq!(story.step(Event::Outbox(LIMIT)), [], "not below the limit yet");
     let failed = Event::UploadFailed { epoch: Epoch(1), partition: p(0) };
-    assert_eq!(story.tell(failed), [Command::RollBack(Epoch(1), p(0))]);
-    assert_eq!(story.tell(Event::Outbox(2 * LIMIT)), [], "not again before the next is due");
-    assert_eq!(story.tell(Event::Due), [Command::BeginCheckpoint(Epoch(2), vec![p(0)])]);
-    assert_eq!(story.tell(Event::Outbox(LIMIT - 1)), [Command::Resume]);
+    assert_eq!(story.step(failed), [Command::RollBack(Epoch(1), p(0))]);
+    assert_eq!(story.step(Event::Outbox(2 * LIMIT)), [], "no forced checkpoint until the next is due");
+    assert_eq!(story.step(Event::Due), [Command::BeginCheckpoint(Epoch(2), vec![p(0)])]);
+    assert_eq!(story.step(Event::Outbox(LIMIT - 1)), [Command::Resume]);
 }
 
 #[test]
-fn what_the_outside_sees() {
+fn phases_shown_to_operators() {
     let phase = |story: Story| story.state.partitions().map(|(_, phase)| phase).collect::<Vec<_>>();
     for restoring in [
         Story::reading(),
@@ -397,5 +397,5 @@ fn every_reason_names_its_remedy() {
     }
     labels.sort_unstable();
     labels.dedup();
-    assert_eq!(labels.len(), reasons.len(), "each has a label of its own");
+    assert_eq!(labels.len(), reasons.len(), "labels are unique");
 }

@@ -1,4 +1,4 @@
-//! Checkpoints, their transactions, and partitions that leave in the middle of them.
+//! Checkpoints, their transactions, and partitions that leave during them.
 
 use super::*;
 
@@ -216,23 +216,23 @@ fn a_revoked_partition_waits_for_the_checkpoint_in_flight_and_takes_a_last_one()
     ] {
         let mut story = Story::committing().then(Event::Revoked(vec![p(0)]));
         let ended = Event::Ended { epoch: ONE, outcome: end };
-        assert_eq!(story.tell(ended), [first, vec![Command::BeginCheckpoint(two, vec![p(0)])]].concat());
-        assert_eq!(story.tell(story.clone().uploaded(0, 3)), [commit(two, &[0], 3)]);
+        assert_eq!(story.step(ended), [first, vec![Command::BeginCheckpoint(two, vec![p(0)])]].concat());
+        assert_eq!(story.step(story.clone().uploaded(0, 3)), [commit(two, &[0], 3)]);
         let ended = Event::Ended { epoch: two, outcome: Outcome::Aborted };
         assert_eq!(
-            story.tell(ended),
+            story.step(ended),
             [vec![Command::RollBack(two, p(0))], given_back()].concat(),
-            "it is not tried for ever"
+            "the last checkpoint is not retried"
         );
     }
     let mut story = Story::uploading().then(Event::Revoked(vec![p(0)]));
     assert_eq!(
-        story.tell(Event::BudgetOver(BudgetId(1))),
+        story.step(Event::BudgetOver(BudgetId(1))),
         [vec![Command::RollBack(ONE, p(0))], given_back()].concat(),
-        "abandoned before its transaction: the state is kept, the entries are back"
+        "abandoned before its transaction: the state is kept, and the entries return to the outbox"
     );
     assert_eq!(
-        story.tell(Event::Uploaded { epoch: ONE, partition: p(0), upload: upload(2) }),
+        story.step(Event::Uploaded { epoch: ONE, partition: p(0), upload: upload(2) }),
         [],
         "and never committed"
     );
@@ -243,7 +243,7 @@ fn an_interval_that_passes_during_a_checkpoint_is_made_up_for() {
     let mut story = Story::committing().then(Event::Due);
     let ended = story.ended(Outcome::Committed);
     assert_eq!(
-        story.tell(ended),
+        story.step(ended),
         [Command::Confirm(ONE, p(0)), delete(2), Command::BeginCheckpoint(Epoch(2), vec![p(0)])]
     );
 }
@@ -252,22 +252,22 @@ fn an_interval_that_passes_during_a_checkpoint_is_made_up_for() {
 fn one_transaction_for_all_that_are_uploaded() {
     let story = Story::running_with(Delivery::ExactlyOnce, &[0, 1, 2, 3]).then(Event::Due);
     let mut story = story;
-    assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
-    assert_eq!(story.tell(Event::Unchanged { epoch: ONE, partition: p(1) }), []);
-    assert_eq!(story.tell(Event::UploadFailed { epoch: ONE, partition: p(2) }), [Command::RollBack(ONE, p(2))]);
-    assert_eq!(story.tell(story.clone().uploaded(3, 2)), [commit(ONE, &[0, 3], 2)]);
+    assert_eq!(story.step(story.clone().uploaded(0, 2)), []);
+    assert_eq!(story.step(Event::Unchanged { epoch: ONE, partition: p(1) }), []);
+    assert_eq!(story.step(Event::UploadFailed { epoch: ONE, partition: p(2) }), [Command::RollBack(ONE, p(2))]);
+    assert_eq!(story.step(story.clone().uploaded(3, 2)), [commit(ONE, &[0, 3], 2)]);
     let mut lost = story.clone();
     assert_eq!(
-        lost.tell(Event::Lost(vec![p(3)])),
+        lost.step(Event::Lost(vec![p(3)])),
         [Command::Abort(ONE), Command::Drop(p(3)), Command::Release(vec![p(3)])]
     );
     assert_eq!(
-        lost.clone().tell(story.ended(Outcome::Aborted)),
+        lost.clone().step(story.ended(Outcome::Aborted)),
         [Command::RollBack(ONE, p(0))],
-        "what is left returns to its outbox"
+        "entries of the others return to the outbox"
     );
     assert_eq!(
-        lost.tell(story.ended(Outcome::Committed)),
+        lost.step(story.ended(Outcome::Committed)),
         [Command::Confirm(ONE, p(0)), delete(2)],
         "the abort came too late"
     );
@@ -276,24 +276,24 @@ fn one_transaction_for_all_that_are_uploaded() {
 #[test]
 fn a_lost_partition_leaves_the_checkpoint_to_the_others() {
     let mut story = Story::running_with(Delivery::ExactlyOnce, &[0, 1]).then(Event::Due);
-    assert_eq!(story.tell(story.clone().uploaded(0, 2)), []);
+    assert_eq!(story.step(story.clone().uploaded(0, 2)), []);
     assert_eq!(
-        story.clone().tell(Event::Lost(vec![p(1)])),
+        story.clone().step(Event::Lost(vec![p(1)])),
         [Command::RollBack(ONE, p(1)), Command::Drop(p(1)), Command::Release(vec![p(1)]), commit(ONE, &[0], 2),]
     );
-    let all = story.tell(Event::Lost(vec![p(0), p(1)]));
-    assert!(!all.iter().any(|command| matches!(command, Command::Commit(..))), "all at once: {all:?}");
-    assert_eq!(story.tell(Event::Uploaded { epoch: ONE, partition: p(1), upload: upload(2) }), [], "too late");
+    let all = story.step(Event::Lost(vec![p(0), p(1)]));
+    assert!(!all.iter().any(|command| matches!(command, Command::Commit(..))), "all lost at once: {all:?}");
+    assert_eq!(story.step(Event::Uploaded { epoch: ONE, partition: p(1), upload: upload(2) }), [], "too late");
 }
 
 #[test]
-fn a_budget_takes_all_of_its_partitions_out_before_the_rest_is_committed() {
+fn a_budget_removes_all_of_its_partitions_before_the_rest_is_committed() {
     let story = Story::running_with(Delivery::ExactlyOnce, &[0, 1, 2]).then(Event::Due);
     let story = story.then(Event::Revoked(vec![p(0), p(1)]));
     let (zero, two) = (story.uploaded(0, 2), story.uploaded(2, 2));
     let mut story = story.then(zero).then(two);
     assert_eq!(
-        story.tell(Event::BudgetOver(BudgetId(1))),
+        story.step(Event::BudgetOver(BudgetId(1))),
         [
             Command::RollBack(ONE, p(0)),
             Command::Park(p(0)),
@@ -307,14 +307,14 @@ fn a_budget_takes_all_of_its_partitions_out_before_the_rest_is_committed() {
 }
 
 #[test]
-fn nothing_is_deleted_but_by_the_commit_that_made_it_superfluous() {
+fn only_the_commit_that_supersedes_a_file_deletes_it() {
     for outcome in [Outcome::Aborted, Outcome::Unknown, Outcome::Fenced] {
         let mut story = Story::committing();
-        let commands = story.tell(story.clone().ended(outcome));
+        let commands = story.step(story.clone().ended(outcome));
         assert!(!commands.iter().any(|command| matches!(command, Command::Delete(..))), "{outcome:?}: {commands:?}");
     }
     let mut story = Story::committing().then(Event::Lost(vec![p(0)]));
-    assert_eq!(story.tell(story.clone().ended(Outcome::Committed)), [], "another may own it and need them");
+    assert_eq!(story.step(story.clone().ended(Outcome::Committed)), [], "a new owner may need them");
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn the_next_checkpoint_after_a_commit_builds_on_it() {
     let event = story.ended(Outcome::Unknown);
     let mut story = story.then(event).then(Event::ProducerRenewed(Epoch(2)));
     let event = story.read_back(offsets(&at_manifest(2)));
-    assert_eq!(story.tell(event), [Command::RollBack(Epoch(2), p(0))], "the former is the second");
+    assert_eq!(story.step(event), [Command::RollBack(Epoch(2), p(0))], "the previous manifest is the second");
 }
 
 #[test]
@@ -336,9 +336,9 @@ fn a_plain_commit_in_doubt_needs_no_new_producer() {
     let event = story.uploaded(0, 2);
     let mut story = story.then(event);
     let event = story.ended(Outcome::Unknown);
-    assert_eq!(story.tell(event), [Command::ReadBack(ONE, vec![p(0)])]);
+    assert_eq!(story.step(event), [Command::ReadBack(ONE, vec![p(0)])]);
     let event = story.read_back(offsets(&at_manifest(2)));
-    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2)]);
+    assert_eq!(story.step(event), [Command::Confirm(ONE, p(0)), delete(2)]);
 }
 
 #[test]
@@ -362,9 +362,9 @@ fn answers_about_another_checkpoint_are_ignored() {
             Event::ReadBack { epoch: other, committed: vec![(p(0), nothing())] },
         ];
         for event in answers {
-            let mut told = story.clone();
-            assert_eq!(told.tell(event.clone()), [], "{event:?}");
-            assert_eq!(told.state, story.state, "{event:?}");
+            let mut after = story.clone();
+            assert_eq!(after.step(event.clone()), [], "{event:?}");
+            assert_eq!(after.state, story.state, "{event:?}");
         }
     }
 }
@@ -379,7 +379,7 @@ fn an_initial_commit_goes_before_a_checkpoint_that_is_due() {
     let mut story = story.then(event);
     let event = story.ended(Outcome::Committed);
     let initial = vec![Part { partition: p(1), position: at_initial_commit() }];
-    assert_eq!(story.tell(event), [Command::Confirm(ONE, p(0)), delete(2), Command::CommitInitial(Epoch(2), initial)]);
+    assert_eq!(story.step(event), [Command::Confirm(ONE, p(0)), delete(2), Command::CommitInitial(Epoch(2), initial)]);
     let event = story.ended(Outcome::Aborted);
-    assert_eq!(story.tell(event), [Command::BeginCheckpoint(Epoch(3), vec![p(0)])]);
+    assert_eq!(story.step(event), [Command::BeginCheckpoint(Epoch(3), vec![p(0)])]);
 }

@@ -1,4 +1,4 @@
-//! From the assignment to an engine at work.
+//! From the assignment to a running engine.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn reading() {
 fn topics_at_different_offsets_are_one_state() {
     let mut story = Story::reading();
     let found = story.found(0, &Position { next: vec![3, 9_000], ..at_initial_commit() });
-    let [Command::Begin { next, .. }] = &story.tell(found)[..] else { panic!("it begins") };
+    let [Command::Begin { next, .. }] = &story.step(found)[..] else { panic!("expected Begin") };
     assert_eq!(next, &[3, 9_000]);
 }
 
@@ -79,7 +79,7 @@ fn a_search_that_was_not_answered_begins_with_the_committed_offsets() {
 }
 
 #[test]
-fn unborn_while_its_initial_commit_is_committed() {
+fn initializing() {
     let story = Story::initializing();
     let answers = vec![
         (
@@ -94,7 +94,7 @@ fn unborn_while_its_initial_commit_is_committed() {
 }
 
 #[test]
-fn unborn_after_its_initial_commit_failed() {
+fn initializing_after_a_failed_commit() {
     let initial = vec![Part { partition: p(0), position: at_initial_commit() }];
     for failure in [Event::Ended { epoch: Epoch(1), outcome: Outcome::Aborted }, Event::NotAMember(Epoch(1))] {
         let answers = vec![(Event::Due, vec![Command::CommitInitial(Epoch(2), initial.clone())])];
@@ -106,14 +106,14 @@ fn unborn_after_its_initial_commit_failed() {
 fn an_initial_commit_in_doubt_is_decided_by_what_the_group_has() {
     let story = Story::initializing().then(Event::Ended { epoch: Epoch(1), outcome: Outcome::Unknown });
     let mut story = story;
-    assert_eq!(story.tell(Event::ProducerRenewed(Epoch(1))), [Command::ReadBack(Epoch(1), vec![p(0)])]);
+    assert_eq!(story.step(Event::ProducerRenewed(Epoch(1))), [Command::ReadBack(Epoch(1), vec![p(0)])]);
     let begun = vec![begin(&story, EngineOrigin::Initial { since: 77 }, &at_initial_commit())];
-    assert_eq!(story.clone().tell(story.read_back(offsets(&at_initial_commit()))), begun);
-    assert_eq!(story.clone().tell(story.read_back(nothing())), [], "and later once more");
+    assert_eq!(story.clone().step(story.read_back(offsets(&at_initial_commit()))), begun);
+    assert_eq!(story.clone().step(story.read_back(nothing())), [], "retried later");
     assert_eq!(
-        story.clone().tell(story.read_back(offsets(&at_manifest(3)))),
+        story.clone().step(story.read_back(offsets(&at_manifest(3)))),
         [Command::Drop(p(0)), Command::ReadCommitted(p(0), AssignmentEpoch(2))],
-        "somebody else was faster"
+        "another process has committed"
     );
 }
 
@@ -147,7 +147,7 @@ fn loading() {
     ];
     answers_only(&story, and(leaving(&[]), answers));
     let mut later = story.clone().then(story.load_failed(LoadFailure::Unavailable));
-    assert_eq!(later.tell(Event::Due), [Command::ReadCommitted(p(0), AssignmentEpoch(1))]);
+    assert_eq!(later.step(Event::Due), [Command::ReadCommitted(p(0), AssignmentEpoch(1))]);
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn answers_about_a_former_assignment_are_ignored() {
     };
     for story in [reading, searching, loading, running] {
         for event in old.iter().filter(|event| about_an_assignment(event)) {
-            let mut told = story.clone();
-            assert_eq!(told.tell(event.clone()), [], "{event:?}");
-            assert_eq!(told.state, story.state, "{event:?}");
+            let mut after = story.clone();
+            assert_eq!(after.step(event.clone()), [], "{event:?}");
+            assert_eq!(after.state, story.state, "{event:?}");
         }
     }
 }
@@ -206,10 +206,10 @@ fn waiting_for_a_transaction_of_a_former_assignment() {
     ];
     answers_only(&story, and(leaving(&[]), answers));
     let mut renewing = story.clone().then(story.ended(Outcome::Unknown));
-    assert_eq!(renewing.tell(Event::ProducerRenewed(Epoch(1))), read, "there is nothing to decide any more");
+    assert_eq!(renewing.step(Event::ProducerRenewed(Epoch(1))), read, "nothing is left to decide");
 }
 
-/// Parked after its second manifest was committed.
+/// Parked after the commit of its second manifest.
 fn parked() -> Story {
     let story = Story::draining();
     let event = story.uploaded(0, 2);
@@ -244,13 +244,13 @@ fn an_own_parked_state_is_taken_up_again() {
     answers_only(&story, and(leaving(&[]), answers));
     let mut moved = at_manifest(2);
     moved.next[0] -= 1;
-    let commands = story.clone().tell(story.found(0, &moved));
+    let commands = story.clone().step(story.found(0, &moved));
     assert_eq!(commands[0], Command::Drop(p(0)), "the offsets must agree as well: {commands:?}");
     let mut elsewhere = identity(0);
     elsewhere.topic_ids[0] = "new".into();
     let committed = offsets(&at_manifest(2));
     let event = Event::Committed { partition: p(0), assignment: AssignmentEpoch(2), committed, identity: elsewhere };
-    assert_eq!(story.clone().tell(event)[0], Command::Drop(p(0)), "and what it belongs to");
+    assert_eq!(story.clone().step(event)[0], Command::Drop(p(0)), "so must the identity");
 }
 
 #[test]
@@ -258,15 +258,15 @@ fn a_parked_state_is_used_once() {
     let story = parked().assigned(0);
     let event = story.found(0, &at_manifest(2));
     let story = story.then(event).then(Event::Lost(vec![p(0)])).assigned(0);
-    let commands = story.clone().tell(story.found(0, &at_manifest(2)));
+    let commands = story.clone().step(story.found(0, &at_manifest(2)));
     assert!(matches!(commands[..], [Command::Load { .. }]), "{commands:?}");
 }
 
 #[test]
-fn a_parked_state_does_not_wait_for_ever() {
+fn a_parked_state_expires() {
     let mut story = parked();
-    assert_eq!(story.tell(Event::Due), []);
-    assert_eq!(story.tell(Event::Due), []);
-    assert_eq!(story.tell(Event::Due), [Command::Drop(p(0))]);
-    assert_eq!(story.tell(Event::Due), []);
+    assert_eq!(story.step(Event::Due), []);
+    assert_eq!(story.step(Event::Due), []);
+    assert_eq!(story.step(Event::Due), [Command::Drop(p(0))]);
+    assert_eq!(story.step(Event::Due), []);
 }
