@@ -56,3 +56,8 @@ pub mod tls;
 pub mod webhook;
 pub mod wiring;
 pub mod worker;
+
+/// How much the tests do; shared with the integration tests.
+#[cfg(test)]
+#[path = "../tests/it/support/effort.rs"]
+mod effort;

@@ -1,6 +1,6 @@
 //! What is tried with any bytes: every reader of what comes from outside, or lay in a store or topic meanwhile.
 //!
-//! The programs of `fuzz_targets` hand these functions to a fuzzer, and `tests/fuzz.rs` calls them with real messages
+//! The programs of `fuzz_targets` hand these functions to a fuzzer, and `tests/it/fuzz.rs` calls them with real messages
 //! and files and with damaged ones. None may panic, whatever the bytes; what must hold beside that is asserted. Each
 //! answers whether the bytes meant something, by which a test sees that it gets as far as that.
 

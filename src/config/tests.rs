@@ -286,7 +286,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
         ("RETENTIOND__INACTIVITY__0__NAME", "quiet"),
         ("RETENTIOND__INACTIVITY__0__AFTER", "30d"),
         ("RETENTIOND__TIME__DATA_BEGIN", "2024-01-01T00:00:00Z"),
-        ("RETENTIOND_REQUIRE_KAFKA", "1"),
+        ("RETENTIOND_TEST_REQUIRE", "kafka"),
         ("PATH", "/bin"),
     ];
     let file = "[kafka]\ngroup_id = \"file\"\nbrokers = \"file:1\"\n[kafka.options]\nsecurity.protocol = \"PLAINTEXT\"\n\

@@ -13,6 +13,7 @@ use super::segments::DimensionSpec;
 use super::spec::{CalendarSpec, RollingSpec, Spec, WindowId};
 use super::zone::{Unit, Zone};
 use super::*;
+use crate::effort::effort;
 use crate::event::{Attributes, CostKind, DAY, HOUR, MINUTE, Money};
 
 const LATENESS: i64 = 2 * DAY;
@@ -357,13 +358,12 @@ fn history_of(sent: impl Strategy<Value = (Sent, i64)>, len: usize) -> impl Stra
     })
 }
 
-/// How many histories the figures are held against brute force with, unless `RETENTIOND_CASES` says otherwise.
+/// Stands for as many histories as the effort of the tests asks for.
 const FIGURES: u32 = 3_000;
 
-/// As many cases as by default, or in the proportion to which `RETENTIOND_CASES` raises those of the figures.
-fn cases(default: u32) -> ProptestConfig {
-    let asked = std::env::var("RETENTIOND_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(FIGURES);
-    let cases = u64::from(default) * u64::from(asked) / u64::from(FIGURES);
+/// So many cases of every [`FIGURES`] that the effort of the tests asks for, at least one.
+fn cases(share: u32) -> ProptestConfig {
+    let cases = u64::from(share) * u64::from(effort().histories) / u64::from(FIGURES);
     let cases = u32::try_from(cases).unwrap_or(u32::MAX).max(1);
     ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(cases) }
 }

@@ -11,6 +11,7 @@ use crate::bus::memory::{Fault, MemoryBroker, MemoryClient, MemoryProducer};
 use crate::bus::partitioner::Partitioner;
 use crate::coordinator::rejection_breaker::BreakerRules;
 use crate::decode::{Decoder, Format, Reason};
+use crate::effort::effort;
 use crate::event::Time;
 use crate::repartition::offset_note::OffsetNote;
 
@@ -130,10 +131,6 @@ fn order(id: &str, customer: u32, time: i64) -> String {
     )
 }
 
-fn seeds() -> u64 {
-    std::env::var("RETENTIOND_SEEDS").map_or(60, |seeds| seeds.parse().unwrap())
-}
-
 /// One run of sessions that die, sleep and lose answers, until everything that was sent is routed.
 fn run(seed: u64) {
     let world = RouterRig::new(PARTITIONS_READ);
@@ -225,7 +222,7 @@ fn run(seed: u64) {
 
 #[test]
 fn sessions_that_die_sleep_and_lose_answers_route_everything_once() {
-    (0..seeds()).for_each(run);
+    (0..effort().repartition_seeds).for_each(run);
 }
 
 #[test]

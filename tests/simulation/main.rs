@@ -2,14 +2,16 @@
 //! and a store that live in memory, with crashes, sleepers, lost answers and slow uploads. Time is a number; the same
 //! seed runs the same way again.
 //!
-//! `RETENTIOND_SEEDS=10000 cargo test --test simulation` runs more seeds; `RETENTIOND_SEED=17 cargo test --test
-//! simulation -- --nocapture` runs one and prints its last steps.
+//! `RETENTIOND_TEST_EFFORT` chooses the number of seeds; `RETENTIOND_SEED=17 cargo test --test simulation -- --nocapture`
+//! runs one and prints its last steps.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what cannot go on is a failed test")]
 
 mod broker;
 mod chance;
 mod client;
 mod commit;
+#[path = "../it/support/effort.rs"]
+mod effort;
 mod log;
 mod replica;
 mod run;
@@ -21,11 +23,11 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use effort::effort;
 use run::{Failure, Mishap, STANDSTILL, run, run_into};
 use stats::Stats;
 use world::Fault;
 
-const DEFAULT_SEEDS: u64 = 300;
 /// A broken rule is found among so many seeds, or is not found.
 const SEEDS_FOR_A_FAULT: u64 = 3_000;
 
@@ -67,11 +69,10 @@ fn run_all(seeds: std::ops::Range<u64>, fault: Option<Fault>) -> Result<Stats, F
 
 #[test]
 fn every_seed_keeps_state_offsets_and_alerts_together() {
-    let seeds = match number("RETENTIOND_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("RETENTIOND_SEEDS").unwrap_or(DEFAULT_SEEDS),
+    let (seeds, many) = match number("RETENTIOND_SEED") {
+        Some(seed) => (seed..seed + 1, false),
+        None => (0..effort().simulation_seeds, true),
     };
-    let many = seeds.end - seeds.start >= DEFAULT_SEEDS;
     match run_all(seeds, None) {
         Ok(stats) => {
             println!("{stats:?}");
