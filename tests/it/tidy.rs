@@ -162,6 +162,26 @@ fn files_and_functions_stay_short() {
     assert!(faults.is_empty(), "\n{faults}");
 }
 
+/// Each test binary is another link of the whole program, and a file that no module names is never run.
+#[test]
+fn there_are_few_test_binaries_and_every_file_belongs_to_one() {
+    let files = rust_files("tests");
+    let is_root = |path: &&String| path.matches('/').count() == 1 || path.ends_with("/main.rs");
+    let roots: Vec<_> = files.iter().filter(is_root).collect();
+    assert!((3..=4).contains(&roots.len()), "{roots:?}");
+    let mut faults = String::new();
+    for path in files.iter().filter(|path| !is_root(path)) {
+        let (dir, name) = path.trim_end_matches(".rs").trim_end_matches("/mod").rsplit_once('/').unwrap();
+        let parents = [format!("{dir}.rs"), format!("{dir}/mod.rs"), format!("{dir}/main.rs")];
+        let parents: String =
+            parents.iter().filter(|parent| files.contains(parent)).map(|parent| read(parent)).collect();
+        if !parents.contains(&format!("mod {name};")) {
+            _ = writeln!(faults, "{path} belongs to no test binary");
+        }
+    }
+    assert!(faults.is_empty(), "\n{faults}");
+}
+
 // Documents ------------------------------------------------------------------------------------------------------------
 
 #[test]
