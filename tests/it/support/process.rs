@@ -35,8 +35,6 @@ pub struct Process {
 pub enum Signal {
     /// SIGTERM: please end.
     Terminate,
-    /// SIGINT: what Ctrl-C sends.
-    Interrupt,
     /// SIGHUP: what a terminal that is closed sends.
     Hangup,
     /// SIGSTOP: stands still without ending, as a long pause of the machine would.
@@ -94,7 +92,6 @@ impl Process {
         }
         let name = match signal {
             Signal::Terminate => "TERM",
-            Signal::Interrupt => "INT",
             Signal::Hangup => "HUP",
             Signal::Pause => "STOP",
             Signal::Resume => "CONT",
