@@ -11,10 +11,10 @@ pub enum CoPartitioning {
     Missing(Vec<String>),
 }
 
-/// Compares the partition counts of the topics; `None` stands for a topic that does not exist.
+/// Compares the partition counts of the topics; `None` is a topic that does not exist.
 ///
 /// # Errors
-/// [`SourceError::Configuration`] that names every topic and its count when they differ, or when there is no topic.
+/// [`SourceError::Configuration`] with the count of every topic if they differ, or if there is no topic.
 pub fn check_co_partitioning(topics: &[(String, Option<u32>)]) -> Result<CoPartitioning, SourceError> {
     let mut counts = topics.iter().filter_map(|(_, count)| *count);
     let first = counts.next();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_what_is_missing() {
+    fn lists_missing_topics() {
         let missing = |topics: &[&str]| Ok(CoPartitioning::Missing(topics.iter().map(|t| (*t).to_owned()).collect()));
         assert_eq!(check(&[("orders", None)]), missing(&["orders"]));
         assert_eq!(check(&[("orders", None), ("sessions", Some(8)), ("costs", None)]), missing(&["orders", "costs"]));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_no_topic_at_all() {
+    fn refuses_an_empty_list() {
         assert!(matches!(check(&[]), Err(SourceError::Configuration(_))));
     }
 }

@@ -1,25 +1,25 @@
-//! What exactly-once asks of a group member beside reading: who it is, what its group has committed, and pauses.
+//! What exactly-once delivery needs from a group member: its identity, committed offsets, and pauses.
 //!
-//! A broker checks member and generation of a commit, **not who owns the partition**: a [`GroupToken`] taken after a
-//! rebalance lets a commit of partitions pass that were given up in it. So a token is taken together with the
-//! partitions then owned, on the thread that answers rebalances, and a commit uses exactly that pair. A token that was
-//! kept too long is refused, which is [`TransactionError::Rejoin`].
+//! A broker checks the member and generation of a commit, **not the owner of the partition**: with a [`GroupToken`]
+//! taken after a rebalance, a commit of partitions revoked in that rebalance succeeds. So take a token together with
+//! the set of owned partitions, on the thread that answers rebalances, and commit with exactly that pair. A broker
+//! refuses a stale token ([`TransactionError::Rejoin`]).
 
 use std::time::Duration;
 
 use super::transaction::TransactionError;
 use super::{LogClient, SourceError, Start, TopicPartition};
 
-/// What a group committed for a topic-partition, or is to commit.
+/// A committed offset with its metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
     /// The next offset to read.
     pub offset: i64,
-    /// The text stored beside it; when read, not necessarily ours, nor UTF-8.
+    /// The metadata string; not necessarily written by us, nor valid UTF-8.
     pub metadata: Vec<u8>,
 }
 
-/// Who a member was when this was taken: what a commit is checked against.
+/// The identity of a member at one moment, which brokers check a commit against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupToken {
     group_id: String,
@@ -32,8 +32,8 @@ impl GroupToken {
     /// A token of a member.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] without a member id or a generation: a broker takes such a commit for one of
-    /// a group without members, and checks nothing.
+    /// [`SourceError::Unavailable`] without a member id or a generation: a broker would treat such a commit as one for
+    /// a group without members, and check nothing.
     pub fn new(
         group_id: &str,
         generation: i32,
@@ -53,14 +53,14 @@ impl GroupToken {
         })
     }
 
-    /// A token for a group that nobody ever joins: the coordinator takes its commits as long as it has no members. What
-    /// keeps two writers apart is then the transactional id alone, so it is for offsets in transactions only.
+    /// A token for a group without members, whose coordinator accepts any commit. Only the transactional id keeps two
+    /// writers apart, so use it only for offsets in transactions.
     #[must_use]
     pub fn of_nobody(group_id: &str) -> GroupToken {
         GroupToken { group_id: group_id.to_owned(), generation: -1, member_id: String::new(), instance_id: None }
     }
 
-    /// Whether it names no member.
+    /// Whether this is a token of [`GroupToken::of_nobody`].
     #[must_use]
     pub fn is_of_nobody(&self) -> bool {
         self.member_id.is_empty()
@@ -72,88 +72,87 @@ impl GroupToken {
         &self.group_id
     }
 
-    /// The generation of the group (the member's epoch under the broker's protocol); at least 1, or -1 of nobody.
+    /// The generation of the group (the member epoch under the consumer protocol): at least 1, or -1 without a member.
     #[must_use]
     pub fn generation(&self) -> i32 {
         self.generation
     }
 
-    /// The name that the coordinator gave the member; empty of nobody.
+    /// The member id from the coordinator; empty without a member.
     #[must_use]
     pub fn member_id(&self) -> &str {
         &self.member_id
     }
 
-    /// The static name of the member, if it has one.
+    /// The static member id, if any.
     #[must_use]
     pub fn instance_id(&self) -> Option<&str> {
         self.instance_id.as_deref()
     }
 }
 
-/// A [`LogClient`] whose commits can be tied to what it owned.
+/// A [`LogClient`] whose commits can be tied to the partitions it owned.
 pub trait GroupClient: LogClient {
-    /// What [`GroupClient::handle`] gives.
+    /// The type of [`GroupClient::handle`].
     type Handle: GroupHandle;
 
-    /// Who this member is at this moment; see the module for when to ask.
+    /// The current identity of this member; see the module documentation for when to call it.
     ///
     /// # Errors
     /// [`SourceError::Unavailable`] while it is not in the group.
     fn group_token(&self) -> Result<GroupToken, SourceError>;
 
-    /// For questions and commits from other threads. Take a fresh one for each piece of work: one that outlives its
-    /// member answers [`SourceError::Unavailable`].
+    /// A handle for queries and commits from other threads. Take a new one for each task: after its member has left, a
+    /// handle returns [`SourceError::Unavailable`].
     fn handle(&self) -> Self::Handle;
 
-    /// Leaves the group and joins it again, which makes it hand out every partition anew, also where the brokers would
-    /// give a static member back what it had. What is owned is revoked in order; an answer to the group that is under
-    /// way stays due.
+    /// Leaves the group and joins it again, so that the group reassigns every partition. Brokers would otherwise give a
+    /// static member its former assignment. Owned partitions are revoked in order; a pending answer to the group is
+    /// still required.
     ///
     /// # Errors
-    /// When the client refuses.
+    /// If the client refuses.
     fn rejoin(&mut self) -> Result<(), SourceError>;
 
-    /// Hands out nothing more of these, which stay ours; what was fetched is dropped and fetched again later. Right
-    /// behind an assignment and before the next poll, nothing of them is handed out at all. The pause ends with
-    /// [`GroupClient::resume`], with [`LogClient::unassign`], and by being assigned anew.
+    /// Stops handing out records of these partitions, which stay assigned; prefetched records are dropped and fetched
+    /// again later. If called after an assignment and before the next poll, none of their records are handed out. The
+    /// pause ends with [`GroupClient::resume`], [`LogClient::unassign`], or a new assignment.
     ///
     /// # Errors
-    /// When one of them is not assigned.
+    /// If one of them is not assigned.
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
-    /// Hands these out again, from where the pause began.
+    /// Resumes these partitions at the position where they were paused.
     ///
     /// # Errors
-    /// When one of them is not assigned.
+    /// If one of them is not assigned.
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 }
 
-/// Questions about the group, which may wait for brokers and so have no place on the thread that polls.
+/// Queries about the group. They may wait for brokers, so call them off the poll thread.
 pub trait GroupHandle: Clone + Send + 'static {
-    /// What the group committed for each, in the same order; `None` where there is nothing, which is something else
-    /// than an offset with an empty text. Offsets of an unfinished transaction are waited for, not passed over, so the
-    /// answer is *stable*.
+    /// The committed offset of each topic-partition, in the same order; `None` if there is none, which differs from an
+    /// offset with empty metadata. The read is *stable*: it waits for pending transactions.
     ///
     /// # Errors
-    /// When the broker refuses, or there is no stable answer within `wait`.
+    /// If the broker refuses, or no stable answer arrives within `wait`.
     fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError>;
 
-    /// The offset that each start stands for at this moment, in the same order; a topic-partition may be asked for
-    /// once. [`Start::Latest`] is the end of what is committed: unfinished transactions lie behind it.
+    /// Resolves each start to an offset, in the same order; each topic-partition may occur once. [`Start::Latest`] is
+    /// the last stable offset, before any open transaction.
     ///
     /// # Errors
-    /// When a partition does not exist, or the broker does not answer within `wait`.
+    /// If a partition does not exist, or the broker does not answer within `wait`.
     fn offsets(&self, of: &[(TopicPartition, Start)], wait: Duration) -> Result<Vec<i64>, SourceError>;
 
-    /// Commits without a transaction, for delivery at least once, as the member of this token.
+    /// Commits without a transaction, for at-least-once delivery, as the member of this token.
     ///
-    /// The token is compared with the member as it is now; a rebalance right behind that comparison is not noticed
-    /// (the broker would have to). So a revocation must wait for this call.
+    /// The token is compared with the current member. A rebalance right after the comparison goes unnoticed, so a
+    /// revocation must wait for this call.
     ///
     /// # Errors
-    /// [`TransactionError::Rejoin`] when the token is out of date, [`TransactionError::Unknown`] when nobody answered
-    /// within `wait`, and what else the variants say.
+    /// [`TransactionError::Rejoin`] if the token is stale, [`TransactionError::Unknown`] without an answer within
+    /// `wait`, and other variants as documented.
     fn commit(
         &self,
         token: &GroupToken,
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_names_a_member_of_a_generation_or_there_is_none() {
+    fn a_token_needs_a_member_and_a_generation() {
         let token = GroupToken::new("g", 1, "m", Some("i")).unwrap();
         assert_eq!((token.group_id(), token.generation(), token.member_id()), ("g", 1, "m"));
         assert_eq!(token.instance_id(), Some("i"));

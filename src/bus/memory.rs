@@ -1,9 +1,9 @@
 //! A broker and a consumer group in memory, for tests that need rebalances on demand.
 //!
-//! It keeps what the real ones promise and the engine relies on: a rebalance waits for the answers of the members, a
-//! member that was thrown out learns of it as [`Polled::Lost`] and can commit nothing, and no records come while an
-//! event is unanswered. Partitions go to members by range, topic by topic. Nothing here sleeps or reads a clock but the
-//! wait of [`LogClient::poll`], which ends as soon as something happens.
+//! It keeps the guarantees of real brokers that the program relies on: a rebalance waits for the answers of the
+//! members, an expelled member gets [`Polled::Lost`] and cannot commit, and no records arrive while an event is
+//! unanswered. Partitions are assigned by range, topic by topic. Nothing sleeps or reads a clock except the wait in
+//! [`LogClient::poll`], which ends with the first change.
 
 mod transactions;
 
@@ -19,7 +19,7 @@ use super::{
     TopicIndex, TopicPartition,
 };
 
-/// A member of the group, by the order of joining.
+/// A member of the group, numbered in the order of joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(u32);
 
@@ -40,13 +40,13 @@ struct Group {
     members: BTreeMap<MemberId, Member>,
     committed: BTreeMap<TopicPartition, Committed>,
     coordinator: Coordinator,
-    /// Grows with every rebalance; a commit must name it.
+    /// Incremented by every rebalance; a commit must carry the current one.
     generation: i32,
     joined: u32,
     batch_max: usize,
-    /// How many commits to come are refused.
+    /// Number of upcoming commits to refuse.
     refusals: u32,
-    /// Under the eager protocol: everything must be given back before anything is handed out.
+    /// Eager protocol: all members must give up everything before partitions are assigned.
     rebalancing: bool,
 }
 
@@ -60,22 +60,22 @@ struct Stored {
 
 #[derive(Debug, Default)]
 struct Member {
-    /// Reads what it likes and is no member.
+    /// A reader outside the group; it may read any partition.
     is_outside: bool,
-    /// Thrown out, and not back before it answered.
+    /// Expelled, and not yet rejoined.
     lost: bool,
-    /// What the group gave it and it has not given back.
+    /// Partitions assigned to it and not yet given back.
     held: BTreeSet<TopicPartition>,
-    /// What it was asked to give back.
+    /// Partitions it was asked to give back.
     revoking: BTreeSet<TopicPartition>,
-    /// Where it reads, and the end that it was last told of.
+    /// The partitions it reads.
     reading: BTreeMap<TopicPartition, Position>,
-    /// Of these nothing is handed out.
+    /// Paused partitions.
     paused: BTreeSet<TopicPartition>,
     events: VecDeque<Polled<MemoryBatch>>,
-    /// The rebalance event that it has to answer.
+    /// The rebalance event that it must answer.
     unanswered: Option<Question>,
-    /// Whether the group has told it what it gets since it joined.
+    /// Whether it has received an assignment since joining.
     welcomed: bool,
 }
 
@@ -89,7 +89,7 @@ enum Question {
 #[derive(Debug)]
 struct Position {
     next: i64,
-    end_told: Option<i64>,
+    reported_end: Option<i64>,
 }
 
 /// Records of one topic-partition.
@@ -128,7 +128,7 @@ fn index_of(offset: i64) -> usize {
 }
 
 impl MemoryBroker {
-    /// A broker with a topic for each entry, which tells its number of partitions.
+    /// Creates a broker with one topic for each partition count.
     #[must_use]
     pub fn new(protocol: RebalanceProtocol, partitions: &[u32]) -> MemoryBroker {
         let mut logs = BTreeMap::new();
@@ -153,7 +153,7 @@ impl MemoryBroker {
         MemoryBroker(Arc::new(Shared { group: Mutex::new(group), changed: Condvar::new() }))
     }
 
-    /// Adds a record and returns its offset; `None` when there is no such partition. `time` is its log time.
+    /// Appends a record with this log time and returns its offset; `None` if the partition does not exist.
     pub fn append(&self, at: TopicPartition, key: Option<&[u8]>, payload: Option<&[u8]>, time: i64) -> Option<i64> {
         self.append_with_headers(at, key, payload, time, &[])
     }
@@ -177,7 +177,7 @@ impl MemoryBroker {
         })
     }
 
-    /// A new member of the group, which makes it rebalance.
+    /// Adds a member to the group, which triggers a rebalance.
     #[must_use]
     pub fn join(&self) -> MemoryClient {
         let (id, protocol) = self.change(|group| {
@@ -190,7 +190,7 @@ impl MemoryBroker {
         MemoryClient { broker: self.clone(), id, protocol }
     }
 
-    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`].
+    /// A reader outside the group, which reads what [`LogClient::assign`] names.
     #[must_use]
     pub fn look(&self) -> MemoryClient {
         let (id, protocol) = self.change(|group| {
@@ -202,8 +202,8 @@ impl MemoryBroker {
         MemoryClient { broker: self.clone(), id, protocol }
     }
 
-    /// Throws a member out, as if its session had timed out: what it had goes to the others at once, it is told
-    /// [`Polled::Lost`], and it joins again when it has answered that.
+    /// Expels a member, as after a session timeout: the others get its partitions at once, it gets [`Polled::Lost`],
+    /// and it rejoins when it has answered that.
     pub fn kick(&self, id: MemberId) {
         self.change(|group| {
             let Some(member) = group.members.get_mut(&id).filter(|member| !member.lost) else { return };
@@ -211,14 +211,14 @@ impl MemoryBroker {
             member.revoking.clear();
             member.lost = true;
             member.welcomed = false;
-            // What it was told before and has not seen is overtaken by this.
+            // This overrides earlier events that the member has not seen.
             member.events.retain(|event| matches!(event, Polled::Error(_) | Polled::Fatal(_)));
             member.ask(Question::Lost, Polled::Lost(held.into_iter().collect()));
             group.rebalance();
         });
     }
 
-    /// Removes a member that will never come back, as if its process had died and its session timed out.
+    /// Removes a member for good, as if its process had crashed and its session timed out.
     pub fn forget_member(&self, id: MemberId) {
         self.change(|group| {
             if group.members.remove(&id).is_some_and(|gone| !gone.is_outside) {
@@ -232,12 +232,12 @@ impl MemoryBroker {
         self.tell(id, Polled::Error(text.to_owned()));
     }
 
-    /// Lets the next poll of a member bring [`Polled::Damaged`].
+    /// Makes the next poll of a member return [`Polled::Damaged`].
     pub fn damage(&self, id: MemberId, at: TopicPartition, text: &str) {
         self.tell(id, Polled::Damaged(at, text.to_owned()));
     }
 
-    /// Lets the next poll of a member bring [`Polled::Fatal`].
+    /// Makes the next poll of a member return [`Polled::Fatal`].
     pub fn fatal(&self, id: MemberId, error: SourceError) {
         self.tell(id, Polled::Fatal(error));
     }
@@ -250,29 +250,29 @@ impl MemoryBroker {
         });
     }
 
-    /// How many records a batch holds at most from now on; at least one.
+    /// Limits the number of records in a batch; at least one.
     pub fn limit_batches(&self, records: usize) {
         self.change(|group| group.batch_max = records.max(1));
     }
 
-    /// Refuses that many of the commits to come, as if the coordinator were away.
+    /// Refuses this many upcoming commits, as if the coordinator were unavailable.
     pub fn refuse_commits(&self, commits: u32) {
         self.change(|group| group.refusals = commits);
     }
 
-    /// The next offset to read that the group committed.
+    /// The committed offset of the group.
     #[must_use]
     pub fn committed(&self, at: TopicPartition) -> Option<i64> {
         self.lock().committed.get(&at).map(|committed| committed.offset)
     }
 
-    /// What the group committed, with the text beside it.
+    /// The committed offset of the group with its metadata.
     #[must_use]
     pub fn committed_whole(&self, at: TopicPartition) -> Option<Committed> {
         self.lock().committed.get(&at).cloned()
     }
 
-    /// What a member holds, as the group sees it.
+    /// The partitions assigned to a member, as the group sees it.
     #[must_use]
     pub fn held(&self, id: MemberId) -> BTreeSet<TopicPartition> {
         self.lock().members.get(&id).map(|member| member.held.clone()).unwrap_or_default()
@@ -311,8 +311,7 @@ impl Group {
         }
     }
 
-    /// Who should have what: each topic is checkpoint into ranges, the first members getting one more where it does not
-    /// divide.
+    /// The target assignment by range: the first members get one partition more if the count does not divide evenly.
     fn target(&self) -> BTreeMap<TopicPartition, MemberId> {
         let members: Vec<MemberId> =
             self.members.iter().filter(|(_, member)| member.is_in()).map(|(id, _)| *id).collect();
@@ -332,7 +331,7 @@ impl Group {
         target
     }
 
-    /// Moves partitions as far as the members' answers allow.
+    /// Moves partitions as far as the answers of the members allow.
     fn hand_out(&mut self) {
         match self.protocol {
             RebalanceProtocol::Eager if self.rebalancing => self.hand_out_everything(),
@@ -405,8 +404,8 @@ impl Group {
                 position.next += offset_of(records.len());
                 out.push(Polled::Records(*at, MemoryBatch { first, records }));
             }
-            if position.next == offset_of(log.len()) && position.end_told != Some(position.next) {
-                position.end_told = Some(position.next);
+            if position.next == offset_of(log.len()) && position.reported_end != Some(position.next) {
+                position.reported_end = Some(position.next);
                 out.push(Polled::End { at: *at, offset: position.next });
             }
         }
@@ -426,10 +425,10 @@ impl Group {
                 return Err(SourceError::Configuration(text));
             }
         };
-        Ok(Position { next, end_told: None })
+        Ok(Position { next, reported_end: None })
     }
 
-    /// Whether the answer fits the question, as far as a client can get it wrong.
+    /// Starts reading, if the answer fits the pending event.
     fn read(&mut self, id: MemberId, partitions: &[(TopicPartition, Start)], all: bool) -> Result<(), SourceError> {
         let wrong = |text: String| Err(SourceError::Configuration(text));
         let mut positions = BTreeMap::new();
@@ -484,10 +483,10 @@ impl Group {
 }
 
 fn gone() -> SourceError {
-    SourceError::Unavailable("cannot commit: the group does not know this member any more".to_owned())
+    SourceError::Unavailable("cannot commit: the group no longer knows this member".to_owned())
 }
 
-/// A member of the group of a [`MemoryBroker`]; dropping it without [`LogClient::close`] is a crash.
+/// A member of the group of a [`MemoryBroker`]. Dropping it without [`LogClient::close`] simulates a crash.
 #[derive(Debug)]
 pub struct MemoryClient {
     broker: MemoryBroker,
@@ -496,7 +495,7 @@ pub struct MemoryClient {
 }
 
 impl MemoryClient {
-    /// By which name the broker knows it.
+    /// Its id.
     #[must_use]
     pub fn id(&self) -> MemberId {
         self.id

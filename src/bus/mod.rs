@@ -1,7 +1,7 @@
-//! Where events come from: Kafka, files, or a fake broker in tests.
+//! The interface to the event bus: Kafka, or an in-memory broker in tests.
 //!
-//! A [`LogClient`] is one member of a consumer group over several topics. It hands out record batches grouped by
-//! topic-partition, and the rebalances of its group; [`rebalance`] decides what to do about the latter.
+//! A [`LogClient`] is one member of a consumer group over several topics. It returns record batches by topic-partition,
+//! and the rebalances of its group; [`rebalance`] decides how to answer them.
 
 mod co_partitioning;
 pub mod group;
@@ -34,10 +34,10 @@ pub struct TopicPartition {
     pub partition: Partition,
 }
 
-/// One message as it lies in the log; borrowed from its batch.
+/// One message, borrowed from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Its place in the topic-partition.
+    /// Its offset.
     pub offset: i64,
     /// The message key, if any.
     pub key: Option<&'a [u8]>,
@@ -50,26 +50,26 @@ pub struct Record<'a> {
 pub struct Header<'a> {
     /// Its name; names may repeat.
     pub name: Cow<'a, str>,
-    /// Its value; `None` is something else than no bytes.
+    /// Its value; `None` differs from an empty value.
     pub value: Option<&'a [u8]>,
 }
 
-/// What the log says about a record beside its contents.
+/// Metadata of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its log time in epoch milliseconds; `None` in logs of old.
+    /// Its log time in epoch milliseconds; `None` in logs of old brokers.
     pub time: Option<i64>,
-    /// The epoch of the leader that took it, which tells a truncated log from the one that was read; `None` where the
-    /// broker does not say.
+    /// The leader epoch under which it was written, to recognize a truncated log; `None` if the broker does not report
+    /// it.
     pub leader_epoch: Option<i32>,
 }
 
-/// Messages of one topic-partition, in log order, as the client handed them out.
+/// Consecutive messages of one topic-partition, in log order.
 pub trait RecordBatch: Send + 'static {
     /// The number of records, at least one.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Whether it is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -77,16 +77,16 @@ pub trait RecordBatch: Send + 'static {
     /// The record at `index`, counted from 0.
     ///
     /// # Panics
-    /// When `index` is not below [`RecordBatch::len`].
+    /// If `index` is not below [`RecordBatch::len`].
     fn get(&self, index: usize) -> Record<'_>;
 
-    /// What the log says about the record at `index`; asked of few, so not part of [`Record`].
+    /// The metadata of the record at `index`. Few callers need it, so it is not part of [`Record`].
     ///
     /// # Panics
     /// As [`RecordBatch::get`].
     fn stamp(&self, index: usize) -> Stamp;
 
-    /// The headers of the record at `index`, which are looked for only now.
+    /// The headers of the record at `index`, parsed on demand.
     ///
     /// # Panics
     /// As [`RecordBatch::get`].
@@ -106,84 +106,83 @@ pub enum Start {
     Offset(i64),
 }
 
-/// What [`LogClient::poll`] brings.
+/// Events from [`LogClient::poll`].
 #[derive(Debug)]
 pub enum Polled<B> {
     /// Messages of one topic-partition.
     Records(TopicPartition, B),
-    /// The end of a topic-partition was reached: `offset` is the next one to come.
+    /// Reached the end of a topic-partition.
     End {
-        /// Which one.
+        /// The topic-partition.
         at: TopicPartition,
-        /// The offset that the next message will get (or a later one).
+        /// The next message gets this offset or a later one.
         offset: i64,
     },
-    /// The group gives these to us; answer with [`LogClient::assign`] or [`LogClient::incremental_assign`].
+    /// The group assigned these; answer with [`LogClient::assign`] or [`LogClient::incremental_assign`].
     Assigned(Vec<TopicPartition>),
-    /// The group takes these away; stop working on them, then answer with [`LogClient::unassign`].
+    /// The group revokes these; stop working on them, then answer with [`LogClient::unassign`].
     Revoked(Vec<TopicPartition>),
-    /// Taken away already (the session timed out): another member may own them, so nothing may be committed.
+    /// These are lost already (the session timed out): another member may own them, so commit nothing.
     Lost(Vec<TopicPartition>),
-    /// The log does not hold the offset that is to be read next, and nothing more comes of this topic-partition; the
-    /// text says what to do.
+    /// The log does not hold the next offset, and no more records of this topic-partition follow; the text names the
+    /// remedy.
     OutOfRange(TopicPartition, String),
-    /// What is to be read next is there but cannot be made out, and nothing more comes of this topic-partition; the
-    /// text says what to do.
+    /// The next record cannot be read, and no more records of this topic-partition follow; the text names the remedy.
     Damaged(TopicPartition, String),
-    /// Something is wrong and the client keeps trying, such as an unreachable broker.
+    /// An error that the client retries, such as an unreachable broker.
     Error(String),
-    /// Something is wrong that trying again cannot mend.
+    /// An error that no retry can fix.
     Fatal(SourceError),
 }
 
-/// How the group hands out partitions.
+/// How the group assigns partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RebalanceProtocol {
-    /// Every rebalance names the whole assignment.
+    /// Every rebalance names the complete assignment.
     Eager,
-    /// A rebalance names only what is added or taken away.
+    /// A rebalance names only added or removed partitions.
     Incremental,
 }
 
 /// One member of a consumer group.
 pub trait LogClient {
-    /// What [`Polled::Records`] carries.
+    /// The batch in [`Polled::Records`].
     type Batch: RecordBatch;
 
-    /// Waits up to `wait` for something to happen and returns all that has; an empty list when nothing did.
+    /// Waits up to `wait` for events and returns all that are pending; empty if there are none.
     ///
-    /// Must be called at least every few seconds, or the group takes the partitions away.
+    /// Call it at least every few seconds, or the group takes the partitions away.
     fn poll(&mut self, wait: Duration) -> Vec<Polled<Self::Batch>>;
 
-    /// How the group hands out partitions.
+    /// How the group assigns partitions.
     fn protocol(&self) -> RebalanceProtocol;
 
-    /// Answers [`Polled::Assigned`] under [`RebalanceProtocol::Eager`]: read exactly these from now on.
+    /// Answers [`Polled::Assigned`] under [`RebalanceProtocol::Eager`]: reads exactly these from now on.
     ///
     /// # Errors
-    /// When the client refuses, or when the offset of a [`Start::At`] cannot be found out.
+    /// If the client refuses, or the offset of a [`Start::At`] cannot be determined.
     fn assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError>;
 
-    /// Answers [`Polled::Assigned`] under [`RebalanceProtocol::Incremental`]: read these as well.
+    /// Answers [`Polled::Assigned`] under [`RebalanceProtocol::Incremental`]: reads these as well.
     ///
     /// # Errors
     /// As [`LogClient::assign`].
     fn incremental_assign(&mut self, partitions: &[(TopicPartition, Start)]) -> Result<(), SourceError>;
 
-    /// Answers [`Polled::Revoked`] and [`Polled::Lost`]: read these no more.
+    /// Answers [`Polled::Revoked`] and [`Polled::Lost`]: stops reading these.
     ///
     /// # Errors
-    /// When the client refuses.
+    /// If the client refuses.
     fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError>;
 
     /// The end of a topic-partition as last seen, without asking the broker; `None` before the first fetch.
     fn end_offset(&self, of: TopicPartition) -> Option<i64>;
 
-    /// Leaves the group in order; for at most `wait`.
+    /// Leaves the group in order, within `wait`.
     fn close(self, wait: Duration);
 }
 
-/// Why a source cannot go on; the variant names the response it needs.
+/// Why a source failed; the variant names the response it needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// Fix the configuration or the cluster (exit 78).

@@ -1,19 +1,19 @@
-//! In which partition producers put a key.
+//! How producers map keys to partitions.
 
-/// How a producer chooses the partition of a key.
+/// The partitioner of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitioner {
-    /// As the Java client does, and librdkafka's `murmur2` and `murmur2_random`.
+    /// The Java client's default, and librdkafka's `murmur2` and `murmur2_random`.
     Murmur2,
-    /// As librdkafka does by default: `consistent` and `consistent_random`.
+    /// librdkafka's default: `consistent` and `consistent_random`.
     Crc32,
 }
 
 impl Partitioner {
-    /// Every one.
+    /// All partitioners.
     pub const ALL: [Partitioner; 2] = [Partitioner::Murmur2, Partitioner::Crc32];
 
-    /// As `kafka.partitioner` names it.
+    /// The name in `kafka.partitioner`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -22,11 +22,11 @@ impl Partitioner {
         }
     }
 
-    /// The partition of a key that is not empty, of so many; 0 where there is none.
+    /// The partition of a nonempty key among `partitions`; 0 if there are none.
     #[must_use]
     pub fn partition(self, key: &[u8], partitions: u32) -> u32 {
         let hash = match self {
-            // The sign bit is cut off, as `Utils.toPositive` does.
+            // Clears the sign bit, as `Utils.toPositive` does.
             Partitioner::Murmur2 => murmur2(key) & 0x7fff_ffff,
             Partitioner::Crc32 => {
                 let mut crc = flate2::Crc::new();
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn murmur2_is_that_of_the_java_client() {
+    fn murmur2_matches_the_java_client() {
         // From UtilsTest.testMurmur2 of Apache Kafka.
         for (key, hash) in [
             ("21", -973_932_308),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn crc32_is_that_of_zlib() {
+    fn crc32_matches_zlib() {
         assert_eq!(Partitioner::Crc32.partition(b"123456789", u32::MAX), 0xcbf4_3926);
         assert_eq!(Partitioner::Murmur2.partition(b"21", 1_000), ((-973_932_308_i32) as u32 & 0x7fff_ffff) % 1_000);
         assert_eq!(Partitioner::Murmur2.partition(b"21", 0), 0);

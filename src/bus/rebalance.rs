@@ -1,58 +1,58 @@
-//! What to do when the group hands partitions out or takes them away: a pure step from state and event to commands.
+//! How to answer rebalances: a pure step from state and event to commands.
 //!
-//! Partition p is *owned* only while p of **every** source topic is assigned, since one engine needs them all. Only
-//! owned partitions are read: what is assigned without its siblings waits for them, so no record arrives without an
-//! engine. The order of the commands is the safety argument:
+//! Partition p is *owned* only while p of **every** source topic is assigned, because one engine needs all of them.
+//! Only owned partitions are read: a topic-partition whose siblings are not assigned waits for them, so no record
+//! arrives without an engine. The order of the commands is the safety argument:
 //!
-//! - giving up: stop the engine, commit what it did, and only then let the client (and with it the next owner) go on;
-//! - lost: stop the engine and commit nothing, for the next owner may be at work already;
-//! - taking over: start the engine, which finds out where to go on, and only then read.
+//! - revoked: stop the engine, commit its work, and only then answer the client, which lets the next owner start;
+//! - lost: stop the engine and commit nothing, because the next owner may have started;
+//! - assigned: start the engine, which determines the start offsets, and only then read.
 //!
-//! Every [`Event::Assigned`] is answered by one [`Command::Assign`] or [`Command::IncrementalAssign`], every
-//! [`Event::Revoked`] and [`Event::Lost`] by one [`Command::Unassign`], even when there is nothing in it: the group
-//! waits for the answer.
+//! Every [`Event::Assigned`] is answered by one [`Command::Assign`] or [`Command::IncrementalAssign`], and every
+//! [`Event::Revoked`] and [`Event::Lost`] by one [`Command::Unassign`], even if it is empty: the group waits for the
+//! answer.
 
 use std::collections::BTreeSet;
 
 use super::{Partition, RebalanceProtocol, TopicIndex, TopicPartition};
 
-/// What this member was given, and what it works on.
+/// The assignment of this member, and the partitions it works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     protocol: RebalanceProtocol,
-    /// How many source topics there are.
+    /// The number of source topics.
     topics: u16,
-    /// What the group gave us.
+    /// The topic-partitions assigned by the group.
     assigned: BTreeSet<TopicPartition>,
     /// The partitions with an engine; exactly their topic-partitions are read.
     owned: BTreeSet<Partition>,
-    /// Whether the member is leaving, so that it takes on nothing more.
+    /// Whether the member is leaving; then it takes no partitions.
     closing: bool,
 }
 
-/// What happens to this member.
+/// Rebalance events of this member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The group gives these: everything under the eager protocol, what is added under the incremental one.
+    /// The group assigns these: everything under the eager protocol, additions under the incremental one.
     Assigned(Vec<TopicPartition>),
-    /// The group takes these away, and waits for the answer; under the eager protocol everything.
+    /// The group revokes these (everything under the eager protocol) and waits for the answer.
     Revoked(Vec<TopicPartition>),
-    /// These were taken away already; under the eager protocol everything.
+    /// These are lost already; under the eager protocol everything.
     Lost(Vec<TopicPartition>),
-    /// The member leaves.
+    /// The member is leaving.
     Closing,
 }
 
-/// What to do, one after the other.
+/// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Stop the engines of these partitions, wait for them, and abandon every checkpoint that holds one of them.
+    /// Stop the engines of these partitions, wait for them, and abandon every checkpoint that includes one of them.
     Stop(Vec<Partition>),
-    /// Commit what the stopped engines of these partitions did, and wait for the answer.
+    /// Commit the work of the stopped engines of these partitions, and wait for the answer.
     Commit(Vec<Partition>),
-    /// Make engines for these partitions, which tell where to begin reading.
+    /// Start engines for these partitions; they provide the start offsets.
     Start(Vec<Partition>),
-    /// [`super::LogClient::assign`] with exactly these, in order; kept ones go on at the position of their engine.
+    /// [`super::LogClient::assign`] with exactly these, in order; kept ones continue at the position of their engine.
     Assign(Vec<TopicPartition>),
     /// [`super::LogClient::incremental_assign`] with these, in order.
     IncrementalAssign(Vec<TopicPartition>),
@@ -63,7 +63,7 @@ pub enum Command {
 }
 
 impl State {
-    /// A member that has been given nothing yet, of a group that reads this many topics (at least one).
+    /// A member without an assignment, in a group that reads this many topics (at least one).
     #[must_use]
     pub fn new(protocol: RebalanceProtocol, topics: u16) -> State {
         debug_assert!(topics > 0);
@@ -76,7 +76,7 @@ impl State {
         &self.owned
     }
 
-    /// What the group gave us, with or without its siblings.
+    /// The topic-partitions assigned by the group, with or without their siblings.
     #[must_use]
     pub fn assigned(&self) -> &BTreeSet<TopicPartition> {
         &self.assigned
@@ -88,7 +88,7 @@ impl State {
         self.closing
     }
 
-    /// Partitions of which every topic's one is assigned.
+    /// Partitions that are assigned in every topic.
     fn complete(&self) -> BTreeSet<Partition> {
         let all_topics =
             |partition: &Partition| siblings(*partition, self.topics).all(|sibling| self.assigned.contains(&sibling));
@@ -106,7 +106,7 @@ fn siblings(partition: Partition, topics: u16) -> impl Iterator<Item = TopicPart
     (0..topics).map(move |topic| TopicPartition { topic: TopicIndex(topic), partition })
 }
 
-/// The state after an event, and what to do about it.
+/// Applies an event; returns the new state and the commands.
 #[must_use]
 pub fn step(state: &State, event: Event) -> (State, Vec<Command>) {
     let mut next = state.clone();
@@ -169,7 +169,7 @@ fn closing(state: &State, next: &mut State) -> Vec<Command> {
     commands
 }
 
-/// Stops engines, and commits what they did unless someone else may be at it already.
+/// Stops engines, and commits their work unless another member may own it already.
 fn give_up(stopped: &BTreeSet<Partition>, fate: Fate) -> Vec<Command> {
     let partitions: Vec<Partition> = stopped.iter().copied().collect();
     match fate {
@@ -192,7 +192,7 @@ mod tests {
         TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }
     }
 
-    /// Both topics' partitions.
+    /// These partitions of both topics.
     fn both(partitions: &[i32]) -> Vec<TopicPartition> {
         let mut all: Vec<_> = (0..TOPICS).flat_map(|t| partitions.iter().map(move |p| at(t, *p))).collect();
         all.sort_unstable();
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(
             commands(Eager, &before, Event::Revoked(taken())),
             [stop.clone(), commit.clone(), unassign.clone()],
-            "stop, commit, and only then let go"
+            "stop, commit, and only then release"
         );
         assert_eq!(commands(Eager, &before, Event::Lost(taken())), [stop.clone(), unassign.clone()], "no commit");
         assert_eq!(commands(Eager, &before, Event::Closing), [stop, commit, unassign, Command::Close]);
@@ -251,7 +251,7 @@ mod tests {
                 Command::Start(numbers(&[2])),
                 Command::Assign(both(&[1, 2])),
             ],
-            "an assignment names everything, and what is kept is neither stopped nor started"
+            "an assignment names everything; kept partitions are neither stopped nor started"
         );
     }
 
@@ -289,13 +289,13 @@ mod tests {
         assert_eq!(
             commands(Incremental, &before, Event::Assigned(vec![at(1, 0)])),
             [Command::Start(numbers(&[0])), Command::IncrementalAssign(both(&[0]))],
-            "the sibling comes, and both are read"
+            "once its sibling arrives, both are read"
         );
         assert_eq!(commands(Eager, &before, Event::Assigned(vec![at(1, 0)])), [Command::Assign(vec![])]);
     }
 
     #[test]
-    fn a_partition_without_its_sibling_is_given_up_whole() {
+    fn a_partition_that_loses_a_sibling_is_released_in_every_topic() {
         let before = owning(&[0, 1]);
         assert_eq!(
             commands(Incremental, &before, Event::Revoked(vec![at(1, 0)])),
@@ -315,7 +315,7 @@ mod tests {
                 Eager => Command::Assign(vec![]),
                 Incremental => Command::IncrementalAssign(vec![]),
             };
-            assert_eq!(commands(protocol, &before, Event::Assigned(both(&[0, 1]))), [nothing], "takes on no more");
+            assert_eq!(commands(protocol, &before, Event::Assigned(both(&[0, 1]))), [nothing], "takes no partitions");
             assert_eq!(commands(protocol, &before, Event::Revoked(both(&[0]))), [Command::Unassign(vec![])]);
             assert_eq!(commands(protocol, &before, Event::Lost(both(&[0]))), [Command::Unassign(vec![])]);
             assert_eq!(commands(protocol, &before, Event::Closing), [], "closes once");
@@ -336,11 +336,11 @@ mod tests {
         prop::collection::vec(event, 0..24)
     }
 
-    /// What the engines and the client would be after the commands; panics where the order is unsafe.
+    /// A model of engines and client that executes the commands; panics if their order is unsafe.
     #[derive(Default)]
     struct GroupModel {
         running: BTreeSet<Partition>,
-        /// Stopped, in this step, and not committed yet.
+        /// Stopped in this step and not yet committed.
         stopped: BTreeSet<Partition>,
         read: BTreeSet<TopicPartition>,
     }
@@ -369,7 +369,7 @@ mod tests {
                     }
                     Command::Assign(all) => {
                         let before = std::mem::replace(&mut self.read, all.iter().copied().collect());
-                        self.nobody_works_on(before.difference(&self.read));
+                        self.assert_no_engine_runs(before.difference(&self.read));
                     }
                     Command::IncrementalAssign(all) => {
                         for place in all {
@@ -380,21 +380,21 @@ mod tests {
                         for place in all {
                             assert!(self.read.remove(place), "librdkafka refuses to unassign {place:?} when it is not");
                         }
-                        self.nobody_works_on(all.iter());
+                        self.assert_no_engine_runs(all.iter());
                     }
                     Command::Close => assert!(self.running.is_empty() && self.read.is_empty()),
                 }
             }
         }
 
-        fn nobody_works_on<'a>(&self, places: impl Iterator<Item = &'a TopicPartition>) {
+        fn assert_no_engine_runs<'a>(&self, places: impl Iterator<Item = &'a TopicPartition>) {
             for place in places {
-                assert!(!self.running.contains(&place.partition), "{place:?} given up under a running engine");
+                assert!(!self.running.contains(&place.partition), "{place:?} released while its engine is running");
             }
         }
     }
 
-    /// What the group gave, kept apart from the code under test.
+    /// The assignment, tracked independently of the code under test.
     fn expected_assignment(
         protocol: RebalanceProtocol,
         before: &BTreeSet<TopicPartition>,
@@ -433,13 +433,13 @@ mod tests {
                 state = next;
                 given = expected_assignment(protocol, &given, &event);
                 closing |= event == Event::Closing;
-                // Both topics, spelled out.
+                // Both topics, written out.
                 let whole = |p: &i32| !closing && given.contains(&at(0, *p)) && given.contains(&at(1, *p));
                 let owned: BTreeSet<Partition> = (0..4).filter(whole).map(Partition).collect();
                 prop_assert_eq!(&state.owned, &owned);
                 prop_assert_eq!(&world.running, &owned);
                 let read: BTreeSet<_> = owned.iter().flat_map(|p| [at(0, p.0), at(1, p.0)]).collect();
-                prop_assert_eq!(&world.read, &read, "read exactly what has an engine");
+                prop_assert_eq!(&world.read, &read, "exactly the partitions with an engine are read");
             }
         }
     }

@@ -1,92 +1,91 @@
-//! Records and offsets that become visible together or not at all.
+//! Transactions: records and offsets that become visible together or not at all.
 
 use std::time::Duration;
 
 use super::{Committed, GroupToken, Header, TopicPartition};
 
-/// A record to be produced.
+/// A record to produce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing<'a> {
     /// The topic.
     pub topic: &'a str,
-    /// The key, which decides the partition as Java's producer would.
+    /// The key. The partitioner of the Java producer maps it to a partition.
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
     /// The headers, in order.
     pub headers: &'a [Header<'a>],
-    /// Its time in epoch milliseconds; the time of producing when `None`.
+    /// Its time in epoch milliseconds; `None` for the time of producing.
     pub time: Option<i64>,
 }
 
-/// Who took this instance's place.
+/// What replaced this instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FencedBy {
     /// Another producer with the same transactional id.
     Producer,
-    /// Another member of the group with the same instance id. Also what a member is told about itself when it lost its
-    /// session, joined anew under a new member id, and an old token is used: compare the member ids.
+    /// Another member of the group with the same instance id. A member also gets this for a token from before it lost
+    /// its session and rejoined under a new member id: compare the member ids.
     Instance,
 }
 
-/// Why a transaction did not come about; the variant names the response it needs.
+/// Why a transaction failed; the variant names the response it needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
-    /// Another instance took over: never try again (exit 75).
+    /// Another instance took over: do not retry (exit 75).
     #[error("another instance with the same kafka.instance_id took over: {text}. Each replica needs its own")]
     Fenced {
-        /// How.
+        /// Producer or group member.
         by: FencedBy,
-        /// What was said.
+        /// The error of the client.
         text: String,
     },
-    /// Abort; the next transaction may try the same again.
+    /// Abort; the next transaction may retry.
     #[error("{0}")]
     Abort(String),
-    /// Abort; the member is not the one of the token any more, and the rebalance under way decides.
-    #[error("the group moved on, so this commit no longer counts: {0}")]
+    /// Abort; the token is stale, and the current rebalance decides.
+    #[error("the group has rebalanced, so this commit is void: {0}")]
     Rejoin(String),
-    /// Nobody knows whether it was committed, or the producer is of no further use: drop it, make a new one, and call
-    /// [`Transactions::init`], which ends what was left; then what is committed tells.
-    #[error("{0}; a new producer finds out what became of the transaction")]
+    /// The outcome is unknown, or the producer is unusable: drop it, create a new one, and call [`Transactions::init`],
+    /// which ends the old transaction; then read the committed offsets.
+    #[error("{0}; a new producer will determine the outcome of the transaction")]
     Unknown(String),
     /// Abort; these records can never be produced as they are.
     #[error("{} record(s) of the transaction are too large to be produced: {text}", indexes.len())]
     TooLarge {
-        /// Which, counted from 0 in the order of [`Transactions::produce`]; each was refused for itself.
+        /// Their indexes in the order of [`Transactions::produce`], from 0; each is too large on its own.
         indexes: Vec<usize>,
-        /// What was said.
+        /// The error of the client.
         text: String,
     },
-    /// Abort; records that went in one request were refused for their size, and from now on each goes in its own: the
-    /// next transaction may try the same again.
+    /// Abort; a request of several records was too large, and from now on each record gets its own request: the next
+    /// transaction may retry.
     #[error("{0}")]
     TooLargeTogether(String),
-    /// Abort; a person has to change the configuration or the cluster.
+    /// Abort; an operator must change the configuration or the cluster.
     #[error("{0}")]
     Configuration(String),
 }
 
-/// A producer whose records and offsets become visible together. No call waits longer than the transaction timeout
-/// and a little more.
+/// A transactional producer. No call blocks much longer than the transaction timeout.
 ///
 /// After [`TransactionError::Unknown`] and [`TransactionError::Fenced`] every further call fails.
 pub trait Transactions: Send {
-    /// Takes over the transactional id: fences its former owner, and finishes or aborts the transaction that was left
-    /// pending. Once, before the first [`Transactions::begin`]; after [`TransactionError::Unknown`] again by a new
+    /// Takes over the transactional id: fences the former producer, and finishes or aborts its pending transaction.
+    /// Call it once, before the first [`Transactions::begin`]; after [`TransactionError::Unknown`], call it on a new
     /// producer.
     ///
     /// # Errors
     /// See [`TransactionError`].
     fn init(&mut self, wait: Duration) -> Result<(), TransactionError>;
 
-    /// Begins a transaction; the transaction timeout runs from here.
+    /// Begins a transaction and starts the transaction timeout.
     ///
     /// # Errors
     /// See [`TransactionError`].
     fn begin(&mut self) -> Result<(), TransactionError>;
 
-    /// Queues a record; waits while the queue is full. That it cannot be delivered shows here or later.
+    /// Queues a record, waiting while the queue is full. Delivery errors show here or in a later call.
     ///
     /// # Errors
     /// See [`TransactionError`].
@@ -94,13 +93,13 @@ pub trait Transactions: Send {
         self.produce_to(None, record)
     }
 
-    /// As [`Transactions::produce`], into this partition; one that the topic does not have is an error.
+    /// As [`Transactions::produce`], to a given partition, which must exist.
     ///
     /// # Errors
     /// See [`TransactionError`].
     fn produce_to(&mut self, partition: Option<i32>, record: &Outgoing<'_>) -> Result<(), TransactionError>;
 
-    /// Makes offsets and their metadata part of the transaction; waits until the records are delivered.
+    /// Adds offsets and their metadata to the transaction, after all records are delivered.
     ///
     /// # Errors
     /// See [`TransactionError`].
@@ -110,13 +109,13 @@ pub trait Transactions: Send {
         next: &[(TopicPartition, Committed)],
     ) -> Result<(), TransactionError>;
 
-    /// Makes everything visible.
+    /// Commits the transaction.
     ///
     /// # Errors
     /// See [`TransactionError`].
     fn commit(&mut self) -> Result<(), TransactionError>;
 
-    /// Makes everything as if it had not been.
+    /// Aborts the transaction.
     ///
     /// # Errors
     /// See [`TransactionError`].

@@ -12,7 +12,7 @@ fn starts(all: &[TopicPartition], start: Start) -> Vec<(TopicPartition, Start)> 
     all.iter().map(|at| (*at, start)).collect()
 }
 
-/// Answers rebalances, reading from the beginning, until nothing happens; returns the rest.
+/// Answers rebalances, reading from the start, until nothing happens; returns all other events.
 fn settle(clients: &mut [&mut MemoryClient]) -> Vec<(MemberId, Polled<MemoryBatch>)> {
     let mut rest = Vec::new();
     loop {
@@ -45,7 +45,7 @@ fn offsets(polled: &[(MemberId, Polled<MemoryBatch>)], place: TopicPartition) ->
 }
 
 #[test]
-fn hands_out_records_in_order_in_limited_batches_and_tells_the_end_once() {
+fn hands_out_records_in_order_in_limited_batches_and_reports_the_end_once() {
     let broker = MemoryBroker::new(Eager, &[1]);
     broker.limit_batches(2);
     for i in 0..5 {
@@ -65,7 +65,7 @@ fn hands_out_records_in_order_in_limited_batches_and_tells_the_end_once() {
 }
 
 #[test]
-fn begins_where_it_is_told() {
+fn begins_at_the_given_start() {
     let broker = MemoryBroker::new(Eager, &[1]);
     for time in [10, 20, 30] {
         broker.append(at(0, 0), None, None, time);
@@ -114,7 +114,7 @@ fn the_eager_group_waits_for_every_answer_and_the_incremental_one_moves_only_wha
     let mut first = broker.join();
     settle(&mut [&mut first]);
     let mut second = broker.join();
-    assert!(second.poll(NONE).is_empty(), "the first has not answered");
+    assert!(second.poll(NONE).is_empty(), "the first member has not answered");
     broker.append(at(0, 0), None, None, 0);
     let polled = first.poll(NONE);
     assert!(matches!(&polled[..], [Polled::Revoked(all)] if all.len() == 2), "{polled:?}");
@@ -128,7 +128,10 @@ fn the_eager_group_waits_for_every_answer_and_the_incremental_one_moves_only_wha
     let mut first = broker.join();
     settle(&mut [&mut first]);
     let mut second = broker.join();
-    assert!(matches!(&second.poll(NONE)[..], [Polled::Assigned(all)] if all.is_empty()), "welcomed with nothing");
+    assert!(
+        matches!(&second.poll(NONE)[..], [Polled::Assigned(all)] if all.is_empty()),
+        "an empty assignment confirms the join"
+    );
     second.incremental_assign(&[]).unwrap();
     assert!(matches!(&first.poll(NONE)[..], [Polled::Revoked(all)] if all[..] == [at(0, 1)]));
     first.unassign(&[at(0, 1)]).unwrap();
@@ -136,14 +139,14 @@ fn the_eager_group_waits_for_every_answer_and_the_incremental_one_moves_only_wha
 }
 
 #[test]
-fn a_member_that_is_thrown_out_loses_everything_commits_nothing_and_comes_back() {
+fn an_expelled_member_loses_everything_commits_nothing_and_rejoins() {
     for protocol in [Eager, Incremental] {
         let broker = MemoryBroker::new(protocol, &[2]);
         let (mut first, mut second) = (broker.join(), broker.join());
         settle(&mut [&mut first, &mut second]);
         broker.kick(first.id());
         settle(&mut [&mut second]);
-        assert_eq!(broker.held(second.id()).len(), 2, "the other takes over before the first even knows");
+        assert_eq!(broker.held(second.id()).len(), 2, "the other member takes over before the first learns of it");
         let refused = commit(&first, at(0, 0), 1);
         assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
         assert_eq!(broker.committed(at(0, 0)), None);
@@ -158,7 +161,7 @@ fn a_member_that_is_thrown_out_loses_everything_commits_nothing_and_comes_back()
 }
 
 #[test]
-fn a_crashed_member_keeps_its_partitions_until_it_is_buried() {
+fn a_crashed_member_keeps_its_partitions_until_it_is_removed() {
     let broker = MemoryBroker::new(Incremental, &[2]);
     let (mut first, mut second) = (broker.join(), broker.join());
     settle(&mut [&mut first, &mut second]);
@@ -172,12 +175,12 @@ fn a_crashed_member_keeps_its_partitions_until_it_is_buried() {
 }
 
 #[test]
-fn refuses_what_the_real_client_refuses() {
+fn refuses_what_librdkafka_refuses() {
     let broker = MemoryBroker::new(Incremental, &[2]);
     let (mut first, mut second) = (broker.join(), broker.join());
     settle(&mut [&mut first, &mut second]);
     let wrong = |answer| matches!(answer, Err(SourceError::Configuration(_)));
-    assert!(wrong(first.incremental_assign(&[(at(0, 1), Start::Earliest)])), "another's");
+    assert!(wrong(first.incremental_assign(&[(at(0, 1), Start::Earliest)])), "assigned to another member");
     assert!(wrong(first.incremental_assign(&[(at(0, 0), Start::Earliest)])), "twice");
     assert!(wrong(first.unassign(&[at(0, 1)])), "never assigned");
 }

@@ -1,8 +1,7 @@
-//! Tokens, stable reads, pauses and transactions of the broker in memory, with faults on demand.
+//! Tokens, stable reads, pauses and transactions of the in-memory broker, with fault injection.
 //!
-//! It checks what a real broker checks, and no more: a commit needs the present generation and a member that is in the
-//! group, not one that owns the partition. A transaction that was left pending keeps stable reads waiting until its
-//! transactional id is taken over.
+//! It checks what a real broker checks, and no more: a commit needs the current generation and a current member, not
+//! the owner of the partition. A pending transaction blocks stable reads until its transactional id is taken over.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,26 +10,26 @@ use super::{Group, MemberId, MemoryBroker, MemoryClient, gone};
 use crate::bus::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
 use crate::bus::{Committed, GroupClient, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
 
-/// The name of the one group.
+/// The name of the group.
 const GROUP: &str = "memory";
 
-/// What is to go wrong with the next commit of a transaction.
+/// A fault to inject into the next transaction commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is refused and must be aborted.
+    /// The commit is refused, and the transaction must be aborted.
     Refused,
-    /// It is made, but the answer is lost.
+    /// The commit succeeds, but the reply is lost.
     ReplyLost,
-    /// It never arrives, and neither does an answer.
+    /// The request is lost.
     RequestLost,
 }
 
-/// A record that a transaction made visible.
+/// A record of a committed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Produced {
     /// Its topic.
     pub topic: String,
-    /// The partition that it was meant for, if the key does not decide.
+    /// The requested partition, if any.
     pub partition: Option<i32>,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -45,7 +44,7 @@ pub struct Produced {
 /// The transactions of all producers.
 #[derive(Debug, Default)]
 pub(super) struct Coordinator {
-    /// The epoch of each transactional id, and what its transaction holds back.
+    /// The epoch and the pending transaction of each transactional id.
     ids: BTreeMap<String, (u32, Pending)>,
     visible: Vec<Produced>,
     faults: VecDeque<Fault>,
@@ -73,10 +72,10 @@ impl Group {
         }
     }
 
-    /// What a group coordinator checks.
+    /// Performs the checks of a group coordinator.
     fn check(&self, token: &GroupToken) -> Result<(), TransactionError> {
         if token.is_of_nobody() {
-            return Ok(()); // of a group that nobody joins, whose offsets lie among the others here
+            return Ok(()); // a group without members; its offsets are stored with the others here
         }
         let is_member =
             |(id, member): (&MemberId, &super::Member)| !member.lost && format!("member-{}", id.0) == token.member_id();
@@ -91,25 +90,25 @@ impl Group {
 }
 
 impl MemoryBroker {
-    /// A producer; it owns nothing before [`Transactions::init`].
+    /// A producer; call [`Transactions::init`] before any other method.
     #[must_use]
     pub fn producer(&self, transactional_id: &str) -> MemoryProducer {
         MemoryProducer { broker: self.clone(), id: transactional_id.to_owned(), epoch: 0, open: None, over: false }
     }
 
-    /// Every record that transactions have made visible, in order.
+    /// All records of committed transactions, in order.
     #[must_use]
     pub fn produced(&self) -> Vec<Produced> {
         self.lock().coordinator.visible.clone()
     }
 
-    /// Lets something go wrong with a commit to come, each with one.
+    /// Injects a fault into an upcoming commit; each call adds one.
     pub fn inject(&self, fault: Fault) {
         self.change(|group| group.coordinator.faults.push_back(fault));
     }
 }
 
-/// Questions to a [`MemoryBroker`] for one of its members.
+/// Queries to a [`MemoryBroker`] for one of its members.
 #[derive(Debug, Clone)]
 pub struct MemoryHandle {
     broker: MemoryBroker,
@@ -186,7 +185,7 @@ impl GroupHandle for MemoryHandle {
             }
             if group.refusals > 0 {
                 group.refusals -= 1;
-                return Err(TransactionError::Abort("the coordinator is away".to_owned()));
+                return Err(TransactionError::Abort("the coordinator is unavailable".to_owned()));
             }
             group.committed.extend(next.iter().cloned());
             Ok(())
@@ -194,13 +193,13 @@ impl GroupHandle for MemoryHandle {
     }
 }
 
-/// A producer of transactions; dropping it leaves its transaction pending.
+/// A transactional producer; dropping it leaves its transaction pending.
 #[derive(Debug)]
 pub struct MemoryProducer {
     broker: MemoryBroker,
     id: String,
     epoch: u32,
-    /// The records produced and not yet sent anywhere.
+    /// The records of the open transaction.
     open: Option<Vec<Produced>>,
     over: bool,
 }
@@ -211,7 +210,7 @@ impl MemoryProducer {
         TransactionError::Unknown(text.to_owned())
     }
 
-    /// Changes what is pending, as long as nobody took the transactional id over.
+    /// Changes the pending transaction, unless another producer has taken over the transactional id.
     fn with_pending<T>(
         &mut self,
         change: impl FnOnce(&mut Group, &str) -> Result<T, TransactionError>,

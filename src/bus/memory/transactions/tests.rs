@@ -9,7 +9,7 @@ fn committed(offset: i64, text: &str) -> Committed {
     Committed { offset, metadata: text.as_bytes().to_vec() }
 }
 
-/// Answers the rebalance that is pending, reading from the beginning.
+/// Answers the pending rebalance, reading from the start.
 fn answer(client: &mut MemoryClient) {
     for polled in client.poll(NONE) {
         match polled {
@@ -54,7 +54,7 @@ fn a_transaction_shows_all_or_nothing_and_stable_reads_wait_for_it() {
 }
 
 #[test]
-fn a_stale_token_is_refused_and_a_fresh_one_is_not_asked_what_it_owns() {
+fn a_stale_token_is_refused_and_a_fresh_one_may_commit_any_partition() {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1]);
     let mut first = joined(&broker);
     let old = first.group_token().unwrap();
@@ -75,7 +75,7 @@ fn a_stale_token_is_refused_and_a_fresh_one_is_not_asked_what_it_owns() {
 }
 
 #[test]
-fn faults_leave_what_their_names_say_and_a_successor_ends_what_is_pending() {
+fn a_successor_ends_the_transaction_that_a_fault_left_pending() {
     for (fault, is_made) in [(Fault::ReplyLost, true), (Fault::RequestLost, false)] {
         let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[1]);
         let client = joined(&broker);
@@ -112,7 +112,7 @@ fn a_second_producer_fences_the_first_and_a_refused_commit_can_be_tried_again() 
 }
 
 #[test]
-fn nothing_comes_of_a_paused_partition_until_it_is_resumed_or_assigned_anew() {
+fn a_paused_partition_yields_nothing_until_resumed_or_reassigned() {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[2]);
     let other = TopicPartition { partition: Partition(1), ..HERE };
     let mut client = joined(&broker);
