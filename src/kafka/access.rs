@@ -1,25 +1,25 @@
-//! How the brokers are reached: the options that every client shares, and what they must say together.
+//! How clients connect to the brokers: the options that all of them share, and checks across these options.
 
 use std::collections::BTreeMap;
 
 use super::oidc::{self, Provider};
 
-/// Where the options of TLS look for the system's certificates, since librdkafka and its OpenSSL are built along and know
-/// no path of the system: wherever a distribution keeps them.
+/// Makes librdkafka search the usual paths of distributions for the system's certificates: its statically linked
+/// OpenSSL knows no path of this system.
 pub(super) const SYSTEM_AUTHORITIES: &str = "probe";
 
-/// The mechanisms that this build knows.
+/// The supported SASL mechanisms.
 const MECHANISMS: &str = "\"SCRAM-SHA-512\", \"SCRAM-SHA-256\", \"PLAIN\" or \"OAUTHBEARER\"";
 
-/// The options that say how to reach the brokers, which consumers and producers share; those of fetching mean nothing to
-/// a producer. Not `socket.timeout.ms`, which must not exceed the timeout of transactions and messages.
+/// Whether consumers and producers share the option, which says how to connect to the brokers. Excludes
+/// `socket.timeout.ms`, which must not exceed the timeouts of transactions and messages.
 pub(super) fn is_shared_option(name: &str) -> bool {
     const SHARED: [&str; 8] =
         ["security.", "sasl.", "ssl.", "https.", "enable.s", "socket.", "broker.address", "reconnect."];
     name == "debug" || (name != "socket.timeout.ms" && SHARED.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-/// What librdkafka is told by these options, and where tokens come from, if they come from a provider.
+/// The options to pass to librdkafka, and the token provider, if one is configured.
 pub(super) fn resolved<'a>(
     options: impl Iterator<Item = (&'a String, &'a String)>,
 ) -> Result<(impl Iterator<Item = (&'a str, &'a str)>, Option<Provider>), String> {
@@ -43,8 +43,8 @@ fn mechanism<'a>(options: &BTreeMap<&str, &'a str>) -> Option<(&'static str, &'a
     ["sasl.mechanism", "sasl.mechanisms"].into_iter().find_map(|name| Some((name, *options.get(name)?)))
 }
 
-/// What is wrong with the options of security among these, as far as that shows without a broker: the option, what is wrong
-/// with it, and the remedy. Of a secret it matters only that it is there.
+/// Mistakes in the security options that show without a broker: the option, and what is wrong with the remedy. Of a
+/// secret, only its presence matters.
 #[must_use]
 pub fn access_mistakes(options: &BTreeMap<&str, &str>) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -58,8 +58,8 @@ pub fn access_mistakes(options: &BTreeMap<&str, &str>) -> Vec<(String, String)> 
         Some((option, mechanism)) if !is_sasl => wrong(
             option,
             format!(
-                "is {mechanism:?}, but security.protocol is {protocol:?}, so nobody logs in; write security.protocol = \
-                 \"SASL_SSL\""
+                "is {mechanism:?}, but security.protocol is {protocol:?}, so the client does not log in; \
+                 write security.protocol = \"SASL_SSL\""
             ),
         ),
         Some((option, mechanism)) => match mechanism.to_uppercase().as_str() {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn conflicting_options_are_named() {
         let sasl = ("security.protocol", "SASL_SSL");
         let oauth = ("sasl.mechanism", "OAUTHBEARER");
         let oidc = ("sasl.oauthbearer.method", "oidc");
@@ -137,22 +137,22 @@ mod tests {
     }
 
     #[test]
-    fn the_system_s_authorities_are_looked_for_unless_others_are_named() {
-        let told = |options: &[(&str, &str)]| {
+    fn the_system_s_authorities_are_the_default() {
+        let authorities = |options: &[(&str, &str)]| {
             let options: BTreeMap<String, String> =
                 options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            let (told, provider) = resolved(options.iter()).unwrap();
+            let (passed, provider) = resolved(options.iter()).unwrap();
             assert_eq!(provider, None);
-            told.filter(|(name, _)| *name == "ssl.ca.location").map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
+            passed.filter(|(name, _)| *name == "ssl.ca.location").map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(told(&[]), Vec::<String>::new());
-        assert_eq!(told(&[("security.protocol", "SASL_SSL")]), [SYSTEM_AUTHORITIES]);
-        assert_eq!(told(&[("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")]), ["/ca.pem"]);
-        assert_eq!(told(&[("security.protocol", "ssl"), ("ssl.ca.pem", "text")]), Vec::<String>::new());
+        assert_eq!(authorities(&[]), Vec::<String>::new());
+        assert_eq!(authorities(&[("security.protocol", "SASL_SSL")]), [SYSTEM_AUTHORITIES]);
+        assert_eq!(authorities(&[("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")]), ["/ca.pem"]);
+        assert_eq!(authorities(&[("security.protocol", "ssl"), ("ssl.ca.pem", "text")]), Vec::<String>::new());
     }
 
     #[test]
-    fn consumers_and_producers_share_how_brokers_are_reached() {
+    fn consumers_and_producers_share_connection_options() {
         for shared in ["sasl.password", "ssl.ca.location", "security.protocol", "socket.keepalive.enable", "debug"] {
             assert!(is_shared_option(shared), "{shared}");
         }

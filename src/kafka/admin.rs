@@ -1,4 +1,4 @@
-//! What is done to a group from outside while none of its members runs: `bootstrap` and `rewind`.
+//! Administration of a group that has no running members, for `bootstrap` and `rewind`.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -15,37 +15,36 @@ use super::topics::TopicNames;
 use crate::bus::{Committed, GroupHandle, SourceError, Start, TopicPartition};
 use crate::status::coverage::GroupMember;
 
-/// The group as its coordinator describes it.
+/// A group as its coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
-    /// As Kafka names it: `Stable`, `Empty`, `PreparingRebalance`, ...; `Dead` is a group that does not exist.
+    /// Kafka's name of the state: `Stable`, `Empty`, `PreparingRebalance`, ...; `Dead` for a group that does not exist.
     pub state: String,
     /// Its members.
     pub members: Vec<GroupMember>,
 }
 
 impl GroupState {
-    /// Whether offsets may be committed from outside.
+    /// Whether a client outside the group may commit offsets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && matches!(self.state.as_str(), "Empty" | "Dead")
     }
 
-    /// Whether every member has been told what it owns, and nothing moves.
+    /// Whether the group has members and its assignment is complete.
     #[must_use]
     pub fn is_stable(&self) -> bool {
         !self.members.is_empty() && self.state == "Stable"
     }
 
-    /// The members by name, for messages.
+    /// The names of the members, for messages.
     #[must_use]
     pub fn names(&self) -> String {
         self.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// A client that is no member of the group. Every method waits for answers, for at most the time it is given (and a
-/// second more).
+/// A client outside the group. Every method waits for answers, for at most the given time plus a second.
 #[derive(Debug, Clone)]
 pub struct KafkaAdmin {
     client: KafkaHandle,
@@ -54,10 +53,10 @@ pub struct KafkaAdmin {
 }
 
 impl KafkaAdmin {
-    /// For the group and the topics of these settings.
+    /// A client for the group and topics of these settings.
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    /// [`SourceError::Configuration`] if librdkafka refuses the settings.
     pub fn new(settings: &KafkaSettings) -> Result<KafkaAdmin, SourceError> {
         let wrong = |text: String| SourceError::Configuration(format!("kafka: {text}"));
         let handle = Handle::new(settings.configuration(Role::Outsider)?).map_err(wrong)?;
@@ -67,10 +66,10 @@ impl KafkaAdmin {
         Ok(KafkaAdmin { client, group, settings: settings.clone() })
     }
 
-    /// Who is in the group.
+    /// State and members of the group.
     ///
     /// # Errors
-    /// When the coordinator refuses or does not answer.
+    /// If the coordinator refuses or does not answer.
     pub fn describe_group(&self, wait: Duration) -> Result<GroupState, SourceError> {
         let described = self.client.handle.describe_group(&self.group, wait);
         let described = described.map_err(|failure| errors::failed("cannot describe the group", &failure))?;
@@ -81,10 +80,10 @@ impl KafkaAdmin {
         Ok(GroupState { state: described.state, members: described.members.into_iter().map(member).collect() })
     }
 
-    /// Everything that the group has committed, by topic and partition: also of topics that are no sources any more.
+    /// All committed offsets of the group by topic and partition, including topics that are no longer sources.
     ///
     /// # Errors
-    /// When the coordinator refuses or does not answer, and while a transaction with offsets of the group is pending.
+    /// If the coordinator refuses or does not answer, and while a transaction with offsets of the group is pending.
     pub fn all_committed(&self, wait: Duration) -> Result<BTreeMap<(String, i32), Committed>, SourceError> {
         let rows = self.client.handle.all_committed(&self.group, wait);
         let rows = rows.map_err(|failure| errors::failed("cannot list the committed offsets", &failure))?;
@@ -97,7 +96,7 @@ impl KafkaAdmin {
     /// As [`GroupHandle::committed`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn committed(&self, of: &[TopicPartition], wait: Duration) -> Result<Vec<Option<Committed>>, SourceError> {
         self.client.committed(of, wait)
     }
@@ -105,16 +104,16 @@ impl KafkaAdmin {
     /// As [`GroupHandle::offsets`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn offsets(&self, of: &[(TopicPartition, Start)], wait: Duration) -> Result<Vec<i64>, SourceError> {
         self.client.offsets(of, wait)
     }
 
-    /// Commits for a group that has no members; nobody checks whether these offsets make sense.
+    /// Commits offsets for a group without members. The broker does not check whether they exist.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] when the group has members, also such that join meanwhile: then the coordinator
-    /// refuses. And when the coordinator does not answer.
+    /// [`SourceError::Unavailable`] if the group has members, or if the coordinator refuses because one joined in the
+    /// meantime; or if the coordinator does not answer.
     pub fn commit(&self, next: &[(TopicPartition, Committed)], wait: Duration) -> Result<(), SourceError> {
         if next.is_empty() {
             return Ok(());
@@ -134,8 +133,8 @@ impl KafkaAdmin {
         let list = self.client.names.list_with_metadata(next);
         match self.client.handle.commit_and_wait(&list, deadline.saturating_duration_since(Instant::now())) {
             Some(Ok(())) => Ok(()),
-            Some(Err(failure)) if joined_meanwhile(failure.code) => Err(SourceError::Unavailable(format!(
-                "{doing}: it got members meanwhile ({}). Stop every replica and try again",
+            Some(Err(failure)) if has_joined(failure.code) => Err(SourceError::Unavailable(format!(
+                "{doing}: a member joined in the meantime ({}). Stop every replica and try again",
                 failure.text
             ))),
             Some(Err(failure)) => Err(errors::failed(doing, &failure)),
@@ -143,11 +142,11 @@ impl KafkaAdmin {
         }
     }
 
-    /// Up to `limit` committed records of each topic-partition from an offset on; none where the offset lies outside
-    /// the log. By a client of its own, so that many may look at once.
+    /// Up to `limit` committed records of each topic-partition from an offset; none if the offset is outside the log.
+    /// Uses a separate client, so that calls may run concurrently.
     ///
     /// # Errors
-    /// When the records do not come within `wait`.
+    /// If the records do not arrive within `wait`.
     pub fn probe_records(
         &self,
         from: &[(TopicPartition, i64)],
@@ -157,11 +156,11 @@ impl KafkaAdmin {
         probe_records(&self.settings, from, limit, wait)
     }
 
-    /// The id of each source topic, in their order: another one after a topic was deleted and created again. `None`
-    /// where the brokers are too old to have any.
+    /// The id of each source topic, in order; it changes when a topic is deleted and recreated. `None` if the brokers
+    /// are too old to have topic ids.
     ///
     /// # Errors
-    /// When a topic does not exist, or no broker answers.
+    /// If a topic does not exist, or no broker answers.
     pub fn topic_ids(&self, wait: Duration) -> Result<Vec<Option<String>>, SourceError> {
         let doing = "cannot look up the ids of topics";
         let names: Vec<&CStr> = self.client.names.all().iter().map(CString::as_c_str).collect();
@@ -181,7 +180,7 @@ impl KafkaAdmin {
     }
 }
 
-/// What a coordinator says to a commit without a member when there are members.
-fn joined_meanwhile(code: Code) -> bool {
+/// Errors of a commit without a member for a group that has members.
+fn has_joined(code: Code) -> bool {
     matches!(code, Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress | Code::StaleMemberEpoch)
 }

@@ -1,4 +1,4 @@
-//! What an error of librdkafka asks for: patience, another configuration, or to give way to another instance.
+//! What an error of librdkafka requires: a retry, a changed configuration, or giving way to another instance.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -6,7 +6,7 @@ use super::ffi::Failure;
 use crate::bus::transaction::{FencedBy, TransactionError};
 use crate::bus::{Polled, SourceError};
 
-/// What a failure of the whole client comes to.
+/// Maps a fatal failure of the client.
 pub(super) fn fatal<B>(failure: &Failure) -> Polled<B> {
     Polled::Fatal(if is_fenced(failure.code) {
         fenced(&failure.text)
@@ -15,14 +15,14 @@ pub(super) fn fatal<B>(failure: &Failure) -> Polled<B> {
     })
 }
 
-/// What a failure that librdkafka reports and keeps working on comes to; `place` names the topic and partition.
+/// Maps a failure that librdkafka reports and retries; `place` names the topic and partition.
 pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -> Polled<B> {
     let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
     let place = place.unwrap_or("Kafka");
     match failure.code {
         code if is_fenced(code) => Polled::Fatal(fenced(&text)),
         Code::Fatal => fatal(failure),
-        // Where the place is known only that stops, see `damaged`.
+        // With a known partition, only that partition stops, see `damaged`.
         code if is_damaged(code) => Polled::Fatal(SourceError::Configuration(damaged(place, offset, failure))),
         Code::MessageSizeTooLarge | Code::InvalidMessageSize => Polled::Fatal(SourceError::Configuration(format!(
             "{place}: {text}. Raise receive.message.max.bytes in [kafka.options]"
@@ -33,21 +33,21 @@ pub(super) fn reported<B>(place: Option<&str>, offset: i64, failure: &Failure) -
             Polled::Error(format!("{place}: {text}. Waiting for it to be created"))
         }
         Code::InconsistentGroupProtocol => Polled::Error(format!(
-            "{place}: {text}. Another member of the group uses another kafka.protocol, or is no retentiond"
+            "{place}: {text}. Another member of the group uses another kafka.protocol, or is not retentiond"
         )),
         _ if failure.text.is_empty() => Polled::Error(format!("{place}: {text}")),
         _ => Polled::Error(format!("{place}: {}", explained(failure))),
     }
 }
 
-/// The right that is missing, as an ACL (an access control list entry) names it.
+/// The missing ACL (access control list entry).
 pub(super) const READ_TOPIC: &str = "Allow this client Read and Describe on the topic (ACL)";
 const READ_GROUP: &str = "Allow this client Read on the group kafka.group_id (ACL)";
 
-/// What librdkafka says and, where the brokers do not let us in, which options to look at. A secret is in neither.
+/// The failure in librdkafka's words and, if the brokers denied access, the options to check. Contains no secret.
 pub(super) fn explained(failure: &Failure) -> String {
     let remedy = match failure.code {
-        // What our own search for a token says holds the remedy.
+        // The error of our own token request contains the remedy.
         Code::Authentication if failure.text.contains("OAUTHBEARER token: ") => return failure.text.clone(),
         Code::Authentication | Code::SaslAuthenticationFailed => rejected(&failure.text),
         _ if is_of_tls(failure) => insecure(&failure.text),
@@ -56,29 +56,29 @@ pub(super) fn explained(failure: &Failure) -> String {
     format!("{}. {remedy}", without_state(&failure.text))
 }
 
-/// Whether there is no connection because one side did not like what the other showed. Alerts of the broker reach us
-/// behind our own half of the handshake (TLS 1.3), as the end of a connection.
+/// Whether the TLS handshake failed on either side. Alerts of the broker arrive after our half of the handshake (TLS
+/// 1.3), as the end of a connection.
 pub(super) fn is_of_tls(failure: &Failure) -> bool {
     failure.code == Code::SSL || failure.code == Code::BrokerTransportFailure && failure.text.contains(":SSL routines:")
 }
 
-/// Without how long it took, which differs each time.
+/// Removes the elapsed time, which differs each time.
 fn without_state(text: &str) -> &str {
     text.split(" (after ").next().unwrap_or(text)
 }
 
-/// What to look at when a broker does not believe who we are.
+/// What to check if a broker rejects our identity.
 fn rejected(text: &str) -> &'static str {
     if text.contains("OAUTHBEARER") {
-        "The broker does not believe the token; look at sasl.oauthbearer.scope and sasl.oauthbearer.extensions in \
-         [kafka.options], and at what the broker expects"
+        "The broker rejected the token; check sasl.oauthbearer.scope and sasl.oauthbearer.extensions in \
+         [kafka.options], and what the broker expects"
     } else {
-        "Look at sasl.mechanism, sasl.username and sasl.password, or the file that sasl.password_file names, in \
+        "Check sasl.mechanism, sasl.username and sasl.password, or the file that sasl.password_file names, in \
          [kafka.options]"
     }
 }
 
-/// What to look at when there is no connection by TLS; by the words of OpenSSL and of RFC 8446, section 6.
+/// What to check if TLS fails, by the error texts of OpenSSL and of RFC 8446, section 6.
 fn insecure(text: &str) -> &'static str {
     const OF_OURS: [&str; 6] = [
         "certificate required",
@@ -90,50 +90,50 @@ fn insecure(text: &str) -> &'static str {
     ];
     let text = text.to_lowercase();
     if OF_OURS.iter().any(|alert| text.contains(alert)) {
-        "The broker wants a certificate of ours that it trusts; look at ssl.certificate.location and ssl.key.location in \
-         [kafka.options]"
+        "The broker requires a client certificate that it trusts; check ssl.certificate.location and \
+         ssl.key.location in [kafka.options]"
     } else if text.contains("verify") {
-        "Let ssl.ca.location in [kafka.options] name the certificate of the authority that signed the broker's (default: \
-         the system's), and kafka.brokers the names for which it was signed"
+        "Set ssl.ca.location in [kafka.options] to the certificate of the authority that signed the broker's \
+         (default: the system's), and kafka.brokers the names for which it was signed"
     } else {
-        "Look at security.protocol and ssl.* in [kafka.options]; does this listener speak TLS?"
+        "Check security.protocol and ssl.* in [kafka.options]; does this listener speak TLS?"
     }
 }
 
-/// Whether the log does not hold what is to be read next.
+/// Whether the log does not hold the next offset.
 pub(super) fn is_out_of_range(code: Code) -> bool {
     matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation)
 }
 
-/// What is said where the log does not hold what is to be read next.
+/// The message for a log that does not hold the next offset.
 pub(super) fn out_of_range(place: &str, offset: i64, failure: &Failure) -> String {
     let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
     let from = if offset >= 0 { format!(" from offset {offset}") } else { String::new() };
     format!(
-        "{place}: cannot read on{from}: {text}. The records there are gone (deleted by retention, or the topic was \
-         truncated or recreated), and skipping them would make every figure wrong. Let the topic keep its records for \
+        "{place}: cannot continue reading{from}: {text}. The records there are gone (deleted by retention, or the topic \
+         was truncated or recreated), and skipping them would make every figure wrong. Let the topic keep its records for \
          longer than the longest outage and rebuild the state with `retentiond bootstrap`; after a truncation, \
          `retentiond rewind` to a checkpoint from before it"
     )
 }
 
-/// Whether there are records to be read next that cannot be made out.
+/// Whether the next records exist but cannot be read.
 pub(super) fn is_damaged(code: Code) -> bool {
     matches!(code, Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::NotImplemented)
 }
 
-/// What is said where there are records that cannot be made out.
+/// The message for records that cannot be read.
 pub(super) fn damaged(place: &str, offset: i64, failure: &Failure) -> String {
     let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
     let from = if offset >= 0 { format!(" at or after offset {offset}") } else { String::new() };
     format!(
-        "{place}: a record{from} cannot be read: {text}. The log is damaged, or compressed in a way that this build does \
-         not know, and skipping the record would make every figure wrong. Let the brokers restore the partition from \
-         another replica, or rebuild the state with `retentiond bootstrap` behind it, and start this replica again"
+        "{place}: a record{from} cannot be read: {text}. The log is damaged, or compressed with a codec that this build \
+         does not support, and skipping the record would make every figure wrong. Let the brokers restore the partition from \
+         another replica, or rebuild the state with `retentiond bootstrap` past it, and restart this replica"
     )
 }
 
-/// What a failure to do something comes to; `doing` begins the message.
+/// Maps the failure of an operation; `doing` begins the message.
 pub(super) fn failed(doing: &str, failure: &Failure) -> SourceError {
     if is_fenced(failure.code) {
         return fenced(&failure.text);
@@ -146,7 +146,7 @@ pub(super) fn failed(doing: &str, failure: &Failure) -> SourceError {
     SourceError::Unavailable(format!("{doing}: {}{right}", explained(failure)))
 }
 
-/// What a topic that the brokers do not create comes to.
+/// Maps the failure to create a topic.
 pub(super) fn not_created(failure: &Failure) -> SourceError {
     let right = match failure.code {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
@@ -157,7 +157,7 @@ pub(super) fn not_created(failure: &Failure) -> SourceError {
     SourceError::Unavailable(format!("{}{right}", failure.text))
 }
 
-/// What an answer says about a commit, whichever call it answers; `None` where that depends on the call.
+/// Maps a failed commit, in whichever call it shows; `None` if the meaning depends on the call.
 pub(super) fn refusal(failure: &Failure) -> Option<TransactionError> {
     let text = if failure.text.is_empty() { failure.code.to_string() } else { failure.text.clone() };
     Some(match failure.code {
@@ -177,7 +177,7 @@ pub(super) fn refusal(failure: &Failure) -> Option<TransactionError> {
     })
 }
 
-/// What a person can do where trying again cannot help.
+/// The remedy for errors that no retry can fix.
 fn remedy(code: Code) -> Option<&'static str> {
     Some(match code {
         Code::TopicAuthorizationFailed => "Allow this client Write and Describe on the topic (ACL)",
@@ -196,7 +196,7 @@ fn remedy(code: Code) -> Option<&'static str> {
     })
 }
 
-/// What a failed commit without a transaction comes to. Where no answer came it may have been made all the same.
+/// Maps a failed commit without a transaction. Without an answer it may have succeeded.
 pub(super) fn plain_commit(failure: &Failure) -> TransactionError {
     refusal(failure).unwrap_or_else(|| {
         let text = format!("cannot commit offsets: {}", failure.text);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_let_in_is_told_which_options_to_look_at() {
+    fn a_denied_client_learns_which_options_to_check() {
         let said = |code, text: &str| match reported::<()>(None, -1, &Failure { code, text: text.to_owned() }) {
             Polled::Error(said) => said,
             other => panic!("{other:?}"),
@@ -285,7 +285,7 @@ mod tests {
         assert!(wrong.contains("sasl.password") && !wrong.contains("312ms"), "{wrong}");
         let no_token =
             said(Code::Authentication, "Failed to acquire SASL OAUTHBEARER token: the token endpoint is down");
-        assert!(no_token.ends_with("the token endpoint is down"), "it says by itself what to look at: {no_token}");
+        assert!(no_token.ends_with("the token endpoint is down"), "the error contains its own remedy: {no_token}");
         let token = said(Code::Authentication, "SASL authentication error: {\"status\":\"invalid_token\"} OAUTHBEARER");
         assert!(token.contains("sasl.oauthbearer.scope") && !token.contains("sasl.password"), "{token}");
         for (text, option) in [
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_not_do_something_is_told_the_acl() {
+    fn missing_permissions_name_the_acl() {
         let failure = |code| Failure { code, text: "denied".to_owned() };
         for (code, right) in [
             (Code::TopicAuthorizationFailed, "Read and Describe on the topic"),

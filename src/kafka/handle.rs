@@ -1,4 +1,4 @@
-//! Questions about a group and commits for it, from any thread; no message passes here.
+//! Group queries and commits from any thread; no messages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use super::topics::TopicNames;
 use crate::bus::transaction::TransactionError;
 use crate::bus::{Committed, GroupHandle, GroupToken, SourceError, Start, TopicPartition};
 
-/// What Kafka's own requests call the oldest and the next record, where a time stands otherwise.
+/// Special timestamps of Kafka's ListOffsets request: the oldest and the next record.
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
-/// A client of Kafka as seen by those who only ask; it lives as long as the last of its clones.
+/// A shared handle of a Kafka client for queries. The client lives as long as its last clone.
 #[derive(Debug, Clone)]
 pub struct KafkaHandle {
     pub(super) handle: Arc<Handle>,
@@ -23,10 +23,10 @@ pub struct KafkaHandle {
 }
 
 impl KafkaHandle {
-    /// Who the client is in its group.
+    /// The identity of the client in its group.
     pub(super) fn token(&self) -> Result<GroupToken, SourceError> {
         let Some(now) = self.handle.member_now() else {
-            return Err(SourceError::Unavailable("this client is in no group".to_owned()));
+            return Err(SourceError::Unavailable("this client is not in a group".to_owned()));
         };
         GroupToken::new(&now.group_id, now.generation, &now.member_id, now.instance_id.as_deref())
     }
@@ -35,7 +35,7 @@ impl KafkaHandle {
         format!("topic {:?} partition {}", self.names.name(at.topic).to_string_lossy(), at.partition.0)
     }
 
-    /// Asks the leaders; a time that no record reaches is answered by [`LATEST`].
+    /// Asks the partition leaders. [`LATEST`] stands for a time after every record.
     fn ask_leaders(&self, of: &[(TopicPartition, i64)], deadline: Instant) -> Result<Vec<i64>, SourceError> {
         if of.is_empty() {
             return Ok(Vec::new());
@@ -91,12 +91,12 @@ impl GroupHandle for KafkaHandle {
             let mut list = self.names.list(of.iter().map(|at| (*at, invalid)));
             let remaining = deadline.saturating_duration_since(Instant::now());
             if let Err(failure) = self.handle.committed(&mut list, remaining) {
-                // What the last answer said is more than that there was no further one.
+                // The last answer says more than the timeout of the next attempt.
                 return Err(errors::failed(doing, pending.as_ref().unwrap_or(&failure)));
             }
             match self.read_committed(&list, of)? {
                 Ok(found) => return Ok(found),
-                // librdkafka asks again by itself, with pauses and a limit; this is behind that limit.
+                // librdkafka retries by itself, with pauses and a limit; this handles results after that limit.
                 Err(unstable) if remaining.is_zero() => return Err(errors::failed(doing, &unstable)),
                 Err(unstable) => pending = Some(unstable),
             }
@@ -125,7 +125,7 @@ impl GroupHandle for KafkaHandle {
                 Start::Offset(offset) => *offset,
                 _ => answers.next().unwrap_or(-1),
             };
-            let nowhere = || SourceError::Unavailable(format!("{} has no offset to begin at yet", self.place(*at)));
+            let nowhere = || SourceError::Unavailable(format!("{} has no start offset yet", self.place(*at)));
             (offset >= 0).then_some(offset).ok_or_else(nowhere)
         };
         of.iter().map(resolve).collect()
@@ -138,12 +138,14 @@ impl GroupHandle for KafkaHandle {
         wait: Duration,
     ) -> Result<(), TransactionError> {
         if next.is_empty() {
-            return Ok(()); // librdkafka would commit its own idea of every position
+            return Ok(()); // librdkafka would commit its own stored positions
         }
         let now = self.token().map_err(|error| TransactionError::Rejoin(error.to_string()))?;
         if now != *token {
             let (then, now) = (token.generation(), now.generation());
-            return Err(TransactionError::Rejoin(format!("the commit is of generation {then}, this is {now}")));
+            return Err(TransactionError::Rejoin(format!(
+                "the commit is from generation {then}, but the current one is {now}"
+            )));
         }
         let list = self.names.list_with_metadata(next);
         match self.handle.commit_and_wait(&list, wait) {

@@ -1,8 +1,8 @@
-//! A member of a Kafka consumer group that takes messages in bulk and copies none.
+//! A member of a Kafka consumer group that takes messages in bulk without copying them.
 //!
-//! It drives librdkafka's client directly, because the batch call costs half of what single polls cost. The rebalance
-//! callback runs inside that call; it only notes the event down, [`KafkaClient::poll`] hands it out, and the caller
-//! answers it with `assign`, `incremental_assign` or `unassign`. Until then librdkafka hands out no more messages.
+//! It calls librdkafka directly, because the batch call costs half of what single polls cost. The rebalance callback
+//! runs inside that call and only records the event. [`KafkaClient::poll`] hands it out, and the caller answers it with
+//! `assign`, `incremental_assign` or `unassign`. Until then librdkafka returns no more messages.
 
 mod access;
 mod admin;
@@ -47,17 +47,17 @@ use crate::bus::{
     TopicPartition,
 };
 
-/// How many messages one poll hands out at most.
+/// Maximum number of messages per poll.
 const POLL_RECORDS_MAX: usize = 1_000;
-/// How long a question to the brokers may keep the poll thread, far below any session timeout.
+/// How long a query to the brokers may block the poll thread; far below any session timeout.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// How long after a lost session an answer may still concern it: `socket.timeout.ms`, when requests are given up.
+/// For how long after a lost session an answer to an old request may arrive: `socket.timeout.ms`.
 const ECHO: Duration = Duration::from_secs(60);
-/// How often ends are looked for while records keep coming.
+/// How often ends are checked while records keep arriving.
 const ENDS_EVERY: Duration = Duration::from_millis(100);
-/// What stands where a list of topic-partitions needs no offset.
+/// Placeholder in lists that need no offset.
 const NO_OFFSET: i64 = rd::RD_KAFKA_OFFSET_INVALID as i64;
-/// How often closing looks whether it is done.
+/// How often closing checks whether it is done.
 const CLOSE_STEP: Duration = Duration::from_millis(20);
 
 /// A member of a consumer group; see the module.
@@ -67,20 +67,20 @@ pub struct KafkaClient {
     queue: Queue,
     topics: TopicCache,
     protocol: RebalanceProtocol,
-    /// librdkafka keeps a pause over assignments, so that it has to be ended.
+    /// Paused partitions. librdkafka keeps a pause across assignments, so we must end it.
     paused: BTreeSet<TopicPartition>,
     ends: Ends,
     ends_seen: Instant,
     settings: KafkaSettings,
-    /// When the session last timed out, unless that was answered for by [`KafkaClient::rejoin_after_echo`].
+    /// When the session last timed out, until [`KafkaClient::rejoin_after_echo`] has handled it.
     lost_at: Option<Instant>,
 }
 
 impl KafkaClient {
-    /// Joins the group in the background; the first poll that brings [`Polled::Assigned`] tells that it has.
+    /// Joins the group in the background; the first [`Polled::Assigned`] confirms it.
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    /// [`SourceError::Configuration`] if librdkafka refuses the settings.
     pub fn join(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
         let handle = open(settings, Role::Member)?;
         let topics = TopicCache::new(TopicNames::new(&settings.topics)?);
@@ -90,11 +90,10 @@ impl KafkaClient {
         Ok(KafkaClient::with_queue(settings, handle, queue, topics))
     }
 
-    /// A reader that is no member of the group: it reads what it is told by [`LogClient::assign`], and must commit
-    /// nothing.
+    /// A reader outside the group: it reads what [`LogClient::assign`] names, and must not commit.
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    /// [`SourceError::Configuration`] if librdkafka refuses the settings.
     pub fn look(settings: &KafkaSettings) -> Result<KafkaClient, SourceError> {
         let handle = open(settings, Role::Member)?;
         let topics = TopicCache::new(TopicNames::new(&settings.topics)?);
@@ -116,13 +115,13 @@ impl KafkaClient {
         }
     }
 
-    /// Where to begin, as offsets.
+    /// Resolves starts to offsets.
     fn offsets_of(&self, partitions: &[(TopicPartition, Start)]) -> Result<Vec<(TopicPartition, i64)>, SourceError> {
         let offsets = self.handle().offsets(partitions, ANSWER_WAIT)?;
         Ok(partitions.iter().map(|(at, _)| *at).zip(offsets).collect())
     }
 
-    /// Takes away what was handed out before; `false` when nothing is left.
+    /// Drops records that were handed out before; `false` if none is left.
     fn is_news(&mut self, polled: &mut Polled<KafkaBatch>) -> bool {
         let Polled::Records(at, batch) = polled else { return true };
         let news = self.ends.handed_out(*at, batch.get(batch.len() - 1).offset + 1);
@@ -132,7 +131,7 @@ impl KafkaClient {
         !batch.is_empty()
     }
 
-    /// Says which ends were reached. Everything before them was handed out.
+    /// Reports the ends reached. Everything before them was handed out.
     fn reached_ends(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
         self.ends_seen = Instant::now();
         if self.ends.all().len() == 0 {
@@ -152,7 +151,7 @@ impl KafkaClient {
         partitions.iter().filter_map(|(topic, partition)| self.topics.names().place(topic, *partition)).collect()
     }
 
-    /// Takes the mark of a pause away. It is no error that librdkafka may have forgotten the partition.
+    /// Resumes partitions. It is no error if librdkafka has forgotten one.
     fn end_pauses(&mut self, ended: impl Fn(&TopicPartition) -> bool) {
         let over: Vec<_> = self.paused.iter().filter(|at| ended(at)).copied().collect();
         if !over.is_empty() {
@@ -161,7 +160,7 @@ impl KafkaClient {
         }
     }
 
-    /// Leaves the group and frees the client, as far as the deadline allows.
+    /// Leaves the group and frees the client, within the deadline.
     fn leave(self, deadline: Instant) {
         let remaining = || deadline.saturating_duration_since(Instant::now());
         let KafkaClient { handle, queue, mut topics, .. } = self;
@@ -183,10 +182,10 @@ impl KafkaClient {
         }
     }
 
-    /// Joins anew when the one that fenced us is ourselves. A static member whose session timed out joins under a new
-    /// member id; a commit that was on its way during the outage is then answered under the old one, which the broker
-    /// takes for another instance, and librdkafka gives up for good. At most once for each lost session, so that
-    /// a real twin is given way to.
+    /// Rejoins if we were fenced by ourselves. A static member whose session timed out rejoins under a new member id. A
+    /// commit in flight during the outage is then answered under the old one, which the broker takes for another
+    /// instance, and librdkafka fails permanently. At most once per lost session, so that we give way to a real
+    /// duplicate instance.
     fn rejoin_after_echo(&mut self, out: &mut Vec<Polled<KafkaBatch>>) {
         if self.protocol != RebalanceProtocol::Eager || self.lost_at.take().is_none_or(|at| at.elapsed() > ECHO) {
             return;
@@ -194,17 +193,17 @@ impl KafkaClient {
         match KafkaClient::join(&self.settings) {
             Ok(fresh) => {
                 std::mem::replace(self, fresh).close(Duration::ZERO);
-                // Under this protocol it is everything that is lost, whatever is named.
+                // Under this protocol everything is lost, whatever the event names.
                 *out = vec![
                     Polled::Lost(Vec::new()),
-                    Polled::Error("an old request of ours was fenced; joining the group anew".to_owned()),
+                    Polled::Error("an old request of ours was fenced; joining the group again".to_owned()),
                 ];
             }
             Err(error) => out.push(Polled::Fatal(error)),
         }
     }
 
-    /// A fatal error of a consumer arrives like a message, under a code that hides its own; this tells which it is.
+    /// A fatal error arrives as a message with a generic code; this restores the actual one.
     fn unwrap_fatal(&self, run: Run) -> Run {
         match run {
             Run::Problem { topic, partition, offset, failure } if failure.code == Code::Fatal => {
@@ -230,7 +229,7 @@ impl KafkaClient {
     }
 }
 
-/// Puts runs of messages together, one batch per topic-partition.
+/// Merges runs of messages into one batch per topic-partition.
 fn gather(runs: Vec<Run>, names: &TopicNames, out: &mut Vec<Polled<KafkaBatch>>) {
     for run in runs {
         match run {
@@ -280,7 +279,7 @@ impl LogClient for KafkaClient {
             self.reached_ends(&mut out);
         }
         if runs.is_empty() && out.is_empty() {
-            // One message ends the wait; a larger batch would be waited for until it is full.
+            // One message ends the wait; a larger batch would wait until it is full.
             self.queue.fetch(wait, 1, &mut self.topics, &mut runs);
             if !runs.is_empty() {
                 self.queue.fetch(Duration::ZERO, POLL_RECORDS_MAX - 1, &mut self.topics, &mut runs);
@@ -348,10 +347,10 @@ impl LogClient for KafkaClient {
         self.handle.high_watermark(self.topics.names().name(of.topic), of.partition.0)
     }
 
-    /// A static member stays a member of the group, so that a restart within the session timeout moves nothing.
+    /// A static member stays in the group, so that a restart within the session timeout moves no partition.
     ///
-    /// Batches that are still held keep the client's memory alive, not its membership. Runs on a thread of its own,
-    /// since some calls of librdkafka know no timeout.
+    /// Batches still in use keep the client's memory alive, not its membership. Runs on a separate thread, because some
+    /// calls of librdkafka have no timeout.
     fn close(self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let (done, closed) = mpsc::channel::<()>();
@@ -363,7 +362,7 @@ impl LogClient for KafkaClient {
             tracing::warn!(target: "kafka", %error, "no thread to leave the group in order");
         }
         if closed.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
-            tracing::warn!(target: "kafka", "did not leave the group in time; it notices by the session timeout");
+            tracing::warn!(target: "kafka", "did not leave the group in time; its session will time out");
         }
     }
 }
@@ -386,7 +385,7 @@ impl GroupClient for KafkaClient {
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceError> {
         let list = self.topics.names().list(partitions.iter().map(|at| (*at, NO_OFFSET)));
-        // Noted even on failure, which leaves the others of the list paused.
+        // Recorded even on failure, which leaves the other partitions of the list paused.
         self.paused.extend(partitions);
         self.handle.pause(&list).map_err(|failure| errors::failed("cannot pause", &failure))
     }
@@ -403,12 +402,12 @@ fn open(settings: &KafkaSettings, role: Role) -> Result<Arc<Handle>, SourceError
     Handle::new(settings.configuration(role)?).map_err(|text| SourceError::Configuration(format!("kafka: {text}")))
 }
 
-/// How many partitions each topic of the settings has, in the same order; `None` where a topic does not exist.
+/// The partition count of each topic of the settings, in order; `None` if a topic does not exist.
 ///
-/// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
+/// Uses its own connection; may be called from any thread. Waits up to `wait`.
 ///
 /// # Errors
-/// [`SourceError::Unavailable`] when no broker answers, [`SourceError::Configuration`] when one refuses.
+/// [`SourceError::Unavailable`] if no broker answers, [`SourceError::Configuration`] if one refuses.
 pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<Option<u32>>, SourceError> {
     let deadline = Instant::now() + wait;
     let handle = open(settings, Role::Visitor)?;
@@ -417,7 +416,7 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
     for name in topics.all() {
         let remaining = deadline.saturating_duration_since(Instant::now());
         counts.push(match handle.partition_count(name, remaining) {
-            Ok(0) => None, // just being created
+            Ok(0) => None, // being created
             Ok(count) => Some(count),
             Err(failure) => match failure.code {
                 Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable => None,
@@ -434,13 +433,13 @@ pub fn partition_counts(settings: &KafkaSettings, wait: Duration) -> Result<Vec<
     Ok(counts)
 }
 
-/// Creates the topics of the settings that do not exist yet, with the brokers' default replication and `with` such as
-/// `("cleanup.policy", "delete")`.
+/// Creates the missing topics of the settings, with the brokers' default replication and the topic options `with`, such
+/// as `("cleanup.policy", "delete")`.
 ///
-/// Uses a connection of its own, and may be called from any thread. Waits for `wait` at most.
+/// Uses its own connection; may be called from any thread. Waits up to `wait`.
 ///
 /// # Errors
-/// When the brokers refuse or do not answer.
+/// If the brokers refuse or do not answer.
 pub fn create_topics(
     settings: &KafkaSettings,
     partitions: i32,
@@ -464,8 +463,8 @@ pub fn create_topics(
     Ok(())
 }
 
-/// Names the reason that the connection gave, if any, since the answer alone says only "timed out"; rather why we are
-/// not let in than that a connection ended for it.
+/// Adds the reason that the connection reported, since the answer itself only says "timed out". Prefers denied access
+/// over the closed connection that follows from it.
 fn unreachable_broker(handle: &Handle, brokers: &str, failure: &Failure) -> SourceError {
     handle.serve_callbacks();
     let reasons = handle.take_notices().into_iter().rev().filter_map(|notice| match notice {

@@ -1,8 +1,8 @@
-//! OAUTHBEARER with the tokens of an OpenID provider, by client credentials (RFC 6749, section 4.4).
+//! OAUTHBEARER with tokens of an OpenID provider, using client credentials (RFC 6749, section 4.4).
 //!
-//! The options have librdkafka's names. librdkafka would fetch tokens with libcurl, which is not built along; so it asks for
-//! one by a callback, on a thread of its own, and never where records are polled. All clients of the process that log in
-//! alike share a token.
+//! The options have librdkafka's names. librdkafka would fetch tokens with libcurl, which this build omits; instead it
+//! requests one through a callback, on its own thread, never where records are polled. All clients of the process with
+//! the same credentials share a token.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,15 +16,15 @@ use serde::Deserialize;
 use crate::event::wall_clock;
 use crate::tls::Trust;
 
-/// How long the provider may take.
+/// Timeout of a request to the provider.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// After how long a provider that gave no token is asked again, at first and at most. (librdkafka asks us every 10 s.)
+/// First and longest pause after a failed request. (librdkafka asks us every 10 s.)
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
-/// How much of an answer is read.
+/// Limit for the size of an answer.
 const ANSWER_BYTES: u64 = 1 << 20;
-/// How much is told of what the provider says is wrong.
-const TOLD_CHARS: usize = 200;
+/// Limit for the provider's error text in messages.
+const ERROR_CHARS: usize = 200;
 
 const METHOD: &str = "sasl.oauthbearer.method";
 const CLIENT_ID: &str = "sasl.oauthbearer.client.id";
@@ -35,7 +35,7 @@ const EXTENSIONS: &str = "sasl.oauthbearer.extensions";
 const AUTHORITIES: &str = "https.ca.location";
 const OURS: [&str; 7] = [METHOD, CLIENT_ID, CLIENT_SECRET, URL, SCOPE, EXTENSIONS, AUTHORITIES];
 
-/// Whether librdkafka, as it is built here, does not know the option, so that it is read here.
+/// Whether this module reads the option, because librdkafka does not know it in this build.
 pub(super) fn is_ours(option: &str) -> bool {
     option.starts_with("https.") || option.starts_with("sasl.oauthbearer.") && option != "sasl.oauthbearer.config"
 }
@@ -45,16 +45,16 @@ pub(super) fn is_named(mechanism: &str) -> bool {
     mechanism.eq_ignore_ascii_case("OAUTHBEARER")
 }
 
-/// Where tokens come from.
+/// A token provider.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Provider {
     url: String,
     client_id: String,
     client_secret: String,
     scope: Option<String>,
-    /// SASL extensions (KIP-342), which brokers may want beside the token.
+    /// SASL extensions (KIP-342), which brokers may require besides the token.
     extensions: Vec<(String, String)>,
-    /// A PEM file with the authorities that are trusted instead of the system's.
+    /// A PEM file with the trusted authorities, instead of the system's.
     authorities: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Provider {
 }
 
 impl Provider {
-    /// From the options; `None` where they name none. The error is the option and what is wrong with it.
+    /// Reads the options; `None` if they configure no provider. The error is the option and what is wrong with it.
     pub fn of(options: &BTreeMap<&str, &str>) -> Result<Option<Provider>, (String, String)> {
         let is_oidc = options.get(METHOD).is_some_and(|method| method.eq_ignore_ascii_case("oidc"));
         if let Some(mistake) = mistakes(options, is_oidc).into_iter().next() {
@@ -86,7 +86,7 @@ impl Provider {
     }
 }
 
-/// What is wrong with the options of this file. `is_chosen`: whether brokers are logged in to with tokens.
+/// Mistakes in the options of this module. `is_chosen`: whether clients log in with tokens.
 pub(super) fn mistakes(options: &BTreeMap<&str, &str>, is_chosen: bool) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut wrong = |option: &str, what: String| found.push((option.to_owned(), what));
@@ -128,7 +128,7 @@ pub(super) fn mistakes(options: &BTreeMap<&str, &str>, is_chosen: bool) -> Vec<(
     found
 }
 
-/// `name=value,name=value`; names of letters alone.
+/// Parses `name=value,name=value`; names consist of letters.
 fn extensions(text: &str) -> Option<Vec<(String, String)>> {
     let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
     pairs
@@ -140,15 +140,15 @@ fn extensions(text: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// What brokers are shown.
+/// A token for brokers.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub value: String,
-    /// Whom it stands for.
+    /// The subject of the token.
     pub principal: String,
-    /// When it ends, in epoch milliseconds.
+    /// Expiry in epoch milliseconds.
     pub ends: i64,
-    /// Shown beside it.
+    /// SASL extensions sent with it.
     pub extensions: Vec<(String, String)>,
 }
 
@@ -158,7 +158,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The tokens of a provider: one at a time, fetched when a client asks and the last one is past the middle of its life.
+/// The tokens of a provider: one at a time, fetched on request once the last one has passed half of its lifetime.
 #[derive(Debug)]
 pub(super) struct Tokens {
     provider: Provider,
@@ -167,14 +167,14 @@ pub(super) struct Tokens {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last token, and when to fetch another one.
+    /// The last token, and when to fetch the next.
     token: Option<(Token, Instant)>,
-    /// Why there was no token at the last attempt, when to try again, and how long to wait after another failure.
+    /// The last error, when to retry, and the pause after another failure.
     failure: Option<(String, Instant, Duration)>,
 }
 
 impl State {
-    /// What can be answered without asking the provider.
+    /// The answer that needs no request to the provider.
     fn answer(&self, now: Instant) -> Option<Result<Token, String>> {
         match (&self.token, &self.failure) {
             (Some((token, renew_at)), _) if now < *renew_at => Some(Ok(token.clone())),
@@ -183,7 +183,7 @@ impl State {
         }
     }
 
-    /// Takes over what the provider said at `now`, `millis` by the wall clock.
+    /// Records a result of the provider that arrived at `now`, `millis` by the wall clock.
     fn take(&mut self, fetched: Result<Token, String>, now: Instant, millis: i64) -> Result<Token, String> {
         match fetched {
             Ok(token) => {
@@ -202,7 +202,7 @@ impl State {
 }
 
 impl Tokens {
-    /// Those of a provider, shared by all who ask for it.
+    /// The tokens of a provider, shared by all callers.
     pub fn of(provider: Provider) -> Arc<Tokens> {
         static KNOWN: OnceLock<Mutex<Vec<Arc<Tokens>>>> = OnceLock::new();
         let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,11 +214,11 @@ impl Tokens {
         tokens
     }
 
-    /// A token with at least half of its life before it. Asks the provider where there is none; others wait meanwhile, for a
-    /// few seconds at most.
+    /// A token with at least half of its lifetime left. Asks the provider if there is none; concurrent callers wait,
+    /// for a few seconds at most.
     ///
     /// # Errors
-    /// Why there is none. Neither contains the secret.
+    /// Why there is no token. Neither result contains the secret.
     pub fn get(&self) -> Result<Token, String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = state.answer(Instant::now()) {
@@ -238,7 +238,7 @@ impl Tokens {
                 Ok(token)
             }
             Err(why) => {
-                tracing::warn!(target: "kafka", "no token to log in with, which is tried again: {why}");
+                tracing::warn!(target: "kafka", "no token to log in with, will retry: {why}");
                 Err(why)
             }
         }
@@ -259,7 +259,7 @@ struct Denied {
     error_description: String,
 }
 
-/// What of the claims of a token matters (RFC 7519).
+/// The claims of a token that we use (RFC 7519).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Claims {
@@ -268,7 +268,7 @@ struct Claims {
     exp: Option<f64>,
 }
 
-/// Asks for a token.
+/// Requests a token.
 fn fetch(provider: &Provider) -> Result<Token, String> {
     let url = &provider.url;
     let begun = wall_clock().millis();
@@ -276,29 +276,29 @@ fn fetch(provider: &Provider) -> Result<Token, String> {
     if status != 200 {
         let denied: Denied = serde_json::from_str(&body).unwrap_or_default();
         let said = format!("{} {}", denied.error, denied.error_description).replace(&provider.client_secret, "***");
-        let said: String = said.trim().chars().filter(|c| !c.is_control()).take(TOLD_CHARS).collect();
+        let said: String = said.trim().chars().filter(|c| !c.is_control()).take(ERROR_CHARS).collect();
         let said = if said.is_empty() { said } else { format!(" ({said})") };
         let remedy = match status {
-            429 | 503 => "it is asked again".to_owned(),
+            429 | 503 => "it will be asked again".to_owned(),
             400 | 401 | 403 => format!("check {CLIENT_ID}, {CLIENT_SECRET} and {SCOPE} in [kafka.options]"),
             _ => format!("check {URL} in [kafka.options]"),
         };
         return Err(format!("the token endpoint {url} answers {status}{said}; {remedy}"));
     }
     let granted: Granted = serde_json::from_str(&body)
-        .map_err(|_| format!("the token endpoint {url} answers no token; check {URL} in [kafka.options]"))?;
+        .map_err(|_| format!("the token endpoint {url} did not return a token; check {URL} in [kafka.options]"))?;
     token(provider, granted, begun)
 }
 
-/// What is in an answer that was asked for at `asked`, in epoch milliseconds.
+/// Reads the token from an answer that was requested at `asked`, in epoch milliseconds.
 fn token(provider: &Provider, granted: Granted, asked: i64) -> Result<Token, String> {
     let claims = claims(&granted.access_token);
-    // Counted from the question on, so that the clocks of provider and machine need not agree.
+    // Relative to the request, so that the clocks of provider and machine need not agree.
     let from_now =
         granted.expires_in.and_then(|seconds| seconds.as_f64()).map(|seconds| asked as f64 + seconds * 1000.0);
     let ends = from_now.or(claims.exp.map(|seconds| seconds * 1000.0)).ok_or_else(|| {
         format!(
-            "the token endpoint {} says neither by expires_in nor by the claim exp how long a token lasts",
+            "the token endpoint {} gives no lifetime of the token, neither as expires_in nor as the claim exp",
             provider.url
         )
     })?;
@@ -310,13 +310,13 @@ fn token(provider: &Provider, granted: Granted, asked: i64) -> Result<Token, Str
     })
 }
 
-/// The claims of a JWT; none of what is no JWT. Only the broker verifies them.
+/// The claims of a JWT; empty for other tokens. Only the broker verifies them.
 fn claims(token: &str) -> Claims {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok());
     payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
 }
 
-/// The one place that speaks HTTP.
+/// The only function that speaks HTTP.
 fn ask(provider: &Provider) -> Result<(u16, String), String> {
     let mut config = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_WAIT))
@@ -349,7 +349,7 @@ fn ask(provider: &Provider) -> Result<(u16, String), String> {
     Ok((answer.status().as_u16(), text))
 }
 
-/// A value of a form (RFC 6749, appendix B).
+/// Encodes a form value (RFC 6749, appendix B).
 fn escaped(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     value.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

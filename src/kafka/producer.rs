@@ -1,4 +1,4 @@
-//! The producer without transactions: at least once, under the same options of security as every other client.
+//! The producer without transactions: at-least-once delivery, with the same security options as every other client.
 
 use std::ffi::CString;
 use std::fmt;
@@ -13,15 +13,15 @@ use super::settings::KafkaSettings;
 use crate::bus::SourceError;
 use crate::bus::transaction::Outgoing;
 
-/// How long a full queue is waited for at a time.
+/// Wait between attempts while the queue is full.
 const QUEUE_STEP: Duration = Duration::from_millis(100);
 
-/// Why a record is not delivered.
+/// Why a record was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether it is for its size, which no further attempt changes.
+    /// Whether the record is too large, so that a retry cannot help.
     pub is_too_large: bool,
-    /// What was said.
+    /// The error of the client.
     pub text: String,
 }
 
@@ -31,7 +31,7 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// An idempotent producer that places a key where Java's would.
+/// An idempotent producer that uses the Java client's partitioner.
 pub struct PlainProducer(Arc<Handle>);
 
 impl fmt::Debug for PlainProducer {
@@ -41,19 +41,20 @@ impl fmt::Debug for PlainProducer {
 }
 
 impl PlainProducer {
-    /// A producer that talks to nobody before the first record.
+    /// A producer that connects with the first record.
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when librdkafka refuses the settings.
+    /// [`SourceError::Configuration`] if librdkafka refuses the settings.
     pub fn new(settings: &KafkaSettings) -> Result<PlainProducer, SourceError> {
         let handle = Handle::new_producer(settings.plain_producer()?);
         handle.map(PlainProducer).map_err(|text| SourceError::Configuration(format!("kafka: {text}")))
     }
 
-    /// Queues a copy of a record, for which a full queue is waited for until `deadline`; `number` comes back with its refusal.
+    /// Queues a copy of a record, waiting until `deadline` while the queue is full. `number` is returned if it is
+    /// refused.
     ///
     /// # Errors
-    /// When it is refused at once.
+    /// If it is refused at once.
     pub fn send(&self, record: &Outgoing<'_>, number: usize, deadline: Instant) -> Result<(), Refusal> {
         let topic = CString::new(record.topic).map_err(|_| Refusal {
             is_too_large: false,
@@ -74,7 +75,7 @@ impl PlainProducer {
     /// Waits until every record is delivered or refused.
     ///
     /// # Errors
-    /// When some are neither at the end of `wait`; what the brokers or the connection said lately says more than that.
+    /// If some are neither after `wait`. A recent error of brokers or connection is included, because it says more.
     pub fn flush(&self, wait: Duration) -> Result<(), Refusal> {
         let outcome = self.0.flush(wait);
         let mut reasons = self.0.take_notices().into_iter().rev().filter_map(|notice| match notice {
@@ -88,13 +89,13 @@ impl PlainProducer {
         })
     }
 
-    /// The numbers of the records that were refused since the last call, and why. Also of such that were forgotten.
+    /// The numbers and reasons of the records refused since the last call, including those dropped by `forget`.
     #[must_use]
     pub fn take_refused(&self) -> Vec<(usize, Refusal)> {
         self.0.take_refused().into_iter().map(|refused| (refused.number, refused.failure.into())).collect()
     }
 
-    /// Gives up what is not delivered yet.
+    /// Drops the records that are not delivered yet.
     pub fn forget(&self) {
         self.0.purge();
     }

@@ -1,4 +1,4 @@
-//! A look at a few records of a topic-partition, from outside of any group: nothing is subscribed to or committed.
+//! Reads a few records of topic-partitions from outside any group, without subscription or commits.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,40 +11,40 @@ use super::settings::{KafkaSettings, Role};
 use super::topics::{TopicCache, TopicNames};
 use crate::bus::{RecordBatch, SourceError, Stamp, TopicPartition};
 
-/// How many records are taken at once.
+/// Records per fetch.
 const FETCH: usize = 500;
 /// How long one fetch waits.
 const STEP: Duration = Duration::from_millis(20);
 
-/// A record that was looked at.
+/// A record that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbedRecord {
-    /// Its place in the topic-partition.
+    /// Its offset.
     pub offset: i64,
     /// The message key, if any.
     pub key: Option<Vec<u8>>,
     /// The message value; `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// What the log says of it.
+    /// Its log metadata.
     pub stamp: Stamp,
 }
 
-/// Reads up to `limit` committed records of each topic-partition, from an offset on; fewer where it ends before. Where
-/// the offset lies outside the log there are none.
+/// Reads up to `limit` committed records of each topic-partition from an offset; fewer if the log ends earlier, none if
+/// the offset is outside the log.
 ///
 /// # Errors
-/// When librdkafka refuses the settings, or when the records do not come within `wait`.
+/// If librdkafka refuses the settings, or the records do not arrive within `wait`.
 pub(super) fn probe_records(
     settings: &KafkaSettings,
     from: &[(TopicPartition, i64)],
     limit: usize,
     wait: Duration,
 ) -> Result<BTreeMap<TopicPartition, Vec<ProbedRecord>>, SourceError> {
-    let doing = "cannot look at records";
+    let doing = "cannot read records";
     let mut found: BTreeMap<_, _> = from.iter().map(|(at, _)| (*at, Vec::new())).collect();
     let deadline = Instant::now() + wait;
     let mut conf = settings.configuration(Role::Outsider)?;
-    // A look is short: what is fetched beyond it is thrown away.
+    // Fetch little: whatever exceeds the limit is discarded.
     for (name, value) in
         [("fetch.message.max.bytes", "262144"), ("fetch.wait.max.ms", "100"), ("enable.partition.eof", "true")]
     {

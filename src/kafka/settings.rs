@@ -1,4 +1,4 @@
-//! How the consumer is configured: what retentiond decides, what it proposes, and what the user may choose.
+//! Consumer configuration: fixed values, defaults, and what users may choose.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,35 +9,35 @@ use super::ffi::Conf;
 use super::oidc::{self, Tokens};
 use crate::bus::{RebalanceProtocol, SourceError};
 
-/// The protocol by which the consumers of a group agree on who reads what.
+/// The protocol by which a group assigns partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GroupProtocol {
-    /// The members agree among themselves; with a static member id a restart moves no partition.
+    /// The members decide; with static membership a restart moves no partition.
     #[default]
     Classic,
     /// The broker decides (KIP-848, Kafka 4.0 and later); dynamic members only.
     Consumer,
 }
 
-/// What a [`super::KafkaClient`] needs to know.
+/// Settings of a [`super::KafkaClient`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaSettings {
     /// Bootstrap servers: `host:port`, separated by commas.
     pub brokers: String,
     /// The consumer group.
     pub group_id: String,
-    /// The static member id; `None` makes a dynamic member.
+    /// The static member id; `None` for dynamic membership.
     pub instance_id: Option<String>,
-    /// How the group hands out partitions.
+    /// How the group assigns partitions.
     pub protocol: GroupProtocol,
-    /// The source topics; the position is the [`crate::bus::TopicIndex`].
+    /// The source topics, by [`crate::bus::TopicIndex`].
     pub topics: Vec<String>,
-    /// More librdkafka options, by their dotted name.
+    /// More librdkafka options, by dotted name.
     pub options: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for KafkaSettings {
-    /// Without the values of the options, which may be passwords.
+    /// Omits the values of options, which may be passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaSettings")
             .field("brokers", &self.brokers)
@@ -50,52 +50,51 @@ impl fmt::Debug for KafkaSettings {
     }
 }
 
-/// What the user may override, with the reason for the value.
+/// Defaults that users may override, with the reason for each value.
 const DEFAULTS: [(&str, &str); 7] = [
     ("client.id", "retentiond"),
-    // librdkafka waits 1000 ms before it fetches again once its queue was full: a factor of 2 to 6 in throughput.
+    // librdkafka waits 1000 ms before it fetches again after its queue was full: a factor of 2 to 6 in throughput.
     ("fetch.queue.backoff.ms", "5"),
-    // For so long the brokers keep a question about an empty partition, and whoever starts waits for its answer (500).
+    // Brokers hold a fetch of an empty partition this long, and a starting client waits for the answer (default 500).
     ("fetch.wait.max.ms", "50"),
     ("queued.min.messages", "200000"),
-    // The bound of the memory that fetched and unread messages take: what is little stays in the caches.
+    // Bounds the memory of prefetched messages; a small amount stays in the CPU caches.
     ("queued.max.messages.kbytes", "1024"),
     ("fetch.message.max.bytes", "4000000"),
     ("check.crcs", "false"),
 ];
 
-/// Defaults that only the classic protocol knows; the brokers decide under the other.
+/// Defaults for the classic protocol only; under the other one the brokers decide.
 const CLASSIC_DEFAULTS: [(&str, &str); 1] = [("session.timeout.ms", "10000")];
 
-/// What a client is for.
+/// The purpose of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// To be a member of the group.
+    /// A member of the group.
     Member,
-    /// To ask about the group and commit for it from outside.
+    /// Queries and commits for the group from outside.
     Outsider,
-    /// To ask about topics alone.
+    /// Queries about topics.
     Visitor,
 }
 
-/// How long a transaction may take from its begin to its end; then the brokers abort it, and its records and offsets
-/// are read by nobody until then.
+/// The transaction timeout. After it the brokers abort a transaction; until then consumers cannot read past it.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a producer of transactions works. The timeouts of messages and requests follow from that of the transaction.
+/// Options of transactional producers. The timeouts of messages and requests follow from that of the transaction.
 const TRANSACTIONAL: [(&str, &str); 6] = [
     ("client.id", "retentiond-transactions"),
-    // Where Java's producer would put a key, so that what is keyed by customer can be joined.
+    // The Java producer's partitioner, so that topics keyed by customer can be joined.
     ("partitioner", "murmur2_random"),
     ("linger.ms", "5"),
-    // The bound of what is queued; a full queue makes the caller wait.
+    // Bounds the queue; a full queue blocks the caller.
     ("queue.buffering.max.kbytes", "65536"),
-    // A topic that is not there is said to be missing before the transaction times out for it.
+    // Report a missing topic before the transaction times out.
     ("topic.metadata.propagation.max.ms", "3000"),
     ("log.queue", "false"),
 ];
 
-/// How a producer without transactions works.
+/// Options of producers without transactions.
 const PLAIN: [(&str, &str); 4] = [
     ("client.id", "retentiond-dead-letters"),
     ("enable.idempotence", "true"),
@@ -103,29 +102,29 @@ const PLAIN: [(&str, &str); 4] = [
     ("log.queue", "false"),
 ];
 
-/// The transactional id of an instance: the same at every start, since a new one would leave the pending transaction of
-/// the last run to its timeout, and readers of its partitions waiting.
+/// The transactional id of an instance. It must not change between starts: otherwise a pending transaction of the last
+/// run would block readers of its partitions until it times out.
 #[must_use]
 pub fn transactional_id(group_id: &str, instance_id: &str) -> String {
     format!("{group_id}-{instance_id}")
 }
 
-/// What a [`super::TransactionalProducer`] needs to know.
+/// Settings of a [`super::TransactionalProducer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionSettings {
     /// The cluster, and the source topics whose offsets are committed.
     pub kafka: KafkaSettings,
     /// See [`transactional_id`].
     pub transactional_id: String,
-    /// How long a transaction may take from its begin to its end.
+    /// The transaction timeout.
     pub timeout: Duration,
-    /// Whether many messages go with each, so that they are worth compressing.
+    /// Whether transactions hold many messages, so that compression pays off.
     pub is_bulk: bool,
-    /// Whether each record goes in a request of its own, so that one refused for its size is refused for itself.
+    /// Whether each record gets its own request, so that a record that is too large fails alone.
     pub is_single: bool,
 }
 
-/// What a producer of many messages does otherwise.
+/// Options of bulk producers.
 const BULK: [(&str, &str); 3] =
     [("compression.type", "lz4"), ("linger.ms", "20"), ("queue.buffering.max.messages", "200000")];
 
@@ -143,8 +142,8 @@ impl TransactionSettings {
         }
     }
 
-    /// For the router of a source, whose group the settings name: that is the transactional id too, whichever replica it
-    /// runs on.
+    /// For the repartitioning of a source. The group in the settings is also the transactional id, whichever replica
+    /// runs it.
     #[must_use]
     pub fn of_router(kafka: &KafkaSettings) -> TransactionSettings {
         let transactional_id = kafka.group_id.clone();
@@ -174,7 +173,7 @@ impl TransactionSettings {
     }
 }
 
-/// Fixed values, for the reasons that [`managed_option`] gives.
+/// Fixed values; [`managed_option`] gives the reasons.
 const FIXED: [(&str, &str); 7] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -205,35 +204,37 @@ pub fn managed_option(name: &str) -> Option<&'static str> {
         "auto.offset.reset" => "write kafka.start for the first run: a lost position must stop the partition",
         "isolation.level" => "remove it: only committed records count",
         "enable.partition.eof" => {
-            "remove it: retentiond finds the ends by itself, librdkafka miscounts positions with it"
+            "remove it: retentiond detects ends by itself, and librdkafka miscounts positions with it"
         }
-        "allow.auto.create.topics" => "remove it: a topic created by reading would have the wrong number of partitions",
+        "allow.auto.create.topics" => {
+            "remove it: a topic created by a consumer would have the wrong number of partitions"
+        }
         "log.queue" => "remove it: retentiond forwards the log itself",
         _ => return None,
     })
 }
 
-/// What librdkafka says against the name or the value of an option, if anything. Of those that it leaves to our own log-in
-/// it is not asked.
+/// librdkafka's error for the name or value of an option, if any. Options that only our own token login reads are not
+/// checked here.
 #[must_use]
 pub fn option_mistake(name: &str, value: &str) -> Option<String> {
     if oidc::is_ours(name) { None } else { Conf::new().set(name, value).err() }
 }
 
 impl KafkaSettings {
-    /// Checks everything that can be checked without a broker: also whether certificates and keys can be read.
+    /// Checks everything that can be checked without a broker, including whether certificates and keys are readable.
     ///
     /// # Errors
     /// [`SourceError::Configuration`] that names the setting.
     pub fn check(&self) -> Result<(), SourceError> {
         self.configuration(Role::Member)?;
-        // The client tries to connect for the moment that it lives: whether it can is not what is checked.
+        // The client briefly tries to connect, which is irrelevant here.
         let mut quiet = self.clone();
         quiet.options.insert("log_level".to_owned(), "2".to_owned());
         super::open(&quiet, Role::Visitor).map(drop)
     }
 
-    /// How the group hands out partitions under the chosen protocol.
+    /// How the group assigns partitions under the chosen protocol.
     #[must_use]
     pub fn rebalance_protocol(&self) -> RebalanceProtocol {
         match self.protocol {
@@ -284,7 +285,7 @@ impl KafkaSettings {
         Ok(conf)
     }
 
-    /// Sets those of the options that this client shall have, and lets it log in as they say.
+    /// Sets the options that apply to this client, and configures its token login.
     fn set_options(&self, conf: &mut Conf, is_wanted: impl Fn(&str) -> bool) -> Result<(), SourceError> {
         let wrong = |what: String| SourceError::Configuration(format!("kafka.options: {what}"));
         let wanted = self.options.iter().filter(|(name, _)| is_wanted(name));
@@ -313,7 +314,7 @@ impl KafkaSettings {
             Some(id) if id.is_empty() => return wrong("kafka.instance_id is empty".to_owned()),
             Some(_) if self.protocol == GroupProtocol::Consumer => {
                 return wrong(
-                    "kafka.instance_id and kafka.protocol = \"consumer\" exclude each other: after a crash such a \
+                    "kafka.instance_id and kafka.protocol = \"consumer\" cannot be combined: after a crash such a \
                      member never gets its id back (UNRELEASED_INSTANCE_ID). Use the classic protocol, or no id"
                         .to_owned(),
                 );
@@ -327,7 +328,7 @@ impl KafkaSettings {
             // Also keeps out a leading ^, which would subscribe to every topic that matches.
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
             if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) {
-                return wrong(format!("{topic:?} is no topic name: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'"));
+                return wrong(format!("invalid topic name {topic:?}: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'"));
             }
             if self.topics[..i].contains(topic) {
                 return wrong(format!("topic {topic:?} is the source of two streams; each needs its own"));

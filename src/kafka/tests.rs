@@ -1,4 +1,4 @@
-//! The client against librdkafka's in-process cluster: real sockets, real group protocol, no broker to install.
+//! The client against librdkafka's in-process cluster: real sockets and the real group protocol without a broker.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn cluster(partitions: i32) -> Cluster {
 }
 
 fn settings(cluster: &Cluster, group: &str) -> KafkaSettings {
-    // The in-process coordinator waits for a second less than the session timeout in every rebalance.
+    // In every rebalance, the in-process coordinator waits for a second less than the session timeout.
     let options = [("heartbeat.interval.ms", "100"), ("session.timeout.ms", "2000")];
     KafkaSettings {
         brokers: cluster.brokers(),
@@ -53,7 +53,7 @@ fn at(topic: u16, partition: i32) -> TopicPartition {
 /// Offset, key and value of a record.
 type Seen = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// A client, what it was given, and what it has seen.
+/// A client with its assignment and everything it received.
 struct Member {
     client: KafkaClient,
     start: Start,
@@ -224,7 +224,7 @@ fn a_second_member_takes_half_of_every_topic_and_gives_it_back_when_it_leaves() 
 }
 
 #[test]
-fn the_broker_s_protocol_moves_only_what_changes() {
+fn the_consumer_protocol_moves_only_changed_partitions() {
     let cluster = cluster(4);
     produce_numbers(&cluster, 80, 4);
     let mut settings = settings(&cluster, "incremental");
@@ -241,7 +241,7 @@ fn the_broker_s_protocol_moves_only_what_changes() {
         second.step();
         first.assigned.len() == 4 && second.seen() == 40
     });
-    assert_eq!(first.seen(), 80, "what was kept is not read again");
+    assert_eq!(first.seen(), 80, "kept partitions are not read again");
     second.client.close(DEADLINE);
     first.client.close(DEADLINE);
 }
@@ -298,7 +298,7 @@ fn closing_is_bounded_though_a_rebalance_is_unanswered_and_a_batch_outlives_the_
     let mut unanswered = KafkaClient::join(&settings(&cluster, "close-2")).unwrap();
     until("an assignment", || unanswered.poll(STEP).iter().any(|polled| matches!(polled, Polled::Assigned(_))));
     unanswered.close(DEADLINE);
-    assert!(began.elapsed() < DEADLINE, "closing waited for an answer that nobody gives");
+    assert!(began.elapsed() < DEADLINE, "closing waited for an answer that never comes");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn closing_is_bounded_though_a_revocation_is_unanswered() {
 }
 
 #[test]
-fn a_start_younger_than_every_record_is_the_end() {
+fn a_start_after_every_record_is_the_end() {
     let cluster = cluster(1);
     produce_numbers(&cluster, 10, 1);
     let mut member = Member::join(&settings(&cluster, "by-time"), Start::At(4_000_000_000_000));
@@ -341,7 +341,7 @@ fn a_start_younger_than_every_record_is_the_end() {
 }
 
 #[test]
-fn an_offset_that_is_gone_is_named() {
+fn an_offset_outside_the_log_is_named() {
     let cluster = cluster(1);
     let mut member = Member::join(&settings(&cluster, "gone"), Start::Offset(1_000));
     until("the refusal", || {
@@ -356,7 +356,7 @@ fn an_offset_that_is_gone_is_named() {
 }
 
 #[test]
-fn counts_partitions_and_tells_missing_topics_from_an_unreachable_broker() {
+fn counts_partitions_and_distinguishes_missing_topics_from_an_unreachable_broker() {
     let cluster = cluster(3);
     let mut settings = settings(&cluster, "counts");
     settings.topics.push("not-there".to_owned());
@@ -385,7 +385,7 @@ fn an_unreachable_broker_is_an_error_and_closing_is_bounded() {
 }
 
 #[test]
-fn a_plain_commit_keeps_any_text_and_needs_the_member_of_its_token() {
+fn a_plain_commit_keeps_any_metadata_and_needs_the_member_of_its_token() {
     let cluster = cluster(1);
     let mut member = Member::join(&settings(&cluster, "texts"), Start::Earliest);
     assert!(member.client.group_token().is_err(), "not joined yet");
@@ -412,7 +412,7 @@ fn a_plain_commit_keeps_any_text_and_needs_the_member_of_its_token() {
 }
 
 #[test]
-fn nothing_fetched_before_a_pause_slips_through_and_nothing_is_missing_after_it() {
+fn a_pause_drops_fetched_records_and_loses_none() {
     let cluster = cluster(1);
     produce_numbers(&cluster, 2_000, 1);
     let mut client = KafkaClient::join(&settings(&cluster, "paused")).unwrap();
@@ -435,7 +435,7 @@ fn nothing_fetched_before_a_pause_slips_through_and_nothing_is_missing_after_it(
         }
         seen
     };
-    // Again and again, since a fetch may or may not be quicker than the pause.
+    // Repeated, because a fetch may or may not be faster than the pause.
     for _ in 0..20 {
         client.assign(&[(at(0, 0), Start::Earliest), (at(1, 0), Start::Earliest)]).unwrap();
         client.pause(&[at(0, 0)]).unwrap();
@@ -473,7 +473,7 @@ fn a_pause_at_the_end_loses_nothing() {
         member.step();
         member.ends == BTreeMap::from([(at(0, 0), 5), (at(1, 0), 5)])
     });
-    // An end that counts as a record would let the next one fall through.
+    // An end counted as a record would skip the next one.
     member.client.pause(&[at(0, 0), at(1, 0)]).unwrap();
     member.client.resume(&[at(0, 0), at(1, 0)]).unwrap();
     produce_numbers(&cluster, 10, 1);
@@ -488,7 +488,7 @@ fn a_pause_at_the_end_loses_nothing() {
 }
 
 #[test]
-fn starts_become_numbers_and_records_carry_headers_and_time() {
+fn starts_resolve_to_offsets_and_records_carry_headers_and_time() {
     let cluster = cluster(1);
     for (time, value) in [(1_000, "a"), (2_000, "b"), (3_000, "c")] {
         use rdkafka::message::{Header, OwnedHeaders};

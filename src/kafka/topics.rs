@@ -1,4 +1,4 @@
-//! Which source topic a message belongs to, without comparing names message by message.
+//! Maps messages to source topics without comparing names for each message.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ffi::List;
 use crate::bus::{Committed, Partition, SourceError, TopicIndex, TopicPartition};
 
-/// The names of the source topics, in the order of their [`TopicIndex`]; clones share them.
+/// The names of the source topics by [`TopicIndex`]; clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct TopicNames(Arc<[CString]>);
 
@@ -27,7 +27,7 @@ impl TopicNames {
         &self.0[usize::from(topic.0)]
     }
 
-    /// The place of a topic by name.
+    /// The topic-partition for a topic name and partition.
     pub fn place(&self, topic: &str, partition: i32) -> Option<TopicPartition> {
         Some(TopicPartition { topic: self.index(topic.as_bytes())?, partition: Partition(partition) })
     }
@@ -56,7 +56,7 @@ impl TopicNames {
         list
     }
 
-    /// A list of topic-partitions with offsets and the texts beside them.
+    /// A list of topic-partitions with offsets and metadata.
     pub fn list_with_metadata(&self, next: &[(TopicPartition, Committed)]) -> List {
         let mut list = List::with_capacity(next.len());
         for (at, next) in next {
@@ -66,10 +66,10 @@ impl TopicNames {
     }
 }
 
-/// The subscribed topics, and librdkafka's addresses of them as far as seen.
+/// The subscribed topics, and librdkafka's addresses of them as seen so far.
 ///
-/// An address stands for its topic only while a partition of it is assigned, so [`TopicCache::forget_addresses`] must
-/// be called whenever the assignment changes.
+/// An address identifies its topic only while a partition of it is assigned, so call [`TopicCache::forget_addresses`]
+/// whenever the assignment changes.
 #[derive(Debug)]
 pub(super) struct TopicCache {
     names: TopicNames,
@@ -87,7 +87,7 @@ impl TopicCache {
         &self.names
     }
 
-    /// The index of the topic at an address, whose name is asked for the first time only.
+    /// The index of the topic at an address; calls `name` only for a new address.
     pub fn index_of<'a>(&mut self, address: usize, name: impl FnOnce() -> &'a CStr) -> Option<TopicIndex> {
         if let Some(&(_, index)) = self.addresses.iter().find(|(known, _)| *known == address) {
             return Some(index);
@@ -97,7 +97,7 @@ impl TopicCache {
         Some(index)
     }
 
-    /// Forgets the addresses, since librdkafka may use them for other topics now.
+    /// Forgets the addresses: librdkafka may reuse them for other topics.
     pub fn forget_addresses(&mut self) {
         self.addresses.clear();
     }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_for_a_name_once_per_address_until_told_to_forget() {
+    fn asks_for_a_name_once_per_address_until_reset() {
         let names = TopicNames::new(&["orders".to_owned(), "sessions".to_owned()]).unwrap();
         let mut topics = TopicCache::new(names);
         assert_eq!(topics.index_of(7, || c"sessions"), Some(TopicIndex(1)));

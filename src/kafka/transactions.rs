@@ -1,14 +1,14 @@
-//! The producer that makes records and offsets visible together.
+//! The transactional producer.
 //!
-//! Which error asks for which response is decided here, from librdkafka's sources (`rdkafka_txnmgr.c`, 2.12):
+//! This module decides which response an error needs, based on librdkafka's sources (`rdkafka_txnmgr.c`, 2.12):
 //!
-//! - An error that needs an abort leaves the producer usable ([`TransactionError::Abort`]); a fatal one, one of a call
-//!   that can be resumed, and one without an answer leave nobody knowing ([`TransactionError::Unknown`]): librdkafka
-//!   would want the same call again, and what it answers then may be of a transaction that the brokers ended meanwhile.
-//! - "Fenced" is also what the brokers say after they ended a transaction that took longer than its timeout (they raise
-//!   the epoch for it). So only a transaction within its time can be fenced by somebody else.
-//! - Sending offsets has no limit of its own, and never returns when the transaction fails beside it (its answer
-//!   "outdated" is dropped). So records are delivered first, and calls are made on a thread that can be left behind.
+//! - An error that requires an abort leaves the producer usable ([`TransactionError::Abort`]). After a fatal error, an
+//!   error of a resumable call, or a missing answer, the outcome is unknown ([`TransactionError::Unknown`]): librdkafka
+//!   expects the same call again, and its answer may then concern a transaction that the brokers have already ended.
+//! - Brokers also answer "fenced" after they ended a transaction that exceeded its timeout, because they raise the
+//!   epoch. So only a transaction within its timeout can have been fenced by another producer.
+//! - Sending offsets has no timeout of its own, and never returns if the transaction fails at the same time (librdkafka
+//!   drops the "outdated" answer). So records are delivered first, and calls run on a thread that can be abandoned.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -25,19 +25,19 @@ use super::topics::TopicNames;
 use crate::bus::transaction::{FencedBy, Outgoing, TransactionError, Transactions};
 use crate::bus::{Committed, GroupToken, SourceError, TopicPartition};
 
-/// How much longer than its timeout a call may take before it is given up.
+/// How far a call may exceed its timeout before it is abandoned.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often an idle producer looks at what librdkafka reports.
+/// How often an idle producer checks for events of librdkafka.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
-/// How long a full queue is waited for at a time.
+/// Wait between attempts while the queue is full.
 const QUEUE_STEP: Duration = Duration::from_millis(20);
 
 type Call = Box<dyn FnOnce(&Handle) + Send>;
 
-/// A producer of transactions; see [`Transactions`].
+/// A transactional producer; see [`Transactions`].
 ///
-/// Dropping it leaves a transaction that has begun pending until [`Transactions::init`] of its successor or the
-/// timeout ends it. Dropping never waits.
+/// Dropping it leaves an open transaction pending until [`Transactions::init`] of its successor or the timeout ends it.
+/// Dropping never blocks.
 pub struct TransactionalProducer {
     handle: Arc<Handle>,
     /// To the thread that makes the calls.
@@ -47,16 +47,16 @@ pub struct TransactionalProducer {
     timeout: Duration,
     /// When the transaction began.
     begun: Option<Instant>,
-    /// The topics produced to, as often as they were new.
+    /// The topics produced to.
     topics: Vec<CString>,
-    /// What was produced in this transaction: its topic's place in the list.
+    /// The records of this transaction, each as an index into `topics`.
     sent: Vec<usize>,
-    /// A broker refused records, whose sequence numbers will be missing to it: librdkafka sends the next records with
-    /// the numbers behind them, and tries in vain until the transaction has timed out.
+    /// A broker refused records and so misses their sequence numbers: librdkafka would send the following records with
+    /// later numbers and retry in vain until the transaction times out.
     has_gap: bool,
-    /// Whether each record goes in a request of its own, so that one refused for its size is refused for itself.
+    /// Whether each record gets its own request, so that a record that is too large fails alone.
     is_single: bool,
-    /// Of no further use: what became of a call is unknown, or another instance took over.
+    /// Unusable: the outcome of a call is unknown, or another instance took over.
     over: bool,
 }
 
@@ -96,11 +96,11 @@ impl Doing {
 }
 
 impl TransactionalProducer {
-    /// A producer that talks to nobody before [`Transactions::init`].
+    /// A producer that connects with [`Transactions::init`].
     ///
     /// # Errors
-    /// [`SourceError::Configuration`] when librdkafka refuses the settings, [`SourceError::Unavailable`] when the
-    /// operating system refuses a thread.
+    /// [`SourceError::Configuration`] if librdkafka refuses the settings, [`SourceError::Unavailable`] if the operating
+    /// system cannot start a thread.
     pub fn new(settings: &TransactionSettings) -> Result<TransactionalProducer, SourceError> {
         let names = TopicNames::new(&settings.kafka.topics)?;
         let (handle, calls) = open(settings)?;
@@ -119,12 +119,13 @@ impl TransactionalProducer {
         })
     }
 
-    /// Drops it and waits until it is gone, for at most `wait`; whether it is. A call that was given up keeps it.
+    /// Drops the producer and waits up to `wait` until it is freed; returns whether it is. An abandoned call keeps it
+    /// alive.
     pub fn close(self, wait: Duration) -> bool {
         let deadline = Instant::now() + wait;
         let TransactionalProducer { handle, calls, .. } = self;
         let (reply, ended) = mpsc::channel::<()>();
-        // The channel closes when the thread has dropped this, which is behind everything that waits for it.
+        // The channel closes once the thread has dropped this closure, after all earlier calls.
         _ = calls.send(Box::new(move |_| drop(reply)));
         drop(calls);
         _ = ended.recv_timeout(wait);
@@ -140,7 +141,7 @@ impl TransactionalProducer {
         Arc::into_inner(handle).is_some_and(|last| last.destroy(deadline.saturating_duration_since(Instant::now())))
     }
 
-    /// Begins anew under the same transactional id, when no transaction is open.
+    /// Creates a new client under the same transactional id, while no transaction is open.
     fn renew(&mut self) -> Result<(), TransactionError> {
         match open(&TransactionSettings { is_single: self.is_single, ..self.settings.clone() }) {
             Ok((handle, calls)) => (self.handle, self.calls) = (handle, calls),
@@ -150,7 +151,7 @@ impl TransactionalProducer {
         self.init(self.timeout)
     }
 
-    /// What is left of the time of the transaction.
+    /// The time left until the transaction timeout.
     fn remaining(&self) -> Duration {
         self.begun.map_or(self.timeout, |begun| self.timeout.saturating_sub(begun.elapsed()))
     }
@@ -159,7 +160,7 @@ impl TransactionalProducer {
         self.begun.is_some() && self.remaining().is_zero()
     }
 
-    /// Makes a call on the other thread and waits for it a little longer than it should take.
+    /// Makes a call on the other thread and waits slightly longer than it should take.
     fn call<T: Send + 'static>(
         &mut self,
         doing: Doing,
@@ -167,7 +168,7 @@ impl TransactionalProducer {
         work: impl FnOnce(&Handle) -> T + Send + 'static,
     ) -> Result<T, TransactionError> {
         if self.over {
-            return Err(TransactionError::Unknown(format!("cannot {}: the producer is spent", doing.text())));
+            return Err(TransactionError::Unknown(format!("cannot {}: the producer is unusable", doing.text())));
         }
         let (reply, answer) = mpsc::sync_channel(1);
         let sent = self.calls.send(Box::new(move |handle| _ = reply.send(work(handle))));
@@ -190,27 +191,30 @@ impl TransactionalProducer {
         }
     }
 
-    /// Remembers that the producer is spent.
+    /// Marks the producer as unusable after errors that require it.
     fn noted(&mut self, error: TransactionError) -> TransactionError {
         self.over |= matches!(error, TransactionError::Unknown(_) | TransactionError::Fenced { .. });
         error
     }
 
-    /// Waits until every record is delivered, and says which was not.
+    /// Waits until every record is delivered; reports the ones that were not.
     fn deliver(&mut self, doing: Doing) -> Result<(), TransactionError> {
         if self.sent.is_empty() {
             return Ok(());
         }
         let remaining = self.remaining();
         let flushed = self.call(doing, remaining, move |handle| handle.flush(remaining))?;
-        self.complain(doing)?;
+        self.check_refused(doing)?;
         flushed.map_err(|failure| {
-            TransactionError::Abort(format!("records are not delivered within the transaction: {}", failure.text))
+            TransactionError::Abort(format!(
+                "records were not delivered within the transaction timeout: {}",
+                failure.text
+            ))
         })
     }
 
-    /// What was refused since the last look.
-    fn complain(&mut self, doing: Doing) -> Result<(), TransactionError> {
+    /// Reports the records refused since the last call.
+    fn check_refused(&mut self, doing: Doing) -> Result<(), TransactionError> {
         let refused = self.handle.take_refused();
         if refused.is_empty() {
             return Ok(());
@@ -224,8 +228,8 @@ impl TransactionalProducer {
         if refused_together > 1 && !self.is_single {
             self.is_single = true;
             return Err(TransactionError::TooLargeTogether(format!(
-                "a request with {refused_together} records is refused for its size; from now on each record goes in a request of \
-                 its own, which takes longer. Raise max.message.bytes of the topic"
+                "a request with {refused_together} records is too large; from now on each record gets its own \
+                 request, which is slower. Raise max.message.bytes of the topic"
             )));
         }
         let error = undelivered(&refused, &self.sent, |topic| {
@@ -246,7 +250,7 @@ impl TransactionalProducer {
         Ok(self.topics.len() - 1)
     }
 
-    /// Queues one record, waiting while the queue is full.
+    /// Queues a record, waiting while the queue is full.
     fn queue(&self, topic: &CStr, partition: Option<i32>, record: &Outgoing<'_>, number: usize) -> Result<(), Failure> {
         let Outgoing { key, payload, headers, time, .. } = *record;
         let message = Message { topic, partition, key, payload, headers, time };
@@ -277,7 +281,7 @@ impl Transactions for TransactionalProducer {
 
     fn produce_to(&mut self, partition: Option<i32>, record: &Outgoing<'_>) -> Result<(), TransactionError> {
         if self.over {
-            return Err(TransactionError::Unknown("cannot produce: the producer is spent".to_owned()));
+            return Err(TransactionError::Unknown("cannot produce: the producer is unusable".to_owned()));
         }
         let number = self.sent.len();
         let topic = self.topic(record.topic)?;
@@ -285,8 +289,8 @@ impl Transactions for TransactionalProducer {
             self.sent.push(topic);
             return Ok(());
         };
-        // A transaction that has failed takes nothing more, and why it has failed says more than that.
-        self.complain(Doing::Produce)?;
+        // A failed transaction accepts no more records; the reason for its failure says more than this error.
+        self.check_refused(Doing::Produce)?;
         let failure = self.handle.fatal().unwrap_or(failure);
         if failure.code == Code::MessageSizeTooLarge {
             return Err(TransactionError::TooLarge { indexes: vec![number], text: failure.text });
@@ -325,7 +329,7 @@ impl Transactions for TransactionalProducer {
     }
 }
 
-/// A client, and the way to the thread that makes its calls, which ends when that way is dropped.
+/// A client and the channel to the thread that makes its calls. The thread ends when the channel is dropped.
 fn open(settings: &TransactionSettings) -> Result<(Arc<Handle>, mpsc::Sender<Call>), SourceError> {
     let handle = Handle::new_producer(settings.configuration()?)
         .map_err(|text| SourceError::Configuration(format!("kafka: {text}")))?;
@@ -338,7 +342,7 @@ fn open(settings: &TransactionSettings) -> Result<(Arc<Handle>, mpsc::Sender<Cal
     Ok((handle, calls))
 }
 
-/// The thread that may have to be left behind in a call.
+/// The thread that makes the calls, and may be abandoned in one.
 fn make_calls(handle: &Handle, calls: &mpsc::Receiver<Call>) {
     loop {
         match calls.recv_timeout(IDLE_LOOK) {
@@ -346,7 +350,7 @@ fn make_calls(handle: &Handle, calls: &mpsc::Receiver<Call>) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 handle.serve(Duration::ZERO);
                 for notice in handle.take_notices() {
-                    tracing::debug!(target: "kafka", ?notice, "the producer of transactions reports");
+                    tracing::debug!(target: "kafka", ?notice, "event of the transactional producer");
                 }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -361,34 +365,34 @@ fn overdue(doing: Doing, text: &str) -> TransactionError {
     ))
 }
 
-/// Which response a failed call needs.
+/// The response that a failed call needs.
 fn classify(doing: Doing, failure: &TransactionFailure, is_overdue: bool) -> TransactionError {
     let text = format!("cannot {}: {}", doing.text(), failure.failure.text);
     match errors::refusal(&failure.failure) {
         Some(TransactionError::Fenced { by: FencedBy::Producer, text }) if is_overdue => overdue(doing, &text),
         Some(fenced @ TransactionError::Fenced { .. }) => fenced,
-        // An abort that fails leaves no abort to try, whatever the reason.
+        // After a failed abort there is nothing left to abort, whatever the reason.
         _ if doing == Doing::Abort => TransactionError::Unknown(text),
         Some(error) => error,
         None if failure.is_fatal => TransactionError::Unknown(text),
-        // Not committed as long as no commit was sent, whatever went wrong.
+        // Certainly not committed, because no commit was sent.
         None if matches!(doing, Doing::Produce | Doing::Send) => TransactionError::Abort(text),
         None if failure.needs_abort => TransactionError::Abort(text),
         None => TransactionError::Unknown(text),
     }
 }
 
-/// Whether a record, or the request that held it, was refused for its size.
+/// Whether a record, or its request, was too large.
 fn is_large(refused: &Refused) -> bool {
     matches!(refused.failure.code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge)
 }
 
-/// Whether a record was refused for itself, and not thrown away with a failed transaction.
+/// Whether a record was refused itself, not discarded with a failed transaction.
 fn is_reason(refused: &Refused) -> bool {
     !matches!(refused.failure.code, Code::PurgeQueue | Code::PurgeInflight)
 }
 
-/// Which response refused records need. Those that were thrown away with a failed transaction say nothing.
+/// The response that refused records need. Records discarded with a failed transaction carry no information.
 fn undelivered(refused: &[Refused], sent: &[usize], topic: impl Fn(usize) -> String) -> TransactionError {
     let large: Vec<&Refused> = refused.iter().filter(|refused| is_large(refused)).collect();
     if let Some(first) = large.first() {
@@ -396,7 +400,7 @@ fn undelivered(refused: &[Refused], sent: &[usize], topic: impl Fn(usize) -> Str
         return TransactionError::TooLarge { indexes: large.iter().map(|refused| refused.number).collect(), text };
     }
     let Some(first) = refused.iter().find(|refused| is_reason(refused)) else {
-        return TransactionError::Abort("records were thrown away with a failed transaction".to_owned());
+        return TransactionError::Abort("records were discarded with a failed transaction".to_owned());
     };
     errors::refusal(&first.failure).unwrap_or_else(|| {
         let topic = sent.get(first.number).map_or_else(String::new, |place| topic(*place));
@@ -419,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn another_owner_is_never_tried_against() {
+    fn fenced_errors_are_never_retried() {
         for doing in CALLS {
             for code in [Code::Fenced, Code::ProducerFenced, Code::InvalidProducerEpoch] {
                 let found = classify(doing, &failure(code, true, false), false);
@@ -431,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_took_too_long_was_ended_by_the_brokers_and_not_by_another_owner() {
+    fn a_fenced_overdue_transaction_was_ended_by_the_brokers() {
         for doing in [Doing::Produce, Doing::Send, Doing::Commit, Doing::Abort] {
             let found = classify(doing, &failure(Code::Fenced, true, false), true);
             assert!(matches!(&found, TransactionError::Unknown(text) if text.contains("timeout")), "{found:?}");
@@ -456,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_surely_not_committed_may_be_aborted() {
+    fn only_certainly_uncommitted_transactions_are_aborted() {
         for code in [Code::OperationTimedOut, Code::BrokerTransportFailure, Code::RequestTimedOut, Code::State] {
             let found = classify(Doing::Commit, &failure(code, false, false), false);
             assert!(matches!(found, TransactionError::Unknown(_)), "{code:?} {found:?}");
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_must_mend_names_the_remedy() {
+    fn configuration_errors_name_the_remedy() {
         let cases = [
             (Code::TransactionalIdAuthorizationFailed, "transactional ids"),
             (Code::GroupAuthorizationFailed, "kafka.group_id"),
@@ -487,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn of_refused_records_those_too_large_are_named_and_those_thrown_away_are_not() {
+    fn records_that_are_too_large_are_named_and_discarded_ones_are_not() {
         let refused = |number, code| Refused { number, failure: Failure { code, text: "why".to_owned() } };
         let name = |_: usize| "dead-letters".to_owned();
         let sent = [0; 3];

@@ -1,4 +1,4 @@
-//! Questions of administration: a group's members and offsets, and the ids of topics.
+//! Admin requests: members and offsets of a group, and topic ids.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -11,10 +11,10 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::{ERROR_TEXT_BYTES, Failure, Handle, entries_of, result_of, take_error, text_of, timeout};
 
-/// What the coordinator says about a group.
+/// A group as its coordinator describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct GroupDescription {
-    /// As Kafka names it: `Stable`, `Empty`, `Dead`, ...
+    /// Kafka's name: `Stable`, `Empty`, `Dead`, ...
     pub state: String,
     pub members: Vec<Member>,
 }
@@ -25,14 +25,14 @@ pub(in super::super) struct Member {
     pub instance_id: Option<String>,
     pub client_id: String,
     pub host: String,
-    /// Topics and partitions that it was given.
+    /// The assigned topics and partitions.
     pub assigned: Vec<(String, i32)>,
 }
 
-/// A topic-partition and what is committed for it.
+/// Topic, partition, committed offset and metadata.
 pub(in super::super) type CommittedRow = (String, i32, i64, Vec<u8>);
 
-/// An answer, freed when dropped; everything in it belongs to it.
+/// An answer, freed on drop; it owns everything read from it.
 struct Event(*mut rd::rd_kafka_event_t);
 
 impl Drop for Event {
@@ -78,7 +78,7 @@ impl Handle {
             }
         }
         send(self.rk, options.0, answers.raw());
-        // librdkafka answers by itself when the time is over, so a little more than that is enough.
+        // librdkafka answers by itself after the request timeout, so wait slightly longer.
         // SAFETY: a live queue.
         let event = unsafe { rd::rd_kafka_queue_poll(answers.raw(), timeout(wait + Duration::from_secs(1))) };
         if event.is_null() {
@@ -94,7 +94,7 @@ impl Handle {
         }
     }
 
-    /// Who is in a group. A group that does not exist is without members.
+    /// State and members of a group; a group that does not exist has no members.
     pub fn describe_group(self: &Arc<Handle>, group: &CStr, wait: Duration) -> Result<GroupDescription, Failure> {
         let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
         let mut groups = [group.as_ptr()];
@@ -137,7 +137,7 @@ impl Handle {
         }
     }
 
-    /// Everything that a group has committed; an unfinished transaction with offsets is an error until it ends.
+    /// All committed offsets of a group; an error while a transaction with its offsets is pending.
     pub fn all_committed(self: &Arc<Handle>, group: &CStr, wait: Duration) -> Result<Vec<CommittedRow>, Failure> {
         let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
         let event = self.ask(kind, wait, true, |rk, options, queue| {
@@ -169,7 +169,7 @@ impl Handle {
         }
     }
 
-    /// Creates topics with the brokers' default replication and these settings; what became of each.
+    /// Creates topics with the brokers' default replication and these settings; returns the outcome of each.
     pub fn create_topics(
         self: &Arc<Handle>,
         topics: &[CString],
@@ -229,7 +229,7 @@ impl Handle {
         }
     }
 
-    /// The id of each topic, in the order asked; `None` where the broker is too old to have any.
+    /// The id of each topic, in the given order; `None` if the broker is too old to have ids.
     pub fn topic_ids(
         self: &Arc<Handle>,
         topics: &[&CStr],
@@ -272,7 +272,7 @@ unsafe fn array<'a, T>(first: *mut *const T, count: usize) -> &'a [*const T] {
     if first.is_null() || count == 0 {
         return &[];
     }
-    // SAFETY: the caller vouches.
+    // SAFETY: the caller guarantees it.
     unsafe { slice::from_raw_parts(first.cast_const(), count) }
 }
 
@@ -291,7 +291,7 @@ unsafe fn error_of(error: *const rd::rd_kafka_error_t) -> Result<(), Failure> {
     }
 }
 
-/// As Kafka's own tools print it: base64 in the URL's alphabet; `None` for the id of no topic.
+/// The id as Kafka's tools print it: base64 with the URL alphabet; `None` for the zero id.
 ///
 /// # Safety
 /// `id` is null or lives during the call.

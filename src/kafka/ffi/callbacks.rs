@@ -1,4 +1,4 @@
-//! What librdkafka calls: everything is noted down here and handed out by the poll, or logged.
+//! Callbacks of librdkafka. They record events for the next poll, or log them.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use super::super::oidc::{Token, Tokens};
 use super::{ERROR_TEXT_BYTES, Failure, entries_of, fatal_of, text_of};
 
-/// Something that a callback noted down.
+/// An event recorded by a callback.
 #[derive(Debug)]
 pub(in super::super) enum Notice {
     Assigned(Vec<(String, i32)>),
@@ -21,49 +21,49 @@ pub(in super::super) enum Notice {
     Fatal(Failure),
 }
 
-/// A message that was not delivered: its number, as the producer gave it, and why.
+/// A message that was not delivered: its number from the producer, and the reason.
 #[derive(Debug)]
 pub(in super::super) struct Refused {
     pub number: usize,
     pub failure: Failure,
 }
 
-/// What the callbacks see: the opaque pointer of the client.
+/// The opaque pointer of a client: the state shared with its callbacks.
 #[derive(Debug)]
 pub(super) struct Callbacks {
-    /// What is shown to brokers that want tokens.
+    /// The tokens for brokers that require them.
     tokens: Option<Arc<Tokens>>,
     notices: Mutex<Vec<Notice>>,
-    /// What a producer could not deliver, until it asks.
+    /// Messages that a producer could not deliver, until it takes them.
     refused: Mutex<Vec<Refused>>,
-    /// Rebalances are answered by the callback itself from now on, since nobody polls any more.
+    /// The rebalance callback answers by itself, because nothing polls any more.
     closing: AtomicBool,
 }
 
 impl Callbacks {
-    /// Without anything noted down.
+    /// Without recorded events.
     pub fn new(tokens: Option<Arc<Tokens>>) -> Callbacks {
         Callbacks { tokens, notices: Mutex::default(), refused: Mutex::default(), closing: AtomicBool::new(false) }
     }
 
-    /// What was noted down since the last call.
+    /// The events recorded since the last call.
     pub fn take_notices(&self) -> Vec<Notice> {
         mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was not delivered since the last call.
+    /// The messages refused since the last call.
     pub fn take_refused(&self) -> Vec<Refused> {
         mem::take(&mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on nobody polls, so the rebalance callback answers by itself.
+    /// From now on the rebalance callback answers by itself, because nothing polls any more.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 }
 
-/// Sets all callbacks that this kind of client has; the opaque pointer of the configuration must be a [`Callbacks`]. Those
-/// for tokens come on a thread of librdkafka's once that is asked for, so that a provider that is slow stops no poll.
+/// Sets all callbacks for this kind of client; the opaque pointer of the configuration must be a [`Callbacks`]. Token
+/// callbacks run on a thread of librdkafka once enabled, so that a slow provider does not block polling.
 ///
 /// # Safety
 /// `conf` is a live configuration, and its opaque pointer stays valid until its client is destroyed.
@@ -83,7 +83,7 @@ pub(super) unsafe fn install(conf: *mut rd::rd_kafka_conf_t, kind: rd::rd_kafka_
     }
 }
 
-/// Notes something down and ends the wait of the poll.
+/// Records an event and wakes the poll.
 ///
 /// # Safety
 /// Called from a callback of the live client `rk` with its opaque pointer.
@@ -110,8 +110,9 @@ unsafe extern "C" fn on_rebalance(
     // SAFETY: librdkafka calls with a live client, its opaque pointer, and a list that lives during the call.
     unsafe {
         if (*opaque.cast::<Callbacks>()).closing.load(Ordering::Acquire) {
-            // While closing librdkafka takes this as the answer under every protocol. Once the group handler ended it
-            // would wait for ever; that can still happen between the two calls, so closing has its own thread.
+            // While closing, librdkafka accepts this as the answer under every protocol. It would block for ever after
+            // the group handler has ended, which can still happen between the two calls; so closing runs on its own
+            // thread.
             if rd::rd_kafka_consumer_closed(rk) == 0 {
                 rd::rd_kafka_assign(rk, ptr::null());
             }
@@ -156,7 +157,7 @@ unsafe extern "C" fn on_delivery(_: *mut rd::rd_kafka_t, message: *const rd::rd_
     callbacks.refused.lock().unwrap_or_else(PoisonError::into_inner).push(refused);
 }
 
-/// May take as long as the provider does, which is bounded. A failure comes back as an error of authentication, and
+/// May block as long as the provider takes, which is bounded. A failure comes back as an authentication error, and
 /// librdkafka asks again after 10 s.
 unsafe extern "C" fn on_token_wanted(rk: *mut rd::rd_kafka_t, _: *const c_char, opaque: *mut c_void) {
     // SAFETY: the opaque pointer is that of `Handle::open`, freed only after the client.

@@ -1,4 +1,4 @@
-//! Lists of topic-partitions, and what librdkafka writes into them.
+//! Lists of topic-partitions, with the results that librdkafka writes into them.
 
 use std::ffi::{CStr, c_int};
 use std::{ptr, slice};
@@ -9,10 +9,10 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 /// A list of topic-partitions with offsets.
 pub(in super::super) struct List(pub(super) *mut rd::rd_kafka_topic_partition_list_t);
 
-// SAFETY: nobody but its owner uses it, and it belongs to no client.
+// SAFETY: only its owner uses it, and it belongs to no client.
 unsafe impl Send for List {}
 
-/// One line of a [`List`].
+/// One entry of a [`List`].
 pub(in super::super) struct Entry<'a> {
     pub topic: &'a str,
     pub partition: i32,
@@ -32,11 +32,11 @@ impl List {
         unsafe { (*rd::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), partition)).offset = offset }
     }
 
-    /// As [`List::add`], with the text to be stored beside the offset.
+    /// As [`List::add`], with the metadata of the offset.
     pub fn add_with_metadata(&mut self, topic: &CStr, partition: i32, offset: i64, metadata: &[u8]) {
         self.add(topic, partition, offset);
         if metadata.is_empty() {
-            return; // librdkafka sends an absent text as an empty one
+            return; // librdkafka sends absent metadata as an empty string
         }
         // SAFETY: the list is live and its last element is the one just added, whose metadata is null. The bytes come
         // from librdkafka's own allocator, since the list frees them; it ends the process rather than return null.
@@ -63,7 +63,7 @@ impl Drop for List {
     }
 }
 
-/// The lines of a list.
+/// The entries of a list.
 ///
 /// # Safety
 /// `list` is null or lives, unchanged, for `'a`.

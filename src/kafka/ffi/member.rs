@@ -1,11 +1,11 @@
-//! What a member of a group can do beside reading: say who it is, pause, and resume.
+//! Calls of a group member besides reading: identity, pause, and resume.
 
 use rdkafka::bindings as rd;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::{Failure, Handle, List, entries_of, result_of, text_of};
 
-/// Who a member is, as the group coordinator knows it.
+/// The identity of a member as the group coordinator knows it.
 #[derive(Debug)]
 pub(in super::super) struct MemberNow {
     pub group_id: String,
@@ -15,7 +15,7 @@ pub(in super::super) struct MemberNow {
 }
 
 impl Handle {
-    /// Who we are in the group at this moment; `None` outside one.
+    /// Our current identity in the group; `None` outside a group.
     pub fn member_now(&self) -> Option<MemberNow> {
         // SAFETY: a live client; the answer is null or ours, its texts are terminated, copied before it is destroyed,
         // and only the instance id may be null.
@@ -36,7 +36,7 @@ impl Handle {
         }
     }
 
-    /// Stops handing out these, the fetched and not yet taken messages included.
+    /// Stops handing out these, including messages already fetched.
     pub fn pause(&self, list: &List) -> Result<(), Failure> {
         // SAFETY: a live client and a live list, in which each line's outcome is written.
         unsafe {
@@ -45,7 +45,7 @@ impl Handle {
         }
     }
 
-    /// Hands these out again, from the first message that was not handed out.
+    /// Hands these out again, from the first message not yet handed out.
     pub fn resume(&self, list: &List) -> Result<(), Failure> {
         // SAFETY: as above.
         unsafe {
@@ -56,9 +56,9 @@ impl Handle {
 }
 
 /// # Safety
-/// The list is live and nobody changes it.
+/// The list is live, and nothing modifies it.
 unsafe fn first_refusal(list: &List) -> Result<(), Failure> {
-    // SAFETY: the caller vouches.
+    // SAFETY: the caller guarantees it.
     let refused = unsafe { entries_of(list.0) }.find(|entry| entry.code != Code::NoError);
     refused.map_or(Ok(()), |entry| {
         let text = format!("{} [{}]: {}", entry.topic, entry.partition, entry.code);

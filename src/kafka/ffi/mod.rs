@@ -1,14 +1,13 @@
-//! The only unsafe code of the program (this directory): librdkafka behind safe types that free what they own, in the
-//! right order.
+//! The only unsafe code of the program: librdkafka behind safe types that free what they own, in the right order.
 //!
 //! [`Handle`] is the client and must outlive everything that librdkafka hands out, so queues and batches hold an
-//! `Arc` of it. librdkafka calls back on the thread that serves a queue (rebalances, errors, commit results) and, for
-//! logs, on any thread; callbacks only note down what happened, in [`Callbacks`], and the poll hands it out.
+//! `Arc` of it. librdkafka calls back on the thread that serves a queue (rebalances, errors) and, for logs, on any
+//! thread. Callbacks only record events in [`Callbacks`]; the poll hands them out.
 //!
-//! Two traps of `rd_kafka_consume_batch_queue` (librdkafka 2.12) shape this file:
-//! it waits for the whole timeout unless the buffer fills, and after `rd_kafka_yield` in a callback it drops the next
-//! message. So callbacks wake the queue with `rd_kafka_queue_yield` instead, and [`super::KafkaClient`] waits for one
-//! message at most and then takes what else is there.
+//! Two pitfalls of `rd_kafka_consume_batch_queue` (librdkafka 2.12) shape this file: it waits for the whole timeout
+//! unless the buffer fills, and after `rd_kafka_yield` in a callback it drops the next message. So callbacks wake the
+//! queue with `rd_kafka_queue_yield` instead, and [`super::KafkaClient`] waits for one message and then takes all
+//! others.
 #![allow(unsafe_code)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
@@ -39,7 +38,7 @@ use super::oidc::Tokens;
 
 const ERROR_TEXT_BYTES: usize = 512;
 
-/// A timeout for librdkafka, rounded up; never negative, which would mean for ever.
+/// A timeout for librdkafka, rounded up; never negative, which would mean infinite.
 fn timeout(wait: Duration) -> c_int {
     c_int::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(c_int::MAX)
 }
@@ -47,12 +46,12 @@ fn timeout(wait: Duration) -> c_int {
 /// The text of a C string that lives at least as long as the caller's borrow; empty for null.
 ///
 /// # Safety
-/// `text` is null or points to a terminated string that nobody changes meanwhile.
+/// `text` is null or points to a terminated string that does not change during the call.
 unsafe fn text_of(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: not null, and the caller vouches for the rest.
+    // SAFETY: not null, and the caller guarantees the rest.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
@@ -63,14 +62,14 @@ fn result_of(code: RDKafkaRespErr) -> Result<(), Failure> {
     }
 }
 
-/// What librdkafka answered instead of success.
+/// An error of librdkafka.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub code: Code,
     pub text: String,
 }
 
-/// A configuration under construction, and what its client shall log in with.
+/// A configuration under construction, and the tokens for its client.
 pub(super) struct Conf(*mut rd::rd_kafka_conf_t, Option<Arc<Tokens>>);
 
 impl Conf {
@@ -79,12 +78,12 @@ impl Conf {
         Conf(unsafe { rd::rd_kafka_conf_new() }, None)
     }
 
-    /// Lets the client log in with these tokens.
+    /// Makes the client log in with these tokens.
     pub fn log_in_with(&mut self, tokens: Arc<Tokens>) {
         self.1 = Some(tokens);
     }
 
-    /// Sets an option; the error says what is wrong with its name or value.
+    /// Sets an option; the error describes the wrong name or value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let (Ok(name), Ok(value)) = (CString::new(name), CString::new(value)) else {
             return Err("contains a zero byte".to_owned());
@@ -104,12 +103,12 @@ impl Conf {
 
 impl Drop for Conf {
     fn drop(&mut self) {
-        // SAFETY: still ours, since `Handle::new` forgets the value when librdkafka takes the pointer.
+        // SAFETY: still ours; `Handle::open` forgets the value when librdkafka takes the pointer.
         unsafe { rd::rd_kafka_conf_destroy(self.0) }
     }
 }
 
-/// A client of the cluster. Freed on a thread of its own, because that may wait for brokers.
+/// A client of the cluster. Freed on a separate thread, because that may wait for brokers.
 #[derive(Debug)]
 pub(super) struct Handle {
     rk: *mut rd::rd_kafka_t,
@@ -122,12 +121,12 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Handle {
-    /// A consumer client with our callbacks; it talks to nobody yet.
+    /// A consumer client with our callbacks; it does not connect yet.
     pub fn new(conf: Conf) -> Result<Arc<Handle>, String> {
         Handle::open(conf, rd::rd_kafka_type_t::RD_KAFKA_CONSUMER)
     }
 
-    /// A producer client with our callbacks; it talks to nobody yet.
+    /// A producer client with our callbacks; it does not connect yet.
     pub fn new_producer(conf: Conf) -> Result<Arc<Handle>, String> {
         Handle::open(conf, rd::rd_kafka_type_t::RD_KAFKA_PRODUCER)
     }
@@ -145,12 +144,12 @@ impl Handle {
             rd::rd_kafka_new(kind, conf.0, text.as_mut_ptr(), ERROR_TEXT_BYTES)
         };
         if rk.is_null() {
-            // SAFETY: made by `Box::into_raw` above and used by nobody, since there is no client.
+            // SAFETY: made by `Box::into_raw` above; without a client, nothing else uses it.
             drop(unsafe { Box::from_raw(callbacks) });
             // SAFETY: librdkafka terminates what it writes into the buffer.
             return Err(unsafe { text_of(text.as_ptr()) });
         }
-        mem::forget(conf); // now librdkafka's; nothing else is left in it
+        mem::forget(conf); // librdkafka owns it now
         let handle = Arc::new(Handle { rk, callbacks });
         if has_tokens {
             // SAFETY: a live client with a queue for these callbacks; the error is freed by `take_error`.
@@ -164,18 +163,18 @@ impl Handle {
         unsafe { &*self.callbacks }
     }
 
-    /// What the callbacks noted down since the last call.
+    /// The events that callbacks recorded since the last call.
     pub fn take_notices(&self) -> Vec<Notice> {
         self.callbacks().take_notices()
     }
 
-    /// The fatal error that the client raised, if any.
+    /// The fatal error of the client, if any.
     pub fn fatal(&self) -> Option<Failure> {
         // SAFETY: a live client.
         unsafe { fatal_of(self.rk) }
     }
 
-    /// Joins the group and returns the queue on which everything arrives.
+    /// Joins the group; returns the queue on which messages and events arrive.
     pub fn subscribe(self: &Arc<Handle>, topics: &List) -> Result<Queue, Failure> {
         let queue = self.consumer_queue()?;
         // SAFETY: a live client and a live list, which is copied.
@@ -183,7 +182,7 @@ impl Handle {
         Ok(queue)
     }
 
-    /// Leaves the group, a static member too, and joins it again once what is owned is given back.
+    /// Leaves the group, even as a static member, and joins again once all owned partitions are released.
     pub fn rejoin(&self, topics: &List) -> Result<(), Failure> {
         // SAFETY: a live client and a live list, which is copied.
         unsafe {
@@ -192,7 +191,7 @@ impl Handle {
         }
     }
 
-    /// The queue on which everything arrives, without joining the group.
+    /// The queue on which messages and events arrive, without joining the group.
     pub fn consumer_queue(self: &Arc<Handle>) -> Result<Queue, Failure> {
         // SAFETY: a live client.
         result_of(unsafe { rd::rd_kafka_poll_set_consumer(self.rk) })?;
@@ -200,7 +199,7 @@ impl Handle {
         Ok(unsafe { Queue::from_raw(rd::rd_kafka_queue_get_consumer(self.rk), Arc::clone(self)) })
     }
 
-    /// The queue on which everything arrives that is assigned, without joining the group.
+    /// The queue on which assigned partitions arrive, without joining the group.
     pub fn look(self: &Arc<Handle>) -> Result<Queue, Failure> {
         // SAFETY: a live client; then its consumer queue exists, or `rd_kafka_poll_set_consumer` had failed.
         unsafe {
@@ -214,7 +213,7 @@ impl Handle {
         unsafe { Queue::from_raw(rd::rd_kafka_queue_new(self.rk), Arc::clone(self)) }
     }
 
-    /// Reads exactly these from now on; nothing when `None`.
+    /// Reads exactly these from now on; nothing if `None`.
     pub fn assign(&self, list: Option<&List>) -> Result<(), Failure> {
         // SAFETY: a live client and a live list or null; the list is copied.
         result_of(unsafe { rd::rd_kafka_assign(self.rk, list.map_or(ptr::null(), |list| list.0)) })
@@ -230,7 +229,7 @@ impl Handle {
         unsafe { take_error(rd::rd_kafka_incremental_unassign(self.rk, list.0)) }
     }
 
-    /// Commits and waits for the answer, the first refusal of a partition included; `None` when none came in time.
+    /// Commits and waits for the answer, including the first per-partition error; `None` without an answer in time.
     pub fn commit_and_wait(self: &Arc<Handle>, list: &List, wait: Duration) -> Option<Result<(), Failure>> {
         let answers = self.new_queue();
         // SAFETY: a live client, a live list (copied) and a live queue; without a callback the answer is an event.
@@ -257,21 +256,21 @@ impl Handle {
         }
     }
 
-    /// Fills in the committed offsets and their metadata, without those of unfinished transactions.
+    /// Fills in the committed offsets and their metadata, excluding those of pending transactions.
     pub fn committed(&self, list: &mut List, wait: Duration) -> Result<(), Failure> {
-        // SAFETY: a live client and a live list that nobody else uses.
+        // SAFETY: a live client and a live list that nothing else uses.
         result_of(unsafe { rd::rd_kafka_committed(self.rk, list.0, timeout(wait)) })
     }
 
-    /// Replaces each offset, an epoch millisecond, by that of the first record at or after it.
+    /// Replaces each offset, a time in epoch milliseconds, with that of the first record at or after it.
     pub fn offsets_for_times(&self, list: &mut List, wait: Duration) -> Result<(), Failure> {
-        // SAFETY: a live client and a live list that nobody else uses.
+        // SAFETY: a live client and a live list that nothing else uses.
         result_of(unsafe { rd::rd_kafka_offsets_for_times(self.rk, list.0, timeout(wait)) })
     }
 
-    /// Fills in how far each partition was consumed; something negative where nothing was since it was assigned.
+    /// Fills in the consumed position of each partition; negative if nothing was consumed since the assignment.
     pub fn positions(&self, list: &mut List) -> Result<(), Failure> {
-        // SAFETY: a live client and a live list that nobody else uses.
+        // SAFETY: a live client and a live list that nothing else uses.
         result_of(unsafe { rd::rd_kafka_position(self.rk, list.0) })
     }
 
@@ -285,7 +284,7 @@ impl Handle {
         (Code::from(answer) == Code::NoError && high >= 0).then_some(high)
     }
 
-    /// How many partitions a topic has; the error may be that it does not exist.
+    /// The partition count of a topic; the error may be that it does not exist.
     pub fn partition_count(&self, topic: &CStr, wait: Duration) -> Result<u32, Failure> {
         let mut metadata: *const rd::rd_kafka_metadata = ptr::null();
         // SAFETY: a live client and a terminated string; the topic is ours until it is destroyed, and the answer is
@@ -320,13 +319,13 @@ impl Handle {
         unsafe { rd::rd_kafka_poll(self.rk, 0) };
     }
 
-    /// Begins to leave the group; what happens from now on arrives on the returned queue, until [`Handle::closed`].
+    /// Begins to leave the group; events from now on arrive on the returned queue, until [`Handle::closed`].
     ///
-    /// A rebalance that was handed out and not answered needs no answer here: librdkafka asks again while closing, and
-    /// the callback answers. A second answer could arrive after the group handler ended, and would wait for ever.
+    /// A pending rebalance needs no answer here: librdkafka asks again while closing, and the callback answers. A
+    /// second answer could arrive after the group handler has ended, and would block for ever.
     pub fn begin_close(self: &Arc<Handle>) -> Result<Queue, Failure> {
         self.callbacks().close();
-        // Not the consumer queue: librdkafka would forward that to itself and recurse without end.
+        // Not the consumer queue: librdkafka would forward it to itself and recurse endlessly.
         let queue = self.new_queue();
         // SAFETY: a live client and a live queue; the error is freed by `take_error`.
         unsafe { take_error(rd::rd_kafka_consumer_close_queue(self.rk, queue.raw())) }?;
@@ -338,10 +337,10 @@ impl Handle {
         unsafe { rd::rd_kafka_consumer_closed(self.rk) != 0 }
     }
 
-    /// Frees the client and waits for that, but not longer than `wait`; whether it is done.
+    /// Frees the client and waits up to `wait`; returns whether that is done.
     pub fn destroy(self, wait: Duration) -> bool {
         let done = self.start_destroying();
-        mem::forget(self); // the pointers belong to the thread now
+        mem::forget(self); // the thread owns the pointers now
         matches!(done.recv_timeout(wait), Err(mpsc::RecvTimeoutError::Disconnected))
     }
 
@@ -354,8 +353,8 @@ impl Handle {
         let (sender, done) = mpsc::channel();
         let destroy = move || {
             let Pointers(rk, callbacks) = { pointers };
-            // SAFETY: the last owner gave these away, so no queue, message or callback is left that uses them after
-            // `rd_kafka_destroy_flags`. The flag says that nobody is there to answer rebalances.
+            // SAFETY: the last owner gave these away, so no queue, message or callback uses them after
+            // `rd_kafka_destroy_flags`. The flag skips the consumer close, which would wait for answers to rebalances.
             unsafe {
                 rd::rd_kafka_destroy_flags(rk, rd::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
                 drop(Box::from_raw(callbacks));
@@ -405,7 +404,7 @@ unsafe fn fatal_of(rk: *mut rd::rd_kafka_t) -> Option<Failure> {
     }
 }
 
-/// Lets groups of an in-process cluster form and change at once instead of after seconds.
+/// Makes groups of an in-process cluster rebalance at once instead of after seconds.
 #[cfg(test)]
 pub(super) fn without_rebalance_delay<C: rdkafka::client::ClientContext>(owner: &rdkafka::client::Client<C>) {
     // SAFETY: a live client, made with `test.mock.num.brokers`, that owns the cluster.

@@ -1,4 +1,4 @@
-//! Transactions: librdkafka's calls one by one. What an error asks for is decided in `kafka/transactions.rs`.
+//! Producer calls of librdkafka, including transactions. `kafka/transactions.rs` interprets their errors.
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
@@ -11,23 +11,23 @@ use super::callbacks::Refused;
 use super::{Failure, Handle, List, result_of, take_error, text_of, timeout};
 use crate::bus::{GroupToken, Header};
 
-/// The partition that lets the partitioner decide.
+/// Lets the partitioner choose the partition.
 const UNASSIGNED: i32 = -1;
 
-/// Why a call of the transactional interface failed, with what librdkafka says about it.
+/// An error of the transactional interface.
 #[derive(Debug)]
 pub(in super::super) struct TransactionFailure {
     pub failure: Failure,
-    /// The producer is of no further use.
+    /// The producer is unusable.
     pub is_fatal: bool,
     /// The transaction must be aborted.
     pub needs_abort: bool,
 }
 
-/// A message to be sent.
+/// A message to send.
 pub(in super::super) struct Message<'a> {
     pub topic: &'a CStr,
-    /// The partitioner decides when absent.
+    /// `None` lets the partitioner decide.
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
     pub payload: Option<&'a [u8]>,
@@ -47,7 +47,7 @@ impl Handle {
         unsafe { take(rd::rd_kafka_begin_transaction(self.rk)) }
     }
 
-    /// Can take longer than `wait`: librdkafka leaves the limit to its requests.
+    /// May take longer than `wait`: librdkafka passes the limit to its requests.
     pub fn send_offsets(&self, list: &List, token: &GroupToken, wait: Duration) -> Result<(), TransactionFailure> {
         let metadata = GroupMetadata::new(token)?;
         // SAFETY: a live client, a live list and live metadata, which are copied; the error is freed by `take`.
@@ -70,12 +70,12 @@ impl Handle {
         result_of(unsafe { rd::rd_kafka_flush(self.rk, timeout(wait)) })
     }
 
-    /// What was not delivered since the last call.
+    /// The messages refused since the last call.
     pub fn take_refused(&self) -> Vec<Refused> {
         self.callbacks().take_refused()
     }
 
-    /// Gives up every message that is queued or on its way; their refusals are reported.
+    /// Discards every queued or in-flight message; each is reported as refused.
     pub fn purge(&self) {
         let both = rd::RD_KAFKA_PURGE_F_QUEUE | rd::RD_KAFKA_PURGE_F_INFLIGHT;
         // SAFETY: a live client.
@@ -88,7 +88,7 @@ impl Handle {
         unsafe { rd::rd_kafka_poll(self.rk, timeout(wait)) };
     }
 
-    /// Queues a copy of a message; `number` comes back with its refusal.
+    /// Queues a copy of a message; `number` is returned if it is refused.
     pub fn produce(&self, message: &Message<'_>, number: usize) -> Result<(), Failure> {
         use rd::rd_kafka_vtype_t as kind;
         let mut headers = Headers::new(message.headers)?;
@@ -106,7 +106,7 @@ impl Handle {
             (kind::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: rd::RD_KAFKA_MSG_F_COPY }),
             (kind::RD_KAFKA_VTYPE_KEY, bytes(message.key)),
             (kind::RD_KAFKA_VTYPE_VALUE, bytes(message.payload)),
-            // Zero is now.
+            // Zero means now.
             (kind::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: message.time.unwrap_or(0) }),
             (kind::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: number as *mut c_void }),
             (kind::RD_KAFKA_VTYPE_HEADERS, Value { headers: headers.0 }),
@@ -122,7 +122,7 @@ impl Handle {
     }
 }
 
-/// Headers of a message, freed unless handed over.
+/// Headers of a message; freed unless handed over to librdkafka.
 struct Headers(*mut rd::rd_kafka_headers_t);
 
 impl Headers {
@@ -152,7 +152,7 @@ impl Drop for Headers {
     }
 }
 
-/// A [`GroupToken`] as librdkafka wants it.
+/// A [`GroupToken`] in librdkafka's form.
 struct GroupMetadata(*mut rd::rd_kafka_consumer_group_metadata_t);
 
 impl GroupMetadata {

@@ -1,4 +1,4 @@
-//! Messages as librdkafka hands them out: taken from a queue in bulk, and never copied.
+//! Messages as librdkafka returns them: taken from a queue in bulk, and never copied.
 
 use std::ffi::{CStr, c_void};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ pub(in super::super) struct Queue {
 // SAFETY: queues may be used from any thread.
 unsafe impl Send for Queue {}
 
-/// One or more consecutive messages of one topic-partition, or one that tells of something else.
+/// Consecutive messages of one topic-partition, or one that reports something else.
 pub(in super::super) enum Run {
     Records(TopicPartition, KafkaBatch),
-    /// Only of a client that asked for it; see [`super::super::ends`] for why a member of a group does not.
+    /// Only for clients that enable it; see [`super::super::ends`] for why group members do not.
     End(TopicPartition),
     Problem {
         topic: Option<String>,
@@ -46,7 +46,7 @@ impl Queue {
         self.queue
     }
 
-    /// Waits until there are `limit` messages, the time is over, or a callback woke the queue.
+    /// Waits until `limit` messages are available, the time is over, or a callback wakes the queue.
     pub fn fetch(&mut self, wait: Duration, limit: usize, topics: &mut TopicCache, out: &mut Vec<Run>) {
         let mut buffer: Vec<*mut rd::rd_kafka_message_t> = Vec::with_capacity(limit);
         // SAFETY: a live queue and room for `limit` pointers, of which the answer tells how many were written. Each
@@ -67,7 +67,7 @@ impl Drop for Queue {
     }
 }
 
-/// Messages of one topic-partition, still in librdkafka's buffers; dropping the batch gives them back.
+/// Messages of one topic-partition, still in librdkafka's buffers; dropping the batch frees them.
 #[derive(Debug)]
 pub struct KafkaBatch {
     messages: Vec<*mut rd::rd_kafka_message_t>,
@@ -85,7 +85,7 @@ impl KafkaBatch {
         unsafe { &*self.messages[index] }
     }
 
-    /// Moves the messages of a later batch of the same topic-partition to the end of this one.
+    /// Appends the messages of a later batch of the same topic-partition.
     pub(in super::super) fn append(&mut self, mut later: KafkaBatch) {
         self.messages.append(&mut later.messages);
     }
@@ -111,7 +111,7 @@ impl KafkaBatch {
         }
     }
 
-    /// How many messages from `start` on belong together, and what they are.
+    /// The number of messages from `start` that belong together, and their kind.
     fn run_at(&self, start: usize, topics: &mut TopicCache) -> (usize, Head) {
         let first = self.message(start);
         let topic = if first.rkt.is_null() {
@@ -157,7 +157,7 @@ impl KafkaBatch {
     /// Drops the records before this offset.
     pub(in super::super) fn drop_before(&mut self, offset: i64) {
         let keep = self.messages.partition_point(|&message| {
-            // SAFETY: a batch that was handed out holds live messages only.
+            // SAFETY: a batch handed out holds only live messages.
             unsafe { (*message).offset < offset }
         });
         for message in self.messages.drain(..keep) {

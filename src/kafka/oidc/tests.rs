@@ -1,4 +1,4 @@
-//! Against a real HTTP server on this machine that answers what it is told.
+//! Against a real HTTP server on this machine with scripted answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -21,11 +21,11 @@ fn provider(url: &str) -> Provider {
     Provider::of(&options).unwrap().unwrap()
 }
 
-/// Answers each request with the next of these statuses and bodies; the heads and bodies of requests come out.
+/// Answers each request with the next status and body; returns the requests through a channel.
 fn server(answers: Vec<(u16, String)>) -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
-    let (tell, requests) = channel();
+    let (sender, requests) = channel();
     thread::spawn(move || {
         for ((status, body), stream) in answers.into_iter().zip(listener.incoming().flatten()) {
             let mut reader = BufReader::new(&stream);
@@ -36,7 +36,7 @@ fn server(answers: Vec<(u16, String)>) -> (String, Receiver<String>) {
             let length = request.to_lowercase();
             let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
             reader.take(length.parse().unwrap()).read_to_string(&mut request).unwrap();
-            tell.send(request).unwrap();
+            sender.send(request).unwrap();
             let head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             (&stream).write_all((head + &body).as_bytes()).unwrap();
         }
@@ -53,7 +53,7 @@ fn granted(token: &str, expires_in: Option<u32>) -> Granted {
 }
 
 #[test]
-fn asks_as_the_standard_says_and_takes_what_the_token_says() {
+fn requests_follow_the_standard_and_the_token_names_the_principal() {
     let answer = format!(r#"{{"access_token":"{}","token_type":"Bearer","expires_in":60}}"#, jwt(r#"{"sub":"svc"}"#));
     let (url, requests) = server(vec![(200, answer)]);
     let before = wall_clock().millis();
@@ -70,13 +70,13 @@ fn asks_as_the_standard_says_and_takes_what_the_token_says() {
 }
 
 #[test]
-fn a_token_tells_its_life_and_its_owner_or_the_answer_does() {
+fn lifetime_and_owner_come_from_the_token_or_the_answer() {
     let provider = provider("http://x");
     let full = jwt(r#"{"sub":"svc","exp":1700000123.5}"#);
     let by_claims = token(&provider, granted(&full, None), NOW).unwrap();
     assert_eq!((by_claims.principal.as_str(), by_claims.ends), ("svc", NOW + 123_500));
     let by_answer = token(&provider, granted(&full, Some(60)), NOW).unwrap();
-    assert_eq!(by_answer.ends, NOW + 60_000, "which needs no clock that agrees");
+    assert_eq!(by_answer.ends, NOW + 60_000, "relative to our own clock");
     let opaque = token(&provider, granted("opaque", Some(60)), NOW).unwrap();
     assert_eq!((opaque.principal.as_str(), opaque.ends), ("shop:1", NOW + 60_000));
     for endless in ["opaque", "a.b.c", "..", &jwt("[]"), &jwt(r#"{"sub":"svc"}"#)] {
@@ -85,7 +85,7 @@ fn a_token_tells_its_life_and_its_owner_or_the_answer_does() {
 }
 
 #[test]
-fn what_the_provider_says_is_wrong_is_told_without_the_secret() {
+fn errors_of_the_provider_are_shown_without_the_secret() {
     let denied = r#"{"error":"invalid_client","error_description":"no client with hunter 2"}"#;
     let (url, _requests) = server(vec![(401, denied.to_owned()), (502, "<html>".to_owned()), (200, "{}".to_owned())]);
     let provider = provider(&url);
@@ -95,7 +95,7 @@ fn what_the_provider_says_is_wrong_is_told_without_the_secret() {
     }
     assert!(!why.contains("hunter"), "{why}");
     assert!(fetch(&provider).unwrap_err().contains("answers 502"));
-    assert!(fetch(&provider).unwrap_err().contains("answers no token"));
+    assert!(fetch(&provider).unwrap_err().contains("did not return a token"));
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let why = fetch(&self::provider(&format!("http://{nobody}/"))).unwrap_err();
     assert!(why.contains("does not answer"), "{why}");
@@ -103,7 +103,7 @@ fn what_the_provider_says_is_wrong_is_told_without_the_secret() {
 }
 
 #[test]
-fn an_endpoint_over_tls_must_be_vouched_for() {
+fn an_endpoint_over_tls_must_have_a_trusted_certificate() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 40\r\nconnection: close\r\n\r\n\
                   {\"access_token\":\"opaque\",\"expires_in\":1}";
     let server = crate::tls::tests::Server::start("localhost", answer);
@@ -121,12 +121,12 @@ fn an_endpoint_over_tls_must_be_vouched_for() {
     assert!(why.contains("certificate"), "{why}");
     let why = fetch_trusting("").unwrap_err();
     assert!(why.contains("ca.pem") && why.contains("holds no certificate"), "{why}");
-    assert_eq!(server.asked().len(), 1, "the secret was shown to nobody else");
+    assert_eq!(server.asked().len(), 1, "the secret was sent to no other server");
 }
 
-/// Librdkafka asks for another token at four fifths of a life; several clients share one.
+/// librdkafka requests another token after 80 % of the lifetime; several clients share one.
 #[test]
-fn a_token_is_shared_until_the_middle_of_its_life_and_a_failure_until_its_pause_is_over() {
+fn a_token_is_shared_for_half_of_its_lifetime_and_a_failure_for_its_pause() {
     let begun = Instant::now();
     let at = |seconds: u64| begun + Duration::from_secs(seconds);
     let fresh = Token { value: "t".into(), principal: "p".into(), ends: NOW + 100_000, extensions: vec![] };
@@ -145,11 +145,11 @@ fn a_token_is_shared_until_the_middle_of_its_life_and_a_failure_until_its_pause_
     state.take(Ok(fresh.clone()), at(300), NOW).unwrap();
     assert_eq!(state.answer(at(301)), Some(Ok(fresh)));
     state.take(down(), at(400), NOW).unwrap_err();
-    assert_eq!(state.answer(at(401)), None, "after a success the pauses are short again");
+    assert_eq!(state.answer(at(401)), None, "a success resets the pauses");
 }
 
 #[test]
-fn all_who_log_in_alike_share_their_tokens() {
+fn clients_with_equal_credentials_share_tokens() {
     let (one, same) = (Tokens::of(provider("http://a")), Tokens::of(provider("http://a")));
     assert!(Arc::ptr_eq(&one, &same));
     assert!(!Arc::ptr_eq(&one, &Tokens::of(provider("http://b"))));
