@@ -1,6 +1,7 @@
-//! The HTTP of a schema registry.
+//! HTTP client of a schema registry.
 //!
-//! <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>; others speak it too.
+//! See <https://docs.confluent.io/platform/current/schema-registry/develop/api.html>; other registries offer the same
+//! API.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,27 +14,27 @@ use serde::Deserialize;
 use crate::decode::{SchemaId, SchemaText};
 use crate::tls::Trust;
 
-/// How many schemas one may refer to, directly and not.
+/// Limit for the schemas that one schema references, directly and indirectly.
 const MAX_REFERENCES: usize = 100;
 
-/// Who asks.
+/// Credentials for the registry.
 #[derive(Clone, Default)]
 pub enum Access {
-    /// Nobody that the registry would have to know.
+    /// No authentication.
     #[default]
     Open,
-    /// What is sent as proof.
+    /// The value of the Authorization header.
     Header(String),
 }
 
 impl Access {
-    /// By user and password (HTTP basic authentication).
+    /// HTTP basic authentication.
     #[must_use]
     pub fn basic(user: &str, password: &str) -> Access {
         Access::Header(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
     }
 
-    /// By a token.
+    /// Bearer token authentication.
     #[must_use]
     pub fn bearer(token: &str) -> Access {
         Access::Header(format!("Bearer {token}"))
@@ -46,7 +47,7 @@ impl fmt::Debug for Access {
     }
 }
 
-/// Asks one registry.
+/// A client of one registry.
 #[derive(Debug, Clone)]
 pub struct Client {
     url: String,
@@ -54,12 +55,12 @@ pub struct Client {
     agent: ureq::Agent,
 }
 
-/// Why there is no schema.
+/// Why a schema could not be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FetchError {
-    /// The registry says that there is none.
+    /// The registry does not have it.
     Unknown(String),
-    /// It does not say; ask again.
+    /// The registry did not answer; retry.
     Unavailable(String),
 }
 
@@ -81,8 +82,7 @@ struct Reference {
 }
 
 impl Client {
-    /// A client of the registry at `url`; one question may take `timeout`. `trust` is asked for where the registry speaks
-    /// TLS.
+    /// A client for the registry at `url`; a request may take `timeout`. `trust` is called only if the URL uses TLS.
     #[must_use]
     pub fn new(url: &str, access: Access, timeout: Duration, trust: impl FnOnce() -> Trust) -> Client {
         let mut config = ureq::Agent::config_builder()
@@ -107,7 +107,7 @@ impl Client {
         Ok(SchemaText { kind, text: answer.schema, references })
     }
 
-    /// Fetches what a schema refers to, those that are referred to first.
+    /// Fetches the schemas that a schema references, dependencies first.
     fn follow(
         &self,
         answer: &Answer,
@@ -133,7 +133,7 @@ impl Client {
         let (status, body) = self.get(path).map_err(|why| FetchError::Unavailable(format!("{}: {why}", self.url)))?;
         match status {
             200 => serde_json::from_str(&body).map_err(|_| {
-                FetchError::Unavailable(format!("{}{path} answers no schema; is it a registry?", self.url))
+                FetchError::Unavailable(format!("{}{path} did not return a schema; is it a schema registry?", self.url))
             }),
             404 => Err(FetchError::Unknown(format!("{} does not have it", self.url))),
             401 | 403 => Err(FetchError::Unavailable(format!(
@@ -144,7 +144,7 @@ impl Client {
         }
     }
 
-    /// The one place that speaks HTTP: status and body of a GET.
+    /// The only function that speaks HTTP: returns status and body of a GET request.
     fn get(&self, path: &str) -> Result<(u16, String), ureq::Error> {
         let mut request =
             self.agent.get(format!("{}{path}", self.url)).header("Accept", "application/vnd.schemaregistry.v1+json");
@@ -156,7 +156,7 @@ impl Client {
     }
 }
 
-/// A subject as a part of a path.
+/// Percent-encodes a subject for use in a path.
 fn escaped(subject: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     subject.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

@@ -1,6 +1,6 @@
-//! Schemas from a schema registry, over HTTP: fetched once each, in the background, and kept.
+//! Schemas from a schema registry, fetched once each in the background over HTTP, and cached.
 //!
-//! A registry that is down rejects nothing: who needs a schema waits, and readiness says for what.
+//! A registry that is down causes no rejections: records wait for their schema, and readiness names the reason.
 
 mod client;
 #[cfg(test)]
@@ -17,19 +17,19 @@ pub use client::{Access, Client};
 use self::client::FetchError;
 use crate::decode::{Schema, SchemaId, Schemas};
 
-/// After how long a registry is asked again, at first and at most.
+/// First and longest pause before a retry.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(10);
-/// After how long a schema that was unknown is asked for again.
+/// When to ask again for an unknown schema.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// What is known of a schema.
+/// The state of a schema.
 #[derive(Debug, Clone)]
 enum Entry {
-    /// It is being asked for.
+    /// Requested.
     Asked,
     Ready(Arc<Schema>),
-    /// There is none, or none that can be read with; since when, and why.
+    /// Unknown or unusable: since when, and why.
     Refused(Instant, String),
 }
 
@@ -48,7 +48,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry that is asked through `client`; nothing is asked yet.
+    /// A registry that is queried through `client`; sends no request yet.
     #[must_use]
     pub fn new(client: Client) -> Registry {
         Registry { shared: Arc::default(), ask: Mutex::new(None), client }
@@ -58,7 +58,7 @@ impl Registry {
         self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// Asks in the background; the thread that does begins with the first question.
+    /// Requests a schema in the background; the first call starts the thread.
     fn ask(&self, id: SchemaId) {
         let mut ask = lock(&self.ask);
         if ask.is_none() {
@@ -69,7 +69,8 @@ impl Registry {
             match thread {
                 Ok(_) => *ask = Some(sender),
                 Err(error) => {
-                    *lock(&self.shared.last_error) = Some(format!("no thread that fetches schemas: {error}"));
+                    *lock(&self.shared.last_error) =
+                        Some(format!("cannot start the thread that fetches schemas: {error}"));
                     return;
                 }
             }
@@ -98,8 +99,8 @@ impl Schemas for Registry {
         match self.entry(id) {
             Some(Entry::Ready(schema)) => Ok(schema),
             Some(Entry::Refused(_, why)) => Err(why),
-            // Whoever reads has asked before.
-            Some(Entry::Asked) | None => Err("it was not asked for".to_owned()),
+            // Callers check `is_settled` first.
+            Some(Entry::Asked) | None => Err("the schema was not requested".to_owned()),
         }
     }
 
@@ -118,7 +119,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Fetches what is asked for until nobody asks any more; what the registry does not answer is asked again.
+/// Fetches requested schemas until the channel closes; retries when the registry does not answer.
 fn fetch_all(shared: &Shared, client: &Client, asked: &Receiver<SchemaId>) {
     let mut open: Vec<SchemaId> = Vec::new();
     let mut pause = RETRY_FIRST;

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::tls::Trust;
 
-/// A registry in this process, on a port of its own; `None` for what it does not have.
-struct Stand {
+/// A registry in this process with its own port; `answer` returns `None` for what it does not have.
+struct TestRegistry {
     url: String,
     down: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-impl Stand {
-    fn start(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> Stand {
+impl TestRegistry {
+    fn start(answer: impl Fn(&str, &str) -> Option<String> + Send + 'static) -> TestRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (down, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
@@ -23,11 +23,11 @@ impl Stand {
                 serve(stream, &answer, &is_down, &log);
             }
         });
-        Stand { url, down, asked }
+        TestRegistry { url, down, asked }
     }
 
     fn registry(&self) -> Registry {
-        let trust = || panic!("without TLS nobody is trusted");
+        let trust = || panic!("trust is needed for TLS only");
         Registry::new(Client::new(&self.url, Access::basic("ann", "secret"), Duration::from_secs(5), trust))
     }
 }
@@ -54,7 +54,7 @@ fn serve(
     _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
 }
 
-/// Waits until the registry has answered; the fetching thread says so through what is settled.
+/// Waits until the registry has answered.
 fn settle(registry: &Registry, id: SchemaId) -> Result<Arc<Schema>, String> {
     wait_until(|| registry.is_settled(id));
     registry.get(id)
@@ -86,14 +86,14 @@ fn line_and_order(path: &str, _: &str) -> Option<String> {
 }
 
 #[test]
-fn a_schema_is_fetched_once_with_what_it_refers_to() {
-    let stand = Stand::start(line_and_order);
-    let registry = stand.registry();
+fn a_schema_is_fetched_once_with_its_references() {
+    let server = TestRegistry::start(line_and_order);
+    let registry = server.registry();
     let id = SchemaId::Number(7);
-    assert!(!registry.is_settled(id), "nothing is waited for");
+    assert!(!registry.is_settled(id), "it does not block");
     settle(&registry, id).unwrap();
     settle(&registry, id).unwrap();
-    assert_eq!(*stand.asked.lock().unwrap(), ["/schemas/ids/7", "/subjects/shop%2Fline/versions/3"]);
+    assert_eq!(*server.asked.lock().unwrap(), ["/schemas/ids/7", "/subjects/shop%2Fline/versions/3"]);
     let mut guid = [0; 16];
     guid[15] = 1;
     settle(&registry, SchemaId::Guid(guid)).unwrap();
@@ -102,40 +102,40 @@ fn a_schema_is_fetched_once_with_what_it_refers_to() {
 }
 
 #[test]
-fn what_the_registry_does_not_have_or_cannot_be_read_is_refused() {
-    let registry = Stand::start(line_and_order).registry();
+fn unknown_and_unsupported_schemas_are_refused() {
+    let registry = TestRegistry::start(line_and_order).registry();
     assert!(settle(&registry, SchemaId::Number(404)).unwrap_err().contains("does not have it"));
     assert!(settle(&registry, SchemaId::Number(9)).unwrap_err().contains("supported are"));
 }
 
 #[test]
-fn a_registry_that_is_down_refuses_nothing_and_is_asked_again() {
-    let stand = Stand::start(line_and_order);
-    stand.down.store(true, Ordering::SeqCst);
-    let registry = stand.registry();
+fn a_registry_that_is_down_refuses_nothing_and_is_retried() {
+    let server = TestRegistry::start(line_and_order);
+    server.down.store(true, Ordering::SeqCst);
+    let registry = server.registry();
     let id = SchemaId::Number(7);
     assert!(!registry.is_settled(id));
     wait_until(|| registry.last_error().is_some());
     assert!(registry.last_error().unwrap().contains("answers 503"), "{:?}", registry.last_error());
     assert!(!registry.is_settled(id));
-    stand.down.store(false, Ordering::SeqCst);
+    server.down.store(false, Ordering::SeqCst);
     settle(&registry, id).unwrap();
     wait_until(|| registry.last_error().is_none());
 }
 
 #[test]
 fn user_and_password_are_sent_and_never_shown() {
-    let stand = Stand::start(|_, authorization| {
+    let server = TestRegistry::start(|_, authorization| {
         // ann:secret
         (authorization == "Basic YW5uOnNlY3JldA==").then(|| r#"{"schema":"{}","schemaType":"JSON"}"#.to_owned())
     });
-    let registry = stand.registry();
+    let registry = server.registry();
     settle(&registry, SchemaId::Number(1)).unwrap();
     assert!(!format!("{registry:?}").contains("secret"));
 }
 
 #[test]
-fn a_registry_over_tls_must_be_vouched_for_and_is_shown_a_token() {
+fn a_registry_over_tls_must_have_a_trusted_certificate_and_gets_the_token() {
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 35\r\nconnection: close\r\n\r\n\
                   {\"schema\":\"{}\",\"schemaType\":\"JSON\"}";
     let server = crate::tls::tests::Server::start("localhost", answer);
@@ -155,5 +155,5 @@ fn a_registry_over_tls_must_be_vouched_for_and_is_shown_a_token() {
     assert!(!unknown.is_settled(SchemaId::Number(1)));
     wait_until(|| unknown.last_error().is_some());
     assert!(unknown.last_error().unwrap().contains("certificate"), "{:?}", unknown.last_error());
-    assert_eq!(server.asked().len(), 1, "the token was shown to nobody else");
+    assert_eq!(server.asked().len(), 1, "the token was sent to no other server");
 }

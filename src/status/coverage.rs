@@ -1,43 +1,43 @@
-//! Whether a consumer group covers its topics: every partition belongs to one member, and there are as many as when this
-//! replica started. Pure.
+//! Whether a consumer group covers its topics: every partition belongs to one member, and the partition count is the
+//! same as when this replica started. Pure.
 //!
-//! A group can rest with partitions that nobody owns. A static member that restarts within its session gets back the
-//! assignment of the member before it, whatever topics it asks for now, and the broker sees no reason to rebalance.
+//! A stable group can have partitions without an owner: a static member that restarts within its session gets back the
+//! assignment of its predecessor, whatever topics it subscribes to now, and the broker sees no reason to rebalance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A member of a group, and what it was given.
+/// A member of a group with its assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMember {
     /// Instance id or client id, and host.
     pub name: String,
-    /// Topics and partitions.
+    /// Assigned topics and partitions.
     pub assigned: BTreeSet<(String, i32)>,
 }
 
-/// What was found out about topics and group at one moment.
+/// Topics and group at one moment.
 #[derive(Debug, Clone)]
 pub struct GroupView<'a> {
     /// The topics that the group reads.
     pub topics: &'a [String],
-    /// How many partitions each has now; `None` for one that does not exist.
+    /// The current partition count of each; `None` for a topic that does not exist.
     pub counts: &'a [Option<u32>],
-    /// How many each had when this replica started.
+    /// The partition count of each when this replica started.
     pub expected: u32,
-    /// The members; `None` while the group rebalances, or where the brokers do not tell.
+    /// The members; `None` during a rebalance, or if the brokers do not report them.
     pub members: Option<&'a [GroupMember]>,
 }
 
-/// What is wrong with the coverage.
+/// Faults in the coverage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// In words, with the remedy.
+    /// Descriptions with the remedy.
     pub reasons: Vec<String>,
-    /// Whether partitions belong to nobody, which a new rebalance mends.
+    /// Whether partitions have no owner, which a rebalance fixes.
     pub is_unowned: bool,
 }
 
-/// Which member owns each partition of a topic.
+/// The owner of each partition of a topic.
 #[must_use]
 pub fn owners(topic: &str, members: &[GroupMember]) -> BTreeMap<i32, String> {
     let of = |member: &'_ GroupMember| {
@@ -47,56 +47,56 @@ pub fn owners(topic: &str, members: &[GroupMember]) -> BTreeMap<i32, String> {
     members.iter().flat_map(of).collect()
 }
 
-/// What is wrong, if anything.
+/// The faults of a view.
 #[must_use]
-pub fn faults(look: &GroupView<'_>) -> Faults {
+pub fn faults(view: &GroupView<'_>) -> Faults {
     let mut faults = Faults::default();
-    faults.reasons.extend(changed(look));
-    let Some(members) = look.members else { return faults };
-    let (mut unowned, mut parted) = (Vec::new(), Vec::new());
-    for partition in 0..i32::try_from(look.expected).unwrap_or(i32::MAX) {
+    faults.reasons.extend(changed(view));
+    let Some(members) = view.members else { return faults };
+    let (mut unowned, mut divided) = (Vec::new(), Vec::new());
+    for partition in 0..i32::try_from(view.expected).unwrap_or(i32::MAX) {
         let is_there = |count: &Option<u32>| count.is_some_and(|count| i64::from(partition) < i64::from(count));
-        if !look.counts.iter().all(is_there) {
-            continue; // a topic that is missing, or has lost partitions, is told of already
+        if !view.counts.iter().all(is_there) {
+            continue; // a missing topic, or one that lost partitions, is reported already
         }
         let owner =
             |topic: &String| members.iter().find(|member| member.assigned.contains(&(topic.clone(), partition)));
-        let owners: Vec<_> = look.topics.iter().map(owner).collect();
+        let owners: Vec<_> = view.topics.iter().map(owner).collect();
         if owners.iter().any(Option::is_none) {
             unowned.push(partition);
         } else if owners.windows(2).any(|pair| pair[0] != pair[1]) {
-            parted.push(partition);
+            divided.push(partition);
         }
     }
     if !unowned.is_empty() {
         faults.is_unowned = true;
         faults.reasons.push(format!(
-            "{} belong(s) to no replica: the group has {} member(s), and none was given {} of {}. Replicas that see this \
-             leave the group and join it again; if it stays so, look whether every member of the group is a replica with \
-             the same [sources] (kafka-consumer-groups.sh --describe --members --verbose)",
+            "{} belong(s) to no replica: the group has {} member(s), and none has {} of {}. Replicas that see this \
+             leave the group and join it again; if this persists, check that every member of the group is a replica \
+             with the same [sources] (kafka-consumer-groups.sh --describe --members --verbose)",
             named(&unowned),
             members.len(),
             if unowned.len() == 1 { "it" } else { "them" },
-            all(look.topics),
+            all(view.topics),
         ));
     }
-    if !parted.is_empty() {
+    if !divided.is_empty() {
         faults.reasons.push(format!(
-            "{} of {} belong(s) to different members of the group, so nobody processes it: {}. Let every member of the \
-             group be a replica with the same [sources], and no other program use kafka.group_id",
-            named(&parted),
-            all(look.topics),
+            "{} of {} belong(s) to different members of the group, so no replica processes it: {}. Make sure that every \
+             member of the group is a replica with the same [sources], and that no other program uses kafka.group_id",
+            named(&divided),
+            all(view.topics),
             members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", "),
         ));
     }
     faults
 }
 
-/// That topics have other numbers of partitions than they had. A topic that is missing is told of elsewhere.
-fn changed(look: &GroupView<'_>) -> Option<String> {
-    let counts = || look.topics.iter().zip(look.counts).filter_map(|(topic, count)| Some((topic, (*count)?)));
+/// Reports changed partition counts. Missing topics are reported elsewhere.
+fn changed(view: &GroupView<'_>) -> Option<String> {
+    let counts = || view.topics.iter().zip(view.counts).filter_map(|(topic, count)| Some((topic, (*count)?)));
     let first = counts().next()?.1;
-    let changed: Vec<_> = counts().filter(|(_, count)| *count != look.expected).collect();
+    let changed: Vec<_> = counts().filter(|(_, count)| *count != view.expected).collect();
     if changed.is_empty() {
         return None;
     }
@@ -109,10 +109,10 @@ fn changed(look: &GroupView<'_>) -> Option<String> {
     let rebuild = if equal.is_empty() { "Rebuild" } else { equal };
     Some(format!(
         "the number of partitions has changed: {}, and this replica started with {}. Customers have moved between \
-         partitions, so figures are wrong from then on, and added partitions are not processed. {rebuild} the state under a \
-         new kafka.group_id from topics that hold everything, or with `retentiond bootstrap` from a history export",
+         partitions, so figures are wrong from then on, and added partitions are not processed. {rebuild} the state under \
+         a new kafka.group_id from topics that hold the whole history, or with `retentiond bootstrap` from a history export",
         now.join(", "),
-        look.expected,
+        view.expected,
     ))
 }
 
@@ -154,16 +154,16 @@ mod tests {
     const FULL: [Option<u32>; 2] = [Some(2); 2];
 
     #[test]
-    fn a_group_that_owns_everything_is_without_fault_also_with_members_that_own_nothing() {
+    fn a_group_that_owns_everything_has_no_faults() {
         let a = member("a", &[("orders", 0), ("sessions", 0)]);
         let b = member("b", &[("orders", 1), ("sessions", 1), ("another", 1)]);
         assert_eq!(owners("orders", &[a.clone(), b.clone()]), [(0, "a".to_owned()), (1, "b".to_owned())].into());
         assert_eq!(found(&FULL, Some(&[a, b, member("c", &[])])), Faults::default());
-        assert_eq!(found(&FULL, None), Faults::default(), "nothing is known of the members");
+        assert_eq!(found(&FULL, None), Faults::default(), "the members are unknown");
     }
 
     #[test]
-    fn partitions_of_nobody_are_named_and_ask_for_a_rebalance() {
+    fn unowned_partitions_are_named_and_request_a_rebalance() {
         let stale = found(&FULL, Some(&[member("a", &[("orders-old", 0), ("orders-old", 1)])]));
         assert!(stale.is_unowned);
         assert_eq!(stale.reasons.len(), 1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_in_two_hands_is_named_and_no_rebalance_helps() {
+    fn a_partition_with_two_owners_is_named_without_a_rebalance() {
         let a = member("a at /10.0.0.1", &[("orders", 0), ("orders", 1), ("sessions", 0)]);
         let faults = found(&FULL, Some(&[a, member("b at /10.0.0.2", &[("sessions", 1)])]));
         assert!(!faults.is_unowned && faults.reasons.len() == 1, "{faults:?}");
@@ -193,11 +193,11 @@ mod tests {
         }
         let both = found(&[Some(3), Some(3)], Some(&members));
         assert!(both.reasons[0].contains("topic sessions has 3") && both.reasons[0].contains("Rebuild the state"));
-        assert_eq!(found(&[None, Some(2)], Some(&members)), Faults::default(), "a missing topic is told of elsewhere");
+        assert_eq!(found(&[None, Some(2)], Some(&members)), Faults::default(), "a missing topic is reported elsewhere");
     }
 
     #[test]
-    fn long_lists_are_cut() {
+    fn long_lists_are_abbreviated() {
         assert_eq!(named(&[1, 3, 5, 7, 9, 11, 13]), "partitions 1, 3, 5, 7, 9 and 2 more");
         assert_eq!(named(&[4, 5, 6]), "partitions 4 to 6");
     }

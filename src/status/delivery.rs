@@ -1,38 +1,38 @@
-//! How the webhook is doing, for those who ask: written by its task, read by a scrape.
+//! Status of the webhook: written by its task, read by scrapes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// How attempts end, as the label `code` says it: a class of statuses, or why there was no answer.
+/// Values of the label `code`: a status class, or why there was no answer.
 pub const CODES: [&str; 7] = ["2xx", "3xx", "4xx", "5xx", "timeout", "forbidden", "failed"];
 
-/// What the task counts.
+/// Counts of the webhook task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deliveries {
-    /// Alerts that the endpoint took.
+    /// Alerts that the endpoint accepted.
     pub delivered: u64,
-    /// Alerts that were given up, and are dead letters.
+    /// Alerts that were given up, and became dead letters.
     pub given_up: u64,
-    /// Attempts by the place of how they ended in [`CODES`].
+    /// Attempts by outcome, indexed as [`CODES`].
     pub attempts: [u64; CODES.len()],
-    /// When the oldest alert was published that is neither delivered nor given up.
+    /// Publication time of the oldest alert that is neither delivered nor given up.
     pub oldest: Option<Instant>,
-    /// Whether the endpoint wants nothing any more.
+    /// Whether the endpoint asked to stop.
     pub is_disabled: bool,
 }
 
-/// The shared place of [`Deliveries`].
+/// Shared [`Deliveries`].
 #[derive(Debug, Default)]
 pub struct DeliveryStatus(Mutex<Deliveries>);
 
 impl DeliveryStatus {
-    /// What is counted now.
+    /// The current counts.
     #[must_use]
     pub fn read(&self) -> Deliveries {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts something.
+    /// Changes the counts.
     pub fn change(&self, change: impl FnOnce(&mut Deliveries)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -1,23 +1,23 @@
-//! Topic-partitions that are caught up and silent while others of their topic move on: time must not stand still there.
+//! Advances the watermark of topic-partitions that are caught up and silent while others of their topic progress.
 
 use std::time::Duration;
 
 use crate::bus::TopicPartition;
 use crate::event::Time;
 
-/// What is known of one topic-partition.
+/// Progress of one topic-partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleProgress {
-    /// Which one.
+    /// The topic-partition.
     pub at: TopicPartition,
     /// Its watermark; `None` before its first event.
     pub watermark: Option<Time>,
-    /// For how long it has been caught up without a record; `None` while it is behind.
+    /// How long it has been caught up without a record; `None` while it lags.
     pub silent_for: Option<Duration>,
 }
 
-/// To which time the watermarks of silent topic-partitions are raised: the largest of the same topic. A topic-partition
-/// that never had an event drives nothing, so it is left alone.
+/// The watermarks to raise, and to which time: the largest watermark of the same topic. A topic-partition that never
+/// had an event does not hold the clock back, so it is left alone.
 #[must_use]
 pub fn raises(all: &[IdleProgress], idle_after: Duration) -> Vec<(TopicPartition, Time)> {
     let largest = |topic| all.iter().filter(|other| other.at.topic == topic).filter_map(|other| other.watermark).max();
@@ -35,7 +35,7 @@ mod tests {
     use crate::bus::{Partition, TopicIndex};
 
     #[test]
-    fn only_who_is_silent_and_behind_is_raised() {
+    fn only_silent_partitions_that_lag_are_raised() {
         let one = |topic, partition, watermark: Option<i64>, silent: Option<u64>| IdleProgress {
             at: TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) },
             watermark: watermark.map(Time::clamped),

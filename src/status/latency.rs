@@ -1,11 +1,11 @@
-//! How long records take from the poll that reads them until they are applied, on the clock of this machine.
+//! Latency of records from poll to apply, on the clock of this machine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The bounds that [`Latency::cumulative`] counts up to.
+/// Bucket bounds of [`Latency::cumulative`].
 pub const BOUNDS: [Duration; 15] = [
     Duration::from_millis(1),
     Duration::from_micros(2_500),
@@ -24,21 +24,21 @@ pub const BOUNDS: [Duration; 15] = [
     Duration::from_secs(60),
 ];
 
-/// Whatever takes longer counts as this long in the histogram.
+/// Larger latencies are recorded as this.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Three digits: a record counts for a bound that it misses by less than a thousandth.
+/// Significant digits: a record may count for a bound that it exceeds by less than a thousandth.
 const DIGITS: u8 = 3;
 
-/// Latencies since the process began. A copy shares its counts until one of the two changes.
+/// Latencies since the process started. Clones share their counts until one of them changes.
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
-    /// In microseconds; none before the first record.
+    /// In microseconds; `None` before the first record.
     histogram: Option<Arc<Histogram<u64>>>,
     sum: Duration,
 }
 
 impl Latency {
-    /// Notes that so many records took so long, each of them.
+    /// Records the latency of a number of records.
     pub fn record(&mut self, took: Duration, records: usize) {
         if records == 0 {
             return;
@@ -52,19 +52,19 @@ impl Latency {
         self.sum = self.sum.saturating_add(took.saturating_mul(u32::try_from(records).unwrap_or(u32::MAX)));
     }
 
-    /// How many records there were.
+    /// The number of records.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.histogram.as_ref().map_or(0, |histogram| histogram.len())
     }
 
-    /// How long they took together.
+    /// The sum of all latencies.
     #[must_use]
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// How many took at most as long as each of [`BOUNDS`].
+    /// The number of records within each of [`BOUNDS`].
     #[must_use]
     pub fn cumulative(&self) -> [u64; BOUNDS.len()] {
         let Some(histogram) = &self.histogram else { return [0; BOUNDS.len()] };
@@ -89,7 +89,7 @@ mod tests {
         latency.record(Duration::from_millis(1), 2);
         latency.record(Duration::from_millis(40), 5);
         latency.record(Duration::from_secs(7_200), 1);
-        assert_eq!((shown.count(), shown.sum()), (3, Duration::from_micros(2_700)), "a copy stays as it was");
+        assert_eq!((shown.count(), shown.sum()), (3, Duration::from_micros(2_700)), "a clone does not change");
         assert_eq!(latency.count(), 11);
         assert_eq!(latency.sum(), Duration::from_micros(7_200_000_000 + 200_000 + 2_000 + 2_700));
         let cumulative = latency.cumulative();

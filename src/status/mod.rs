@@ -1,4 +1,4 @@
-//! What the poll loop tells the world about itself: published as a whole, read without a lock.
+//! Status of the poll loop: published as a whole, read without a lock.
 
 pub mod coverage;
 pub mod delivery;
@@ -23,35 +23,35 @@ use crate::event::Time;
 /// How far a topic-partition is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadPosition {
-    /// The offset behind the last applied record; `None` before the first.
+    /// The offset after the last applied record; `None` before the first.
     pub applied: Option<i64>,
     /// The end of the topic-partition as last seen; `None` before the first fetch.
     pub end: Option<i64>,
-    /// When nothing lay behind the applied records the last time.
+    /// When the applied records last reached the end.
     pub last_at_end: Option<Instant>,
 }
 
 impl ReadPosition {
-    /// Records behind the last applied one; `None` until the end is known.
+    /// Records after the last applied one; `None` until the end is known.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
         Some((self.end? - self.applied?).max(0))
     }
 }
 
-/// How recently a topic-partition that is read without a pause was applied to its end.
+/// A topic-partition that reached its end within this time is not lagging.
 pub const AT_END_WITHIN: Duration = Duration::from_secs(10);
 
-/// How far a topic is behind on this replica.
+/// The lag of a topic on this replica.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TopicLag {
     /// The topic.
     pub topic: String,
     /// Whether records have been waiting for more than ten seconds.
     pub lagging: bool,
-    /// Records that are not applied yet; `null` until the end of every partition is known.
+    /// Records not yet applied; `null` until the end of every partition is known.
     pub lag_events: Option<i64>,
-    /// Seconds since the partition that is furthest behind was last applied to its end; `null` if it never was.
+    /// Seconds since the partition that lags most was last applied to its end; `null` if it never was.
     pub lag_seconds: Option<f64>,
 }
 
@@ -70,21 +70,21 @@ impl TopicLag {
     }
 }
 
-/// How far an owned partition is.
+/// The state of an owned partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionState {
-    /// Its state is being found or loaded; nothing is read yet.
+    /// Its state is being looked up or loaded; nothing is read yet.
     Restoring,
-    /// It is read and applied.
+    /// Its records are read and applied.
     Running,
-    /// It is being given up.
+    /// Being released.
     Draining,
-    /// It waits for a person, for this reason.
+    /// Not processed until an operator acts, for this reason.
     Failed(String),
 }
 
 impl PartitionState {
-    /// Every name, for labels.
+    /// All names, for labels.
     pub const NAMES: [&str; 4] = ["restoring", "running", "draining", "failed"];
 
     /// The name in labels.
@@ -99,7 +99,7 @@ impl PartitionState {
     }
 }
 
-/// What was found when the group and its topics were looked at from outside.
+/// Result of the last check of the group and its topics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// How many rebalances there had been before the last look that found every partition at rest; 0 where there was none,
@@ -107,117 +107,117 @@ pub struct Coverage {
     pub seen: u64,
     /// Why the last look did not find out who owns the partitions, if so.
     pub unknown: Option<String>,
-    /// What is wrong, with the remedy.
+    /// Faults with the remedy.
     pub reasons: Vec<String>,
-    /// Who owns each partition, as far as it is known: instance id or client id, and host.
+    /// The owner of each partition, if known: instance id or client id, and host.
     pub owners: BTreeMap<i32, String>,
 }
 
-/// A source topic whose messages are of no use, as far as it can be told.
+/// A source topic with mostly unusable messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PoorTopic {
     /// The topic.
     pub topic: String,
-    /// What a person should know and do.
+    /// Warning for the operator, with the remedy.
     pub warning: String,
-    /// Whether not a single message was ever used.
+    /// Whether no message was ever usable.
     pub is_none: bool,
 }
 
-/// What became durable since the process began.
+/// Checkpoints since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checkpoints {
     /// Bytes written to the store.
     pub bytes: u64,
-    /// Checkpoints that were committed.
+    /// Committed checkpoints.
     pub committed: u64,
-    /// Dead letters that were committed.
+    /// Committed dead letters.
     pub dead_letters: u64,
     /// When the last checkpoint was committed, by the wall clock.
     pub last_success: Option<Time>,
-    /// How long it took from the copy to the commit.
+    /// How long the last one took, from copy to commit.
     pub took: Option<Duration>,
-    /// Since when records are applied that no committed checkpoint holds; `None` when there are none.
+    /// Since when applied records are not in a committed checkpoint; `None` if there are none.
     pub uncommitted_since: Option<Instant>,
-    /// After how long of that a person should know.
+    /// The age of uncommitted records that operators should know of.
     pub stale_after: Option<Duration>,
 }
 
 impl Checkpoints {
-    /// For how long records have been applied that no committed checkpoint holds.
+    /// How long applied records have not been in a committed checkpoint.
     #[must_use]
     pub fn uncommitted_for(&self, now: Instant) -> Duration {
         self.uncommitted_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Whether that is for longer than it should be.
+    /// Whether that exceeds the limit.
     #[must_use]
     pub fn is_stale(&self, now: Instant) -> bool {
         self.stale_after.is_some_and(|after| self.uncommitted_for(now) > after)
     }
 }
 
-/// The state of the source.
+/// Status of the source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceStatus {
-    /// Partitions of each source topic, by its place in the configuration; `None` while the topic is missing or the
+    /// Partition counts of the source topics, in the order of the configuration; `None` while a topic is missing or the
     /// broker has not answered.
     pub partition_counts: Vec<Option<u32>>,
-    /// Whether the group has handed out an assignment, maybe an empty one.
+    /// Whether the group has sent an assignment, which may be empty.
     pub joined: bool,
-    /// The partitions of which every source topic's is assigned to us.
+    /// The partitions assigned to us in every source topic.
     pub owned: Vec<Partition>,
-    /// How far each owned partition is on its way to being processed.
+    /// The state of each owned partition.
     pub states: BTreeMap<Partition, PartitionState>,
-    /// How far each topic-partition that is processed is applied.
+    /// The position of each topic-partition that is processed.
     pub positions: BTreeMap<TopicPartition, ReadPosition>,
-    /// The topics most messages of which enter no figure.
+    /// Topics whose messages are mostly unusable.
     pub poor_topics: Vec<PoorTopic>,
     /// Rebalances since the start.
     pub rebalances: u64,
-    /// Whether the group owns every partition, as last seen.
+    /// Whether the group owns every partition, as last checked.
     pub coverage: Coverage,
-    /// What is wrong at the moment, such as an unreachable broker.
+    /// The current error, such as an unreachable broker.
     pub last_error: Option<String>,
     /// Why the last attempt to commit a checkpoint failed; `None` once one is committed again.
     pub commit_error: Option<String>,
-    /// Why schemas do not come that records wait for.
+    /// Why schemas that records wait for are not available.
     pub schemas: Option<String>,
-    /// The last time that the poll loop went round.
+    /// When the poll loop last ran.
     pub last_poll: Option<Instant>,
-    /// What became durable.
+    /// Checkpoints since the process started.
     pub checkpoints: Checkpoints,
-    /// How long records took from the poll that read them until they were applied.
+    /// Latency of records from poll to apply.
     pub latency: Latency,
-    /// How the webhook is doing, if there is one.
+    /// Status of the webhook, if configured.
     pub webhook: Option<Arc<DeliveryStatus>>,
-    /// Windows of which a partition does not know everything since the configuration was changed: their names, why, and
-    /// from when on it does.
+    /// Windows with incomplete data since the configuration changed, by partition: their names, the reason, and from
+    /// when on they are complete.
     pub missing: BTreeMap<Partition, Vec<(String, &'static str, Time)>>,
-    /// The alerts that were committed last.
+    /// The alerts committed last.
     pub sent: Arc<SentAlerts>,
-    /// How each router is doing.
+    /// Status of each repartitioned source.
     pub routers: Vec<Arc<RoutingStatus>>,
-    /// Customers who were seen in a second partition, by source topic, since the process began; of a sample of all.
+    /// Customers seen in a second partition, by source topic, since the process started; sampled.
     pub split_customers: Vec<u64>,
 }
 
 impl SourceStatus {
-    /// Whether every owned topic-partition has been applied to its end since it was assigned. True of an empty
-    /// assignment, false before there is one.
+    /// Whether every owned topic-partition has been applied to its end since it was assigned. True for an empty
+    /// assignment, false before the first.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {
         self.joined && self.is_running() && self.positions.values().all(|position| position.last_at_end.is_some())
     }
 
-    /// Whether every owned partition is read and applied.
+    /// Whether every owned partition is running.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.owned.iter().all(|owned| self.states.get(owned) == Some(&PartitionState::Running))
     }
 
-    /// How far each source topic is behind, in the order of the configuration, and then each topic that this replica
-    /// routes by customer. Topics of which it owns no partition are left out.
+    /// The lag of each source topic, in the order of the configuration, then of each topic that this replica
+    /// repartitions. Topics without an owned partition are omitted.
     #[must_use]
     pub fn topic_lags(&self, topics: &[String], now: Instant) -> Vec<TopicLag> {
         let of_topic = |(index, topic): (u16, &String)| {
@@ -237,8 +237,8 @@ impl SourceStatus {
         read.chain(routed).collect()
     }
 
-    /// Seconds since the topic-partition that is furthest behind was last applied to its end; 0 for one that is there
-    /// now, `None` for one that never was.
+    /// Seconds since the topic-partition that lags most was last applied to its end; 0 if it is there now, `None` if it
+    /// never was.
     #[must_use]
     pub fn lag_seconds(&self, now: Instant) -> Option<f64> {
         let behind = self.positions.values().map(|position| match position.lag() {

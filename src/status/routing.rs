@@ -1,4 +1,4 @@
-//! How the router of a source is doing, for those who ask: written by its task, read by a scrape.
+//! Status of the repartitioning of a source: written by its task, read by scrapes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -7,63 +7,63 @@ use std::time::Instant;
 use super::ReadPosition;
 use crate::bus::{Partition, TopicIndex};
 
-/// What is known of one router.
+/// Status of one repartitioned source.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routing {
     /// The topic that it reads.
     pub topic: String,
-    /// The topic that it fills, by its place among those that the group reads.
+    /// The target topic, by its index among the topics that the group reads.
     pub into: TopicIndex,
-    /// Whether this replica routes.
+    /// Whether this replica repartitions it.
     pub is_ours: bool,
-    /// Why it does not route although it should, if so.
+    /// Why this replica fails to repartition it, if so.
     pub last_error: Option<String>,
-    /// How far each partition of its topic is routed and committed.
+    /// The committed position in each partition of the source topic.
     pub positions: BTreeMap<Partition, ReadPosition>,
-    /// When everything was routed the first time since this replica routes.
+    /// When this replica first reached the end of the source topic.
     pub caught_up_at: Option<Instant>,
-    /// When everything was routed the last time.
+    /// When this replica last reached the end of the source topic.
     pub last_at_end: Option<Instant>,
-    /// Events that were routed and committed since the process began.
+    /// Events copied and committed since the process started.
     pub events: u64,
-    /// Dead letters that were committed.
+    /// Committed dead letters.
     pub dead_letters: u64,
-    /// Messages that could not be decoded, by the number of the reason.
+    /// Rejected messages, by the number of the reason.
     pub rejected: Vec<u64>,
-    /// Messages skipped on purpose, by the number of the reason.
+    /// Skipped messages, by the number of the reason.
     pub skipped: Vec<u64>,
-    /// Messages of a type that this version does not know.
+    /// Messages of an unknown type.
     pub unknown: u64,
-    /// Those types, the first that were found.
+    /// The first unknown types found.
     pub unknown_types: BTreeSet<String>,
 }
 
 impl Routing {
-    /// Records that are not routed yet; `None` until every end is known.
+    /// Records not yet copied; `None` until every end is known.
     #[must_use]
     pub fn lag(&self) -> Option<i64> {
         self.positions.values().try_fold(0, |sum, position| Some(sum + position.lag()?))
     }
 }
 
-/// The shared place of a [`Routing`].
+/// Shared [`Routing`].
 #[derive(Debug, Default)]
 pub struct RoutingStatus(Mutex<Routing>);
 
 impl RoutingStatus {
-    /// A router that has done nothing yet.
+    /// The initial status.
     #[must_use]
     pub fn new(topic: String, into: TopicIndex) -> RoutingStatus {
         RoutingStatus(Mutex::new(Routing { topic, into, ..Routing::default() }))
     }
 
-    /// What is known now.
+    /// The current status.
     #[must_use]
     pub fn read(&self) -> Routing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes something down.
+    /// Changes the status.
     pub fn change<T>(&self, change: impl FnOnce(&mut Routing) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,5 +1,5 @@
-//! The alerts and win-backs that this replica committed last, for the people who ask whom it alerted. The alert topic holds
-//! all of them; this is a bounded copy of its end.
+//! The alerts and win-backs that this replica committed last, for the API. The alert topic holds all of them; this is a
+//! bounded copy of its end.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::Time;
 
-/// How many messages are kept.
+/// Maximum number of messages kept.
 pub const KEPT: usize = 10_000;
-/// How many bytes of them at most.
+/// Maximum size of the messages kept.
 const KEPT_BYTES: usize = 16 << 20;
 
-/// A message that was committed.
+/// A committed message.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SentAlert {
-    /// Counts up in the order of the commits.
+    /// Increases in commit order.
     pub number: u64,
     /// When it was committed, by the wall clock.
     pub at: Time,
@@ -23,14 +23,14 @@ pub struct SentAlert {
     pub message: Arc<[u8]>,
 }
 
-/// A message names a customer, which never goes to a log.
+/// Omits the message, which names a customer: customers must not appear in logs.
 impl fmt::Debug for SentAlert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SentAlert({})", self.number)
     }
 }
 
-/// The messages that were committed last.
+/// The messages committed last.
 #[derive(Debug, Default)]
 pub struct SentAlerts(Mutex<Ring>);
 
@@ -42,7 +42,7 @@ struct Ring {
 }
 
 impl SentAlerts {
-    /// Adds messages that were committed at an instant, and drops the oldest ones beyond what is kept.
+    /// Adds messages committed at a time, and drops the oldest beyond the limits.
     pub fn add(&self, at: Time, messages: impl IntoIterator<Item = Vec<u8>>) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for message in messages {
@@ -57,7 +57,7 @@ impl SentAlerts {
         }
     }
 
-    /// The messages with numbers below `before`, the newest first; all of them without it.
+    /// The messages with numbers below `before` (default: all), newest first.
     #[must_use]
     pub fn before(&self, before: Option<u64>) -> Vec<SentAlert> {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +65,7 @@ impl SentAlerts {
         ring.alerts.iter().rev().filter(wanted).cloned().collect()
     }
 
-    /// When the oldest one that is kept was committed, once older ones were dropped.
+    /// When the oldest message kept was committed, if older ones were dropped.
     #[must_use]
     pub fn oldest_kept(&self) -> Option<Time> {
         let ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn large_messages_do_not_take_more_memory() {
+    fn large_messages_are_limited_by_size() {
         let alerts = SentAlerts::default();
         alerts.add(Time::clamped(1), (0..40).map(|_| vec![0; 1 << 20]));
         assert_eq!((alerts.before(None).len(), alerts.oldest_kept()), (16, Some(Time::clamped(1))));

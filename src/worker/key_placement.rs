@@ -1,9 +1,9 @@
-//! Whether customers are seen in two partitions, which makes every figure wrong: the topics are not all keyed by
-//! customer id with one partitioner.
+//! Detects customers that occur in two partitions, which makes every figure wrong: the topics are not all keyed by
+//! customer id with the same partitioner.
 //!
-//! Looked for in a sample, so that it costs the engines next to nothing: one customer in 32, chosen by a few bytes of
-//! the id; of those the first of each slot of a small table is remembered as a hash with its partition. All workers
-//! share the table. Two customers are taken for one with a chance of 2^-48 where they meet in a slot.
+//! It samples, so that it costs the engines next to nothing: one customer in 32, chosen by the last bytes of the id.
+//! For each slot of a small table, the first such customer is remembered as a hash with its partition. All workers
+//! share the table. Two customers that share a slot are confused with a probability of 2^-48.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,37 +12,37 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::bus::{Partition, TopicIndex, TopicPartition};
 
-/// How many customers are remembered at most: 144 KiB.
+/// Maximum number of customers remembered: 144 KiB.
 const SLOTS: usize = 1 << 14;
-/// The bits of an entry that hold the partition; the others are those of the hash.
+/// The bits of an entry that hold the partition; the others hold the hash.
 const PARTITION: u64 = 0xffff;
-/// One customer in so many is looked at.
+/// The sampling rate.
 const ONE_IN: u32 = 32;
 
-/// A customer who was seen in two partitions.
+/// A customer seen in two partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split {
-    /// Where first.
+    /// Where it was seen first.
     pub first: TopicPartition,
-    /// Where then.
+    /// Where it was seen later.
     pub then: TopicPartition,
 }
 
-/// Where customers were seen.
+/// The sample of customers and their partitions.
 #[derive(Debug)]
 pub struct KeyPlacementSample {
-    /// Zero, or most of a hash and the partition.
+    /// Zero, or most of a hash with the partition.
     entries: Box<[AtomicU64]>,
-    /// The topic of each entry, for those who read about it.
+    /// The topic of each entry, for the report.
     topics: Box<[AtomicU8]>,
-    /// Events of customers who were seen elsewhere before, by topic.
+    /// Events of customers who were seen in another partition before, by topic.
     counts: Box<[AtomicU64]>,
-    /// The first of each topic.
+    /// The first split customer of each topic.
     found: Mutex<Vec<Split>>,
 }
 
 impl KeyPlacementSample {
-    /// Nobody was seen yet.
+    /// An empty sample.
     #[must_use]
     pub fn new(topics: usize) -> KeyPlacementSample {
         KeyPlacementSample {
@@ -53,25 +53,25 @@ impl KeyPlacementSample {
         }
     }
 
-    /// Takes note of an event's customer.
+    /// Records the customer of an event.
     #[inline]
     pub fn note(&self, at: TopicPartition, customer: &str) {
         if is_of_sample(customer) {
-            self.look(at, customer);
+            self.check(at, customer);
         }
     }
 
     #[cold]
-    fn look(&self, at: TopicPartition, customer: &str) {
+    fn check(&self, at: TopicPartition, customer: &str) {
         let hash = xxh3_64(customer.as_bytes());
         let slot = usize::try_from(hash % SLOTS as u64).unwrap_or(0);
-        // Bits that do not choose the slot; never zero, which is nobody.
+        // Uses bits that do not choose the slot; never zero, which marks an empty slot.
         let who = hash | (1 << 63);
         let partition = u64::from(at.partition.0.unsigned_abs()) & PARTITION;
         let entry = (who & !PARTITION) | partition;
         let known = self.entries[slot].load(Ordering::Relaxed);
         if known == entry || (known != 0 && (known ^ entry) & !PARTITION != 0) {
-            return; // as before, or of somebody else who came first
+            return; // unchanged, or the slot belongs to another customer
         }
         if known == 0 {
             self.topics[slot].store(u8::try_from(at.topic.0).unwrap_or(u8::MAX), Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl KeyPlacementSample {
         }
     }
 
-    /// How many events were of customers who were seen elsewhere before, by topic.
+    /// Events of customers who were seen in another partition before, by topic.
     #[must_use]
     pub fn counts(&self) -> Vec<u64> {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
@@ -102,7 +102,7 @@ impl KeyPlacementSample {
     }
 }
 
-/// By the last four bytes: ids mostly differ there, and a hash of the whole would cost more than the look.
+/// Decides by the last four bytes: ids usually differ there, and hashing the whole id would cost more than the check.
 #[inline]
 fn is_of_sample(customer: &str) -> bool {
     let bytes = customer.as_bytes();
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn one_customer_in_32_is_looked_at_whatever_ids_look_like() {
+    fn one_customer_in_32_is_sampled_for_any_kind_of_id() {
         let numbers: Vec<String> = (0..100_000).map(|number: u32| number.to_string()).collect();
         let hashes: Vec<String> = (0..100_000_u32).map(|n| format!("{:016x}", xxh3_64(&n.to_le_bytes()))).collect();
         for ids in [numbers, hashes, customers().collect()] {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_in_a_partition_is_no_news_whatever_the_topic() {
+    fn customers_that_stay_in_a_partition_are_not_reported() {
         let key_placement = KeyPlacementSample::new(2);
         for (number, customer) in customers().enumerate() {
             let partition = i32::try_from(number % 7).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_is_told_with_both_places() {
+    fn customers_that_move_are_reported_with_both_partitions() {
         let key_placement = KeyPlacementSample::new(2);
         for customer in customers() {
             key_placement.note(at(0, 3), &customer);

@@ -1,4 +1,4 @@
-//! The engines of the partitions that one thread owns: applies batches, answers questions. Shared with nobody.
+//! The engines of one thread's partitions: applies batches and answers queries. Not shared between threads.
 
 mod checkpoints;
 pub mod key_placement;
@@ -26,27 +26,27 @@ use crate::engine::state::EngineCheckpoint;
 use crate::engine::{Engine, Outcome, WindowParts, customer_hash};
 use crate::event::{Event, EventType, Kind, Time};
 
-/// How many customers are looked at before whoever waits has a turn; some milliseconds.
+/// Customers processed per slice of a listing, before queued work gets a turn; some milliseconds.
 const SLICE: usize = 1 << 16;
 
-/// How many records are looked at ahead of being applied.
+/// How many records are prefetched before they are applied.
 pub const AHEAD: usize = 32;
 
-/// What every worker needs to know.
+/// Configuration shared by all workers.
 #[derive(Debug)]
 pub struct WorkerConfig {
     /// What the engines compute.
     pub spec: Arc<Spec>,
-    /// How the messages of each source topic are read.
+    /// The decoder of each source topic.
     pub decoders: Vec<Decoder>,
 }
 
-/// What is known of one partition, without its figures.
+/// Status of one partition, without its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStatus {
-    /// Which one.
+    /// The partition.
     pub partition: Partition,
-    /// The smallest watermark of its clock-driving topics that ever had an event.
+    /// The smallest watermark among its clock-driving topics that have had an event.
     pub watermark: Option<Time>,
     /// The watermark of each source topic.
     pub topic_watermarks: Vec<Option<Time>>,
@@ -54,71 +54,71 @@ pub struct PartitionStatus {
     pub first_event: Option<Time>,
     /// Its earliest order.
     pub first_order: Option<Time>,
-    /// Whether it has everything since the very first order.
+    /// Whether its data reach back to the first order ever.
     pub history_whole: bool,
-    /// How many customers have a record.
+    /// Number of customers with a record.
     pub tracked_customers: usize,
-    /// How many alerts and win-backs wait to leave.
+    /// Number of alerts and win-backs waiting to be released.
     pub waiting_alerts: usize,
-    /// Bytes of memory held, about.
+    /// Approximate memory use in bytes.
     pub state_bytes: usize,
 }
 
-/// The state of one worker, for those who ask.
+/// Status of one worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkerStatus {
     /// Its partitions.
     pub partitions: Vec<PartitionStatus>,
-    /// What it has counted.
+    /// Its counters.
     pub tally: Tally,
 }
 
 impl WorkerStatus {
-    /// "Now" of this replica: the smallest watermark over its partitions that hold events.
+    /// The current time of this replica: the smallest watermark among partitions that have had an event.
     #[must_use]
     pub fn now(&self) -> Option<Time> {
         self.partitions.iter().filter_map(|partition| partition.watermark).min()
     }
 
-    /// Whether all partitions that hold events have everything since the very first order.
+    /// Whether the data of all partitions with events reach back to the first order ever.
     #[must_use]
     pub fn history_whole(&self) -> bool {
         let mut filled = self.partitions.iter().filter(|partition| partition.first_event.is_some()).peekable();
         filled.peek().is_some() && filled.all(|partition| partition.history_whole)
     }
 
-    /// From when on the data are there: the latest first event over the partitions that hold any.
+    /// From when on data are complete: the latest first event among partitions with events.
     #[must_use]
     pub fn data_begin(&self) -> Option<Time> {
         self.partitions.iter().filter_map(|partition| partition.first_event).max()
     }
 }
 
-/// The engines of the partitions that one thread owns.
+/// The engines of one thread's partitions.
 #[derive(Debug)]
 pub struct Worker {
     config: Arc<WorkerConfig>,
     engines: BTreeMap<Partition, Engine>,
-    /// How far each engine has read, and its open checkpoint.
+    /// The progress of each engine, and its open checkpoint.
     progress: BTreeMap<Partition, PartitionProgress>,
-    /// Engines that were given up in order, for the case that they return.
+    /// Engines of released partitions, kept in case they are assigned again.
     parked: BTreeMap<Partition, (Engine, PartitionProgress)>,
     tally: Tally,
     key_placement: Arc<KeyPlacementSample>,
 }
 
-/// The last record of a topic-partition that was applied, by which a log is recognised.
+/// The last applied record of a topic-partition, to recognize its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastRecord {
     /// Its offset.
     pub offset: i64,
-    /// What the log says of it.
+    /// Its log metadata.
     pub stamp: Stamp,
     /// A hash of key and value.
     pub hash: u64,
 }
 
-/// How far an engine has read.
+/// The progress of an engine.
 #[derive(Debug, Clone, Default)]
 struct PartitionProgress {
     /// The next offset of each source topic.
@@ -126,22 +126,22 @@ struct PartitionProgress {
     /// Whether records were applied since the last checkpoint, counted or not.
     has_moved: bool,
     last: Vec<Option<LastRecord>>,
-    /// The checkpoint that is neither committed nor rolled back yet.
+    /// The open checkpoint, if any.
     open: Option<Open>,
-    /// What came of the rules as far as it is committed.
+    /// Results of the alert rules in committed checkpoints.
     inactivity: Vec<RuleParts>,
 }
 
-/// A checkpoint that is neither committed nor rolled back yet.
+/// A checkpoint that is neither committed nor rolled back.
 #[derive(Debug, Clone)]
 struct Open {
     epoch: u64,
-    /// What it holds, once all is copied.
+    /// Its content, once everything is copied.
     taken: Option<Arc<EngineCheckpoint>>,
-    /// How far was read when it began.
+    /// The offsets when it began.
     next: Vec<i64>,
     last: Vec<Option<LastRecord>>,
-    /// What came of the rules by then.
+    /// Results of the alert rules when it began.
     inactivity: Vec<RuleParts>,
 }
 
@@ -157,14 +157,14 @@ impl PartitionProgress {
     }
 }
 
-/// The state of a partition at one instant, and how far it had read by then.
+/// A checkpoint of a partition with its offsets.
 #[derive(Debug, Clone)]
 pub struct Taken {
-    /// What changed since the last checkpoint.
+    /// The changes since the last checkpoint.
     pub checkpoint: Arc<EngineCheckpoint>,
     /// The next offset of each source topic.
     pub next: Vec<i64>,
-    /// The last applied record of each, if one was applied since the engine was taken over.
+    /// The last applied record of each topic, if any was applied since the engine began here.
     pub last: Vec<Option<LastRecord>>,
 }
 
@@ -173,12 +173,12 @@ impl Worker {
     #[must_use]
     pub fn new(config: Arc<WorkerConfig>) -> Worker {
         let key_placement = Arc::new(KeyPlacementSample::new(config.decoders.len()));
-        Worker::with_sightings(config, key_placement)
+        Worker::with_key_placement(config, key_placement)
     }
 
-    /// The same with a table of customers that others write to as well.
+    /// As [`Worker::new`], with a sample that is shared with other workers.
     #[must_use]
-    pub fn with_sightings(config: Arc<WorkerConfig>, key_placement: Arc<KeyPlacementSample>) -> Worker {
+    pub fn with_key_placement(config: Arc<WorkerConfig>, key_placement: Arc<KeyPlacementSample>) -> Worker {
         let tally = Tally::new(config.decoders.len());
         Worker {
             config,
@@ -190,13 +190,13 @@ impl Worker {
         }
     }
 
-    /// Takes a partition over, with an empty engine that begins at the beginning.
+    /// Begins a partition with an empty engine at offset 0.
     pub fn start(&mut self, partition: Partition) {
         let engine = Engine::new(Arc::clone(&self.config.spec));
         self.begin(partition, engine, vec![0; self.config.decoders.len()]);
     }
 
-    /// Takes a partition over, with an engine that has read up to `next`, by topic.
+    /// Begins a partition with an engine that has read up to `next`, by topic.
     pub fn begin(&mut self, partition: Partition, engine: Engine, next: Vec<i64>) {
         self.parked.remove(&partition);
         let inactivity = engine.inactivity();
@@ -204,13 +204,13 @@ impl Worker {
         self.progress.insert(partition, PartitionProgress { inactivity, ..PartitionProgress::at(next) });
     }
 
-    /// Begins a checkpoint, which will hold what changed since the last one up to now, and which is open until
-    /// [`Worker::confirm`] or [`Worker::roll_back`]; [`Worker::go_on`] makes it. `None` when nothing was read since.
-    /// Alerts leave with it as far as they may: they are returned in their order.
+    /// Begins a checkpoint of the changes since the last one. It stays open until [`Worker::confirm`] or
+    /// [`Worker::roll_back`]; [`Worker::continue_checkpoint`] copies it. `None` if nothing was read since. Returns the
+    /// alerts that are released with it, in order.
     pub fn begin_checkpoint(&mut self, partition: Partition, epoch: u64, allowance: &Allowance) -> Option<Vec<Alert>> {
         let (engine, progress) = (self.engines.get_mut(&partition)?, self.progress.get_mut(&partition)?);
         if std::mem::take(&mut progress.has_moved) {
-            // Also records that change nothing move the offsets, which belong to the state.
+            // Records without effect still move the offsets, which are part of the state.
             engine.note_progress();
         }
         let alerts = engine.release(allowance);
@@ -222,8 +222,8 @@ impl Worker {
         Some(alerts)
     }
 
-    /// Copies about so many customers more of the checkpoint that is being made; the checkpoint, once all is copied.
-    pub fn go_on(&mut self, partition: Partition, most: usize) -> Option<Taken> {
+    /// Copies about `most` customers of the checkpoint in progress; returns the checkpoint once everything is copied.
+    pub fn continue_checkpoint(&mut self, partition: Partition, most: usize) -> Option<Taken> {
         let parked = self.parked.get_mut(&partition).map(|(engine, progress)| (engine, progress));
         let working = self.engines.get_mut(&partition).zip(self.progress.get_mut(&partition));
         let (engine, progress) = working.or(parked)?;
@@ -236,7 +236,7 @@ impl Worker {
         Some(Taken { checkpoint, next: open.next.clone(), last: open.last.clone() })
     }
 
-    /// A checkpoint made at once, and the alerts that leave with it.
+    /// Takes a checkpoint at once; returns it with the released alerts.
     pub fn checkpoint(
         &mut self,
         partition: Partition,
@@ -244,18 +244,18 @@ impl Worker {
         allowance: &Allowance,
     ) -> Option<(Taken, Vec<Alert>)> {
         let alerts = self.begin_checkpoint(partition, epoch, allowance)?;
-        Some((self.go_on(partition, usize::MAX)?, alerts))
+        Some((self.continue_checkpoint(partition, usize::MAX)?, alerts))
     }
 
-    /// The checkpoint is committed.
+    /// Marks a checkpoint as committed.
     pub fn confirm(&mut self, partition: Partition, epoch: u64) {
         let Some(progress) = self.progress_mut(partition) else { return };
         let Some(open) = progress.open.take_if(|open| open.epoch == epoch) else { return };
         let before = std::mem::replace(&mut progress.inactivity, open.inactivity.clone());
-        self.tally.add_inactivity(&news(&before, &open.inactivity));
+        self.tally.add_inactivity(&difference(&before, &open.inactivity));
     }
 
-    /// The checkpoint will never be committed: what it holds counts as changed again.
+    /// Rolls back a checkpoint that will never be committed: its content counts as changed again.
     pub fn roll_back(&mut self, partition: Partition, epoch: u64) {
         if self
             .progress_mut(partition)
@@ -264,7 +264,7 @@ impl Worker {
         {
             return;
         }
-        self.go_on(partition, usize::MAX);
+        self.continue_checkpoint(partition, usize::MAX);
         let taken = self.progress_mut(partition).and_then(|progress| progress.open.take());
         let Some(Open { taken: Some(taken), .. }) = taken else { return };
         let parked = self.parked.get_mut(&partition).map(|(engine, _)| engine);
@@ -278,14 +278,14 @@ impl Worker {
         self.progress.get_mut(&partition).or(parked)
     }
 
-    /// Takes an engine out of work and keeps it.
+    /// Stops an engine and keeps it.
     pub fn park(&mut self, partition: Partition) {
         if let (Some(engine), Some(progress)) = (self.engines.remove(&partition), self.progress.remove(&partition)) {
             self.parked.insert(partition, (engine, progress));
         }
     }
 
-    /// Puts a parked engine to work again; the next offsets of its topics.
+    /// Restarts a parked engine; returns the next offsets of its topics.
     pub fn unpark(&mut self, partition: Partition) -> Option<Vec<i64>> {
         let (engine, progress) = self.parked.remove(&partition)?;
         let next = progress.next.clone();
@@ -294,14 +294,14 @@ impl Worker {
         Some(next)
     }
 
-    /// Forgets the engine of a partition, at work or parked.
+    /// Drops the engine of a partition, running or parked.
     pub fn forget(&mut self, partition: Partition) {
         self.engines.remove(&partition);
         self.progress.remove(&partition);
         self.parked.remove(&partition);
     }
 
-    /// Notes that a topic-partition ended before `offset`: what lies between the last record and there are no records.
+    /// Notes that a topic-partition ends before `offset`: no records lie between the last one and `offset`.
     pub fn end(&mut self, at: TopicPartition, offset: i64) {
         if let Some(progress) = self.progress.get_mut(&at.partition) {
             let next = &mut progress.next[usize::from(at.topic.0)];
@@ -312,15 +312,15 @@ impl Worker {
         }
     }
 
-    /// Whether every record of a batch can be read now; if not, what is lacking is on its way.
+    /// Whether every record of a batch can be decoded now; if not, a missing schema has been requested.
     #[must_use]
     pub fn is_ready_for<B: RecordBatch>(&self, at: TopicPartition, batch: &B) -> bool {
         let decoder = &self.config.decoders[usize::from(at.topic.0)];
         !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
     }
 
-    /// Applies a batch of a partition that was started; events after `latest` are refused. Returns the offset behind
-    /// the last record; `None` for a partition that is not owned (a batch that crossed a revocation).
+    /// Applies a batch of a running partition; events after `latest` are rejected. Returns the offset after the last
+    /// record; `None` if the partition is not owned (the batch crossed a revocation).
     pub fn apply<B: RecordBatch>(
         &mut self,
         at: TopicPartition,
@@ -332,7 +332,7 @@ impl Worker {
         let topic = usize::from(at.topic.0);
         let decoder = &self.config.decoders[topic];
         let wants_message = decoder.wants_message();
-        let seen = Seen { key_placement: &self.key_placement, at };
+        let source = EventSource { key_placement: &self.key_placement, at };
         let mut decoded = Vec::with_capacity(AHEAD);
         for start in (0..batch.len()).step_by(AHEAD) {
             let some = start..batch.len().min(start + AHEAD);
@@ -350,17 +350,18 @@ impl Worker {
                 let erased_by = || erased_by(batch, index, latest);
                 if let Ok(Decoded::Batch(parts)) = decoded {
                     for part in parts {
-                        if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, &part.decoded, erased_by) {
+                        if let Err(rejection) = apply_decoded(engine, &mut self.tally, source, &part.decoded, erased_by)
+                        {
                             rejected.push(Rejected::part(index, part, &rejection));
                         }
                     }
-                } else if let Err(rejection) = apply_decoded(engine, &mut self.tally, seen, decoded, erased_by) {
+                } else if let Err(rejection) = apply_decoded(engine, &mut self.tally, source, decoded, erased_by) {
                     rejected.push(Rejected::whole(index, rejection));
                 }
             }
             decoded.clear();
         }
-        // Counted here, for an engine goes with its partition and a counter must not.
+        // Counters live on the worker so that they survive partition reassignment.
         self.tally.add_unconverted(&engine.take_unconverted());
         let index = batch.len().checked_sub(1)?;
         let record = batch.get(index);
@@ -379,7 +380,7 @@ impl Worker {
         }
     }
 
-    /// What is known of the partitions, and what was counted.
+    /// Status of the partitions, with the counters.
     #[must_use]
     pub fn status(&self) -> WorkerStatus {
         let topics = 0..self.config.decoders.len();
@@ -397,7 +398,7 @@ impl Worker {
         WorkerStatus { partitions: partitions.collect(), tally: self.tally.clone() }
     }
 
-    /// The figures of one window of all partitions in each of some panes, added up.
+    /// The figures of one window in each of some panes, summed over all partitions.
     pub fn series(&mut self, window: WindowId, panes: &[Pane]) -> Vec<Option<WindowParts>> {
         let mut sums = vec![Some(WindowParts::default()); panes.len()];
         for engine in self.engines.values_mut() {
@@ -407,7 +408,7 @@ impl Worker {
         sums
     }
 
-    /// The figures of all partitions at one instant, added up.
+    /// The figures at one instant, summed over all partitions.
     pub fn snapshot(&mut self, at: Time, periods: Periods) -> Snapshot {
         let mut snapshot = Snapshot::empty(&self.config.spec, at, periods);
         for engine in self.engines.values_mut() {
@@ -417,8 +418,8 @@ impl Worker {
     }
 }
 
-/// What came of rules between two instants.
-fn news(before: &[RuleParts], after: &[RuleParts]) -> Vec<RuleParts> {
+/// The difference of rule results.
+fn difference(before: &[RuleParts], after: &[RuleParts]) -> Vec<RuleParts> {
     let since = |rule: &RuleParts| {
         let before = before.iter().find(|before| before.rule == rule.rule).cloned().unwrap_or_default();
         let groups = std::array::from_fn(|group| rule.groups[group].since(&before.groups[group]));
@@ -427,7 +428,7 @@ fn news(before: &[RuleParts], after: &[RuleParts]) -> Vec<RuleParts> {
     after.iter().map(since).collect()
 }
 
-/// Adds the figures of others, pane by pane; what one does not know, the sum does not know either.
+/// Adds figures pane by pane; a sum with an unknown part is unknown.
 pub fn add_series(sums: &mut [Option<WindowParts>], more: &[Option<WindowParts>]) {
     for (sum, more) in sums.iter_mut().zip(more) {
         match (sum.as_mut(), more) {
@@ -444,7 +445,7 @@ pub fn hash(record: Record<'_>) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(record.payload.unwrap_or_default(), key)
 }
 
-/// Brings the beginnings of records into the caches: side by side, what would else be waited for one after the other.
+/// Prefetches the first bytes of records, so that cache misses overlap.
 fn touch<B: RecordBatch>(batch: &B, some: std::ops::Range<usize>) {
     let first = |bytes: Option<&[u8]>| bytes.and_then(<[u8]>::first).copied().unwrap_or(0);
     let touched = some.fold(0, |so_far, index| {
@@ -454,7 +455,7 @@ fn touch<B: RecordBatch>(batch: &B, some: std::ops::Range<usize>) {
     std::hint::black_box(touched);
 }
 
-/// Brings the customers of events into the caches, as [`touch`] does with records.
+/// Prefetches the customers of events, as [`touch`] does for records.
 fn look_ahead(engine: &Engine, decoded: &[Result<Decoded<'_>, Rejection>]) {
     let mut hashes = [0; AHEAD];
     let mut count = 0;
@@ -467,7 +468,7 @@ fn look_ahead(engine: &Engine, decoded: &[Result<Decoded<'_>, Rejection>]) {
     engine.look_ahead(&hashes[..count]);
 }
 
-/// A record with its headers and its time.
+/// A record with its headers and time.
 pub fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
     let record = batch.get(index);
     let headers = batch.headers(index).into_iter().map(|header| (header.name, header.value)).collect();
@@ -475,14 +476,14 @@ pub fn message<B: RecordBatch>(batch: &B, index: usize) -> Message<'_> {
     Message { key: record.key, payload: record.payload, headers, time }
 }
 
-/// Where what is applied lies, and where its customer is noted.
+/// The topic-partition that is applied, and the sample that records its customers.
 #[derive(Debug, Clone, Copy)]
-struct Seen<'a> {
+struct EventSource<'a> {
     key_placement: &'a KeyPlacementSample,
     at: TopicPartition,
 }
 
-impl Seen<'_> {
+impl EventSource<'_> {
     fn topic(self) -> usize {
         usize::from(self.at.topic.0)
     }
@@ -491,28 +492,28 @@ impl Seen<'_> {
 fn apply_decoded(
     engine: &mut Engine,
     tally: &mut Tally,
-    seen: Seen<'_>,
+    source: EventSource<'_>,
     decoded: &Result<Decoded<'_>, Rejection>,
     erased_by: impl Fn() -> Result<Option<Time>, Rejection>,
 ) -> Result<(), Rejection> {
-    let topic = seen.topic();
+    let topic = source.topic();
     let mut rejected = |rejection: &Rejection| {
         tally.rejected[topic][rejection.reason as usize] += 1;
         rejection.clone()
     };
     let decoded = decoded.as_ref().map_err(&mut rejected)?;
     match decoded {
-        Decoded::Event(event) => apply_event(engine, tally, seen, event, Time::MIN),
+        Decoded::Event(event) => apply_event(engine, tally, source, event, Time::MIN),
         Decoded::Cancellation { event, placed } => {
             if engine.has_order_at(&event.customer, *placed) == Some(false) {
                 tally.skipped[topic][Skip::Filtered as usize] += 1;
                 return Ok(());
             }
-            apply_event(engine, tally, seen, event, Time::MAX)
+            apply_event(engine, tally, source, event, Time::MAX)
         }
         Decoded::Several { events, told_before } => {
-            let apply = |event| apply_event(engine, tally, seen, event, *told_before);
-            // All of them, also behind one that is too late; the dead letter tells of the first.
+            let apply = |event| apply_event(engine, tally, source, event, *told_before);
+            // All of them, even after one that is too late; the dead letter names the first rejection.
             events.iter().map(apply).fold(Ok(()), Result::and)
         }
         Decoded::Erase { customer, time } => {
@@ -529,13 +530,12 @@ fn apply_decoded(
             tally.skipped[topic][*skip as usize] += 1;
             Ok(())
         }
-        // Batches are taken apart before, and their parts are none.
+        // Batches are split before, and their parts are not batches.
         Decoded::Batch(_) => Ok(()),
     }
 }
 
-/// When somebody is erased by a message that does not say when: at the time of the record, unless that is too far
-/// ahead.
+/// The time of an erasure without a time: that of the record, unless it is too far in the future.
 fn erased_by<B: RecordBatch>(batch: &B, index: usize, latest: Time) -> Result<Option<Time>, Rejection> {
     let recorded = batch.stamp(index).time.and_then(|millis| Time::from_millis(millis).ok());
     match recorded {
@@ -544,22 +544,22 @@ fn erased_by<B: RecordBatch>(batch: &B, index: usize, latest: Time) -> Result<Op
     }
 }
 
-/// Applies an event; one before `told_before` is one that its message may repeat from an earlier message, so it is not
-/// lost when it is too late, unless it is an order that no message told before.
+/// Applies an event. An event before `told_before` may repeat an earlier message, so it is skipped rather than rejected
+/// if it is too late, unless it is an order that was certainly never counted.
 fn apply_event(
     engine: &mut Engine,
     tally: &mut Tally,
-    seen: Seen<'_>,
+    source: EventSource<'_>,
     event: &Event<'_>,
     told_before: Time,
 ) -> Result<(), Rejection> {
-    let topic = seen.topic();
-    seen.key_placement.note(seen.at, &event.customer);
+    let topic = source.topic();
+    source.key_placement.note(source.at, &event.customer);
     tally.events[topic][event.kind.event_type() as usize] += 1;
     match engine.apply(topic, event) {
         Outcome::Applied => {}
         Outcome::Duplicate => tally.duplicates += 1,
-        Outcome::TooLate if event.time < told_before && !is_untold(engine, event) => {
+        Outcome::TooLate if event.time < told_before && !was_never_counted(engine, event) => {
             tally.skipped[topic][Skip::ToldBefore as usize] += 1;
         }
         Outcome::TooLate => {
@@ -570,14 +570,14 @@ fn apply_event(
     Ok(())
 }
 
-/// Whether an event is certainly an order that never counted, though the data reach back to it.
-fn is_untold(engine: &Engine, event: &Event<'_>) -> bool {
+/// Whether the event is certainly an order that was never counted, although the data reach back to it.
+fn was_never_counted(engine: &Engine, event: &Event<'_>) -> bool {
     matches!(event.kind, Kind::Order { .. })
         && engine.first_event().is_some_and(|first| event.time >= first)
         && engine.has_order_at(&event.customer, event.time) == Some(false)
 }
 
-/// The rejection of an event that came too late, with the watermark it was measured against.
+/// The rejection of a late event, with the watermark it was compared with.
 #[cold]
 fn too_late(engine: &Engine, topic: usize, time: Time) -> Rejection {
     let mark = engine.clock().topic_watermark(topic).map_or_else(String::new, |mark| mark.to_string());

@@ -1,4 +1,4 @@
-//! What a worker knows of single customers.
+//! Queries about single customers.
 
 use super::{SLICE, Worker};
 use crate::bus::Partition;
@@ -8,27 +8,27 @@ use crate::engine::listing::{ListQuestion, Listing};
 use crate::event::{Currency, Time};
 
 impl Worker {
-    /// What is known of a customer; `None` when none of the partitions has such a one.
+    /// The figures of a customer; `None` if no partition has it.
     #[must_use]
     pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
         self.engines.values().find_map(|engine| engine.customer(id))
     }
 
-    /// Of each id and instant, whether any of the partitions has a record of the customer that begins no later.
+    /// For each id and time, whether any partition has a record of the customer that begins no later.
     #[must_use]
     pub fn know(&self, silences: &[(String, Time)]) -> Vec<bool> {
         let knows = |(id, since): &(String, Time)| self.engines.values().any(|engine| engine.knows_since(id, *since));
         silences.iter().map(knows).collect()
     }
 
-    /// The currencies that any of the partitions knows.
+    /// The currencies known to any partition.
     #[must_use]
     pub fn currencies(&self) -> Vec<Currency> {
         self.engines.values().flat_map(Engine::currencies).collect()
     }
 
-    /// The list over one slice of the customers, and where the next one begins; a partition that is given up meanwhile is
-    /// passed over.
+    /// The listing of one slice of customers, and where the next slice begins; skips partitions that were released in
+    /// the meantime.
     #[must_use]
     pub fn listing(&self, question: &ListQuestion, from: (Partition, usize)) -> (Listing, Option<(Partition, usize)>) {
         let mut left = self.engines.range(from.0..);

@@ -1,5 +1,5 @@
-//! The worker threads: each owns every n-th partition, takes batches from a bounded queue, and answers questions
-//! between them. A scrape asks all workers the same question and adds the answers up.
+//! The worker threads: each owns every n-th partition, takes batches from a bounded queue, and answers queries between
+//! them. A scrape sends the same query to all workers and merges the answers.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, sync_channel};
@@ -21,12 +21,12 @@ use crate::engine::spec::WindowId;
 use crate::engine::{Engine, WindowParts};
 use crate::event::{Currency, Time};
 
-/// How many batches wait for a worker at most; then the poll loop waits.
+/// Maximum number of queued batches per worker; then the poll loop waits.
 const QUEUED_BATCHES: usize = 4;
-/// After how long batches that wait for a schema are looked at again.
+/// How often batches that wait for a schema are retried.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
-/// What a worker is to do, in this order.
+/// Work items, processed in order.
 enum Work<B> {
     Begin {
         partition: Partition,
@@ -53,14 +53,14 @@ enum Work<B> {
         at: TopicPartition,
         to: Time,
     },
-    /// Answer once everything before is done.
+    /// Answered once all earlier work is done.
     Barrier(SyncSender<()>),
     Ask(Question),
-    /// End the thread; handles for asking may outlive it.
+    /// Ends the thread; query handles may outlive it.
     Quit,
 }
 
-/// What a worker is asked.
+/// A query to a worker.
 enum Question {
     Status(SyncSender<WorkerStatus>),
     Snapshot { at: Time, periods: Periods, reply: SyncSender<Snapshot> },
@@ -71,10 +71,10 @@ enum Question {
     List { question: ListQuestion, from: (Partition, usize), reply: SyncSender<Slice> },
 }
 
-/// The list over a slice of the customers, and where the next one of the same worker begins.
+/// The listing of a slice of customers, and where the worker's next slice begins.
 type Slice = (Listing, Option<(Partition, usize)>);
 
-/// Where a slice of the customers begins: which worker, and of what.
+/// Where a slice begins: the worker, and the position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     worker: usize,
@@ -82,37 +82,35 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before everybody.
+    /// The first position.
     pub const START: Cursor = Cursor { worker: 0, from: (Partition(0), 0) };
 }
 
-/// A batch that a worker has applied, or the end of a topic-partition that it has reached.
+/// A batch that was applied, or an end that was reached.
 pub struct Applied<B> {
-    /// Which topic-partition.
+    /// The topic-partition.
     pub at: TopicPartition,
-    /// The offset behind the last applied record.
+    /// The offset after the last applied record.
     pub next: i64,
-    /// Whether nothing lay behind it.
+    /// Whether it is an end.
     pub end: bool,
-    /// How long that took since they were read.
+    /// The time since the records were read.
     pub took: Duration,
-    /// The records, unless it is an end. Whoever takes the report drops them: the poll loop has more time than a
-    /// worker.
+    /// The records, unless it is an end. The receiver drops them, because the poll loop has more time than a worker.
     pub batch: Option<B>,
-    /// Those of them that entered no figure.
+    /// The rejected ones.
     pub rejected: Vec<Rejected>,
 }
 
-/// What the workers report, in the order in which they did it.
+/// Reports of the workers, in the order of events.
 pub enum Report<B> {
-    /// Records are applied, or an end is reached.
+    /// Records were applied, or an end was reached.
     Applied(Applied<B>),
-    /// A checkpoint has begun: everything reported before belongs to it, and these alerts; nothing that is reported
-    /// later does.
+    /// A checkpoint has begun. It includes everything reported before, and these alerts; nothing reported later.
     Begun(Partition, u64, Vec<Alert>),
-    /// A checkpoint is made. `None`: nothing was read since the last one, and none has begun.
+    /// A checkpoint was taken. `None` if nothing was read since the last one, so that none has begun.
     Taken(Partition, u64, Option<Taken>),
-    /// The engine of a partition is dropped: what was reported of it before means nothing any more.
+    /// The engine of a partition was dropped: ignore earlier reports about it.
     Forgotten(Partition),
 }
 
@@ -125,16 +123,16 @@ pub struct Pool<B> {
     key_placement: Arc<KeyPlacementSample>,
 }
 
-/// All workers are gone: the daemon is shutting down.
+/// The workers are gone: the daemon is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the workers have stopped")]
 pub struct Stopped;
 
 impl<B: RecordBatch> Pool<B> {
-    /// Starts `threads` workers, at least one; what they do is told to `reports`.
+    /// Starts `threads` workers, at least one, which send their reports to `reports`.
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// If the operating system cannot start a thread.
     pub fn start(config: &Arc<WorkerConfig>, threads: usize, reports: &Sender<Report<B>>) -> std::io::Result<Pool<B>> {
         let stalled = Stalled::default();
         let key_placement = Arc::new(KeyPlacementSample::new(config.decoders.len()));
@@ -148,7 +146,7 @@ impl<B: RecordBatch> Pool<B> {
         for i in 0..threads.max(1) {
             let (queue, work) = sync_channel(QUEUED_BATCHES);
             let (worker, reports) =
-                (Worker::with_sightings(Arc::clone(config), Arc::clone(&key_placement)), reports.clone());
+                (Worker::with_key_placement(Arc::clone(config), Arc::clone(&key_placement)), reports.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{i}"));
             let stalled = pool.stalled.clone();
             pool.threads.push(thread.spawn(move || run(worker, &work, &reports, stalled))?);
@@ -164,12 +162,12 @@ impl<B: RecordBatch> Pool<B> {
     /// Hands a partition to its worker, with an engine that has read up to `next`, by topic.
     ///
     /// # Errors
-    /// When the worker is gone.
+    /// If the worker is gone.
     pub fn begin(&self, partition: Partition, engine: Box<Engine>, next: Vec<i64>) -> Result<(), Stopped> {
         self.queue(partition).send(Work::Begin { partition, engine, next }).map_err(|_| Stopped)
     }
 
-    /// Puts a parked engine to work again and waits for the next offsets of its topics; `None` when there is none.
+    /// Restarts a parked engine and waits for the next offsets of its topics; `None` if it is not parked.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -177,7 +175,7 @@ impl<B: RecordBatch> Pool<B> {
         ask(self.queue(partition), |reply| Work::Unpark(partition, reply))?.recv().map_err(|_| Stopped)
     }
 
-    /// Takes a partition out of work and keeps its engine, behind everything queued.
+    /// Stops a partition after everything queued, and keeps its engine.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -185,7 +183,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Park(partition)).map_err(|_| Stopped)
     }
 
-    /// Drops the engine of a partition, behind everything queued; [`Report::Forgotten`] tells that it is gone.
+    /// Drops the engine of a partition after everything queued; [`Report::Forgotten`] confirms it.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -193,9 +191,8 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Forget(partition)).map_err(|_| Stopped)
     }
 
-    /// Asks for a checkpoint of a partition, which begins behind everything queued and behind the checkpoints asked for
-    /// before: [`Report::Begun`] brings the alerts that may leave, [`Report::Taken`] the checkpoint. What is queued
-    /// later is done in between.
+    /// Requests a checkpoint, which begins after everything queued and after earlier checkpoints. [`Report::Begun`]
+    /// carries the released alerts, [`Report::Taken`] the checkpoint. Work queued later runs in between.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -203,7 +200,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Checkpoint(partition, epoch, allowance)).map_err(|_| Stopped)
     }
 
-    /// A checkpoint is committed.
+    /// Marks a checkpoint as committed.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -211,7 +208,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::Confirm(partition, epoch)).map_err(|_| Stopped)
     }
 
-    /// A checkpoint will never be committed; one that has not begun never will begin, and nothing is reported of it.
+    /// Rolls back a checkpoint. One that has not begun is cancelled without a report.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -219,7 +216,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(partition).send(Work::RollBack(partition, epoch)).map_err(|_| Stopped)
     }
 
-    /// Queues a batch that was read at an instant; waits while the queue is full. Events after `latest` are refused.
+    /// Queues a batch with the time it was read; waits while the queue is full. Events after `latest` are rejected.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -227,7 +224,7 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(at.partition).send(Work::Records { at, batch, latest, read }).map_err(|_| Stopped)
     }
 
-    /// Queues the news that a topic-partition ended before `offset`.
+    /// Queues the end of a topic-partition: there is no record before `offset` left.
     ///
     /// # Errors
     /// When the worker is gone.
@@ -243,19 +240,19 @@ impl<B: RecordBatch> Pool<B> {
         self.queue(at.partition).send(Work::Raise { at, to }).map_err(|_| Stopped)
     }
 
-    /// The topic-partitions of which records wait for a schema: read no more of them for the time being.
+    /// The topic-partitions with records that wait for a schema: stop reading them for now.
     #[must_use]
     pub fn stalled(&self) -> BTreeSet<TopicPartition> {
         self.stalled.get()
     }
 
-    /// Where customers were seen.
+    /// The sample of customers and their partitions.
     #[must_use]
     pub fn key_placement(&self) -> &KeyPlacementSample {
         &self.key_placement
     }
 
-    /// What keeps schemas from coming at the moment.
+    /// Why schemas are not available, if so.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.config.decoders.iter().find_map(|decoder| decoder.last_error())
@@ -264,13 +261,13 @@ impl<B: RecordBatch> Pool<B> {
     /// Waits until everything queued so far is applied and reported.
     ///
     /// # Errors
-    /// When a worker is gone.
+    /// If a worker is gone.
     pub fn wait_until_applied(&self) -> Result<(), Stopped> {
         let answers: Vec<_> = self.queues.iter().map(|queue| ask(queue, Work::Barrier)).collect::<Result<_, _>>()?;
         answers.iter().try_for_each(|answer| answer.recv().map_err(|_| Stopped))
     }
 
-    /// A handle for asking questions.
+    /// A handle for queries.
     #[must_use]
     pub fn workers(&self) -> Workers {
         let asks = self.queues.iter().map(|queue| {
@@ -281,13 +278,13 @@ impl<B: RecordBatch> Pool<B> {
         Workers(asks.collect())
     }
 
-    /// Lets the workers finish what is queued, then waits for the threads to end.
+    /// Finishes queued work, then waits for the threads to end.
     ///
     /// # Errors
-    /// When a worker panicked.
+    /// If a worker panicked.
     pub fn join(self) -> Result<(), Stopped> {
         for queue in self.queues {
-            // A worker that panicked takes nothing any more; joining it tells.
+            // A worker that panicked receives nothing; `join` reports it.
             _ = queue.send(Work::Quit);
         }
         self.threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| Stopped))
@@ -306,8 +303,8 @@ fn ask<B, T>(
 fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc::Sender<Report<B>>, stalled: Stalled) {
     let mut worker_loop =
         WorkerLoop { worker, waiting: Waiting::new(stalled), checkpoints: CheckpointQueue::default(), reports };
-    // What waits is owed as much time as the last slice of a checkpoint took, so that checkpoints take half of a worker
-    // at most.
+    // Alternate checkpoint slices with queued work of equal duration, so that checkpointing takes at most half of a
+    // worker's time.
     let mut owed = Duration::ZERO;
     loop {
         if !worker_loop.waiting.is_empty() {
@@ -335,13 +332,13 @@ fn run<B: RecordBatch>(worker: Worker, work: &Receiver<Work<B>>, reports: &mpsc:
         }
         if owed.is_zero() && !worker_loop.checkpoints.is_empty() {
             let begun = Instant::now();
-            worker_loop.go_on();
+            worker_loop.advance_checkpoints();
             owed = begun.elapsed();
         }
     }
 }
 
-/// A worker with what waits for it.
+/// The event loop of a worker with its queues.
 struct WorkerLoop<'r, B> {
     worker: Worker,
     waiting: Waiting<B>,
@@ -351,7 +348,7 @@ struct WorkerLoop<'r, B> {
 
 impl<B: RecordBatch> WorkerLoop<'_, B> {
     fn take(&mut self, work: Work<B>) {
-        // What is to come behind a checkpoint waits for it; batches need not.
+        // Work that must follow a checkpoint waits for it; batches need not.
         match &work {
             Work::Begin { partition, .. } | Work::Unpark(partition, _) | Work::Park(partition) => {
                 self.finish(Some(*partition));
@@ -360,7 +357,7 @@ impl<B: RecordBatch> WorkerLoop<'_, B> {
             _ => {}
         }
         let worker = &mut self.worker;
-        // Whoever asked may be gone when the answer is ready, which is no reason to stop.
+        // Ignore send errors: the caller may have gone away.
         match work {
             Work::Begin { partition, engine, next } => {
                 self.waiting.forget(partition);
@@ -377,11 +374,11 @@ impl<B: RecordBatch> WorkerLoop<'_, B> {
                 worker.forget(partition);
                 _ = self.reports.send(Report::Forgotten(partition));
             }
-            Work::Checkpoint(partition, epoch, allowance) => self.checkpoints.want(partition, epoch, allowance),
+            Work::Checkpoint(partition, epoch, allowance) => self.checkpoints.request(partition, epoch, allowance),
             Work::Confirm(partition, epoch) => worker.confirm(partition, epoch),
             Work::RollBack(partition, epoch) => {
                 if !self.checkpoints.roll_back(partition, epoch) {
-                    self.checkpoints.give_up(partition, epoch);
+                    self.checkpoints.forget_in_progress(partition, epoch);
                     worker.roll_back(partition, epoch);
                 }
             }
@@ -407,16 +404,16 @@ impl<B: RecordBatch> WorkerLoop<'_, B> {
         }
     }
 
-    /// Goes on with the checkpoints by a slice.
-    fn go_on(&mut self) {
-        self.checkpoints.go_on(&mut self.worker, |report| _ = self.reports.send(report));
+    /// Advances the checkpoints by one slice.
+    fn advance_checkpoints(&mut self) {
+        self.checkpoints.advance(&mut self.worker, |report| _ = self.reports.send(report));
     }
 
     fn finish(&mut self, partition: Option<Partition>) {
         self.checkpoints.finish(partition, &mut self.worker, |report| _ = self.reports.send(report));
     }
 
-    /// Applies what waited and is ready by now.
+    /// Applies waiting records that have become ready.
     fn try_again(&mut self) {
         while let Some((at, queued)) = self.waiting.next(|at, batch| self.worker.is_ready_for(at, batch)) {
             self.apply(at, queued);
@@ -442,20 +439,20 @@ impl<B: RecordBatch> WorkerLoop<'_, B> {
 
 type Ask = Arc<dyn Fn(Question) -> Result<(), Stopped> + Send + Sync>;
 
-/// A handle for asking the workers; every method waits for all answers, so call it where waiting is allowed.
+/// A handle for queries to the workers. Every method blocks until all workers have answered.
 #[derive(Clone)]
 pub struct Workers(Vec<Ask>);
 
-/// Which calendar periods an overview is to hold.
+/// The calendar periods to include in an overview.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// The open one and the one before.
+    /// The open period and the previous one.
     OpenAndPrevious,
-    /// All since the first order.
+    /// All periods since the first order.
     All,
 }
 
-/// The state of all workers, and their figures at one instant.
+/// The status of all workers, and their figures at one instant.
 #[derive(Debug, Clone)]
 pub struct Overview {
     /// Partitions and counts of all workers.
@@ -479,7 +476,7 @@ impl Overview {
 }
 
 impl Workers {
-    /// The state of all workers and the figures of all their partitions, evaluated at the same pane of each window.
+    /// The status of all workers and the figures of all partitions, evaluated at the same pane of each window.
     ///
     /// # Errors
     /// When a worker is gone.
@@ -522,7 +519,7 @@ impl Workers {
         Ok(sum.unwrap_or_default())
     }
 
-    /// What is known of a customer; `None` when no partition of this replica has such a one.
+    /// The figures of a customer; `None` if no partition of this replica has it.
     ///
     /// # Errors
     /// When a worker is gone.
@@ -532,7 +529,7 @@ impl Workers {
         Ok(answers.into_iter().flatten().next())
     }
 
-    /// Of each id and instant, whether there is a record of the customer that begins no later.
+    /// For each id and time, whether there is a record of the customer that begins no later.
     ///
     /// # Errors
     /// When a worker is gone.
@@ -542,7 +539,7 @@ impl Workers {
         Ok(answers.into_iter().reduce(either).unwrap_or_default())
     }
 
-    /// The currencies that are known, in order.
+    /// The known currencies, in order.
     ///
     /// # Errors
     /// When a worker is gone.
@@ -550,8 +547,8 @@ impl Workers {
         Ok(self.ask_all(Question::Currencies)?.into_iter().flatten().collect())
     }
 
-    /// The list over one slice of the customers, and the cursor of the next; between two slices the worker does what
-    /// waits.
+    /// The listing of one slice of customers, and the cursor of the next slice. Between slices the worker processes
+    /// queued work.
     ///
     /// # Errors
     /// When a worker is gone.

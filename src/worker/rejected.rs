@@ -1,35 +1,35 @@
-//! What of a batch of records enters no figure.
+//! Rejected records of a batch.
 
 use crate::decode::{Part, Rejection};
 
-/// A record that enters no figure: its place in the batch and why.
+/// A rejected record: its index in the batch, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
     /// Its index in the batch.
     pub index: usize,
-    /// Why.
+    /// The reason.
     pub rejection: Rejection,
-    /// Where only one object of it is rejected.
+    /// Set if only one object of the record is rejected.
     pub part: Option<RejectedPart>,
 }
 
-/// One rejected object of a record that holds several.
+/// A rejected object of a record with several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedPart {
-    /// A message that holds this object alone.
+    /// A message with this object alone.
     pub message: Box<[u8]>,
-    /// How many objects the record holds.
+    /// The number of objects in the record.
     pub of: usize,
 }
 
 impl Rejected {
-    /// A record that is rejected as a whole.
+    /// Rejects a whole record.
     #[must_use]
     pub fn whole(index: usize, rejection: Rejection) -> Rejected {
         Rejected { index, rejection, part: None }
     }
 
-    /// One object of a record.
+    /// Rejects one object of a record.
     #[must_use]
     pub fn part(index: usize, part: &Part<'_>, rejection: &Rejection) -> Rejected {
         let (message, of) = (part.message.as_ref().into(), part.place.1);

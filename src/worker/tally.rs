@@ -1,4 +1,4 @@
-//! What a worker counts, for the metrics.
+//! Counters of a worker, for the metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,29 +6,29 @@ use crate::decode::{Reason, Skip};
 use crate::engine::inactivity::release::{RuleParts, add_rules};
 use crate::event::{Currency, EventType};
 
-/// What one worker has counted since it started, by source topic.
+/// Counters of a worker since it started, by source topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Decoded messages of each type, duplicates and late ones included.
+    /// Decoded messages by type, including duplicates and late ones.
     pub events: Vec<[u64; EventType::ALL.len()]>,
-    /// Messages rejected for each reason.
+    /// Rejected messages by reason.
     pub rejected: Vec<[u64; Reason::ALL.len()]>,
-    /// Messages and events skipped on purpose, for each reason.
+    /// Messages and events skipped on purpose, by reason.
     pub skipped: Vec<[u64; Skip::ALL.len()]>,
-    /// The unknown types that were found first.
+    /// The first unknown types found.
     pub unknown_types: Vec<BTreeSet<String>>,
-    /// Second copies.
+    /// Duplicate events.
     pub duplicates: u64,
-    /// Events too late to count.
+    /// Events rejected as too late.
     pub late: u64,
-    /// Amounts that had no rate into the reporting currency.
+    /// Amounts without a rate to the reporting currency.
     pub unconverted: BTreeMap<Currency, u64>,
-    /// What came of the rules, as far as it is committed.
+    /// Results of the alert rules in committed checkpoints.
     pub inactivity: Vec<RuleParts>,
 }
 
 impl Tally {
-    /// Nothing is counted yet.
+    /// Counters at zero.
     #[must_use]
     pub fn new(topics: usize) -> Tally {
         Tally {
@@ -40,7 +40,7 @@ impl Tally {
         }
     }
 
-    /// Adds the counts of another worker.
+    /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Tally) {
         let topics = self.events.len().max(other.events.len());
         self.events.resize(topics, Default::default());
@@ -65,18 +65,18 @@ impl Tally {
         self.add_inactivity(&other.inactivity);
     }
 
-    /// Takes note of a message of an unknown type.
+    /// Counts a message of an unknown type.
     pub fn add_unknown(&mut self, topic: usize, name: &str) {
         self.events[topic][EventType::Unknown as usize] += 1;
         note_type(&mut self.unknown_types[topic], name);
     }
 
-    /// Adds what came of the rules.
+    /// Adds results of the alert rules.
     pub fn add_inactivity(&mut self, more: &[RuleParts]) {
         add_rules(&mut self.inactivity, more);
     }
 
-    /// Adds amounts that had no rate.
+    /// Adds amounts without a rate.
     pub fn add_unconverted(&mut self, amounts: &BTreeMap<Currency, u64>) {
         for (&currency, count) in amounts {
             *self.unconverted.entry(currency).or_default() += count;
@@ -84,10 +84,10 @@ impl Tally {
     }
 }
 
-/// How many unknown types are kept by name.
+/// Maximum number of unknown types kept by name.
 const TYPES: usize = 16;
 
-/// Keeps the name of an unknown type, unless enough are kept.
+/// Keeps the name of an unknown type, up to the limit.
 pub fn note_type(types: &mut BTreeSet<String>, name: &str) {
     if types.len() < TYPES && !types.contains(name) {
         types.insert(name.to_owned());

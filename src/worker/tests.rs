@@ -63,7 +63,7 @@ fn shopify(id: u64, placed: &str, updated: &str, refunds: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
+fn a_late_order_repeated_by_an_update_is_skipped() {
     let mut worker = Worker::new(config(Decoder::new(Format::Shopify, vec![])));
     worker.start(Partition(0));
     let refund = r#"{"id":7,"processed_at":"2026-03-20T00:00:00Z","transactions":[{"kind":"refund","status":"success","amount":"2.00","currency":"EUR"}]}"#;
@@ -72,11 +72,11 @@ fn an_order_that_an_update_repeats_is_no_loss_when_it_is_too_late() {
         shopify(2, "2026-03-20T00:00:00Z", "2026-03-20T00:00:01Z", ""),
         // Nineteen days later: the order is repeated, the refund is new.
         shopify(1, "2026-03-01T00:00:00Z", "2026-03-20T00:00:02Z", refund),
-        // An order that nobody told before and that comes too late.
+        // An order that is new and too late.
         shopify(3, "2026-03-02T00:00:00Z", "2026-03-02T00:00:01Z", ""),
-        // One whose first message is sent when it is paid, two weeks later.
+        // An order whose first message is sent on payment, two weeks later.
         shopify(4, "2026-03-05T00:00:00Z", "2026-03-20T00:00:03Z", ""),
-        // An order from before the data begin.
+        // An order from before the first event.
         shopify(5, "2026-02-05T00:00:00Z", "2026-03-20T00:00:04Z", ""),
     ]);
     let mut rejected = Vec::new();
@@ -128,7 +128,7 @@ fn a_cancelled_row_that_where_no_longer_chooses_cancels_an_order_that_counted() 
 }
 
 #[test]
-fn one_bad_object_of_a_message_takes_none_of_the_others_with_it() {
+fn one_bad_object_of_a_message_does_not_affect_the_others() {
     let decoder = Decoder::new(Format::Native, vec![]);
     let mut worker = Worker::new(config(decoder.clone()));
     worker.start(Partition(0));
@@ -153,17 +153,17 @@ fn one_bad_object_of_a_message_takes_none_of_the_others_with_it() {
     assert_eq!((tally.events[0][EventType::Order as usize], tally.events[0][EventType::Unknown as usize]), (5, 1));
     assert_eq!((tally.duplicates, tally.late), (1, 1));
     assert_eq!(tally.rejected[0][Reason::InvalidTime as usize], 1);
-    let told: Vec<_> =
+    let found: Vec<_> =
         rejected.iter().map(|one| (one.index, one.rejection.reason, one.part.as_ref().unwrap().of)).collect();
-    assert_eq!(told, [(0, Reason::InvalidTime, 5), (0, Reason::TooLate, 5)]);
+    assert_eq!(found, [(0, Reason::InvalidTime, 5), (0, Reason::TooLate, 5)]);
     assert!(rejected[1].rejection.detail.starts_with("object 4 of 5 in the message: time 2026-03-01"));
-    // What goes to the dead letters is the object alone.
+    // The dead letter holds only the rejected object.
     let alone: Vec<_> = rejected.iter().map(|one| one.part.as_ref().unwrap().message.to_vec()).collect();
     assert_eq!(alone, [order("b", "soon").into_bytes(), order("c", late).into_bytes()]);
     assert!(matches!(decoder.decode(None, Some(&alone[1]), Time::MAX), Ok(Decoded::Event(_))));
 }
 
-/// A registry that answers when it is told to.
+/// A registry that answers once it is switched on.
 #[derive(Debug, Default)]
 struct Later(Mutex<bool>);
 
@@ -205,7 +205,7 @@ fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     let schemas: Arc<dyn Schemas> = Arc::clone(&registry) as _;
     let config = config(Decoder::new(Format::Native, vec![]).with_schemas(schemas));
     let (report, reports) = mpsc::channel();
-    // One worker, so that both partitions are its.
+    // One worker, so that it owns both partitions.
     let pool = Pool::start(&config, 1, &report).unwrap();
     for partition in [Partition(0), Partition(1)] {
         pool.begin(partition, Box::new(Engine::new(Arc::clone(&config.spec))), vec![0]).unwrap();
@@ -215,23 +215,27 @@ fn records_wait_for_their_schema_and_hold_up_no_other_partition() {
     send(at(0), vec![native(false, "c")]);
     pool.end(at(0), 9).unwrap();
     send(at(1), vec![native(false, "d")]);
-    assert_eq!(applied(&reports), (at(1), 1, false), "the other partition goes on");
+    assert_eq!(applied(&reports), (at(1), 1, false), "the other partition continues");
     assert_eq!(pool.stalled(), [at(0)].into());
     assert_eq!(pool.last_error().as_deref(), Some("the registry is down"));
-    assert_eq!(pool.workers().status().unwrap().tally.events[0][EventType::Order as usize], 1, "half a batch is none");
+    assert_eq!(
+        pool.workers().status().unwrap().tally.events[0][EventType::Order as usize],
+        1,
+        "a batch is not applied partially"
+    );
     pool.checkpoint(Partition(0), 1, Allowance::ALL).unwrap();
     let Ok(Report::Taken(_, 1, taken)) = reports.recv_timeout(Duration::from_secs(30)) else { panic!("no checkpoint") };
-    assert!(taken.is_none_or(|taken| taken.next == [0]), "nothing that waits is committed");
+    assert!(taken.is_none_or(|taken| taken.next == [0]), "waiting records are not committed");
 
     *registry.0.lock().unwrap() = true;
     assert_eq!(applied(&reports), (at(0), 2, false));
-    assert_eq!(applied(&reports), (at(0), 1, false), "in their order");
-    assert_eq!(applied(&reports), (at(0), 9, true), "and the end behind them");
+    assert_eq!(applied(&reports), (at(0), 1, false), "in order");
+    assert_eq!(applied(&reports), (at(0), 9, true), "and the end after them");
     assert!(pool.stalled().is_empty());
     pool.join().unwrap();
 }
 
-/// Orders of so many customers, with the offsets from `from` on.
+/// Orders of a range of customers, with offsets from `from`.
 struct Orders {
     from: i64,
     payloads: Vec<Vec<u8>>,
@@ -259,50 +263,50 @@ impl RecordBatch for Orders {
     }
 }
 
-/// What a checkpoint says of its customers.
+/// The order counts in a checkpoint, by customer.
 fn orders(taken: &Taken) -> BTreeMap<String, u32> {
     let rows = taken.checkpoint.rows.iter().flat_map(|rows| rows.rows.iter());
     rows.filter_map(|row| Some((row.id?.into_owned(), row.known.orders))).collect()
 }
 
 #[test]
-fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
+fn checkpoints_are_taken_one_after_another_with_batches_in_between() {
     let mut worker = Worker::new(config(Decoder::new(Format::Native, vec![])));
     let (mut checkpoints, mut reports) = (checkpoints::CheckpointQueue::default(), Vec::<Report<Orders>>::new());
     for partition in 0..3 {
         worker.start(Partition(partition));
         worker.apply(at(partition), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
-        checkpoints.want(Partition(partition), 1, Allowance::ALL);
+        checkpoints.request(Partition(partition), 1, Allowance::ALL);
     }
     // The last one is rolled back before its turn.
     let mut offset = 300;
     while !checkpoints.is_empty() {
-        checkpoints.go_on(&mut worker, |report| reports.push(report));
+        checkpoints.advance(&mut worker, |report| reports.push(report));
         checkpoints.roll_back(Partition(2), 1);
-        // Backwards, so that most change before their turn.
+        // Backwards, so that most customers change before they are copied.
         let customers = 300 - (offset as usize - 300) % 300;
         for partition in 0..3 {
             worker.apply(at(partition), &Orders::of(offset, customers - 10..customers), Time::MAX, &mut Vec::new());
         }
         offset += 10;
     }
-    let told = reports.iter().map(|report| match report {
+    let order = reports.iter().map(|report| match report {
         Report::Begun(partition, 1, _) => (partition.0, true),
         Report::Taken(partition, 1, Some(_)) => (partition.0, false),
         _ => panic!("another report"),
     });
-    assert_eq!(told.collect::<Vec<_>>(), [(0, true), (0, false), (1, true), (1, false)]);
+    assert_eq!(order.collect::<Vec<_>>(), [(0, true), (0, false), (1, true), (1, false)]);
     let mut taken = reports.iter().filter_map(|report| match report {
         Report::Taken(_, _, Some(taken)) => Some(taken),
         _ => None,
     });
     let (first, second) = (taken.next().unwrap(), taken.next().unwrap());
-    assert_eq!(first.next, [300], "what came later is not in it");
+    assert_eq!(first.next, [300], "later records are not included");
     assert_eq!(orders(first), (0..300).map(|customer| (format!("c{customer}"), 1)).collect());
     assert!(second.next[0] > 300, "it began later");
-    assert_eq!(i64::from(orders(second).values().sum::<u32>()), second.next[0], "every order once");
+    assert_eq!(i64::from(orders(second).values().sum::<u32>()), second.next[0], "every order is counted once");
     assert_eq!(second.last[0].map(|last| last.offset + 1), Some(second.next[0]));
-    // Nothing of what came meanwhile is forgotten.
+    // Records that arrived during the checkpoint are in the next one.
     worker.confirm(Partition(0), 1);
     let (next, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!(next.next, [offset]);
@@ -315,22 +319,22 @@ fn checkpoints_are_made_one_behind_another_with_batches_in_between() {
 }
 
 #[test]
-fn a_checkpoint_that_is_taken_back_while_it_is_made_is_part_of_the_next() {
+fn a_checkpoint_rolled_back_in_progress_is_part_of_the_next() {
     let mut worker = Worker::new(config(Decoder::new(Format::Native, vec![])));
     worker.start(Partition(0));
     worker.apply(at(0), &Orders::of(0, 0..300), Time::MAX, &mut Vec::new());
     worker.begin_checkpoint(Partition(0), 1, &Allowance::ALL).unwrap();
-    assert!(worker.go_on(Partition(0), 64).is_none());
+    assert!(worker.continue_checkpoint(Partition(0), 64).is_none());
     worker.apply(at(0), &Orders::of(300, 290..310), Time::MAX, &mut Vec::new());
     worker.roll_back(Partition(0), 1);
-    assert!(worker.go_on(Partition(0), 64).is_none(), "none is being made");
+    assert!(worker.continue_checkpoint(Partition(0), 64).is_none(), "no checkpoint is in progress");
     let (taken, _) = worker.checkpoint(Partition(0), 2, &Allowance::ALL).unwrap();
     assert_eq!((taken.next[0], orders(&taken).len(), orders(&taken).values().sum::<u32>()), (320, 310, 320));
 }
 
-/// With a queue in between: what is to come behind a checkpoint comes behind it.
+/// Through the queue: work that must follow a checkpoint follows it.
 #[test]
-fn a_partition_that_is_parked_has_made_its_checkpoints() {
+fn a_parked_partition_has_completed_its_checkpoints() {
     let config = config(Decoder::new(Format::Native, vec![]));
     let (report, reports) = mpsc::channel();
     let pool = Pool::start(&config, 1, &report).unwrap();

@@ -1,4 +1,4 @@
-//! Batches that wait for what it takes to read them, in their order; other topic-partitions go on.
+//! Batches that wait for their schemas, in order; other topic-partitions continue.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,15 +7,15 @@ use std::time::Instant;
 use crate::bus::{Partition, TopicPartition};
 use crate::event::Time;
 
-/// What a topic-partition queued.
+/// A queued item of a topic-partition.
 pub(super) enum Queued<B> {
-    /// Records, with the newest time that is accepted and when they were read.
+    /// Records, with the latest accepted event time and when they were read.
     Records(B, Time, Instant),
-    /// The news that it ended before this offset.
+    /// The end of the topic-partition, before this offset.
     End(i64),
 }
 
-/// The topic-partitions of which something waits, as all workers tell; who reads them may pause them.
+/// The topic-partitions with waiting items, shared by all workers; the poll loop may pause them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stalled(Arc<Mutex<BTreeSet<TopicPartition>>>);
 
@@ -35,7 +35,7 @@ impl Stalled {
     }
 }
 
-/// What waits at one worker.
+/// The waiting items of one worker.
 pub(super) struct Waiting<B> {
     queues: BTreeMap<TopicPartition, VecDeque<Queued<B>>>,
     stalled: Stalled,
@@ -50,7 +50,7 @@ impl<B> Waiting<B> {
         self.queues.is_empty()
     }
 
-    /// Lets something wait, or answers it where nothing of its topic-partition waits and it is ready.
+    /// Queues an item, or returns it if it is ready and nothing of its topic-partition is waiting.
     pub fn admit(&mut self, at: TopicPartition, queued: Queued<B>, is_ready: bool) -> Option<Queued<B>> {
         if is_ready && !self.queues.contains_key(&at) {
             return Some(queued);
@@ -60,7 +60,7 @@ impl<B> Waiting<B> {
         None
     }
 
-    /// Drops what waits of a partition: it is given up, and whoever takes it over reads it again.
+    /// Drops the waiting items of a released partition; its next owner reads them again.
     pub fn forget(&mut self, partition: Partition) {
         let gone: Vec<_> = self.queues.keys().filter(|at| at.partition == partition).copied().collect();
         for at in gone {
@@ -69,7 +69,7 @@ impl<B> Waiting<B> {
         }
     }
 
-    /// The next thing that waits and is ready by now.
+    /// Takes the next item that has become ready.
     pub fn next(&mut self, is_ready: impl Fn(TopicPartition, &B) -> bool) -> Option<(TopicPartition, Queued<B>)> {
         let ready = |(at, queue): (&TopicPartition, &VecDeque<Queued<B>>)| match queue.front() {
             Some(Queued::Records(batch, ..)) => is_ready(*at, batch).then_some(*at),
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_keeps_its_order_and_holds_up_nothing_else() {
+    fn waiting_items_keep_their_order_and_block_no_other_partition() {
         let stalled = Stalled::default();
         let mut waiting = Waiting::new(stalled.clone());
         assert!(waiting.admit(at(0, 0), records("a"), false).is_none());
-        assert!(waiting.admit(at(0, 0), records("b"), true).is_none(), "behind another one");
-        assert!(waiting.admit(at(0, 0), Queued::End(9), true).is_none(), "the end is behind them too");
-        assert!(waiting.admit(at(1, 0), records("c"), true).is_some(), "another topic goes on");
-        assert!(waiting.admit(at(0, 1), Queued::End(3), true).is_some(), "another partition goes on");
+        assert!(waiting.admit(at(0, 0), records("b"), true).is_none(), "after another item");
+        assert!(waiting.admit(at(0, 0), Queued::End(9), true).is_none(), "the end waits as well");
+        assert!(waiting.admit(at(1, 0), records("c"), true).is_some(), "another topic continues");
+        assert!(waiting.admit(at(0, 1), Queued::End(3), true).is_some(), "another partition continues");
         assert_eq!(stalled.get(), BTreeSet::from([at(0, 0)]));
 
         assert!(waiting.next(|_, _| false).is_none());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_of_a_partition_goes_with_it() {
+    fn waiting_items_are_dropped_with_their_partition() {
         let stalled = Stalled::default();
         let mut waiting = Waiting::new(stalled.clone());
         for at in [at(0, 0), at(1, 0), at(0, 1)] {
