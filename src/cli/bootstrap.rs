@@ -66,7 +66,7 @@ impl Bootstrap {
         if !self.replace {
             runtime.block_on(require_new(&cluster, &store))?;
         }
-        let entrances = topics::find_entrances(&settings, overlap_from, self.until, self.replace)?;
+        let initial_offsets = topics::find_initial_offsets(&settings, overlap_from, self.until, self.replace)?;
         let handoff = find_handoff(&cluster, &settings, overlap_from, self.until)?;
         let history = self.read(&files, &settings, &cluster, overlap_from)?;
         report_rejections(&history.tally);
@@ -85,15 +85,15 @@ impl Bootstrap {
         let built = context.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
         // Before the state: a router without a place to begin at would begin at kafka.start.
-        entrances.iter().try_for_each(topics::Entrance::commit)?;
+        initial_offsets.iter().try_for_each(topics::InitialOffsets::commit)?;
         commit(&cluster, &built)?;
         let (events, left, unidentified, lines) = tally;
         let customers: u64 = built.iter().map(|built| built.customers).sum();
         let bytes: u64 = built.iter().map(|built| built.bytes).sum();
         super::print(&format!(
-            "{events} of {lines} line(s) make the state of {customers} customer(s) in {} partition(s), {bytes} bytes, in \
-             {:.1} s.\nLeft to the topics: {left} event(s) from {} on, and {unidentified} without an id from {overlap_from} \
-             on.\nCommitted for the group {}; `retentiond run` goes on from there.",
+            "{events} of {lines} line(s) make the state of {customers} customer(s) in {} partition(s), {bytes} bytes, \
+             in {:.1} s.\nLeft to the topics: {left} event(s) from {} on, and {unidentified} without an id from \
+             {overlap_from} on.\nCommitted for the group {}; `retentiond run` goes on from there.",
             built.len(),
             begun.elapsed().as_secs_f64(),
             self.until,

@@ -1,4 +1,4 @@
-//! A router's clients of Kafka.
+//! The Kafka clients of a router.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,18 +11,18 @@ use crate::kafka::{
     KafkaAdmin, KafkaClient, KafkaSettings, TransactionSettings, TransactionalProducer, partition_counts,
 };
 
-/// What a router works with, apart from what it is told to do.
+/// Creates the clients of a router.
 pub trait Clients {
-    /// Reads the source; no member of any group.
+    /// Reads the source without joining a group.
     type Client: GroupClient;
-    /// Routes.
+    /// Writes to the target.
     type Producer: Transactions;
-    /// How many partitions the source topic and the one that is filled have.
+    /// The numbers of partitions of the source and the target topic.
     ///
     /// # Errors
     /// When the brokers do not answer.
     fn partitions(&self) -> Result<[Option<u32>; 2], SourceError>;
-    /// The id of the source topic, where the brokers tell it.
+    /// The id of the source topic, if the brokers report it.
     ///
     /// # Errors
     /// When the brokers do not answer.
@@ -30,35 +30,35 @@ pub trait Clients {
     /// A new reader.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     fn reader(&self) -> Result<Self::Client, SourceError>;
     /// A new producer.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     fn producer(&self) -> Result<Self::Producer, SourceError>;
-    /// From now on a new producer sends each record in a request of its own.
+    /// Makes new producers send each record in its own request.
     fn send_singly(&self) {}
 }
 
-/// How long one question may take.
+/// Timeout of one request.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How much is fetched ahead: partitions are to come in small portions, since all of them are needed to go on with one.
+/// Prefetch limits. Small, because the merge needs records of all partitions before it can forward any.
 const FETCH: [(&str, &str); 3] =
     [("queued.min.messages", "20000"), ("queued.max.messages.kbytes", "8192"), ("fetch.message.max.bytes", "1048576")];
 
-/// Makes the clients of one router.
+/// Creates the clients of one router.
 #[derive(Debug)]
 pub struct KafkaClients {
     reader: KafkaSettings,
     producer: TransactionSettings,
     is_single: AtomicBool,
-    /// To ask for the topic's id; made once.
+    /// For looking up the topic id; created once.
     admin: Mutex<Option<KafkaAdmin>>,
 }
 
 impl KafkaClients {
-    /// For a route, over the cluster of these settings.
+    /// Clients for a route in the cluster of these settings.
     pub fn new(kafka: &KafkaSettings, route: &Route) -> KafkaClients {
         let mut reader = kafka.clone();
         reader.group_id.clone_from(&route.group);

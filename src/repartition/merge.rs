@@ -1,46 +1,46 @@
-//! In which order what the partitions of a source hold goes on: the earliest event time first.
+//! Merges the partitions of a source by event time, earliest first.
 //!
-//! An engine refuses what lies too far behind the largest event time of its topic-partition. So nothing may make one
-//! source partition run ahead of another while both are read up: of the next events of all partitions the earliest goes
-//! first, and a partition whose next event is not known yet holds the others up, unless there is none.
+//! An engine rejects events that are too far behind the largest event time of their topic-partition. Therefore no
+//! source partition may run ahead of another while both have a backlog: the merge forwards the earliest of the
+//! partitions' next events. A partition whose next event is not known yet blocks the others, unless it is at its end.
 //!
-//! Then nothing is later for it. Let W be the largest time that has gone on when an event e of partition A goes. If W
-//! came from another partition B, the next event h of A was known then and was not earlier than W; h is e or comes
-//! before e in A. So e lies no further behind W than behind the largest time of A up to e: who was in time in the
-//! source is in time behind the merge. What arrives in A after A was at its end is not covered by this: it is as late
-//! as it came.
+//! The merge makes no event later than it was. Let W be the largest event time forwarded before an event e of partition
+//! A. If W came from another partition B, the next event h of A was known at that time and was not earlier than W; h is
+//! e or precedes e in A. So e is no further behind W than behind the largest time of A up to e: an event that was in
+//! time in the source is in time after the merge. Events that arrive in A after A was at its end are not covered: they
+//! are as late as they came.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use crate::event::Time;
 
-/// Sources in log order, of which the earliest head goes first. Pure.
+/// Merges sources that are each in log order; the earliest head leaves first. Pure.
 #[derive(Debug)]
 pub struct Merge<T> {
     sources: Vec<Source<T>>,
-    /// The head of every source that has one.
+    /// The head of every source that has items.
     heads: BinaryHeap<Reverse<(Time, usize)>>,
-    /// How many sources have no head and may still get one.
+    /// How many sources are empty but not at their end. They block the others.
     unknown: usize,
 }
 
 #[derive(Debug)]
 struct Source<T> {
     waiting: VecDeque<(Time, T)>,
-    /// Nothing lies behind what waits, as far as is known.
+    /// Nothing follows the waiting items, as far as is known.
     is_at_end: bool,
 }
 
 impl<T> Merge<T> {
-    /// Sources of which nothing is known yet.
+    /// A merge of empty sources, none of which is at its end.
     #[must_use]
     pub fn new(sources: usize) -> Merge<T> {
         let source = || Source { waiting: VecDeque::new(), is_at_end: false };
         Merge { sources: (0..sources).map(|_| source()).collect(), heads: BinaryHeap::new(), unknown: sources }
     }
 
-    /// Puts an item behind all others of its source; what happened at no time goes as soon as it is at the head.
+    /// Appends an item to its source. An item without a time leaves as soon as it is at the head.
     pub fn add(&mut self, source: usize, time: Option<Time>, item: T) {
         let time = time.unwrap_or(Time::MIN);
         let of = &mut self.sources[source];
@@ -54,7 +54,7 @@ impl<T> Merge<T> {
         of.waiting.push_back((time, item));
     }
 
-    /// Nothing lies behind what was added to a source: once that has gone on, the source holds nobody up.
+    /// Marks a source as being at its end: once its items have left, it no longer blocks the others.
     pub fn ended(&mut self, source: usize) {
         let of = &mut self.sources[source];
         if !of.is_at_end {
@@ -63,7 +63,7 @@ impl<T> Merge<T> {
         }
     }
 
-    /// Something may come in a source after all: it holds the others up again until [`Merge::ended`].
+    /// Reverts [`Merge::ended`]: the source may get more items and blocks the others again.
     pub fn reopened(&mut self, source: usize) {
         let of = &mut self.sources[source];
         if of.is_at_end {
@@ -72,7 +72,7 @@ impl<T> Merge<T> {
         }
     }
 
-    /// What goes on next, and of which source; `None` while a source holds the others up, or where nothing waits.
+    /// The next item and its source; `None` while a source blocks the others, or when no items wait.
     pub fn next(&mut self) -> Option<(usize, T)> {
         if self.unknown > 0 {
             return None;
@@ -87,13 +87,13 @@ impl<T> Merge<T> {
         Some((source, item))
     }
 
-    /// How many items of a source wait.
+    /// How many items of a source are waiting.
     #[must_use]
     pub fn waiting(&self, source: usize) -> usize {
         self.sources[source].waiting.len()
     }
 
-    /// Whether a source has nothing that waits and nothing behind that.
+    /// Whether a source is empty and at its end.
     #[must_use]
     pub fn is_done(&self, source: usize) -> bool {
         let of = &self.sources[source];
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_is_not_known_holds_the_others_up_and_one_at_its_end_does_not() {
+    fn an_empty_source_blocks_the_others_unless_it_is_at_its_end() {
         let mut merge = Merge::new(2);
         merge.add(0, at(5), "a");
         assert_eq!(merge.next(), None, "source 1 may hold something earlier");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_time_goes_in_its_place() {
+    fn an_item_without_a_time_leaves_once_it_is_at_the_head() {
         let mut merge = Merge::new(2);
         for (source, time, item) in [(0, None, "x"), (0, at(7), "y"), (0, None, "z"), (1, at(5), "b")] {
             merge.add(source, time, item);
@@ -154,10 +154,10 @@ mod tests {
         assert_eq!(merge.waiting(0), 0);
     }
 
-    /// What a log holds, in its order, and in what portions it becomes known.
+    /// The event times of each log in log order, and choices of how much to reveal of which log.
     fn logs() -> impl Strategy<Value = (Vec<Vec<i64>>, Vec<usize>)> {
         let log = proptest::collection::vec((0_i64..1_000, -300_i64..300), 0..60).prop_map(|steps| {
-            // Times that grow, give or take.
+            // Increasing times with some jitter.
             let mut clock = 1_000;
             let time = |(step, jitter): (i64, i64)| {
                 clock += step % 40;
@@ -170,14 +170,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_no_lane_changes_its_order_and_nothing_becomes_later((logs, choices) in logs()) {
+        fn the_merge_loses_nothing_keeps_each_source_in_order_and_makes_nothing_later((logs, choices) in logs()) {
             let mut merge = Merge::new(logs.len());
             let mut known = vec![0; logs.len()];
             let mut out = Vec::new();
             let mut choices = choices.into_iter().cycle();
             while known.iter().zip(&logs).any(|(known, log)| *known <= log.len()) {
                 let (Some(source), Some(portion)) = (choices.next(), choices.next()) else { unreachable!("it cycles") };
-                // Any source that has something left, in whatever order.
+                // Any source with items left, in arbitrary order.
                 let open: Vec<_> = (0..logs.len()).filter(|&source| known[source] <= logs[source].len()).collect();
                 let source = open[source % open.len()];
                 for _ in 0..portion % 7 + 1 {

@@ -1,10 +1,11 @@
-//! Routers: a topic that is keyed by something else than the customer is copied, event by event and exactly once, into
-//! one that is keyed by customer, which the engines read in its place (`sources.NAME.repartition`).
+//! Routers copy a topic that is not keyed by customer into one that is, event by event and exactly once. The engines
+//! read the copy in place of the original (`sources.NAME.repartition`).
 //!
-//! One replica routes a source at a time: the one that owns partition 0. It reads all partitions of the source without
-//! being a member of a group and moves events, dead letters and offsets in transactions, under a transactional id that
-//! belongs to the source and not to the replica: whoever takes it over fences a predecessor that does not know yet that
-//! it has been replaced. [`session`] is one such session; in which order partitions go on is decided by [`merge`].
+//! One replica at a time routes a source: the owner of partition 0. It reads all partitions of the source without
+//! joining a group, and writes events, dead letters and offsets in transactions. The transactional id belongs to the
+//! source, not to the replica, so a new router fences a predecessor that does not yet know that it was replaced.
+//! [`session`] implements one spell of routing; [`merge`] decides the order in which events of several partitions
+//! leave.
 
 mod clients;
 mod merge;
@@ -38,47 +39,47 @@ use crate::status::SourceStatus;
 use crate::status::routing::RoutingStatus;
 use crate::wiring::{breaker_rules, kafka_settings, start, worker_config};
 
-/// The partition whose owner routes.
-const OF_ROUTER: Partition = Partition(0);
-/// How often a router that has nothing to do looks whether it has.
-const LOOK_AFTER: Duration = Duration::from_millis(100);
-/// How long to wait before what failed is begun anew.
+/// The owner of this partition runs the router.
+const ROUTER_PARTITION: Partition = Partition(0);
+/// How often an idle router checks whether it owns the partition.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause before retrying after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long to wait after somebody else took over: this replica may not know yet that it owns the partition no more.
+/// Pause after being fenced: this replica may not have learned yet that it lost the partition.
 const FENCED_AFTER: Duration = Duration::from_secs(5);
-/// After how long it is looked whether a person has done what was asked.
-const MENDED_AFTER: Duration = Duration::from_secs(30);
+/// Pause before checking whether an operator has resolved the problem.
+const OPERATOR_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// What is routed, and where to.
+/// What to route, and where to.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The name of the source.
     source: String,
     /// Its topic.
     topic: String,
-    /// The topic that is keyed by customer.
+    /// The target topic, keyed by customer.
     into: String,
-    /// How many partitions that has.
+    /// The target topic's number of partitions.
     partitions: u32,
-    /// How they are chosen.
+    /// Chooses a customer's partition.
     partitioner: Partitioner,
-    /// How the messages are read.
+    /// Decodes the messages of the source topic.
     decoder: Decoder,
-    /// Where those go that cannot be used.
+    /// The topic for rejected messages.
     dead_letters: String,
-    /// How far ahead of the wall clock an event may lie, in milliseconds.
+    /// How far an event may be ahead of the wall clock, in milliseconds.
     max_future: i64,
-    /// Where the very first router begins.
+    /// Where the first router ever starts.
     start: Start,
-    /// The group of the offsets, and the transactional id.
+    /// The group that offsets are committed to; also the transactional id.
     group: String,
-    /// The consumer group of the replicas, which dead letters name.
+    /// The consumer group of the replicas, named in dead letters.
     owner: String,
     breaker: BreakerRules,
 }
 
 impl Route {
-    /// That of a source, if it is to be routed.
+    /// The route of a source, if `repartition` is set.
     fn of(settings: &Settings, name: &str, source: &config::Source, decoder: Decoder) -> Option<Route> {
         source.repartition.then(|| Route {
             source: name.to_owned(),
@@ -96,35 +97,36 @@ impl Route {
         })
     }
 
-    /// The offsets are gone although events were routed.
+    /// The message for offsets that are gone although events were routed.
     fn lost_offsets(&self) -> String {
         let Route { source, topic, into, group, .. } = self;
         format!(
-            "source {source:?} is not routed: the group {group:?} has no offsets, but topic {into:?} has records. Beginning \
-             anew would route events twice. Commit how far topic {topic:?} is routed (kafka-consumer-groups --reset-offsets \
-             --group {group} --topic {topic} --to-datetime TIME --execute; events that come twice are recognised by their \
-             ids within customers.dedup_for), or delete topic {into:?} and rebuild the state"
+            "source {source:?} is not routed: group {group:?} has no offsets, but topic {into:?} has records. Starting \
+             over would route events twice. Commit the position up to which topic {topic:?} was routed \
+             (kafka-consumer-groups --reset-offsets --group {group} --topic {topic} --to-datetime TIME --execute; \
+             events that are routed twice are deduplicated by id within customers.dedup_for), or delete topic {into:?} \
+             and rebuild the state"
         )
     }
 
-    /// The topic is not the one that was routed.
+    /// The message for a source topic that was deleted and created again.
     fn other_topic(&self) -> String {
         let Route { source, topic, group, .. } = self;
         format!(
-            "source {source:?} is not routed: topic {topic:?} was deleted and created again, so the committed offsets mean \
-             other records. To go on with what it holds now: kafka-consumer-groups --reset-offsets --group {group} --topic \
-             {topic} --to-earliest --execute"
+            "source {source:?} is not routed: topic {topic:?} was deleted and created again, so the committed offsets \
+             refer to other records. To route the new topic from its beginning: kafka-consumer-groups --reset-offsets \
+             --group {group} --topic {topic} --to-earliest --execute"
         )
     }
 }
 
-/// The group under which the offsets of a source's router are committed.
+/// The group to which a source's router commits its offsets.
 pub(crate) fn group(settings: &Settings, source: &str) -> String {
     format!("{}-{source}-router", settings.kafka.group_id)
 }
 
-/// What is noted beside an offset at which a router begins with a whole record.
-pub(crate) fn begins_with(topic_id: Option<String>) -> Vec<u8> {
+/// The metadata of an offset at which a router starts with the first event of a record.
+pub(crate) fn metadata_at_start(topic_id: Option<String>) -> Vec<u8> {
     OffsetNote { events_done: 0, topic_id }.to_string().into_bytes()
 }
 
@@ -136,11 +138,11 @@ pub struct Routers {
 }
 
 impl Routers {
-    /// Starts one for each source that is routed. They work while this replica owns the first partition, and tell
-    /// `fatal` why the daemon must not go on.
+    /// Starts a router for each source with `repartition`. They run while this replica owns partition 0, and send
+    /// errors that must stop the daemon to `fatal`.
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// When the operating system cannot start a thread.
     pub fn start(
         settings: &Settings,
         status: &watch::Sender<SourceStatus>,
@@ -150,61 +152,67 @@ impl Routers {
         let decoders = worker_config::source_decoders(settings);
         for (place, ((name, source), decoder)) in (0_u16..).zip(settings.sources.iter().zip(decoders)) {
             let Some(route) = Route::of(settings, name, source, decoder) else { continue };
-            let shown = Arc::new(RoutingStatus::new(route.topic.clone(), TopicIndex(place)));
-            status.send_modify(|status| status.routers.push(Arc::clone(&shown)));
+            let routing = Arc::new(RoutingStatus::new(route.topic.clone(), TopicIndex(place)));
+            status.send_modify(|status| status.routers.push(Arc::clone(&routing)));
             let clients = KafkaClients::new(&kafka_settings(settings), &route);
             let (stop, stops) = channel();
             let (watched, fatal) = (status.subscribe(), fatal.clone());
             let thread = std::thread::Builder::new().name(format!("router-{name}"));
-            routers.threads.push(thread.spawn(move || work(&clients, &route, &shown, &watched, &stops, &fatal))?);
+            routers.threads.push(thread.spawn(move || work(&clients, &route, &routing, &watched, &stops, &fatal))?);
             routers.stops.push(stop);
         }
         Ok(routers)
     }
 
-    /// Asks them to stop, and waits until they have.
+    /// Asks all routers to stop, and waits for them.
     pub fn stop(self) {
         drop(self.stops);
         for thread in self.threads {
             if thread.join().is_err() {
-                error!("a router ended before its time");
+                error!("a router stopped unexpectedly");
             }
         }
     }
 }
 
+/// Clears what only the router of the owner knows.
+fn show_idle(routing: &RoutingStatus) {
+    routing.change(|routing| {
+        routing.is_ours = false;
+        routing.last_error = None;
+        routing.positions.clear();
+        (routing.caught_up_at, routing.last_at_end) = (None, None);
+    });
+}
+
+/// Runs one session after another while this replica owns the partition, until asked to stop.
 fn work<P: Clients>(
     clients: &P,
     route: &Route,
-    shown: &RoutingStatus,
+    routing: &RoutingStatus,
     status: &watch::Receiver<SourceStatus>,
     stops: &Receiver<()>,
     fatal: &Sender<SourceError>,
 ) {
     let is_stopped = || !matches!(stops.try_recv(), Err(TryRecvError::Empty));
     let waited = |wait: Duration| matches!(stops.recv_timeout(wait), Err(RecvTimeoutError::Timeout));
-    let is_ours = || status.borrow().owned.contains(&OF_ROUTER);
+    let is_ours = || status.borrow().owned.contains(&ROUTER_PARTITION);
     let source = route.source.as_str();
     let mut oversized = Oversized::new();
-    let mut events_done: Option<String> = None;
+    let mut last_warning: Option<String> = None;
     loop {
         if !is_ours() {
-            events_done = None;
-            shown.change(|shown| {
-                shown.is_ours = false;
-                shown.last_error = None;
-                shown.positions.clear();
-                (shown.caught_up_at, shown.last_at_end) = (None, None);
-            });
-            if !waited(LOOK_AFTER) {
+            last_warning = None;
+            show_idle(routing);
+            if !waited(IDLE_CHECK_INTERVAL) {
                 return;
             }
             continue;
         }
-        shown.change(|shown| shown.is_ours = true);
-        let end = match Session::begin(clients, route, shown, &mut oversized) {
+        routing.change(|routing| routing.is_ours = true);
+        let end = match Session::begin(clients, route, routing, &mut oversized) {
             Ok(session) => {
-                if events_done.take().is_none() {
+                if last_warning.take().is_none() {
                     info!(source, topic = route.topic, into = route.into, "routing by customer");
                 }
                 session.run(|| is_ours() && !is_stopped())
@@ -214,31 +222,31 @@ fn work<P: Clients>(
         let (why, wait) = match end {
             End::GaveUp if is_stopped() => return,
             End::GaveUp => {
-                info!(source, "another replica routes by customer from now on");
+                info!(source, "stopped routing: another replica takes over");
                 continue;
             }
             End::Fenced(text) => {
-                info!(source, "the router of another replica took over: {text}");
-                (format!("source {source:?}: another replica routes"), FENCED_AFTER)
+                info!(source, "fenced by the router of another replica: {text}");
+                (format!("source {source:?} is routed by another replica"), FENCED_AFTER)
             }
             End::Failed(text) => (format!("source {source:?} is not routed at the moment: {text}"), RETRY_AFTER),
-            End::Broken(text) => (text, MENDED_AFTER),
+            End::Broken(text) => (text, OPERATOR_RETRY_AFTER),
             End::Fatal(error) => {
-                shown.change(|shown| shown.last_error = Some(error.to_string()));
-                // The daemon may be ending already.
+                routing.change(|routing| routing.last_error = Some(error.to_string()));
+                // Ignore send errors: the daemon may be stopping already.
                 _ = fatal.send(error);
                 return;
             }
         };
-        if events_done.as_ref() != Some(&why) {
+        if last_warning.as_ref() != Some(&why) {
             match wait {
-                MENDED_AFTER => error!("{why}"),
+                OPERATOR_RETRY_AFTER => error!("{why}"),
                 FENCED_AFTER => {}
-                _ => warn!("{why}; trying again"),
+                _ => warn!("{why}; retrying"),
             }
-            events_done = Some(why.clone());
+            last_warning = Some(why.clone());
         }
-        shown.change(|shown| shown.last_error = Some(why));
+        routing.change(|routing| routing.last_error = Some(why));
         if !waited(wait) {
             return;
         }

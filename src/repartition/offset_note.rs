@@ -1,18 +1,18 @@
-//! What a router notes beside each offset that it commits.
+//! The metadata that a router commits with each offset.
 
 use std::fmt;
 
-/// What is noted beside the offset of a partition.
+/// The metadata of a partition's offset.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OffsetNote {
-    /// How many events of the record at the offset have gone on.
+    /// How many events of the record at the offset are already routed.
     pub events_done: usize,
-    /// The id of the source topic, where the brokers tell it.
+    /// The id of the source topic, if the brokers report it.
     pub topic_id: Option<String>,
 }
 
 impl OffsetNote {
-    /// What a person has committed says nothing, and is as good: it was done on purpose.
+    /// Parses committed metadata. An offset committed by an operator has none of ours; it is accepted as deliberate.
     pub fn parse(metadata: &[u8]) -> OffsetNote {
         let text = String::from_utf8_lossy(metadata);
         let mut parts = text.split(';');

@@ -1,5 +1,4 @@
-//! One partition of the source on its way through a router: what was read of it, what it means, and how far it has gone
-//! on.
+//! One source partition in a router: what was fetched, how it decodes, and up to where it is routed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,46 +12,45 @@ use crate::event::{Event, Time, wall_clock};
 use crate::output::dead_letters::{OutboxRecord, RecordOrigin};
 use crate::worker::{Rejected, message};
 
-/// Where reading goes on: at a record, behind so many of its events.
+/// A position in a partition: a record, and how many of its events are done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordPosition {
     /// The offset of the record.
     pub offset: i64,
-    /// How many of its events, or of what else it holds, have gone on already: events of other messages may go in
-    /// between.
+    /// How many items of the record are already routed. Events of other records may be routed in between.
     pub events_done: usize,
 }
 
-/// What goes on: an event, or what else a message came to.
+/// A work item: an event to route, or another outcome of decoding a message.
 #[derive(Debug)]
 pub struct Item {
-    /// What is to be done.
-    pub what: ItemKind,
-    /// The record that it came of.
+    /// What to do.
+    pub kind: ItemKind,
+    /// The offset of its record.
     pub offset: i64,
-    /// Where reading goes on behind it.
+    /// The position after it.
     pub next: RecordPosition,
 }
 
-/// What an item is.
+/// The kind of an item.
 #[derive(Debug)]
 pub enum ItemKind {
-    /// A message for the topic that is keyed by customer.
+    /// A message for the target topic.
     Event {
-        /// The partition of the customer.
+        /// The customer's partition.
         partition: i32,
-        /// How many of the bytes are the customer's id.
+        /// How many leading bytes are the customer id.
         key: usize,
-        /// The id, and the event behind it.
+        /// The customer id, followed by the event.
         bytes: Box<[u8]>,
     },
-    /// A message that cannot be used.
+    /// A rejected message.
     DeadLetter(Box<OutboxRecord>, Reason),
-    /// A message that is no event on purpose.
+    /// A message that is deliberately not an event.
     Skipped(Skip),
-    /// A message of a type that is not known, and that type.
+    /// A message of an unknown type, and the type.
     Unknown(Box<str>),
-    /// A message that tells of nothing.
+    /// A message without an event.
     Nothing,
 }
 
@@ -67,15 +65,15 @@ impl ItemKind {
     }
 }
 
-/// Records that are too large to be produced as they are, by reader and offset, and how often each was refused.
+/// Records that were too large to produce, by reader and offset, with the number of refusals.
 pub type Oversized = BTreeMap<(usize, i64), u32>;
 
-/// What a reader was fetched.
+/// An input of a reader.
 #[derive(Debug)]
 pub enum Fetched<B> {
     /// Records.
     Records(B),
-    /// The news that nothing lies before this offset but what was fetched.
+    /// Everything before this offset has been fetched.
     End(i64),
 }
 
@@ -83,28 +81,28 @@ pub enum Fetched<B> {
 #[derive(Debug)]
 pub struct PartitionReader<B> {
     number: usize,
-    /// What is not decoded yet: its schema may be missing.
+    /// Input that is not decoded yet; its schema may be missing.
     fetched: VecDeque<Fetched<B>>,
-    /// Where reading began.
+    /// The position at which reading began.
     begin: RecordPosition,
-    /// Where everything before has gone on.
+    /// The position before which everything is routed.
     pub next: RecordPosition,
-    /// The end that was told last, and for how long nothing came behind it.
+    /// The last reported end, and for how long nothing has followed it.
     end: Option<(i64, Duration)>,
-    /// Bytes of the items that wait in the merge.
+    /// Bytes of items waiting in the merge.
     bytes: usize,
-    /// Whether nothing more is fetched.
+    /// Whether fetching is paused.
     pub is_paused: bool,
 }
 
 impl<B: RecordBatch> PartitionReader<B> {
-    /// A reader that is read from a place on.
+    /// A reader that starts at `begin`.
     pub fn new(number: usize, begin: RecordPosition) -> PartitionReader<B> {
         PartitionReader { number, fetched: VecDeque::new(), begin, next: begin, end: None, bytes: 0, is_paused: false }
     }
 
-    /// Takes what was read.
-    pub fn bring(&mut self, fetched: Fetched<B>) {
+    /// Adds fetched input.
+    pub fn push(&mut self, fetched: Fetched<B>) {
         self.fetched.push_back(fetched);
     }
 
@@ -113,14 +111,16 @@ impl<B: RecordBatch> PartitionReader<B> {
         !self.fetched.is_empty()
     }
 
-    /// Whether so much waits that no more should be fetched.
+    /// Whether so much is waiting that fetching should pause.
     pub fn is_above(&self, items: usize, waiting: usize, bytes: usize) -> bool {
         waiting > items || self.bytes > bytes || self.is_stalled()
     }
 
-    /// Decodes what can be decoded, into the merge. Tells when the topic seems to be misread, with the offset of an
-    /// example.
-    pub fn read_on(
+    /// Decodes fetched records into the merge, as far as their schemas are known.
+    ///
+    /// # Errors
+    /// When the topic seems to be read in the wrong format; with the offset of an example.
+    pub fn decode_fetched(
         &mut self,
         route: &Route,
         merge: &mut Merge<Item>,
@@ -150,9 +150,10 @@ impl<B: RecordBatch> PartitionReader<B> {
         Ok(())
     }
 
-    /// Holds the others up no longer once nothing came for `hold` behind the end: what producers send to several
-    /// partitions at once does not arrive at once. `listened` is for how long it could have come since the last call.
-    pub fn let_others_go(&mut self, merge: &mut Merge<Item>, listened: Duration, hold: Duration) {
+    /// Stops blocking the other readers once nothing has followed the end for `hold`. The delay is needed because
+    /// records sent to several partitions at once do not arrive at once. `listened` is how long records could have
+    /// arrived since the last call.
+    pub fn unblock_after(&mut self, merge: &mut Merge<Item>, listened: Duration, hold: Duration) {
         let is_stalled = self.is_stalled();
         if let Some((_, silent)) = self.end.as_mut().filter(|_| !is_stalled) {
             *silent += listened;
@@ -162,21 +163,22 @@ impl<B: RecordBatch> PartitionReader<B> {
         }
     }
 
-    /// Holds the others up again, from now on for as long as behind a fresh end.
-    pub fn hold_again(&mut self, merge: &mut Merge<Item>) {
+    /// Blocks the other readers again, as if the end had just been reached.
+    pub fn block_again(&mut self, merge: &mut Merge<Item>) {
         if let Some((_, silent)) = &mut self.end {
             *silent = Duration::ZERO;
             merge.reopened(self.number);
         }
     }
 
-    /// An item of this reader has left the merge.
-    pub fn gone_on(&mut self, item: &Item) {
-        self.bytes = self.bytes.saturating_sub(item.what.bytes());
+    /// Notes that an item of this reader has left the merge.
+    pub fn routed(&mut self, item: &Item) {
+        self.bytes = self.bytes.saturating_sub(item.kind.bytes());
         self.next = item.next;
     }
 
-    /// Whether everything has gone on up to the end; what lies between the last record and the end are no records.
+    /// Whether everything up to the end is routed. If so, moves the position to the end: between the last record and
+    /// the end there are only transaction markers.
     pub fn is_done(&mut self, merge: &Merge<Item>) -> bool {
         let is_done = !self.is_stalled() && merge.is_done(self.number);
         if let Some((end, _)) = self.end.filter(|(end, _)| is_done && *end > self.next.offset) {
@@ -218,40 +220,40 @@ impl<B: RecordBatch> PartitionReader<B> {
     }
 
     fn add(&mut self, merge: &mut Merge<Item>, time: Option<Time>, item: Item) {
-        self.bytes += item.what.bytes();
+        self.bytes += item.kind.bytes();
         merge.add(self.number, time, item);
     }
 
-    /// Each event goes on at its own time; what has gone on before the last start is passed over.
+    /// Adds the items of a record to the merge, each with its own time, except those routed before the last start.
     fn add_items(&mut self, merge: &mut Merge<Item>, offset: i64, items: &mut Vec<(Option<Time>, ItemKind)>) {
         let count = items.len();
         let begin = if self.begin.offset == offset { self.begin.events_done.min(count) } else { 0 };
-        let behind = RecordPosition { offset: offset + 1, events_done: 0 };
+        let after = RecordPosition { offset: offset + 1, events_done: 0 };
         if begin == count {
-            self.add(merge, None, Item { what: ItemKind::Nothing, offset, next: behind });
+            self.add(merge, None, Item { kind: ItemKind::Nothing, offset, next: after });
         }
-        for (events_done, (time, what)) in (1..).zip(items.drain(..)).skip(begin) {
-            let next = if events_done == count { behind } else { RecordPosition { offset, events_done } };
-            self.add(merge, time, Item { what, offset, next });
+        for (events_done, (time, kind)) in (1..).zip(items.drain(..)).skip(begin) {
+            let next = if events_done == count { after } else { RecordPosition { offset, events_done } };
+            self.add(merge, time, Item { kind, offset, next });
         }
     }
 }
 
-/// What is found in a record.
+/// Collects the items of one record.
 struct Found<'f, B> {
     route: &'f Route,
     batch: &'f B,
     index: usize,
-    /// How often its dead letter was refused for its size.
+    /// How often its dead letter was refused because of its size.
     refusals: u32,
-    /// Scratch.
+    /// Scratch buffer.
     bytes: &'f mut Vec<u8>,
-    /// What goes on, in this order.
+    /// The items, in order.
     items: &'f mut Vec<(Option<Time>, ItemKind)>,
 }
 
 impl<B: RecordBatch> Found<'_, B> {
-    /// Adds what a record of a reader means; what is rejected of it.
+    /// Adds the items of a decoded record; returns its rejections.
     fn add(&mut self, reader: usize, decoded: Result<Decoded<'_>, Rejection>) -> Vec<Rejected> {
         let parts = match decoded {
             Ok(Decoded::Batch(parts)) => parts,
@@ -270,7 +272,7 @@ impl<B: RecordBatch> Found<'_, B> {
         refused
     }
 
-    /// Adds what one object means, unless it is rejected.
+    /// Adds the items of one object; returns its rejection, if any.
     fn add_object(&mut self, decoded: Result<Decoded<'_>, Rejection>) -> Option<Rejection> {
         let item = match decoded {
             Ok(Decoded::Event(event)) => (Some(event.time), self.route.event(&event, Time::MIN, self.bytes)),
@@ -279,13 +281,13 @@ impl<B: RecordBatch> Found<'_, B> {
             }
             Ok(Decoded::Several { events, told_before }) => {
                 for event in &events {
-                    let what = self.route.event(event, told_before, self.bytes);
-                    self.items.push((Some(event.time), what));
+                    let kind = self.route.event(event, told_before, self.bytes);
+                    self.items.push((Some(event.time), kind));
                 }
                 return None;
             }
             Ok(Decoded::Erase { customer, time }) => {
-                // Here the record's time is known; the copy has another one.
+                // Resolve the record's timestamp here: the copy will have another one.
                 let recorded = || Time::from_millis(self.batch.stamp(self.index).time?).ok();
                 (None, self.route.erase(&customer, time.or_else(recorded)))
             }
@@ -314,18 +316,18 @@ fn too_large(route: &Route) -> Rejection {
     let topic = &route.into;
     Rejection::new(
         Reason::InvalidValue,
-        format!("the message, or an event of it, is refused for its size; raise max.message.bytes of topic {topic:?}"),
+        format!("the message or one of its events is too large; raise max.message.bytes of topic {topic:?}"),
     )
 }
 
-/// Whether every record of a batch can be decoded now; if not, what is lacking is on its way.
+/// Whether all records of a batch can be decoded now; if not, their schemas are being fetched.
 fn is_ready<B: RecordBatch>(route: &Route, batch: &B) -> bool {
     let decoder = &route.decoder;
     !decoder.wants_schemas() || (0..batch.len()).all(|index| decoder.is_ready_for(&message(batch, index)))
 }
 
 impl Route {
-    /// An event on its way to the partition of its customer; `bytes` is scratch.
+    /// An item that routes an event to its customer's partition; `bytes` is a scratch buffer.
     fn event(&self, event: &Event<'_>, told_before: Time, bytes: &mut Vec<u8>) -> ItemKind {
         bytes.clear();
         bytes.extend_from_slice(event.customer.as_bytes());

@@ -1,9 +1,9 @@
-//! One session of a router: takes the transactional id over, finds out how far the source is routed, and routes on.
+//! One session of a router: takes over the transactional id, finds out how far the source is routed, and continues.
 //!
-//! In this order, or events would be routed twice: the transactional id is taken over, which fences whoever had it and
-//! ends what that one left; **then** the committed offsets are read, which nobody else can move any more; then reading
-//! begins there. Every transaction holds routed events, dead letters and the offsets of **all** partitions behind them:
-//! offsets of a group without members expire one by one, each so long after its own last commit.
+//! The order matters, or events would be routed twice. First, the session takes over the transactional id, which fences
+//! the previous router and ends its open transaction. **Then** it reads the committed offsets, which nobody else can
+//! move any more, and starts reading there. Every transaction holds the routed events, the dead letters and the offsets
+//! of **all** partitions: in a group without members, each offset expires on its own, counted from its last commit.
 
 use std::time::{Duration, Instant};
 
@@ -23,45 +23,45 @@ use crate::coordinator::rejection_breaker::RejectionBreaker;
 use crate::event::wall_clock;
 use crate::status::routing::RoutingStatus;
 
-/// After how many bytes a transaction is committed at the latest.
+/// Bytes at which a transaction is committed.
 pub(super) const BYTES_MAX: usize = 8 << 20;
-/// How many items of one partition wait for the others before it is fetched no further, and when it is again.
+/// Number of waiting items at which a partition is paused, and below which it is resumed.
 const WAITING_HIGH: usize = 20_000;
 const WAITING_LOW: usize = 5_000;
-/// What those of all partitions may hold together, and one of them at least.
+/// Bytes that the waiting items of all partitions may hold together, and the minimum that each partition may hold.
 const WAITING_BYTES: usize = 64 << 20;
 const WAITING_BYTES_EACH: usize = 512 << 10;
-/// How long one question to the brokers may take.
+/// Timeout of one request to the brokers.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(15);
-/// How long leaving may take.
+/// Timeout for closing the reader.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// A poll that hands out so many records may have left others behind.
+/// A poll that returns this many records may have left others behind.
 const FULL_POLL: usize = 500;
-/// Two polls that lie further apart than this say nothing about what did not come in between.
+/// Upper limit of the silence that is credited between two polls: a longer gap is a stall of this process.
 const STALL: Duration = Duration::from_millis(100);
-/// How often the state is told to those who ask.
+/// How often the status is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
-/// How often new partitions are looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How often offsets are committed when nothing happens, so that they do not expire.
+/// How often partition counts are checked.
+const CHECK_COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// How often an idle router commits its offsets, so that they do not expire.
 const TOUCH_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The topics that a reader knows: the source, and the one that is filled.
+/// The topics of a reader: the source and the target.
 pub const FROM: TopicIndex = TopicIndex(0);
 pub(super) const INTO: TopicIndex = TopicIndex(1);
 
-/// How a session ends.
+/// Why a session ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// This replica routes no more.
+    /// This replica no longer owns the router's partition, or is stopping.
     GaveUp,
-    /// Somebody else has the transactional id.
+    /// Another router took over the transactional id.
     Fenced(String),
-    /// What happened may be over soon.
+    /// A failure that may be temporary.
     Failed(String),
-    /// A person has to do something.
+    /// A failure that an operator must resolve.
     Broken(String),
-    /// The daemon must not go on.
+    /// A failure that must stop the daemon.
     Fatal(SourceError),
 }
 
@@ -71,14 +71,14 @@ impl From<SourceError> for End {
     }
 }
 
-/// How long things may take.
+/// Limits, which tests change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// How long one poll waits for messages.
     pub(super) poll_wait: Duration,
-    /// For how long a partition at its end is waited for.
+    /// How long a partition at its end still blocks the others.
     pub(super) hold: Duration,
-    /// After how long a transaction is committed, and after how many messages at the latest.
+    /// Age and number of messages at which a transaction is committed, whichever comes first.
     pub(super) commit_every: Duration,
     pub(super) messages: usize,
 }
@@ -90,7 +90,7 @@ const LIMITS: Limits = Limits {
     messages: 20_000,
 };
 
-/// One session.
+/// One session of a router.
 pub struct Session<'a, P: Clients> {
     pub(super) clients: &'a P,
     pub(super) route: Route,
@@ -105,16 +105,16 @@ pub struct Session<'a, P: Clients> {
     pub(super) open: Option<Open>,
     pub(super) counts: Counts,
     pub(super) limits: Limits,
-    /// Whether more may go on at once than went into the last transaction.
+    /// Whether the last transaction was full, so more items may be ready.
     pub(super) has_more: bool,
-    /// What the reader complained about last and keeps trying.
+    /// The last warning of the reader, to log it once.
     pub(super) last_warning: Option<String>,
-    /// For how long nothing has come.
+    /// For how long no records have arrived.
     pub(super) idle: Duration,
     pub(super) last_poll: Instant,
     pub(super) last_commit: Instant,
     pub(super) last_publish: Option<Instant>,
-    pub(super) last_look: Instant,
+    pub(super) last_count_check: Instant,
 }
 
 pub(super) fn place(topic: TopicIndex, number: usize) -> TopicPartition {
@@ -122,10 +122,10 @@ pub(super) fn place(topic: TopicIndex, number: usize) -> TopicPartition {
 }
 
 impl<'a, P: Clients> Session<'a, P> {
-    /// Takes over.
+    /// Fences the previous router and resumes from its committed offsets.
     ///
     /// # Errors
-    /// Why that cannot be.
+    /// Why the session cannot start.
     pub fn begin(
         clients: &'a P,
         route: &Route,
@@ -168,20 +168,20 @@ impl<'a, P: Clients> Session<'a, P> {
             last_poll: now,
             last_commit: now,
             last_publish: None,
-            last_look: now,
+            last_count_check: now,
         };
         if is_first {
-            // So that a start that means another place tomorrow is not asked for again.
+            // Pin the start: `latest` or a time would resolve to other offsets later.
             session.open()?;
             session.commit()?;
         }
         Ok(session)
     }
 
-    /// Routes while `goes_on` says so.
-    pub fn run(mut self, goes_on: impl Fn() -> bool) -> End {
+    /// Routes while `is_active` returns true.
+    pub fn run(mut self, is_active: impl Fn() -> bool) -> End {
         let end = loop {
-            if !goes_on() {
+            if !is_active() {
                 break End::GaveUp;
             }
             if let Err(end) = self.round() {
@@ -189,17 +189,17 @@ impl<'a, P: Clients> Session<'a, P> {
             }
         };
         if matches!(end, End::GaveUp | End::Broken(_)) && self.open.is_some() {
-            // What is pending holds readers up until it is ended; a successor would do that too.
+            // An open transaction blocks read-committed consumers; otherwise only a successor would end it.
             _ = self.producer.abort();
         }
         self.client.close(CLOSE_WAIT);
         end
     }
 
-    /// One turn: reads, routes what may go on, commits when it is time to.
+    /// One iteration: polls, routes ready items, and commits when due.
     ///
     /// # Errors
-    /// How the session ends.
+    /// Why the session ended.
     pub fn round(&mut self) -> Result<(), End> {
         let Limits { poll_wait, commit_every, .. } = self.limits;
         let wait = match &self.open {
@@ -208,16 +208,16 @@ impl<'a, P: Clients> Session<'a, P> {
             None => poll_wait,
         };
         let polled = self.client.poll(wait);
-        // After a stall of this process, or a long commit, what came meanwhile is to be handed out first.
-        let heard = std::mem::replace(&mut self.last_poll, Instant::now()).elapsed().min(STALL);
+        // After a stall of this process or a long commit, records may be waiting that this poll did not return.
+        let listened = std::mem::replace(&mut self.last_poll, Instant::now()).elapsed().min(STALL);
         let mut records = 0;
         for polled in polled {
             match polled {
                 Polled::Records(at, batch) => {
                     records += batch.len();
-                    self.bring(at, Fetched::Records(batch));
+                    self.push(at, Fetched::Records(batch));
                 }
-                Polled::End { at, offset } => self.bring(at, Fetched::End(offset)),
+                Polled::End { at, offset } => self.push(at, Fetched::End(offset)),
                 Polled::Error(text) if self.last_warning.as_ref() != Some(&text) => {
                     warn!(source = self.route.source, "the router's reader: {text}");
                     self.last_warning = Some(text);
@@ -228,13 +228,13 @@ impl<'a, P: Clients> Session<'a, P> {
             }
         }
         if records == 0 {
-            self.idle += heard;
+            self.idle += listened;
         } else if std::mem::take(&mut self.idle) >= self.limits.hold {
-            // What comes after a silence comes to several partitions, though not at once.
-            self.readers.iter_mut().for_each(|reader| reader.hold_again(&mut self.merge));
+            // After a silence, records usually reach several partitions, but not at the same moment.
+            self.readers.iter_mut().for_each(|reader| reader.block_again(&mut self.merge));
         }
-        self.read_on(if records < FULL_POLL { heard } else { Duration::ZERO })?;
-        self.route_on()?;
+        self.decode(if records < FULL_POLL { listened } else { Duration::ZERO })?;
+        self.route_ready()?;
         if self.open.is_none() && self.last_commit.elapsed() >= TOUCH_EVERY {
             self.open()?;
         }
@@ -246,30 +246,31 @@ impl<'a, P: Clients> Session<'a, P> {
         if self.last_publish.is_none_or(|last| last.elapsed() >= PUBLISH_EVERY) {
             self.publish();
         }
-        if self.last_look.elapsed() >= LOOK_EVERY {
-            self.look()?;
+        if self.last_count_check.elapsed() >= CHECK_COUNTS_EVERY {
+            self.check_partition_counts()?;
         }
         Ok(())
     }
 
-    fn bring(&mut self, at: TopicPartition, fetched: Fetched<<P::Client as LogClient>::Batch>) {
+    fn push(&mut self, at: TopicPartition, fetched: Fetched<<P::Client as LogClient>::Batch>) {
         self.last_warning = None;
         let reader = usize::try_from(at.partition.0).ok().and_then(|number| self.readers.get_mut(number));
         if let Some(reader) = reader.filter(|_| at.topic == FROM) {
-            reader.bring(fetched);
+            reader.push(fetched);
         }
     }
 
-    /// `listened` is for how long the reader had nothing to hand out but what it handed out.
-    fn read_on(&mut self, listened: Duration) -> Result<(), End> {
+    /// Decodes fetched records into the merge. `listened` is how long the last poll had nothing more to return.
+    fn decode(&mut self, listened: Duration) -> Result<(), End> {
         let latest = wall_clock().plus(self.route.max_future);
         let Session { readers, merge, route, oversized, breaker, limits, .. } = self;
         for reader in readers {
-            if let Err((tripped, offset)) = reader.read_on(route, merge, oversized, breaker, latest) {
+            if let Err((tripped, offset)) = reader.decode_fetched(route, merge, oversized, breaker, latest) {
                 return Err(End::Fatal(SourceError::Configuration(format!(
-                    "topic {:?} is read in the wrong format: {} of {} messages cannot be used, most of them for {}; such as \
-                     offset {offset}: {}. Correct the format of the topic's source under [sources], or the producers; to \
-                     take all of them for dead dead_letters, set dead_letters.stop_after = 0",
+                    "topic {:?} is read in the wrong format: {} of {} messages were rejected, most of them because of \
+                     {}; for example offset {offset}: {}. Correct the format of the topic's source under [sources], or \
+                     the producers; to send all of them to the dead-letter topic instead, set dead_letters.stop_after \
+                     = 0",
                     route.topic,
                     tripped.rejected,
                     tripped.messages,
@@ -277,18 +278,18 @@ impl<'a, P: Clients> Session<'a, P> {
                     tripped.example.1,
                 ))));
             }
-            reader.let_others_go(merge, listened, limits.hold);
+            reader.unblock_after(merge, listened, limits.hold);
         }
         Ok(())
     }
 
-    /// Produces what may go on, in the order of the merge, until a transaction is full.
-    fn route_on(&mut self) -> Result<(), End> {
+    /// Produces ready items in the order of the merge, until a transaction is full.
+    fn route_ready(&mut self) -> Result<(), End> {
         self.has_more = false;
         while let Some((reader, item)) = self.merge.next() {
             self.open()?;
             self.produce(reader, &item)?;
-            self.readers[reader].gone_on(&item);
+            self.readers[reader].routed(&item);
             let is_full = |open: &Open| open.sent.len() >= self.limits.messages || open.bytes >= BYTES_MAX;
             if self.open.as_ref().is_some_and(is_full) {
                 self.has_more = true;
@@ -300,14 +301,14 @@ impl<'a, P: Clients> Session<'a, P> {
 
     fn unreadable(&self, at: TopicPartition, text: &str) -> End {
         End::Broken(format!(
-            "{text}. Partition {} of topic {:?} is not routed any further, and no other either. To go on without those \
-             records, commit an offset that the topic holds for the group {:?} (kafka-consumer-groups --reset-offsets \
-             --to-earliest --group {3} --topic {4}:{0} --execute)",
+            "{text}. Routing has stopped at partition {} of topic {:?}, and in all other partitions. To skip the \
+             missing records, commit an offset that exists in the topic for group {:?} (kafka-consumer-groups \
+             --reset-offsets --to-earliest --group {3} --topic {4}:{0} --execute)",
             at.partition.0, self.route.topic, self.route.group, self.route.group, self.route.topic
         ))
     }
 
-    /// Fetches no more of what waits in large numbers, and on of what does not any more.
+    /// Pauses partitions with many waiting items, and resumes those that have drained.
     fn keep_bounds(&mut self) -> Result<(), End> {
         let bytes = (WAITING_BYTES / self.readers.len().max(1)).max(WAITING_BYTES_EACH);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
@@ -350,7 +351,7 @@ impl<'a, P: Clients> Session<'a, P> {
             status.last_error = last_error;
             for (partition, next, end, reader_is_done) in positions {
                 let position = status.positions.entry(partition).or_default();
-                // What is produced and not committed is not routed yet.
+                // Produced but uncommitted events do not count as routed.
                 if is_settled || position.applied.is_none() {
                     position.applied = position.applied.max(Some(next));
                 }
@@ -363,19 +364,19 @@ impl<'a, P: Clients> Session<'a, P> {
         });
     }
 
-    /// A topic that got more partitions is read anew.
-    fn look(&mut self) -> Result<(), End> {
-        self.last_look = Instant::now();
+    /// Ends the session when the partition count of the source or the target has changed.
+    fn check_partition_counts(&mut self) -> Result<(), End> {
+        self.last_count_check = Instant::now();
         if let Ok([Some(readers), Some(partitions)]) = self.clients.partitions() {
             if partitions != self.route.partitions {
                 return Err(End::Broken(format!(
-                    "topic {:?} has {partitions} partitions instead of {}, so customers would move: rebuild the state with \
-                     `retentiond bootstrap`",
+                    "topic {:?} now has {partitions} partitions instead of {}, so customers would change partitions: \
+                     rebuild the state with `retentiond bootstrap`",
                     self.route.into, self.route.partitions
                 )));
             }
             if readers as usize != self.readers.len() {
-                return Err(End::Failed(format!("topic {:?} has {readers} partitions now", self.route.topic)));
+                return Err(End::Failed(format!("topic {:?} now has {readers} partitions", self.route.topic)));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Where a session begins to read each partition of its source.
+//! Where a session starts to read each partition of its source.
 
 use super::Route;
 use super::offset_note::OffsetNote;
@@ -6,7 +6,7 @@ use super::partition_reader::RecordPosition;
 use super::session::{ANSWER_WAIT, End, FROM, INTO, place};
 use crate::bus::{Committed, GroupHandle, Start};
 
-/// Where reading begins, and whether nobody ever has.
+/// Where reading begins, and whether this is the first session ever.
 pub(super) fn begins<H: GroupHandle>(
     handle: &H,
     route: &Route,
@@ -27,7 +27,7 @@ pub(super) fn begins<H: GroupHandle>(
         }
         return Ok((ask(route.start)?.into_iter().map(at).collect(), true));
     }
-    // All are committed together, so those without are partitions that the topic got since.
+    // All partitions are committed together, so those without an offset were added to the topic since.
     let fresh = if committed.iter().any(Option::is_none) { ask(Start::Earliest)? } else { Vec::new() };
     let begin = |(number, committed): (usize, &Option<Committed>)| {
         let Some(committed) = committed else { return Ok(at(fresh[number])) };

@@ -1,5 +1,5 @@
-//! What is to be there before a source is routed by customer: the topic that it is routed to, and, behind a bootstrap,
-//! where its router begins.
+//! Prepares the routing of a source: creates the target topic and, after a bootstrap, commits the router's initial
+//! offsets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::kafka::{self, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::offline::bootstrap::BootstrapError;
 use crate::wiring::kafka_settings;
 
-/// How long one question for the partition counts may take.
+/// Timeout of one request for partition counts.
 const METADATA_WAIT: Duration = Duration::from_secs(5);
-/// How long one other question may take, and looking at records.
+/// Timeouts of other requests, and of fetching records.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
-const LOOK_WAIT: Duration = Duration::from_secs(60);
-/// What those topics are made with: seven days from when an event was routed, however old it is itself. By the time of
-/// the event the brokers would delete what a first start copies of years ago before anybody has read it.
+const PROBE_WAIT: Duration = Duration::from_secs(60);
+/// Settings of the target topics: seven days of retention, counted from when an event was routed. Counted from the
+/// event time, the brokers would delete old events that a first start copies before anybody has read them.
 const SETTINGS: [(&str, &str); 4] = [
     ("cleanup.policy", "delete"),
     ("message.timestamp.type", "LogAppendTime"),
@@ -28,11 +28,10 @@ const SETTINGS: [(&str, &str); 4] = [
     ("retention.bytes", "-1"),
 ];
 
-/// Makes the topics that sources are routed to and that do not exist, as soon as it is known how many partitions they
-/// need.
+/// Creates missing target topics, as soon as it is known how many partitions they need.
 ///
 /// # Errors
-/// When the brokers refuse or do not answer.
+/// When the brokers reject the request or do not answer.
 pub fn create_topics(settings: &Settings, kafka: &KafkaSettings) -> Result<()> {
     let routed: Vec<_> = settings.sources.iter().filter(|(_, source)| source.repartition).collect();
     if routed.is_empty() {
@@ -49,30 +48,30 @@ pub fn create_topics(settings: &Settings, kafka: &KafkaSettings) -> Result<()> {
         let topic = source.keyed_topic(name, &settings.kafka.group_id);
         if count(&topic).is_none() {
             create(kafka, &topic, partitions).with_context(|| {
-                format!("topic {topic:?}, to which source {name:?} is routed, could not be created; create it")
+                format!("cannot create topic {topic:?}, to which source {name:?} is routed; create it by hand")
             })?;
         }
     }
     Ok(())
 }
 
-/// As [`create_topics`], for the verbs.
+/// Calls [`create_topics`] with the client settings of the daemon.
 ///
 /// # Errors
-/// As there.
+/// As [`create_topics`].
 pub fn create_missing(settings: &Settings) -> Result<()> {
     create_topics(settings, &kafka_settings(settings))
 }
 
-/// Where the router of a source is to begin.
+/// The initial offsets of a source's router.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct InitialOffsets {
     admin: KafkaAdmin,
     next: Vec<(TopicPartition, Committed)>,
 }
 
-impl Entrance {
-    /// Commits it, for a group that has no members.
+impl InitialOffsets {
+    /// Commits the offsets for the router's group, which has no members.
     ///
     /// # Errors
     /// As [`KafkaAdmin::commit`].
@@ -81,32 +80,36 @@ impl Entrance {
     }
 }
 
-/// Finds out where the routers go on with `overlap_from`.
+/// Finds the offsets from which the routers must start to route everything since `overlap_from`.
 ///
-/// # Errors
-/// [`BootstrapError`] where one has begun already (unless that is to be replaced), or where a topic does not reach back
-/// to `until`; and when the brokers do not answer.
-pub fn find_entrances(settings: &Settings, overlap_from: Time, until: Time, replace: bool) -> Result<Vec<Entrance>> {
+/// # Errors [`BootstrapError`] if a router has already committed offsets (unless `replace`), or if a topic does not
+/// reach back to `until`; also when the brokers do not answer.
+pub fn find_initial_offsets(
+    settings: &Settings,
+    overlap_from: Time,
+    until: Time,
+    replace: bool,
+) -> Result<Vec<InitialOffsets>> {
     let routed = settings.sources.iter().filter(|(_, source)| source.repartition);
-    routed.map(|(name, source)| find_entrance(settings, name, source, overlap_from, until, replace)).collect()
+    routed.map(|(name, source)| source_offsets(settings, name, source, overlap_from, until, replace)).collect()
 }
 
-fn find_entrance(
+fn source_offsets(
     settings: &Settings,
     name: &str,
     source: &Source,
     overlap_from: Time,
     until: Time,
     replace: bool,
-) -> Result<Entrance> {
+) -> Result<InitialOffsets> {
     let mut kafka = kafka_settings(settings);
     kafka.group_id = super::group(settings, name);
     kafka.topics = vec![source.topic.clone()];
-    let missing = || SourceError::Configuration(format!("topic(s) that do not exist: {}; create them", source.topic));
+    let missing = || SourceError::Configuration(format!("topic {:?} does not exist; create it", source.topic));
     let partitions = partition_counts(&kafka, ANSWER_WAIT)?.first().copied().flatten().ok_or_else(missing)?;
     let admin = KafkaAdmin::new(&kafka)?;
     if !replace && !admin.all_committed(ANSWER_WAIT)?.is_empty() {
-        let text = format!("the group {:?} has offsets, by which source {name:?} is routed", kafka.group_id);
+        let text = format!("group {:?} has committed offsets for routing source {name:?}", kafka.group_id);
         return Err(BootstrapError::Taken(text).into());
     }
     let at = |partition| TopicPartition { topic: super::FROM, partition: Partition(partition) };
@@ -114,7 +117,7 @@ fn find_entrance(
     let ask = |start: Start| admin.offsets(&all.iter().map(|at| (*at, start)).collect::<Vec<_>>(), ANSWER_WAIT);
     let (next, first) = (ask(Start::At(overlap_from.millis()))?, ask(Start::Earliest)?);
     let begins: Vec<_> = all.iter().copied().zip(first.iter().copied()).collect();
-    for (at, records) in admin.probe_records(&begins, 1, LOOK_WAIT)? {
+    for (at, records) in admin.probe_records(&begins, 1, PROBE_WAIT)? {
         let place = usize::try_from(at.partition.0)?;
         let begin = records.first().and_then(|record| Time::from_millis(record.stamp.time?).ok());
         if let Some(begin) = begin.filter(|begin| first[place] > 0 && next[place] == first[place] && *begin > until) {
@@ -123,13 +126,13 @@ fn find_entrance(
         }
     }
     let topic_id = admin.topic_ids(ANSWER_WAIT)?.into_iter().next().flatten();
-    let metadata = super::begins_with(topic_id);
+    let metadata = super::metadata_at_start(topic_id);
     let committed = next.into_iter().map(|offset| Committed { offset, metadata: metadata.clone() });
-    Ok(Entrance { admin, next: all.into_iter().zip(committed).collect() })
+    Ok(InitialOffsets { admin, next: all.into_iter().zip(committed).collect() })
 }
 
-/// How many partitions topics that are filled need: as many as every topic that the engines read has already, or as the
-/// largest of the sources has where all of them are routed; `None` while that is not known.
+/// How many partitions the target topics need: as many as the existing topics that the engines read. If all sources are
+/// routed and no target exists yet, as many as the largest source. `None` while that is not known.
 fn partitions(settings: &Settings, count: impl Fn(&str) -> Option<u32>) -> Option<u32> {
     let keyed = settings.keyed_topics();
     if let Some(known) = keyed.iter().find_map(|topic| count(topic)) {
@@ -143,8 +146,8 @@ fn partitions(settings: &Settings, count: impl Fn(&str) -> Option<u32>) -> Optio
 }
 
 fn create(kafka: &KafkaSettings, topic: &str, partitions: u32) -> Result<()> {
-    let alone = KafkaSettings { topics: vec![topic.to_owned()], ..kafka.clone() };
-    kafka::create_topics(&alone, i32::try_from(partitions)?, &SETTINGS, ANSWER_WAIT)?;
+    let only = KafkaSettings { topics: vec![topic.to_owned()], ..kafka.clone() };
+    kafka::create_topics(&only, i32::try_from(partitions)?, &SETTINGS, ANSWER_WAIT)?;
     info!(topic, partitions, "created a topic");
     Ok(())
 }
@@ -155,7 +158,7 @@ mod tests {
     use crate::config::Source;
 
     #[test]
-    fn as_many_partitions_as_the_others_have_or_the_largest_source() {
+    fn a_target_topic_gets_as_many_partitions_as_the_other_topics_or_the_largest_source() {
         let source = |topic: &str, repartition| Source { topic: topic.to_owned(), repartition, ..Source::default() };
         let of = |sources: &[(&str, bool)], known: &[(&str, u32)]| {
             let sources = sources.iter().map(|(name, routed)| ((*name).to_owned(), source(name, *routed)));

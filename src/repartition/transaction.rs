@@ -1,4 +1,4 @@
-//! The open transaction of a session: routed events, dead letters and the offsets behind them.
+//! The open transaction of a session: routed events, dead letters and the offsets after them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -13,20 +13,20 @@ use crate::decode::{Reason, Skip};
 use crate::output::dead_letters::too_large_even_cut_off;
 use crate::worker::note_type;
 
-/// How often a record may be refused for its size: as an event, as a dead letter, and as one that was cut off time and
-/// again.
+/// How often a record may be refused because of its size: as an event, as a dead letter, and as a dead letter that was
+/// truncated again and again.
 const REFUSALS: u32 = 5;
 
-/// What was done in the transaction that is open.
+/// The open transaction.
 #[derive(Debug)]
 pub(super) struct Open {
     pub(super) begun: Instant,
-    /// Of each message produced, the reader and the offset of its record.
+    /// The reader and the record offset of each message produced.
     pub(super) sent: Vec<(usize, i64)>,
     pub(super) bytes: usize,
 }
 
-/// What is counted once it is committed.
+/// Counts of the open transaction; they are published when it commits.
 #[derive(Debug)]
 pub(super) struct Counts {
     pub(super) events: u64,
@@ -60,7 +60,7 @@ impl<P: Clients> Session<'_, P> {
     }
 
     pub(super) fn produce(&mut self, reader: usize, item: &Item) -> Result<(), End> {
-        let produced = match &item.what {
+        let produced = match &item.kind {
             ItemKind::Event { partition, key, bytes } => {
                 self.counts.events += 1;
                 let (key, payload) = bytes.split_at(*key);
@@ -99,7 +99,7 @@ impl<P: Clients> Session<'_, P> {
             }
             ItemKind::Nothing => return Ok(()),
         };
-        // A refusal may name this message.
+        // Record it before checking the result: a refusal may refer to this message.
         if let Some(open) = &mut self.open {
             open.sent.push((reader, item.offset));
         }
@@ -110,7 +110,7 @@ impl<P: Clients> Session<'_, P> {
         Ok(())
     }
 
-    /// Makes visible what was produced, with the offsets behind it.
+    /// Commits the produced messages together with the offsets after them.
     pub(super) fn commit(&mut self) -> Result<(), End> {
         let Session { readers, merge, topic_id, .. } = self;
         let next = |(number, reader): (usize, &mut PartitionReader<_>)| {
@@ -138,7 +138,7 @@ impl<P: Clients> Session<'_, P> {
         Ok(())
     }
 
-    /// How a failed call ends the session; a successor goes on from what is committed.
+    /// Maps a failed call to the end of the session; the next session resumes from the committed offsets.
     pub(super) fn failed(&mut self, error: &TransactionError) -> End {
         match error {
             TransactionError::TooLargeTogether(_) => self.clients.send_singly(),
