@@ -1,5 +1,5 @@
-//! Which addresses an endpoint may have. The check is made on the very addresses that are connected to, so a name that
-//! is resolved anew cannot lead elsewhere ("DNS rebinding").
+//! Which addresses an endpoint may have. The check applies to the very addresses that are connected to, so resolving
+//! the name again cannot bypass it ("DNS rebinding").
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,28 +9,28 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Resolves names as the system does, and leaves out what is not public unless that is permitted.
+/// Resolves names as the system does, and drops addresses that are not public unless they are permitted.
 #[derive(Debug)]
 pub struct Guard {
-    /// Whether addresses of private networks are permitted.
+    /// Whether to permit addresses of private networks.
     pub allow_private: bool,
-    /// What a test says that names lead to.
+    /// The address to which all names resolve in a test.
     #[cfg(test)]
-    pub instead: Option<std::net::SocketAddr>,
+    pub resolve_to: Option<std::net::SocketAddr>,
 }
 
-/// What [`Guard`] says of a name without a permitted address.
+/// The error of [`Guard`] for a name without a permitted address.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the endpoint's name leads to no public address ({0}); set alerts.webhook.allow_private = true if it is meant to be in a \
-     private network"
+    "the endpoint's name resolves to no public address ({0}); set alerts.webhook.allow_private = true if it is meant \
+     to be in a private network"
 )]
 pub struct Forbidden(String);
 
 impl Resolver for Guard {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         #[cfg(test)]
-        let found = match self.instead {
+        let found = match self.resolve_to {
             Some(address) => {
                 let mut found = self.empty();
                 found.push(address);
@@ -55,8 +55,8 @@ impl Resolver for Guard {
     }
 }
 
-/// Whether an address belongs to the public Internet: none of the special ones of the IANA registries (RFC 6890, and its
-/// successors), also not behind an IPv6 address that embeds an IPv4 one.
+/// Whether an address belongs to the public Internet: it is not in one of the special-purpose ranges of the IANA
+/// registries (RFC 6890 and its successors), and an IPv6 address does not embed such an IPv4 address.
 #[must_use]
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
@@ -96,7 +96,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         [0x2001, 0xdb8, ..] => false,                              // documentation
         [0x2001, second, ..] if second < 0x200 => false,           // protocols, Teredo among them
         [0x3fff, second, ..] if second < 0x1000 => false,          // documentation
-        // Only this eighth is handed out to the public; loopback, local and multicast addresses lie elsewhere.
+        // Only this eighth is allocated as global unicast; loopback, local and multicast addresses are outside of it.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt: a POST of a message as it is, with the headers of Standard Webhooks.
+//! One attempt: a POST of an unchanged message with the headers of Standard Webhooks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use super::signature::Keys;
 use crate::event::wall_clock;
 use crate::tls::Trust;
 
-/// How much of an answer is read, so that its connection can serve again.
+/// How much of a response is read, so that the connection can be reused.
 const ANSWER_BYTES: u64 = 1 << 16;
-/// What the alerts are.
+/// The media type of alerts.
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// Where alerts are posted. Clones share its connections.
+/// Where alerts are posted. Clones share connections.
 #[derive(Clone)]
 pub struct Endpoint {
     agent: ureq::Agent,
@@ -24,26 +24,26 @@ pub struct Endpoint {
     keys: Keys,
 }
 
-/// What an attempt sends.
+/// The message of one attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Post<'a> {
-    /// The id of the event.
+    /// The event id.
     pub id: &'a str,
-    /// The media type; that of CloudEvents when absent.
+    /// The media type; CloudEvents when absent.
     pub content_type: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
 }
 
 impl Endpoint {
-    /// An endpoint at a URL, without asking it anything. `timeout` is that of a whole attempt, the name's resolution
-    /// included; certificates are checked against those that the system trusts (`SSL_CERT_FILE` names others).
+    /// An endpoint at a URL; does not connect yet. `timeout` covers a whole attempt including name resolution.
+    /// Certificates are checked against the system's trust store (`SSL_CERT_FILE` overrides it).
     #[must_use]
     pub fn new(url: &str, keys: Keys, timeout: Duration, allow_private: bool) -> Endpoint {
         let guard = Guard {
             allow_private,
             #[cfg(test)]
-            instead: None,
+            resolve_to: None,
         };
         Endpoint::guarded(url, keys, timeout, guard, Trust::of_system)
     }
@@ -54,7 +54,7 @@ impl Endpoint {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            // A proxy would resolve the name by itself, behind the guard.
+            // A proxy would resolve the name itself and so bypass the guard.
             .proxy(None)
             .max_idle_connections_per_host(16)
             .user_agent(concat!("retentiond/", env!("CARGO_PKG_VERSION")));
@@ -65,7 +65,7 @@ impl Endpoint {
         Endpoint { agent, url: url.into(), keys }
     }
 
-    /// Posts and waits for the end. Every attempt is signed anew, with the time of the attempt.
+    /// Posts and waits for the outcome. Every attempt gets its own signature, with the time of the attempt.
     #[must_use]
     pub fn post(&self, post: &Post<'_>) -> Outcome {
         let now = wall_clock().millis() / 1000;
@@ -80,7 +80,7 @@ impl Endpoint {
             Ok(mut answer) => {
                 let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
                 let asked = asked.and_then(|value| retry_after(value, now.unsigned_abs()));
-                // Whatever it says; a body that does not end within the limit costs its connection.
+                // Drain the body so that the connection can be reused; one beyond the limit closes it.
                 _ = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_vec();
                 Outcome::Answered { status: answer.status().as_u16(), retry_after: asked }
             }

@@ -1,10 +1,10 @@
-//! Alerts over HTTP: every message of the alert topic is posted as it is, signed as Standard Webhooks prescribe.
+//! Alerts over HTTP: posts every message of the alert topic unchanged, signed as Standard Webhooks require.
 //!
-//! - [`policy`]: what an answer asks for: done, another try at some time, giving up, or never again.
-//! - [`queue`]: who is posted next, so that the order of each customer is kept and one who waits holds nobody else up;
-//!   and how far the topic is delivered.
-//! - [`signature`], [`address`] and [`endpoint`]: one attempt, and where it must not go.
-//! - [`task`]: reads the topic, posts, and commits what is delivered.
+//! - [`policy`]: what to do after an attempt: done, retry at some time, give up, or disable the webhook.
+//! - [`queue`]: chooses the next alert, so that each customer's alerts stay in order and a failing one delays no other
+//!   customer; and tracks how far the topic is delivered.
+//! - [`signature`], [`address`] and [`endpoint`]: one attempt, and the addresses that it must not connect to.
+//! - [`task`]: reads the topic, posts alerts, and commits offsets.
 
 pub mod address;
 pub mod endpoint;

@@ -1,39 +1,40 @@
-//! What the answer of the endpoint asks for. Pure: time and chance are arguments.
+//! Decides what to do after an attempt. Pure: time and randomness are arguments.
 //!
-//! An endpoint that is down loses nothing: as long as it takes no message at all, each is tried again and the topic keeps
-//! what comes after. A message that fails while others get through is given up after some tries, and goes to the
-//! dead-letter topic. What the endpoint refuses for good (most of 4xx, and redirects, which are not followed) is given up
-//! after few; 410 asks for nothing more ever (Standard Webhooks, "Disabling endpoints").
+//! An endpoint that is down loses no alerts: while it accepts nothing at all, every message is retried and later ones
+//! stay in the topic. A message that fails while others get through is given up after `FAILURES` tries and goes to
+//! the dead-letter topic. A message that the endpoint refuses for good (most of 4xx, and redirects, which are not
+//! followed) is given up after `REFUSALS` tries. Status 410 disables the webhook (Standard Webhooks, "Disabling
+//! endpoints").
 
 use std::time::{Duration, Instant};
 
-/// The longest pause before the second try; it doubles with every try. Full jitter: the pause is drawn evenly between
-/// nothing and this (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015).
+/// Upper limit of the pause before the second try; it doubles with every try. Full jitter: the pause is drawn uniformly
+/// between zero and the limit (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog 2015).
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// No drawn pause is longer.
+/// Upper limit of all drawn pauses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// No pause that the endpoint asks for is kept longer.
+/// Upper limit of a pause requested by the endpoint.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 /// Tries after which a refused message is given up.
 const REFUSALS: u32 = 3;
-/// Tries after which a message is given up that fails while others get through.
+/// Tries after which a message that fails while others get through is given up.
 const FAILURES: u32 = 12;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// With this status.
+    /// The endpoint answered with a status.
     Answered {
-        /// Of HTTP.
+        /// The HTTP status.
         status: u16,
-        /// What `Retry-After` asks for.
+        /// The pause requested by `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// Without an answer in time.
+    /// No answer within the timeout.
     TimedOut,
-    /// The name leads to addresses that must not be connected to.
+    /// The name resolves only to forbidden addresses.
     Forbidden(String),
-    /// Without an answer, for this reason.
+    /// No answer, for this reason.
     Failed(String),
 }
 
@@ -53,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// Answers by kind.
+/// Outcomes by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "see status::delivery::CODES")]
 pub enum Class {
@@ -67,45 +68,45 @@ pub enum Class {
 }
 
 impl Class {
-    /// Its place in `status::delivery::CODES`, the values of the label `code`.
+    /// The index into `status::delivery::CODES`, the values of the label `code`.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
-/// What was tried of a message so far.
+/// The attempts of a message so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// How often.
+    /// Number of attempts.
     pub count: u32,
-    /// How often it was refused.
+    /// How many of them were refused.
     refusals: u32,
-    /// When first.
+    /// Time of the first attempt.
     first: Option<Instant>,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// It is delivered.
+    /// The message is delivered.
     Delivered,
-    /// Try again then.
+    /// Try again later.
     Retry {
         /// When.
         at: Instant,
-        /// Whether the endpoint asked for the pause, so that it holds for all messages.
+        /// Whether the endpoint requested the pause; then it applies to all messages.
         asked: bool,
     },
-    /// Never try it again, for this reason.
+    /// Give up the message, for this reason.
     GiveUp(String),
-    /// Never try anything again.
+    /// Stop posting altogether.
     Disable,
 }
 
-/// What follows from the end of an attempt. `last_taken`: when the endpoint took any message the last time; `draw`:
-/// a number from 0 to below 1.
-pub fn step(tries: &mut Tries, outcome: &Outcome, last_taken: Option<Instant>, now: Instant, draw: f64) -> Action {
+/// The action after an attempt. `last_success` is when the endpoint last accepted any message; `draw` is a random
+/// number in [0, 1).
+pub fn step(tries: &mut Tries, outcome: &Outcome, last_success: Option<Instant>, now: Instant, draw: f64) -> Action {
     tries.count += 1;
     let first = *tries.first.get_or_insert(now);
     let retry = |asked: Option<Duration>, count: u32| {
@@ -126,12 +127,12 @@ pub fn step(tries: &mut Tries, outcome: &Outcome, last_taken: Option<Instant>, n
             retry(None, tries.count)
         }
         _ => {
-            let others_pass = last_taken.is_some_and(|taken| taken > first);
+            let others_pass = last_success.is_some_and(|at| at > first);
             if tries.count >= FAILURES && others_pass {
                 return Action::GiveUp(format!(
-                    "{} attempts failed while other alerts got through; the last: {}",
+                    "{} attempts failed while other alerts got through; last failure: {}",
                     tries.count,
-                    told(outcome)
+                    describe(outcome)
                 ));
             }
             let asked = match outcome {
@@ -143,8 +144,8 @@ pub fn step(tries: &mut Tries, outcome: &Outcome, last_taken: Option<Instant>, n
     }
 }
 
-/// Whether the same message will be refused again: all of 4xx but what asks for patience (timeout, too early, too many
-/// requests), and redirects.
+/// Whether the endpoint would refuse the message again: redirects, and 4xx except the temporary ones (timeout, too
+/// early, too many requests).
 fn is_refusal(status: u16) -> bool {
     matches!(status, 300..=499) && !matches!(status, 408 | 425 | 429)
 }
@@ -154,9 +155,9 @@ fn drawn_pause(count: u32, draw: f64) -> Duration {
     doubled.min(LONGEST_PAUSE).mul_f64(draw.clamp(0.0, 1.0))
 }
 
-/// The outcome in words, for people.
+/// Describes an outcome for logs and dead letters.
 #[must_use]
-pub fn told(outcome: &Outcome) -> String {
+pub fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered { status, .. } => format!("status {status}"),
         Outcome::TimedOut => "no answer in time".to_owned(),
@@ -164,8 +165,8 @@ pub fn told(outcome: &Outcome) -> String {
     }
 }
 
-/// How long `Retry-After` asks to wait: seconds, or a date as HTTP writes it; `now` is the wall clock in seconds of the
-/// epoch. A date that has passed asks for no wait.
+/// Parses `Retry-After`: seconds, or an HTTP date. `now` is the wall clock in seconds since the epoch. A date in the
+/// past means no pause.
 #[must_use]
 pub fn retry_after(value: &str, now: u64) -> Option<Duration> {
     let value = value.trim();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_limit_and_are_drawn_from_nothing_on() {
+    fn pauses_double_up_to_a_limit_and_are_drawn_from_zero() {
         let now = Instant::now();
         let mut tries = Tries::default();
         let longest: Vec<_> =
@@ -205,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_endpoint_asks_for_is_kept_within_reason() {
+    fn a_requested_pause_is_kept_up_to_a_limit() {
         let now = Instant::now();
         for (asked, kept) in [(0, 0), (7, 7), (1 << 40, 3600)] {
             let outcome = Outcome::Answered { status: 429, retry_after: Some(Duration::from_secs(asked)) };
             let action = step(&mut Tries::default(), &outcome, None, now, 0.9);
             assert_eq!(action, Action::Retry { at: now + Duration::from_secs(kept), asked: true });
         }
-        // An HTTP date, in all three spellings that RFC 9110 knows.
+        // An HTTP date in all three formats of RFC 9110.
         let at = 784_111_777;
         for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(retry_after(date, at - 90), Some(Duration::from_secs(90)), "{date}");

@@ -1,8 +1,8 @@
-//! What is to be posted, and in which order. Pure: time and chance are arguments.
+//! The alerts to post, and their order. Pure: time and randomness are arguments.
 //!
-//! The alerts of one customer leave in the order of the topic, one at a time; another customer's wait for nobody. An
-//! alert that failed waits for its next try while others go on. A position is committed only once everything before it
-//! is delivered or given up, so a restart loses nothing, and repeats at most what was delivered ahead of an older one.
+//! The alerts of one customer are posted one at a time in topic order; customers do not wait for each other. An offset
+//! is committed only once every alert before it is delivered or given up, so a restart loses nothing and repeats at
+//! most alerts that were delivered ahead of an older one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,14 +28,14 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// How many bytes it holds, about.
+    /// Approximate size in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
         length(&self.key) + self.payload.len() + headers
     }
 
-    /// The id of its event; where it holds none, its place, which is as unique.
+    /// The event id; without one, partition and offset, which are as unique.
     #[must_use]
     pub fn id(&self) -> String {
         #[derive(serde::Deserialize)]
@@ -55,16 +55,16 @@ fn length(bytes: &Option<Vec<u8>>) -> usize {
     bytes.as_ref().map_or(0, Vec::len)
 }
 
-/// What is to be done with an alert.
+/// What to do with an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
     /// Post it.
     Post(Arc<Alert>),
-    /// Put it into the dead-letter topic, for this reason.
+    /// Send it to the dead-letter topic, for this reason.
     DeadLetter(Arc<Alert>, String),
 }
 
-/// Whose turn it is: a customer, or a partition for what has no key.
+/// The key of a queue: a customer, or a whole partition for alerts without a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Turn(i32, Option<Vec<u8>>);
 
@@ -72,16 +72,16 @@ pub struct Turn(i32, Option<Vec<u8>>);
 struct KeyQueue {
     alerts: VecDeque<Arc<Alert>>,
     tries: Tries,
-    /// Why the first one is given up.
+    /// Why the first alert is given up.
     reason: Option<String>,
 }
 
-/// How far a partition is.
+/// The progress of a partition.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Behind the last record that was read.
+    /// The offset after the last record read.
     read: i64,
-    /// What was read and is not done with.
+    /// Offsets of alerts that were read and are neither delivered nor given up.
     pending: BTreeSet<i64>,
     committed: i64,
 }
@@ -92,33 +92,33 @@ impl Progress {
     }
 }
 
-/// Everything that was read and is not done with.
+/// All alerts that were read and are neither delivered nor given up.
 #[derive(Debug, Default)]
 pub struct Queue {
     queues: HashMap<Turn, KeyQueue>,
     ready: VecDeque<Turn>,
-    /// Those that wait, by when they are ready.
-    later: BTreeSet<(Instant, Turn)>,
-    /// Those that are under way.
-    out: BTreeSet<Turn>,
-    /// Whether what is under way belongs to a partition that was given up meanwhile.
+    /// Queues that wait for a retry, by the time at which they are ready.
+    delayed: BTreeSet<(Instant, Turn)>,
+    /// Queues whose first alert is being posted or dead-lettered.
+    in_flight: BTreeSet<Turn>,
+    /// Those of `in_flight` whose partition was released; their results do not count.
     orphaned: BTreeSet<Turn>,
     partitions: BTreeMap<i32, Progress>,
-    /// Nobody is posted before: the endpoint asked for it.
+    /// The endpoint asked for a pause until then.
     not_before: Option<Instant>,
-    last_taken: Option<Instant>,
+    last_success: Option<Instant>,
     bytes: usize,
     waiting: usize,
 }
 
 impl Queue {
-    /// A partition is read from here on.
+    /// Starts a partition at an offset.
     pub fn begin(&mut self, partition: i32, next: i64) {
         self.partitions.insert(partition, Progress { read: next, pending: BTreeSet::new(), committed: next });
     }
 
-    /// A partition is given up: what waits of it is forgotten, and what is under way does not count.
-    pub fn give_up(&mut self, partition: i32) {
+    /// Drops the alerts of a partition, and ignores the results of those in flight.
+    pub fn release(&mut self, partition: i32) {
         self.partitions.remove(&partition);
         let of = |turn: &Turn| turn.0 == partition;
         for (_, queue) in self.queues.extract_if(|turn, _| of(turn)) {
@@ -126,16 +126,16 @@ impl Queue {
             self.bytes -= queue.alerts.iter().map(|alert| alert.bytes()).sum::<usize>();
         }
         self.ready.retain(|turn| !of(turn));
-        self.later.retain(|(_, turn)| !of(turn));
-        self.orphaned.extend(self.out.iter().filter(|turn| of(turn)).cloned());
+        self.delayed.retain(|(_, turn)| !of(turn));
+        self.orphaned.extend(self.in_flight.iter().filter(|turn| of(turn)).cloned());
     }
 
-    /// The partitions that are read.
+    /// The partitions that were started and not released.
     pub fn partitions(&self) -> impl Iterator<Item = i32> {
         self.partitions.keys().copied()
     }
 
-    /// Adds a record that was read; of a partition that is not read, or twice, it is passed over.
+    /// Adds an alert; ignores those of other partitions, and duplicates.
     pub fn add(&mut self, alert: Alert) {
         let Some(progress) = self.partitions.get_mut(&alert.partition) else { return };
         if alert.offset < progress.read {
@@ -151,23 +151,23 @@ impl Queue {
         let queue =
             queue.or_insert_with(|| KeyQueue { alerts: VecDeque::new(), tries: Tries::default(), reason: None });
         queue.alerts.push_back(Arc::new(alert));
-        // Where one of a former assignment is still under way, its end makes the way free.
-        if is_new && !self.out.contains(&turn) {
+        // If one of a former assignment is still in flight, `take_in_flight` makes the queue ready.
+        if is_new && !self.in_flight.contains(&turn) {
             self.ready.push_back(turn);
         }
     }
 
-    /// Notes that nothing to be posted lies before `offset`: what is there are marks of transactions, or tombstones.
-    pub fn passed(&mut self, partition: i32, offset: i64) {
+    /// Skips records before `offset` that are no alerts: transaction markers and tombstones.
+    pub fn advance(&mut self, partition: i32, offset: i64) {
         if let Some(progress) = self.partitions.get_mut(&partition) {
             progress.read = progress.read.max(offset);
         }
     }
 
-    /// What is to be done next, if anything may be done now.
+    /// The next task, if one is ready.
     pub fn next(&mut self, now: Instant) -> Option<(Turn, Task)> {
-        while self.later.first().is_some_and(|(at, _)| *at <= now) {
-            self.ready.extend(self.later.pop_first().map(|(_, turn)| turn));
+        while self.delayed.first().is_some_and(|(at, _)| *at <= now) {
+            self.ready.extend(self.delayed.pop_first().map(|(_, turn)| turn));
         }
         if self.not_before.is_some_and(|at| at > now) {
             return None;
@@ -179,34 +179,34 @@ impl Queue {
             Some(why) => Task::DeadLetter(alert, why.clone()),
             None => Task::Post(alert),
         };
-        self.out.insert(turn.clone());
+        self.in_flight.insert(turn.clone());
         Some((turn, task))
     }
 
-    /// When [`Queue::next`] may have something again that it has not now.
+    /// When [`Queue::next`] may return a task again.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        let first = if self.ready.is_empty() { self.later.first().map(|(at, _)| *at) } else { self.not_before };
+        let first = if self.ready.is_empty() { self.delayed.first().map(|(at, _)| *at) } else { self.not_before };
         first.map(|at| self.not_before.map_or(at, |not_before| at.max(not_before)))
     }
 
-    /// An attempt has ended. Returns what that asks for; [`Action::Disable`] is the caller's to do.
+    /// Handles the outcome of an attempt. Returns the action; the caller must handle [`Action::Disable`].
     pub fn attempted(&mut self, turn: Turn, outcome: &Outcome, now: Instant, draw: f64) -> Option<Action> {
-        let queue = self.returned(&turn)?;
+        let queue = self.take_in_flight(&turn)?;
         let mut tries = std::mem::take(&mut queue.tries);
-        let action = step(&mut tries, outcome, self.last_taken, now, draw);
+        let action = step(&mut tries, outcome, self.last_success, now, draw);
         let queue = self.queues.get_mut(&turn)?;
         queue.tries = tries;
         match &action {
             Action::Delivered => {
-                self.last_taken = Some(now);
+                self.last_success = Some(now);
                 self.done(turn);
             }
             Action::Retry { at, asked } => {
                 if *asked {
                     self.not_before = self.not_before.max(Some(*at));
                 }
-                self.later.insert((*at, turn));
+                self.delayed.insert((*at, turn));
             }
             Action::GiveUp(why) => {
                 queue.reason = Some(why.clone());
@@ -217,25 +217,26 @@ impl Queue {
         Some(action)
     }
 
-    /// A given-up alert is in the dead-letter topic, or could not be brought there and waits until `again`.
-    pub fn dead_lettered(&mut self, turn: Turn, again: Option<Instant>) -> bool {
-        if self.returned(&turn).is_none() {
+    /// Handles the outcome of a dead letter: written, or to be retried at `retry_at`. Returns whether it was written
+    /// and counts.
+    pub fn dead_lettered(&mut self, turn: Turn, retry_at: Option<Instant>) -> bool {
+        if self.take_in_flight(&turn).is_none() {
             return false;
         }
-        match again {
+        match retry_at {
             None => self.done(turn),
-            Some(at) => drop(self.later.insert((at, turn))),
+            Some(at) => drop(self.delayed.insert((at, turn))),
         }
-        again.is_none()
+        retry_at.is_none()
     }
 
-    /// Takes note that what was under way came back; `None` when it belongs to a assignment that is over.
-    fn returned(&mut self, turn: &Turn) -> Option<&mut KeyQueue> {
-        if !self.out.remove(turn) {
+    /// Takes a queue out of flight; `None` if it belongs to a former assignment.
+    fn take_in_flight(&mut self, turn: &Turn) -> Option<&mut KeyQueue> {
+        if !self.in_flight.remove(turn) {
             return None;
         }
         if self.orphaned.remove(turn) {
-            // Read again meanwhile, it waited for this.
+            // The partition was assigned again, and the new queue waited for this.
             if self.queues.contains_key(turn) {
                 self.ready.push_back(turn.clone());
             }
@@ -261,31 +262,31 @@ impl Queue {
         }
     }
 
-    /// How many alerts wait or are under way.
+    /// How many alerts are waiting or in flight.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting
     }
 
-    /// Whether there is none.
+    /// Whether no alerts are waiting or in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// What they hold together.
+    /// Total size of these alerts.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many are under way.
+    /// How many alerts are in flight.
     #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.out.len()
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    /// The log time of the oldest of them, in epoch milliseconds.
+    /// The log time of the oldest alert, in epoch milliseconds.
     #[must_use]
     pub fn oldest(&self) -> Option<i64> {
         self.queues.values().filter_map(|queue| queue.alerts.front()?.time).min()
@@ -298,7 +299,7 @@ impl Queue {
         moved.map(|(partition, progress)| (*partition, progress.next())).collect()
     }
 
-    /// These are committed.
+    /// Notes committed offsets.
     pub fn committed(&mut self, next: &[(i32, i64)]) {
         for (partition, next) in next {
             if let Some(progress) = self.partitions.get_mut(partition) {
@@ -307,7 +308,7 @@ impl Queue {
         }
     }
 
-    /// Whether the last commits got through is unknown: everything is to be committed again.
+    /// Makes the next commit include all partitions, even those whose offset did not change.
     pub fn forget_commits(&mut self) {
         self.partitions.values_mut().for_each(|progress| progress.committed = -1);
     }

@@ -1,4 +1,4 @@
-//! The signature of Standard Webhooks: HMAC-SHA256 of `id.timestamp.body`
+//! Signatures as in Standard Webhooks: HMAC-SHA256 of `id.timestamp.body`
 //! (github.com/standard-webhooks/standard-webhooks, `spec/standard-webhooks.md`, "Signature scheme").
 
 use base64::Engine;
@@ -6,44 +6,44 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What the text of a generated secret begins with; base64 of the key follows.
+/// Prefix of a generated secret; the base64-encoded key follows.
 const PREFIX: &str = "whsec_";
 
-/// The keys that alerts are signed with; the first is the one in force, others are there while the receiver changes over.
+/// The keys that alerts are signed with. More than one is in use while the receiver rotates keys.
 #[derive(Clone)]
 pub struct Keys(Vec<Vec<u8>>);
 
-/// Why a text holds no keys.
+/// Why a secret file could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// There is none.
-    #[error("holds no secret; write whsec_ and base64, or any other text, one a line")]
+    /// The file contains no secret.
+    #[error("contains no secret; write one secret per line: whsec_ followed by base64, or any other text")]
     Empty,
-    /// What stands behind the prefix is no base64.
-    #[error("line {0} begins with whsec_, but what follows is no base64; copy the whole secret")]
-    NoBase64(usize),
+    /// The text after the prefix is not base64.
+    #[error("line {0} begins with whsec_, but the rest is not valid base64; copy the whole secret")]
+    InvalidBase64(usize),
 }
 
 impl Keys {
-    /// Reads the content of `alerts.webhook.secret_file`: one secret a line, as `whsec_` and base64, or as it is.
+    /// Parses the content of `alerts.webhook.secret_file`: one secret per line, `whsec_` and base64 or plain text.
     ///
     /// # Errors
-    /// Which line is wrong.
+    /// When a line is invalid, or there is none.
     pub fn parse(text: &str) -> Result<Keys, KeyError> {
         let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
         let key = |(number, line): (usize, &str)| match line.strip_prefix(PREFIX) {
-            Some(encoded) => STANDARD.decode(encoded).map_err(|_| KeyError::NoBase64(number)),
+            Some(encoded) => STANDARD.decode(encoded).map_err(|_| KeyError::InvalidBase64(number)),
             None => Ok(line.as_bytes().to_vec()),
         };
         let keys: Vec<_> = lines.map(key).collect::<Result<_, _>>()?;
         if keys.is_empty() || keys.iter().any(Vec::is_empty) { Err(KeyError::Empty) } else { Ok(Keys(keys)) }
     }
 
-    /// The header `webhook-signature`: one signature for each key. `timestamp` in seconds of the epoch.
+    /// The header `webhook-signature`: one signature per key. `timestamp` is in seconds since the epoch.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let one = |key: &Vec<u8>| {
-            // HMAC takes keys of any length (RFC 2104, section 2).
+            // HMAC accepts keys of any length (RFC 2104, section 2).
             let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
             for part in [id.as_bytes(), b".", timestamp.to_string().as_bytes(), b".", body] {
                 mac.update(part);
@@ -58,7 +58,7 @@ impl Keys {
 mod tests {
     use super::*;
 
-    /// The signatures are those of the reference implementation, which shares no code with ours.
+    /// The reference implementation shares no code with ours.
     #[test]
     fn equals_the_reference_implementation() {
         let secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -75,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_not_copied_whole_is_named_by_its_line_and_not_shown() {
+    fn a_truncated_secret_is_reported_by_line_number_and_not_shown() {
         assert_eq!(Keys::parse("\n \n").err(), Some(KeyError::Empty));
         assert_eq!(Keys::parse("whsec_").err(), Some(KeyError::Empty));
-        assert_eq!(Keys::parse("fine\nwhsec_C2FVsBQIhrscChlQIMV+b5s*").err(), Some(KeyError::NoBase64(2)));
+        assert_eq!(Keys::parse("fine\nwhsec_C2FVsBQIhrscChlQIMV+b5s*").err(), Some(KeyError::InvalidBase64(2)));
     }
 }

@@ -1,8 +1,7 @@
-//! The task behind the webhook: reads the alert topic as a group of its own, has every message posted, and commits what
-//! is done with.
+//! The webhook task: reads the alert topic in its own consumer group, posts every message, and commits offsets.
 //!
-//! It reads the topic and not memory, so whatever it does slows nobody else: an endpoint that is down leaves the alerts
-//! where they are. What is posted when, and how far the topic is done, is decided by [`crate::webhook::queue`].
+//! It reads from the topic rather than from memory, so it slows nothing else down: while the endpoint is down, the
+//! alerts stay in the topic. [`crate::webhook::queue`] decides what is posted when, and which offsets can be committed.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,42 +19,42 @@ use crate::kafka::{KafkaClient, KafkaSettings, partition_counts};
 use crate::output::dead_letters::{Channel, DeadLetters, OutboxRecord, RecordOrigin, Undelivered};
 use crate::status::delivery::DeliveryStatus;
 use crate::webhook::endpoint::{Endpoint, Post};
-use crate::webhook::policy::{Action, Outcome, told};
+use crate::webhook::policy::{Action, Outcome, describe};
 use crate::webhook::queue::{Alert, Queue, Task, Turn};
 
-/// How many alerts are under way at a time.
-const AT_ONCE: usize = 8;
-/// How many alerts wait in memory before the topic is read no further, and how many bytes.
+/// How many alerts are in flight at a time.
+const MAX_IN_FLIGHT: usize = 8;
+/// Alerts and bytes in memory at which reading pauses.
 const WAITING: usize = 1_000;
 const WAITING_BYTES: usize = 16 << 20;
-/// How long one poll waits for messages, or for an attempt to end.
+/// How long to wait for messages or for the end of an attempt, per iteration.
 const STEP: Duration = Duration::from_millis(50);
-/// How often positions are committed and figures published.
+/// How often offsets are committed and the status is published.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
-/// How long one question to the brokers may take.
+/// Timeout of one request to the brokers.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// How long to wait before what failed is begun anew.
+/// Pause before a new session after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// How long attempts that are under way are waited for at the end.
+/// How long to wait for attempts in flight when stopping.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long leaving the group may take.
+/// Timeout for leaving the group.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-/// How long one commit may take; meanwhile the topic is not read, and attempts that ended are not followed up.
+/// Timeout of a commit; it blocks reading and the handling of finished attempts.
 const COMMIT_WAIT: Duration = Duration::from_secs(3);
-/// How long a given-up alert waits that the dead-letter topic did not take.
+/// Pause before retrying a dead letter that could not be written.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(30);
 
-/// What the task works with.
+/// Configuration and clients of the task.
 pub struct WebhookConfig {
-    /// The consumer group of the replicas, which dead letters name.
+    /// The consumer group of the replicas, named in dead letters.
     pub group: String,
-    /// Its group, with the alert topic as the only one.
+    /// Client settings with the task's own group and the alert topic.
     pub kafka: KafkaSettings,
     /// Where alerts are posted.
     pub endpoint: Endpoint,
-    /// Where those go that are given up.
+    /// Producer for alerts that are given up.
     pub dead_letters: DeadLetters,
-    /// What is told.
+    /// Where the task publishes its status.
     pub status: Arc<DeliveryStatus>,
 }
 
@@ -66,50 +65,50 @@ pub struct WebhookTask {
 }
 
 impl WebhookTask {
-    /// Starts it; it waits for the brokers and the topic as long as it takes.
+    /// Starts the task; it waits for the brokers and the topic without a time limit.
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// When the operating system cannot start a thread.
     pub fn start(config: WebhookConfig) -> std::io::Result<WebhookTask> {
         let (stop, stops) = channel();
         let thread = std::thread::Builder::new().name("webhook".into()).spawn(move || work(config, &stops))?;
         Ok(WebhookTask { stop: Some(stop), thread })
     }
 
-    /// Asks it to stop, and does not wait.
+    /// Asks the task to stop without waiting.
     pub fn ask_to_stop(&mut self) {
         self.stop = None;
     }
 
-    /// Asks it to stop and waits until it has: attempts under way may end, and what is delivered is committed.
+    /// Asks the task to stop and waits: attempts in flight may finish, and delivered alerts are committed.
     pub fn stop(self) {
         drop(self.stop);
         if self.thread.join().is_err() {
-            error!("the webhook ended before its time");
+            error!("the webhook task stopped unexpectedly");
         }
     }
 }
 
-/// An attempt, or the way into the dead-letter topic, of one session.
+/// A task for a posting thread, and the session that it belongs to.
 struct Job {
     session: u64,
     turn: Turn,
     task: Task,
 }
 
-/// How it ended.
+/// The result of a job.
 struct Ended {
     session: u64,
     turn: Turn,
-    how: How,
+    result: JobResult,
 }
 
-enum How {
+enum JobResult {
     Attempted(Outcome),
     DeadLettered(Result<(), Undelivered>),
 }
 
-/// How a session ends.
+/// Why a session ended.
 enum End {
     Stopped,
     Disabled,
@@ -118,25 +117,25 @@ enum End {
 
 fn work(config: WebhookConfig, stops: &Receiver<()>) {
     let since = wall_clock().millis() - MINUTE;
-    let (jobs, taken) = channel();
-    let (tell, ended) = channel();
+    let (jobs, queued) = channel();
+    let (results, ended) = channel();
     let WebhookConfig { group, kafka, endpoint, dead_letters, status } = config;
     let posting = Arc::new(Posting {
         topic: kafka.topics.first().cloned().unwrap_or_default(),
         group,
         endpoint,
         dead_letters: Mutex::new(dead_letters),
-        jobs: Mutex::new(taken),
+        jobs: Mutex::new(queued),
     });
-    for number in 0..AT_ONCE {
-        let (posting, tell) = (Arc::clone(&posting), tell.clone());
+    for number in 0..MAX_IN_FLIGHT {
+        let (posting, results) = (Arc::clone(&posting), results.clone());
         let thread = std::thread::Builder::new().name(format!("webhook-{number}"));
-        if let Err(error) = thread.spawn(move || posting.run(&tell)) {
-            return error!("no webhook: no thread for it: {error}");
+        if let Err(error) = thread.spawn(move || posting.run(&results)) {
+            return error!("the webhook is off: cannot start a thread: {error}");
         }
     }
     let stopped = |wait: Duration| !matches!(stops.recv_timeout(wait), Err(RecvTimeoutError::Timeout));
-    let mut told = None;
+    let mut last_warning = None;
     for session in 0.. {
         let joined = match partition_counts(&kafka, ANSWER_WAIT).as_deref() {
             Ok([Some(_)]) => KafkaClient::join(&kafka).map_err(|error| error.to_string()),
@@ -145,16 +144,16 @@ fn work(config: WebhookConfig, stops: &Receiver<()>) {
         };
         let end = match joined {
             Ok(client) => {
-                told = None;
+                last_warning = None;
                 Session::new(client, session, since, &jobs, &ended, &status).run(stops)
             }
             Err(why) => End::Failed(why),
         };
         match end {
             End::Stopped | End::Disabled => return,
-            End::Failed(why) if told.as_ref() != Some(&why) => {
-                warn!("no alerts are posted, trying again: {why}");
-                told = Some(why);
+            End::Failed(why) if last_warning.as_ref() != Some(&why) => {
+                warn!("alerts are not posted, retrying: {why}");
+                last_warning = Some(why);
             }
             End::Failed(_) => {}
         }
@@ -164,7 +163,7 @@ fn work(config: WebhookConfig, stops: &Receiver<()>) {
     }
 }
 
-/// What the threads share that wait for the endpoint.
+/// State shared by the posting threads.
 struct Posting {
     topic: String,
     group: String,
@@ -174,15 +173,15 @@ struct Posting {
 }
 
 impl Posting {
-    fn run(&self, tell: &Sender<Ended>) {
+    fn run(&self, results: &Sender<Ended>) {
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Job { session, turn, task }) = job else { return };
-            let how = match &task {
-                Task::Post(alert) => How::Attempted(self.post(alert)),
-                Task::DeadLetter(alert, why) => How::DeadLettered(self.dead_letter(alert, why)),
+            let result = match &task {
+                Task::Post(alert) => JobResult::Attempted(self.post(alert)),
+                Task::DeadLetter(alert, why) => JobResult::DeadLettered(self.dead_letter(alert, why)),
             };
-            if tell.send(Ended { session, turn, how }).is_err() {
+            if results.send(Ended { session, turn, result }).is_err() {
                 return;
             }
         }
@@ -213,19 +212,19 @@ impl Posting {
 struct Session<'a, C: GroupClient> {
     client: C,
     number: u64,
-    /// Where a partition begins that has no position: at what was published after this, in epoch milliseconds.
+    /// Start of partitions without a committed offset: alerts published after this time, in epoch milliseconds.
     since: i64,
     queue: Queue,
     jobs: &'a Sender<Job>,
     ended: &'a Receiver<Ended>,
     status: &'a DeliveryStatus,
-    /// What the group gave us and could not be begun with yet.
-    given: Option<Vec<TopicPartition>>,
+    /// Assigned partitions that are not started yet.
+    assigned: Option<Vec<TopicPartition>>,
     is_paused: bool,
     is_disabled: bool,
     /// Whether the last attempt failed.
     is_failing: bool,
-    told: Option<String>,
+    last_warning: Option<String>,
     last_commit: Instant,
 }
 
@@ -250,11 +249,11 @@ impl<'a, C: GroupClient> Session<'a, C> {
             jobs,
             ended,
             status,
-            given: None,
+            assigned: None,
             is_paused: false,
             is_disabled: false,
             is_failing: false,
-            told: None,
+            last_warning: None,
             last_commit: Instant::now(),
         }
     }
@@ -272,8 +271,8 @@ impl<'a, C: GroupClient> Session<'a, C> {
             }
         };
         let deadline = Instant::now() + GRACE;
-        while self.queue.under_way() > 0 && Instant::now() < deadline {
-            self.take_ended(deadline.saturating_duration_since(Instant::now()));
+        while self.queue.in_flight() > 0 && Instant::now() < deadline {
+            self.handle_ended(deadline.saturating_duration_since(Instant::now()));
         }
         self.commit();
         self.publish();
@@ -282,19 +281,19 @@ impl<'a, C: GroupClient> Session<'a, C> {
     }
 
     fn round(&mut self) -> Result<(), SourceError> {
-        self.hand_out();
+        self.start_jobs();
         let wait = match self.queue.wake_at() {
-            _ if self.queue.under_way() > 0 => Duration::ZERO,
+            _ if self.queue.in_flight() > 0 => Duration::ZERO,
             Some(at) => STEP.min(at.saturating_duration_since(Instant::now())),
             None => STEP,
         };
         for polled in self.client.poll(wait) {
-            self.take_polled(polled)?;
+            self.handle_polled(polled)?;
         }
-        if self.given.is_some() {
-            self.take_over()?;
+        if self.assigned.is_some() {
+            self.start_assigned()?;
         }
-        self.take_ended(if self.queue.under_way() > 0 { STEP } else { Duration::ZERO });
+        self.handle_ended(if self.queue.in_flight() > 0 { STEP } else { Duration::ZERO });
         self.keep_bounds()?;
         if self.last_commit.elapsed() >= COMMIT_EVERY {
             self.commit();
@@ -304,29 +303,29 @@ impl<'a, C: GroupClient> Session<'a, C> {
         Ok(())
     }
 
-    fn hand_out(&mut self) {
-        while self.queue.under_way() < AT_ONCE {
+    fn start_jobs(&mut self) {
+        while self.queue.in_flight() < MAX_IN_FLIGHT {
             let Some((turn, task)) = self.queue.next(Instant::now()) else { return };
-            // The threads live as long as this one.
+            // Cannot fail: the posting threads live as long as this one.
             _ = self.jobs.send(Job { session: self.number, turn, task });
         }
     }
 
-    fn take_polled(&mut self, polled: Polled<C::Batch>) -> Result<(), SourceError> {
+    fn handle_polled(&mut self, polled: Polled<C::Batch>) -> Result<(), SourceError> {
         match polled {
             Polled::Records(at, batch) => self.read(at.partition.0, &batch),
-            Polled::End { at, offset } => self.queue.passed(at.partition.0, offset),
-            Polled::Assigned(given) => match (&mut self.given, self.client.protocol()) {
+            Polled::End { at, offset } => self.queue.advance(at.partition.0, offset),
+            Polled::Assigned(given) => match (&mut self.assigned, self.client.protocol()) {
                 (Some(waiting), RebalanceProtocol::Incremental) => waiting.extend(given),
                 (waiting, _) => *waiting = Some(given),
             },
-            Polled::Revoked(taken) => {
+            Polled::Revoked(revoked) => {
                 self.commit();
-                self.give_up(&taken)?;
+                self.release(&revoked)?;
             }
-            Polled::Lost(taken) => self.give_up(&taken)?,
+            Polled::Lost(revoked) => self.release(&revoked)?,
             Polled::Error(text) => self.warn_once(format!("the webhook's reader: {text}")),
-            // The next session begins with what the topic still holds.
+            // The next session starts with the oldest alert that the topic still has.
             Polled::OutOfRange(_, text) | Polled::Damaged(_, text) => return Err(SourceError::Unavailable(text)),
             Polled::Fatal(error) => return Err(error),
         }
@@ -337,7 +336,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
         for index in 0..batch.len() {
             let record = batch.get(index);
             let Some(payload) = record.payload else {
-                self.queue.passed(partition, record.offset + 1);
+                self.queue.advance(partition, record.offset + 1);
                 continue;
             };
             let headers = batch.headers(index).into_iter();
@@ -352,14 +351,14 @@ impl<'a, C: GroupClient> Session<'a, C> {
         }
     }
 
-    /// Begins with what the group gave us, where the group left it; tried again with the next round if the brokers do
-    /// not answer.
-    fn take_over(&mut self) -> Result<(), SourceError> {
-        let Some(given) = self.given.clone() else { return Ok(()) };
+    /// Starts the assigned partitions at their committed offsets; retried in the next round if the brokers do not
+    /// answer.
+    fn start_assigned(&mut self) -> Result<(), SourceError> {
+        let Some(given) = self.assigned.clone() else { return Ok(()) };
         let starts = match self.starts(&given) {
             Ok(starts) => starts,
             Err(SourceError::Unavailable(why)) => {
-                warn!("the webhook's positions are not known yet: {why}");
+                warn!("cannot fetch the webhook's committed offsets yet: {why}");
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -369,19 +368,19 @@ impl<'a, C: GroupClient> Session<'a, C> {
             RebalanceProtocol::Eager => self.client.assign(&list)?,
             RebalanceProtocol::Incremental => self.client.incremental_assign(&list)?,
         }
-        self.given = None;
+        self.assigned = None;
         self.is_paused = false;
         for (at, next, _) in &starts {
             self.queue.begin(at.partition.0, *next);
         }
         if starts.iter().any(|(.., is_committed)| !is_committed) {
-            // So that the next start begins here, whatever was delivered until then.
+            // Pin the start, so that a restart begins here even if nothing is delivered until then.
             self.queue.forget_commits();
         }
         Ok(())
     }
 
-    /// Where each begins, and whether that is committed.
+    /// Where each partition starts, and whether that offset is committed.
     fn starts(&self, given: &[TopicPartition]) -> Result<Vec<(TopicPartition, i64, bool)>, SourceError> {
         let handle = self.client.handle();
         let committed = handle.committed(given, ANSWER_WAIT)?;
@@ -403,78 +402,79 @@ impl<'a, C: GroupClient> Session<'a, C> {
         Ok(given.iter().enumerate().map(start).collect())
     }
 
-    fn give_up(&mut self, taken: &[TopicPartition]) -> Result<(), SourceError> {
-        let taken: Vec<_> = match self.client.protocol() {
+    fn release(&mut self, revoked: &[TopicPartition]) -> Result<(), SourceError> {
+        let revoked: Vec<_> = match self.client.protocol() {
             RebalanceProtocol::Eager => {
-                self.given = None;
+                self.assigned = None;
                 self.queue.partitions().map(place).collect()
             }
             RebalanceProtocol::Incremental => {
-                if let Some(given) = &mut self.given {
-                    given.retain(|at| !taken.contains(at));
+                if let Some(given) = &mut self.assigned {
+                    given.retain(|at| !revoked.contains(at));
                 }
-                taken.iter().copied().filter(|at| self.queue.partitions().any(|of| of == at.partition.0)).collect()
+                revoked.iter().copied().filter(|at| self.queue.partitions().any(|of| of == at.partition.0)).collect()
             }
         };
-        taken.iter().for_each(|at| self.queue.give_up(at.partition.0));
-        self.client.unassign(&taken)
+        revoked.iter().for_each(|at| self.queue.release(at.partition.0));
+        self.client.unassign(&revoked)
     }
 
-    /// Takes note of what has ended, waiting for the first if nothing has.
-    fn take_ended(&mut self, wait: Duration) {
+    /// Handles finished jobs; waits for the first one if there is none.
+    fn handle_ended(&mut self, wait: Duration) {
         let first = if wait.is_zero() { self.ended.try_recv().ok() } else { self.ended.recv_timeout(wait).ok() };
         let mut next = first;
         while let Some(ended) = next {
             if ended.session == self.number {
-                self.take_one(ended);
+                self.handle(ended);
             }
             next = self.ended.try_recv().ok();
         }
     }
 
-    fn take_one(&mut self, Ended { turn, how, .. }: Ended) {
+    fn handle(&mut self, Ended { turn, result, .. }: Ended) {
         let now = Instant::now();
-        match how {
-            How::Attempted(outcome) => {
+        match result {
+            JobResult::Attempted(outcome) => {
                 self.status.change(|status| status.attempts[outcome.class().index()] += 1);
                 let action = self.queue.attempted(turn, &outcome, now, rand::random());
-                self.follow(action, &outcome);
+                self.react(action, &outcome);
             }
-            How::DeadLettered(result) => {
-                let again = result.inspect_err(|error| error!("an alert is neither delivered nor given up: {error}"));
-                if self.queue.dead_lettered(turn, again.err().map(|_| now + DEAD_LETTER_RETRY)) {
+            JobResult::DeadLettered(result) => {
+                let result =
+                    result.inspect_err(|error| error!("cannot write an undeliverable alert as a dead letter: {error}"));
+                if self.queue.dead_lettered(turn, result.err().map(|_| now + DEAD_LETTER_RETRY)) {
                     self.status.change(|status| status.given_up += 1);
                 }
             }
         }
     }
 
-    fn follow(&mut self, action: Option<Action>, outcome: &Outcome) {
+    fn react(&mut self, action: Option<Action>, outcome: &Outcome) {
         match action {
             Some(Action::Delivered) => {
                 self.status.change(|status| status.delivered += 1);
                 if std::mem::take(&mut self.is_failing) {
-                    info!("the webhook takes alerts again");
+                    info!("the webhook accepts alerts again");
                 }
             }
             Some(Action::Retry { .. }) if !self.is_failing => {
                 self.is_failing = true;
-                warn!("the webhook does not take an alert, trying again: {}", told(outcome));
+                warn!("the webhook did not accept an alert, retrying: {}", describe(outcome));
             }
-            Some(Action::GiveUp(why)) => warn!("an alert is given up and becomes a dead letter: {why}"),
+            Some(Action::GiveUp(why)) => warn!("giving up an alert, which becomes a dead letter: {why}"),
             Some(Action::Disable) => {
                 self.is_disabled = true;
                 self.status.change(|status| status.is_disabled = true);
                 error!(
-                    "the webhook answered 410 Gone: no alert is posted until a restart. The topic keeps them; remove \
-                     [alerts.webhook], or set another url"
+                    "the webhook answered 410 Gone: no alerts are posted until a restart. They stay in the topic; \
+                     remove [alerts.webhook] or change its url"
                 );
             }
             Some(Action::Retry { .. }) | None => {}
         }
     }
 
-    /// Reads no further while too much waits.
+    /// Pauses reading while too many alerts are waiting.
     fn keep_bounds(&mut self) -> Result<(), SourceError> {
         let is_full = self.queue.len() >= WAITING || self.queue.bytes() >= WAITING_BYTES;
         let has_room = self.queue.len() < WAITING / 2 && self.queue.bytes() < WAITING_BYTES / 2;
@@ -489,7 +489,7 @@ impl<'a, C: GroupClient> Session<'a, C> {
         Ok(())
     }
 
-    /// Commits how far each partition is done. What fails stays uncommitted, and the next commit tries it again.
+    /// Commits the progress of all partitions. After a failure, the next commit tries again.
     fn commit(&mut self) {
         let next = self.queue.uncommitted();
         if next.is_empty() {
@@ -505,16 +505,16 @@ impl<'a, C: GroupClient> Session<'a, C> {
         match outcome {
             Ok(()) => {
                 self.queue.committed(&next);
-                self.told = None;
+                self.last_warning = None;
             }
-            Err(why) => self.warn_once(format!("what was posted is not committed, and may be posted again: {why}")),
+            Err(why) => self.warn_once(format!("cannot commit; alerts may be posted again: {why}")),
         }
     }
 
     fn warn_once(&mut self, text: String) {
-        if self.told.as_ref() != Some(&text) {
+        if self.last_warning.as_ref() != Some(&text) {
             warn!("{text}");
-            self.told = Some(text);
+            self.last_warning = Some(text);
         }
     }
 

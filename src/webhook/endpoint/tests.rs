@@ -1,4 +1,4 @@
-//! Against a real HTTP server on this machine that answers what it is told.
+//! Tests against a real HTTP server on this machine with scripted answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use super::*;
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const BODY: &str = r#"{"specversion":"1.0","id":"e-1","data":{}}"#;
 
-/// What the server was sent: head and body.
+/// A request that the server received: head and body.
 struct Request {
     head: String,
     body: String,
@@ -29,23 +29,23 @@ struct Server {
     connections: Receiver<()>,
 }
 
-/// Answers the requests in turn with these texts; with an empty one never.
+/// Answers requests in turn with these texts; never answers for an empty one.
 fn server(answers: &'static [&'static str]) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (tell, requests) = channel();
+    let (sender, requests) = channel();
     let (connected, connections) = channel();
     thread::spawn(move || {
         let mut answers = answers.iter();
         for stream in listener.incoming() {
             _ = connected.send(());
-            serve(&stream.unwrap(), &tell, &mut answers);
+            serve(&stream.unwrap(), &sender, &mut answers);
         }
     });
     Server { address, requests, connections }
 }
 
-fn serve(stream: &TcpStream, tell: &Sender<Request>, answers: &mut std::slice::Iter<'_, &str>) {
+fn serve(stream: &TcpStream, requests: &Sender<Request>, answers: &mut std::slice::Iter<'_, &str>) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -57,10 +57,10 @@ fn serve(stream: &TcpStream, tell: &Sender<Request>, answers: &mut std::slice::I
         let mut request = Request { head, body: String::new() };
         let length: u64 = request.header("content-length").unwrap().parse().unwrap();
         reader.by_ref().take(length).read_to_string(&mut request.body).unwrap();
-        _ = tell.send(request);
+        _ = requests.send(request);
         match answers.next() {
             Some(answer) if !answer.is_empty() => (&*stream).write_all(answer.as_bytes()).unwrap(),
-            // Until the client has had enough.
+            // Until the client gives up.
             _ => drop(reader.read_line(&mut String::new())),
         }
     }
@@ -80,7 +80,7 @@ fn answered(status: u16, retry_after: Option<u64>) -> Outcome {
 }
 
 #[test]
-fn posts_the_message_as_it_is_with_a_signature_that_others_verify_over_one_connection() {
+fn posts_unchanged_messages_over_one_connection_with_a_signature_that_others_verify() {
     let server = server(&[
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
         "HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\noops",
@@ -109,7 +109,7 @@ fn posts_the_message_as_it_is_with_a_signature_that_others_verify_over_one_conne
 }
 
 #[test]
-fn tells_what_the_endpoint_asks_for_and_follows_no_redirect() {
+fn reports_the_status_and_retry_after_and_follows_no_redirect() {
     let server = server(&[
         "HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 503 Slow\r\nretry-after: Thu, 01 Jan 1970 00:00:07 GMT\r\ncontent-length: 0\r\n\r\n",
@@ -127,7 +127,7 @@ fn tells_what_the_endpoint_asks_for_and_follows_no_redirect() {
 }
 
 #[test]
-fn one_that_hangs_or_is_not_there_is_no_answer() {
+fn an_endpoint_that_hangs_or_is_absent_times_out_or_fails() {
     let hanging = server(&[""]);
     assert_eq!(post(&endpoint(&hanging, Duration::from_millis(300))), Outcome::TimedOut);
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -135,7 +135,7 @@ fn one_that_hangs_or_is_not_there_is_no_answer() {
     assert!(matches!(post(&endpoint(&nobody, Duration::from_secs(5))), Outcome::Failed(_)));
 }
 
-/// Whatever name or number is written, what counts is the address that would be connected to.
+/// However the host is written, the address that would be connected to decides.
 #[test]
 fn connects_to_no_private_address() {
     let server = server(&["HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]);
@@ -146,8 +146,8 @@ fn connects_to_no_private_address() {
         let outcome = post(&endpoint);
         assert!(matches!(&outcome, Outcome::Forbidden(why) if why.contains("allow_private")), "{host}: {outcome:?}");
     }
-    let named = |instead| {
-        let guard = Guard { allow_private: false, instead: Some(instead) };
+    let named = |resolve_to| {
+        let guard = Guard { allow_private: false, resolve_to: Some(resolve_to) };
         Endpoint::guarded(
             "http://hooks.example.com/",
             Keys::parse(SECRET).unwrap(),
@@ -161,14 +161,14 @@ fn connects_to_no_private_address() {
     assert_eq!((server.requests.try_iter().count(), server.connections.try_iter().count()), (0, 0));
 }
 
-/// The guard leads the names of a test to the server; what is compared with the certificate is the name in the URL.
+/// The guard resolves all names to the test server; the certificate is checked against the name in the URL.
 #[test]
-fn a_certificate_must_be_signed_by_whom_we_trust_and_be_for_that_name() {
+fn a_certificate_must_have_a_trusted_issuer_and_the_right_name() {
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let server = crate::tls::tests::Server::start("hooks.example.com", OK);
     let other = crate::tls::tests::Server::start("hooks.example.com", OK);
     let outcome = |name: &str, authority: &str| {
-        let guard = Guard { allow_private: true, instead: Some(server.address) };
+        let guard = Guard { allow_private: true, resolve_to: Some(server.address) };
         let (url, trust) = (format!("https://{name}/hook"), Trust::of_pem(authority).unwrap());
         post(&Endpoint::guarded(&url, Keys::parse(SECRET).unwrap(), Duration::from_secs(10), guard, || trust))
     };

@@ -26,7 +26,7 @@ fn offset(task: &Task) -> i64 {
 }
 
 #[test]
-fn one_who_waits_holds_nobody_up_but_the_own_customer_and_the_position() {
+fn a_delayed_alert_blocks_only_its_own_customer_and_the_position() {
     let now = Instant::now();
     let mut queue = Queue::default();
     queue.begin(0, 10);
@@ -36,7 +36,7 @@ fn one_who_waits_holds_nobody_up_but_the_own_customer_and_the_position() {
     let (a, first) = queue.next(now).unwrap();
     let (b, second) = queue.next(now).unwrap();
     assert_eq!((offset(&first), offset(&second), queue.next(now)), (10, 12, None));
-    assert_eq!((queue.under_way(), queue.len(), queue.oldest()), (2, 3, Some(1_010)));
+    assert_eq!((queue.in_flight(), queue.len(), queue.oldest()), (2, 3, Some(1_010)));
     assert!(matches!(queue.attempted(a, &answered(500), now, 1.0), Some(Action::Retry { asked: false, .. })));
     assert_eq!(queue.attempted(b, &answered(200), now, 1.0), Some(Action::Delivered));
     assert_eq!((queue.next(now), queue.uncommitted()), (None, vec![]));
@@ -46,14 +46,14 @@ fn one_who_waits_holds_nobody_up_but_the_own_customer_and_the_position() {
     let (a, again) = queue.next(later).unwrap();
     assert_eq!(offset(&again), 10);
     queue.attempted(a, &answered(204), later, 1.0);
-    // What was delivered ahead is behind the position now.
+    // The alert that was delivered ahead is now covered by the position.
     assert_eq!(queue.uncommitted(), [(0, 11)]);
     let (a, last) = queue.next(later).unwrap();
     assert_eq!(offset(&last), 11);
     queue.attempted(a, &answered(200), later, 1.0);
     assert_eq!(queue.uncommitted(), [(0, 13)]);
     queue.committed(&[(0, 13)]);
-    queue.passed(0, 15);
+    queue.advance(0, 15);
     assert_eq!((queue.uncommitted(), queue.is_empty(), queue.bytes()), (vec![(0, 15)], true, 0));
     queue.committed(&[(0, 15)]);
     queue.forget_commits();
@@ -61,7 +61,7 @@ fn one_who_waits_holds_nobody_up_but_the_own_customer_and_the_position() {
 }
 
 #[test]
-fn a_pause_that_the_endpoint_asks_for_holds_for_all() {
+fn a_requested_pause_applies_to_all_alerts() {
     let now = Instant::now();
     let mut queue = Queue::default();
     queue.begin(0, 0);
@@ -79,7 +79,7 @@ fn a_pause_that_the_endpoint_asks_for_holds_for_all() {
 }
 
 #[test]
-fn what_is_given_up_is_done_with_once_it_is_a_dead_letter() {
+fn an_alert_that_is_given_up_is_done_once_it_is_a_dead_letter() {
     let now = Instant::now();
     let mut queue = Queue::default();
     queue.begin(0, 0);
@@ -102,14 +102,14 @@ fn what_is_given_up_is_done_with_once_it_is_a_dead_letter() {
 }
 
 #[test]
-fn what_is_under_way_while_its_partition_goes_and_returns_does_not_count() {
+fn results_of_a_former_assignment_do_not_count() {
     let now = Instant::now();
     let mut queue = Queue::default();
     queue.begin(0, 0);
     queue.add(alert(0, 0, "a"));
     queue.add(alert(0, 1, "b"));
     let (a, _) = queue.next(now).unwrap();
-    queue.give_up(0);
+    queue.release(0);
     assert_eq!((queue.len(), queue.bytes(), queue.uncommitted()), (0, 0, vec![]));
     queue.begin(0, 0);
     queue.add(alert(0, 0, "a"));
@@ -119,14 +119,14 @@ fn what_is_under_way_while_its_partition_goes_and_returns_does_not_count() {
     let (a, _) = queue.next(now).unwrap();
     queue.attempted(a, &answered(200), now, 0.0);
     assert_eq!(queue.uncommitted(), [(0, 1)]);
-    // Records of a partition that is not ours, and such that come twice.
+    // Records of a partition that is not assigned, and duplicates.
     queue.add(alert(7, 0, "a"));
     queue.add(alert(0, 0, "a"));
     assert_eq!(queue.len(), 0);
 }
 
 #[test]
-fn an_alert_is_known_by_its_event_or_else_by_its_place() {
+fn the_id_of_an_alert_is_its_event_id_or_else_its_position() {
     let id = |payload: &str| Alert { payload: payload.as_bytes().to_vec(), ..alert(3, 14, "a") }.id();
     assert_eq!(id(r#"{"specversion":"1.0","id":"5f0c"}"#), "5f0c");
     for other in [r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":"a\nb"}"#, "", "[]"] {
@@ -135,8 +135,8 @@ fn an_alert_is_known_by_its_event_or_else_by_its_place() {
 }
 
 proptest! {
-    /// Whatever the endpoint answers: every alert is delivered or becomes a dead letter once, each customer's in order, and no
-    /// position passes one that is not.
+    /// Whatever the endpoint answers, every alert is delivered or dead-lettered once, in order per customer, and no
+    /// position passes an alert that is neither.
     #[test]
     fn nothing_is_lost_repeated_or_overtaken(
         keys in prop::collection::vec(0..4_u8, 1..40),
@@ -175,7 +175,7 @@ proptest! {
             let position = queue.uncommitted().first().map_or(0, |(_, next)| *next);
             prop_assert!((0..position).all(|before| done.contains(&before)), "{} passed over", position);
         }
-        // Whoever is not done is still there.
+        // Alerts that are not done are still queued.
         prop_assert_eq!(queue.len() + done.len(), keys.len());
     }
 }
