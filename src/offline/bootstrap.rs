@@ -1,8 +1,8 @@
-//! A first checkpoint of every partition from a history of events, committed where the topics go on with it.
+//! Builds the first checkpoint of every partition from a history of events, and commits it at the handoff offsets.
 //!
-//! In this order: whether the group and the store are free, where the topics go on, whether they are partitioned as the
-//! configuration says, the files, an engine and a checkpoint of each partition, and the commit of all of them in one
-//! request. A crash before the commit leaves files that nothing names.
+//! The steps: check that the group and the store are free, find the handoff offsets, check the partitioner against
+//! records of the topics, read the files, build an engine and a checkpoint per partition, and commit all of them in one
+//! request. A crash before the commit leaves only unreferenced files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,27 +28,27 @@ use crate::replay::History;
 use crate::wiring::worker_config;
 use crate::worker::LastRecord;
 
-/// How many records before and behind the handoff are looked at, of every partition.
-const BEFORE: i64 = 100;
-const LOOKED_AT: usize = 300;
-/// How long looking at them may take.
-const LOOK_WAIT: Duration = Duration::from_secs(60);
-/// Of so many records in a hundred that are looked at the partition must be the right one.
+/// Records probed per partition: how many before the handoff offset, and how many in total.
+const PROBE_BEFORE: i64 = 100;
+const PROBE_RECORDS: usize = 300;
+/// Timeout for fetching them.
+const PROBE_WAIT: Duration = Duration::from_secs(60);
+/// Percentage of the probed records that must be in the partition that the partitioner chooses.
 const FITTING_PERCENT: u64 = 99;
 
-/// Why nothing was built. Each says what to do.
+/// Why nothing was built. Each message names a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// Something of the group is there already.
+    /// The group has committed offsets or checkpoints already.
     #[error(
-        "{0}; a bootstrap would take its place: say so with --replace (checkpoints in the store stay for `retentiond \
-         rewind`), or choose another kafka.group_id"
+        "{0}; pass --replace to replace it (checkpoints in the store are kept for `retentiond rewind`), or choose \
+         another kafka.group_id"
     )]
     Taken(String),
-    /// The topics do not hold what came since.
+    /// The topics do not reach back to the end of the files.
     #[error(
-        "topic {topic:?} partition {partition} begins with a record of {first}, after --until {until}: what came in \
-         between is in neither; use an export that reaches further, up to a time from which the topic holds everything"
+        "topic {topic:?} partition {partition} begins at {first}, after --until {until}: events in between are in \
+         neither the files nor the topic; use an export that reaches up to a time from which the topic is complete"
     )]
     Gap {
         /// The topic.
@@ -60,45 +60,45 @@ pub enum BootstrapError {
         /// Up to where the files are read.
         until: Time,
     },
-    /// The topics are partitioned otherwise.
+    /// The topics are partitioned differently.
     #[error("{0}")]
     Partitioner(String),
-    /// A thread ended before its time.
-    #[error("a thread that builds checkpoints ended before its time; this is a bug")]
+    /// A thread stopped unexpectedly.
+    #[error("a thread that builds checkpoints stopped unexpectedly; this is a bug")]
     Thread,
 }
 
-/// Where the topics go on, partition by partition.
+/// The offsets from which the topics continue the history, by partition.
 #[derive(Debug)]
 pub struct HandoffOffsets {
     /// The next offset of each source topic, by partition.
     pub next: Vec<Vec<i64>>,
-    /// The last record before it, where there is one near.
+    /// The last record before it, if one is near.
     last: BTreeMap<TopicPartition, LastRecord>,
 }
 
 pub use crate::wiring::worker_config::partitioner;
 
-/// Refuses where the group has committed something, or where the store holds checkpoints of it.
+/// Checks that the group has no committed offsets and the store no checkpoints of it.
 ///
 /// # Errors
-/// [`BootstrapError::Taken`], and whatever keeps cluster or store from answering.
+/// [`BootstrapError::Taken`]; also when the cluster or the store does not answer.
 pub async fn require_new(cluster: &Cluster, store: &Store) -> Result<()> {
     let taken = cluster.standings()?.into_iter().find(|(_, standing)| *standing != Standing::Nothing);
     if let Some((partition, _)) = taken {
-        let text = format!("the group {:?} has committed offsets of partition {partition}", cluster.group);
+        let text = format!("group {:?} has committed offsets for partition {partition}", cluster.group);
         return Err(BootstrapError::Taken(text).into());
     }
     let directory = files::group_directory(&cluster.group);
     if !store.directories(&directory).await?.is_empty() {
-        let text = format!("{} holds checkpoints of the group {:?}", store.url(), cluster.group);
+        let text = format!("{} contains checkpoints of group {:?}", store.url(), cluster.group);
         return Err(BootstrapError::Taken(text).into());
     }
     Ok(())
 }
 
-/// Finds out where the topics go on with `overlap_from`, and looks at records there: they must be in the partitions
-/// that the partitioner says.
+/// Finds the offsets at `overlap_from`, and checks that the records there are in the partitions that the partitioner
+/// chooses.
 ///
 /// # Errors
 /// See [`BootstrapError`]; and when the brokers do not answer.
@@ -107,19 +107,22 @@ pub fn find_handoff(cluster: &Cluster, settings: &Settings, overlap_from: Time, 
     let routed: Vec<bool> = settings.sources.values().map(|source| source.repartition).collect();
     let is_routed = |at: &TopicPartition| routed.get(usize::from(at.topic.0)).copied().unwrap_or(false);
     let start = |at: &TopicPartition| match is_routed(at) {
-        // What a router has filled in so far is not read: it begins anew with the overlap.
+        // Skip what a router has written so far: it will start again with the overlap.
         true => Start::Latest,
         false => Start::At(overlap_from.millis()),
     };
     let next = cluster.offsets(&all.iter().map(|at| (*at, start(at))).collect::<Vec<_>>())?;
     let first = cluster.offsets(&all.iter().map(|&at| (at, Start::Earliest)).collect::<Vec<_>>())?;
-    let look_from: Vec<_> =
-        all.iter().zip(next.iter().zip(&first)).map(|(&at, (&next, &first))| (at, first.max(next - BEFORE))).collect();
-    let seen = cluster.admin.probe_records(&look_from, LOOKED_AT, LOOK_WAIT)?;
+    let probe_from: Vec<_> = all
+        .iter()
+        .zip(next.iter().zip(&first))
+        .map(|(&at, (&next, &first))| (at, first.max(next - PROBE_BEFORE)))
+        .collect();
+    let probed = cluster.admin.probe_records(&probe_from, PROBE_RECORDS, PROBE_WAIT)?;
     let mut last = BTreeMap::new();
-    let seen: BTreeMap<_, _> = seen.into_iter().filter(|(at, _)| !is_routed(at)).collect();
+    let probed: BTreeMap<_, _> = probed.into_iter().filter(|(at, _)| !is_routed(at)).collect();
     for (at, (&next, &first)) in all.iter().zip(next.iter().zip(&first)) {
-        let records = seen.get(at).map_or(&[][..], Vec::as_slice);
+        let records = probed.get(at).map_or(&[][..], Vec::as_slice);
         last.extend(records.iter().rfind(|record| record.offset < next).map(|record| (*at, last_record(record))));
         let begin = records.first().and_then(|record| Time::from_millis(record.stamp.time?).ok());
         if let Some(begin) = begin.filter(|begin| first > 0 && next == first && *begin > until) {
@@ -130,7 +133,7 @@ pub fn find_handoff(cluster: &Cluster, settings: &Settings, overlap_from: Time, 
     let decoders: Vec<_> = settings.sources.values().map(|source| worker_config::decoder(settings, source)).collect();
     let partitions = u32::try_from(cluster.partitions).unwrap_or(u32::MAX);
     let mut sample = Sample { partitions, ..Sample::default() };
-    for (at, records) in &seen {
+    for (at, records) in &probed {
         records.iter().for_each(|record| sample.add(&decoders[usize::from(at.topic.0)], *at, record));
     }
     sample.judge(partitioner(settings)).map_err(BootstrapError::Partitioner)?;
@@ -138,15 +141,15 @@ pub fn find_handoff(cluster: &Cluster, settings: &Settings, overlap_from: Time, 
     Ok(HandoffOffsets { next: next.chunks(topics).map(<[i64]>::to_vec).collect(), last })
 }
 
-/// Records that were looked at.
+/// Counts of probed records.
 #[derive(Debug, Default)]
 struct Sample {
     partitions: u32,
-    /// How many there were.
+    /// Number of records with a customer.
     records: u64,
-    /// How many of them lie where each partitioner puts their customer.
+    /// How many are in the partition that each partitioner chooses.
     fitting: [u64; Partitioner::ALL.len()],
-    /// How many have a key that is not the customer's id.
+    /// How many have a key other than the customer id.
     other_keys: u64,
 }
 
@@ -172,11 +175,11 @@ impl Sample {
         fitting * 100 >= self.records * FITTING_PERCENT
     }
 
-    /// Whether customers lie where a partitioner puts them.
+    /// Checks that records are where the configured partitioner puts their customers.
     fn judge(&self, configured: Partitioner) -> Result<(), String> {
         let (records, name) = (self.records, configured.name());
         if records == 0 {
-            warn!("the topics hold no events near --until, so kafka.partitioner = {name:?} could not be checked");
+            warn!("the topics have no events near --until, so kafka.partitioner = {name:?} was not checked");
             return Ok(());
         }
         let wrong = records - self.fitting[configured as usize];
@@ -187,47 +190,48 @@ impl Sample {
             return Ok(());
         }
         let found = format!(
-            "{wrong} of {records} records that were looked at are not in the partition where kafka.partitioner = {name:?} \
-             puts their customers, so history and topic of a customer would not meet"
+            "{wrong} of {records} sampled records are not in the partition where kafka.partitioner = {name:?} puts \
+             their customers, so a customer's history and new events would be in different partitions"
         );
         let fitting = Partitioner::ALL.into_iter().find(|other| self.fits(*other));
         Err(match fitting {
             Some(other) => {
                 format!(
-                    "{found}. They are where {:?} puts them: write kafka.partitioner = {:?}",
+                    "{found}. They are where {:?} puts them; write kafka.partitioner = {:?}",
                     other.name(),
                     other.name()
                 )
             }
             None if self.other_keys > 0 => format!(
-                "{found}. {} of them have another key than the customer's id, which is what has to decide: let the \
-                 producers use it as the key, or a topic in between",
+                "{found}. {} of them have a key other than the customer id: make the producers use it as the key, or \
+                copy the events to a topic that is keyed by it",
                 self.other_keys
             ),
             None => format!(
-                "{found}. Neither do they lie where another known partitioner puts them: have partitions been added? Let \
-                 the producers use the one of the Java client, \"murmur2\", and a topic that was so from the beginning"
+                "{found}. No other known partitioner puts them there either; were partitions added to the topic? Make \
+                 the producers use the Java client's partitioner, \"murmur2\", with a topic whose partition count \
+                 never changed"
             ),
         })
     }
 }
 
-/// What was built of a partition.
+/// The checkpoint built for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Built {
     /// The partition.
     pub partition: i32,
-    /// The name to commit.
+    /// The metadata to commit.
     pub metadata: Metadata,
     /// The next offset of each source topic.
     pub next: Vec<i64>,
-    /// How many customers there are.
+    /// Number of customers.
     pub customers: u64,
     /// Bytes written.
     pub bytes: u64,
 }
 
-/// What every partition is built with.
+/// Inputs shared by all partitions.
 pub struct BootstrapContext<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
@@ -235,22 +239,22 @@ pub struct BootstrapContext<'a> {
     pub store: &'a Store,
     /// The settings.
     pub settings: &'a Settings,
-    /// Where the topics go on.
+    /// Where reading the topics begins.
     pub handoff: &'a HandoffOffsets,
-    /// The instant from which the topics are read.
+    /// The time from which the topics are read.
     pub overlap_from: Time,
-    /// Whether the files reach back to the very first order.
+    /// Whether the files contain the first order of every customer.
     pub history_whole: bool,
-    /// Uploads run here.
+    /// Runs the uploads.
     pub runtime: Handle,
 }
 
 impl BootstrapContext<'_> {
-    /// Builds and writes a checkpoint of every partition, as many at once as there are cores. `progress` is told how
-    /// many more events are applied.
+    /// Builds and writes a checkpoint of every partition, one thread per core. `progress` is called with the number of
+    /// newly applied events.
     ///
     /// # Errors
-    /// When the store does not take a checkpoint; nothing is committed.
+    /// When a checkpoint cannot be written; nothing is committed.
     pub fn build(&self, histories: Vec<History>, progress: impl Fn(u64) + Sync) -> Result<Vec<Built>> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(histories.len());
         let left = Mutex::new(histories.into_iter().enumerate());
@@ -281,7 +285,7 @@ impl BootstrapContext<'_> {
             engine.note_whole_history();
         }
         let customers = engine.tracked_customers() as u64;
-        // `found` has noted a change, so there is one.
+        // `found` has marked the engine as changed, so there is a checkpoint.
         let checkpoint = engine.checkpoint().ok_or(BootstrapError::Thread)?;
         drop(engine);
         let next = self.handoff.next[partition].clone();
@@ -315,7 +319,7 @@ impl BootstrapContext<'_> {
     }
 }
 
-/// Commits what was built, for a group without members.
+/// Commits the checkpoints for a group without members.
 ///
 /// # Errors
 /// As [`Cluster::commit`].
@@ -331,8 +335,8 @@ mod tests {
     use crate::bus::{Partition, Stamp, TopicIndex};
     use crate::decode::Format;
 
-    /// Records of a hundred customers where a partitioner puts them, a few of them elsewhere; keyed by their ids or
-    /// not.
+    /// Records of a hundred customers where a partitioner puts them, except for the first `elsewhere`; keyed by
+    /// customer id if `keyed`.
     fn sample(partitioner: impl Fn(&[u8]) -> u32, elsewhere: usize, keyed: bool) -> Sample {
         let mut sample = Sample { partitions: 7, ..Sample::default() };
         let decoder = Decoder::new(Format::Native, Vec::new());
@@ -353,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_partitioner_is_told_from_the_right_one() {
+    fn a_wrong_partitioner_is_detected() {
         for (right, wrong) in [(Partitioner::Murmur2, Partitioner::Crc32), (Partitioner::Crc32, Partitioner::Murmur2)] {
             let by = |key: &[u8]| right.partition(key, 7);
             assert_eq!(sample(by, 0, true).judge(right), Ok(()));
@@ -363,9 +367,9 @@ mod tests {
             assert!(error.contains(&format!("write kafka.partitioner = {:?}", right.name())), "{error}");
         }
         let error = sample(|_| 3, 0, false).judge(Partitioner::Murmur2).unwrap_err();
-        assert!(error.contains("100 of them have another key"), "{error}");
+        assert!(error.contains("100 of them have a key other than"), "{error}");
         let error = sample(|_| 3, 0, true).judge(Partitioner::Murmur2).unwrap_err();
-        assert!(error.contains("partitions been added"), "{error}");
-        assert_eq!(Sample::default().judge(Partitioner::Crc32), Ok(()), "an empty topic tells nothing");
+        assert!(error.contains("were partitions added"), "{error}");
+        assert_eq!(Sample::default().judge(Partitioner::Crc32), Ok(()), "an empty topic proves nothing");
     }
 }

@@ -1,5 +1,5 @@
-//! What the verbs share that work beside the daemon: the store, the cluster, and a group whose offsets they read and, where
-//! it has no members, commit.
+//! Access to the cluster and the consumer group for commands that run without the daemon. They read the group's
+//! offsets, and commit offsets if it has no members.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::config::{Delivery, Settings};
 use crate::kafka::{KafkaAdmin, KafkaSettings, partition_counts};
 use crate::wiring::kafka_settings;
 
-/// How long one question may take.
+/// Timeout of one request.
 const WAIT: Duration = Duration::from_secs(15);
-/// How long to wait before a coordinator is asked again.
+/// Pause before retrying a request to the coordinator.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// The cluster and the group, from outside.
+/// The cluster and the group, seen from outside the group.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     /// The client.
@@ -27,29 +27,28 @@ pub struct Cluster {
     pub group: String,
     /// The source topics, in the order of the configuration.
     pub topics: Vec<String>,
-    /// Their ids, where the brokers tell them and the daemon asks for them.
+    /// Their ids, if the brokers report them and the daemon uses them.
     pub ids: Vec<Option<String>>,
-    /// How many partitions they have.
+    /// Their number of partitions.
     pub partitions: i32,
 }
 
-/// What is committed for a partition.
+/// The committed state of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing, for none of its topics.
+    /// No topic has a committed offset.
     Nothing,
-    /// The same state for every topic, at these offsets.
+    /// All topics name the same checkpoint, at these offsets.
     At(Metadata, Vec<i64>),
-    /// What names no state of ours, or different ones, or offsets for some topics only.
+    /// The topics name no checkpoint or different ones, or only some have an offset.
     Unsound(String),
 }
 
 impl Cluster {
-    /// Asks for the topics; waits for `wait` at most.
+    /// Connects and looks up the topics; waits at most `wait` for each answer.
     ///
-    /// # Errors
-    /// [`SourceError::Unavailable`] when no broker answers, [`SourceError::Configuration`] when a topic is missing or
-    /// has another number of partitions than the others.
+    /// # Errors [`SourceError::Unavailable`] when no broker answers, [`SourceError::Configuration`] when a topic is
+    /// missing or the partition counts differ.
     pub fn reach(settings: &Settings, wait: Duration) -> Result<Cluster, SourceError> {
         let kafka: KafkaSettings = kafka_settings(settings);
         let counts = partition_counts(&kafka, wait)?;
@@ -58,11 +57,11 @@ impl Cluster {
             CoPartitioning::Equal(partitions) => i32::try_from(partitions).unwrap_or(i32::MAX),
             CoPartitioning::Missing(missing) => {
                 let names = missing.join(", ");
-                return Err(SourceError::Configuration(format!("topic(s) that do not exist: {names}; create them")));
+                return Err(SourceError::Configuration(format!("missing topic(s): {names}; create them")));
             }
         };
         let admin = KafkaAdmin::new(&kafka)?;
-        // The daemon asks for no ids otherwise, and what it does not see must not stand in a manifest.
+        // With at-least-once delivery the daemon does not look up ids, so a manifest must not contain them.
         let ids = match settings.kafka.delivery {
             Delivery::ExactlyOnce => admin.topic_ids(wait)?,
             Delivery::AtLeastOnce => vec![None; kafka.topics.len()],
@@ -70,20 +69,20 @@ impl Cluster {
         Ok(Cluster { admin, group: kafka.group_id, topics: kafka.topics, ids, partitions })
     }
 
-    /// The partition of every source topic.
+    /// One partition number in every source topic.
     #[must_use]
     pub fn siblings(&self, partition: i32) -> Vec<TopicPartition> {
         let topics = u16::try_from(self.topics.len()).unwrap_or(u16::MAX);
         (0..topics).map(|topic| TopicPartition { topic: TopicIndex(topic), partition: Partition(partition) }).collect()
     }
 
-    /// Every partition of every source topic, partition by partition.
+    /// Every partition of every source topic, ordered by partition.
     #[must_use]
     pub fn all(&self) -> Vec<TopicPartition> {
         (0..self.partitions).flat_map(|partition| self.siblings(partition)).collect()
     }
 
-    /// What a manifest of a partition has to say to fit what is around us.
+    /// What a manifest of a partition must contain to fit this cluster and store.
     #[must_use]
     pub fn expected(&self, partition: i32, store: &str) -> Expected {
         Expected {
@@ -95,30 +94,30 @@ impl Cluster {
         }
     }
 
-    /// Refuses a group that has members, and says how to be rid of them.
+    /// Checks that the group has no members.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] where it has, and when the coordinator does not answer.
+    /// [`SourceError::Unavailable`] if it has members, or when the coordinator does not answer.
     pub fn require_empty_group(&self) -> Result<(), SourceError> {
-        let state = patiently(|wait| self.admin.describe_group(wait))?;
+        let state = with_retries(|wait| self.admin.describe_group(wait))?;
         if state.is_empty() {
             return Ok(());
         }
         Err(SourceError::Unavailable(format!(
-            "the group {:?} has members ({}; {}). Stop every replica, wait until their sessions have timed out \
-             (session.timeout.ms), and try again",
+            "group {:?} has members ({}; {}). Stop all replicas, wait until their sessions have timed out \
+            (session.timeout.ms), and try again",
             self.group,
             state.state,
             state.names()
         )))
     }
 
-    /// What is committed for every partition.
+    /// The committed state of every partition.
     ///
     /// # Errors
-    /// When the coordinator refuses or does not answer.
+    /// When the coordinator rejects the request or does not answer.
     pub fn standings(&self) -> Result<BTreeMap<i32, Standing>, SourceError> {
-        let committed = patiently(|wait| self.admin.all_committed(wait))?;
+        let committed = with_retries(|wait| self.admin.all_committed(wait))?;
         let standing = |partition: i32| {
             let of_topic = |topic: &String| committed.get(&(topic.clone(), partition));
             standing(&self.topics, &self.topics.iter().map(of_topic).collect::<Vec<_>>())
@@ -126,16 +125,16 @@ impl Cluster {
         Ok((0..self.partitions).map(|partition| (partition, standing(partition))).collect())
     }
 
-    /// Where each start is.
+    /// The offset of each start.
     ///
     /// # Errors
-    /// When the leaders refuse or do not answer.
+    /// When the leaders reject the request or do not answer.
     pub fn offsets(&self, of: &[(TopicPartition, Start)]) -> Result<Vec<i64>, SourceError> {
         self.admin.offsets(of, WAIT)
     }
 
-    /// Commits for the group, which must have no members, the offsets of every topic of some partitions and the name of
-    /// their states.
+    /// Commits partitions' offsets in all topics, with the metadata that names their checkpoints. The group must have
+    /// no members.
     ///
     /// # Errors
     /// As [`KafkaAdmin::commit`].
@@ -149,8 +148,8 @@ impl Cluster {
     }
 }
 
-/// Asks again while the coordinator does not answer: one that has just started reads its groups first.
-fn patiently<T>(ask: impl Fn(Duration) -> Result<T, SourceError>) -> Result<T, SourceError> {
+/// Retries while the coordinator does not answer: after a start it first loads its groups.
+fn with_retries<T>(ask: impl Fn(Duration) -> Result<T, SourceError>) -> Result<T, SourceError> {
     let deadline = Instant::now() + WAIT;
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -169,11 +168,11 @@ fn standing(topics: &[String], committed: &[Option<&Committed>]) -> Standing {
     let mut next = Vec::with_capacity(committed.len());
     for (topic, committed) in topics.iter().zip(committed) {
         let Some(committed) = committed else {
-            return Standing::Unsound(format!("nothing is committed for {topic}, but for other topics"));
+            return Standing::Unsound(format!("topic {topic} has no committed offset, but other topics have one"));
         };
         let text = String::from_utf8_lossy(&committed.metadata);
         let Ok(metadata) = text.parse::<Metadata>() else {
-            return Standing::Unsound(format!("what is committed for {topic} names no checkpoint"));
+            return Standing::Unsound(format!("the committed metadata of topic {topic} names no checkpoint"));
         };
         if agreed.get_or_insert_with(|| metadata.clone()) != &metadata {
             return Standing::Unsound("the topics name different checkpoints".to_owned());
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_must_agree_on_one_state() {
+    fn topics_must_agree_on_one_checkpoint() {
         let topics = ["orders".to_owned(), "sessions".to_owned()];
         let (one, two) = (committed(3, "v1;genesis;5;s"), committed(4, "v1;genesis;5;s"));
         let other = committed(4, "v1;genesis;6;s");

@@ -1,11 +1,11 @@
-//! Dead letters, looked at and put back: what `retentiond dlq` does.
+//! Lists and replays dead letters (`retentiond dlq`).
 //!
-//! Several groups may share a dead-letter topic, and a dead letter names the group that wrote it. Each group puts back
-//! its own, and passes over those of others. Dead letters of version 0.1 name none, and count as everybody's.
+//! Several groups may share a dead-letter topic. A dead letter names the group that wrote it; each group replays its
+//! own and skips the others. Dead letters of version 0.1 name no group and belong to every group.
 //!
-//! The verb is a member of a group of its own, `<kafka.group_id>-dlq`, and every step is one transaction: dead letters
-//! that go back to their topics, dead letters that stay and are written again behind all others, and the position
-//! behind both. So each goes back once, whatever a call chose or however it ended, and the next call goes on behind it.
+//! The command joins its own group, `<kafka.group_id>-dlq`. Each step is one transaction: it sends chosen dead letters
+//! back to their topics, appends the others to the dead-letter topic again, and commits the offset after both. So each
+//! dead letter is replayed once, whatever a call chose or however it ended, and the next call continues after it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,32 +22,32 @@ use crate::kafka::{
 use crate::output::dead_letters::{OURS, Sender};
 use crate::wiring::kafka_settings;
 
-/// How long the brokers may say nothing.
+/// How long the brokers may not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much one transaction holds at most.
+/// Upper limits of one transaction.
 const STEP_RECORDS: usize = 500;
 const STEP_BYTES: usize = 8 << 20;
-/// How long one poll waits.
+/// Timeout of one poll.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// How long leaving the group may take.
+/// Timeout for leaving the group.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Which dead letters are meant; an empty choice means all.
+/// Selects dead letters; an empty choice selects all.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// Reasons, any of which will do.
+    /// Any of these reasons.
     pub reasons: Vec<String>,
-    /// Topics that they came from, any of which will do.
+    /// Any of these original topics.
     pub topics: Vec<String>,
-    /// Log time of the message, in epoch milliseconds, at or after this.
+    /// Lower bound of the message's log time in epoch milliseconds, inclusive.
     pub since: Option<i64>,
-    /// And before this.
+    /// Upper bound, exclusive.
     pub until: Option<i64>,
-    /// How many at most.
+    /// Maximum number.
     pub limit: Option<u64>,
 }
 
-/// A dead letter as it lies in the dead-letter topic.
+/// A record of the dead-letter topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct DeadLetter {
     key: Option<Vec<u8>>,
@@ -68,21 +68,21 @@ impl DeadLetter {
     }
 }
 
-/// What becomes of a dead letter.
+/// What to do with a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
-    /// It goes back to its topic.
+    /// Send it back to its topic.
     Back,
-    /// It was not chosen, or its topic is not there: it stays for another call.
+    /// Keep it for another call: it was not chosen, or its topic does not exist.
     Stays,
-    /// It was cut off, or does not say where it came from: it can never go back.
+    /// It can never be replayed: it was truncated or does not name its topic.
     Lost,
-    /// It is another group's.
+    /// It belongs to another group.
     Foreign,
 }
 
 impl Choice {
-    fn fate(
+    fn disposition(
         &self,
         group: &str,
         sender: &Sender,
@@ -106,42 +106,42 @@ impl Choice {
     }
 }
 
-/// What there is, or what was done, of one reason and topic.
+/// Counts for one reason and topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
-    /// Dead letters that went back, or would.
+    /// Dead letters that were replayed, or would be.
     pub back: u64,
-    /// Dead letters that stay for another call.
+    /// Dead letters kept for another call.
     pub stay: u64,
-    /// Dead letters that can never go back.
+    /// Dead letters that can never be replayed.
     pub lost: u64,
-    /// The log time of the newest, in epoch milliseconds.
+    /// The latest log time in epoch milliseconds.
     pub newest: Option<i64>,
 }
 
-/// What was found by reason and topic.
+/// Counts by reason and topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// The counts.
     pub counts: BTreeMap<(String, String), Count>,
-    /// Topics that dead letters came from and that do not exist.
+    /// Original topics that do not exist.
     pub missing: Vec<String>,
-    /// Dead letters of other groups, which were passed over.
+    /// Skipped dead letters of other groups.
     pub others: u64,
-    /// Dead letters among the counts that name no group.
+    /// Counted dead letters that name no group.
     pub unnamed: u64,
 }
 
 impl Report {
-    fn note(&mut self, sender: &Sender, fate: Disposition, time: Option<i64>) {
-        if fate == Disposition::Foreign {
+    fn note(&mut self, sender: &Sender, disposition: Disposition, time: Option<i64>) {
+        if disposition == Disposition::Foreign {
             self.others += 1;
             return;
         }
         self.unnamed += u64::from(sender.group.is_none());
         let key = (sender.reason.clone(), sender.topic.clone().unwrap_or_default());
         let count = self.counts.entry(key).or_default();
-        match fate {
+        match disposition {
             Disposition::Back => count.back += 1,
             Disposition::Stays => count.stay += 1,
             Disposition::Lost | Disposition::Foreign => count.lost += 1,
@@ -149,22 +149,22 @@ impl Report {
         count.newest = count.newest.max(time);
     }
 
-    /// How many go back.
+    /// How many are replayed.
     #[must_use]
     pub fn back(&self) -> u64 {
         self.counts.values().map(|count| count.back).sum()
     }
 }
 
-/// The topics that dead letters go back to, as far as they were asked for.
+/// Cached partition counts of the topics that dead letters came from.
 struct Targets {
     kafka: KafkaSettings,
-    /// `None` for one that does not exist.
+    /// `None` for a topic that does not exist.
     partitions: BTreeMap<String, Option<u32>>,
 }
 
 impl Targets {
-    /// How many partitions a topic has.
+    /// A topic's number of partitions.
     fn of(&mut self, topic: &str) -> Result<Option<u32>, SourceError> {
         if let Some(known) = self.partitions.get(topic) {
             return Ok(*known);
@@ -172,7 +172,7 @@ impl Targets {
         let lookup = KafkaSettings { topics: vec![topic.to_owned()], ..self.kafka.clone() };
         let found = match partition_counts(&lookup, PATIENCE) {
             Ok(counts) => counts.first().copied().flatten(),
-            // No legal name, so there is none of it.
+            // Not a valid topic name, so the topic does not exist.
             Err(SourceError::Configuration(_)) => None,
             Err(error) => return Err(error),
         };
@@ -186,17 +186,17 @@ impl Targets {
     }
 }
 
-/// The group of the verb, with the dead-letter topic as the only one.
+/// Client settings for the command's own group and the dead-letter topic, and the topic's number of partitions.
 fn group(settings: &Settings) -> Result<(KafkaSettings, u32), SourceError> {
     let mut kafka = kafka_settings(settings);
     kafka.group_id = format!("{}-dlq", kafka.group_id);
-    // Whoever ends gives its partitions back at once.
+    // Dynamic membership releases the partitions immediately on exit.
     kafka.instance_id = None;
     kafka.topics = vec![settings.dead_letters.topic.clone()];
     match partition_counts(&kafka, PATIENCE)?.first().copied().flatten() {
         Some(partitions) => Ok((kafka, partitions)),
         None => Err(SourceError::Configuration(format!(
-            "there is no topic {:?}; dead_letters.topic must be the one that the daemon writes to",
+            "topic {:?} does not exist; dead_letters.topic must be the topic that the daemon writes to",
             settings.dead_letters.topic
         ))),
     }
@@ -206,10 +206,11 @@ fn place(partition: i32) -> TopicPartition {
     TopicPartition { topic: TopicIndex(0), partition: Partition(partition) }
 }
 
-/// Puts the chosen dead letters back.
+/// Replays the chosen dead letters.
 ///
 /// # Errors
-/// When the brokers refuse or do not answer. What was put back until then is, and a further call goes on behind it.
+/// When the brokers reject a request or do not answer. Dead letters replayed until then stay replayed; another call
+/// continues after them.
 pub fn replay(settings: &Settings, choice: &Choice) -> Result<Report, SourceError> {
     let (kafka, _) = group(settings)?;
     let mut producer = TransactionalProducer::new(&TransactionSettings::new(&kafka, "replay"))?;
@@ -236,34 +237,34 @@ pub fn replay(settings: &Settings, choice: &Choice) -> Result<Report, SourceErro
 fn failed(error: TransactionError) -> SourceError {
     match error {
         TransactionError::Fenced { text, .. } => {
-            SourceError::Fenced(format!("another `retentiond dlq replay` of the same group runs: {text}"))
+            SourceError::Fenced(format!("another `retentiond dlq replay` of the same group is running: {text}"))
         }
         TransactionError::Configuration(text) => SourceError::Configuration(text),
         TransactionError::TooLarge { text, .. } => SourceError::Configuration(format!(
-            "a dead_letter is too large for its topic: {text}; raise max.message.bytes of the topic, or leave it out with \
-             --since and --until"
+            "a dead letter is too large for its topic: {text}; raise max.message.bytes of the topic, or exclude it \
+             with --since and --until"
         )),
-        other => SourceError::Unavailable(format!("{other}. Run the same again: it goes on where this one ended")),
+        other => SourceError::Unavailable(format!("{other}. Run the command again: it continues where this run ended")),
     }
 }
 
-/// A call that is under way.
+/// A running replay.
 struct Replay {
     client: KafkaClient,
     producer: TransactionalProducer,
     choice: Choice,
-    /// The group whose dead letters go back.
+    /// The group whose dead letters are replayed.
     group: String,
     topic: String,
     targets: Targets,
-    /// How far each partition is to be read: the dead letters that were there at the start.
+    /// End offsets of the partitions at the start; partitions that are done are removed.
     left: BTreeMap<i32, i64>,
     report: Report,
 }
 
 impl Replay {
     fn run(&mut self) -> Result<(), SourceError> {
-        let mut heard = Instant::now();
+        let mut last_answer = Instant::now();
         let mut is_assigned = false;
         while !is_assigned || !self.left.is_empty() {
             for polled in self.client.poll(POLL_WAIT) {
@@ -276,8 +277,7 @@ impl Replay {
                     Polled::End { at, offset } => self.reached(at.partition.0, offset),
                     Polled::Revoked(_) | Polled::Lost(_) => {
                         return Err(SourceError::Unavailable(
-                            "another `retentiond dlq replay` of the same group has joined; let one run at a time"
-                                .into(),
+                            "another `retentiond dlq replay` of the same group has joined; run one at a time".into(),
                         ));
                     }
                     Polled::Error(text) => tracing::warn!("{text}"),
@@ -286,15 +286,15 @@ impl Replay {
                     }
                     Polled::Fatal(error) => return Err(error),
                 }
-                heard = Instant::now();
+                last_answer = Instant::now();
                 if self.is_full() {
                     return Ok(());
                 }
             }
-            if heard.elapsed() > 2 * PATIENCE {
+            if last_answer.elapsed() > 2 * PATIENCE {
                 return Err(SourceError::Unavailable(format!(
-                    "the brokers have said nothing for {} s",
-                    heard.elapsed().as_secs()
+                    "the brokers have not answered for {} s",
+                    last_answer.elapsed().as_secs()
                 )));
             }
         }
@@ -305,7 +305,7 @@ impl Replay {
         self.choice.limit.is_some_and(|limit| self.report.back() >= limit)
     }
 
-    /// Reads what the group has not done with yet, up to what is there now.
+    /// Starts the assigned partitions at their committed offsets, and notes their current ends.
     fn begin(&mut self, given: &[TopicPartition]) -> Result<(), SourceError> {
         let handle = self.client.handle();
         let ask = |start: Start| handle.offsets(&given.iter().map(|at| (*at, start)).collect::<Vec<_>>(), PATIENCE);
@@ -351,9 +351,9 @@ impl Replay {
                     Some(topic) if *topic != self.topic => self.targets.of(topic)?,
                     _ => None,
                 };
-                match self.choice.fate(&self.group, &sender, dead_letter.time, |_| count.is_some()) {
+                match self.choice.disposition(&self.group, &sender, dead_letter.time, |_| count.is_some()) {
                     Disposition::Foreign => step.pass(offset),
-                    fate => step.add(dead_letter, sender, fate, count, offset),
+                    disposition => step.add(dead_letter, sender, disposition, count, offset),
                 }
                 index += 1;
             }
@@ -361,8 +361,8 @@ impl Replay {
             if let Some(next) = step.next {
                 self.commit(&step, &token, partition, next)?;
                 self.report.others += step.others;
-                for (dead_letter, sender, fate, _) in &step.dead_letters {
-                    self.report.note(sender, *fate, dead_letter.time);
+                for (dead_letter, sender, disposition, _) in &step.dead_letters {
+                    self.report.note(sender, *disposition, dead_letter.time);
                 }
                 self.reached(partition, next);
             } else {
@@ -379,7 +379,7 @@ impl Replay {
             outcome = self.transaction(step, token, partition, next);
         }
         if let Err(error) = outcome {
-            // Of a producer that is spent the brokers abort it by themselves.
+            // Ignore the result: if the producer is unusable, the brokers abort the transaction themselves.
             _ = self.producer.abort();
             return Err(failed(error));
         }
@@ -394,8 +394,8 @@ impl Replay {
         next: i64,
     ) -> Result<(), TransactionError> {
         self.producer.begin()?;
-        for (dead_letter, sender, fate, count) in &step.dead_letters {
-            let (topic, target) = match (fate, &sender.topic) {
+        for (dead_letter, sender, disposition, count) in &step.dead_letters {
+            let (topic, target) = match (disposition, &sender.topic) {
                 (Disposition::Back, Some(topic)) => {
                     let fits = |partition: &i32| u32::try_from(*partition).is_ok_and(|number| Some(number) < *count);
                     (topic.as_str(), sender.partition.filter(fits))
@@ -403,12 +403,12 @@ impl Replay {
                 (Disposition::Stays, _) => (self.topic.as_str(), Some(partition)),
                 _ => continue,
             };
-            let theirs = |name: &String| *fate == Disposition::Stays || !name.starts_with(OURS);
+            let theirs = |name: &String| *disposition == Disposition::Stays || !name.starts_with(OURS);
             let headers = dead_letter.headers.iter().filter(|(name, _)| theirs(name));
             let mut headers: Vec<_> =
                 headers.map(|(name, value)| Header { name: name.as_str().into(), value: value.as_deref() }).collect();
-            if *fate == Disposition::Stays && sender.group.is_none() {
-                // A copy for each group would be put back by each.
+            if *disposition == Disposition::Stays && sender.group.is_none() {
+                // From now on it belongs to this group; otherwise every group would replay its own copy.
                 headers.push(Header { name: format!("{OURS}group").into(), value: Some(self.group.as_bytes()) });
             }
             let record = Outgoing {
@@ -426,7 +426,7 @@ impl Replay {
     }
 }
 
-/// The dead letters of one transaction: each with what its headers say, its fate, and the partitions of its topic.
+/// The dead letters of one transaction, each with its sender, its disposition and its topic's number of partitions.
 #[derive(Default)]
 struct ReplayStep {
     dead_letters: Vec<(DeadLetter, Sender, Disposition, Option<u32>)>,
@@ -434,7 +434,7 @@ struct ReplayStep {
     back: u64,
     /// Dead letters of other groups.
     others: u64,
-    /// The offset behind the last of them.
+    /// The offset after the last one.
     next: Option<i64>,
 }
 
@@ -448,11 +448,18 @@ impl ReplayStep {
         self.next = Some(offset + 1);
     }
 
-    fn add(&mut self, dead_letter: DeadLetter, sender: Sender, fate: Disposition, count: Option<u32>, offset: i64) {
+    fn add(
+        &mut self,
+        dead_letter: DeadLetter,
+        sender: Sender,
+        disposition: Disposition,
+        count: Option<u32>,
+        offset: i64,
+    ) {
         self.bytes += dead_letter.bytes();
-        self.back += u64::from(fate == Disposition::Back);
+        self.back += u64::from(disposition == Disposition::Back);
         self.next = Some(offset + 1);
-        self.dead_letters.push((dead_letter, sender, fate, count));
+        self.dead_letters.push((dead_letter, sender, disposition, count));
     }
 }
 
@@ -467,10 +474,10 @@ fn read<B: RecordBatch>(batch: &B, index: usize) -> DeadLetter {
     }
 }
 
-/// What waits, and what [`replay`] would do with it; changes nothing and joins no group.
+/// Reports the pending dead letters and what [`replay`] would do with them; changes nothing and joins no group.
 ///
 /// # Errors
-/// When the brokers refuse or do not answer.
+/// When the brokers reject a request or do not answer.
 pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError> {
     let (kafka, partitions) = group(settings)?;
     let mut targets = Targets { kafka: kafka.clone(), partitions: BTreeMap::new() };
@@ -482,11 +489,12 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
             Some(topic) if *topic != kafka.topics[0] => targets.of(topic)?,
             _ => None,
         };
-        let fate = match choice.fate(&settings.kafka.group_id, &sender, dead_letter.time, |_| count.is_some()) {
-            Disposition::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Disposition::Stays,
-            fate => fate,
-        };
-        report.note(&sender, fate, dead_letter.time);
+        let disposition =
+            match choice.disposition(&settings.kafka.group_id, &sender, dead_letter.time, |_| count.is_some()) {
+                Disposition::Back if choice.limit.is_some_and(|limit| report.back() >= limit) => Disposition::Stays,
+                disposition => disposition,
+            };
+        report.note(&sender, disposition, dead_letter.time);
         Ok(())
     })
     .unwrap_or_else(|error| found = Err(error));
@@ -494,7 +502,7 @@ pub fn look(settings: &Settings, choice: &Choice) -> Result<Report, SourceError>
     found.map(|()| report)
 }
 
-/// Reads every dead letter that the group has not done with.
+/// Reads every dead letter after the group's committed offsets.
 fn read_waiting(
     kafka: &KafkaSettings,
     partitions: u32,
@@ -514,7 +522,7 @@ fn read_waiting(
     outcome
 }
 
-/// The dead letters of these offset ranges, ends excluded.
+/// Reads the dead letters in these offset ranges (end exclusive).
 fn read_ranges(
     client: &mut KafkaClient,
     ranges: &[(TopicPartition, i64, i64)],
@@ -526,7 +534,7 @@ fn read_ranges(
     while !open.is_empty() {
         if progress.elapsed() > PATIENCE {
             let seconds = PATIENCE.as_secs();
-            return Err(SourceError::Unavailable(format!("the brokers have said nothing for {seconds} s")));
+            return Err(SourceError::Unavailable(format!("the brokers have not answered for {seconds} s")));
         }
         for polled in client.poll(POLL_WAIT) {
             match polled {
@@ -540,7 +548,7 @@ fn read_ranges(
                         open.remove(&at);
                     }
                 }
-                // What lies behind it are marks of transactions.
+                // After the last record there may be only transaction markers.
                 Polled::End { at, offset } if open.get(&at).is_some_and(|end| offset >= *end) => drop(open.remove(&at)),
                 Polled::Fatal(error) => return Err(error),
                 Polled::Error(text) => tracing::warn!("{text}"),

@@ -1,4 +1,5 @@
-//! Tools that work beside a running or stopped daemon: `bootstrap`, `rewind`, `checkpoint`, `dlq`, `validate --sample`.
+//! Commands that access the cluster and the store without the daemon: `bootstrap`, `rewind`, `checkpoint`, `dlq`,
+//! `validate --sample`.
 
 pub mod bootstrap;
 pub mod cluster;

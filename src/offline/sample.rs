@@ -1,5 +1,5 @@
-//! A look at real messages before the daemon runs: what they mean, what is wrong with them, and whether every customer
-//! is in one partition. Nothing is committed, and no group is joined.
+//! Samples real messages before the daemon runs: how they decode, what is wrong with them, and whether every customer
+//! is in one partition. Commits nothing and joins no group.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -18,56 +18,56 @@ use crate::wiring::kafka_settings;
 use crate::wiring::worker_config;
 use crate::worker::note_type;
 
-/// How long brokers and registry may take for an answer, and how long the messages of a topic may.
+/// Timeout for an answer of brokers or registry, and for the next messages.
 const WAIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the messages of one source are.
+/// What the sample of one source contains.
 #[derive(Debug, Default)]
 struct Found {
     messages: u64,
     events: BTreeMap<EventType, u64>,
     skipped: BTreeMap<Skip, u64>,
-    /// How many, and where and why the first was.
+    /// The number of rejections, and position and cause of the first.
     rejected: BTreeMap<Reason, (u64, String)>,
-    /// The earliest and the latest event.
+    /// Times of the earliest and the latest event.
     times: Option<(Time, Time)>,
-    /// Messages of a customer whose key is another text, or none.
+    /// Messages of a customer whose key is missing or not the customer id.
     keyed_otherwise: u64,
     waiting: u64,
-    /// What the messages came to.
+    /// Usable and unusable messages.
     usage: Usage,
-    /// The first that enter no figure: where they lie and why.
+    /// Position and cause of the first messages that enter no figure.
     examples: Vec<String>,
 }
 
-/// How many examples of each topic are shown.
+/// How many examples to show per topic.
 const EXAMPLES: usize = 3;
 
 impl Found {
-    /// Takes note of a message, or an object of one, that enters no figure.
-    fn leave_out(&mut self, place: &str, why: impl FnOnce() -> String) {
+    /// Notes a message, or an object in one, that enters no figure.
+    fn add_example(&mut self, place: &str, why: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES {
             self.examples.push(format!("{place}: {}", why()));
         }
     }
 
-    /// Whether more than half of the messages are of no use.
+    /// Whether more than half of the messages enter no figure.
     fn is_mostly_unused(&self) -> bool {
         self.usage.unused() * 2 > self.usage.messages()
     }
 }
 
-/// What a sample shows.
+/// The result of sampling.
 #[derive(Debug)]
 pub struct Findings {
     topics: Vec<String>,
     /// The names of the sources.
     names: Vec<String>,
-    /// Whether each is routed by customer, so that it does not matter where its messages lie.
+    /// Whether each is routed by customer; then the partitions of its messages do not matter.
     routed: Vec<bool>,
     sources: Vec<Found>,
-    /// Where each customer was seen first, and whether also elsewhere.
+    /// The first partition of each customer, and whether others followed.
     customers: HashMap<String, (Partition, bool)>,
 }
 
@@ -83,7 +83,7 @@ impl Findings {
         }
     }
 
-    /// Takes a message into account.
+    /// Adds a message.
     fn note(&mut self, at: TopicPartition, offset: i64, message: &Message<'_>, decoder: &Decoder, latest: Time) {
         let topic = usize::from(at.topic.0);
         let place = format!("{} partition {} offset {offset}", self.topics[topic], at.partition.0);
@@ -91,14 +91,14 @@ impl Findings {
         let decoded = decoder.decode_message(message, latest);
         match &decoded {
             Ok(Decoded::Batch(parts)) => {
-                parts.iter().for_each(|part| self.note_meaning(at, &place, message, &part.decoded, decoder));
+                parts.iter().for_each(|part| self.note_decoded(at, &place, message, &part.decoded, decoder));
             }
-            decoded => self.note_meaning(at, &place, message, decoded, decoder),
+            decoded => self.note_decoded(at, &place, message, decoded, decoder),
         }
     }
 
-    /// Takes what a message, or an object in it, means into account.
-    fn note_meaning(
+    /// Adds a decoded message, or a decoded object in one.
+    fn note_decoded(
         &mut self,
         at: TopicPartition,
         place: &str,
@@ -113,18 +113,18 @@ impl Findings {
                 let first = || (0, format!("{}; the first is {place}", rejection.detail));
                 found.rejected.entry(rejection.reason).or_insert_with(first).0 += 1;
                 *found.usage.rejected.entry(rejection.reason).or_default() += 1;
-                found.leave_out(place, || rejection.to_string());
+                found.add_example(place, || rejection.to_string());
             }
             Ok(Decoded::Skipped(skip)) => {
                 *found.skipped.entry(*skip).or_default() += 1;
                 *found.usage.skipped.entry(*skip).or_default() += 1;
-                found.leave_out(place, || format!("skipped as {}", skip.label()));
+                found.add_example(place, || format!("skipped as {}", skip.label()));
             }
             Ok(Decoded::Unknown(unknown)) => {
                 *found.events.entry(EventType::Unknown).or_default() += 1;
                 found.usage.unknown += 1;
                 note_type(&mut found.usage.types, &unknown.to_string());
-                found.leave_out(place, || decoder.explain_unknown(unknown));
+                found.add_example(place, || decoder.explain_unknown(unknown));
             }
             Ok(decoded) => {
                 for kind in decoded.event_types() {
@@ -147,27 +147,27 @@ impl Findings {
         }
     }
 
-    /// How many customers were seen, and how many of them in several partitions.
+    /// The number of customers, and how many of them have events in several partitions.
     fn split(&self) -> (usize, usize) {
         (self.customers.len(), self.customers.values().filter(|(_, elsewhere)| *elsewhere).count())
     }
 
-    /// What has to be mended before the daemon runs, if anything.
+    /// What must be fixed before the daemon runs, if anything.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         if let (customers, split @ 1..) = self.split() {
             return Some(format!(
-                "{split} of {customers} customers have events in several partitions, and would count once in each. {}. \
-                 Otherwise key all source topics by customer id, with one partitioner and equally many partitions \
-                 (docs/integrate/formats.md, \"Keys\")",
+                "{split} of {customers} customers have events in several partitions and would be counted once in each. \
+                 {}. Otherwise key all source topics by customer id, with the same partitioner and number of \
+                 partitions (docs/integrate/formats.md, \"Keys\")",
                 self.remedy()
             ));
         }
         None
     }
 
-    /// Which topics are mostly of no use, with examples, if any are. What is there may be meant so, so the configuration
-    /// is not called wrong.
+    /// Describes topics whose messages mostly enter no figure, with examples. This may be intended, so it is not a
+    /// configuration error.
     #[must_use]
     pub fn useless(&self) -> Option<String> {
         let mut text = String::new();
@@ -176,20 +176,20 @@ impl Findings {
             _ = writeln!(text, "{}", found.usage.warning(topic, name));
             found.examples.iter().for_each(|example| _ = writeln!(text, "  {example}"));
         }
-        (!text.is_empty()).then(|| format!("most of the sample is of no use\n{}", text.trim_end()))
+        (!text.is_empty()).then(|| format!("most of the sample enters no figure\n{}", text.trim_end()))
     }
 
-    /// Which sources have to be routed by customer.
+    /// Which sources must be routed by customer.
     fn remedy(&self) -> String {
         let otherwise = self.names.iter().zip(&self.sources).filter(|(_, found)| found.keyed_otherwise > 0);
         let keys: Vec<_> = otherwise.map(|(name, _)| format!("sources.{name}.repartition = true")).collect();
         if keys.is_empty() {
-            return "Their messages are keyed by customer id, so producers use different partitioners".to_owned();
+            return "Their messages are keyed by customer id, so the producers use different partitioners".to_owned();
         }
-        format!("Write {}, which routes them by customer", keys.join(" and "))
+        format!("Set {}, which routes them by customer", keys.join(" and "))
     }
 
-    /// For a person.
+    /// The report as text.
     #[must_use]
     pub fn report(&self) -> String {
         let mut text = String::new();
@@ -206,7 +206,7 @@ impl Findings {
                 _ = writeln!(text, "  {count:>8} rejected: {}: {example}", reason.label());
             }
             if found.waiting > 0 {
-                _ = writeln!(text, "  {:>8} not read: their schema did not come", found.waiting);
+                _ = writeln!(text, "  {:>8} not read: their schema did not arrive in time", found.waiting);
             }
             if let Some((from, to)) = found.times {
                 _ = writeln!(text, "  events from {from} to {to}");
@@ -221,7 +221,7 @@ impl Findings {
     }
 }
 
-/// A message of its own.
+/// An owned copy of a message.
 #[cfg_attr(test, derive(Clone))]
 struct Kept {
     at: TopicPartition,
@@ -244,13 +244,13 @@ impl Kept {
     }
 }
 
-/// Reads the newest `count` messages of each source topic, about equally many of each partition.
+/// Reads the newest `count` messages of each source topic, about the same number from each partition.
 ///
 /// # Errors
 /// When brokers cannot be reached, or topics are missing or have unequal partition counts.
 pub fn sample(settings: &Settings, count: u32) -> Result<Findings, SourceError> {
     let mut kafka = kafka_settings(settings);
-    // As they come, not as routers copy them.
+    // Sample the original topics rather than the routers' copies.
     kafka.topics = settings.sources.values().map(|source| source.topic.clone()).collect();
     let counts = partitions(settings, &kafka)?;
     let of_topic = |(topic, count): (u16, &i32)| {
@@ -274,7 +274,7 @@ pub fn sample(settings: &Settings, count: u32) -> Result<Findings, SourceError> 
     Ok(findings)
 }
 
-/// How many partitions each source topic has: equally many where they are not routed.
+/// The number of partitions of each source topic. Topics that are not routed must have the same number.
 fn partitions(settings: &Settings, kafka: &KafkaSettings) -> Result<Vec<i32>, SourceError> {
     let counts = partition_counts(kafka, WAIT)?;
     let named: Vec<_> = kafka.topics.iter().cloned().zip(counts).collect();
@@ -286,12 +286,12 @@ fn partitions(settings: &Settings, kafka: &KafkaSettings) -> Result<Vec<i32>, So
     }
     let missing: Vec<_> = named.iter().filter(|(_, count)| count.is_none()).map(|(topic, _)| topic.as_str()).collect();
     if !missing.is_empty() {
-        return Err(SourceError::Unavailable(format!("topic(s) that do not exist: {}", missing.join(", "))));
+        return Err(SourceError::Unavailable(format!("missing topic(s): {}", missing.join(", "))));
     }
     Ok(named.into_iter().map(|(_, count)| i32::try_from(count.unwrap_or(0)).unwrap_or(i32::MAX)).collect())
 }
 
-/// The messages of these offset ranges, ends excluded.
+/// Reads the messages in these offset ranges (end exclusive).
 fn read(client: &mut KafkaClient, ranges: &[(TopicPartition, i64, i64)]) -> Result<Vec<Kept>, SourceError> {
     client.assign(&ranges.iter().map(|(at, from, _)| (*at, Start::Offset(*from))).collect::<Vec<_>>())?;
     let mut open: BTreeMap<TopicPartition, i64> = ranges.iter().map(|(at, _, end)| (*at, *end)).collect();
@@ -330,7 +330,7 @@ fn keep<B: RecordBatch>(at: TopicPartition, batch: &B, index: usize) -> Kept {
     }
 }
 
-/// Decodes the messages; waits for schemas by `pause`.
+/// Decodes the messages; calls `pause` while waiting for schemas.
 fn understand(settings: &Settings, kept: &[Kept], mut pause: impl FnMut()) -> Findings {
     let decoders = worker_config::source_decoders(settings);
     let latest = wall_clock().plus(settings.customers.max_future.get());
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_tells_what_messages_mean_and_names_no_customer() {
+    fn a_report_describes_the_messages_and_names_no_customer() {
         let found = findings(&[
             kept(0, 0, "ann", &order("ann", "2026-01-02T03:04:05Z")),
             kept(0, 1, "bob", &order("bob", "2025-01-02T03:04:05Z")),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_is_mostly_of_no_use_is_named_with_examples() {
+    fn a_topic_whose_messages_mostly_enter_no_figure_is_named_with_examples() {
         let useless = findings(&vec![kept(0, 0, "a", "<order/>"); 9]).useless().unwrap();
         assert!(
             useless.contains("9 of 9 messages of topic orders enter no figure: 9 rejected for invalid_json"),
@@ -429,6 +429,6 @@ mod tests {
         assert_eq!(findings(&[good(), unknown()]).useless(), None, "half of it is used");
         let useless = findings(&[good(), unknown(), unknown()]).useless().unwrap();
         let warning = "2 of 3 messages of topic orders enter no figure: 2 of unknown types (type \"wish\"). ";
-        assert!(useless.starts_with(&format!("most of the sample is of no use\n{warning}")), "{useless}");
+        assert!(useless.starts_with(&format!("most of the sample enters no figure\n{warning}")), "{useless}");
     }
 }

@@ -8,12 +8,12 @@ fn dead_letter(reason: &str, topic: Option<&str>, truncated: bool) -> DeadLetter
     DeadLetter { headers, time: Some(1_000), ..DeadLetter::default() }
 }
 
-fn fate(choice: &Choice, dead_letter: &DeadLetter) -> Disposition {
-    choice.fate("mine", &dead_letter.sender(), dead_letter.time, |topic| topic != "gone")
+fn disposition(choice: &Choice, dead_letter: &DeadLetter) -> Disposition {
+    choice.disposition("mine", &dead_letter.sender(), dead_letter.time, |topic| topic != "gone")
 }
 
 #[test]
-fn what_is_chosen_goes_back_and_everything_else_stays() {
+fn chosen_dead_letters_are_replayed_and_all_others_stay() {
     let orders = dead_letter("invalid_json: expected value", Some("orders"), false);
     let found = orders.sender();
     assert_eq!(
@@ -25,7 +25,7 @@ fn what_is_chosen_goes_back_and_everything_else_stays() {
         change(&mut choice);
         choice
     };
-    assert_eq!(fate(&Choice::default(), &orders), Disposition::Back);
+    assert_eq!(disposition(&Choice::default(), &orders), Disposition::Back);
     for (is_chosen, change) in [
         (true, (|choice| choice.reasons = vec!["too_late".into(), "invalid_json".into()]) as fn(&mut Choice)),
         (false, |choice| choice.reasons = vec!["invalid".into()]),
@@ -38,25 +38,28 @@ fn what_is_chosen_goes_back_and_everything_else_stays() {
     ] {
         let choice = choice(change);
         assert_eq!(
-            fate(&choice, &orders),
+            disposition(&choice, &orders),
             if is_chosen { Disposition::Back } else { Disposition::Stays },
             "{choice:?}"
         );
     }
     let timeless = DeadLetter { time: None, ..orders };
-    assert_eq!(fate(&choice(|choice| choice.since = Some(0)), &timeless), Disposition::Stays);
-    assert_eq!(fate(&Choice::default(), &dead_letter("too_late: x", Some("gone"), false)), Disposition::Stays);
+    assert_eq!(disposition(&choice(|choice| choice.since = Some(0)), &timeless), Disposition::Stays);
+    assert_eq!(disposition(&Choice::default(), &dead_letter("too_late: x", Some("gone"), false)), Disposition::Stays);
 }
 
 #[test]
-fn what_is_cut_off_or_from_nowhere_never_goes_back() {
+fn truncated_dead_letters_and_those_without_a_topic_are_never_replayed() {
     let none_of_it = Choice { reasons: vec!["another".into()], ..Choice::default() };
     for lost in [
         dead_letter("invalid_json: x", Some("orders"), true),
         dead_letter("invalid_json: x", None, false),
         DeadLetter::default(),
     ] {
-        assert_eq!((fate(&Choice::default(), &lost), fate(&none_of_it, &lost)), (Disposition::Lost, Disposition::Lost));
+        assert_eq!(
+            (disposition(&Choice::default(), &lost), disposition(&none_of_it, &lost)),
+            (Disposition::Lost, Disposition::Lost)
+        );
     }
     let mut report = Report::default();
     report.note(&DeadLetter::default().sender(), Disposition::Lost, None);
@@ -68,7 +71,7 @@ fn what_is_cut_off_or_from_nowhere_never_goes_back() {
 }
 
 #[test]
-fn each_group_puts_back_its_own_letters_and_those_that_name_none() {
+fn each_group_replays_its_own_dead_letters_and_those_without_a_group() {
     let of = |group: Option<&str>| {
         let mut dead_letter = dead_letter("invalid_json: x", Some("orders"), false);
         dead_letter
@@ -77,14 +80,14 @@ fn each_group_puts_back_its_own_letters_and_those_that_name_none() {
         dead_letter
     };
     let (own, foreign, old) = (of(Some("mine")), of(Some("theirs")), of(None));
-    let fates = [&own, &foreign, &old].map(|dead_letter| fate(&Choice::default(), dead_letter));
+    let fates = [&own, &foreign, &old].map(|dead_letter| disposition(&Choice::default(), dead_letter));
     assert_eq!(fates, [Disposition::Back, Disposition::Foreign, Disposition::Back]);
     let mut cut_off = foreign.clone();
     cut_off.headers.push(("retentiond.error.truncated".to_owned(), None));
-    assert_eq!(fate(&Choice::default(), &cut_off), Disposition::Foreign, "whatever became of it");
+    assert_eq!(disposition(&Choice::default(), &cut_off), Disposition::Foreign, "whatever became of it");
     let mut report = Report::default();
-    for (dead_letter, fate) in [&own, &foreign, &old].into_iter().zip(fates) {
-        report.note(&dead_letter.sender(), fate, dead_letter.time);
+    for (dead_letter, disposition) in [&own, &foreign, &old].into_iter().zip(fates) {
+        report.note(&dead_letter.sender(), disposition, dead_letter.time);
     }
     assert_eq!((report.back(), report.others, report.unnamed), (2, 1, 1));
 }
