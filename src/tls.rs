@@ -1,28 +1,28 @@
-//! Whom HTTPS trusts, for every client of ours that speaks it: webhook, schema registry, token endpoint. (The connections to
-//! the brokers are librdkafka's, and so are their certificates.)
+//! Trusted certificate authorities of our HTTPS clients: webhook, schema registry and token endpoint. (librdkafka
+//! handles the connections to the brokers itself, including certificates.)
 
 use std::sync::Arc;
 
 use rustls::crypto::ring;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-/// Why certificates cannot be trusted.
+/// Why a PEM text cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    /// Something that is no certificate.
-    #[error("is no PEM ({0}); it must hold certificates, each between BEGIN CERTIFICATE and END CERTIFICATE")]
+    /// It is not valid PEM.
+    #[error("is not valid PEM ({0}); it must hold certificates, each between BEGIN CERTIFICATE and END CERTIFICATE")]
     Syntax(String),
-    /// Nothing at all.
+    /// It contains no certificate.
     #[error("holds no certificate; write that of the authority that signed the server's, in PEM")]
     Empty,
 }
 
-/// The certificates of authorities that are trusted.
+/// The trusted certificate authorities.
 #[derive(Debug, Clone)]
 pub struct Trust(Vec<Certificate<'static>>);
 
 impl Trust {
-    /// Those of the system; `SSL_CERT_FILE` names others. What cannot be read is logged.
+    /// The authorities of the system, or of `SSL_CERT_FILE`. Logs certificates that cannot be read.
     #[must_use]
     pub fn of_system() -> Trust {
         let found = rustls_native_certs::load_native_certs();
@@ -31,16 +31,16 @@ impl Trust {
         }
         if found.certs.is_empty() {
             tracing::warn!(
-                "the system trusts no certificates, so nothing over https gets through; install ca-certificates"
+                "the system has no trusted certificates, so every HTTPS request will fail; install ca-certificates"
             );
         }
         Trust(found.certs.iter().map(|root| Certificate::from_der(root).to_owned()).collect())
     }
 
-    /// Those of a PEM text, and no others.
+    /// Only the authorities in a PEM text.
     ///
     /// # Errors
-    /// When it holds none.
+    /// If it contains none.
     pub fn of_pem(text: &str) -> Result<Trust, TrustError> {
         let mut found = Vec::new();
         for item in parse_pem(text.as_bytes()) {
@@ -53,7 +53,7 @@ impl Trust {
         if found.is_empty() { Err(TrustError::Empty) } else { Ok(Trust(found)) }
     }
 
-    /// What a client of `ureq` is configured with.
+    /// The TLS configuration for `ureq`.
     #[must_use]
     pub fn config(&self) -> TlsConfig {
         TlsConfig::builder()

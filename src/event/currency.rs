@@ -1,4 +1,4 @@
-//! The currencies of ISO 4217: those in use, and those that ended and still stand in old orders.
+//! The currencies of ISO 4217: current ones, and historic ones that still occur in old orders.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,21 +6,21 @@ use std::sync::LazyLock;
 
 use super::money::MoneyError;
 
-/// The code under which everything is shown once more in the reporting currency.
+/// The code of the reporting currency, in which all amounts are shown in addition.
 pub const REPORTING: &str = "reporting";
 
-/// An ISO 4217 currency that has minor units (so no metals and no testing codes), or the same one as the currency that
-/// all others are converted into, which is kept apart from it: see [`Currency::as_reporting`].
+/// An ISO 4217 currency that has minor units (so no metals and no testing codes). The reporting currency is a separate
+/// value even if it has the same code, see [`Currency::as_reporting`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency {
-    // First, so that what was converted stands behind everything that was paid.
+    // First, so that converted amounts sort after paid ones.
     is_reporting: bool,
-    /// Its place among all words of three letters, so that currencies are ordered by code.
+    /// Index among all words of three letters, so that currencies sort by code.
     place: u16,
     exponent: u8,
 }
 
-/// How many letters there are.
+/// Number of letters.
 const LETTERS: usize = 26;
 
 /// The currencies of ISO 4217 table A.3 (historic denominations) with two decimals.
@@ -35,7 +35,7 @@ const HISTORIC: [&str; 114] = [
     "ZWN", "ZWR",
 ];
 
-/// Those without decimals.
+/// The same, without decimals.
 const HISTORIC_WHOLE: [&str; 12] = ["ADP", "BEF", "BYB", "BYR", "ESP", "GRD", "ITL", "LUF", "MGF", "PTE", "TPE", "TRL"];
 
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ struct Known {
     exponent: u8,
 }
 
-/// The currency of each word of three letters: looked up with every amount, where the library compares code by code.
+/// The currency of each word of three letters. Looked up for every amount; `iso_currency` would compare code by code.
 static KNOWN: LazyLock<Box<[Option<Known>]>> = LazyLock::new(|| {
     let letters = || 'A'..='Z';
     let words =
@@ -62,7 +62,7 @@ static KNOWN: LazyLock<Box<[Option<Known>]>> = LazyLock::new(|| {
     words.map(|word| current(&word).or_else(|| historic(&word))).collect()
 });
 
-/// The place of a word of three capitals among all of them.
+/// The index of a word of three capitals among all of them.
 fn place_of(code: &str) -> Option<usize> {
     let letters: &[u8; 3] = code.as_bytes().try_into().ok()?;
     letters.iter().try_fold(0, |place, letter| {
@@ -83,31 +83,31 @@ impl Currency {
         Ok(Currency { is_reporting: false, place, exponent: known.exponent })
     }
 
-    /// The currency as the one that amounts are converted into: it has the same decimals and is called [`REPORTING`].
+    /// This currency as the reporting currency: same decimals, code [`REPORTING`].
     #[must_use]
     pub fn as_reporting(self) -> Currency {
         Currency { is_reporting: true, ..self }
     }
 
-    /// Whether amounts of this currency were converted into it, as opposed to paid in it.
+    /// Whether this is the reporting currency, whose amounts are converted, not paid.
     #[must_use]
     pub fn is_reporting(self) -> bool {
         self.is_reporting
     }
 
-    /// The code that is shown: three letters, or [`REPORTING`].
+    /// The displayed code: three letters, or [`REPORTING`].
     #[must_use]
     pub fn code(self) -> &'static str {
         if self.is_reporting { REPORTING } else { self.iso_code() }
     }
 
-    /// The three-letter code, also of a reporting currency.
+    /// The three-letter code, even of the reporting currency.
     #[must_use]
     pub fn iso_code(self) -> &'static str {
         KNOWN[usize::from(self.place)].map_or("", |known| known.code)
     }
 
-    /// How many decimals an amount in this currency has: 2 for EUR, 0 for JPY, 3 for KWD.
+    /// Number of decimals: 2 for EUR, 0 for JPY, 3 for KWD.
     #[must_use]
     pub fn exponent(self) -> u32 {
         u32::from(self.exponent)
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_is_three_capitals_of_the_standard() {
+    fn a_code_is_three_capitals_of_iso_4217() {
         let exact = |code: &str| Currency::from_code(code).ok().map(Currency::code);
         assert_eq!(["EUR", "JPY", "KWD", "ZWL"].map(exact), [Some("EUR"), Some("JPY"), Some("KWD"), Some("ZWL")]);
         for wrong in ["", "EU", "eur", "EURO", "E[R", "\u{e9}R", "AAA", "ZZZ", "XAU", "XTS"] {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn currencies_that_ended_are_known_with_their_decimals() {
+    fn historic_currencies_are_known_with_their_decimals() {
         for (code, exponent) in [
             ("ANG", 2),
             ("VEF", 2),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn currencies_are_ordered_by_code_and_those_converted_last() {
+    fn currencies_sort_by_code_and_the_reporting_currency_last() {
         let of = |code: &str| Currency::from_code(code).unwrap();
         assert!(of("ANG") < of("EUR") && of("EUR") < of("JPY") && of("ZWR") < of("AED").as_reporting());
     }

@@ -1,7 +1,7 @@
-//! The words of the domain: what flows over the bus, free of any wire format.
+//! The domain model: events, independent of any wire format.
 //!
-//! A decoder turns the bytes of one message into an [`Event`]; the engine reads nothing else.
-//! Text borrows from the message wherever it can, so decoding an event allocates nothing.
+//! A decoder turns the bytes of a message into an [`Event`], the only input of the engine. Text borrows from the
+//! message where possible, so that decoding an event does not allocate.
 
 mod currency;
 mod money;
@@ -14,10 +14,10 @@ pub use money::{MAX_MINOR_UNITS, Money, MoneyError, Rounding, decimal_text};
 pub(crate) use time::has_offset_of_days;
 pub use time::{DAY, HOUR, MINUTE, SECOND, Time, TimeError, wall_clock};
 
-/// The largest number of customer attributes ("dimensions") that can be tracked.
+/// Maximum number of dimensions (customer attributes).
 pub const MAX_DIMENSIONS: usize = 4;
 
-/// The longest customer id in bytes; longer ones are rejected by every decoder.
+/// Maximum length of a customer id in bytes; every decoder rejects longer ones.
 pub const MAX_CUSTOMER_ID_BYTES: usize = 255;
 
 /// Something that happened to a customer at a time.
@@ -25,14 +25,14 @@ pub const MAX_CUSTOMER_ID_BYTES: usize = 255;
 pub struct Event<'a> {
     /// The customer id, never empty and at most [`MAX_CUSTOMER_ID_BYTES`] long.
     pub customer: Cow<'a, str>,
-    /// When it happened, as the producer says (event time).
+    /// When it happened, according to the producer (event time).
     pub time: Time,
     /// What happened.
     pub kind: Kind<'a>,
 }
 
 impl Event<'_> {
-    /// The same, borrowing nothing.
+    /// A copy without borrows.
     #[must_use]
     pub fn into_owned(self) -> Event<'static> {
         Event { customer: owned(self.customer), time: self.time, kind: self.kind.into_owned() }
@@ -43,63 +43,63 @@ fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
 }
 
-/// What happened, and the id under which a second copy of it is recognised.
+/// What happened, with the id that identifies duplicates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind<'a> {
     /// A completed purchase.
     Order {
-        /// Order id; without one every copy counts.
+        /// Order id; without one, duplicates are not detected.
         id: Option<Cow<'a, str>>,
-        /// What was paid; zero is valid.
+        /// The amount paid; zero is valid.
         amount: Money,
-        /// Customer attributes, by the position of their dimension in the configuration.
+        /// Customer attributes, by dimension index.
         attributes: Attributes<'a>,
         /// The customer who referred this one.
         referred_by: Option<Cow<'a, str>>,
     },
-    /// Money given back; several partial refunds of one order are possible.
+    /// Money returned; an order may have several partial refunds.
     Refund {
-        /// Refund id; without one every copy counts.
+        /// Refund id; without one, duplicates are not detected.
         id: Option<Cow<'a, str>>,
-        /// What was given back; below zero for a refund whose money came back, see [`Kind::reversed_refund`].
+        /// The amount returned; negative for a reversed refund, see [`Kind::reversed_refund`].
         amount: Money,
     },
-    /// An order undone; the order still counts as an order.
+    /// A cancelled order; it still counts as an order.
     Cancel {
-        /// Id of the cancelled order; a second cancellation of it is a duplicate.
+        /// Id of the cancelled order; a second cancellation is a duplicate.
         order: Option<Cow<'a, str>>,
-        /// What remains to be returned.
+        /// The amount still to be returned.
         amount: Money,
     },
     /// A visit.
     Session {
-        /// Session id; without one every copy counts.
+        /// Session id; without one, duplicates are not detected.
         id: Option<Cow<'a, str>>,
     },
-    /// News of a customer's profile.
+    /// An update of a customer's profile.
     Customer {
-        /// Customer attributes, by the position of their dimension in the configuration.
+        /// Customer attributes, by dimension index.
         attributes: Attributes<'a>,
         /// The customer who referred this one.
         referred_by: Option<Cow<'a, str>>,
     },
-    /// An opinion that a customer gave.
+    /// Feedback of a customer.
     Feedback {
         /// Its kind, such as `complaint`.
         kind: Cow<'a, str>,
-        /// Its score in whatever unit the sender uses.
+        /// Its score, in the sender's unit.
         score: Option<f64>,
     },
     /// Money spent on a customer.
     Cost {
-        /// What it was spent for.
+        /// Its purpose.
         kind: CostKind,
-        /// How much was spent.
+        /// The amount spent.
         amount: Money,
     },
 }
 
-/// What a cost was spent for.
+/// The purpose of a cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CostKind {
     /// To win the customer.
@@ -108,19 +108,19 @@ pub enum CostKind {
     Retention,
 }
 
-/// What the id of a reversed refund ends with, so that it is no duplicate of the refund.
+/// Suffix of a reversed refund's id, so that it is not a duplicate of the refund.
 const REVERSED: &str = "/reversed";
 
 impl<'a> Kind<'a> {
-    /// A refund whose money came back: it failed after it had succeeded, or a dispute was won. It takes as much off the
-    /// refunds as the refund with that id had added.
+    /// Reverses a refund that failed after it had succeeded, or whose dispute was won. It lowers the refunds by the
+    /// amount that the refund with that id had added.
     #[must_use]
     pub fn reversed_refund(id: Option<&str>, amount: Money) -> Kind<'a> {
         let id = id.map(|id| Cow::Owned(format!("{id}{REVERSED}")));
         Kind::Refund { id, amount: Money { minor: -amount.minor, ..amount } }
     }
 
-    /// The id and the amount of the refund that this one reverses, if it does.
+    /// Id and amount of the refund that this one reverses, if any.
     #[must_use]
     pub fn as_reversed_refund(&self) -> Option<(Option<&str>, Money)> {
         match self {
@@ -134,7 +134,7 @@ impl<'a> Kind<'a> {
 }
 
 impl Kind<'_> {
-    /// The same, borrowing nothing.
+    /// A copy without borrows.
     #[must_use]
     pub fn into_owned(self) -> Kind<'static> {
         match self {
@@ -169,7 +169,7 @@ impl Kind<'_> {
         }
     }
 
-    /// The id that identifies this event among those of its customer and type.
+    /// The id that identifies this event within its customer and type.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         match self {
@@ -180,7 +180,7 @@ impl Kind<'_> {
     }
 }
 
-/// The type of a message: every value that the label `type` takes.
+/// The type of a message: the values of the label `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EventType {
@@ -198,14 +198,14 @@ pub enum EventType {
     Feedback,
     /// [`Kind::Cost`]
     Cost,
-    /// The wish to forget a customer.
+    /// A request to erase a customer.
     Erase,
-    /// A type that this version does not know; counted and passed over.
+    /// A type that this version does not know; counted and skipped.
     Unknown,
 }
 
 impl EventType {
-    /// Every type, in the order of its number.
+    /// All types, in the order of their numbers.
     pub const ALL: [EventType; 9] = [
         EventType::Order,
         EventType::Refund,
@@ -235,25 +235,25 @@ impl EventType {
     }
 }
 
-/// The values of the configured dimensions that one event names, by dimension.
+/// The values that an event sets, by dimension index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Attributes<'a>([Option<Cow<'a, str>>; MAX_DIMENSIONS]);
 
 impl<'a> Attributes<'a> {
-    /// Sets the value of a dimension; one beyond [`MAX_DIMENSIONS`] is ignored.
+    /// Sets the value of a dimension; ignored beyond [`MAX_DIMENSIONS`].
     pub fn set(&mut self, dimension: usize, value: Cow<'a, str>) {
         if let Some(slot) = self.0.get_mut(dimension) {
             *slot = Some(value);
         }
     }
 
-    /// The same, borrowing nothing.
+    /// A copy without borrows.
     #[must_use]
     pub fn into_owned(self) -> Attributes<'static> {
         Attributes(self.0.map(|value| value.map(owned)))
     }
 
-    /// The value of a dimension, if the event names one.
+    /// The value of a dimension, if the event sets it.
     #[must_use]
     pub fn get(&self, dimension: usize) -> Option<&str> {
         self.0.get(dimension)?.as_deref()

@@ -1,4 +1,4 @@
-//! Amounts in whole minor units of an ISO 4217 currency; no float ever holds money.
+//! Amounts in minor units of an ISO 4217 currency. Money is never a float.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use rust_decimal::prelude::ToPrimitive as _;
 
 use super::Currency;
 
-/// The largest amount of one event in minor units: a hundred thousand million euros.
+/// The largest amount of one event in minor units: 100 billion euros.
 ///
-/// Nearly a million such events fit into one 64-bit sum.
+/// Nearly a million such events fit into a 64-bit sum.
 pub const MAX_MINOR_UNITS: i64 = 10_000_000_000_000;
 
-/// How far from a whole minor unit an amount may lie, in minor units, to be taken for it: what arithmetic with binary
-/// fractions leaves behind.
+/// How far, in minor units, an amount may be from a whole minor unit to be taken for it: the error of arithmetic with
+/// binary fractions.
 const NOISE: Decimal = Decimal::from_parts(1, 0, 0, false, 9);
 
-/// What becomes of digits beyond the currency's decimals.
+/// How to treat digits beyond the currency's decimals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rounding {
-    /// The amount is refused.
+    /// Reject the amount.
     #[default]
     Exact,
-    /// It is rounded to the nearest minor unit, halves up.
+    /// Round to the nearest minor unit, halves up.
     HalfUp,
 }
 
-/// An amount of one currency, in minor units; negative only in a refund that is reversed.
+/// An amount in minor units of a currency; negative only for a reversed refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Money {
     /// Minor units: cents of EUR, yen of JPY.
@@ -36,7 +36,7 @@ pub struct Money {
     pub currency: Currency,
 }
 
-/// Why a text is no amount.
+/// Why a text is not a valid amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// Not a decimal number.
@@ -51,16 +51,16 @@ pub enum MoneyError {
     /// More decimals than the currency has.
     #[error("has more decimals than the currency")]
     ExcessDecimals,
-    /// Not a three-letter ISO 4217 code of money in circulation.
+    /// Not a known ISO 4217 currency code.
     #[error("not a three-letter ISO 4217 currency code in capitals")]
     UnknownCurrency,
 }
 
 impl Money {
-    /// From decimal text in major units, such as `72.12`, exactly.
+    /// Parses decimal text in major units, such as `72.12`, exactly.
     ///
-    /// Zeros beyond the currency's decimals are accepted, and so is what a binary fraction leaves there
-    /// (`19.990000000000002`); other digits there are refused.
+    /// Accepts zeros beyond the currency's decimals, and rounding errors of binary fractions (`19.990000000000002`);
+    /// rejects other digits there.
     ///
     /// # Errors
     /// See [`MoneyError`].
@@ -68,7 +68,7 @@ impl Money {
         Money::parse_with(text, currency, Rounding::Exact)
     }
 
-    /// As [`Money::parse`]; digits beyond the currency's decimals are treated as `rounding` says.
+    /// As [`Money::parse`]; `rounding` decides how to treat digits beyond the currency's decimals.
     ///
     /// # Errors
     /// See [`MoneyError`].
@@ -81,10 +81,10 @@ impl Money {
         if minor > MAX_MINOR_UNITS { Err(MoneyError::TooLarge) } else { Ok(Money { minor, currency }) }
     }
 
-    /// From whole units of `10^-exponent` of the currency: 7212 of exponent 2 is 72.12.
+    /// From units of `10^-exponent` of the currency: 7212 with exponent 2 is 72.12.
     ///
     /// # Errors
-    /// See [`MoneyError`]; [`MoneyError::ExcessDecimals`] where the currency's own minor units are larger and do not divide it.
+    /// See [`MoneyError`]; [`MoneyError::ExcessDecimals`] if the result is not a whole minor unit.
     pub fn from_units(units: i64, exponent: u32, currency: Currency) -> Result<Money, MoneyError> {
         if units < 0 {
             return Err(MoneyError::Negative);
@@ -110,7 +110,7 @@ impl fmt::Display for Money {
     }
 }
 
-/// The usual spelling, digits with exactly the currency's decimals, without a detour.
+/// Fast path for digits with exactly the currency's decimals.
 fn plain_minor_units(text: &str, exponent: u32) -> Option<i64> {
     let bytes = text.as_bytes();
     let decimals = exponent as usize;
@@ -127,7 +127,7 @@ fn plain_minor_units(text: &str, exponent: u32) -> Option<i64> {
     Some(minor)
 }
 
-/// Every other spelling: no point, fewer or superfluous decimals, an exponent.
+/// All other spellings: no point, fewer or superfluous decimals, an exponent.
 fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<i64, MoneyError> {
     let text = text.trim();
     if text.bytes().any(|byte| !matches!(byte, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e' | b'E')) {
@@ -144,7 +144,7 @@ fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<
     if whole_digits > 20 {
         return Err(MoneyError::TooLarge);
     }
-    // Digits behind the 28th are rounded away, far below what counts as noise.
+    // Digits after the 28th are rounded away, far below the noise limit.
     let value = text.parse::<Decimal>().map_err(|e| match e {
         rust_decimal::Error::ExceedsMaximumPossibleValue => MoneyError::TooLarge,
         rust_decimal::Error::Underflow | rust_decimal::Error::ScaleExceedsMaximumPrecision(_) => {
@@ -164,7 +164,7 @@ fn decimal_minor_units(text: &str, exponent: u32, rounding: Rounding) -> Result<
     nearest.to_i64().ok_or(MoneyError::TooLarge)
 }
 
-/// A number with an exponent, without it.
+/// Rewrites a number with an exponent without it.
 fn without_exponent(text: &str) -> Result<String, MoneyError> {
     let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |unsigned| ("-", unsigned));
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).ok_or(MoneyError::Syntax)?;
@@ -177,7 +177,7 @@ fn without_exponent(text: &str) -> Result<String, MoneyError> {
     if digits.bytes().all(|byte| byte == b'0') {
         return Ok(format!("{sign}0"));
     }
-    // An exponent of so many digits is beyond any amount, or makes nothing of it.
+    // An exponent with that many digits exceeds any amount, or makes it zero.
     let power = power.parse::<i64>().unwrap_or(i64::MAX).min(1 << 32);
     let point = i64::try_from(whole.len()).unwrap_or(0) + if exponent.starts_with('-') { -power } else { power };
     Ok(match usize::try_from(point) {
@@ -192,7 +192,7 @@ fn without_exponent(text: &str) -> Result<String, MoneyError> {
     })
 }
 
-/// Minor units as a decimal string in major units: 7212 of EUR is `72.12`.
+/// Formats minor units as decimal text in major units: 7212 of EUR is `72.12`.
 #[must_use]
 pub fn decimal_text(minor: i128, currency: Currency) -> String {
     let exponent = currency.exponent() as usize;
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_are_rounded_up_where_rounding_is_allowed() {
+    fn halves_are_rounded_up_if_rounding_is_allowed() {
         for (text, code, expected) in [
             ("225.1250", "USD", Ok(22513)),
             ("225.1249", "USD", Ok(22512)),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_amount() {
+    fn rejects_invalid_amounts() {
         use MoneyError::*;
         for (text, code, expected) in [
             ("", "EUR", Syntax),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_units_of_any_size_become_the_currencys_own() -> Result<(), MoneyError> {
+    fn units_of_any_exponent_convert_to_minor_units() -> Result<(), MoneyError> {
         use MoneyError::*;
         for (units, exponent, code, expected) in [
             (7212, 2, "EUR", Ok(7212)),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reporting_currency_is_the_same_money_under_another_name() -> Result<(), MoneyError> {
+    fn a_reporting_currency_differs_only_in_its_code() -> Result<(), MoneyError> {
         for code in ["EUR", "JPY", "KWD"] {
             let real = Currency::from_code(code)?;
             let reporting = real.as_reporting();
@@ -332,7 +332,7 @@ mod tests {
             assert_eq!((reporting.iso_code(), reporting.exponent()), (code, real.exponent()));
             assert_eq!(decimal_text(7212, reporting), decimal_text(7212, real));
         }
-        assert_eq!(Currency::from_code(REPORTING), Err(MoneyError::UnknownCurrency), "no event is paid in it");
+        assert_eq!(Currency::from_code(REPORTING), Err(MoneyError::UnknownCurrency), "events cannot use it");
         Ok(())
     }
 

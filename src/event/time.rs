@@ -20,13 +20,13 @@ static PARSER: DateTimeParser = DateTimeParser::new();
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(i64);
 
-/// Why a text or a number is no [`Time`].
+/// Why a text or number is not a valid [`Time`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
     /// The text is not RFC 3339 with an offset.
     #[error("not an RFC 3339 time with an offset (such as 2026-01-02T03:04:05Z) nor epoch milliseconds")]
     Syntax,
-    /// Before 1970 or after 2199: a unit mistaken, or nonsense.
+    /// Before 1970 or after 2199: probably a wrong unit.
     #[error("outside the years 1970 to 2199 (epoch times are in milliseconds)")]
     Range,
 }
@@ -45,13 +45,13 @@ impl Time {
         if millis < Time::MIN.0 || millis > Time::MAX.0 { Err(TimeError::Range) } else { Ok(Time(millis)) }
     }
 
-    /// From milliseconds since the epoch, moved to the nearest bound when outside.
+    /// From milliseconds since the epoch, clamped to the valid range.
     #[must_use]
     pub fn clamped(millis: i64) -> Time {
         Time(millis.clamp(Time::MIN.0, Time::MAX.0))
     }
 
-    /// From RFC 3339 text with an offset; digits beyond the millisecond are cut off.
+    /// Parses RFC 3339 text with an offset; truncates below the millisecond.
     ///
     /// # Errors
     /// [`TimeError::Syntax`] or [`TimeError::Range`].
@@ -67,7 +67,7 @@ impl Time {
         Time::from_millis(stamp.as_millisecond())
     }
 
-    /// From what a person writes: RFC 3339 text with an offset, or epoch milliseconds.
+    /// Parses user input: RFC 3339 text with an offset, or epoch milliseconds.
     ///
     /// # Errors
     /// [`TimeError::Syntax`] or [`TimeError::Range`].
@@ -91,14 +91,14 @@ impl Time {
         self.0 as f64 / 1e3
     }
 
-    /// Moved by a signed number of milliseconds, staying within the bounds.
+    /// Adds a signed number of milliseconds, clamped to the valid range.
     #[must_use]
     pub fn plus(self, millis: i64) -> Time {
         Time::clamped(self.0.saturating_add(millis))
     }
 }
 
-/// Whether the offset of a time is 24 hours or more, which RFC 3339 does not know.
+/// Whether the offset of a time is 24 hours or more, which RFC 3339 does not allow.
 pub(crate) fn has_offset_of_days(text: &str) -> bool {
     let clock = text.split('[').next().unwrap_or(text);
     let Some(behind_date) = clock.get(10..) else { return false };
@@ -106,7 +106,7 @@ pub(crate) fn has_offset_of_days(text: &str) -> bool {
     offset.and_then(|offset| offset.get(..2)?.parse::<u8>().ok()).is_some_and(|hours| hours >= 24)
 }
 
-/// The usual spelling, `2026-01-02T03:04:05Z` with or without three decimals, without a detour; `None` for every other.
+/// Fast path for `2026-01-02T03:04:05Z`, with or without three decimals; `None` for all other spellings.
 fn plain_time(text: &str) -> Option<Time> {
     let (whole, rest) = text.as_bytes().split_first_chunk::<19>()?;
     let millis = match rest {
@@ -119,7 +119,7 @@ fn plain_time(text: &str) -> Option<Time> {
     };
     let (year, month, day) = (digits(&[y0, y1, y2, y3])?, digits(&[m0, m1])?, digits(&[d0, d1])?);
     let (hour, minute, second) = (digits(&[h0, h1])?, digits(&[i0, i1])?, digits(&[s0, s1])?);
-    // No month has fewer days; the few days beyond, leap seconds and nonsense take the detour.
+    // Every month has these days; later days, leap seconds and invalid times take the slow path.
     let plain = (1970..=2199).contains(&year) && (1..=12).contains(&month) && (1..=28).contains(&day);
     if !plain || hour > 23 || minute > 59 || second > 59 {
         return None;
@@ -157,10 +157,10 @@ impl serde::Serialize for Time {
     }
 }
 
-/// The time of this machine. The only reading of the wall clock that may become an event time;
-/// the shell calls it and hands the answer on, the engine never does.
+/// The wall clock of this machine. Only this function may turn it into an event time. Callers pass the result on; the
+/// engine never calls it.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place")]
+#[expect(clippy::disallowed_methods, reason = "the only place")]
 pub fn wall_clock() -> Time {
     Time::clamped(Timestamp::now().as_millisecond())
 }
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_rfc_3339_and_cuts_below_the_millisecond() {
+    fn reads_rfc_3339_and_truncates_below_the_millisecond() {
         for (text, millis) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2026-01-02T03:04:05.678Z", 1_767_323_045_678),
@@ -182,9 +182,9 @@ mod tests {
         }
     }
 
-    /// Every day of 230 years in both plain spellings, and what only looks plain, against the library.
+    /// Every day of 230 years in both fast spellings, and near misses, against the library.
     #[test]
-    fn the_plain_spelling_means_what_the_library_says() {
+    fn the_fast_path_agrees_with_the_library() {
         let by_library = |text: &str| {
             let stamp = PARSER.parse_timestamp(text).map_err(|_| TimeError::Syntax)?;
             Time::from_millis(stamp.as_millisecond())
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_instant() {
+    fn rejects_invalid_times() {
         for text in [
             "",
             "yesterday",

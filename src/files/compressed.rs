@@ -6,18 +6,18 @@ use flate2::bufread::GzDecoder;
 
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// A compression that is read.
+/// A supported compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
     Gzip,
     Zstandard,
 }
 
-/// The compression of a file with these first bytes.
+/// Recognizes a compression by the first bytes of a file.
 pub(super) fn recognize(head: &[u8]) -> Option<Compression> {
     match head {
         [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-        // A frame, or a frame to be skipped as parallel compressors write it.
+        // A frame, or a skippable frame as written by parallel compressors.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstandard),
         _ => None,
     }
@@ -33,13 +33,13 @@ impl Compression {
     }
 }
 
-/// Members of a gzip file one after the other, with padding of zeros behind them as tapes and block storage leave it.
+/// The concatenated members of a gzip file, followed by zero padding as left by tapes and block storage.
 struct Gzip {
     member: Option<GzDecoder<Box<dyn BufRead + Send>>>,
 }
 
 impl Gzip {
-    /// Goes on to the next member, if there is one.
+    /// Advances to the next member, if any.
     fn next_member(&mut self) -> io::Result<()> {
         let Some(member) = self.member.take() else { return Ok(()) };
         let mut reader = member.into_inner();

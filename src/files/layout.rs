@@ -1,11 +1,11 @@
-//! How the text of a file is laid out.
+//! Detects the layout of a text file.
 
 use serde::de::IgnoredAny;
 
 use super::{FileError, Layout};
 
-/// Finds out from the first bytes, `is_whole` telling that there are no others. `name` is the file's, in lower case and
-/// without the ending of a compression.
+/// Detects the layout from the first bytes; `is_whole` if there are no others. `name` is the file name in lower case,
+/// without the extension of a compression.
 pub(super) fn of(head: &[u8], is_whole: bool, name: &str) -> Result<Layout, FileError> {
     let text = head.trim_ascii_start();
     let Some(&first) = text.first() else {
@@ -23,7 +23,7 @@ pub(super) fn of(head: &[u8], is_whole: bool, name: &str) -> Result<Layout, File
             found: "an SQL script",
             remedy: "export the table's rows: COPY ... TO ... (FORMAT csv, HEADER), or mysql --batch",
         }),
-        // A line that is broken must not turn the others into rows.
+        // A broken line must not make the rest look like CSV rows.
         _ if is_named(&[".json", ".ndjson", ".jsonl"]) && text.split(|byte| *byte == b'\n').any(is_object) => {
             Ok(Layout::Ndjson)
         }
@@ -35,7 +35,7 @@ fn is_object(line: &[u8]) -> bool {
     line.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Whether a list of objects or nothing begins, as opposed to a column in brackets.
+/// Whether the text begins a JSON list, rather than a CSV column name in brackets.
 fn is_list(text: &[u8]) -> bool {
     matches!(text[1..].trim_ascii_start().first(), None | Some(b'{' | b'[' | b']'))
 }
@@ -47,7 +47,7 @@ fn is_sql(text: &[u8]) -> bool {
         .any(|sql| start.starts_with(sql))
 }
 
-/// One object a line, or objects that span lines or share one.
+/// Either one object per line, or objects that span lines or share one.
 fn of_objects(text: &[u8], is_whole: bool) -> Layout {
     let has_line_end = text.contains(&b'\n');
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or(text);
@@ -65,7 +65,7 @@ fn of_objects(text: &[u8], is_whole: bool) -> Layout {
     }
 }
 
-/// The first line is only the beginning of an object: it goes on in the next one, or it is broken.
+/// The first line is an incomplete object: the object continues on the next line, or the line is broken.
 fn of_broken_line(text: &[u8], is_whole: bool) -> Layout {
     match serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>().next() {
         Some(Ok(_)) => Layout::Json,

@@ -1,6 +1,6 @@
 //! Files of events: JSON or CSV in UTF-8 or UTF-16, plain or compressed with gzip or Zstandard, or Parquet.
 //!
-//! The content decides how a file is read; its name matters only where the content leaves it open.
+//! The content decides how to read a file; its name matters only if the content is ambiguous.
 
 mod compressed;
 mod layout;
@@ -13,65 +13,65 @@ use std::path::{Path, PathBuf};
 
 pub use self::unicode::Windows1252;
 
-/// Largest line of an NDJSON file, or value of a JSON file, in bytes; a longer one is a mistake of the file, not an event.
+/// Maximum size of an NDJSON line or a JSON value in bytes; a longer one indicates a broken file.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
-/// How much of a file is looked at to find out what it is.
+/// How many bytes are inspected to detect the format.
 const HEAD_BYTES: u64 = 1 << 16;
-/// How often a file may be compressed: some tools compress what is compressed already.
+/// Maximum nesting of compressions: some tools compress files that are already compressed.
 const MAX_COMPRESSIONS: usize = 3;
 
-/// How the events lie in a file.
+/// The layout of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
     /// JSON values that span lines or share one, or a list of them.
     Json,
-    /// A header row and one event a row.
+    /// A header row and one event per row.
     Csv,
-    /// Columns; read from the path, since it cannot be read from beginning to end.
+    /// Parquet columns. Read from the path, because it needs random access.
     Parquet,
-    /// Nothing at all.
+    /// An empty file.
     Empty,
 }
 
 /// An open file of events.
 pub struct EventFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// How the events lie in it.
+    /// Its layout.
     pub layout: Layout,
-    /// Its contents, decompressed and in UTF-8 without a byte order mark.
+    /// Its content, decompressed and in UTF-8 without a byte order mark.
     pub reader: Box<dyn BufRead + Send>,
 }
 
-/// A file that cannot be read, and what to do about it.
+/// Why a file cannot be read, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The file system or a decompressor says so.
+    /// Error of the file system or a decompressor.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// Not a file.
     #[error("it is a directory; name the files in it, such as {0}/*.csv")]
     Directory(String),
-    /// A pattern that nobody expanded.
+    /// A file name pattern that the shell did not expand.
     #[error("there is no such file; the shell expands patterns such as *.csv only outside of quotes")]
     Pattern,
-    /// A kind of file that is not read.
+    /// An unsupported kind of file.
     #[error("it is {found}; {remedy}")]
     Unsupported {
-        /// What it is.
+        /// Its kind.
         found: &'static str,
-        /// How to turn it into something that is read.
+        /// How to convert it into a supported one.
         remedy: &'static str,
     },
 }
 
-/// Opens a file and finds out how it is compressed, encoded and laid out. `watch` is put between the file and the
-/// decompression, such as a progress bar.
+/// Opens a file and detects compression, encoding and layout. `watch` wraps the raw file, for example for a progress
+/// bar.
 ///
 /// # Errors
-/// When the file cannot be opened or read, or is of a kind that is not read.
+/// If the file cannot be opened or read, or is of an unsupported kind.
 pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R) -> Result<EventFile, FileError> {
     if path.is_dir() {
         return Err(FileError::Directory(path.display().to_string()));
@@ -85,10 +85,10 @@ pub fn open<R: Read + Send + 'static>(path: &Path, watch: impl FnOnce(File) -> R
     Ok(EventFile { path: path.to_owned(), layout, reader })
 }
 
-/// As [`open`], of contents that come from elsewhere; `name` is a file name in lower case.
+/// As [`open`], for content from elsewhere; `name` is a file name in lower case.
 ///
 /// # Errors
-/// As [`open`].
+/// See [`open`].
 pub fn open_reader(
     mut reader: Box<dyn BufRead + Send>,
     name: &str,
@@ -119,7 +119,7 @@ pub fn open_reader(
     Ok((layout, reader))
 }
 
-/// The first bytes, and a reader of everything.
+/// Reads the first bytes; returns them with a reader of the whole content.
 fn peek(mut reader: Box<dyn BufRead + Send>) -> io::Result<(Vec<u8>, Box<dyn BufRead + Send>)> {
     let mut head = Vec::new();
     reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
@@ -127,10 +127,10 @@ fn peek(mut reader: Box<dyn BufRead + Send>) -> io::Result<(Vec<u8>, Box<dyn Buf
     Ok((head, Box::new(again.chain(reader))))
 }
 
-/// Reads the next line without its end into `line`; `false` at the end of the file.
+/// Reads the next line into `line`, without the line end; `false` at the end of the file.
 ///
 /// # Errors
-/// When reading fails, or when a line is absurdly long.
+/// If reading fails, or the line is too long.
 pub fn next_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     let read = reader.take(MAX_LINE_BYTES as u64).read_until(b'\n', line)?;

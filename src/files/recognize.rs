@@ -1,13 +1,13 @@
-//! Kinds of files that are not read, recognized by their first bytes, and how to turn them into something that is.
+//! Recognizes unsupported kinds of files by their first bytes, with advice on how to convert them.
 
-/// Where the header of a tar archive has its magic.
+/// Offset of the magic number in a tar header.
 const TAR_MAGIC_AT: usize = 257;
-/// Text files have no byte 0; a few bytes tell UTF-16 from binary data.
+/// Text files contain no zero byte; a few bytes are enough to distinguish UTF-16 from binary data.
 const BINARY_WITHIN: usize = 64;
 
 const EXPORT: &str = "export the rows as CSV or NDJSON";
 
-/// What a file with these first bytes is, and the remedy; `None` when it may be text.
+/// The kind of a file with these first bytes, and the remedy; `None` if it may be text.
 pub(super) fn unsupported(head: &[u8]) -> Option<(&'static str, &'static str)> {
     const SIGNATURES: [(&[u8], &str, &str); 17] = [
         (b"PK\x03\x04", "a ZIP archive or an Excel workbook", "unzip it, or save the sheet as CSV UTF-8"),

@@ -24,7 +24,7 @@ fn open_bytes(name: &str, bytes: Vec<u8>) -> Result<(Layout, String), FileError>
 const LINES: &str = "{\"a\":\"ö😀\"}\r\n{\"b\":2}\n\n{\"c\":3}";
 
 #[test]
-fn compression_and_encoding_are_found_whatever_the_name() {
+fn compression_and_encoding_are_detected_for_any_name() {
     let plain = LINES.as_bytes();
     let (first, second) = plain.split_at(7);
     let marked = ["\u{feff}".as_bytes(), plain].concat();
@@ -57,7 +57,7 @@ fn compression_and_encoding_are_found_whatever_the_name() {
 }
 
 #[test]
-fn the_layout_is_that_of_the_content() {
+fn the_layout_follows_from_the_content() {
     for (name, text, layout) in [
         ("a.csv", "customer_id,time\n", Layout::Csv),
         ("a.json", "customer_id,time\n", Layout::Csv),
@@ -82,7 +82,7 @@ fn the_layout_is_that_of_the_content() {
 }
 
 #[test]
-fn what_is_not_read_is_named_with_a_remedy() {
+fn unsupported_files_are_named_with_a_remedy() {
     let mut tar = vec![b'x'; 600];
     tar[257..262].copy_from_slice(b"ustar");
     for (bytes, words) in [

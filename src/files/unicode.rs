@@ -1,8 +1,8 @@
-//! Text in other encodings, as UTF-8.
+//! Converts text from other encodings to UTF-8.
 
 use std::io::{self, BufRead, BufReader, Read};
 
-/// The order of the two bytes of a unit.
+/// The byte order of UTF-16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endian {
     Little,
@@ -29,7 +29,7 @@ pub(super) fn to_utf8(reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn Buf
     }
 }
 
-/// The order of bytes of UTF-16 text that begins without a mark, when its first characters are of ASCII.
+/// The byte order of UTF-16 text without a byte order mark, if its first characters are ASCII.
 pub(super) fn utf_16_without_mark(head: &[u8]) -> Option<Endian> {
     match head {
         [0, a, 0, b, ..] if *a != 0 && *b != 0 => Some(Endian::Big),
@@ -38,7 +38,7 @@ pub(super) fn utf_16_without_mark(head: &[u8]) -> Option<Endian> {
     }
 }
 
-/// Reads and drops exactly so many bytes.
+/// Reads and discards exactly this many bytes.
 trait ConsumeExactly {
     fn consume_exactly(&mut self, bytes: u64) -> io::Result<()>;
 }
@@ -49,7 +49,7 @@ impl ConsumeExactly for Box<dyn BufRead + Send> {
     }
 }
 
-/// Bytes of UTF-8 that wait to be taken.
+/// A buffer of converted UTF-8.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
@@ -79,13 +79,13 @@ impl Output {
     }
 }
 
-/// UTF-16 as UTF-8.
+/// Converts UTF-16 to UTF-8.
 struct Utf16 {
     reader: Box<dyn BufRead + Send>,
     endian: Endian,
-    /// A mark may stand here.
+    /// Whether the next unit may be a byte order mark.
     is_first: bool,
-    /// The first half of a pair of units.
+    /// The first half of a surrogate pair.
     high: Option<u16>,
     out: Output,
 }
@@ -139,20 +139,20 @@ impl Read for Utf16 {
     }
 }
 
-/// What Windows-1252 means by the bytes from 0x80 to 0x9f; the rest is Latin-1.
+/// The characters of Windows-1252 for bytes 0x80 to 0x9f; the others are those of Latin-1.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’',
     '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 
-/// Windows-1252, and with it Latin-1, as UTF-8.
+/// Converts Windows-1252, and with it Latin-1, to UTF-8.
 pub struct Windows1252 {
     reader: Box<dyn BufRead + Send>,
     out: Output,
 }
 
 impl Windows1252 {
-    /// Reads such text as UTF-8.
+    /// Reads Windows-1252 text as UTF-8.
     #[must_use]
     pub fn new(reader: Box<dyn BufRead + Send>) -> Windows1252 {
         Windows1252 { reader, out: Output::default() }

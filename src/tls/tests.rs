@@ -1,4 +1,4 @@
-//! A server that speaks TLS, for the tests of every client that does, and what a PEM text must hold.
+//! A TLS server for the tests of every HTTPS client, and tests of PEM parsing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,23 +11,23 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 
-/// The certificate of some authority, in PEM.
+/// The certificate of a new authority, in PEM.
 pub(crate) fn authority() -> String {
     let key = KeyPair::generate().unwrap();
     CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem()
 }
 
-/// A server with a certificate for one name, signed by an authority of its own.
+/// A server with a certificate for one name, signed by its own authority.
 pub(crate) struct Server {
     pub address: SocketAddr,
     /// The authority's certificate, in PEM.
     pub authority: String,
-    /// Heads and bodies of requests that came through.
+    /// The requests received, headers and bodies.
     pub asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// Gives every request this answer, as it is.
+    /// Answers every request with these bytes.
     pub fn start(name: &str, answer: &'static str) -> Server {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,7 +48,7 @@ impl Server {
         let shared = Arc::clone(&asked);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A handshake that fails is for the client to complain about.
+                // The client reports a failed handshake.
                 _ = serve(stream, &config, &shared, answer);
             }
         });
