@@ -1,5 +1,5 @@
-//! One broker: the coordinator of the group, the coordinator of transactions, and the topic that alerts and dead
-//! dead letters go to. It answers requests at once; that answers are slow or get lost is the network's part.
+//! The broker: group coordinator, transaction coordinator, and the topic for alerts and dead letters. It answers
+//! requests at once; the network delays and loses answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ pub const SESSION_TIMEOUT: i64 = 1_500;
 pub const REBALANCE_TIMEOUT: i64 = 2_000;
 const TRANSACTION_TIMEOUT: i64 = 2_500;
 
-/// What a member shows to prove that it is one.
+/// The membership that a member sends with its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership {
     pub member: u64,
@@ -24,7 +24,7 @@ pub struct Offsets {
     pub metadata: String,
 }
 
-/// A producer of a transactional id; the epoch also counts producer ids.
+/// A producer of a transactional id; the epoch also counts new producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producer {
     pub transactional_id: usize,
@@ -49,7 +49,7 @@ pub enum Request {
         producer: Producer,
         commit: bool,
     },
-    /// Outside any transaction.
+    /// Without a transaction.
     ProducePlainly(Vec<Entry>),
 }
 
@@ -63,27 +63,27 @@ pub enum Reply {
     },
     Rebalance,
     UnknownMember,
-    /// Another generation.
+    /// Stale generation.
     Refused,
     Fenced,
-    /// A transaction of the same id ends just now.
+    /// A transaction with the same id is ending.
     Concurrent,
-    /// An offset waits for the end of a transaction.
+    /// An offset is part of a pending transaction.
     Unstable,
     Offsets(Vec<(i32, Option<Offsets>)>),
     Initialized(Producer),
-    /// A request that makes no sense in this state.
+    /// A request that is invalid in this state.
     Invalid,
     TimedOut,
 }
 
-/// What becomes true, by decision of the coordinator; the markers follow.
+/// A decision of the coordinator to commit; the markers follow.
 pub struct Decided {
     pub offsets: Vec<(i32, Offsets)>,
     pub entries: Vec<Entry>,
 }
 
-/// A marker on its way to the offsets (`0`) or to the topic (`1`).
+/// A marker on its way to the offsets (`0`) or the topic (`1`).
 #[derive(Debug, Clone, Copy)]
 pub struct Marker {
     pub transactional_id: usize,
@@ -96,7 +96,7 @@ struct Member {
     last_seen: i64,
     /// The call that waits for the end of the rebalance.
     joining: Option<u64>,
-    /// What it held when it joined.
+    /// The partitions it held when it joined.
     holds: BTreeSet<i32>,
     partitions: BTreeSet<i32>,
 }
@@ -106,12 +106,12 @@ struct Transaction {
     epoch: u32,
     serial: u64,
     since: Option<i64>,
-    /// Whether it ends, and how.
+    /// Whether it is ending, and with which outcome.
     ending: Option<bool>,
     markers: [bool; 2],
     entries: Vec<Entry>,
     offsets: Vec<(i32, Offsets)>,
-    /// Epoch and end of the last one.
+    /// Epoch and outcome of the last one.
     last: Option<(u32, bool)>,
 }
 
@@ -119,24 +119,25 @@ pub struct Broker {
     eager: bool,
     partitions: i32,
     generation: i32,
-    /// Since when a rebalance goes on.
+    /// Start of the rebalance in progress.
     preparing: Option<i64>,
     members: BTreeMap<u64, Member>,
     next_member: u64,
     pub offsets: BTreeMap<i32, Offsets>,
     transactions: BTreeMap<usize, Transaction>,
-    /// What a reader of committed messages sees.
+    /// The committed entries, as a consumer sees them.
     pub topic: Vec<Entry>,
-    /// Faults to be found out: neither epochs nor generations are looked at; reads do not wait for transactions.
+    /// Injected faults: without `fences`, epochs and generations are not checked; without `reads_stably`, reads do not
+    /// wait for transactions.
     pub fences: bool,
     pub reads_stably: bool,
-    /// What was decided while the last request was served.
+    /// Decisions made during the last request.
     pub decided: Vec<Decided>,
-    /// Markers to be brought.
+    /// Markers to deliver.
     pub markers: Vec<Marker>,
     /// Answers to earlier joins.
     pub joined: Vec<(u64, Reply)>,
-    /// How often a static member was replaced.
+    /// Number of replaced static members.
     pub static_rejoins: u64,
 }
 
@@ -165,7 +166,7 @@ impl Broker {
         self.eager = eager;
     }
 
-    /// The answer; none yet for a join.
+    /// Serves a request; returns the answer, or `None` for a join that must wait.
     pub fn serve(&mut self, now: i64, call: u64, request: Request) -> Option<Reply> {
         Some(match request {
             Request::Join { member, instance, holds } => return self.join(now, call, member, instance, holds),
@@ -203,7 +204,7 @@ impl Broker {
         })
     }
 
-    /// Sessions, rebalances and transactions that took too long.
+    /// Expires sessions, rebalances and transactions.
     pub fn tick(&mut self, now: i64) {
         let before = self.members.len();
         self.members.retain(|_, member| member.joining.is_some() || now - member.last_seen <= SESSION_TIMEOUT);
@@ -256,7 +257,7 @@ impl Broker {
                 let replaced = Member { instance, last_seen: now, joining: None, holds, partitions };
                 self.members.insert(id, replaced);
                 self.static_rejoins += 1;
-                // Where a partition still waits for its former holder, who may be gone, the group is sorted anew.
+                // If a partition is still waiting for its former holder, which may be gone, the group rebalances.
                 let given: usize = self.members.values().map(|member| member.partitions.len()).sum();
                 if self.preparing.is_none() && given < self.partitions as usize {
                     self.prepare(now);
@@ -304,7 +305,7 @@ impl Broker {
         for partition in 0..self.partitions {
             let Some(&target) = ids.get(partition as usize % ids.len().max(1)) else { continue };
             let holder = self.members.iter().find(|(_, member)| member.holds.contains(&partition)).map(|(&id, _)| id);
-            // Incremental: first it is given up, and only the next generation gives it to another.
+            // Incremental: the holder gives it up first, and only the next generation assigns it to another.
             let kept_back = !self.eager && holder.is_some_and(|holder| holder != target);
             if !kept_back && let Some(share) = shares.get_mut(&target) {
                 share.insert(partition);
@@ -351,7 +352,7 @@ impl Broker {
         if membership.generation == self.generation { Ok(()) } else { Err(Reply::Refused) }
     }
 
-    /// Whether this is a member of the current generation that was given the partition.
+    /// Whether this is a member of the current generation that owns the partition.
     pub fn owns(&self, membership: Membership, partition: i32) -> bool {
         let given = |member: &Member| member.partitions.contains(&partition);
         membership.generation == self.generation && self.members.get(&membership.member).is_some_and(given)
@@ -419,7 +420,7 @@ impl Broker {
         }
     }
 
-    /// The decision; what it means for offsets and topic is brought by markers.
+    /// Decides the outcome of a transaction; markers apply it to offsets and topic.
     fn end(&mut self, id: usize, commit: bool) {
         let Some(transaction) = self.transactions.get_mut(&id) else { return };
         transaction.ending = Some(commit);
@@ -431,7 +432,7 @@ impl Broker {
         self.markers.extend([0, 1].map(marker));
     }
 
-    /// A marker arrives; a second copy of it, however late, changes nothing.
+    /// Applies a marker; duplicates have no effect, however late.
     pub fn mark(&mut self, marker: Marker) {
         let Some(transaction) = self.transactions.get_mut(&marker.transactional_id) else { return };
         let Some(commit) = transaction.ending.filter(|_| transaction.serial == marker.serial) else { return };

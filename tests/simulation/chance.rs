@@ -1,4 +1,4 @@
-//! The one source of randomness of a simulation.
+//! The only source of randomness of a simulation.
 
 use std::ops::Range;
 
@@ -17,17 +17,17 @@ impl Chance {
         share > 0.0 && self.0.random::<f64>() < share
     }
 
-    /// Uniform in a range that is not empty.
+    /// Uniform in a nonempty range.
     pub fn within(&mut self, range: Range<i64>) -> i64 {
         self.0.random_range(range)
     }
 
-    /// Between two numbers above 0, every magnitude as likely as another.
+    /// Log-uniform between two positive numbers.
     pub fn magnitude(&mut self, from: i64, to: i64) -> i64 {
         (from as f64 * (to as f64 / from as f64).powf(self.0.random::<f64>())) as i64
     }
 
-    /// One of the items, each as likely as another.
+    /// A uniformly chosen item.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         if items.is_empty() { None } else { items.get(self.0.random_range(0..items.len())) }
     }

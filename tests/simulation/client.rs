@@ -1,4 +1,4 @@
-//! The group member of a process, as librdkafka is one: heartbeats and joining go on beside the poll thread.
+//! The group member of a process. As in librdkafka, heartbeats and joins run independently of the poll thread.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::world::World;
 enum Mode {
     Joining,
     Stable,
-    /// Joins once these are released.
+    /// Rejoins once these are released.
     GivingUp,
 }
 
@@ -22,7 +22,7 @@ pub struct Client {
     eager: bool,
     member: Option<u64>,
     generation: i32,
-    /// What the group gave, and does not have back.
+    /// Partitions assigned and not yet given back.
     holds: BTreeSet<i32>,
     giving_up: BTreeSet<i32>,
     mode: Mode,
@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// What a transaction shows; none without membership.
+    /// The membership to send with a transaction; `None` if not a member.
     pub fn membership(&self) -> Option<Membership> {
         let member = self.member.filter(|_| self.generation > 0)?;
         Some(Membership { member, generation: self.generation, instance: self.instance })
@@ -133,7 +133,7 @@ impl Replica {
         }
     }
 
-    /// The group may have these back.
+    /// Gives released partitions back to the group.
     pub fn release(&mut self, world: &mut World, released: &[Partition]) {
         for partition in released {
             self.client.holds.remove(&partition.0);
@@ -144,7 +144,7 @@ impl Replica {
         }
     }
 
-    /// A static member does not say goodbye, so that its successor finds its place.
+    /// A static member does not leave the group, so that its successor can take its place.
     pub fn leave(&mut self, world: &mut World) {
         if self.client.instance.is_none()
             && let Some(membership) = self.client.membership()

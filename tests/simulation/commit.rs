@@ -20,13 +20,13 @@ enum Step {
 #[derive(Debug)]
 pub struct Job {
     epoch: Epoch,
-    /// A checkpoint that was abandoned, and is committed all the same.
+    /// An injected fault: an abandoned checkpoint that is committed anyway.
     is_ghost: bool,
     membership: Option<Membership>,
     entries: Vec<Entry>,
     offsets: Vec<(i32, Offsets)>,
     step: Step,
-    /// Whether the coordinator has heard of it.
+    /// Whether the coordinator knows the transaction.
     begun: bool,
     aborting: bool,
     waits: bool,
@@ -88,7 +88,7 @@ impl Replica {
         }
     }
 
-    /// With the fault, a checkpoint that was rolled back is committed nevertheless, by whoever we are by then.
+    /// With this fault, a rolled-back checkpoint is committed anyway, under the membership at that time.
     pub fn haunt(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         if world.fault != Some(Fault::AbandonedCheckpointCommitted) {
             return;
@@ -176,7 +176,7 @@ impl Replica {
                 job.aborting = true;
                 None
             }
-            // Nothing is committed; the entries will be sent once more.
+            // Nothing is committed; the entries will be sent again.
             (Step::Produce, _) if plainly => Some(Outcome::Aborted),
             _ => Some(Outcome::Unknown),
         };

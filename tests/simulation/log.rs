@@ -1,4 +1,4 @@
-//! The source topics, what a partition makes of them, and whether two states are the same.
+//! The source topics, the engine of a partition, and the comparison of states.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use retentiond::event::{Attributes, Currency, DAY, Event, HOUR, Kind, MINUTE, Mo
 
 use crate::chance::Chance;
 
-/// Orders, and sessions, which do not drive time.
+/// Orders, and sessions, which do not drive the clock.
 pub const TOPICS: usize = 2;
 const LATENESS: i64 = 2 * DAY;
 const ORIGIN: i64 = 15_000 * DAY;
@@ -34,7 +34,7 @@ pub fn spec(seed: u64) -> Spec {
         calendar: vec![CalendarSpec { unit: Unit::Month, active_for_days: Some(31) }],
         zone: Zone::new(&TimeZone::UTC),
         allowed_lateness: LATENESS,
-        // For ever: no copy counts, however far event time jumps between two records.
+        // Unlimited: duplicates never count, however far event time jumps between two records.
         dedup_for: 100_000 * DAY,
         history: None,
         topics: vec![true, false],
@@ -46,12 +46,12 @@ pub fn spec(seed: u64) -> Spec {
     }
 }
 
-/// From a minute to two years, every magnitude as likely as another.
+/// Log-uniform from a minute to two years.
 fn span(chance: &mut Chance) -> i64 {
     chance.magnitude(MINUTE, 730 * DAY)
 }
 
-/// One to six rules of every kind. The seed has a source of randomness of its own for them.
+/// One to six rules of all kinds, from a separate source of randomness for this seed.
 fn inactivity(seed: u64) -> InactivitySpec {
     let mut chance = Chance::new(seed ^ 0x5117_E5CE);
     let mut rule = |number: i64| {
@@ -84,29 +84,29 @@ fn inactivity(seed: u64) -> InactivitySpec {
     }
 }
 
-/// Whether everything is in one topic: what is known of sessions when a silence is decided is defined only where their
-/// order to the orders is.
+/// Whether all events are in one topic: sessions known when a silence is decided are defined only if their order
+/// relative to orders is.
 fn is_one_topic(spec: &Spec) -> bool {
     spec.inactivity.rules.iter().any(|rule| matches!(rule.silence, SilenceRule::NoSessionFor(_)))
 }
 
-/// What a message holds.
+/// The payload of a message.
 #[derive(Debug, Clone)]
 pub enum Payload {
     Event(Event<'static>),
-    /// A customer is erased.
+    /// Erases a customer.
     Erase(String, Time),
     Bad,
 }
 
-/// What leaves the daemon for other topics.
+/// A record that leaves the daemon for another topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entry {
-    /// The test alert of an accepted order.
+    /// The test alert for an accepted order.
     Alert { partition: i32, customer: String, order: String },
-    /// What is told of a customer who is silent, or back.
+    /// An inactivity alert or win-back.
     Silent { partition: i32, text: String },
-    /// A message that entered no figure.
+    /// A rejected message.
     DeadLetter { partition: i32, topic: usize, offset: i64 },
 }
 
@@ -120,15 +120,15 @@ impl Entry {
     }
 }
 
-/// Messages by topic and partition, each with its offset; offsets have gaps, as after aborted transactions.
+/// Messages by topic and partition, with offsets; offsets have gaps, as after aborted transactions.
 pub struct Log {
     records: BTreeMap<(usize, i32), Vec<(i64, Payload)>>,
-    /// The offset behind the last record or gap.
+    /// The offset after the last record or gap.
     ends: BTreeMap<(usize, i32), i64>,
-    /// Where event time stands, in milliseconds after the origin.
+    /// Current event time, in milliseconds after the origin.
     elapsed: i64,
     ids: u32,
-    /// Who was erased, and when; nothing happens to them afterwards, but what happened before may still come.
+    /// Erased customers with the time. They have no later events, but earlier events may still arrive.
     erased: BTreeMap<String, Time>,
     is_one_topic: bool,
 }
@@ -140,7 +140,7 @@ impl Log {
         Log { records, ends, elapsed: 0, ids: 0, erased, is_one_topic }
     }
 
-    /// Whether something is told of a customer who is erased at some time.
+    /// Whether an alert is about a customer who is erased at some time.
     pub fn is_of_the_erased(&self, entry: &Entry) -> bool {
         let Entry::Silent { text, .. } = entry else { return false };
         self.erased.keys().any(|customer| text.contains(&format!("customer: {customer:?},")))
@@ -183,7 +183,7 @@ impl Log {
         }
         let now = Time::clamped(ORIGIN + 20 * DAY + self.elapsed);
         let customer = format!("c{partition}-{}", chance.within(0..15));
-        // Some ids are for those who have themselves erased.
+        // Some ids belong to customers who request erasure.
         if topic == 0 && chance.happens(0.04) {
             let leaver = format!("c{partition}-{}", chance.within(9..15));
             let at = *self.erased.entry(leaver.clone()).or_insert(now);
@@ -211,7 +211,7 @@ impl Log {
     }
 }
 
-/// The engine of a partition and how far it has read.
+/// The engine of a partition with its position.
 #[derive(Clone)]
 pub struct PartitionState {
     partition: i32,
@@ -227,7 +227,7 @@ impl PartitionState {
         PartitionState { partition, engine: Engine::new(Arc::clone(spec)), next, tally: [0; 4] }
     }
 
-    /// Applies a record; without `dedup` its identity is taken from it before.
+    /// Applies a record; without `dedup`, first removes its identity.
     pub fn apply(&mut self, topic: usize, offset: i64, payload: &Payload, dedup: bool) -> Option<Entry> {
         self.next[topic] = offset + 1;
         let dead_letter = Some(Entry::DeadLetter { partition: self.partition, topic, offset });
@@ -255,13 +255,13 @@ impl PartitionState {
         }
     }
 
-    /// What may be told of silent customers, as with a checkpoint.
+    /// Releases alerts, as a checkpoint does.
     pub fn silent(&mut self) -> Vec<Entry> {
         let alerts = self.engine.release(&Allowance::ALL).into_iter();
         alerts.map(|alert| Entry::Silent { partition: self.partition, text: format!("{alert:?}") }).collect()
     }
 
-    /// Applies the log up to these offsets, and answers what leaves.
+    /// Applies the log up to these offsets, and returns the entries.
     pub fn advance(&mut self, log: &Log, to: &[i64]) -> Vec<Entry> {
         let mut entries = Vec::new();
         for (topic, &to) in to.iter().enumerate() {
@@ -276,7 +276,7 @@ impl PartitionState {
         entries
     }
 
-    /// What of two states differs, if anything: every figure at several instants, outcomes, customers, watermarks.
+    /// The difference between two states, if any: figures at several times, outcomes, customers, watermarks.
     pub fn difference(&self, other: &PartitionState) -> Option<String> {
         let plain = |state: &PartitionState| {
             let engine = &state.engine;
@@ -306,7 +306,7 @@ impl PartitionState {
 fn snapshot(engine: &mut Engine, at: Time, periods: Periods) -> Snapshot {
     let mut snapshot = Snapshot::empty(engine.spec(), at, periods);
     snapshot.add(engine);
-    // What has left is compared itself; of customers who are erased it depends on when checkpoints are taken.
+    // Released alerts are compared separately; for erased customers they depend on the timing of checkpoints.
     snapshot.inactivity.iter_mut().flat_map(|rule| &mut rule.groups).for_each(|group| group.sent = 0);
     snapshot
 }

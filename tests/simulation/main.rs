@@ -1,6 +1,6 @@
-//! A deterministic simulation of several replicas: the real protocol step and real engines, over a broker, a network
-//! and a store that live in memory, with crashes, sleepers, lost answers and slow uploads. Time is a number; the same
-//! seed runs the same way again.
+//! A deterministic simulation of several replicas: the real protocol and real engines over an in-memory broker, network
+//! and store, with crashes, pauses, lost answers and slow uploads. Time is a number, and a seed always gives the same
+//! run.
 //!
 //! `RETENTIOND_TEST_EFFORT` chooses the number of seeds; `RETENTIOND_SEED=17 cargo test --test simulation -- --nocapture`
 //! runs one and prints its last steps.
@@ -28,7 +28,7 @@ use run::{Failure, Mishap, STANDSTILL, run, run_into};
 use stats::Stats;
 use world::Fault;
 
-/// A broken rule is found among so many seeds, or is not found.
+/// Every injected fault must be found within this many seeds.
 const SEEDS_FOR_A_FAULT: u64 = 3_000;
 
 fn number(variable: &str) -> Option<u64> {
@@ -43,7 +43,7 @@ fn report(failure: &Failure) -> String {
     )
 }
 
-/// Runs these seeds on all processors; stops at the first that goes wrong.
+/// Runs these seeds on all processors; stops at the first failure.
 fn run_all(seeds: std::ops::Range<u64>, fault: Option<Fault>) -> Result<Stats, Failure> {
     let next = AtomicU64::new(seeds.start);
     let (stats, failure) = (Mutex::new(Stats::default()), Mutex::new(None::<Failure>));
@@ -76,7 +76,7 @@ fn every_seed_keeps_state_offsets_and_alerts_together() {
     match run_all(seeds, None) {
         Ok(stats) => {
             println!("{stats:?}");
-            assert!(!many || stats.is_complete(), "something was never met: {stats:?}");
+            assert!(!many || stats.is_complete(), "not every kind of event occurred: {stats:?}");
         }
         Err(failure) => panic!("{}", report(&failure)),
     }
@@ -104,7 +104,7 @@ fn every_broken_rule_is_found() {
 }
 
 #[test]
-fn what_does_not_fit_together_fails_closed() {
+fn inconsistent_state_fails_closed() {
     for (mishap, label) in Mishap::ALL {
         for seed in [0, 1, 2, 3] {
             run_into(seed, mishap, label).unwrap();

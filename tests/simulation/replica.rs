@@ -1,6 +1,6 @@
-//! One process: the real protocol step, real engines, and the shell that the commands are carried out by.
+//! One process: the real protocol, real engines, and a shell that executes the commands.
 //!
-//! Its threads are modelled by notes that arrive later: what one thread tells another takes its time.
+//! Messages between its threads are delayed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,19 +18,19 @@ use crate::store::Absent;
 use crate::worker::{Files, Part, UploadJob, Work};
 use crate::world::{Action, Fault, World};
 
-/// What one entry of the outbox counts.
+/// The size of an outbox entry.
 pub const ENTRY_BYTES: u64 = 100;
 const OUTBOX_LIMIT: u64 = 20 * ENTRY_BYTES;
 const BUDGET: i64 = 900;
 
-/// What a thread of the process is told.
+/// A message to a thread of the process.
 #[derive(Debug)]
 pub enum Note {
     Poll,
     Heartbeat,
     Tell(Event),
     Work(i32),
-    /// A worker has taken an engine over, which stands here.
+    /// A worker has started an engine at these offsets.
     Begun(i32, AssignmentEpoch, Vec<i64>),
     Load {
         partition: i32,
@@ -49,7 +49,7 @@ pub enum Note {
     Reply(u64, Reply),
 }
 
-/// What an answer is for.
+/// The purpose of a call.
 #[derive(Debug)]
 pub enum Purpose {
     Join,
@@ -60,7 +60,7 @@ pub enum Purpose {
     Job,
 }
 
-/// Where a running partition is read.
+/// Read position of a running partition.
 pub struct Reading {
     pub next: Vec<i64>,
 }
@@ -70,7 +70,7 @@ pub struct Replica {
     pub slot: usize,
     pub asleep_until: i64,
     pub ended: bool,
-    /// Whether it was told that another took its name.
+    /// Whether it was fenced.
     pub fenced: bool,
     pub delivery: Delivery,
     pub protocol: State,
@@ -78,13 +78,13 @@ pub struct Replica {
     pub calls: BTreeMap<u64, Purpose>,
     assignments: BTreeMap<i32, AssignmentEpoch>,
     pub reading: BTreeMap<i32, Reading>,
-    held: bool,
-    outbox_told: u64,
+    is_paused: bool,
+    outbox_reported: u64,
     loaded: BTreeMap<(i32, AssignmentEpoch), (PartitionState, Files)>,
     pub workers: BTreeMap<i32, Part>,
     pub files: BTreeMap<i32, Files>,
     pub uploads: BTreeMap<(Epoch, i32), UploadJob>,
-    /// The checkpoint of a partition that is neither committed nor rolled back.
+    /// The open checkpoint of each partition.
     pub open: BTreeMap<i32, Epoch>,
     pub captured: BTreeMap<Epoch, crate::broker::Membership>,
     pub jobs: VecDeque<Job>,
@@ -112,8 +112,8 @@ impl Replica {
             calls: BTreeMap::new(),
             assignments: BTreeMap::new(),
             reading: BTreeMap::new(),
-            held: false,
-            outbox_told: 0,
+            is_paused: false,
+            outbox_reported: 0,
             loaded: BTreeMap::new(),
             workers: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -138,12 +138,12 @@ impl Replica {
         self.note(world, due, Note::Tell(Event::Due));
     }
 
-    /// Lets a thread of this process know, after a while.
+    /// Sends a message to a thread of this process after a delay.
     pub fn note(&self, world: &mut World, after: i64, note: Note) {
         world.schedule(after, Action::Note(self.id, note));
     }
 
-    /// As [`Replica::note`], after as long as a thread happens to take.
+    /// As [`Replica::note`], after a random thread delay.
     pub fn note_soon(&self, world: &mut World, note: Note) {
         let after = world.thread_delay();
         self.note(world, after, note);
@@ -217,7 +217,7 @@ impl Replica {
                     let partition = Partition(partition);
                     self.tell(world, Event::Committed { partition, assignment, committed, identity });
                 }
-                // As librdkafka does: it waits for the transaction.
+                // As librdkafka does, waits for the transaction.
                 Reply::Unstable => self.note(world, 60, Note::Read(partition, assignment)),
                 _ => self.tell(world, Event::Unavailable { partition: Partition(partition), assignment }),
             },
@@ -232,7 +232,7 @@ impl Replica {
         }
     }
 
-    /// Takes a step of the protocol and does what it commands; the process may die before each.
+    /// Runs a step of the protocol and executes its commands; the process may crash before each.
     pub fn tell(&mut self, world: &mut World, event: Event) {
         world.trace(|| format!("process {}: {event:?}", self.id));
         let commands = self.protocol.step(event);
@@ -274,7 +274,7 @@ impl Replica {
             Command::Commit(epoch, parts) => self.commit(world, epoch, &parts),
             Command::Abort(epoch) => {
                 world.stats.aborts += 1;
-                // A plain commit is the poll thread's own; the commit thread hears of it later.
+                // The poll thread itself makes plain commits; the commit thread gets the message later.
                 match self.delivery {
                     _ if world.fault == Some(Fault::AbandonedCheckpointCommitted) => {}
                     Delivery::AtLeastOnce => self.abort(epoch),
@@ -310,9 +310,9 @@ impl Replica {
             Command::Fail(partition, reason) => world.failed_closed(self, partition.0, &reason),
             Command::Pause => {
                 world.stats.holds += 1;
-                self.held = true;
+                self.is_paused = true;
             }
-            Command::Resume => self.held = false,
+            Command::Resume => self.is_paused = false,
             Command::StartBudget(budget) => self.start_budget(world, budget),
             Command::Close => {
                 self.leave(world);
@@ -402,16 +402,16 @@ impl Replica {
         self.tell(world, event);
     }
 
-    /// Hands out records, and says what waits in the outbox.
+    /// Hands out records, and reports the size of the outbox.
     fn poll(&mut self, world: &mut World) {
         let after = world.chance.within(20..50);
         self.note(world, after, Note::Poll);
         let waiting = self.workers.values().map(Part::outbox_entries).sum::<u64>() * ENTRY_BYTES;
-        if waiting != self.outbox_told {
-            self.outbox_told = waiting;
+        if waiting != self.outbox_reported {
+            self.outbox_reported = waiting;
             self.tell(world, Event::Outbox(waiting));
         }
-        if self.held || self.ended {
+        if self.is_paused || self.ended {
             return;
         }
         let mut batches = Vec::new();
@@ -435,7 +435,7 @@ impl Replica {
         }
     }
 
-    /// What the coordinator would have to think of this process.
+    /// The partitions that this process reads.
     pub fn partitions_running(&self) -> BTreeSet<i32> {
         self.reading.keys().copied().collect()
     }
@@ -446,7 +446,7 @@ fn raw(found: Option<Offsets>) -> CommittedOffsets {
     next.into_iter().map(|offset| Some(CommittedOffset { offset, metadata: metadata.clone() })).collect()
 }
 
-/// What a state of this world belongs to.
+/// The identity of states in this world.
 pub fn identity(store: &str, topic_id: &str, partition_count: i32, partition: i32) -> Identity {
     Identity {
         group: "g".into(),

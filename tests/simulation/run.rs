@@ -1,4 +1,4 @@
-//! One run: replicas, faults for a while, healing, and the end.
+//! One run: replicas, a phase with faults, recovery, and final checks.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::stats::Stats;
 use crate::world::{Action, Fault, Faults, World};
 
 const TROUBLE_LASTS: i64 = 12_000;
-/// After healing everything is committed within this time.
+/// After recovery, everything must be committed within this time.
 const PATIENCE: i64 = 30_000;
 
-/// How a run is reported that does not get to its end.
+/// Label of a run that does not finish.
 pub const STANDSTILL: &str = "standstill";
 
-/// What was found to be wrong.
+/// A violation that was found.
 #[derive(Debug)]
 pub struct Failure {
     pub seed: u64,
@@ -38,7 +38,7 @@ struct Run {
 /// Runs a seed.
 ///
 /// # Errors
-/// When something is not as it must be.
+/// If an invariant is violated.
 pub fn run(seed: u64, fault: Option<Fault>) -> Result<Stats, Failure> {
     let mut run = Run::new(seed, fault, false);
     run.run_out();
@@ -48,11 +48,11 @@ pub fn run(seed: u64, fault: Option<Fault>) -> Result<Stats, Failure> {
     }
 }
 
-/// The same run once more, writing down its steps.
+/// Repeats the run with a trace.
 fn explain(seed: u64, fault: Option<Fault>) -> Failure {
     let mut run = Run::new(seed, fault, true);
     run.run_out();
-    let what = run.world.violation.clone().unwrap_or_else(|| "another run of the seed was well".into());
+    let what = run.world.violation.clone().unwrap_or_else(|| "the repeated run of the seed succeeded".into());
     Failure { seed, what, last_steps: run.world.last_steps() }
 }
 
@@ -62,7 +62,7 @@ impl Run {
         let chance = &mut world.chance;
         let slots = chance.within(1..5) as usize;
         let (is_static, eager) = (chance.happens(0.5), chance.happens(0.5));
-        // Some runs know little faults, so that each kind is also met alone.
+        // Some runs omit kinds of faults, so that each kind also occurs alone.
         let mut share = |most: f64| if chance.happens(0.3) { 0.0 } else { most };
         world.faults = Faults {
             crash: share(0.004),
@@ -94,7 +94,7 @@ impl Run {
         }
     }
 
-    /// Until everything is consumed and committed, or something is wrong.
+    /// Runs until everything is consumed and committed, or an invariant is violated.
     fn run_out(&mut self) {
         let mut done = false;
         while !done && self.world.violation.is_none() {
@@ -109,12 +109,12 @@ impl Run {
         }
     }
 
-    /// First ends the faults, later sees whether all is done.
+    /// Ends the faults on the first call; later checks whether everything is done.
     fn check(&mut self) -> bool {
         if !self.has_healed {
             self.has_healed = true;
             self.world.faults = Faults::default();
-            self.world.trace(|| "all faults ends".into());
+            self.world.trace(|| "all faults end".into());
             for partition in 0..self.world.partitions {
                 for _ in 0..3 {
                     self.world.log.produce(partition, &mut self.world.chance);
@@ -193,7 +193,7 @@ impl Run {
         self.world.stats.two_owners += u64::from(theirs);
     }
 
-    /// From time to time a process falls asleep, is replaced while it sleeps, or is asked to end.
+    /// Occasionally a process pauses, is replaced while paused, or is asked to shut down.
     fn faults(&mut self) {
         if self.has_healed {
             return;
@@ -229,7 +229,7 @@ impl Run {
     }
 }
 
-/// What a person or a disk may do to a deployment, and the label of the reason that must come of it.
+/// A mistake of an operator or a damaged disk, and the label of the reason it must cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mishap {
     OffsetsExpired,
@@ -255,10 +255,10 @@ impl Mishap {
     ];
 }
 
-/// Runs a seed to its end, stops everything, lets the mishap happen to every partition, and starts again.
+/// Runs a seed to its end, stops everything, applies the mishap to every partition, and restarts.
 ///
 /// # Errors
-/// When a partition does not fail closed for the expected reason, or is committed once more.
+/// If a partition does not fail closed for the expected reason, or is committed again.
 pub fn run_into(seed: u64, mishap: Mishap, label: &str) -> Result<(), String> {
     let mut run = Run::new(seed, None, false);
     run.run_out();

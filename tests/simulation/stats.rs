@@ -1,6 +1,6 @@
-//! What a run has met.
+//! Counts of what happened in a run.
 
-/// How often what was met: the simulation is worth something only if it meets everything.
+/// Event counts. The simulation is useful only if every kind occurs.
 #[derive(Debug, Default, Clone)]
 pub struct Stats {
     pub events: u64,
@@ -119,7 +119,7 @@ impl Stats {
         };
     }
 
-    /// Whether everything was met at least once.
+    /// Whether every kind of event occurred.
     pub fn is_complete(&self) -> bool {
         self.all().iter().all(|&met| met > 0)
     }

@@ -1,4 +1,4 @@
-//! An object store, and what is kept in it.
+//! An in-memory object store.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,14 @@ use retentiond::checkpoint::protocol::Identity;
 
 use crate::log::PartitionState;
 
-/// How the state of a partition becomes the content of a file, and back. The checkpoint format takes the place of
-/// [`Clones`] once engines can be written and restored.
+/// Conversion of a partition's state to the content of a file and back.
 pub trait Snapshots {
     type Content: Clone;
     fn epoch(state: &PartitionState) -> Self::Content;
     fn restore(content: &Self::Content) -> PartitionState;
 }
 
-/// A file holds a clone.
+/// Stores a clone as the content of a file.
 pub struct Clones;
 
 impl Snapshots for Clones {
@@ -29,12 +28,12 @@ impl Snapshots for Clones {
     }
 }
 
-/// What a manifest says.
+/// The content of a manifest.
 #[derive(Clone)]
 pub struct Manifest {
     pub identity: Identity,
     pub next: Vec<i64>,
-    /// Live files, oldest first; the state is in the last, and all are needed.
+    /// Live files, oldest first. The last one holds the state; all are required.
     pub files: Vec<String>,
 }
 
@@ -42,17 +41,17 @@ pub struct Manifest {
 pub enum Object<S: Snapshots> {
     File(S::Content),
     Manifest(Manifest),
-    /// Damaged afterwards.
+    /// Damaged after it was written.
     Garbage,
 }
 
-/// Create-only: a name is never written twice.
+/// Create-only: names are never written twice.
 pub struct Store<S: Snapshots> {
     pub id: String,
     objects: BTreeMap<String, Object<S>>,
 }
 
-/// Why there is nothing to restore.
+/// Why nothing can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Absent {
     Missing(String),
@@ -64,7 +63,7 @@ impl<S: Snapshots> Store<S> {
         Store { id: "store-1".into(), objects: BTreeMap::new() }
     }
 
-    /// Whether the name was free.
+    /// Creates an object; `false` if the name exists.
     pub fn create(&mut self, name: &str, object: Object<S>) -> bool {
         let free = !self.objects.contains_key(name);
         if free {
@@ -86,7 +85,7 @@ impl<S: Snapshots> Store<S> {
         self.objects.iter().any(|(name, object)| name.starts_with(&prefix) && matches!(object, Object::Manifest(_)))
     }
 
-    /// Whether a manifest and every file that it needs are there.
+    /// Whether a manifest and all of its files exist.
     pub fn is_whole(&self, name: &str) -> bool {
         let file = |file: &String| matches!(self.objects.get(file), Some(Object::File(_)));
         self.manifest(name).is_ok_and(|manifest| manifest.files.iter().all(file))
@@ -100,7 +99,7 @@ impl<S: Snapshots> Store<S> {
         }
     }
 
-    /// The state that a manifest names, with every file that it needs.
+    /// The state of a manifest; all of its files must exist.
     pub fn restore(&self, name: &str) -> Result<(Manifest, PartitionState), Absent> {
         let manifest = self.manifest(name)?;
         let mut state = None;

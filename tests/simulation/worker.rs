@@ -1,4 +1,4 @@
-//! The workers of a process, one queue for each partition, and its upload task.
+//! The workers of a process, with a queue per partition, and its upload task.
 
 use std::collections::VecDeque;
 
@@ -11,13 +11,13 @@ use crate::replica::{Note, Replica};
 use crate::store::{Clones, Manifest, Object, Snapshots};
 use crate::world::{Fault, World};
 
-/// Files that a manifest names; a longer chain leaves its oldest behind.
+/// Number of files in a manifest; a longer chain drops its oldest.
 const CHAIN: usize = 3;
 
 #[derive(Debug)]
 pub enum Work {
     Records(usize, Vec<i64>),
-    /// With an engine, or with the parked one.
+    /// With a new engine, or the parked one.
     Begin(AssignmentEpoch, Option<Box<PartitionState>>),
     Checkpoint(Epoch),
     Confirm(Epoch),
@@ -32,13 +32,13 @@ impl std::fmt::Debug for PartitionState {
     }
 }
 
-/// An engine with what waits for its transaction.
+/// An engine with its outbox.
 struct Live {
     state: PartitionState,
     outbox: Vec<Entry>,
-    /// The checkpoint that is under way, and its entries.
+    /// The open checkpoint with its entries.
     open: Option<(Epoch, Vec<Entry>)>,
-    /// Whether anything was applied since the last checkpoint that is not rolled back.
+    /// Whether anything was applied since the last checkpoint that was not rolled back.
     changed: bool,
 }
 
@@ -56,11 +56,11 @@ impl Part {
     }
 }
 
-/// The files that the committed offsets of a running partition name, and those of the checkpoint that may follow.
+/// The files of the committed manifest, and those of the pending checkpoint.
 #[derive(Default)]
 pub struct Files {
     chain: Vec<String>,
-    /// The one that names the chain; none before the first checkpoint.
+    /// The manifest of the chain; `None` before the first checkpoint.
     manifest: Option<String>,
     /// Uploaded for a checkpoint whose transaction has not ended.
     pending: Option<(Epoch, Uploaded)>,
@@ -91,7 +91,7 @@ fn manifest_name(name: &str) -> String {
     format!("{name}.json")
 }
 
-/// A partition's share of a checkpoint on its way to the store.
+/// The upload of one partition in a checkpoint.
 pub struct UploadJob {
     content: <Clones as Snapshots>::Content,
     pub entries: Vec<Entry>,
@@ -111,7 +111,7 @@ impl Replica {
         }
     }
 
-    /// The worker does the next thing in its queue.
+    /// Processes the next item in the queue.
     pub fn work(&mut self, world: &mut World, partition: i32) {
         let Some(part) = self.workers.get_mut(&partition) else { return };
         let Some(work) = part.queue.pop_front() else { return };
@@ -131,7 +131,7 @@ impl Replica {
                     None => world.violated(format!("process {}: nothing is parked of {partition}", self.id)),
                 }
             }
-            // A worker makes one checkpoint behind another, and batches come in between.
+            // A worker takes checkpoints one after another, with batches in between.
             Work::Checkpoint(epoch)
                 if matches!(part.queue.front(), Some(Work::Records(..))) && world.chance.happens(0.3) =>
             {
@@ -169,7 +169,7 @@ impl Replica {
         }
         let nonce = world.nonce();
         let name = format!("p{partition}/{nonce:06}-{}", self.id);
-        // Taken back before the worker came to it: nobody waits for the upload.
+        // Rolled back before the worker reached it: the upload is not needed.
         let is_open = self.open.get(&partition) == Some(&epoch);
         let Some(files) = self.files.get(&partition).filter(|_| is_open) else { return };
         let skip = files.chain.len().saturating_sub(CHAIN - 1);
@@ -193,7 +193,7 @@ impl Replica {
             return self.upload_failed(world, epoch, partition);
         }
         if !world.store.create(&state_name(&job.name), Object::File(job.content.clone())) {
-            world.violated(format!("the file {} was there already", job.name));
+            world.violated(format!("the file {} already exists", job.name));
         }
         let after = world.upload_delay();
         self.note(world, after, Note::StoreManifest(epoch, partition));
@@ -214,7 +214,7 @@ impl Replica {
         let next = job.upload.position.next.clone();
         let manifest = Manifest { identity: world.identity(partition), next, files: job.files.clone() };
         if !world.store.create(&name, Object::Manifest(manifest)) {
-            world.violated(format!("the manifest {name} was there already"));
+            world.violated(format!("the manifest {name} already exists"));
         }
         job.stored = true;
         self.uploaded(world, epoch, partition);
@@ -225,8 +225,7 @@ impl Replica {
         self.tell(world, Event::UploadFailed { epoch, partition: Partition(partition) });
     }
 
-    /// What was uploaded for a checkpoint that was rolled back meanwhile, in this assignment of the partition or in one
-    /// before, is of no use.
+    /// Discards an upload whose checkpoint was rolled back in the meantime, in this assignment or an earlier one.
     fn uploaded(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         let Some(job) = self.uploads.get(&(epoch, partition)) else { return };
         let is_open = self.open.get(&partition) == Some(&epoch);
@@ -244,7 +243,7 @@ impl Replica {
         self.tell(world, Event::Uploaded { epoch, partition: Partition(partition), upload });
     }
 
-    /// A checkpoint of a partition is committed: what was uploaded for it is what comes before the next.
+    /// A checkpoint of a partition is committed: its upload becomes the base of the next.
     pub fn confirm_upload(&mut self, epoch: Epoch, partition: i32) {
         self.close_upload(epoch, partition);
         self.uploads.remove(&(epoch, partition));
@@ -253,7 +252,7 @@ impl Replica {
         }
     }
 
-    /// A checkpoint of a partition will never be committed; an upload that is under way goes on.
+    /// A checkpoint of a partition will never be committed; an upload in progress continues.
     pub fn discard_upload(&mut self, world: &mut World, epoch: Epoch, partition: i32) {
         self.close_upload(epoch, partition);
         if world.fault == Some(Fault::AbandonedCheckpointCommitted) {
@@ -272,7 +271,7 @@ impl Replica {
         }
     }
 
-    /// Whether a pending upload was committed may be unknown, so its files stay.
+    /// A pending upload may or may not be committed, so its files stay.
     pub fn drop_files(&mut self, partition: i32) {
         self.open.remove(&partition);
         self.files.remove(&partition);
@@ -298,7 +297,7 @@ impl Part {
     fn confirm(&mut self, world: &mut World, epoch: Epoch) {
         let open = self.live.as_mut().or(self.parked.as_mut()).and_then(|live| live.open.take());
         if open.is_none_or(|(open, _)| open != epoch) {
-            world.violated(format!("{epoch:?} is settled, but is not open"));
+            world.violated(format!("{epoch:?} is confirmed, but is not open"));
         }
     }
 

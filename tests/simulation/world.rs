@@ -1,4 +1,4 @@
-//! Time, the network, chance and faults; and what must be true at every commit.
+//! Time, network, randomness and faults; and the invariants checked at every commit.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -20,20 +20,20 @@ const REQUEST_TIMEOUT: i64 = 800;
 const JOIN_TIMEOUT: i64 = 5_000;
 const TRACED_STEPS: usize = 150;
 
-/// A rule broken on purpose, to see that the simulation finds it.
+/// A rule that is broken on purpose: the simulation must detect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The coordinators look at no epoch and at no generation.
+    /// The coordinators check neither epochs nor generations.
     NoFencing,
-    /// Who is fenced makes a new producer and goes on.
+    /// A fenced process creates a new producer and continues.
     FencedIgnored,
-    /// Copies of events count.
+    /// Duplicate events count.
     NoDedup,
     /// Committed offsets are read past pending transactions.
     UnstableRead,
     /// A checkpoint is reported as uploaded when its upload begins.
     UploadAfterCommit,
-    /// The membership that a transaction shows is the one at its end.
+    /// A transaction uses the membership at its end.
     MembershipCapturedLate,
     /// A checkpoint that was rolled back is committed later.
     AbandonedCheckpointCommitted,
@@ -43,7 +43,7 @@ pub enum Fault {
     OutboxNotReturned,
     /// An unknown outcome counts as aborted.
     UnknownTakenForAborted,
-    /// The offsets of a checkpoint are those of what was handed out.
+    /// A checkpoint has the offsets of the records handed out.
     OffsetsOfThePollThread,
 }
 
@@ -65,9 +65,9 @@ impl Fault {
 
 #[derive(Debug)]
 pub enum Action {
-    /// For a thread of a process.
+    /// A message to a thread of a process.
     Note(u64, Note),
-    /// A request arrives at the broker; the answer takes so long, or gets lost.
+    /// A request reaches the broker; the answer takes this long, or is lost.
     Serve {
         call: u64,
         process: u64,
@@ -108,23 +108,23 @@ impl Ord for Scheduled {
     }
 }
 
-/// How much goes wrong; shares of 1.
+/// Fault probabilities.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     pub crash: f64,
     pub lose: f64,
     pub slow: f64,
-    /// Of the commit thread's doings, how many it does only after a while.
+    /// The share of actions of the commit thread that are delayed.
     pub stall: f64,
     pub store_fails: f64,
 }
 
-/// What is true of a partition by decision of the coordinators.
+/// The state of a partition according to the decisions of the coordinators.
 pub struct Truth {
-    /// A run of the committed prefix from scratch.
+    /// A run over the committed prefix from scratch.
     reference: PartitionState,
     pub committed: Option<Offsets>,
-    /// What leaves for the prefix.
+    /// The entries expected for the prefix.
     expected: Vec<Entry>,
 }
 
@@ -146,10 +146,10 @@ pub struct World {
     pub stats: Stats,
     pub topic_id: String,
     pub partition_count: i32,
-    /// The reasons for which partitions are to fail closed, once that was provoked.
+    /// Whether partitions are expected to fail closed.
     pub provoked: bool,
     pub failures: Vec<(i32, String)>,
-    /// Of each call that was served, who waits for the answer, and how long that takes.
+    /// The caller and the delay of each call that waits for an answer.
     waiting: BTreeMap<u64, (u64, Option<i64>)>,
     next_call: u64,
     next_nonce: u64,
@@ -209,7 +209,7 @@ impl World {
         self.queue.push(Reverse(Scheduled { at, order: self.order, action }));
     }
 
-    /// The next thing to happen; time moves on to it.
+    /// The next action; advances the time.
     pub fn next_action(&mut self) -> Option<Action> {
         let Reverse(next) = self.queue.pop()?;
         self.now = next.at;
@@ -233,7 +233,7 @@ impl World {
         })
     }
 
-    /// Something is not as it must be; the first such thing counts.
+    /// Records a violation; the first one counts.
     pub fn violated(&mut self, what: String) {
         self.trace(|| format!("VIOLATION {what}"));
         self.violation.get_or_insert(what);
@@ -276,13 +276,13 @@ impl World {
 
     // The network ----------------------------------------------------------------------------------------------------
 
-    /// Sends a request; an answer comes in any case, if only that there was none in time.
+    /// Sends a request. The caller always gets an answer, at least a timeout.
     pub fn call(&mut self, process: u64, request: Request) -> u64 {
         self.next_call += 1;
         let call = self.next_call;
         let lose = self.faults.lose;
         let timeout = if matches!(request, Request::Join { .. }) { JOIN_TIMEOUT } else { REQUEST_TIMEOUT };
-        // Nothing guards a plain commit that arrives after its sender has given it up.
+        // Nothing protects against a plain commit that arrives after its sender has given up.
         let slowest = if matches!(request, Request::CommitOffsets(..)) { timeout / 2 } else { 2_000 };
         let (there, back) = (self.delay(12, slowest), self.delay(12, 2_000));
         let answer_after = (!self.chance.happens(lose)).then_some(back);
@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    /// What the broker has to say besides its answer.
+    /// Delivers everything that the broker produced besides its answer.
     pub fn after_broker(&mut self) {
         for (call, reply) in std::mem::take(&mut self.broker.joined) {
             self.answer(call, reply);
@@ -338,7 +338,7 @@ impl World {
         identity(&self.store.id, &self.topic_id, self.partition_count, partition)
     }
 
-    /// Deletes files; never one that a committed manifest needs.
+    /// Deletes files, and checks that no committed manifest needs them.
     pub fn delete(&mut self, names: &[String]) {
         for name in names {
             self.trace(|| format!("  store: delete {name}"));
@@ -373,14 +373,15 @@ impl World {
     pub fn failed_closed(&mut self, replica: &Replica, partition: i32, reason: &Reason) {
         self.stats.failed_closed += 1;
         self.failures.push((partition, reason.label().to_owned()));
-        // A sleeper may wake up over files that the newer owner has deleted.
+        // A process that wakes up after a pause may need files that a newer owner has deleted.
         let owns = replica.client.membership().is_some_and(|membership| self.broker.owns(membership, partition));
         if owns && !self.provoked {
             self.violated(format!("process {} fails closed over {partition} without cause: {reason}", replica.id));
         }
     }
 
-    /// A decision of the coordinators: offsets, state and entries agree, and equal a run of the prefix from scratch.
+    /// Checks a decision of the coordinators: offsets, state and entries agree, and equal a run over the prefix from
+    /// scratch.
     fn check_commit(&mut self, decided: Decided) {
         self.trace(|| format!("  broker: committed {:?}", decided.offsets));
         let mut entries: BTreeMap<i32, Vec<Entry>> = BTreeMap::new();
@@ -389,7 +390,7 @@ impl World {
         }
         for (partition, offsets) in decided.offsets {
             if self.provoked {
-                self.violated(format!("partition {partition} was committed although it does not fit"));
+                self.violated(format!("partition {partition} was committed despite inconsistent state"));
             }
             let entries = entries.remove(&partition).unwrap_or_default();
             if let Err(fault) = self.check_partition(partition, &offsets, entries) {
@@ -410,9 +411,9 @@ impl World {
             .map_err(|foreign: retentiond::checkpoint::metadata::MetadataError| foreign.to_string())?;
         let Metadata::State(ManifestRef { name, .. }) = metadata else {
             truth.reference.next.clone_from(&offsets.next);
-            return former.map_or(Ok(()), |former| Err(format!("a second initial, after {former:?}")));
+            return former.map_or(Ok(()), |former| Err(format!("a second initial commit, after {former:?}")));
         };
-        let former = former.ok_or("no genesis before")?;
+        let former = former.ok_or("no initial commit before")?;
         if former.next.iter().zip(&offsets.next).any(|(former, next)| next < former) {
             return Err(format!("it was at {former:?} already"));
         }
@@ -425,7 +426,7 @@ impl World {
             return Err(difference);
         }
         truth.expected.extend(expected.iter().cloned());
-        // An alert may have left with a checkpoint that was rolled back, before its customer was erased.
+        // An alert may have been released with a rolled-back checkpoint, before its customer was erased.
         expected.retain(|entry| !self.log.is_of_the_erased(entry));
         entries.retain(|entry| !self.log.is_of_the_erased(entry));
         expected.sort();
@@ -445,7 +446,7 @@ impl World {
         }) && (self.delivery == Delivery::AtLeastOnce || self.count(&self.broker.topic) >= self.count(&self.expected()))
     }
 
-    /// How many entries are certain to leave.
+    /// The number of entries that must be produced.
     fn count(&self, entries: &[Entry]) -> usize {
         entries.iter().filter(|entry| !self.log.is_of_the_erased(entry)).count()
     }
@@ -456,7 +457,7 @@ impl World {
         expected
     }
 
-    /// What a rule alerts does not depend on the others: each says the same over the log when it is alone.
+    /// Checks that the alerts of a rule do not depend on other rules: a run with each rule alone gives the same alerts.
     fn check_rules_alone(&self, partition: i32, ends: &[i64], entries: &[Entry]) -> Result<(), String> {
         let silent = |entries: &[Entry]| -> Vec<Entry> {
             let mut silent: Vec<_> =
@@ -480,7 +481,7 @@ impl World {
         Err(format!("partition {partition}: together the rules lose {lost:?} and add {added:?}"))
     }
 
-    /// After everything: the last states against a whole run from scratch, and the topic against what it must hold.
+    /// Final checks: the last states against a run from scratch, and the topic against the expected entries.
     pub fn check_end(&mut self) {
         let mut whole = Vec::new();
         for partition in 0..self.partitions {
@@ -503,11 +504,11 @@ impl World {
                 None => self.violated(format!("in the end, partition {partition} has no state")),
             }
         }
-        // Whether an alert has left when its customer is erased depends on when checkpoints are taken.
+        // Whether an alert is released before its customer is erased depends on the timing of checkpoints.
         whole.retain(|entry| !self.log.is_of_the_erased(entry));
         whole.sort();
         if whole.windows(2).any(|pair| pair[0] == pair[1]) {
-            self.violated("the log itself makes something leave twice".into());
+            self.violated("the reference run produces an entry twice".into());
         }
         let mut seen = self.broker.topic.clone();
         seen.retain(|entry| !self.log.is_of_the_erased(entry));
