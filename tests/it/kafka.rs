@@ -1,4 +1,4 @@
-//! Tests against a real Kafka broker: of the rig itself here, of the daemon in `tests/kafka/`.
+//! Tests against a real Kafka broker: of the rig itself here, of the daemon in `tests/it/kafka/`.
 
 mod alerts;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! The alert topic holds what SQL says of the log, once, whatever happens to the replicas.
+//! The alert topic equals the SQL result over the log, exactly once, whatever happens to the replicas.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::support::oracle::{self, Order};
 use crate::support::{scratch, unique, wait_for};
 
 const PARTITIONS: i32 = 4;
-/// Behind every other event.
+/// After every other event.
 const LAST: &str = "1998-09-03T00:00:00.000Z";
 
 const RULES: &str = r#"
@@ -42,7 +42,7 @@ fn publish(broker: &Broker, rig: &Rig, messages: &[Message]) {
     broker.publish(&rig.orders, messages);
 }
 
-/// An order of a customer of its own in each partition, so that everything before is decided.
+/// An order of a separate customer in each partition, so that everything earlier is decided.
 fn publish_last(broker: &Broker, rig: &Rig) {
     let order = |partition| {
         let order = format!(
@@ -53,8 +53,8 @@ fn publish_last(broker: &Broker, rig: &Rig) {
     assert_eq!(broker.publish(&rig.orders, (0..PARTITIONS).map(order)), PARTITIONS as u64);
 }
 
-/// Compares each partition of the alert topic with SQL over the same partition of the log; returns how many alerts,
-/// win-backs and held-out silences there are.
+/// Compares each partition of the alert topic with SQL over the same partition of the log; returns the number of
+/// alerts, win-backs and held-out silences.
 fn compare(broker: &Broker, rig: &Rig, topic: &str) -> Option<[u64; 3]> {
     compare_messages(broker, rig, &broker.consume_all(topic))
 }
@@ -106,7 +106,7 @@ fn kill9_and_rebalances_lose_and_repeat_no_alert() {
     let mut left = &messages[..];
     for kill in 0..kills {
         let victim = kill % 2;
-        // Some alerts are there from this portion on.
+        // From this portion on there are some alerts.
         let before: i64 = broker.end_offsets(&rig.orders).values().sum();
         let portion = left.split_off(..messages.len() / (kills + 1)).unwrap();
         for part in portion.chunks(portion.len() / 8) {
@@ -127,7 +127,7 @@ fn kill9_and_rebalances_lose_and_repeat_no_alert() {
     let Some(counts) = compare(broker, &rig, &topic) else { return };
     assert!(counts[0] > 2_000 && counts[1] > 300 && counts[2] > 500, "{counts:?}");
 
-    // Who took over counts what it committed; both together not more than there is.
+    // A replica counts what it committed; both together count no more than there is.
     let sent = |daemon: &Daemon| {
         let metrics = metrics(daemon);
         let sent = |rule: &str| metrics.get(&format!("retentiond_inactivity_alerts_total{{rule=\"{rule}\"}}"));
@@ -139,12 +139,13 @@ fn kill9_and_rebalances_lose_and_repeat_no_alert() {
     replicas.iter_mut().for_each(|replica| replica.terminate());
 }
 
-/// Quiet hours all around the clock but for a minute that is long gone hold everything; without them it leaves, once.
+/// Quiet hours around the clock, except for a minute in the past, hold every alert back; without them each is sent
+/// once.
 #[test]
 fn what_waits_outlives_a_restart() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let topic = unique("alerts");
-    // A minute that comes in twelve hours.
+    // A minute in twelve hours.
     let open = wall_clock().to_string();
     let hour: u32 = open[11..13].parse().unwrap();
     let hours = format!("quiet_hours = \"{:02}:01-{0:02}:00\"\n", (hour + 12) % 24);
@@ -178,7 +179,7 @@ fn what_waits_outlives_a_restart() {
     daemon.terminate();
 }
 
-/// At least once: a kill between an alert and its offset may repeat it, under the same id and with the same words.
+/// At-least-once delivery: a kill between an alert and its offset may repeat the alert, with the same id and content.
 #[test]
 fn at_least_once_loses_no_alert_and_repeats_it_unchanged() {
     let Some(broker) = kafka::shared_or_skip() else { return };
@@ -189,7 +190,7 @@ fn at_least_once_loses_no_alert_and_repeats_it_unchanged() {
     let launch = rig.launch("only").env("RETENTIOND__KAFKA__DELIVERY", "at_least_once");
     let messages = history::disorder(&history::cdnow_sample(), 0);
     let mut daemon = launch.start();
-    // The topic of the alerts is there by then.
+    // By then the alert topic exists.
     daemon.wait_ready(PATIENCE);
     let parts = 4;
     for (number, part) in messages.chunks(messages.len().div_ceil(parts)).enumerate() {
@@ -218,7 +219,7 @@ fn at_least_once_loses_no_alert_and_repeats_it_unchanged() {
     daemon.terminate();
 }
 
-/// A launch over old history is throttled: so many a minute, and none is dropped.
+/// A launch over old history is throttled to a rate per minute, and no alert is dropped.
 #[test]
 fn max_per_minute_delays_and_drops_nothing() {
     let Some(broker) = kafka::shared_or_skip() else { return };
@@ -235,13 +236,13 @@ fn max_per_minute_delays_and_drops_nothing() {
     let mut daemon = launch(&rig).start();
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
     let waiting = |daemon: &Daemon| metrics(daemon).get("retentiond_inactivity_alerts_waiting").unwrap();
-    // Win-backs are not held up; they have their turn behind the alerts before them.
+    // Win-backs are not throttled, but follow the alerts before them.
     let alerts = || {
         let all = broker.consume_all(&topic);
         all.iter().filter(|alert| alert.json()["type"] == "retentiond.customer.inactive.v1").count() as u64
     };
     wait_for("a minute's share", PATIENCE, || (alerts() >= 80).then_some(()));
-    // What a replica that takes over inherits is how many have left in this minute, too.
+    // A replica that takes over inherits the number of alerts sent in this minute.
     daemon.kill9();
     let mut daemon = launch(&rig).start();
     daemon.wait_ready(PATIENCE);
@@ -255,7 +256,7 @@ fn max_per_minute_delays_and_drops_nothing() {
     let mut daemon = launch(&fast).start();
     daemon.wait_ready(PATIENCE);
     daemon.wait_for("everything to leave", PATIENCE, |daemon| (waiting(daemon) == 0.0).then_some(()));
-    // What no longer waits may be on its way still; whoever stops in order commits it first.
+    // Alerts that no longer wait may still be in flight; an orderly stop commits them first.
     daemon.terminate();
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
     let Some(counts) = compare(broker, &fast, &topic) else { return };

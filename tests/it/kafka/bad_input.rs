@@ -1,4 +1,4 @@
-//! Messages that nobody should send, beside good ones.
+//! Bad messages among good ones.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::support::kafka::{self, MURMUR2, Message, Record};
 use crate::support::wait_for;
 
 const MEGABYTE: usize = 1 << 20;
-/// When the log says that the messages came.
+/// Record timestamp of the messages.
 const LOG_TIME: i64 = 852_076_800_000;
 
 /// A message of partition 0.
@@ -43,7 +43,7 @@ fn nested(depth: usize) -> String {
     "[".repeat(depth) + &"]".repeat(depth)
 }
 
-/// Bad messages, each with the reason for which it must be refused.
+/// Bad messages with the expected reason.
 fn bad() -> Vec<(Message, &'static str)> {
     let key = b"c-1".as_slice();
     let text = |payload: &str| message(Some(key), Some(payload.as_bytes()));
@@ -94,12 +94,12 @@ fn bad() -> Vec<(Message, &'static str)> {
         (message(Some(b"\xff\xfe"), None), "not_utf8"),
         (message(Some(key), Some(&garbage)), "invalid_json"),
         (message(Some(&long), Some(b"{broken")), "invalid_json"),
-        // Four days behind the good orders.
+        // Four days before the good orders.
         (with("time", "\"2026-03-01T12:00:00Z\""), "too_late"),
     ]
 }
 
-/// Good messages that look odd: all of them are orders of 10 euros.
+/// Unusual but valid messages: each is an order of 10 euros.
 fn good() -> Vec<Message> {
     let long = vec![b'k'; MEGABYTE];
     let plain = order("amount", Some("10"));
@@ -123,12 +123,12 @@ fn bad_messages_become_dead_letters_and_good_ones_count() {
     rig.create_topics(broker, 2);
     let (bad, good) = (bad(), good());
     let mut messages = good.clone();
-    // Good ones again between the bad ones.
+    // Good ones again, between the bad ones.
     for (place, (message, _)) in bad.iter().enumerate() {
         messages.push(message.clone());
         messages.push(good[place % 3].clone());
     }
-    // A null value forgets the customer, and a type from the future is passed over.
+    // A null value erases the customer, and an unknown type is skipped.
     messages.push(message(Some(b"c-1"), None));
     messages.push(message(Some(b"c-1"), Some(b"{\"type\":\"teleport\"}")));
     broker.publish_messages(&rig.orders, MURMUR2, messages);
@@ -180,7 +180,7 @@ fn assert_dead_letter(dead_letter: &Record, message: &Message, reason: &str, top
     assert_eq!(dead_letter.header("retentiond.error.topic").as_deref(), Some(topic));
     assert_eq!(dead_letter.header("retentiond.error.partition").as_deref(), Some("0"));
     let size = message.key.as_ref().map_or(0, Vec::len) + message.payload.as_ref().map_or(0, Vec::len);
-    // What a producer with common settings may send.
+    // What a producer with default settings may send.
     if size < 900_000 {
         assert_eq!(dead_letter.header("retentiond.error.truncated"), None, "{reason}");
         assert_eq!((&dead_letter.key, &dead_letter.payload), (&message.key, &message.payload), "{reason}");

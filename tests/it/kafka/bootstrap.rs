@@ -1,4 +1,4 @@
-//! History from files and the topics' last days are as good as the topics' whole history.
+//! History from files plus the last days of the topics equals the whole history from the topics.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,16 +15,16 @@ use crate::support::{history, scratch, wait_for};
 
 /// librdkafka's default.
 const CRC32: &str = "consistent_random";
-/// Up to where the files are complete.
+/// The files are complete up to here.
 const UNTIL: &str = "1997-09-01T06:30:00.000Z";
 
-/// What `replay` is told and the daemon is not: that the history is whole, which is what a bootstrap knows.
+/// Only `replay` is told that the history is complete; a bootstrap knows it.
 const BEGIN: &str = "
 [time]
 data_begin = \"1997-01-01T00:00:00Z\"
 ";
 
-/// A message with the time of its record, which is never before that of its event.
+/// A message with its record time, which is never before the event.
 #[derive(Clone)]
 struct Sent {
     at: i64,
@@ -52,7 +52,7 @@ impl Sent {
     }
 }
 
-/// Stamps messages as they would have been: no earlier than their event, nor than the message before.
+/// Assigns record times: no earlier than the event or the previous message.
 fn stamped(lines: Vec<Line>) -> Vec<Sent> {
     let mut at = 0;
     let stamp = |line: Line| {
@@ -63,14 +63,14 @@ fn stamped(lines: Vec<Line>) -> Vec<Sent> {
     lines.into_iter().map(stamp).collect()
 }
 
-/// What is in the export: what happened before [`UNTIL`] and arrived soon after, and some of what happened later.
+/// The export: what happened before [`UNTIL`] and arrived soon after, and some later events.
 fn exported(sent: &[Sent]) -> Vec<&Sent> {
     let until = Time::parse(UNTIL).unwrap().millis();
     let is_in = |sent: &&Sent| sent.at < until + 6 * HOUR && (sent.time() < until || sent.at % 2 == 0);
     sent.iter().filter(is_in).collect()
 }
 
-/// What the topic still holds: its last days, from before the overlap on.
+/// The topic still holds its last days, from before the overlap.
 fn kept(sent: &[Sent]) -> Vec<&Sent> {
     let from = Time::parse(UNTIL).unwrap().millis() - 3 * DAY;
     sent.iter().filter(|sent| sent.at >= from).collect()
@@ -103,8 +103,8 @@ fn launch(rig: &Rig) -> Launch {
     rig.launch("only").env("RETENTIOND__CHECKPOINT__URL", &url)
 }
 
-/// Bootstraps a group, runs it over a kill, and compares with `replay` of everything. The files are written by `files`,
-/// which answers the arguments that name them.
+/// Bootstraps a group, runs it through a kill, and compares with `replay` of everything. `files` writes the files and
+/// returns the arguments that name them.
 fn equals_one_run(
     broker: &Broker,
     rig: &Rig,
@@ -157,7 +157,7 @@ fn history_and_topic_equal_one_run_under_the_partitioner_of_java() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig { commit_every: "200ms", more: BEGIN, ..Rig::new(broker) };
     equals_one_run(broker, &rig, MURMUR2, |dir, orders, visits| {
-        // One export with both, in which sessions find their topic by themselves.
+        // One export with both; sessions are assigned to their topic automatically.
         let text = ndjson(orders.iter().copied()) + &ndjson(visits.iter().copied());
         vec![write(dir, "everything.ndjson.zst", zstd::encode_all(text.as_bytes(), 1).unwrap())]
     });
@@ -175,7 +175,7 @@ fn history_and_topic_equal_one_run_under_the_partitioner_of_librdkafka() {
     });
 }
 
-/// An order without an id, and a message of it.
+/// An order without an id, and its message.
 fn order(customer: &str, time: &str) -> Sent {
     let payload = json!({"type": "order", "customer_id": customer, "time": time, "amount": "1", "currency": "EUR"});
     stamped(vec![(None, customer.to_owned(), payload.to_string())]).remove(0)
@@ -213,7 +213,7 @@ fn a_bootstrap_takes_the_place_of_nothing_by_mistake() {
 
     let said = rig.run("only", &[&args[..], &["--replace"]].concat());
     assert_eq!(said.code, Some(0), "{said:?}");
-    // Without ids what both hold counts from the topic: two days of orders, and all behind them.
+    // Without ids, what both hold is counted from the topic: two days of orders, and all later ones.
     assert!(said.stdout.contains("64 event(s) from") && said.stdout.contains("and 48 without an id"), "{said:?}");
     let mut daemon = launch(&rig).start();
     daemon.wait_ready(PATIENCE);

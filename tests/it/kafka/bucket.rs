@@ -1,4 +1,4 @@
-//! Checkpoints in a bucket, by way of the client of the cloud's own protocol. Needs the feature `cloud`.
+//! Checkpoints in a bucket, through a cloud client. Needs the feature `cloud`.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::support::process::Process;
 use crate::support::skip::{Need, Skip, or_skip};
 use crate::support::{free_port, history, kafka, oracle, scratch, wait_for};
 
-/// A server that speaks S3 and keeps buckets in memory: moto, a Python package.
+/// An in-memory S3 server: moto, a Python package.
 struct Buckets {
     _server: Process,
     address: String,
@@ -40,7 +40,7 @@ impl Buckets {
         Ok(buckets)
     }
 
-    /// The same start, with a bucket for a store.
+    /// The same command, with a bucket as the store.
     fn under(&self, launch: Launch) -> Launch {
         let settings = [
             ("RETENTIOND__CHECKPOINT__URL", "s3://shop/states/eu"),
@@ -76,7 +76,7 @@ fn another_machine_goes_on_with_the_state_in_the_bucket() {
     let mut one = buckets.under(launch(&rig, "one")).start();
     one.wait_ready(PATIENCE);
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
-    // Superseded files go, and every object lies below the prefix.
+    // Superseded files are deleted, and every object is below the prefix.
     for orders in after.chunks(after.len() / 8 + 1) {
         publish(broker, &rig.orders, orders);
         wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));

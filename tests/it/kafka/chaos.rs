@@ -1,5 +1,5 @@
-//! What happens around a replica: it stands still past its session, brokers die under load, replicas come and go, the
-//! disk fills up or turns read-only. Nothing is lost, nothing comes twice.
+//! Disturbances around a replica: it pauses past its session, brokers die under load, replicas join and leave, the disk
+//! fills up or turns read-only. Nothing is lost or repeated.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ use crate::support::{scratch, wait_for};
 
 const ALL: usize = PARTITIONS as usize;
 
-/// Everything that a shop sends during a test, and what of it is on the bus already.
+/// The messages of a test, and how many are published.
 struct Shop {
     orders: Vec<Line>,
     sessions: Vec<Line>,
@@ -35,14 +35,14 @@ impl Shop {
         Shop { orders: native(history::disorder(&sales, 0)), sessions: sessions(&sales) }
     }
 
-    /// The whole of it in about so many portions.
+    /// All of it in about this many portions.
     fn load<'a>(&'a self, broker: &'a Broker, rig: &'a Rig, portions: usize) -> Load<'a> {
         let sizes = [&self.orders, &self.sessions].map(|lines| lines.len().div_ceil(portions));
         Load { broker, rig, orders: &self.orders, sessions: &self.sessions, sizes, portions: 0 }
     }
 
-    /// Sends the rest, and compares what these replicas, which own everything together, make of it with a run over
-    /// everything; each broken message has one letter.
+    /// Publishes the rest, and compares the figures of these replicas, which own everything together, with a run over
+    /// everything; each broken message has one dead letter.
     fn finish(&self, load: Load<'_>, replicas: &mut [Daemon]) {
         let Load { broker, rig, orders, sessions, portions, .. } = load;
         publish(broker, &rig.orders, orders);
@@ -88,16 +88,16 @@ fn a_replica_that_stood_still_past_its_session_commits_nothing_stale() {
         let sleeper = round % 2;
         let before = next(broker, &rig);
         load.until_committed_beyond(&mut replicas[sleeper], &before, ALL);
-        // It falls asleep at any point of a checkpoint.
+        // It pauses at any point of a checkpoint.
         (0..chance.random_range(0..8)).for_each(|_| load.publish_some());
         replicas[sleeper].pause();
-        // Its session ends, the other takes everything over and goes on.
+        // Its session ends, and the other replica takes everything over and continues.
         let before = next(broker, &rig);
         load.until_committed_beyond(&mut replicas[1 - sleeper], &before, ALL);
         replicas[sleeper].resume();
         let before = next(broker, &rig);
         load.until_committed_beyond(&mut replicas[1 - sleeper], &before, ALL);
-        // The brokers know its name no more, or gave it to nobody else: it joins again, or was told to end for good.
+        // The group has removed the member: it rejoins, or was fenced and exits.
         if !replicas[sleeper].runs() {
             assert_eq!(replicas[sleeper].wait_exit(PATIENCE).code(), Some(75), "{}", replicas[sleeper].stderr());
             replicas[sleeper] = launches[sleeper].start();
@@ -141,7 +141,7 @@ fn churn(kafka: &'static str, times: usize) {
     let mut load = shop.load(broker, &rig, 20 * times);
     let mut chance = ChaCha8Rng::seed_from_u64(23);
     let launches = ["one", "two", "three", "four"].map(|instance| launch(&rig, instance));
-    // Replicas that have not been told to leave, and everybody who ever ran.
+    // Running replicas, and all that ever ran.
     let mut running: Vec<(usize, Daemon)> = vec![(0, launches[0].start())];
     let mut gone = Vec::new();
     for _ in 0..times {
@@ -161,7 +161,7 @@ fn churn(kafka: &'static str, times: usize) {
             gone.push(leaver);
         }
         (0..chance.random_range(0..10)).for_each(|_| load.publish_some());
-        // Not always until everything has settled: the next one may come into the middle of it.
+        // Do not always wait for a stable group: the next change may come during a rebalance.
         if chance.random_bool(0.5) {
             let before = next(broker, &rig);
             load.until_committed_beyond(&mut running[0].1, &before, ALL);
@@ -181,14 +181,14 @@ fn replicas_that_come_and_go_by_the_brokers_own_protocol_lose_and_repeat_nothing
     churn("protocol = \"consumer\"", effort().churn);
 }
 
-/// A file system of its own for a daemon, in a mount namespace of its own.
+/// A separate file system for a daemon, in its own mount namespace.
 struct Disk {
     mountpoint: tempfile::TempDir,
 }
 
 impl Disk {
     /// # Errors
-    /// [`Skip`] where namespaces are not to be had.
+    /// [`Skip`] if namespaces are unavailable.
     fn new() -> Result<Disk, Skip> {
         let mountpoint = tempfile::tempdir_in(scratch()).unwrap();
         let disk = Disk { mountpoint };
@@ -208,20 +208,21 @@ impl Disk {
         format!("mount -t tmpfs -o size=2m tmpfs '{}' && {then}", self.mountpoint.path().display())
     }
 
-    /// The same start, with the disk.
+    /// The same command, with the disk.
     fn under(&self, launch: Launch) -> Launch {
         let url = format!("file://{}", self.mountpoint.path().display());
         let shell = ["unshare", "--map-root-user", "--mount", "sh", "-c", &self.mount("exec \"$@\""), "sh"];
         launch.within(&shell).env("RETENTIOND__CHECKPOINT__URL", &url)
     }
 
-    /// Where this daemon's disk is seen from outside.
+    /// The path of the daemon's disk from outside.
     fn of(&self, daemon: &Daemon) -> PathBuf {
         let inside = self.mountpoint.path().strip_prefix("/").unwrap();
         Path::new("/proc").join(daemon.id().to_string()).join("root").join(inside)
     }
 
-    /// Turns a directory of the daemon's disk read-only, or back. Not the whole disk: the daemon holds its lock there.
+    /// Makes a directory on the daemon's disk read-only, or writable again. Not the whole disk: the daemon holds its
+    /// lock there.
     fn set_read_only(&self, daemon: &Daemon, directory: &str, on: bool) {
         let path = self.mountpoint.path().join(directory).display().to_string();
         let script = if on { "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\"" } else { "umount \"$1\"" };
@@ -292,7 +293,7 @@ fn a_second_signal_ends_it_at_once_and_safely() {
     let launch = launch(&rig, "only");
     let mut daemon = launch.start();
     daemon.wait_ready(PATIENCE);
-    // With brokers that stand still, a stop in order would take its whole budget.
+    // With paused brokers, an orderly stop would use its whole budget.
     publish(&broker, &rig.orders, after);
     broker.pause();
     daemon.terminate();

@@ -1,4 +1,4 @@
-//! A daemon's configuration over topics of its own, and what is expected of it.
+//! A daemon configuration with its own topics, and the expected results.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,10 +15,10 @@ use crate::support::kafka::Broker;
 use crate::support::metrics::Metrics;
 use crate::support::{free_port, scratch, unique, wait_for};
 
-/// How long anything may take that has to happen.
+/// Timeout for everything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names that no other test uses, and what is configured with them.
+/// Unique names for a test, and the configuration that uses them.
 #[derive(Clone, Debug)]
 pub struct Rig {
     pub brokers: String,
@@ -50,13 +50,13 @@ impl Rig {
         }
     }
 
-    /// Makes the source topics, each with this many partitions.
+    /// Creates the source topics with this many partitions.
     pub fn create_topics(&self, broker: &Broker, partitions: i32) {
         broker.create_topic(&self.orders, partitions);
         broker.create_topic(&self.sessions, partitions);
     }
 
-    /// How a replica with this name is started; on a port of its own, the same each time.
+    /// The command that starts a replica of this name, always on the same port.
     pub fn launch(&self, instance: &str) -> Launch {
         Launch::verb("run").config(self.config(instance)).http_port(free_port())
     }
@@ -69,7 +69,7 @@ impl Rig {
     /// The configuration of a replica with this name.
     pub fn config(&self, instance: &str) -> String {
         let Rig { brokers, orders, sessions, dead_letters, group, commit_every, kafka, options, more } = self;
-        // The brokers decide about the other protocol's sessions.
+        // Under the consumer protocol the brokers decide about sessions.
         let session = if kafka.contains("consumer") {
             ""
         } else {
@@ -102,7 +102,7 @@ interval = "{commit_every}"
         )
     }
 
-    /// Runs another verb to its end, with the same configuration.
+    /// Runs another verb with the same configuration.
     pub fn run(&self, instance: &str, args: &[&str]) -> Said {
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let path = dir.path().join("retentiond.toml");
@@ -111,7 +111,7 @@ interval = "{commit_every}"
         cli::run(args.iter().map(OsStr::new).chain(config))
     }
 
-    /// As [`Rig::run`], again until the group has no members any more: a static one stays until its session times out.
+    /// As [`Rig::run`], repeated until the group is empty: a static member stays until its session times out.
     pub fn run_on_empty_group(&self, instance: &str, args: &[&str]) -> Said {
         wait_for("a group without members", PATIENCE, || {
             let said = self.run(instance, args);
@@ -119,13 +119,13 @@ interval = "{commit_every}"
         })
     }
 
-    /// Whether everything that lies in the source topics is committed.
+    /// Whether every record of the source topics is committed.
     pub fn all_committed(&self, broker: &Broker) -> bool {
         [&self.orders, &self.sessions].into_iter().all(|topic| {
             let committed = broker.committed(&self.group, topic);
             let committed: BTreeMap<i32, i64> = committed.into_iter().map(|(p, next)| (p, next.offset)).collect();
             let ends = broker.end_offsets(topic);
-            // A partition that never held a record may be without a commit.
+            // A partition that never held a record may have no commit.
             ends.iter().all(|(partition, end)| committed.get(partition).unwrap_or(&0) == end)
         })
     }
@@ -148,7 +148,7 @@ pub fn summary(daemon: &Daemon) -> Value {
     daemon.get_json("/api/v1/summary")
 }
 
-/// `/readyz`: its status and the reasons it gives.
+/// `/readyz`: its status and reasons.
 pub fn readiness(daemon: &Daemon) -> Option<(u16, String)> {
     let (status, body) = daemon.try_get("/readyz", &[]).ok()?;
     let body: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("/readyz: {error}: {body}"));
@@ -156,7 +156,7 @@ pub fn readiness(daemon: &Daemon) -> Option<(u16, String)> {
     Some((status, body["reasons"].to_string()))
 }
 
-/// Panics unless the summary holds all that `replay` printed, with equal values.
+/// Panics unless the summary contains everything that `replay` printed, with equal values.
 pub fn assert_equals_replay(summary: &Value, replay: &Value) {
     for (part, expected) in replay.as_object().expect("replay prints an object") {
         let found = &summary[part];

@@ -1,4 +1,4 @@
-//! Dead letters: put back after a fix, refused for good, and too many of them.
+//! Dead letters: replayed after a fix, refused permanently, and too many of them.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::support::kafka::{self, Broker, MURMUR2, Message};
 use crate::support::{scratch, unique, wait_for};
 
 const PARTITIONS: i32 = 2;
-/// What lets orders of the year 2099 in.
+/// Settings that accept orders of the year 2099.
 const FIXED: &str = "[customers]\nmax_future = \"36500d\"\n[time]\nhistory_whole = true\n";
 
-/// Orders of 2099, which no clock permits yet, in the order of time.
+/// Orders of 2099, which are in the future, in time order.
 fn orders() -> Vec<(String, String)> {
     let order = |number: usize| {
         let (customer, day, hour) = (format!("c-{}", number % 40), 1 + number / 24, number % 24);
@@ -36,7 +36,7 @@ fn dlq(config: &Path, args: &[&str]) -> Said {
     cli::run(all)
 }
 
-/// How many the last line says.
+/// The number in the last line.
 fn count(said: &Said) -> u64 {
     assert_eq!(said.code, Some(0), "{said:?}");
     let line = said.stdout.lines().find(|line| line.ends_with(" back.")).unwrap_or("0");
@@ -79,7 +79,7 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     assert_eq!(count(&there), 600);
     assert_eq!(count(&dlq(&config, &["replay", "--dry-run", "--limit", "7"])), 7);
     let before = broker.end_offsets(&wrong.orders);
-    // Others stay, whatever is chosen, and in their order.
+    // Others stay, in order, whatever is selected.
     assert_eq!(count(&dlq(&config, &["replay", "--reason", "too_late"])), 0);
     assert_eq!(count(&dlq(&config, &["ls", "--topic", "another"])), 0);
     assert_eq!(broker.end_offsets(&wrong.orders), before);
@@ -90,7 +90,7 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
         assert_eq!((count(&again), again.stdout.as_str()), (0, "No dead letters.\n"));
     }
 
-    // Message for message what was there: key, value, headers, time and partition.
+    // Each message is unchanged: key, value, headers, time and partition.
     let records = broker.consume_all(&wrong.orders);
     assert_eq!(records.len(), 1_200);
     for partition in 0..PARTITIONS {
@@ -118,7 +118,7 @@ fn letters_go_back_once_each_and_figures_are_as_if_nothing_had_been_wrong() {
     assert_eq!(found["windows"][3]["orders"], 600 - beyond(&orders, as_of), "{}", found["windows"][3]);
 }
 
-/// One of them in words, through the daemon.
+/// One of them decoded, through the daemon.
 fn assert_explained(daemon: &Daemon, token: &Path) {
     let url = format!("http://{}", daemon.http_addr());
     let explain = |customer: &str, more: &[&str]| {
@@ -146,7 +146,7 @@ fn assert_explained(daemon: &Daemon, token: &Path) {
     assert_eq!((status, &list["total_at_risk"], &list["currency"]), (200, &Value::from(0), &Value::from("EUR")));
 }
 
-/// How many orders lie after an instant, by the order of their texts.
+/// The number of orders after a time, comparing texts.
 fn beyond(orders: &[(String, String)], as_of: &str) -> usize {
     let time = |order: &str| serde_json::from_str::<Value>(order).unwrap()["time"].as_str().unwrap()[..10].to_owned();
     orders.iter().filter(|(_, order)| time(order).as_str() > &as_of[..10]).count()
@@ -173,7 +173,7 @@ fn a_wrong_format_ends_the_program_before_a_topic_is_all_dead_letters() {
     assert!(committed.values().all(|committed| committed.offset == 0), "{committed:?}");
     assert!(broker.consume_all(&rig.dead_letters).is_empty());
 
-    // Whoever wants them all for dead letters says so.
+    // An operator can choose to send all of them to the dead-letter topic.
     let rig = Rig { commit_every: "1s", more: "", ..rig };
     let mut daemon = rig.launch("first").env("RETENTIOND__DEAD_LETTERS__STOP_AFTER", "0").start();
     daemon.wait_ready(PATIENCE);
@@ -198,7 +198,7 @@ fn a_letter_is_cut_off_to_what_its_topic_takes_and_ends_the_program_only_where_t
         let said = daemon.stderr();
         assert!(said.contains("max.message.bytes") && said.contains(&rig.dead_letters), "{said}");
 
-        // Room for what is cut off is enough, however little that is.
+        // The truncated record fits, however small the limit.
         for (instance, room) in [("first", "262144"), ("second", "20000"), ("third", "3000")] {
             let rig = Rig { dead_letters: unique("dead-letters"), group: unique("retentiond"), ..rig.clone() };
             broker.create_topic_with(&rig.dead_letters, PARTITIONS, &[("max.message.bytes", room)]);

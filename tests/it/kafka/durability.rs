@@ -1,4 +1,4 @@
-//! What was committed outlives everything: kills, stops, and a store that takes nothing for a while.
+//! Committed state survives kills, stops, and a store that rejects writes for a while.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,22 +17,22 @@ use crate::support::kafka::{self, Broker};
 use crate::support::{cli, log, scratch, wait_for};
 
 pub const PARTITIONS: i32 = 4;
-/// Behind every other event.
+/// After every other event.
 pub const LAST: &str = "1998-07-03T00:00:00.000Z";
-/// In how many portions the load is published between two kills, about.
+/// Approximate number of portions published between two kills.
 const PORTIONS: usize = 20;
 
-/// A message for the bus: partition if not the key decides, key, payload.
+/// A message to publish: partition (unless the key decides), key, payload.
 pub type Line = (Option<i32>, String, String);
 
-/// Where a message lies: topic, partition, offset.
+/// Position of a message: topic, partition, offset.
 type Place = (String, i32, i64);
 
 pub fn native(messages: Vec<log::Message>) -> Vec<Line> {
     messages.into_iter().map(|message| (None, message.key, message.payload.expect("an order"))).collect()
 }
 
-/// An order of a customer of its own in each partition, so that all partitions end at one instant.
+/// An order of a separate customer in each partition, so that all partitions end at the same time.
 pub fn last_orders() -> Vec<Line> {
     let order = |partition| {
         let customer = format!("last-{partition}");
@@ -44,7 +44,7 @@ pub fn last_orders() -> Vec<Line> {
     (0..PARTITIONS).map(order).collect()
 }
 
-/// Visits on the days before the sales, three in ten of them reported twice, in the order of time.
+/// Visits on the days before the sales, three in ten reported twice, in time order.
 pub fn sessions(sales: &[history::Sale]) -> Vec<Line> {
     let mut chance = ChaCha8Rng::seed_from_u64(11);
     let mut sessions = Vec::new();
@@ -66,7 +66,7 @@ pub fn publish(broker: &Broker, topic: &str, lines: &[Line]) {
     assert_eq!(broker.publish(topic, messages), lines.len() as u64);
 }
 
-/// What `replay` says of these events.
+/// The result of `replay` for these events.
 pub fn replay(lines: &[&[Line]], as_of: &str) -> Value {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let text: String = lines.iter().copied().flatten().map(|(.., payload)| format!("{payload}\n")).collect();
@@ -75,30 +75,30 @@ pub fn replay(lines: &[&[Line]], as_of: &str) -> Value {
     cli::replay_as_daemon(&[&events], Some(&config), as_of)
 }
 
-/// A replica that is exact whatever happens to it.
+/// A replica that stays exact whatever happens.
 pub fn launch(rig: &Rig, instance: &str) -> Launch {
     rig.launch(instance).env("RETENTIOND__KAFKA__DELIVERY", "exactly_once")
 }
 
-/// The next offsets that the group committed, by partition.
+/// The committed offsets of the group, by partition.
 pub fn next(broker: &Broker, rig: &Rig) -> BTreeMap<i32, i64> {
     let committed = broker.committed(&rig.group, &rig.orders);
     committed.into_iter().map(|(partition, committed)| (partition, committed.offset)).collect()
 }
 
-/// Orders and sessions on their way to the bus, and broken messages between them.
+/// Orders and sessions to publish, with broken messages in between.
 pub struct Load<'a> {
     pub broker: &'a Broker,
     pub rig: &'a Rig,
     pub orders: &'a [Line],
     pub sessions: &'a [Line],
-    /// How many of each a portion has.
+    /// The number of each per portion.
     pub sizes: [usize; 2],
     pub portions: usize,
 }
 
 impl<'a> Load<'a> {
-    /// The same load when so many portions are on the bus already.
+    /// The same load after this many portions are published.
     pub fn behind(self, portions: usize) -> Self {
         let rest = |lines: &'a [Line], size: usize| &lines[(portions * size).min(lines.len())..];
         Load {
@@ -109,7 +109,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Publishes some of what is left, and one broken message for each partition: there is always news everywhere.
+    /// Publishes a portion, and one broken message per partition, so that every partition has new records.
     pub fn publish_some(&mut self) {
         let take = |lines: &mut &[Line], size: usize| lines.split_off(..size.min(lines.len())).unwrap().to_vec();
         let mut orders = take(&mut self.orders, self.sizes[0]);
@@ -124,7 +124,7 @@ impl<'a> Load<'a> {
         self.portions += 1;
     }
 
-    /// Publishes until so many partitions have commits that go beyond these.
+    /// Publishes until this many partitions have commits beyond these.
     pub fn until_committed_beyond(&mut self, daemon: &mut Daemon, before: &BTreeMap<i32, i64>, partitions: usize) {
         wait_for(&format!("commits in {partitions} partitions beyond {before:?}"), PATIENCE, || {
             let ends = || [&self.rig.orders, &self.rig.sessions].map(|topic| self.broker.end_offsets(topic));
@@ -139,7 +139,7 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Publishes until each replica has so many partitions, caught up or not.
+    /// Publishes until each replica owns this many partitions, caught up or not.
     pub fn until_shared(&mut self, replicas: &mut [Daemon], share: i64) {
         wait_for(&format!("{share} partitions for each replica"), PATIENCE, || {
             self.publish_some();
@@ -148,7 +148,7 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Panics unless each broken message has exactly one letter, and nothing else has one.
+/// Panics unless each broken message has exactly one dead letter, and no other message has one.
 pub fn assert_dead_letters(broker: &Broker, rig: &Rig) -> usize {
     let mut broken: BTreeMap<Place, Vec<u8>> = BTreeMap::new();
     for topic in [&rig.orders, &rig.sessions] {
@@ -191,19 +191,20 @@ fn kill9_loses_and_repeats_nothing() {
     let launches = ["one", "other"].map(|instance| launch(&rig, instance));
     let mut replicas = launches.each_ref().map(Launch::start);
     let mut since = [BTreeMap::new(), BTreeMap::new()];
-    // Kept for what they said, should anything be wrong in the end.
+    // Kept for their logs, in case the test fails.
     let mut dead = Vec::new();
     for kill in 0..kills {
         let victim = kill % 2;
-        // Every partition's progress is the victim's progress too; any partition's comes while the other still begins.
+        // Waiting for all partitions includes the victim's; waiting for one may end while the other replica is still
+        // starting.
         let partitions = if kill % 3 == 2 { 1 } else { PARTITIONS as usize };
         load.until_committed_beyond(&mut replicas[victim], &since[victim], partitions);
-        // A commit has just ended: the kill comes at any time until the one after the next.
+        // A commit has just ended: the kill comes at any time up to the one after the next.
         (0..chance.random_range(0..8)).for_each(|_| load.publish_some());
         replicas[victim].kill9();
         since[victim] = next(broker, &rig);
         if kill % 5 == 4 {
-            // It stays away for so long that the other takes its partitions over, and has to give them back.
+            // It stays down until the other replica has taken its partitions over, and must give them back.
             load.until_committed_beyond(&mut replicas[1 - victim], &since[victim], PARTITIONS as usize);
             since[victim] = next(broker, &rig);
         }
@@ -225,7 +226,7 @@ fn kill9_loses_and_repeats_nothing() {
     let dead_letters = assert_dead_letters(broker, &rig);
     assert_eq!(dead_letters, portions * (PARTITIONS as usize + 1), "after {kills} kills");
 
-    // What one has committed is all that the other needs.
+    // The commit of one replica is all that the other needs.
     let [mut heir, mut last_victim] = replicas;
     last_victim.kill9();
     wait_for_share(&mut heir, i64::from(PARTITIONS));
@@ -252,7 +253,7 @@ fn a_restart_goes_on_from_the_checkpoint() {
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
     assert!(rig.all_committed(broker));
 
-    // There is nothing left to read again.
+    // There is nothing left to read.
     for (partition, next) in next(broker, &rig) {
         broker.delete_records_before(&rig.orders, partition, next);
     }
@@ -286,7 +287,7 @@ fn a_store_that_takes_nothing_holds_commits_but_not_figures() {
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
     let committed = next(broker, &rig);
 
-    // A file in the place of the group's directory stops root too, whom permissions do not.
+    // A file in place of the group's directory stops even root, who ignores permissions.
     let (group, away) = (store.path().join(&rig.group), store.path().join("away"));
     fs::rename(&group, &away).unwrap();
     fs::write(&group, "").unwrap();

@@ -1,4 +1,4 @@
-//! The main job: real orders through a real Kafka, equal to `replay` of the same events and to SQL.
+//! The main purpose: real orders through a real Kafka give the figures of `replay` and of SQL.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::support::history::{self, Sale};
 use crate::support::kafka::{Broker, Committed};
 use crate::support::{cli, kafka, oracle, scratch, wait_for};
 
-/// What is known of the data, for the daemon and `replay` alike: without it the beginning would be found from the
-/// events, of which `replay` sees the sessions too.
+/// Settings for both the daemon and `replay`: otherwise the start would be derived from the events, and `replay` also
+/// sees the sessions.
 pub const KNOWN: &str = "
 [time]
 data_begin = \"1997-01-01T00:00:00Z\"
 history_whole = true
 ";
 
-/// An event: when, whose, and what.
+/// An event: time, customer, and content.
 type Line = (i64, String, String);
 
-/// The orders of CDNOW in the order of time; equal orders of one customer on one day all count, for they have no ids.
+/// The orders of CDNOW in time order; they have no ids, so equal orders of a customer on one day all count.
 fn orders() -> Vec<Line> {
     let line = |sale: Sale| (Time::parse(&sale.time()).unwrap().millis(), sale.customer.clone(), sale.native());
     let mut orders: Vec<Line> = history::cdnow_master().into_iter().map(line).collect();
@@ -32,7 +32,7 @@ fn orders() -> Vec<Line> {
     orders
 }
 
-/// Up to three visits in the three days before each order, visits of people who never order, and copies.
+/// Up to three visits in the three days before each order, visits of people who never order, and duplicates.
 fn sessions(orders: &[Line]) -> Vec<Line> {
     let mut chance = ChaCha8Rng::seed_from_u64(3);
     let mut sessions = Vec::new();
@@ -61,7 +61,7 @@ fn ndjson(lines: &[Line]) -> String {
     lines.iter().map(|(.., payload)| format!("{payload}\n")).collect()
 }
 
-/// Waits until the replica owns so many partitions and is ready.
+/// Waits until the replica owns this many partitions and is ready.
 pub fn wait_for_share(daemon: &mut Daemon, partitions: i64) {
     daemon.wait_for(&format!("{partitions} partitions, caught up"), PATIENCE, |daemon| {
         let ready = readiness(daemon).is_some_and(|(status, _)| status == 200);
@@ -147,7 +147,7 @@ fn figures_equal_replay_and_sql_alone_and_together() {
     assert_eq!(metrics.get("retentiond_as_of_timestamp_seconds"), Some(as_of_seconds));
     wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
 
-    // Two replicas share the partitions, and their parts add up to the whole.
+    // Two replicas share the partitions, and their figures add up to the total.
     let mut second = rig.launch("second").start();
     wait_for_share(&mut second, 2);
     wait_for_share(&mut first, 2);
@@ -156,7 +156,7 @@ fn figures_equal_replay_and_sql_alone_and_together() {
     assert_eq!(parts[1]["as_of"], as_of.as_str(), "every partition has orders on the last day");
     assert_adds_up(&parts, &replay);
 
-    // One of them dies; the other takes its partitions over.
+    // One of them is killed; the other takes its partitions over.
     second.kill9();
     wait_for_share(&mut first, 4);
     assert_equals_replay(&summary(&first), &replay);
@@ -185,7 +185,7 @@ fn what_was_applied_is_committed_when_asked_to_stop() {
     assert_eq!(daemon.wait_exit(Duration::from_secs(10)).code(), Some(0), "{}", daemon.stderr());
     assert!(rig.all_committed(broker));
 
-    // The same name comes back at once, and knows the same.
+    // The same instance returns at once with the same state.
     let mut daemon = launch.start();
     daemon.wait_ready(PATIENCE);
     assert_eq!(summary(&daemon), before);

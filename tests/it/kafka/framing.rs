@@ -1,4 +1,4 @@
-//! The same orders in every wire format of a schema registry, and files of every format as a beginning.
+//! The same orders in every wire format of a schema registry, and bootstraps from files of every format.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::support::{cli, history, scratch, wait_for};
 const BEGIN: i64 = 1_735_700_000_000;
 const GUID: &str = "0dd4474b-0a2e-4c9e-9a31-010203040506";
 
-/// An order, or money that went back.
+/// An order or a refund.
 struct Moved {
     is_order: bool,
     id: usize,
@@ -65,7 +65,7 @@ impl Moved {
         })
     }
 
-    /// By [`AVRO`]: numbers are zigzag varints, texts stand behind their length.
+    /// Encodes with [`AVRO`]: numbers are zigzag varints, texts follow their length.
     fn avro(&self) -> Vec<u8> {
         let some = |text: &str| [vec![2], sized(text.as_bytes())].concat();
         let (order, refund) = (some(&format!("n-{}", self.id)), vec![0]);
@@ -78,7 +78,7 @@ impl Moved {
         [kind, order, refund, sized(self.key().as_bytes()), time, amount, sized(b"EUR"), channel].concat()
     }
 
-    /// By [`PROTOBUF`]: tags are (number << 3 | 2), lengths and texts follow.
+    /// Encodes with [`PROTOBUF`]: tags are (number << 3 | 2), followed by length and text.
     fn protobuf(&self) -> Vec<u8> {
         let field = |number: u8, bytes: &[u8]| {
             [vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes.to_vec()].concat()
@@ -145,7 +145,7 @@ fn guid() -> Vec<u8> {
     [1].into_iter().chain((0..16).map(byte)).collect()
 }
 
-/// A message with a frame before its value, or beside it.
+/// A message with a frame before its value, or in a header.
 fn message(key: &str, frame: &[u8], header: Option<Vec<u8>>, value: &[u8]) -> Message {
     Message {
         key: Some(key.as_bytes().to_vec()),
@@ -155,16 +155,16 @@ fn message(key: &str, frame: &[u8], header: Option<Vec<u8>>, value: &[u8]) -> Me
     }
 }
 
-/// Writes a message.
+/// Encodes a message.
 type Write = fn(&Moved) -> Message;
 
-/// Every way to write a message: its name, and how it is done.
+/// Every way to encode a message, by name.
 fn wires() -> [(&'static str, Write); 5] {
     [
         ("plain JSON", |of| message(&of.key(), &[], None, of.json().to_string().as_bytes())),
         ("JSON Schema", |of| message(&of.key(), &number(1), None, of.json().to_string().as_bytes())),
         ("Avro", |of| message(&of.key(), &number(2), None, &of.avro())),
-        // The second message of the file: one number, which is one, both zigzag.
+        // The second message of the file: one index with value one, both zigzag.
         ("Protobuf", |of| message(&of.key(), &[number(3), vec![2, 2]].concat(), None, &of.protobuf())),
         ("Avro named by a header", |of| message(&of.key(), &[], Some(guid()), &of.avro())),
     ]
@@ -187,7 +187,7 @@ fn rig(broker: &Broker, registry: &Registry) -> Rig {
     rig
 }
 
-/// What `replay` says of the same in a file.
+/// The result of `replay` for the same orders in a file.
 fn replayed(lines: &[Value], as_of: &str) -> Value {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
@@ -224,7 +224,7 @@ fn the_same_orders_give_the_same_figures_in_every_wire_format() {
     }
     let figures = |summary: &Value| {
         let mut figures = summary.clone();
-        // How far each daemon is with its own topics and store.
+        // The progress of each daemon, with its own topics and store.
         figures.as_object_mut().unwrap().retain(|name, _| replayed_parts().contains(name.as_str()));
         figures
     };
@@ -257,7 +257,7 @@ fn a_registry_that_is_down_is_waited_for_and_a_schema_that_it_lacks_is_a_dead_le
     daemon.wait_ready(PATIENCE);
     let lines: Vec<Value> = moved.iter().map(Moved::json).collect();
 
-    // Between good ones of the same customer: a schema that is not there, and values that are not as theirs says.
+    // Between good ones of the same customer: an unknown schema, and values that do not match theirs.
     let key = moved[0].key();
     let whole = moved[0].avro();
     let bad = [
@@ -282,11 +282,11 @@ fn a_registry_that_is_down_is_waited_for_and_a_schema_that_it_lacks_is_a_dead_le
     }
 }
 
-/// Builds a state from a file, and answers how many events and customers it has.
+/// Bootstraps from a file; returns the numbers of events and customers.
 fn bootstrapped(broker: &Broker, source: &str, lines: &[String]) -> (u64, u64) {
     let rig = Rig { more: "[customers]\ndimensions = [\"channel\", \"country\"]\n", ..Rig::new(broker) };
     rig.create_topics(broker, 1);
-    // Format and mapping of the source beside its topic.
+    // Format and mapping of the source, next to its topic.
     let topic = format!("[sources.orders]\ntopic = \"{}\"\n", rig.orders);
     let config = rig.config("only").replace(&topic, "") + &source.replace("[sources.orders]\n", &topic);
     let dir = tempfile::tempdir_in(scratch()).unwrap();
@@ -311,7 +311,7 @@ fn a_state_is_built_from_files_of_every_format() {
     for (source, messages) in fixtures::files() {
         let name = messages[0].format.name();
         let meaning: Vec<String> = messages.iter().flat_map(Fixture::native).collect();
-        // One mapping of each format will do: what mappings mean is tested without a broker.
+        // One mapping per format is enough: mappings are tested without a broker.
         if meaning.is_empty() || !seen.insert(name) {
             continue;
         }

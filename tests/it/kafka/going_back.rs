@@ -1,4 +1,4 @@
-//! A damaged checkpoint stops its partition, is found by those who look for it, and can be gone back behind.
+//! A damaged checkpoint stops its partition, is found by `checkpoint verify`, and can be undone by `rewind`.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::figures::KNOWN;
 use crate::support::kafka;
 use crate::support::{history, wait_for};
 
-/// What `checkpoint ls` says of a partition.
+/// The output of `checkpoint ls` for a partition.
 fn listed(rig: &Rig, partition: i32, args: &[&str]) -> Value {
     let said = rig.run("only", &[&["checkpoint", "ls", "--format", "json"], args].concat());
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -45,7 +45,7 @@ fn a_damaged_checkpoint_is_gone_back_behind() {
     daemon.kill9();
     let newest = broker.committed(&rig.group, &rig.orders);
 
-    // The newest file of partition 0 loses a bit.
+    // A bit flips in the newest file of partition 0.
     let listing = listed(&rig, 0, &[]);
     let manifest = listing["manifests"][0].clone();
     assert_eq!(manifest["committed"], true, "{listing}");
@@ -89,7 +89,7 @@ fn a_damaged_checkpoint_is_gone_back_behind() {
     let back = broker.committed(&rig.group, &rig.orders);
     assert!(back[&0].offset < newest[&0].offset && back[&0].metadata != newest[&0].metadata, "{back:?}");
     assert_eq!((&back[&1], &back[&2]), (&newest[&1], &newest[&2]), "the others stay");
-    // One more goes back by one, one begins anew.
+    // Another partition goes back by one, a third starts over.
     let said = rig.run("only", &["rewind", "--partition", "1", "--to-previous", "--yes"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     let said = rig.run("only", &["rewind", "--partition", "2", "--to-genesis", "--start", "earliest", "--yes"]);
@@ -146,7 +146,7 @@ fn records_that_are_gone_stop_their_partition_alone() {
 #[test]
 fn another_log_of_the_same_name_is_not_read_on() {
     let Some(broker) = kafka::shared_or_skip() else { return };
-    // Without topic ids, which brokers of that kind need not have.
+    // Without topic ids, which old brokers lack.
     let rig = Rig { commit_every: "200ms", more: KNOWN, kafka: "delivery = \"at_least_once\"", ..Rig::new(broker) };
     rig.create_topics(broker, PARTITIONS);
     let orders = native(history::disorder(&history::cdnow_sample(), 0));

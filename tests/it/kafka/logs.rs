@@ -1,4 +1,4 @@
-//! The log tells what a replica goes through, and nothing of a customer.
+//! The log shows the lifecycle of a replica, and no customer data.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::common::{PATIENCE, Rig, summary};
 use crate::support::kafka;
 
-/// Whoever sees one of these in a log has seen a customer.
+/// Personal data that must not occur in a log.
 const CUSTOMERS: [&str; 3] = ["ada.lovelace@example.org", "grace-hopper-1906", "\u{5c0f}\u{660e}-private"];
 
-/// Sound and unsound messages of them, `day` a day of March 2026.
+/// Valid and invalid messages with them, on a day of March 2026.
 fn messages(day: u32) -> Vec<(Option<i32>, Option<String>, Option<String>)> {
     let order = |customer: &str, n: usize, day: u32, amount: &str| {
         let payload = format!(
@@ -46,7 +46,7 @@ fn the_log_tells_the_life_of_a_replica_and_no_customer() {
         let mut replica = launch.start();
         replica.wait_ready(PATIENCE);
         for customer in CUSTOMERS {
-            // Refused without a token; asked for all the same.
+            // Refused without a token; requested anyway.
             let encoded: String = customer.bytes().map(|byte| format!("%{byte:02x}")).collect();
             assert_eq!(replica.get(&format!("/api/v1/customers/{encoded}")).0, 403);
         }
@@ -99,7 +99,7 @@ fn the_log_tells_the_life_of_a_replica_and_no_customer() {
     assert!(logs[1].lines().any(|line| line.contains("goes on with the state of")));
 }
 
-/// Panics unless each of these messages is in the log, behind the one before.
+/// Panics unless the log contains these messages in this order.
 fn assert_told_in_order(lines: &[Value], messages: &[&str]) {
     let mut rest = lines.iter().map(|line| line["message"].as_str().unwrap());
     for message in messages {

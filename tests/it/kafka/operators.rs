@@ -1,4 +1,4 @@
-//! What an operator is told when something is wrong with group, topics, disk or commits, and what mends itself.
+//! What operators see when group, topics, disk or commits have a fault, and which faults are repaired automatically.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,10 +17,10 @@ use crate::support::kafka::{self, Broker};
 use crate::support::process::Signal;
 use crate::support::{scratch, unique, wait_for};
 
-/// How long something may take that is looked at once a minute.
+/// Timeout for checks that run once a minute.
 const MINUTES: Duration = Duration::from_secs(150);
 
-/// The whole answer of `/readyz`.
+/// The body of `/readyz`.
 fn ready(daemon: &Daemon) -> Option<Value> {
     let (_, body) = daemon.try_get("/readyz", &[]).ok()?;
     serde_json::from_str(&body).ok()
@@ -30,7 +30,7 @@ fn says(list: &Value, words: &str) -> bool {
     list.as_array().is_some_and(|all| all.iter().any(|one| one.as_str().is_some_and(|one| one.contains(words))))
 }
 
-/// Waits for a note that holds these words; the replica stays ready.
+/// Waits for a note that contains these words; the replica stays ready.
 fn wait_for_note(daemon: &mut Daemon, words: &str, patience: Duration) {
     daemon.wait_for(&format!("/readyz to note {words:?}"), patience, |daemon| {
         let answer = ready(daemon)?;
@@ -53,7 +53,7 @@ fn rename_a_topic(broker: &Broker, kafka: &'static str) {
     daemon.terminate();
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
 
-    // At once, so that the group still knows the replica: it gives back what it had, of the topic of before.
+    // At once, while the group still knows the member: it gets back its assignment in the former topic.
     let (orders, sessions) = (unique("orders-renamed"), unique("sessions-renamed"));
     let renamed = Rig { orders, sessions, ..rig.clone() };
     renamed.create_topics(broker, 2);
@@ -63,7 +63,7 @@ fn rename_a_topic(broker: &Broker, kafka: &'static str) {
     wait_to_own(&mut daemon, 2.0);
     let said = daemon.stderr();
     let is_mended = said.contains("belong(s) to no replica") && said.contains("leaving the group and joining it again");
-    // Without a static name nothing of before is given back.
+    // Without static membership it does not get the former assignment.
     assert_eq!(is_mended, kafka.is_empty(), "{said}");
     daemon.wait_for("500 orders", PATIENCE, |daemon| {
         let orders = |window: &Value| window["orders"].as_u64();
@@ -73,10 +73,10 @@ fn rename_a_topic(broker: &Broker, kafka: &'static str) {
     assert_eq!(metrics(&daemon).get("retentiond_group_faults"), Some(0.0));
 }
 
-/// The protocols of groups: by their members, and by the brokers (KIP-848).
+/// Both group protocols: classic, and the consumer protocol (KIP-848).
 const PROTOCOLS: [&str; 2] = ["", "protocol = \"consumer\""];
 
-/// Waits until the replica is ready with so many partitions; with none it must not be ready.
+/// Waits until the replica is ready with this many partitions; without any it must not be ready.
 fn wait_to_own(daemon: &mut Daemon, partitions: f64) {
     daemon.wait_for(&format!("the replica to own {partitions} partition(s)"), PATIENCE, |daemon| {
         let (status, reasons) = readiness(daemon)?;
@@ -104,7 +104,7 @@ fn a_replica_is_never_ready_while_a_dead_one_holds_every_partition() {
 
 #[test]
 fn a_spare_replica_is_ready_once_the_others_own_everything() {
-    // Under the brokers' own protocol a replica that was never given a partition is told nothing, and stays "not joined".
+    // Under the consumer protocol a replica without partitions never gets an assignment, and stays "not joined".
     let Some(broker) = kafka::shared_or_skip() else { return };
     let rig = Rig::new(broker);
     rig.create_topics(broker, 1);
@@ -192,7 +192,7 @@ fn partitions_added_while_it_runs_are_named_with_the_remedy() {
     assert_eq!(shown.get(&format!("retentiond_source_partitions{{topic=\"{}\"}}", rig.orders)), Some(4.0));
     assert_eq!(shown.get("retentiond_partitions_assigned"), Some(2.0), "what nobody has state of is not processed");
 
-    // The same of every topic: after a restart the state is known to be of other partitions.
+    // The same for every topic: after a restart the state is known to be of another partition count.
     broker.add_partitions(&rig.sessions, 4);
     daemon.terminate();
     daemon.wait_exit(PATIENCE);
@@ -260,7 +260,7 @@ fn a_limit_of_file_sizes_is_an_error_and_no_signal() {
     let rig = Rig::new(broker);
     rig.create_topics(broker, 1);
     publish_sales(broker, &rig.orders, &first_sales(6_000));
-    // Blocks of 512 or 1024 bytes: enough for the log, and too little for the state.
+    // Blocks of 512 or 1024 bytes: enough for the log, too little for the state.
     let launch = rig.launch("first").within(&["sh", "-c", "ulimit -f 40; exec \"$@\"", "sh"]);
     let mut daemon = launch.env("RETENTIOND__CHECKPOINT__STALE_AFTER", "3s").start();
     wait_for_note(&mut daemon, "File too large", MINUTES);
@@ -315,7 +315,7 @@ fn each_group_puts_back_its_own_letters_of_a_shared_topic() {
     let own = dlq(&one, &["ls"]);
     assert!(own.stdout.contains("3 could go back.") && own.stdout.contains("5 of other groups"), "{own:?}");
     assert!(!own.stdout.contains(&two.orders), "{own:?}");
-    // What is not chosen stays, for its own group alone.
+    // The others stay, for their own group.
     assert!(dlq(&one, &["replay", "--reason", "too_late"]).stdout.contains("0 went back."));
     assert!(dlq(&two, &["replay", "--limit", "2"]).stdout.contains("2 went back."));
     assert!(dlq(&one, &["replay"]).stdout.contains("3 went back."));

@@ -1,4 +1,4 @@
-//! Clusters that do not fit, are not there yet, or go away.
+//! Clusters that do not match, do not exist yet, or go away.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::support::history::{self, Sale, first_sales};
 use crate::support::kafka;
 use crate::support::{cli, free_port, scratch, wait_for};
 
-/// How long an error of the configuration may take to show.
+/// Timeout until a configuration error shows.
 const SOON: Duration = Duration::from_secs(20);
 
 fn is_alive(daemon: &Daemon) -> bool {
     daemon.try_get("/healthz", &[]).is_ok_and(|(status, _)| status == 200)
 }
 
-/// Waits until the daemon is alive, not ready, and says these words about it.
+/// Waits until the daemon is alive but not ready, with these words.
 fn wait_for_reason(daemon: &mut Daemon, words: &str) {
     daemon.wait_for(&format!("/readyz to say {words:?}"), PATIENCE, |daemon| {
         let (status, reasons) = readiness(daemon)?;
@@ -27,8 +27,8 @@ fn wait_for_reason(daemon: &mut Daemon, words: &str) {
     assert!(is_alive(daemon));
 }
 
-/// Waits until the daemon is ready and its figures are those of `replay` of exactly these sales, near their end: its
-/// slowest partition may have no order on the last days.
+/// Waits until the daemon is ready and its figures equal `replay` of exactly these sales, near their end: its slowest
+/// partition may have no order on the last days.
 fn wait_for_figures(daemon: &mut Daemon, sales: &[Sale]) {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
     let events = history::write(dir.path(), "events.csv", history::csv(sales));
@@ -111,7 +111,7 @@ fn a_broker_that_comes_and_goes_changes_no_figure() {
     broker.restart();
     wait_for_figures(&mut daemon, &sales[..1000]);
 
-    // Killed while offsets may be on their way.
+    // Killed while offsets may be in flight.
     publish_sales(&broker, &rig.orders, &sales[1000..2000]);
     daemon.wait_for("news", PATIENCE, |daemon| {
         (summary(daemon)["as_of"].as_str()? >= sales[1900].time().as_str()).then_some(())
@@ -168,7 +168,7 @@ fn a_store_that_is_not_there_yet_is_waited_for() {
     let sales = first_sales(500);
     publish_sales(broker, &rig.orders, &sales);
     let place = tempfile::tempdir_in(scratch()).unwrap();
-    // A file where the directory should be stops root too, whom permissions do not.
+    // A file in place of the directory stops even root, who ignores permissions.
     let mount = place.path().join("mount");
     std::fs::write(&mount, "").unwrap();
     let url = format!("file://{}/state", mount.display());

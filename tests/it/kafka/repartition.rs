@@ -1,5 +1,5 @@
-//! An order topic that is keyed by order, routed by customer: the figures are those of orders keyed by customer,
-//! whatever happens to the replicas on the way.
+//! An order topic keyed by order, repartitioned by customer: the figures equal those of orders keyed by customer,
+//! whatever happens to the replicas.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::support::history;
 use crate::support::kafka::{self, Broker};
 use crate::support::wait_for;
 
-/// What is committed by topic: those of the router, and those of the engines.
+/// Committed offsets by topic: of the repartitioning, and of the engines.
 type Progress = [BTreeMap<i32, i64>; 2];
 
 struct Shop<'a> {
@@ -27,14 +27,14 @@ struct Shop<'a> {
     /// Keyed by order id.
     orders: Vec<Line>,
     sessions: Vec<Line>,
-    /// How many of each are on the bus, and how many portions that were.
+    /// Numbers of published messages and portions.
     sent: [usize; 2],
     portions: usize,
-    /// How many there are to be.
+    /// The total numbers.
     of: usize,
 }
 
-/// Orders under their own ids instead of their customers'.
+/// Orders keyed by their own ids instead of their customers'.
 fn keyed_by_order(lines: Vec<Line>) -> Vec<Line> {
     let keyed = |(partition, _, payload): Line| {
         let order: serde_json::Value = serde_json::from_str(&payload).unwrap();
@@ -43,7 +43,7 @@ fn keyed_by_order(lines: Vec<Line>) -> Vec<Line> {
     lines.into_iter().map(keyed).collect()
 }
 
-/// An order of a customer of its own in each partition by customer, so that all partitions end at one instant.
+/// An order of a separate customer in each customer partition, so that all partitions end at the same time.
 fn last_orders() -> Vec<Line> {
     let customer = |partition: i32| {
         let lies_there = |id: &String| {
@@ -75,7 +75,7 @@ impl<'a> Shop<'a> {
         launch.env("RETENTIOND__SOURCES__ORDERS__REPARTITION", "true")
     }
 
-    /// For a load of a year and a half in a minute: partitions differ by days then.
+    /// For a load of a year and a half in a minute, during which partitions differ by days.
     fn patient(launch: Launch) -> Launch {
         let launch = launch.env("RETENTIOND__CUSTOMERS__ALLOWED_LATENESS", "60d");
         launch.env("RETENTIOND__CUSTOMERS__DEDUP_FOR", "60d")
@@ -85,7 +85,7 @@ impl<'a> Shop<'a> {
         format!("{}-orders-by-customer", self.rig.group)
     }
 
-    /// Publishes a portion of what is left, and one broken message for each partition.
+    /// Publishes a portion, and one broken message per partition.
     fn publish_some(&mut self) {
         let number = self.portions;
         let mut portions = [&self.orders, &self.sessions].into_iter().zip(&mut self.sent).map(|(lines, sent)| {
@@ -112,9 +112,9 @@ impl<'a> Shop<'a> {
         [next(&router, &self.rig.orders), next(&self.rig.group, &self.keyed_topic())]
     }
 
-    /// Publishes until every partition is routed, and applied, beyond these.
+    /// Publishes until every partition is repartitioned and applied beyond these.
     fn until_beyond(&mut self, daemon: &mut Daemon, before: &Progress) {
-        // The topic is made by the replicas.
+        // The replicas create the topic.
         self.wait_for_topic(daemon);
         wait_for(&format!("progress beyond {before:?}"), PATIENCE, || {
             assert!(daemon.runs(), "{}", daemon.stderr());
@@ -134,13 +134,13 @@ impl<'a> Shop<'a> {
         daemon.wait_for(&format!("topic {topic}"), PATIENCE, |daemon| is_there(daemon).then_some(()));
     }
 
-    /// Whether everything is routed, applied and committed.
+    /// Whether everything is repartitioned, applied and committed.
     fn is_all_committed(&self) -> bool {
         let topic = self.keyed_topic();
         let ends = [self.broker.end_offsets(&self.rig.orders), self.broker.end_offsets(&topic)];
         let sessions = self.broker.end_offsets(&self.rig.sessions);
         let of_sessions = self.broker.committed(&self.rig.group, &self.rig.sessions);
-        // Behind the last record of a topic that is written in transactions lies the mark that ends its transaction.
+        // A transaction marker follows the last record of a topic written in transactions.
         let is_there = |progress: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>, marks: i64| {
             ends.iter().all(|(partition, end)| end - progress.get(partition).unwrap_or(&0) <= marks)
         };
@@ -150,7 +150,7 @@ impl<'a> Shop<'a> {
             && sessions.iter().all(|(partition, end)| of_sessions.get(partition).map_or(0, |next| next.offset) == *end)
     }
 
-    /// Sends the rest, and compares what the replicas make of it with a run over everything.
+    /// Publishes the rest, and compares the figures of the replicas with a run over everything.
     fn finish(&mut self, replicas: &mut [Daemon]) {
         let [orders, sessions] = self.sent;
         publish(self.broker, &self.rig.orders, &self.orders[orders..]);
@@ -168,7 +168,7 @@ impl<'a> Shop<'a> {
             }
             self.is_all_committed().then_some(())
         });
-        // First the cause, then what comes of it.
+        // First the cause, then its consequences.
         self.assert_each_event_once(&last);
         assert_eq!(assert_dead_letters(self.broker, &self.rig), self.portions * (PARTITIONS as usize + 1));
         let whole = replay(&[&self.orders, &self.sessions, &last], LAST);
@@ -186,7 +186,7 @@ impl<'a> Shop<'a> {
         }
     }
 
-    /// What was routed and committed are the orders, each as often as it was sent, under its customer.
+    /// The committed copies are the orders, each as often as it was sent, keyed by customer.
     fn assert_each_event_once(&self, last: &[Line]) {
         let decoder = Decoder::new(Format::Native, ["channel", "country"].map(str::to_owned).to_vec());
         let meaning = |payload: &[u8]| format!("{:?}", decoder.decode(None, Some(payload), Time::MAX).unwrap());
@@ -218,13 +218,13 @@ fn kill9_routes_nothing_twice_and_loses_nothing() {
     let mut dead = Vec::new();
     for kill in 0..kills {
         let victim = kill % 2;
-        // Every partition's progress is the victim's progress too, and that of whoever routes.
+        // Progress of all partitions includes the victim's, and that of the replica that repartitions.
         shop.until_beyond(&mut replicas[victim], &since[victim]);
         (0..chance.random_range(0..6)).for_each(|_| shop.publish_some());
         replicas[victim].kill9();
         since[victim] = shop.progress();
         if kill % 3 == 2 {
-            // It stays away for so long that the other takes its partitions over, and the router.
+            // It stays down until the other replica has taken over its partitions and the repartitioning.
             let before = since[victim].clone();
             shop.until_beyond(&mut replicas[1 - victim], &before);
             since[victim] = shop.progress();
@@ -253,7 +253,7 @@ fn a_router_that_stood_still_past_its_time_routes_nothing_twice() {
             (!lag.is_empty() && replica.stderr().contains("routing by customer")).then_some(())
         };
         let router = (0..2).find(|&n| routes(&replicas[n]).is_some()).expect("one of them routes");
-        // In the middle of a transaction, as likely as not.
+        // Probably during a transaction.
         (0..3).for_each(|_| shop.publish_some());
         replicas[router].pause();
         let before = shop.progress();
@@ -275,7 +275,7 @@ fn a_router_that_stood_still_past_its_time_routes_nothing_twice() {
 fn a_backlog_in_uneven_partitions_goes_on_in_the_order_of_time() {
     let Some(broker) = kafka::shared_or_skip() else { return };
     let mut shop = Shop::new(broker, &history::cdnow_sample(), 1);
-    // Most lie in one partition; another begins half a year later.
+    // Most are in one partition; another one begins half a year later.
     let count = shop.orders.len();
     for (number, (partition, ..)) in shop.orders.iter_mut().enumerate() {
         let of_order = number % 20; // copies of an order are not in their order any more where they lie apart

@@ -1,4 +1,4 @@
-//! `retentiond validate --sample` looks at real messages and leaves no trace.
+//! `retentiond validate --sample` reads real messages and leaves no trace.
 
 use super::common::{PATIENCE, Rig, metrics, readiness};
 use crate::support::cli;
@@ -15,7 +15,7 @@ fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
             r#"{{"type":"order","order_id":"o-{n}","customer_id":"buyer-{customer}","time":"2026-01-02T03:04:05Z","amount":"1.00","currency":"EUR"}}"#
         )
     };
-    // Keyed by customer, save that one of them is everywhere.
+    // Keyed by customer, except that one customer is in every partition.
     let keyed = (0..90).map(|n| (None, Some(format!("buyer-{}", n % 9)), Some(order(n % 9, n))));
     let torn = (0..3).map(|n| (Some(n), Some("x".to_owned()), Some(order(77, 1_000 + u32::try_from(n).unwrap()))));
     assert_eq!(broker.publish(&topic, keyed.chain(torn)), 93);
@@ -41,7 +41,7 @@ fn a_sample_finds_customers_in_two_partitions_and_commits_nothing() {
 #[test]
 fn a_sample_that_is_mostly_of_no_use_fails_and_a_daemon_over_it_is_not_ready() {
     let Some(broker) = kafka::shared_or_skip() else { return };
-    // The same is said of a source that is routed by customer.
+    // The same is reported for a repartitioned source.
     ["", "repartition = true\n"].iter().for_each(|source| check_unusable_source(broker, source));
 }
 

@@ -1,4 +1,4 @@
-//! Nothing that the program writes or answers holds a secret, whichever way it got it.
+//! Output of the program never contains a secret, however it was configured.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,19 +12,19 @@ use crate::support::daemon::{Daemon, Launch};
 use crate::support::free_port;
 use crate::support::provider::Provider;
 
-/// What every secret of these tests holds.
+/// A marker in every secret of these tests.
 const MARKER: &str = "Mark3d";
 const REFERENCE: &str = include_str!("../../../deploy/retentiond.toml");
 /// Keys that name files without a secret.
 const NO_SECRET: [&str; 2] = ["rates_file", "ca_file"];
 
-/// Fails with the line that holds the marker.
+/// Fails with the line that contains the marker.
 fn assert_unmarked(what: &str, text: &str) {
     let marked = text.lines().find(|line| line.contains(MARKER));
     assert!(marked.is_none(), "{what} holds a secret: {marked:?}");
 }
 
-/// Runs a verb to its end and looks at all that it says.
+/// Runs a verb and checks its output.
 fn assert_silent(what: &str, launch: &Launch) -> Option<i32> {
     let mut program = launch.start();
     let code = program.wait_exit(Duration::from_secs(60)).code();
@@ -34,8 +34,8 @@ fn assert_silent(what: &str, launch: &Launch) -> Option<i32> {
     code
 }
 
-/// Each secret option, in the file, in the environment and by the name of a file: what the verbs that talk to nobody print,
-/// and what is said of a value that cannot be used.
+/// Each secret option in the file, in the environment and as a file name: the output of verbs that do not connect, and
+/// error messages for invalid values.
 #[test]
 fn no_secret_option_is_shown_however_it_is_set() {
     let dir = tempfile::tempdir().unwrap();
@@ -59,7 +59,7 @@ fn no_secret_option_is_shown_however_it_is_set() {
             ("by a file that the environment names", with(""), Some((format!("{variable}_FILE"), path))),
         ];
         for (way, toml, variable) in ways {
-            // What does not fit together is refused before it is printed; an option alone is printed.
+            // Inconsistent options are refused before they are printed; an option alone is printed.
             let alone = toml.replace("\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"PLAIN\"\n", "");
             for (verb, toml) in [("config", &alone), ("config", &toml), ("validate", &toml)] {
                 let mut launch = Launch::verb(verb).config(toml.as_str()).env("RETENTIOND_LOG", "trace");
@@ -73,17 +73,17 @@ fn no_secret_option_is_shown_however_it_is_set() {
             }
         }
     }
-    // At least the password of SASL and those of keys are taken as they are.
+    // At least the SASL password and the key passwords are accepted as they are.
     assert!(accepted >= 12, "only {accepted} were accepted");
-    // All but the two that this build does not know, each in four ways; librdkafka refuses what Java alone understands
-    // (sasl.jaas.config) where its value is known.
+    // All but the two that this build does not support, each in four ways; librdkafka refuses the one that only Java
+    // supports (sasl.jaas.config) once it sees its value.
     assert_eq!(printed, 4 * (SECRET_OPTIONS.len() - 2) - 2, "configurations that were printed");
 }
 
-/// Every key of the reference configuration that names a file with a secret, which the configuration below sets.
+/// Every key of the reference configuration that names a file with a secret; the configuration below sets all of them.
 fn keys_of_secret_files() -> BTreeSet<&'static str> {
     let keys = REFERENCE.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
-    // The names of librdkafka's options hold dots, and stand in quotes.
+    // Names of librdkafka options contain dots and are quoted.
     let last = |key: &'static str| match key.strip_prefix('"') {
         Some(option) => option.trim_end_matches('"'),
         None => key.rsplit('.').next().unwrap_or(key),
@@ -92,7 +92,7 @@ fn keys_of_secret_files() -> BTreeSet<&'static str> {
     keys.filter(|key| !NO_SECRET.contains(key)).collect()
 }
 
-/// Asks for everything that the daemon answers, and looks at it and at what it wrote.
+/// Requests everything that the daemon serves, and checks it and the log.
 fn assert_all_silent(what: &str, daemon: &mut Daemon) {
     let paths = [
         "/",

@@ -1,4 +1,4 @@
-//! A broker that wants to know who talks to it: TLS, certificates of clients, SCRAM, PLAIN, OAUTHBEARER.
+//! A broker with authentication: TLS, client certificates, SCRAM, PLAIN, OAUTHBEARER.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,11 +19,11 @@ use crate::support::wait_for;
 const PASSWORD: &str = "right-Pa55word";
 const WRONG: &str = "wrong-Pa55word";
 
-/// The broker of this module, and who signed its certificate.
+/// The broker of this module, and its certificate authority.
 pub struct Secured {
     pub broker: Broker,
     authority: Authority,
-    /// The client that the broker knows by its certificate.
+    /// The client certificate that the broker knows.
     client: Signed,
 }
 
@@ -67,7 +67,7 @@ listener.name.tokens.oauthbearer.connections.max.reauth.ms=3600000
 }
 
 impl Secured {
-    /// A rig with topics of its own that reaches the broker by a listener, with these options beside those of TLS.
+    /// A rig with its own topics that connects to a listener, with these options besides those of TLS.
     pub fn rig(&self, listener: &str, options: &[(&str, &str)]) -> Rig {
         let authority = self.authority.certificate().display().to_string();
         let mut all = BTreeMap::from([("ssl.ca.location", authority.as_str()), ("broker.address.family", "v4")]);
@@ -105,7 +105,7 @@ impl Secured {
     }
 }
 
-/// Waits until the daemon is alive, not ready, and says all of these words about it.
+/// Waits until the daemon is alive but not ready, with all of these words.
 pub fn wait_for_reason(daemon: &mut Daemon, words: &[&str]) {
     daemon.wait_for(&format!("/readyz to say {words:?}"), PATIENCE, |daemon| {
         let (status, reasons) = readiness(daemon)?;
@@ -114,7 +114,7 @@ pub fn wait_for_reason(daemon: &mut Daemon, words: &[&str]) {
     assert_eq!(daemon.get("/healthz").0, 200, "it is no reason to restart");
 }
 
-/// Waits until the daemon is ready and has counted so many customers with orders.
+/// Waits until the daemon is ready and has counted this many customers with orders.
 pub fn wait_for_orders(daemon: &mut Daemon, orders: u64) {
     daemon.wait_for(&format!("{orders} orders"), PATIENCE, |daemon| {
         let (status, _) = readiness(daemon)?;
@@ -122,7 +122,7 @@ pub fn wait_for_orders(daemon: &mut Daemon, orders: u64) {
     });
 }
 
-/// `validate --sample` with the configuration of a rig whose topics hold orders.
+/// `validate --sample` with the configuration of a rig whose topics contain orders.
 fn sample(secured: &Secured, rig: &Rig) -> Said {
     rig.create_topics(&secured.broker, 1);
     secured.publish(rig, 0..3);
@@ -242,7 +242,7 @@ fn tokens_of_a_provider_are_fetched_and_renewed_and_a_provider_that_is_down_is_w
     provider.set_down(false);
     wait_for_orders(&mut daemon, 10);
 
-    // Long enough that every connection has outlived its first token, and renewed it twice.
+    // Long enough for every connection to outlive its first token and renew it twice.
     let issued = provider.issued();
     daemon.wait_for("tokens to be renewed", PATIENCE, |_| (provider.issued() > issued + 3).then_some(()));
     secured.publish(&rig, 10..20);

@@ -1,6 +1,7 @@
-//! What exactly-once builds on, against a real broker: transactions, tokens, stable reads, pauses, administration.
+//! The foundations of exactly-once delivery, against a real broker: transactions, tokens, stable reads, pauses,
+//! administration.
 //!
-//! Some tests show a rule of Kafka rather than of ours; the protocol relies on them.
+//! Some tests document rules of Kafka that the protocol relies on.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -21,7 +22,7 @@ use crate::support::{unique, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(20);
-/// Short, so that tests may wait for its end.
+/// Short, so that tests can wait for it to expire.
 const SESSION: Duration = Duration::from_secs(1);
 
 fn at(partition: i32) -> TopicPartition {
@@ -48,11 +49,11 @@ fn settings(broker: &Broker, topic: &str, instance: Option<&str>) -> KafkaSettin
     }
 }
 
-/// A member of a group, and what it was told.
+/// A group member with the events it received.
 pub struct Member {
     pub client: KafkaClient,
     assigned: Vec<TopicPartition>,
-    /// Assignments are paused at once.
+    /// Pauses new assignments at once.
     pauses: bool,
     lost: usize,
     records: Vec<(TopicPartition, i64)>,
@@ -108,7 +109,7 @@ impl Member {
     }
 }
 
-/// Lets all members poll until something holds.
+/// Lets all members poll until a condition holds.
 fn until(what: &str, members: &mut [&mut Member], mut done: impl FnMut(&[&mut Member]) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done(members) {
@@ -179,7 +180,7 @@ fn records_offsets_and_a_text_of_250_bytes_move_in_one_transaction() {
     assert_eq!(found, Ok(vec![Some(committed(5, "")), Some(committed(0, &text))]));
     let records = broker.consume_all(&out);
     assert_eq!(records.len(), 40);
-    // Where the partitioner of Java's producer puts the same keys.
+    // The Java producer's partitions for the same keys.
     let twin = broker.create_topic(&unique("twin"), 4);
     let keyed = records.iter().map(|record| Message { key: record.key.clone(), ..Message::default() });
     broker.publish_messages(&twin, MURMUR2, keyed);
@@ -293,7 +294,8 @@ fn a_stale_token_is_refused_and_one_from_after_a_rebalance_is_not_asked_what_it_
     assert!(matches!(refused, Err(TransactionError::Rejoin(_))), "{refused:?}");
     assert_eq!(handle.committed(&[given_up], PATIENCE), Ok(vec![None]));
 
-    // A rule of Kafka: ownership is not checked. This is why a token is taken together with what is owned.
+    // A rule of Kafka: ownership is not checked. This is why a token is taken together with the set of owned
+    // partitions.
     producer.begin().unwrap();
     producer.send_offsets(&after, &[(given_up, committed(7, "not its own"))]).unwrap();
     producer.commit().unwrap();
@@ -339,7 +341,7 @@ fn what_a_lost_producer_left_pending_is_ended_by_its_successor() {
     let settings = settings(broker, &source, None);
     let member = joined(&settings, 1);
     let handle = member.client.handle();
-    // As long as the broker allows: nothing but the successor ends the transaction in time.
+    // The longest timeout that the broker allows, so that only the successor ends the transaction in time.
     let long = TransactionSettings { timeout: Duration::from_secs(600), ..TransactionSettings::new(&settings, "one") };
     let mut lost = producer_of(&long);
     lost.begin().unwrap();
@@ -372,7 +374,7 @@ fn a_transaction_over_its_time_is_ended_by_the_broker_and_no_other_owner_is_blam
     producer.begin().unwrap();
     producer.produce(&dead_letter(&out, b"too slow")).unwrap();
     producer.send_offsets(&member.token(), &[(at(0), committed(1, "too slow"))]).unwrap();
-    // The record and the marker that ends its transaction.
+    // The record and its transaction marker.
     wait_for("the broker to end it", PATIENCE, || (broker.end_offsets(&out)[&0] == 2).then_some(()));
     let refused = producer.commit();
     assert!(matches!(refused, Err(TransactionError::Abort(_))), "{refused:?}");
@@ -412,7 +414,7 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
         }
         outcome
     };
-    // The topic refuses the request that holds all of them, whichever of them is too large.
+    // The topic refuses the whole request, whichever record is too large.
     let together = produce(&[&small, &larger, &small, &larger]);
     assert!(matches!(together, Err(TransactionError::TooLargeTogether(_))), "{together:?}");
     let refused = produce(&[&small, &larger, &small, &larger]);
@@ -432,7 +434,8 @@ fn a_record_that_is_too_large_is_named_and_a_missing_topic_too() {
     );
     producer.abort().unwrap();
 
-    // At once, not after a transaction timeout: librdkafka by itself stumbles over the numbers of what was refused.
+    // At once, not after a transaction timeout: librdkafka alone would fail over the sequence numbers of refused
+    // records.
     let begun = Instant::now();
     producer.begin().unwrap();
     producer.produce(&dead_letter(&out, b"good")).unwrap();
@@ -560,12 +563,12 @@ fn paused_partitions_deliver_nothing_and_keep_the_membership() {
     until("an assignment", &mut [&mut member], |all| all[0].assigned.len() == 2);
     let before = member.token();
     broker.publish(&topic, two());
-    // Three times as long as a member that does not poll would last.
+    // Three times the interval after which a member that does not poll is expelled.
     let end = Instant::now() + 3 * SESSION;
     until("the session to have run out otherwise", &mut [&mut member], |_| Instant::now() > end);
     assert_eq!((member.records.len(), member.lost, &member.fatal), (0, 0, &None));
     assert_eq!(member.token(), before, "the same member of the same generation");
-    // Loaded: read on from what is committed.
+    // Loaded: reading continues at the committed offset.
     member.client.assign(&[(at(0), Start::Offset(1)), (at(1), Start::Offset(0))]).unwrap();
     member.client.pause(&[at(0)]).unwrap();
     until("one of them", &mut [&mut member], |all| all[0].records.len() == 2);

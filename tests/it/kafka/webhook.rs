@@ -1,4 +1,4 @@
-//! The alert topic, posted to an endpoint: every alert, in the order of each customer, also over kills.
+//! The alert topic, posted to an endpoint: every alert, in order per customer, even across kills.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use crate::support::{scratch, unique};
 const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const PARTITIONS: i32 = 2;
 
-/// A daemon whose webhook is this endpoint, and the topic that it reads.
+/// A daemon whose webhook is this endpoint, and the topic it reads.
 fn rig(broker: &Broker, hook: &Hook) -> (Rig, String) {
     let topic = broker.create_topic(&unique("alerts"), PARTITIONS);
     let secret = scratch().join(unique("secret"));
@@ -54,14 +54,14 @@ fn number(posted: &Posted) -> usize {
 #[test]
 fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
     let Some(broker) = kafka::shared_or_skip() else { return };
-    // Every seventh attempt fails, and alert 13 is refused for good.
+    // Every seventh attempt fails, and alert 13 is refused permanently.
     let hook = Hook::start(|attempt, body| match attempt % 7 {
         _ if body.contains("\"alert-13\"") => 404,
         6 => 503,
         _ => 200,
     });
     let (rig, topic) = rig(broker, &hook);
-    // What was published long before the very first start is not sent; the record says when it was.
+    // Alerts published long before the first start are not sent; the record time decides.
     let old = Message {
         key: Some(b"c-0".to_vec()),
         payload: Some(br#"{"id":"old"}"#.to_vec()),
@@ -95,7 +95,7 @@ fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
         assert_eq!(posted.header("webhook-signature"), signature);
         let body: serde_json::Value = serde_json::from_str(&posted.body).unwrap();
         assert_eq!(body["id"], posted.header("webhook-id"));
-        // The order of the attempts of one customer is that of the topic, tries of the same one aside.
+        // The attempts for one customer follow the order of the topic, apart from retries.
         let before = last_of.insert(body["data"]["customer_id"].to_string(), number(posted));
         assert!(before.is_none_or(|before| before <= number(posted)), "{before:?} then {}", number(posted));
     }
@@ -113,7 +113,7 @@ fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
     assert_eq!(dead_letter.header("retentiond.error.topic").as_deref(), Some(topic.as_str()));
     assert!(!daemon.stderr().contains("c-13"), "no customer in the log");
 
-    // What comes while nobody runs is posted after, and nothing that was committed.
+    // Alerts that arrive while no replica runs are posted later; committed ones are not repeated.
     let posted_before = hook.posted().len();
     daemon.kill9();
     publish(broker, &topic, 200..250);
@@ -123,14 +123,14 @@ fn every_alert_is_posted_in_order_and_again_only_what_was_not_committed() {
         hook.posted()[posted_before..].iter().map(|posted| posted.header("webhook-id").to_owned()).collect();
     assert_eq!(later, ids(200..250));
 
-    // Killed in the middle: at least once.
+    // Killed in between: at least once.
     publish(broker, &topic, 250..600);
     daemon.wait_for("some of them", PATIENCE, |_| (taken().len() > 300).then_some(()));
     daemon.kill9();
     let mut daemon = launch.start();
     daemon.wait_for("the rest", PATIENCE, |_| (taken() == all_but(0..600)).then_some(()));
-    // An end in order commits all that was taken, of which there may be more to take once more: the next start posts
-    // that and nothing else.
+    // An orderly stop commits everything that was delivered. There may be more to fetch again: the next start posts
+    // exactly that.
     daemon.terminate();
     assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0), "{}", daemon.stderr());
     let (committed, ends, taken_by_then) =
@@ -158,7 +158,7 @@ fn an_endpoint_that_is_gone_is_left_alone_until_a_restart() {
     daemon.wait_ready(PATIENCE);
     let (_, body) = daemon.get("/readyz");
     assert!(body.contains("410"), "{body}");
-    // Those that were under way, and no more.
+    // Those in flight, and no more.
     assert!(hook.posted().len() <= 3 + 8, "{}", hook.posted().len());
     let behind: i64 =
         broker.end_offsets(&topic).values().sum::<i64>() - positions(broker, &rig, &topic).values().sum::<i64>();
