@@ -163,7 +163,7 @@ fn a_source_that_is_added_fails_closed_and_is_never_ready_without_partitions() {
     daemon.wait_for("the partitions to be refused", PATIENCE, |daemon| {
         let (status, reasons) = readiness(daemon)?;
         assert_eq!(status, 503, "{reasons}");
-        let words = format!("no offset is committed for topic \\\"{added}\\\"");
+        let words = format!("topic \\\"{added}\\\" has no committed offset");
         (reasons.contains(&words) && reasons.contains("kafka.group_id")).then_some(())
     });
 }
