@@ -1,4 +1,4 @@
-//! `retentiond bootstrap`: topics hold days, customers have years.
+//! `retentiond bootstrap`: builds the first checkpoints from a history export.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,32 +16,32 @@ use crate::repartition::topics;
 use crate::replay::{Handoff, Partitioned, Topics};
 use crate::wiring::{self, worker_config};
 
-/// How long to wait for the brokers.
+/// Timeout for the brokers.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Build the first checkpoint of every partition from a history export, and commit it where the topics go on with it.
+/// Build the first checkpoint of every partition from a history export, and commit it where the topics continue.
 ///
-/// The group must have no members. Events before --until count from the files, later ones from the topics; these are
-/// read from --until less --overlap on, by record time, and what both hold is taken once, by its id.
+/// The group must have no members. Events before --until are taken from the files, later ones from the topics. The
+/// topics are read from --until minus --overlap, by record timestamp; events in both are deduplicated by id.
 #[derive(Debug, clap::Args)]
 pub struct Bootstrap {
-    /// Event files, as `retentiond replay` reads them, in the format of the source that goes on with them. SOURCE=FILE
-    /// says which [sources.SOURCE] goes on with it; without, sessions belong to the only source with `clock = false`
-    /// and everything else to the first source that drives time.
+    /// Event files as for `retentiond replay`, in the format of the source that continues them. SOURCE=FILE names that
+    /// [sources.SOURCE]; by default, sessions belong to the only source with `clock = false` and everything else to the
+    /// first source that drives time.
     #[arg(required = true, value_name = "HISTORY")]
     history: Vec<String>,
     #[command(flatten)]
     config: ConfigFile,
-    /// Up to where the files hold everything, RFC 3339 or epoch milliseconds: later events count from the topics.
+    /// Time up to which the files are complete, RFC 3339 or epoch milliseconds; later events are taken from the topics.
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     until: Time,
-    /// How far before that the topics are read, for events that were late and clocks that differ.
+    /// How far before --until the topics are read, to cover late events and clock differences.
     #[arg(long, value_name = "SPAN", default_value = "1d", value_parser = Millis::parse)]
     overlap: Millis,
-    /// The files do not reach back to the very first order: new, reactivated and returning customers stay incomplete.
+    /// The files do not include the first order ever: new, reactivated and returning customers stay incomplete.
     #[arg(long)]
     partial: bool,
-    /// Take the place of what the group has committed and of its checkpoints, which stay in the store.
+    /// Replace the group's committed offsets and checkpoints; the checkpoints are kept in the store.
     #[arg(long)]
     replace: bool,
 }
@@ -53,7 +53,7 @@ impl Bootstrap {
         let now = wall_clock();
         ensure!(
             self.until <= now,
-            "--until is {}, which is to come; the files cannot hold everything up to then",
+            "--until is {}, which is in the future; the files cannot be complete up to then",
             self.until
         );
         let overlap_from = self.until.plus(-self.overlap.get());
@@ -84,7 +84,7 @@ impl Bootstrap {
         let bar = progress::bar(history.len() as u64, "building {wide_bar} {pos}/{len} {eta}");
         let built = context.build(history.into_partitions(), |more| bar.inc(more))?;
         bar.finish_and_clear();
-        // Before the state: a router without a place to begin at would begin at kafka.start.
+        // Commit these before the state: a router without initial offsets would start at kafka.start.
         initial_offsets.iter().try_for_each(topics::InitialOffsets::commit)?;
         commit(&cluster, &built)?;
         let (events, left, unidentified, lines) = tally;
@@ -102,7 +102,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// The files, and which sources go on with them.
+    /// The files, and the sources that continue them.
     fn files(&self, settings: &Settings) -> Result<Vec<(PathBuf, Topics)>> {
         let file = |text: &String| {
             let (path, topics) = match text.split_once('=') {
@@ -125,7 +125,7 @@ impl Bootstrap {
     ) -> Result<Partitioned> {
         let bytes = files.iter().filter_map(|(path, _)| path.metadata().ok()).map(|file| file.len()).sum();
         let bar = progress::bar(bytes, "reading  {wide_bar} {bytes}/{total_bytes} {eta}");
-        // Files are written as the topic that goes on with them.
+        // Files have the format of the topic that continues them.
         let decoders: Vec<_> =
             settings.sources.values().map(|source| worker_config::decoder(settings, source)).collect();
         let customers = &settings.customers;

@@ -1,4 +1,4 @@
-//! `retentiond checkpoint`: what the store holds of the group, and whether it is whole.
+//! `retentiond checkpoint`: lists and verifies the group's checkpoints in the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::event::Time;
 use crate::offline::cluster::{Cluster, Standing};
 use crate::wiring::worker_config;
 
-/// How long to wait for brokers that are not needed but would know more.
+/// Timeout for brokers, which are optional here.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many threads decode customers.
+/// Number of threads that decode customers.
 const THREADS: usize = 2;
 
-/// Look at the checkpoints in the store; no running daemon is disturbed.
+/// List or verify the checkpoints in the store, without disturbing a running daemon.
 #[derive(Debug, clap::Args)]
 pub struct Checkpoint {
     #[command(subcommand)]
@@ -36,10 +36,9 @@ pub struct Checkpoint {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the manifests of every partition, the newest first, and which one is committed.
+    /// List the manifests of every partition, newest first, and mark the committed one.
     Ls(Ls),
-    /// Check every file of a checkpoint against its digest, load it, and show what it holds; exit 1 where it is
-    /// damaged.
+    /// Check every file of a checkpoint against its digest, load it, and show its content; exit 1 if it is damaged.
     Inspect(Inspect),
 }
 
@@ -50,7 +49,7 @@ struct Ls {
     /// How to print them.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     format: Output,
-    /// Only so many of each partition; 0 for all.
+    /// Maximum number per partition; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 10)]
     last: usize,
     /// Do not ask the brokers what is committed.
@@ -65,8 +64,8 @@ struct Inspect {
     /// The partition; all of them when absent.
     #[arg(long, value_name = "N")]
     partition: Option<i32>,
-    /// A manifest as `checkpoint ls` names it, such as p3/0000000042-5d0fe6c4a8c1b2d3.json [default: the committed one,
-    /// the newest where that is not known].
+    /// A manifest as named by `checkpoint ls`, such as p3/0000000042-5d0fe6c4a8c1b2d3.json [default: the committed one,
+    /// or the newest if that is not known].
     #[arg(value_name = "MANIFEST")]
     manifest: Option<String>,
     /// How to print them.
@@ -79,16 +78,16 @@ struct Inspect {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For a person.
+    /// Text.
     Table,
     /// One JSON object.
     Json,
 }
 
-/// What the group has committed; `None` when nobody could be asked.
+/// What the group has committed; `None` if the brokers were not asked or did not answer.
 type Standings = Option<BTreeMap<i32, Standing>>;
 
-/// A manifest as it is listed.
+/// A listed manifest.
 #[derive(Debug, Serialize)]
 struct Line {
     manifest: String,
@@ -109,10 +108,10 @@ struct Line {
 #[derive(Debug, Serialize)]
 struct Listing {
     partition: i32,
-    /// The committed manifest, `genesis`, or what is wrong; absent when nothing is committed or nobody could be asked.
+    /// The committed manifest, `genesis`, or what is wrong; absent when nothing is committed or that is not known.
     committed: Option<String>,
     manifests: Vec<Line>,
-    /// Files that no manifest names, and their bytes.
+    /// Unreferenced files and their total size in bytes.
     orphans: BTreeMap<String, u64>,
 }
 
@@ -120,7 +119,7 @@ struct Listing {
 struct Catalogue {
     store: String,
     group: String,
-    /// Whether the brokers could be asked.
+    /// Whether the brokers answered.
     committed_known: bool,
     partitions: Vec<Listing>,
 }
@@ -164,13 +163,13 @@ impl Ls {
     }
 }
 
-/// Asks the brokers, which may be away: what is in the store can be looked at all the same.
+/// Asks the brokers what is committed. They are optional: the store can be inspected without them.
 fn standings(settings: &Settings, offline: bool) -> Standings {
     if offline {
         return None;
     }
     let asked = Cluster::reach(settings, PATIENCE).and_then(|cluster| cluster.standings());
-    asked.inspect_err(|error| warn!("what is committed is not known: {error}")).ok()
+    asked.inspect_err(|error| warn!("cannot find out what is committed: {error}")).ok()
 }
 
 fn listing(shelf: PartitionCheckpoints, standing: Option<&Standing>, last: usize) -> Listing {
@@ -264,7 +263,7 @@ fn render(catalogue: &Catalogue) -> String {
     out
 }
 
-/// What was found of one checkpoint.
+/// The verification result of one checkpoint.
 #[derive(Debug, Serialize)]
 struct Report {
     manifest: String,
@@ -272,17 +271,17 @@ struct Report {
     written: Time,
     committed: Option<bool>,
     whole: bool,
-    /// What is wrong with it as a whole, though its files are as they were written.
+    /// A fault of the checkpoint as a whole, although its files are intact.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<String>,
-    /// What is wrong with single files.
+    /// Faults of single files.
     damages: BTreeMap<String, String>,
     #[serde(flatten)]
     content: Option<Manifest>,
     totals: Option<Totals>,
 }
 
-/// What the engine says that was made of the files.
+/// Totals of the engine loaded from the files.
 #[derive(Debug, Serialize)]
 struct Totals {
     customers: usize,
@@ -316,14 +315,14 @@ impl Inspect {
         let damaged = reports.iter().filter(|report| !report.whole).count();
         ensure!(
             damaged == 0,
-            "{damaged} of {} checkpoint(s) cannot be loaded; bring the files back from a copy, or go back to an older one \
-             with `retentiond rewind`",
+            "{damaged} of {} checkpoint(s) cannot be loaded; bring the files back from a copy, or go back to an older \
+             one with `retentiond rewind`",
             reports.len()
         );
         Ok(())
     }
 
-    /// The checkpoints to look at: one of each partition.
+    /// The checkpoints to verify: one per partition.
     async fn chosen(
         &self,
         store: &Store,
@@ -376,7 +375,7 @@ pub(super) fn partition_of(name: &str) -> Option<i32> {
     name.split_once('/')?.0.strip_prefix('p')?.parse().ok()
 }
 
-/// Whether that is its name, with the directory of the partition or without.
+/// Whether the name matches, with or without the directory of the partition.
 pub(super) fn is_named(entry: &Entry, name: &str) -> bool {
     entry.reference.name == name || entry.reference.name.split_once('/').is_some_and(|(_, file)| file == name)
 }

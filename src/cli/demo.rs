@@ -1,4 +1,4 @@
-//! `retentiond demo`: a Kafka inside the process, a simulated shop in fast time, and the daemon over it.
+//! `retentiond demo`: an embedded Kafka, a simulated shop in fast time, and the daemon that reads it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,13 +22,13 @@ use crate::status::SourceStatus;
 use crate::worker::pool::{Wanted, Workers};
 
 const PARTITIONS: i32 = 4;
-/// Days that are history already when the page opens.
+/// Days of history when the page opens.
 const HISTORY_DAYS: i64 = 400;
 /// A month of shop time passes in a minute.
 const SHOP_DAYS_PER_SECOND: f64 = 0.5;
 /// Days after the history at which many customers leave at once.
 const CRISIS_AFTER_DAYS: i64 = 12;
-/// Messages under way at most: the embedded Kafka forgets old ones.
+/// Maximum number of unread messages: the embedded Kafka drops old ones.
 const UNDER_WAY: i64 = 20_000;
 const STEP: Duration = Duration::from_millis(5);
 const PRINT_EVERY: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub struct Demo {
     /// Where to serve the page and the metrics.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9736")]
     listen: SocketAddr,
-    /// Stop after that many seconds.
+    /// Stop after this many seconds.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
     /// The seed of every random draw.
@@ -48,7 +48,7 @@ pub struct Demo {
     seed: u64,
 }
 
-/// Short activity, so that a spike shows within two minutes; everything else as it comes.
+/// A short active_for, so that a spike shows within two minutes; everything else has its default.
 const CONFIG: &str = r#"
 [kafka]
 group_id = "retentiond-demo"
@@ -98,7 +98,7 @@ interval = "1s"
 keep = "10s"
 "#;
 
-/// What the money of the shop's customers is worth, for the reporting currency.
+/// Exchange rates of the shop's currencies to the reporting currency.
 const RATES: &str = "\
 date,currency,rate
 1970-01-01,CHF,1.05
@@ -175,8 +175,8 @@ fn settings(directory: &Path, brokers: &str, listen: SocketAddr) -> Result<Setti
     Ok(settings?)
 }
 
-/// A shop of everyday needs: with an order a week and few who leave, a tenth of the customers is lost in a usual month of
-/// the short activity that is configured. Of the default shop half would be, so that nobody would see when it gets worse.
+/// A shop for everyday needs: with weekly orders and few who leave, a tenth of the customers is lost in a usual month
+/// with the short active_for. In the default shop half would be, which would hide any increase.
 fn shop(seed: u64) -> ShopSettings {
     let defaults = ShopSettings::default();
     let crisis = defaults.start.plus((HISTORY_DAYS + CRISIS_AFTER_DAYS) * DAY);
@@ -197,7 +197,7 @@ fn shop(seed: u64) -> ShopSettings {
     }
 }
 
-/// Publishes the history as fast as it is read, then at the pace of the demo, until asked to stop.
+/// Publishes the history as fast as it is read, then at the rate of the demo, until asked to stop.
 fn publish(
     settings: ShopSettings,
     publisher: &Publisher,

@@ -1,4 +1,4 @@
-//! `retentiond dlq`: dead letters, looked at and put back.
+//! `retentiond dlq`: lists and replays dead letters.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -9,8 +9,8 @@ use crate::config::Settings;
 use crate::event::Time;
 use crate::offline::dlq::{self, Choice, Report};
 
-/// Look at dead letters, or put them back to their topics after a fix. Only those that replicas of kafka.group_id
-/// wrote; each group has a position of its own in the topic.
+/// List dead letters, or send them back to their topics after a fix. Only dead letters written by replicas of
+/// kafka.group_id; each group has its own position in the topic.
 #[derive(Debug, clap::Args)]
 pub struct Dlq {
     #[command(subcommand)]
@@ -19,30 +19,29 @@ pub struct Dlq {
 
 #[derive(Debug, Subcommand)]
 enum DlqVerb {
-    /// Count the dead letters that have not been put back, by reason and topic.
+    /// Count the dead letters that have not been replayed, by reason and topic.
     Ls {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         chosen: Chosen,
     },
-    /// Put dead letters back to the topics and partitions that they came from, each once; a further call goes on
-    /// behind.
+    /// Send dead letters back to their original topics and partitions, each once; another call continues after them.
     Replay {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         chosen: Chosen,
-        /// How many dead letters go back at most.
+        /// Maximum number of dead letters to replay.
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
-        /// Only say what would be done.
+        /// Only show what would be done.
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Which dead letters; those that are not chosen stay for another call.
+/// Selects dead letters; the others stay for another call.
 #[derive(Debug, clap::Args)]
 struct Chosen {
     /// Only dead letters with this reason, such as invalid_json; may be given several times.
@@ -85,7 +84,7 @@ impl Dlq {
 fn render(report: &Report, verb: &str, group: &str) -> String {
     let others = match report.others {
         0 => String::new(),
-        others => format!("{others} of other groups lie in the topic; those are left to them.\n"),
+        others => format!("Skipped {others} dead letter(s) of other groups.\n"),
     };
     if report.counts.is_empty() {
         return format!("No dead letters.\n{others}");
@@ -101,13 +100,13 @@ fn render(report: &Report, verb: &str, group: &str) -> String {
     let mut text = format!("{table}\n\n{} {verb}.\n{others}", report.back());
     if report.unnamed > 0 {
         text.push_str(&format!(
-            "{} name no group, for version 0.1 wrote them; they count as those of {group:?}. Where several groups share the \
-             topic, put them back with one of them only.\n",
+            "{} name no group because version 0.1 wrote them; they count as those of {group:?}. If several groups \
+             share the topic, replay them with only one of them.\n",
             report.unnamed
         ));
     }
     for topic in &report.missing {
-        text.push_str(&format!("Topic {topic:?} does not exist, so its dead dead_letters stay.\n"));
+        text.push_str(&format!("Topic {topic:?} does not exist, so its dead letters stay.\n"));
     }
     text
 }

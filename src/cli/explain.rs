@@ -1,4 +1,4 @@
-//! `retentiond explain`: what a running daemon knows of one customer, and why it says so.
+//! `retentiond explain`: explains one customer's figures through a running daemon.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -11,13 +11,14 @@ use super::ConfigFile;
 use super::explain_event::EventQuestion;
 use crate::config::{Secret, Settings};
 
-/// How long the daemon may take to answer.
+/// Timeout for the daemon's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where a daemon answers that was told nothing else.
-const USUAL_URL: &str = "http://127.0.0.1:9736";
+/// The default address of a daemon.
+const DEFAULT_URL: &str = "http://127.0.0.1:9736";
 
-/// Tell what is known of one customer, or with --event what a message means. Of a customer: record, figures, stage and status with their reasons, and what comes next.
-/// Exit 66: no such customer; 69: no answer, or another replica owns the customer; 77: the token is missing or wrong.
+/// Tell what is known of one customer, or with --event what a message means. Of a customer: record, figures, stage and
+/// status with their reasons, and what comes next. Exit 66: no such customer; 69: no answer, or another replica owns
+/// the customer; 77: the token is missing or wrong.
 #[derive(Debug, clap::Args)]
 pub struct Explain {
     /// The customer id.
@@ -84,7 +85,7 @@ impl Explain {
                 format!("http://{address}")
             })
         });
-        let url = url.unwrap_or_else(|| USUAL_URL.to_owned());
+        let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
         let token_file = self.token_file.clone().or_else(|| settings.and_then(|settings| settings.http.token_file));
         let token = token_file.map(|path| Secret::read(&path)).transpose().map_err(ExplainError::NotPermitted)?;
         let answer = ask(url.trim_end_matches('/'), &customer, token.as_ref())?;
@@ -324,8 +325,8 @@ mod tests {
         for part in [
             "customer c-1 as of 2026-05-02T00:00:00.000Z",
             "stage         repeat: 3 orders",
-            "status        at_risk: silent for longer than usual since 2026-04-28T00:00:00.000Z; without an order lapsed from \
-             2026-07-24T00:00:00.000Z",
+            "status        at_risk: silent for longer than usual since 2026-04-28T00:00:00.000Z; without an order \
+             lapsed from 2026-07-24T00:00:00.000Z",
             "orders        3, the first 2025-12-20T00:00:00.000Z, the last 2026-04-25T00:00:00.000Z",
             "sessions      none",
             "money         EUR 80.50 net to date, lifetime value none yet",

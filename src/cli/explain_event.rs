@@ -1,4 +1,4 @@
-//! `retentiond explain --event FILE`: what a message means.
+//! `retentiond explain --event FILE`: shows how a message decodes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,22 +17,22 @@ use crate::event::{Event, Kind, Time, wall_clock};
 use crate::files::{self, EventFile, Layout};
 use crate::wiring::worker_config;
 
-/// How long a schema may take to come.
+/// Timeout for fetching a schema.
 const SCHEMA_WAIT: Duration = Duration::from_secs(10);
-/// How many lines of a file are explained.
+/// Maximum number of lines to explain.
 const SHOWN_LINES: usize = 20;
 
-/// A message whose meaning is asked for.
+/// The message to explain.
 #[derive(Debug, clap::Args)]
 pub(super) struct EventQuestion {
-    /// File with the value of one message, as it is in the topic; "-" is the standard input. Of a file with rows or
-    /// several messages, the first 20 are explained.
+    /// File with the value of one message, as in the topic; "-" for standard input. For a file with rows or several
+    /// messages, the first 20 are explained.
     #[arg(long, value_name = "FILE")]
     pub(super) event: Option<PathBuf>,
     /// The format, such as "shopify", without options.
     #[arg(long, value_name = "FORMAT", value_parser = super::parse_format, requires = "event", conflicts_with_all = ["source", "path"])]
     format: Option<Format>,
-    /// The source whose format and mapping the message has [default: that of all sources, if it is one and the same].
+    /// The source whose format and mapping the message has [default: that of all sources, if they are equal].
     #[arg(long, value_name = "NAME", requires = "event")]
     source: Option<String>,
     /// The key of the message.
@@ -81,11 +81,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()));
     }
     let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).context("the standard input cannot be read")?;
+    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
     Ok(bytes)
 }
 
-/// What a file holds.
+/// The content of a file.
 enum Content {
     /// One message.
     Message(Vec<u8>),
@@ -93,7 +93,8 @@ enum Content {
     Lines(EventFile),
 }
 
-/// Finds out what a file holds. What a schema registry's serializer wrote begins with a byte that no text begins with.
+/// Detects the content of a file. The output of a schema registry's serializer begins with a byte that no text begins
+/// with.
 fn content(path: &Path) -> Result<Content> {
     let raw = read(path)?;
     if matches!(raw.first(), None | Some(0 | 1)) {
@@ -125,7 +126,7 @@ fn content(path: &Path) -> Result<Content> {
     Ok(Content::Message(text))
 }
 
-/// Tells what the first lines mean.
+/// Explains the first lines.
 fn explain_lines(file: EventFile, decoder: &Decoder, latest: Time) -> Result<()> {
     let (mut text, mut count) = (String::new(), 0);
     crate::replay::read(file, decoder, latest, &mut |line, decoded| {
@@ -145,7 +146,7 @@ fn wait_for_schema(decoder: &Decoder, message: &Message<'_>) -> Result<()> {
     let begun = Instant::now();
     while !decoder.is_ready_for(message) {
         if begun.elapsed() > SCHEMA_WAIT {
-            bail!("{}", decoder.last_error().unwrap_or_else(|| "the schema does not come".to_owned()));
+            bail!("{}", decoder.last_error().unwrap_or_else(|| "the schema did not arrive in time".to_owned()));
         }
         std::thread::park_timeout(Duration::from_millis(20));
     }
@@ -172,13 +173,13 @@ fn meaning(decoded: &Result<Decoded<'_>, Rejection>, decoder: &Decoder) -> Strin
             )
         }
         Ok(Decoded::Unknown(unknown)) => {
-            format!("unknown: {} (it is counted and passed over)", decoder.explain_unknown(unknown))
+            format!("unknown: {} (counted, but in no figure)", decoder.explain_unknown(unknown))
         }
         Ok(Decoded::Batch(parts)) => {
             let lines: Vec<_> = parts.iter().map(|part| meaning(&part.decoded, decoder)).collect();
             lines.iter().map(|lines| lines.trim_end()).collect::<Vec<_>>().join("\n")
         }
-        Ok(Decoded::Skipped(skip)) => format!("skipped: {}; it is counted and passed over", skip.label()),
+        Ok(Decoded::Skipped(skip)) => format!("skipped: {}; counted, but in no figure", skip.label()),
         Err(rejection) => format!("rejected: {rejection}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs, one file each.
+//! The subcommands, one file each.
 
 mod bootstrap;
 mod checkpoint;
@@ -45,29 +45,29 @@ enum Verb {
     Run(run::Run),
     /// Compute the figures of event files, without Kafka.
     Replay(replay::Replay),
-    /// Look at dead letters, or put them back to their topics after a fix.
+    /// List dead letters, or send them back to their topics after a fix.
     Dlq(dlq::Dlq),
-    /// Tell what is known of one customer and why, through a running daemon; or what one message means.
+    /// Explain one customer's figures through a running daemon, or how one message decodes.
     Explain(explain::Explain),
-    /// Build the first checkpoints from a history export, for topics that hold only the last days.
+    /// Build the first checkpoints from a history export, for topics that keep only recent events.
     Bootstrap(bootstrap::Bootstrap),
-    /// Look at the checkpoints in the store.
+    /// List or verify the checkpoints in the store.
     #[command(subcommand_required = true)]
     Checkpoint(checkpoint::Checkpoint),
-    /// Go back to an older checkpoint, offline and on purpose.
+    /// Reset the group to an older checkpoint while no replica runs.
     Rewind(rewind::Rewind),
     /// Publish a simulated shop's orders and sessions to Kafka.
     Simulate(simulate::Simulate),
-    /// Check a configuration: exit 0, or 78 with every mistake named.
+    /// Check a configuration: exit 0 if it is valid, else 78 with a list of all mistakes.
     Validate(validate::Validate),
     /// Print the effective configuration, secrets redacted.
     Config(config::Config),
 }
 
-/// Runs the verb.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// Whatever keeps the verb from doing its work; see [`exit_code`].
+/// When the subcommand fails; see [`exit_code`].
 pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Demo(demo) => demo.run(),
@@ -87,7 +87,7 @@ pub fn run(cli: Cli) -> Result<()> {
 /// `--config FILE`.
 #[derive(Debug, clap::Args)]
 pub struct ConfigFile {
-    /// The configuration (TOML); defaults and environment variables alone when absent.
+    /// The configuration file (TOML); without one, defaults and environment variables apply.
     #[arg(long = "config", value_name = "FILE")]
     path: Option<PathBuf>,
 }
@@ -97,19 +97,19 @@ impl ConfigFile {
         self.path.as_deref()
     }
 
-    /// The settings; without the secrets for a verb that talks to nobody.
+    /// Loads the settings with secrets.
     fn load(&self, without_secrets: bool) -> Result<Settings, ConfigErrors> {
         if without_secrets { self.load_without_secrets() } else { Settings::load(self.path(), std::env::vars()) }
     }
 
-    /// The settings of a verb that talks to nobody: no file that holds a secret is opened.
+    /// Loads the settings without secrets, for subcommands that make no connections: no secret file is opened.
     fn load_without_secrets(&self) -> Result<Settings, ConfigErrors> {
         Settings::load_without_secrets(self.path(), std::env::vars())
     }
 }
 
-/// 78 (`EX_CONFIG`) when the configuration or the cluster has to be changed, 75 (`EX_TEMPFAIL`) when another instance
-/// took over, 1 otherwise.
+/// 78 (`EX_CONFIG`) if the configuration or the cluster must be changed, 75 (`EX_TEMPFAIL`) if another instance took
+/// over, 1 otherwise.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<SourceError>() {
@@ -121,13 +121,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Prints what went wrong to standard error.
-#[expect(clippy::print_stderr, reason = "the last words of the program")]
+/// Prints an error to standard error.
+#[expect(clippy::print_stderr, reason = "the final error of the program")]
 pub fn print_error(error: &anyhow::Error) {
     eprintln!("retentiond: {error:#}");
 }
 
-/// Text on a terminal, JSON otherwise, to standard error.
+/// Logs to standard error: text on a terminal, JSON otherwise.
 pub fn start_logging(filter: Option<&str>) {
     let filter = EnvFilter::builder().parse_lossy(filter.unwrap_or("info"));
     let terminal = std::io::stderr().is_terminal();
@@ -139,19 +139,19 @@ pub fn start_logging(filter: Option<&str>) {
     }
 }
 
-/// Reads RFC 3339 or epoch milliseconds.
+/// Parses RFC 3339 or epoch milliseconds.
 fn parse_time(text: &str) -> Result<Time, String> {
     Time::parse_or_millis(text).map_err(|error| error.to_string())
 }
 
-/// Reads the name of a message format.
+/// Parses the name of a message format.
 fn parse_format(text: &str) -> Result<Format, String> {
     let names = || Format::ALL.map(Format::name).join(", ");
     Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("write one of {}", names()))
 }
 
-/// Prints an answer to standard output. A reader that has gone away (`| head`) is no error; a disk that is full is, and
-/// ends the program with 74 (`EX_IOERR`), for half an answer looks like a whole one.
+/// Prints a result to standard output. A closed pipe (`| head`) is not an error. A full disk is, and ends the program
+/// with 74 (`EX_IOERR`), because a truncated result looks like a complete one.
 fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -165,14 +165,14 @@ fn print(text: &str) {
     }
 }
 
-/// Lets a write beyond the limit of a file's size (`ulimit -f`, systemd's `LimitFSIZE`) fail with an error that names the
-/// file, instead of ending the process by SIGXFSZ.
+/// Makes a write beyond the file size limit (`ulimit -f`, systemd's `LimitFSIZE`) fail with an error that names the
+/// file, instead of ending the process with SIGXFSZ.
 pub fn survive_file_size_limit() {
-    /// On all of Linux but MIPS.
+    /// The number on all Linux architectures except MIPS.
     const SIGXFSZ: i32 = 25;
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
     let _within = runtime.enter();
-    // The handler stays for the life of the process, also without the runtime and the stream.
+    // The handler stays for the life of the process, even without the runtime and the stream.
     _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ));
 }
 
@@ -180,23 +180,23 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
-/// As [`stop_requested`]; whoever asks a second time gets an end at once, which costs nothing but what was read since the
-/// last checkpoint.
+/// As [`stop_requested`], but a second request exits immediately; records since the last checkpoint are then read
+/// again.
 async fn stop_requested_or_twice() {
     stop_requested().await;
     tokio::spawn(async {
         stop_requested().await;
-        tracing::warn!("asked a second time: stopping at once");
+        tracing::warn!("second stop request: exiting immediately");
         std::process::exit(1);
     });
 }
 
-/// Ends when the program is asked to stop: SIGTERM, Ctrl-C, or SIGHUP, as when its terminal is closed.
+/// Completes when the program is asked to stop: by SIGTERM, Ctrl-C, or SIGHUP (closed terminal).
 async fn stop_requested() {
     use tokio::signal::unix::{SignalKind, signal};
     let [term, interrupt, hangup] =
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    // A process that cannot listen for signals is stopped by them, which is what was asked for.
+    // Without handlers the signals end the process, which also stops it.
     let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) = (term, interrupt, hangup) else {
         return std::future::pending().await;
     };
@@ -204,7 +204,7 @@ async fn stop_requested() {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
         _ = hangup.recv() => {
-            tracing::info!("SIGHUP: stopping in order; the configuration is read when the program starts, so start it again");
+            tracing::info!("SIGHUP: shutting down; configuration changes take effect at the next start");
         }
     }
 }

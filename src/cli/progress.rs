@@ -9,13 +9,13 @@ use tokio::sync::watch;
 
 use crate::status::{PartitionState, SourceStatus};
 
-/// How often a bar is drawn anew by itself.
+/// How often a bar is redrawn without progress.
 const TICK: Duration = Duration::from_millis(100);
 
-/// All bars of this process; none is drawn where standard error is no terminal.
+/// All bars of this process; none is drawn if standard error is not a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Standard error for log lines: the bars step aside for each.
+/// Standard error for log lines, which are written above the bars.
 pub(super) struct AboveBars;
 
 impl Write for AboveBars {
@@ -36,7 +36,7 @@ pub(super) fn bar(len: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Shows how a daemon loads its state and catches up, each time that it has to; ends with the source.
+/// Shows progress while a daemon loads state or catches up; ends with the source.
 pub(super) async fn follow(mut status: watch::Receiver<SourceStatus>) {
     if !io::stderr().is_terminal() {
         return;
@@ -82,8 +82,8 @@ impl Stage {
     }
 }
 
-/// What is under way, how much of it is done, and how much there is: partitions, or records that were not applied when
-/// it began. Of records nothing is known to be done: what is left of them shrinks.
+/// The current stage, how much is done, and the total: partitions, or records not yet applied when the stage began. The
+/// progress of records is derived from the remaining ones.
 fn stage(status: &SourceStatus) -> (Stage, u64, u64) {
     if !status.joined || status.has_caught_up() {
         return (Stage::Idle, 0, 0);

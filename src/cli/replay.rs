@@ -1,4 +1,4 @@
-//! `retentiond replay`: the same engine over files, without Kafka.
+//! `retentiond replay`: computes the figures of event files with the same engine, without Kafka.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,9 +27,9 @@ use crate::replay::{AsOf, History, Tally};
 use crate::wiring::worker_config;
 
 /// Compute the figures of event files: JSON in the format of the source, native by default; CSV with the header
-/// `order_id,customer_id,time,amount,currency` (order_id optional, also `type` and others) or columns that the mapping of
-/// the source names; or Parquet with such columns. Compression, encoding and layout are found out from the content; see
-/// "Files" in docs/integrate/formats.md.
+/// `order_id,customer_id,time,amount,currency` (order_id optional, also `type` and others) or columns that the mapping
+/// of the source names; or Parquet with such columns. Compression, encoding and layout are found out from the content;
+/// see "Files" in docs/integrate/formats.md.
 #[derive(Debug, clap::Args)]
 pub struct Replay {
     /// Event files, in the order in which copies of one event are told apart.
@@ -37,32 +37,30 @@ pub struct Replay {
     files: Vec<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
-    /// The instant at which the figures are read, RFC 3339 or epoch milliseconds [default: the last event]. Alerts and
-    /// win-backs too are those that are decided by then.
+    /// The instant of the figures, RFC 3339 or epoch milliseconds [default: the last event]. Also limits alerts and
+    /// win-backs to those decided by then.
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     as_of: Option<Time>,
     /// The format of the messages in NDJSON files, such as "shopify", without options.
     #[arg(long, value_name = "FORMAT", value_parser = super::parse_format, conflicts_with = "source")]
     input_format: Option<Format>,
-    /// The source of the configuration whose format and mapping the messages have [default: that of all sources, if it
-    /// is one and the same].
+    /// The source whose format and mapping the messages have [default: that of all sources, if they are equal].
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// How to print them.
+    /// Output format.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     format: Output,
     /// Print the figures of every pane since the first order: JSON lines, or OpenMetrics with timestamps.
     #[arg(long)]
     series: bool,
-    /// Of each window one pane in so much time, such as "1h"; longer panes are printed each [default: 1h for
-    /// OpenMetrics, every pane for JSON].
+    /// Print at most one pane per window in this time, such as "1h" [default: 1h for OpenMetrics, every pane for JSON].
     #[arg(long, requires = "series", value_name = "SPAN", value_parser = parse_step)]
     step: Option<Millis>,
-    /// Also print the values of every dimension (OpenMetrics only).
+    /// Also print every dimension value (OpenMetrics only).
     #[arg(long)]
     segments: bool,
-    /// Also write the alerts and win-backs to a file, as the daemon would send them: one CloudEvents message a line.
-    /// Silences count from the beginning, unless alerts.since says otherwise.
+    /// Also write alerts and win-backs to a file as the daemon would send them: one CloudEvents message per line.
+    /// Silences count from the beginning unless alerts.since is set.
     #[arg(long, value_name = "FILE")]
     alerts: Option<PathBuf>,
     /// A label to add to every sample (OpenMetrics only), such as job=retentiond.
@@ -84,19 +82,19 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     if !starts_well || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'_') {
-        return Err("the name of a label is letters, digits and \"_\", and no digit comes first".to_owned());
+        return Err("a label name consists of letters, digits and \"_\", and does not begin with a digit".to_owned());
     }
     if ["window", "currency", "dimension", "value"].contains(&name) {
-        return Err(format!("the metrics have a label {name} of their own; choose another"));
+        return Err(format!("the metrics already have a label {name}; choose another"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// Tables for a person.
+    /// Text tables.
     Table,
-    /// One JSON object; with --series one a line.
+    /// One JSON object; with --series one per line.
     Json,
     /// OpenMetrics with timestamps, for `promtool tsdb create-blocks-from openmetrics`.
     Openmetrics,
@@ -128,7 +126,7 @@ impl Replay {
 
     fn apply(&self, history: History, settings: &Settings) -> Result<(Engine, Option<AsOf>)> {
         let mut out = None;
-        let failed = |path: &Path| format!("{}: alerts cannot be written", path.display());
+        let failed = |path: &Path| format!("{}: cannot write alerts", path.display());
         if let Some(path) = &self.alerts {
             out = Some(BufWriter::new(File::create(path).with_context(|| failed(path))?));
         }
@@ -205,7 +203,7 @@ impl Replay {
     }
 }
 
-/// How the messages in files are read.
+/// The decoder of the files' messages.
 pub(super) fn chosen(settings: &Settings, name: Option<&str>, format: Option<Format>) -> Result<Source> {
     let mut sources = settings.sources.iter();
     if let Some(format) = format {
@@ -219,7 +217,7 @@ pub(super) fn chosen(settings: &Settings, name: Option<&str>, format: Option<For
     let (_, first) = sources.next().context("no source is configured")?;
     let reading = |source: &Source| (source.format, source.mapping.clone(), source.also.clone());
     let same = |(_, other): (_, &Source)| reading(other) == reading(first);
-    ensure!(sources.all(same), "the sources have several formats; say which one the files have, with --source NAME");
+    ensure!(sources.all(same), "the sources have different formats; name the one of the files with --source NAME");
     Ok(first.clone())
 }
 
@@ -268,7 +266,7 @@ struct PaneLine {
     figures: WindowSummary,
 }
 
-/// The panes from one instant to another that are to be shown, the last one always.
+/// The panes to show from one instant to another; always includes the last one.
 fn series(engine: &mut Engine, from: Time, to: Time, step: Millis) -> Vec<WindowSeries> {
     let spec = engine.spec().clone();
     let run = |window| {
@@ -280,7 +278,7 @@ fn series(engine: &mut Engine, from: Time, to: Time, step: Millis) -> Vec<Window
     window_ids(&spec).map(run).collect()
 }
 
-/// The same window and panes by the values of the dimensions.
+/// The same window and panes by dimension value.
 fn segment_series(engine: &mut Engine, run: &WindowSeries) -> Vec<WindowSeries> {
     let mut found = BTreeMap::<(usize, String), Vec<(Pane, WindowParts)>>::new();
     for &(pane, _) in &run.panes {
@@ -297,7 +295,7 @@ fn segment_series(engine: &mut Engine, run: &WindowSeries) -> Vec<WindowSeries> 
     found.into_iter().map(named).collect()
 }
 
-/// A reader that has gone away (`| head`) is no error, but nothing more is written.
+/// A closed pipe (`| head`) is not an error, but stops the output.
 fn unless_closed(written: std::io::Result<()>) -> std::io::Result<Option<()>> {
     match written {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(None),
@@ -316,13 +314,13 @@ fn report_unconverted(engine: &mut Engine) {
 
 pub(super) fn report_rejections(tally: &Tally) {
     if tally.duplicates > 0 {
-        warn!(duplicates = tally.duplicates, "second copies were left out");
+        warn!(duplicates = tally.duplicates, "duplicate events were ignored");
     }
     if tally.unknown > 0 {
-        warn!(events = tally.unknown, "events of unknown types were passed over");
+        warn!(events = tally.unknown, "events of unknown types were ignored");
     }
     for (skip, messages) in &tally.skipped {
-        warn!("{messages} message(s) were skipped on purpose: {}", skip.label());
+        warn!("{messages} message(s) were deliberately skipped: {}", skip.label());
     }
     let rejected: u64 = tally.rejected.values().sum();
     if rejected == 0 {

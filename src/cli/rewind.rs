@@ -1,4 +1,4 @@
-//! `retentiond rewind`: the group goes back to an older checkpoint, offline and on purpose.
+//! `retentiond rewind`: resets the group to an older checkpoint while no replica runs.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,12 +13,12 @@ use crate::event::{Time, wall_clock};
 use crate::offline::cluster::{Cluster, Standing};
 use crate::wiring::{self, start};
 
-/// How long to wait for the brokers.
+/// Timeout for the brokers.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// Go back to an older checkpoint: commit its offsets and its name for the group, which must have no members.
 ///
-/// What was read since is read again from the topics. Shows what it would do; does it with --yes.
+/// Records since then are read again from the topics. Without --yes, only shows what it would do.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("partitions").required(true)), group(clap::ArgGroup::new("target").required(true)))]
 pub struct Rewind {
@@ -30,25 +30,25 @@ pub struct Rewind {
     /// Every partition.
     #[arg(long, group = "partitions")]
     all: bool,
-    /// A manifest as `retentiond checkpoint ls` names it; of one partition.
+    /// A manifest of one partition, as named by `retentiond checkpoint ls`.
     #[arg(long, value_name = "MANIFEST", group = "target", conflicts_with = "all")]
     to: Option<String>,
-    /// The newest whole checkpoint that was written at or before this time, RFC 3339 or epoch milliseconds.
+    /// The newest intact checkpoint written at or before this time, RFC 3339 or epoch milliseconds.
     #[arg(long, value_name = "TIME", group = "target", value_parser = super::parse_time)]
     to_time: Option<Time>,
-    /// The newest checkpoint whose files are all whole.
+    /// The newest checkpoint whose files are all intact.
     #[arg(long, group = "target")]
     to_newest: bool,
-    /// The newest whole checkpoint before the committed one.
+    /// The newest intact checkpoint before the committed one.
     #[arg(long, group = "target")]
     to_previous: bool,
-    /// No state at all: read the topics anew.
+    /// No checkpoint: discard all state and read the topics again.
     #[arg(long, group = "target")]
     to_genesis: bool,
-    /// Where to begin then: earliest, latest or a time [default: kafka.start].
+    /// Where to start without a checkpoint: earliest, latest or a time [default: kafka.start].
     #[arg(long, value_name = "START", requires = "to_genesis", value_parser = parse_start)]
     start: Option<Start>,
-    /// Do it.
+    /// Apply the change.
     #[arg(long)]
     yes: bool,
 }
@@ -61,16 +61,16 @@ fn parse_start(text: &str) -> Result<Start, String> {
     }
 }
 
-/// Where a partition is to stand.
+/// The target of a partition.
 #[derive(Debug)]
 struct Move {
     partition: i32,
     now: Standing,
     metadata: Metadata,
     next: Vec<i64>,
-    /// In words.
+    /// Description of the target.
     to: String,
-    /// Newer checkpoints that are passed over, and why.
+    /// Newer checkpoints that are skipped, and why.
     passed: Vec<String>,
 }
 
@@ -95,10 +95,10 @@ impl Rewind {
             anyhow::Ok(moves)
         })?;
         super::print(&describe(&moves, &cluster));
-        ensure!(self.yes, "nothing was changed; add --yes to do it");
+        ensure!(self.yes, "nothing was changed; add --yes to apply the change");
         let states: Vec<_> = moves.into_iter().map(|to| (to.partition, to.metadata, to.next)).collect();
         cluster.commit(&states)?;
-        super::print(&format!("Done: {} partition(s) go on from there at the next start.", states.len()));
+        super::print(&format!("Done: {} partition(s) will resume from there at the next start.", states.len()));
         Ok(())
     }
 
@@ -140,8 +140,8 @@ impl Rewind {
         let shelf = catalogue::shelf(store, &cluster.group, partition).await?;
         ensure!(
             !shelf.entries.is_empty(),
-            "{}: there is no checkpoint of partition {partition} of the group {}; begin anew with --to-genesis, or with \
-             `retentiond bootstrap`",
+            "{}: there is no checkpoint of partition {partition} of the group {}; start over with --to-genesis, or \
+             with `retentiond bootstrap`",
             store.url(),
             cluster.group
         );
@@ -160,13 +160,13 @@ impl Rewind {
             }
         }
         bail!(
-            "partition {partition} has no whole checkpoint of that kind: {}; begin anew with --to-genesis, or with \
+            "partition {partition} has no whole checkpoint of that kind: {}; start over with --to-genesis, or with \
              `retentiond bootstrap`",
             if passed.is_empty() { "there is none so old".to_owned() } else { passed.join("; ") }
         );
     }
 
-    /// The checkpoints that would do, the best first.
+    /// The candidate checkpoints, the best first.
     fn candidates<'s>(&self, shelf: &'s PartitionCheckpoints, now: &Standing) -> Result<Vec<&'s Entry>> {
         let entries = shelf.entries.iter();
         if let Some(name) = &self.to {
@@ -192,7 +192,7 @@ impl Rewind {
     }
 }
 
-/// What keeps a partition from going on with a checkpoint.
+/// Why a partition cannot resume from a checkpoint.
 async fn faults(cluster: &Cluster, store: &Store, partition: i32, entry: &Entry) -> Result<Option<String>> {
     let manifest = match &entry.manifest {
         Ok(manifest) => manifest,
@@ -221,7 +221,7 @@ async fn faults(cluster: &Cluster, store: &Store, partition: i32, entry: &Entry)
             )));
         }
         if next > end {
-            return Ok(Some(format!("topic {topic} ends at offset {end}, before {next}: it was cut off")));
+            return Ok(Some(format!("topic {topic} ends at offset {end}, before {next}: records were lost")));
         }
     }
     Ok(None)
@@ -252,19 +252,21 @@ fn describe(moves: &[Move], cluster: &Cluster) -> String {
             let next = to.next[number];
             let again = match before.map(|before| before[number]) {
                 Some(before) if before > next => format!(", so that {} offset(s) are read again", before - next),
-                Some(before) if before < next => format!(", so that {} offset(s) are passed over", next - before),
+                Some(before) if before < next => format!(", so that {} offset(s) are skipped", next - before),
                 Some(_) => String::new(),
                 None => ", whatever was read before".to_owned(),
             };
             out.push_str(&format!("  {topic}: offset {next}{again}\n"));
         }
         if matches!(to.metadata, Metadata::Genesis { .. }) {
-            out.push_str("  lost: all state; the figures know from then on what these topics hold from there\n");
+            out.push_str(
+                "  lost: all state; the figures are then computed only from the records after these offsets\n",
+            );
         }
     }
     out.push_str(
-        "\nWhat was written to other topics for records that are read again, such as dead dead_letters, is written a second \
-         time.\nNo file is deleted; checkpoints that are passed over stay until later ones make them superfluous.\n",
+        "\nOutput for records that are read again, such as dead letters, is written to other topics a second time.\n\
+         No file is deleted; skipped checkpoints are kept until later ones replace them.\n",
     );
     out
 }

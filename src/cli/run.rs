@@ -34,7 +34,7 @@ impl Run {
                 () = notify::keep_alive(source) => Ok(()),
             }
         });
-        // A librdkafka call that hangs must not keep the process from ending.
+        // A hanging librdkafka call must not keep the process from exiting.
         runtime.shutdown_background();
         outcome
     }

@@ -1,4 +1,4 @@
-//! `retentiond simulate`: a shop's orders and sessions into Kafka.
+//! `retentiond simulate`: publishes a simulated shop's orders and sessions to Kafka.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use crate::shop::{Crisis, Shop, ShopSettings};
 
 /// How often the pace is checked.
 const STEP: Duration = Duration::from_millis(20);
-/// How often progress is told.
+/// How often progress is logged.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// Publish realistic orders and sessions: customers with their own pace who leave some day, late and doubled messages,
-/// refunds, complaints, referrals. Equal arguments make equal messages.
+/// Publish realistic orders and sessions: customers with individual rates who leave eventually, late and duplicate
+/// messages, refunds, complaints, referrals. Equal arguments produce equal messages.
 #[derive(Debug, clap::Args)]
 pub struct Simulate {
-    /// The cluster, `host:port`, several separated by commas.
+    /// The brokers, `host:port`, separated by commas.
     #[arg(long, value_name = "B", default_value = "localhost:9092")]
     brokers: String,
-    /// Messages a second; as fast as the brokers take them when 0.
+    /// Messages per second; 0 for as fast as the brokers accept them.
     #[arg(long, value_name = "R", default_value_t = 1000.0)]
     rate: f64,
-    /// Customers in the beginning; a fortieth as many are won every day.
+    /// Initial number of customers; a fortieth of that arrives every day.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     customers: u64,
     /// The seed of every random draw.
@@ -34,13 +34,13 @@ pub struct Simulate {
     /// Days of shop time to simulate; the last one ends now.
     #[arg(long, value_name = "D", default_value_t = 400)]
     days: u16,
-    /// When the shop opens, RFC 3339 [default: so that it ends now].
+    /// When the shop opens, RFC 3339 [default: so that the last day ends now].
     #[arg(long, value_name = "TIME", value_parser = super::parse_time)]
     start: Option<Time>,
-    /// Win nobody after the first two weeks, and let whoever leaves come back: customers stay as many as in the beginning.
+    /// No new customers after the first two weeks, and all who leave come back, so that their number stays constant.
     #[arg(long, conflicts_with = "slump")]
     steady: bool,
-    /// The share of customers who leave at once and without a word, so that churn rises; from 0 to 1.
+    /// The share of customers, from 0 to 1, who silently leave at the same time, so that churn rises.
     #[arg(long, value_name = "SHARE")]
     slump: Option<f64>,
     /// How many days before the end they leave.
@@ -52,7 +52,7 @@ pub struct Simulate {
     /// The topic for sessions.
     #[arg(long, default_value = "sessions")]
     sessions: String,
-    /// Create the topics with that many partitions if they do not exist.
+    /// Create missing topics with this number of partitions.
     #[arg(long, value_name = "N")]
     partitions: Option<i32>,
     /// A librdkafka option, such as security.protocol=ssl; may be given several times.
@@ -85,7 +85,7 @@ impl Simulate {
         let publisher = Publisher::new(&self.brokers, &self.orders, &self.sessions, self.options.iter().cloned())?;
         let sent = self.publish(shop, end, &publisher, &stop)?;
         publisher.flush().with_context(|| format!("{sent} message(s) were queued"))?;
-        info!(messages = sent, shop_time = %end, "the simulation is over");
+        info!(messages = sent, shop_time = %end, "simulation finished");
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl Simulate {
                 info!(messages = sent, shop_time = %message.emitted_at, "publishing");
                 reported = Instant::now();
             }
-            // Behind the pace there is no wait, so a slow broker is caught up with.
+            // No wait while behind the target rate, to catch up after a slow broker.
             while self.rate > 0.0 && sent as f64 > began.elapsed().as_secs_f64() * self.rate {
                 if stop.recv_timeout(STEP).is_ok() {
                     return Ok(sent);
@@ -131,7 +131,7 @@ impl Simulate {
     }
 }
 
-/// Says so once the program is asked to stop.
+/// Sets a flag when the program is asked to stop.
 fn stop_signal(runtime: &tokio::runtime::Runtime) -> mpsc::Receiver<()> {
     let (tell, told) = mpsc::sync_channel(1);
     runtime.spawn(async move {

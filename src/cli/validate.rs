@@ -1,4 +1,4 @@
-//! `retentiond validate`: is this configuration sound, and do the messages fit it?
+//! `retentiond validate`: checks a configuration, and optionally whether real messages fit it.
 
 use anyhow::Result;
 
@@ -13,20 +13,20 @@ use crate::wiring::kafka_settings;
 pub struct Validate {
     #[command(flatten)]
     config: ConfigFile,
-    /// Also read the newest N messages of each source topic and tell what they mean; joins no group, commits nothing. Exit 1
-    /// when most of a topic's are of unknown types, skipped or rejected.
+    /// Also read the newest N messages of each source topic and report how they decode; joins no group and commits
+    /// nothing. Exit 1 if most messages of a topic are of unknown types, skipped or rejected.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     sample: Option<u32>,
 }
 
 impl Validate {
-    /// Names every mistake; files that hold secrets must be readable too. Then the Kafka client is set up, which talks to
-    /// nobody but reads certificates and keys.
+    /// Reports every mistake, including unreadable secret files. Then creates the Kafka client, which connects to
+    /// nothing but reads certificates and keys.
     pub(super) fn run(self) -> Result<()> {
         let settings = Settings::load(self.config.path(), std::env::vars())?;
         kafka_settings(&settings).check()?;
         super::print(&format!(
-            "The configuration is sound: {} source(s), {} rolling and {} calendar window(s), zone {}.",
+            "The configuration is valid: {} source(s), {} rolling and {} calendar window(s), zone {}.",
             settings.sources.len(),
             settings.windows.len(),
             settings.calendar.len(),

@@ -39,9 +39,17 @@ fn a_mapping_survives_being_printed() {
     assert_eq!(load(&settings.to_redacted_toml()), settings);
 }
 
+/// Asserts that each text has exactly one mistake, whose message begins as expected.
+fn assert_mistakes<const N: usize>(cases: [(String, &str); N]) {
+    for (text, expected) in cases {
+        let found = mistakes(&text, &[]);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{text}\n{found:#?}\n{expected}");
+    }
+}
+
 #[test]
-fn what_a_format_does_not_understand_is_named() {
-    for (text, expected) in [
+fn an_option_that_the_format_does_not_have_is_named() {
+    assert_mistakes([
         ("[sources.orders]\nformat = \"xml\"".to_owned(), "sources.orders.format: \"xml\" is not known; write"),
         (
             source("native", "guests = \"anonymous_id\""),
@@ -76,6 +84,36 @@ fn what_a_format_does_not_understand_is_named() {
             "sources.orders.mapping.types.\"X\": \"sale\" is no type of event; write one of order, ",
         ),
         (
+            source("shopify", "where = { test = [] }"),
+            "sources.orders.mapping.where.\"test\": names no value; write such as [\"paid\"]",
+        ),
+        (
+            source("native", "delimiter = \";\""),
+            "sources.orders.mapping.delimiter: means nothing to the format \"native\"; its options are ",
+        ),
+        (
+            source("cloudevents", "root = \"detail\""),
+            "sources.orders.mapping.root: is not for CloudEvents, whose object is data; with data = \"custom\"",
+        ),
+        (
+            source("stripe", "root = \"a.*.b\""),
+            "sources.orders.mapping.root: \"a.*.b\" has a *; write the place of the list",
+        ),
+        (
+            source("cloudevents", "data = \"cloudevents\""),
+            "sources.orders.mapping.data: \"cloudevents\" is no format of data; write one of native, ",
+        ),
+        (
+            source("cloudevents", "data = \"stripe\"\namount = \"total\""),
+            "sources.orders.mapping.amount: means nothing to data of the format \"stripe\"; remove it",
+        ),
+    ]);
+}
+
+#[test]
+fn a_wrong_place_in_a_message_is_named() {
+    assert_mistakes([
+        (
             source("custom", "attributes = { colour = \"a\" }"),
             "sources.orders.mapping.attributes.colour: \"colour\" is not among customers.dimensions; add it there",
         ),
@@ -88,32 +126,12 @@ fn what_a_format_does_not_understand_is_named() {
             "sources.orders.mapping.fields.order_id: is a list; write one place. Only fields.time",
         ),
         (
-            source("custom", "constants = { currency = [\"EUR\", \"USD\"] }"),
-            "sources.orders.mapping.constants.currency: is a list; write one value",
-        ),
-        (
             source("custom", "fields = { time = [\"Date\", \"$record.time\"] }"),
             "sources.orders.mapping.fields.time: \"$record.time\" cannot be one of several places; write it alone",
         ),
         (
-            source("debezium", "fields = { amount = [\"net\", \"items.*.tax\"] }"),
-            "sources.orders.mapping.fields.amount: \"items.*.tax\" is inside each element of a list",
-        ),
-        (
-            source("custom", "fields = { currency = \"a\" }\nconstants = { currency = \"EUR\" }"),
-            "sources.orders.mapping.constants.currency: is in fields too; keep one of the two",
-        ),
-        (
             source("custom", "fields = { tme = \"a\" }"),
             "sources.orders.mapping.fields.tme: is no setting; did you mean \"time\"?",
-        ),
-        (
-            source("custom", "time_format = \"pattern\""),
-            "sources.orders.mapping.time_pattern: is missing; write one such as",
-        ),
-        (
-            source("custom", "time_format = \"epoch_s\"\ntime_zone = \"Europe/Oslo\""),
-            "sources.orders.mapping.time_zone: means nothing to numbers since the epoch; leave it out, ",
         ),
         (
             source("native", "fields = { amount = \"total\" }"),
@@ -127,9 +145,19 @@ fn what_a_format_does_not_understand_is_named() {
             source("custom", "fields = { order_id = \"a.*.id\", amount = \"b.*.total\" }"),
             "sources.orders.mapping.fields.amount: \"b.*.total\" is in another list than the places before it; ",
         ),
+    ]);
+}
+
+#[test]
+fn a_wrong_layout_of_values_and_files_is_named() {
+    assert_mistakes([
         (
-            source("shopify", "where = { test = [] }"),
-            "sources.orders.mapping.where.\"test\": names no value; write such as [\"paid\"]",
+            source("custom", "time_format = \"pattern\""),
+            "sources.orders.mapping.time_pattern: is missing; write one such as",
+        ),
+        (
+            source("custom", "time_format = \"epoch_s\"\ntime_zone = \"Europe/Oslo\""),
+            "sources.orders.mapping.time_zone: means nothing to numbers since the epoch; leave it out, ",
         ),
         (
             source("custom", "decimal = \";\""),
@@ -139,10 +167,7 @@ fn what_a_format_does_not_understand_is_named() {
             source("custom", "thousands = \".\""),
             "sources.orders.mapping.thousands: '.' is the decimal separator too; write decimal",
         ),
-        (
-            source("custom", "thousands = \"x\""),
-            "sources.orders.mapping.thousands: \"x\" is not known; write",
-        ),
+        (source("custom", "thousands = \"x\""), "sources.orders.mapping.thousands: \"x\" is not known; write"),
         (
             source("custom", "delimiter = \"||\""),
             "sources.orders.mapping.delimiter: must be one character of ASCII, no quote; write such as",
@@ -155,9 +180,23 @@ fn what_a_format_does_not_understand_is_named() {
             source("custom", "encoding = \"ebcdic\""),
             "sources.orders.mapping.encoding: \"ebcdic\" is not known; write \"utf-8\"",
         ),
+    ]);
+}
+
+#[test]
+fn wrong_columns_and_constants_are_named() {
+    assert_mistakes([
         (
-            source("native", "delimiter = \";\""),
-            "sources.orders.mapping.delimiter: means nothing to the format \"native\"; its options are ",
+            source("custom", "constants = { currency = [\"EUR\", \"USD\"] }"),
+            "sources.orders.mapping.constants.currency: is a list; write one value",
+        ),
+        (
+            source("debezium", "fields = { amount = [\"net\", \"items.*.tax\"] }"),
+            "sources.orders.mapping.fields.amount: \"items.*.tax\" is inside each element of a list",
+        ),
+        (
+            source("custom", "fields = { currency = \"a\" }\nconstants = { currency = \"EUR\" }"),
+            "sources.orders.mapping.constants.currency: is in fields too; keep one of the two",
         ),
         (
             source("debezium", "cancelled_values = [\"x\"]"),
@@ -183,22 +222,12 @@ fn what_a_format_does_not_understand_is_named() {
             source("debezium", "types = { SALE = \"order\" }"),
             "sources.orders.mapping.types: are values of a column; write its name as fields.type",
         ),
-        (
-            source("cloudevents", "root = \"detail\""),
-            "sources.orders.mapping.root: is not for CloudEvents, whose object is data; with data = \"custom\"",
-        ),
-        (
-            source("stripe", "root = \"a.*.b\""),
-            "sources.orders.mapping.root: \"a.*.b\" has a *; write the place of the list",
-        ),
-        (
-            source("cloudevents", "data = \"cloudevents\""),
-            "sources.orders.mapping.data: \"cloudevents\" is no format of data; write one of native, ",
-        ),
-        (
-            source("cloudevents", "data = \"stripe\"\namount = \"total\""),
-            "sources.orders.mapping.amount: means nothing to data of the format \"stripe\"; remove it",
-        ),
+    ]);
+}
+
+#[test]
+fn a_wrong_schema_registry_is_named() {
+    assert_mistakes([
         ("[schema_registry]".to_owned(), "schema_registry.url: is missing; write such as"),
         ("[schema_registry]\nurl = \"ftp://r\"".to_owned(), "schema_registry.url: is no web address; write such as"),
         (
@@ -226,10 +255,7 @@ fn what_a_format_does_not_understand_is_named() {
             "[schema_registry]\nurl = \"http://r\"\ntimeout = \"0s\"".to_owned(),
             "schema_registry.timeout: is zero; write how long",
         ),
-    ] {
-        let found = mistakes(&text, &[]);
-        assert!(found.len() == 1 && found[0].starts_with(expected), "{text}\n{found:#?}\n{expected}");
-    }
+    ]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Alerts and win-backs as CloudEvents 1.0 in structured JSON. `docs/schema/` holds their schema.
+//! Alerts and win-backs as CloudEvents 1.0 in structured JSON mode; the schema is in `docs/schema/`.
 //!
-//! Everything in a message follows from the events, so a message that is produced again is the same to the byte.
+//! A message depends only on events, so producing it again yields the same bytes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use super::dead_letters::{Channel, OutboxRecord};
 use crate::engine::inactivity::release::{Alert, AlertKind};
 use crate::event::{Currency, Money, Time, decimal_text};
 
-/// The media type of a message, in its header `content-type`.
+/// The media type of a message, sent in the header `content-type`.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// The type of an alert.
 pub const INACTIVE: &str = "retentiond.customer.inactive.v1";
@@ -59,14 +59,14 @@ enum News {
     },
 }
 
-/// The id of the alert for a silence: SHA-256 over rule, 0, customer, 0 and the silence's begin in epoch milliseconds,
-/// in hexadecimal.
+/// The id of the alert for a silence: hexadecimal SHA-256 of rule, 0, customer, 0 and the start of the silence in epoch
+/// milliseconds.
 #[must_use]
 pub fn alert_id(rule: &str, customer: &str, silent_since: Time) -> String {
     hex(&[rule, customer, &silent_since.millis().to_string()])
 }
 
-/// The id of the win-back of an alert: SHA-256 over "winback", 0 and the alert's id.
+/// The id of the win-back of an alert: hexadecimal SHA-256 of "winback", 0 and the alert's id.
 #[must_use]
 pub fn winback_id(alert_id: &str) -> String {
     hex(&["winback", alert_id])
@@ -80,7 +80,7 @@ fn hex(parts: &[&str]) -> String {
     })
 }
 
-/// How likely the customer is gone: as the status says, and a step more after a complaint.
+/// How likely the customer is lost: given by the status, and one step higher after a complaint.
 fn risk(status: &str, complained: bool) -> &'static str {
     let step = match status {
         "at_risk" => 1,
@@ -94,7 +94,7 @@ fn amount(money: &Money) -> (Currency, String) {
     (money.currency, decimal_text(i128::from(money.minor), money.currency))
 }
 
-/// The attribute `source` of the messages of a group.
+/// The attribute `source` of a group's messages.
 #[must_use]
 pub fn source(group: &str) -> String {
     let mut text = "/retentiond/".to_owned();
@@ -141,7 +141,7 @@ pub fn json(alert: &Alert, source: &str) -> Vec<u8> {
         datacontenttype: "application/json",
         data: Data { customer_id: customer, rule, silent_since: *silent_since, due_at: *due_at, news },
     };
-    // A struct of texts and numbers has a JSON form.
+    // Cannot fail: the struct contains only texts and numbers.
     serde_json::to_vec(&message).unwrap_or_default()
 }
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_those_of_the_definition() {
+    fn ids_follow_their_definition() {
         // printf 'lapsing\0c-1\0001000' | sha256sum; then of "winback", 0 and that.
         let id = alert_id("lapsing", "c-1", Time::clamped(1_000));
         assert_eq!(id, "d0c7a710ca0e2195bc40ab2200ff0d16899fbd0f943b6f916591badf6d91a5ba");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_everything_in_its_own_name() {
+    fn a_message_has_all_attributes() {
         let text = String::from_utf8(json(&silent("c-1"), &source("my group"))).unwrap();
         for part in [
             r#""specversion":"1.0""#,

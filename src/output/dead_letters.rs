@@ -1,4 +1,4 @@
-//! The dead-letter topic: every message that enters no figure, as it was, with the reason.
+//! The dead-letter topic: every rejected message, unchanged, with the reason.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use crate::decode::SCHEMA_HEADER;
 use crate::kafka::{KafkaSettings, PlainProducer};
 use crate::worker::Rejected;
 
-/// How long delivery may take before offsets stay uncommitted for another round.
+/// How long delivery may take before the commit is postponed.
 const FLUSH_WAIT: Duration = Duration::from_secs(5);
-/// To how many bytes a record is cut off that was refused for its size, one after the other.
+/// The sizes in bytes to which a record that is too large is truncated, one after the other.
 const SIZES: [usize; 4] = [1 << 17, 1 << 15, 1 << 13, 1 << 10];
-/// What the names of our own headers begin with.
+/// Prefix of the names of our own headers.
 pub const OURS: &str = "retentiond.error.";
 
 /// Where a message came from.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordOrigin<'a> {
-    /// The consumer group that could not use it.
+    /// The consumer group that rejected it.
     pub group: &'a str,
     /// Its topic.
     pub topic: &'a str,
@@ -28,57 +28,55 @@ pub struct RecordOrigin<'a> {
     pub partition: i32,
 }
 
-/// Dead letters or alerts are not delivered yet, so nothing behind them may be committed.
+/// Dead letters or alerts are not delivered, so offsets after them must not be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
-    /// Trying again later may help.
-    #[error(
-        "messages cannot be delivered to topic {topic:?}: {cause}; create it, or set another name in the configuration"
-    )]
+    /// A retry may help.
+    #[error("cannot deliver messages to topic {topic:?}: {cause}; create the topic, or configure another one")]
     Yet {
         /// The topic.
         topic: String,
-        /// What was said.
+        /// The error.
         cause: String,
     },
-    /// Trying again cannot help.
+    /// A retry cannot help.
     #[error("{}", too_large_even_cut_off(.0))]
     Ever(String),
 }
 
-/// What a person has to do when an alert, or a record that is cut off as far as it can be, does not fit into its topic.
+/// The message for an alert, or a record truncated to the smallest size, that does not fit into its topic.
 #[must_use]
 pub fn too_large_even_cut_off(topic: &str) -> String {
     format!(
-        "topic {topic:?} refuses an alert, or a dead dead_letter that was cut off to some {} bytes, for its size; let \
-         max.message.bytes of the topic (by default message.max.bytes of the brokers) be at least 65536",
+        "topic {topic:?} refuses an alert, or a dead letter truncated to about {} bytes, as too large; set \
+         max.message.bytes of the topic (default: message.max.bytes of the brokers) to at least 65536",
         SIZES[SIZES.len() - 1]
     )
 }
 
-/// Publishes dead letters and alerts where there are no transactions.
+/// Publishes dead letters and alerts without transactions.
 pub struct DeadLetters {
     producer: PlainProducer,
     topics: Topics,
-    /// The number of the first record of the next attempt: what is reported of an earlier one means nothing any more.
+    /// The number of the next attempt's first record. Reports about lower numbers belong to earlier attempts.
     next: usize,
 }
 
 impl DeadLetters {
-    /// A producer for the topics.
+    /// Creates a producer for the topics.
     ///
     /// # Errors
-    /// When librdkafka refuses an option.
+    /// When librdkafka rejects an option.
     pub fn new(kafka: &KafkaSettings, topics: Topics) -> Result<DeadLetters, SourceError> {
         Ok(DeadLetters { producer: PlainProducer::new(kafka)?, topics, next: 0 })
     }
 
-    /// Publishes records and waits for a few seconds until all are delivered; those that are too large are cut off as
-    /// far as it takes, and say so. What is not delivered then is to be delivered anew, with all others: some may be
-    /// there twice.
+    /// Publishes records and waits a few seconds until all are delivered. Records that are too large are truncated as
+    /// far as needed and marked as such. After an error, deliver all records again; some may then be in the topic
+    /// twice.
     ///
     /// # Errors
-    /// When something is not delivered. Nothing of it counts for the next call.
+    /// When a record is not delivered.
     pub fn deliver(&mut self, records: &[&OutboxRecord]) -> Result<(), Undelivered> {
         for place in self.attempt(records)? {
             self.deliver_alone(records[place].clone())?;
@@ -86,19 +84,19 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// What is refused for its size may have been so for what it shared a request with.
+    /// Retries a record by itself: it may have been refused because of the other records in the request.
     fn deliver_alone(&mut self, mut record: OutboxRecord) -> Result<(), Undelivered> {
         while !self.attempt(&[&record])?.is_empty() {
             let before = record.bytes();
             if !record.shrink() {
                 return Err(Undelivered::Ever(self.topics.of(&record).to_owned()));
             }
-            warn!("a dead letter of {before} bytes is refused for its size and cut off to {} bytes", record.bytes());
+            warn!("a dead letter of {before} bytes is too large and was truncated to {} bytes", record.bytes());
         }
         Ok(())
     }
 
-    /// Publishes records; returns the places of those that are too large.
+    /// Publishes records; returns the indexes of those that are too large.
     fn attempt(&mut self, records: &[&OutboxRecord]) -> Result<Vec<usize>, Undelivered> {
         if records.is_empty() {
             return Ok(Vec::new());
@@ -120,7 +118,7 @@ impl DeadLetters {
         });
         let flushed = sent.and_then(|()| self.producer.flush(deadline.saturating_duration_since(Instant::now())));
         if let Err(refusal) = flushed {
-            // What is still queued comes again with the next attempt.
+            // The next attempt sends what is still queued again.
             self.producer.forget();
             return Err(undelivered(0, refusal.text));
         }
@@ -135,21 +133,21 @@ impl DeadLetters {
     }
 }
 
-/// Which topic a record goes to.
+/// The kind of topic that a record goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// That of messages that enter no figure.
+    /// The dead-letter topic.
     DeadLetters,
-    /// That of alerts.
+    /// The alert topic.
     Alerts,
 }
 
-/// The topics that records go to.
+/// The names of the output topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// That of messages that enter no figure.
+    /// The dead-letter topic.
     pub dead_letters: String,
-    /// That of alerts.
+    /// The alert topic.
     pub alerts: String,
 }
 
@@ -164,33 +162,33 @@ impl Topics {
     }
 }
 
-/// A message for a topic of ours: one that enters no figure, as it is to be kept, or an alert.
+/// A record for an output topic: a dead letter or an alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxRecord {
-    /// Where it goes.
+    /// The topic.
     pub to: Channel,
-    /// The key as it was.
+    /// The original key.
     pub key: Option<Vec<u8>>,
-    /// The value as it was.
+    /// The original value.
     pub payload: Option<Vec<u8>>,
-    /// The headers as they were, and behind them the reason and the origin.
+    /// The original headers, followed by reason and origin.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Its log time as it was, in epoch milliseconds.
+    /// The original log time in epoch milliseconds.
     pub time: Option<i64>,
 }
 
 impl OutboxRecord {
-    /// A copy of the rejected record, or of a message with the rejected object of it alone, with the reason and the
-    /// origin as headers. `now` in epoch milliseconds.
+    /// A copy of the rejected record, or of the record with only the rejected object, with reason and origin as
+    /// headers. `now` is in epoch milliseconds.
     ///
-    /// Headers of ours are those of an earlier rejection and are replaced. A log time that lies ahead is moved to now:
-    /// brokers refuse records from the future.
+    /// Our own headers of an earlier rejection are replaced. A log time in the future becomes `now`, because brokers
+    /// refuse records from the future.
     pub fn new<B: RecordBatch>(origin: &RecordOrigin<'_>, batch: &B, rejected: &Rejected, now: i64) -> OutboxRecord {
         let record = batch.get(rejected.index);
         let part = rejected.part.as_ref().map(|part| part.message.to_vec());
         let mut theirs = batch.headers(rejected.index);
         if part.is_some() {
-            // The object is JSON, in whatever schema the record was written.
+            // The object is plain JSON, whatever the record's schema was.
             theirs.retain(|header| header.name != SCHEMA_HEADER);
         }
         let theirs = theirs.into_iter().map(|header| (header.name.into_owned(), header.value.map(<[u8]>::to_vec)));
@@ -204,7 +202,7 @@ impl OutboxRecord {
         dead_letter.marked(origin, record.offset, &rejected.rejection.to_string())
     }
 
-    /// The message with the reason and the origin as headers, in the place of ours that it had.
+    /// Adds reason and origin as headers, and removes those of an earlier rejection.
     #[must_use]
     pub fn marked(mut self, origin: &RecordOrigin<'_>, offset: i64, reason: &str) -> OutboxRecord {
         self.headers.retain(|(name, _)| !name.starts_with(OURS));
@@ -219,7 +217,7 @@ impl OutboxRecord {
         self
     }
 
-    /// The headers as a producer wants them.
+    /// The headers in the form that a producer takes.
     #[must_use]
     pub fn borrowed<'a>(&'a self) -> Vec<Header<'a>> {
         let header = |(name, value): &'a (String, Option<Vec<u8>>)| Header {
@@ -229,14 +227,14 @@ impl OutboxRecord {
         self.headers.iter().map(header).collect()
     }
 
-    /// The record that a producer makes of it; `headers` are its own.
+    /// The record in the form that a producer takes; `headers` must come from [`OutboxRecord::borrowed`].
     #[must_use]
     pub fn outgoing<'a>(&'a self, topics: &'a Topics, headers: &'a [Header<'a>]) -> Outgoing<'a> {
         let (key, payload) = (self.key.as_deref(), self.payload.as_deref());
         Outgoing { topic: topics.of(self), key, payload, headers, time: self.time }
     }
 
-    /// How many bytes it holds.
+    /// Size in bytes of key, value and headers.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
@@ -244,13 +242,13 @@ impl OutboxRecord {
         length(&self.key) + length(&self.payload) + headers
     }
 
-    /// Whether it was cut off.
+    /// Whether the record was truncated.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
         self.headers.iter().any(|(name, _)| name.strip_prefix(OURS) == Some("truncated"))
     }
 
-    /// Truncates a dead letter to the next smaller size. `false` when it is an alert, or as small as it can be.
+    /// Truncates a dead letter to the next smaller size. Returns `false` for alerts, and at the smallest size.
     pub fn shrink(&mut self) -> bool {
         let before = self.bytes();
         let smaller = SIZES.into_iter().find(|size| *size < before);
@@ -259,8 +257,8 @@ impl OutboxRecord {
         self.bytes() < before
     }
 
-    /// Truncates it to about so many bytes, and says so in a header. Of reason, key and original headers a
-    /// quarter of it remains at most, of the headers the first ones; the value gets the rest.
+    /// Truncates the record to about `most` bytes and marks it in a header. Reason, key and original headers (the first
+    /// ones) keep at most a quarter each; the value gets the rest.
     pub fn shrink_to(&mut self, most: usize) {
         if self.bytes() <= most {
             return;
@@ -287,23 +285,23 @@ impl OutboxRecord {
     }
 }
 
-/// What the headers of a record say of where it came from.
+/// The origin of a dead letter according to its headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sender {
     /// The group whose replica wrote it; none in records of version 0.1.
     pub group: Option<String>,
-    /// The label of the reason, without what explains it; `unknown` where none stands there.
+    /// The label of the reason, without the detail; `unknown` if there is none.
     pub reason: String,
     /// The topic, if it is named.
     pub topic: Option<String>,
     /// Its partition, if it is a number.
     pub partition: Option<i32>,
-    /// Whether the record was cut off.
+    /// Whether the record was truncated.
     pub is_truncated: bool,
 }
 
 impl Sender {
-    /// Reads the headers; any text may stand there.
+    /// Reads the headers, which may contain anything.
     #[must_use]
     pub fn of(headers: &[(String, Option<Vec<u8>>)]) -> Sender {
         let ours = |name: &str| {
@@ -373,12 +371,12 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_lies_ahead_is_now() {
+    fn a_log_time_in_the_future_becomes_now() {
         assert_eq!(record(b"", &[], NOW + 1).time, Some(NOW));
     }
 
     #[test]
-    fn what_is_too_large_is_cut_off_once_and_says_so() {
+    fn a_record_that_is_too_large_is_truncated_and_marked_once() {
         let (large, small) = (vec![7_u8; 1 << 20], Header { name: "small".into(), value: Some(b"1") });
         let headers = [
             small.clone(),
@@ -402,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_is_cut_between_characters_and_an_alert_never_is() {
+    fn a_long_reason_is_truncated_between_characters_and_an_alert_never_is() {
         let mut long = record(b"x", &[], 0).marked(
             &RecordOrigin { group: "retentiond", topic: "orders", partition: 3 },
             0,

@@ -1,7 +1,7 @@
-//! The one place that names metrics: each with its meaning, its labels and where its values come from.
+//! The only place that names metrics, each with its help text, its labels and the source of its values.
 //!
-//! [`encode`] reads every definition off a [`Scrape`]; a metric cannot be shown without standing here. No label ever
-//! holds a customer id.
+//! [`encode`] evaluates every definition on a [`Scrape`], so a metric must be defined here to be exported. No label
+//! ever contains a customer id.
 
 mod distributions;
 mod faults;
@@ -29,52 +29,52 @@ pub use read::{Scrape, is_caught_up};
 use repartition::REPARTITION;
 use segments::{MISSING, SEGMENT};
 
-/// What a metric's values do.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They go up and down.
+    /// Goes up and down.
     Gauge,
-    /// They only grow while the process lives.
+    /// Only increases while the process lives.
     Counter,
-    /// They are counted by their size.
+    /// Counts values by size.
     Histogram,
 }
 
 /// The definition of one metric.
 #[derive(Debug)]
 pub struct Metric {
-    /// The whole name.
+    /// The full name.
     pub name: &'static str,
-    /// Meaning and, where it is no count, unit.
+    /// Help text, with the unit unless it is a count.
     pub help: &'static str,
     /// Gauge, counter or histogram.
     pub kind: Kind,
     values: Values,
 }
 
-/// Where the values come from.
+/// The source of the values.
 #[derive(Debug)]
 enum Values {
     /// A count of each window.
     Count(fn(&Parts) -> i64),
-    /// A ratio of each window; absent where its denominator is zero.
+    /// A ratio of each window; absent if its denominator is zero.
     Ratio(fn(&Parts) -> Option<f64>),
-    /// Whether something holds for a window.
+    /// A flag of each window.
     Flag(fn(&WindowView<'_>) -> bool),
     /// A figure of each window and currency.
     Money(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
-    /// A count of each window and value of a dimension.
+    /// A count of each window and dimension value.
     SegmentCount(fn(&Parts) -> i64),
-    /// Money of each window, value of a dimension and currency.
+    /// Money of each window, dimension value and currency.
     SegmentMoney(fn(&WindowView<'_>, Currency, &MoneyParts) -> Option<f64>),
-    /// Histograms, whatever their labels.
+    /// Histograms with any labels.
     Histograms { labels: &'static [&'static str], read: fn(&Scrape<'_>) -> Vec<Histogram> },
     /// Anything else.
     Other { labels: &'static [&'static str], read: fn(&Scrape<'_>, &mut Samples) },
 }
 
 impl Metric {
-    /// The names of the labels, in the order of their values.
+    /// Label names, in the order of their values.
     #[must_use]
     pub fn labels(&self) -> &'static [&'static str] {
         match self.values {
@@ -86,18 +86,18 @@ impl Metric {
         }
     }
 
-    /// The figure that it shows, if it is one of a window: the name without `retentiond_window_`.
+    /// The figure of a window that it shows, if any: the name without `retentiond_window_`.
     #[must_use]
     pub fn figure(&self) -> Option<&'static str> {
         self.name.strip_prefix("retentiond_window_")
     }
 
-    /// The figure of a window or of a segment that it shows, if it is one.
+    /// The figure of a window or segment that it shows, if any.
     fn window_figure(&self) -> Option<&'static str> {
         self.figure().or_else(|| self.name.strip_prefix("retentiond_segment_"))
     }
 
-    /// The distribution of the summary that it shows, if it is one: all histograms but the one of the process itself.
+    /// The distribution of the summary that it shows, if any: all histograms except the latency of the process itself.
     #[must_use]
     pub fn distribution(&self) -> Option<&'static str> {
         let name = self.name.strip_prefix("retentiond_").filter(|_| self.kind == Kind::Histogram)?;
@@ -105,7 +105,7 @@ impl Metric {
     }
 }
 
-/// Every metric that there is.
+/// All metrics.
 pub fn definitions() -> impl Iterator<Item = &'static Metric> {
     WINDOW
         .iter()
@@ -119,10 +119,10 @@ pub fn definitions() -> impl Iterator<Item = &'static Metric> {
         .chain(REPARTITION)
 }
 
-/// The text format of all metrics. Families without a value, such as ratios before the first order, are left out.
+/// Encodes all metrics in the text format. Omits families without a value, such as ratios before the first order.
 ///
 /// # Errors
-/// When the encoder refuses what it is given, which would be a mistake in this file.
+/// When the encoder rejects a family, which would be a bug in this module.
 pub fn encode(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
     let windows = scrape.windows();
     let families = definitions().map(|metric| family(metric, scrape, &windows));
@@ -130,8 +130,8 @@ pub fn encode(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&families)
 }
 
-/// The values of one metric. Built without [`prometheus::GaugeVec`], which finds label values by a hash of their plain
-/// concatenation, so that partition 11 of `orders` would be partition 1 of `orders1`.
+/// The values of one metric. Does not use [`prometheus::GaugeVec`]: it identifies label values by a hash of their
+/// concatenation, which confuses partition 11 of `orders` with partition 1 of `orders1`.
 fn family(metric: &Metric, scrape: &Scrape<'_>, windows: &[WindowView<'_>]) -> MetricFamily {
     let mut samples = Samples::default();
     if let Values::Other { read, .. } = metric.values {
@@ -396,13 +396,13 @@ static WINDOW: &[Metric] = &[
     ),
     window(
         "retentiond_window_clv_after_costs",
-        "clv - (costs of the currency in panes <= p / customers to date), of this replica, in major units; only if there \
-         are such costs.",
+        "clv - (costs of the currency in panes <= p / customers to date), of this replica, in major units; only if \
+         there are such costs.",
         Values::Money(|window, currency, money| window.value_after_costs(currency, money)),
     ),
 ];
 
-/// Customers as they stand.
+/// Current customers.
 static PEOPLE: &[Metric] = &[
     gauge(
         "retentiond_customers",
@@ -436,7 +436,7 @@ static PEOPLE: &[Metric] = &[
     ),
 ];
 
-/// What is known of the daemon itself.
+/// The daemon itself.
 static OPERATION: &[Metric] = &[
     gauge(
         "retentiond_as_of_timestamp_seconds",
@@ -559,8 +559,8 @@ static OPERATION: &[Metric] = &[
     counter(
         "retentiond_webhook_attempts_total",
         &["code"],
-        "Attempts to deliver an alert, by result: 2xx, 3xx, 4xx, 5xx, timeout, forbidden (not a public address) or failed \
-         (no connection).",
+        "Attempts to deliver an alert, by result: 2xx, 3xx, 4xx, 5xx, timeout, forbidden (not a public address) or \
+         failed (no connection).",
         read::webhook_attempts,
     ),
     gauge(

@@ -1,4 +1,4 @@
-//! What leaves the daemon: the summary (JSON and table) and the metrics.
+//! Output of the daemon: summaries (JSON and table), metrics, alerts and dead letters.
 
 pub mod alerts;
 pub mod dead_letters;

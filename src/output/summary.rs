@@ -1,4 +1,4 @@
-//! The summary of all windows as `replay --format json` and `/api/v1/summary` show it.
+//! The summary of all windows, as in `replay --format json` and `/api/v1/summary`.
 
 mod customer;
 mod distributions;
@@ -28,14 +28,14 @@ pub use listing::{CustomerEntry, CustomerList};
 pub use sent::{AlertEntry, AlertList};
 pub use winback::{RuleSummary, winback};
 
-/// What is known about the data as a whole.
+/// Facts about the dataset.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Background {
-    /// From when on the data are there.
+    /// When the data begin.
     pub data_begin: Option<Time>,
-    /// Whether they reach back to the very first order of the business.
+    /// Whether the data include the first order of the business.
     pub history_whole: bool,
-    /// The reference window of the lifetime value, by its place among the rolling windows.
+    /// Index of the rolling window that the lifetime value refers to.
     pub clv_window: Option<usize>,
 }
 
@@ -50,22 +50,22 @@ pub struct Summary {
     pub calendar: Vec<WindowSummary>,
     /// Every cell of the cohort triangle up to the month of the instant.
     pub cohorts: Vec<CohortSummary>,
-    /// Customers by stage and status; none while they are not known.
+    /// Customers by stage and status; empty while they are not known.
     pub stages: Vec<StageSummary>,
-    /// What is not known since the configuration was changed, beside the windows.
+    /// Parts other than windows that are not known because the configuration was changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingPart>,
-    /// Passages from one status or stage to another so far, as far as they can no longer change.
+    /// Transitions between statuses or stages so far that can no longer change.
     pub transitions: Vec<TransitionSummary>,
-    /// Customers with an order who are referred, as far as it can no longer change.
+    /// Referred customers with an order, as far as this can no longer change.
     pub referrals: i64,
-    /// Feedback up to the hour of the instant, by kind.
+    /// Feedback by kind, up to the hour of the instant.
     pub feedback: Vec<FeedbackSummary>,
-    /// How gaps and order values are spread.
+    /// Distributions of gaps and order values.
     pub distributions: Vec<DistributionSummary>,
-    /// What came of the rules on inactivity so far.
+    /// Outcomes of the inactivity rules so far.
     pub winback: Vec<RuleSummary>,
-    /// Rolling windows and open calendar periods by the values of the dimensions.
+    /// Rolling windows and open calendar periods by dimension value.
     pub segments: Vec<SegmentSummary>,
 }
 
@@ -74,11 +74,11 @@ pub struct Summary {
 pub struct CohortSummary {
     /// Month of the first order, such as `2026-01`.
     pub cohort: String,
-    /// Months since.
+    /// Months since then.
     pub age_months: i32,
     /// Customers of the cohort.
     pub customers: Option<i64>,
-    /// Those with an order in the month.
+    /// Customers with an order in the month.
     pub ordering_customers: Option<i64>,
     /// Their orders in the month.
     pub orders: Option<i64>,
@@ -89,37 +89,37 @@ pub struct CohortSummary {
 /// The money of one currency in a cell of the cohort triangle.
 #[derive(Debug, Clone, Serialize)]
 pub struct CohortMoney {
-    /// What the orders brought: a decimal string in major units.
+    /// Revenue: a decimal string in major units.
     pub revenue: Option<String>,
-    /// What went back by refunds in the month, likewise.
+    /// Refunds in the month, likewise.
     pub refunds: Option<String>,
-    /// What went back by cancellations in the month, likewise.
+    /// Cancelled amounts in the month, likewise.
     pub cancellations: Option<String>,
 }
 
-/// How many customers are in a stage and status.
+/// The number of customers with a stage and status.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StageSummary {
     /// prospect, new, repeat or loyal.
     pub stage: &'static str,
-    /// active, `at_risk` or lapsed; none of a prospect.
+    /// active, `at_risk` or lapsed; none for a prospect.
     pub status: &'static str,
-    /// How many there are.
+    /// Number of customers.
     pub customers: i64,
 }
 
-/// How often customers passed from one status or stage to another.
+/// The number of transitions from one status or stage to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TransitionSummary {
-    /// From where.
+    /// The old status or stage.
     pub from: &'static str,
-    /// To where.
+    /// The new status or stage.
     pub to: &'static str,
     /// How often.
     pub count: i64,
 }
 
-/// How much feedback of a kind there is.
+/// The amount of feedback of a kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FeedbackSummary {
     /// The kind, such as `complaint`.
@@ -128,14 +128,14 @@ pub struct FeedbackSummary {
     pub count: i64,
 }
 
-/// One window of one value of a dimension.
+/// One window for one value of a dimension.
 #[derive(Debug, Clone, Serialize)]
 pub struct SegmentSummary {
     /// The dimension.
     pub dimension: String,
     /// The value.
     pub value: String,
-    /// Whether a partition counts customers of it as `other`.
+    /// Whether a partition counts some of its customers as `other`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub incomplete: bool,
     /// Its figures.
@@ -165,30 +165,30 @@ pub struct WindowSummary {
     /// The counts and ratios.
     #[serde(flatten)]
     pub people: People,
-    /// For how many customers costs are known; not by segment.
+    /// Number of customers with known costs; not by segment.
     #[serde(flatten)]
     pub coverage: Option<Coverage>,
-    /// Whether the data reach back far enough for churn to mean something.
+    /// Whether the data reach back far enough for churn to be meaningful.
     pub complete: bool,
-    /// Whether they also reach back to the very first order.
+    /// Whether the data also include the first order of every customer.
     pub new_complete: bool,
-    /// What is not known, if anything.
+    /// Figures that are not known, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<MissingFigures>,
-    /// Money by currency, of those in which something happened.
+    /// Money by currency, for currencies with activity.
     pub currencies: BTreeMap<Currency, MoneySummary>,
 }
 
-/// Figures of a window that are not known, for the configuration was changed while there was state; they are `null`.
+/// Figures of a window that are `null` because the configuration was changed after state existed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingFigures {
     /// What was changed.
     pub reason: &'static str,
-    /// Up to which event time had been read by then.
+    /// The event time that had been reached by then.
     pub changed_at: Option<Time>,
-    /// From when on all figures of the window are known.
+    /// When all figures of the window will be known.
     pub until: Time,
-    /// The figures, and from when on each of them is.
+    /// The figures, and when each will be known.
     pub figures: BTreeMap<&'static str, Time>,
 }
 
@@ -206,14 +206,14 @@ impl MissingFigures {
     }
 }
 
-/// A part of the summary that is not known.
+/// A part of the summary that is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingPart {
     /// `stages`, `transitions` or `cohorts`.
     pub part: &'static str,
     /// What was changed.
     pub reason: &'static str,
-    /// From when on it is known, or counted.
+    /// When it will be known, or since when it is counted.
     pub until: Time,
 }
 
@@ -248,7 +248,7 @@ const FIGURES: [&str; 27] = [
     "cost_coverage_ratio",
 ];
 
-/// The counts and ratios of a window; `null` where they are not known, and ratios without a denominator.
+/// The counts and ratios of a window; `null` if not known, or if the denominator of a ratio is zero.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
 pub struct People {
@@ -278,7 +278,7 @@ pub struct People {
     pub lifespan_seconds: Option<f64>,
 }
 
-/// How far costs are known.
+/// Coverage of costs.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "named and defined in docs/definitions.md")]
 pub struct Coverage {
@@ -292,19 +292,19 @@ pub struct Coverage {
 pub struct MoneySummary {
     /// Orders paid in this currency.
     pub orders: Option<i64>,
-    /// What they brought.
+    /// Revenue of the orders.
     pub revenue: Option<String>,
-    /// What went back by refunds.
+    /// Refunds.
     pub refunds: Option<String>,
-    /// What went back by cancellations.
+    /// Cancelled amounts.
     pub cancellations: Option<String>,
     /// Revenue per order.
     pub average_order_value: Option<String>,
     /// Revenue less refunds and cancellations, per order.
     pub net_average_order_value: Option<String>,
-    /// Net revenue per ordering customer, times lifespan over P; only of the reference window, once it is complete.
+    /// Net revenue per ordering customer, times lifespan / P; only for the reference window, once it is complete.
     pub clv: Option<String>,
-    /// What was spent on customers; not by segment.
+    /// Costs of customers; not by segment.
     #[serde(flatten)]
     pub costs: Option<CostSummary>,
 }
@@ -312,16 +312,16 @@ pub struct MoneySummary {
 /// The costs of one currency in a window: decimal strings in major units.
 #[derive(Debug, Clone, Serialize)]
 pub struct CostSummary {
-    /// Spent to win customers.
+    /// Acquisition costs.
     pub acquisition_costs: Option<String>,
-    /// Spent to keep customers.
+    /// Retention costs.
     pub retention_costs: Option<String>,
-    /// The lifetime value less the costs to date per customer to date; where there are such, and a lifetime value.
+    /// The lifetime value minus costs to date per customer to date; absent without costs or lifetime value.
     pub clv_after_costs: Option<String>,
 }
 
 impl Summary {
-    /// What is shown before there was any event.
+    /// The summary before the first event.
     #[must_use]
     pub fn before_any_event() -> Summary {
         Summary {
@@ -340,7 +340,7 @@ impl Summary {
         }
     }
 
-    /// Reads the figures off a snapshot of all engines.
+    /// Builds the summary from a snapshot of all engines.
     #[must_use]
     pub fn new(spec: &Spec, snapshot: &Snapshot, background: &Background) -> Summary {
         let rolling = snapshot.rolling.iter().enumerate();
@@ -364,7 +364,7 @@ impl Summary {
     }
 }
 
-/// One window that ends with pane `p`; of a calendar window, its period up to that day.
+/// One window that ends with pane `p`; for a calendar window, its period up to that day.
 #[must_use]
 pub fn pane_summary(
     spec: &Spec,
@@ -487,7 +487,7 @@ fn money_summary(
 }
 
 /// (net revenue / ordering customers) x (lifespan / P): the simple historical lifetime value, with the mean observed
-/// lifespan in the place of 1 / churn (Gupta and Lehmann, "Managing Customers as Investments", 2005, chapter 2).
+/// lifespan in place of 1 / churn (Gupta and Lehmann, "Managing Customers as Investments", 2005, chapter 2).
 #[must_use]
 pub fn lifetime_value(currency: Currency, money: &MoneyParts, figures: &WindowParts, period: i64) -> Option<Decimal> {
     let parts = &figures.parts;
@@ -496,8 +496,8 @@ pub fn lifetime_value(currency: Currency, money: &MoneyParts, figures: &WindowPa
     per_customer.checked_mul(ratio(lifespan, Decimal::from(period))?)
 }
 
-/// The lifetime value less what was spent so far, in that currency, per customer so far; none where nothing is known to
-/// have been spent. Customers without a known cost count as costing nothing: see [`Parts::cost_coverage_ratio`].
+/// The lifetime value minus costs to date in that currency per customer to date; `None` without known costs. Customers
+/// without a known cost count as zero: see [`Parts::cost_coverage_ratio`].
 ///
 /// [`Parts::cost_coverage_ratio`]: crate::engine::figures::Parts::cost_coverage_ratio
 #[must_use]
@@ -520,7 +520,7 @@ fn ratio(numerator: Decimal, denominator: Decimal) -> Option<Decimal> {
     numerator.checked_div(denominator)
 }
 
-/// At most ten decimals, at least those of the currency.
+/// Formats an amount with at most ten decimals and at least those of the currency.
 fn amount_text(value: Decimal, currency: Currency) -> String {
     let mut value = value.round_dp(10).normalize();
     if value.scale() < currency.exponent() {

@@ -10,11 +10,11 @@ use crate::status::latency::BOUNDS;
 /// One histogram of a family.
 #[derive(Debug)]
 pub(super) struct Histogram {
-    /// The values of the labels.
+    /// Label values.
     pub labels: Vec<String>,
     count: u64,
     sum: f64,
-    /// Upper bounds, and how many values are at most that.
+    /// Upper bounds, and the number of values up to each.
     buckets: Vec<(f64, u64)>,
 }
 
@@ -29,7 +29,7 @@ impl Histogram {
         }
     }
 
-    /// As the encoder takes it; it adds the bucket without a bound.
+    /// The form for the encoder, which adds the bucket without a bound.
     pub fn encode(&self) -> proto::Histogram {
         let bucket = |&(bound, count): &(f64, u64)| {
             let mut bucket = proto::Bucket::default();
@@ -45,7 +45,7 @@ impl Histogram {
     }
 }
 
-/// No distribution holds less than nothing.
+/// Counts of a distribution are never negative.
 fn whole(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
@@ -59,7 +59,7 @@ const fn histogram(
     Metric { name, help, kind: Kind::Histogram, values: Values::Histograms { labels, read } }
 }
 
-/// How gaps, order values and latencies are spread.
+/// Distributions of gaps, order values and latencies.
 pub(super) static DISTRIBUTIONS: &[Metric] = &[
     histogram(
         "retentiond_interpurchase_seconds",
@@ -90,7 +90,7 @@ fn gaps(scrape: &Scrape<'_>, which: fn(&Parts) -> Option<&Distribution>) -> Vec<
     known.map(|gaps| Histogram::new(Vec::new(), gaps, GAPS, seconds)).into_iter().collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted")]
+#[expect(clippy::cast_precision_loss, reason = "the nearest float is good enough")]
 fn seconds(millis: i128) -> f64 {
     millis as f64 / 1e3
 }
@@ -105,7 +105,7 @@ fn order_value(scrape: &Scrape<'_>) -> Vec<Histogram> {
     values.map(histogram).collect()
 }
 
-/// Also before the first record, so that the first one is an increase.
+/// Present before the first record, so that the first one is an increase.
 fn latency(scrape: &Scrape<'_>) -> Vec<Histogram> {
     let latency = &scrape.source.latency;
     let bounds = BOUNDS.map(|bound| bound.as_secs_f64());

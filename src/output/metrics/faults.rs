@@ -1,8 +1,8 @@
-//! What is wrong with the daemon at the moment, if anything; `/readyz` says the same in words.
+//! Current faults of the daemon; `/readyz` describes the same in words.
 
 use super::{Metric, gauge, read};
 
-/// Faults that an operator should know of.
+/// Faults that an operator should know about.
 pub(super) static FAULTS: &[Metric] = &[
     gauge(
         "retentiond_checkpoint_uncommitted_seconds",

@@ -1,4 +1,4 @@
-//! A little shop for tests of what is shown: one worker, two topics, a few orders.
+//! A small shop for tests of outputs: one worker, two topics, a few orders.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub(crate) fn worker_config() -> Arc<WorkerConfig> {
     Arc::new(WorkerConfig { spec: Arc::new(spec), decoders: vec![decoder(), decoder()] })
 }
 
-/// Who orders nothing for 45 days is told of; nobody is held out.
+/// Alerts on customers without an order for 45 days, without a holdout.
 fn inactivity() -> InactivitySpec {
     let rule = RuleSpec { name: "lapsing".into(), silence: SilenceRule::After(45 * DAY), filter: Filter::default() };
     InactivitySpec {
@@ -92,8 +92,8 @@ fn event(kind: &str, customer: &str, time: &str, fields: &str) -> String {
     format!(r#"{{"type":"{kind}","customer_id":"{customer}","time":"{time}",{fields}}}"#)
 }
 
-/// Anna stays, Bert complains and is lost in April, Cora is referred and new in May; a cost in each currency, one copy,
-/// one late order, one message that is no JSON.
+/// Anna stays, Bert complains and is lost in April, Cora is referred and new in May. Also a cost in each currency, a
+/// duplicate, a late order, and a message that is not JSON.
 pub(crate) fn orders() -> Lines {
     Lines(vec![
         order(1, "anna", "2025-12-20T00:00:00Z", "10.00", "EUR"),
@@ -119,7 +119,7 @@ pub(crate) fn sessions() -> Lines {
     Lines(vec![session(1, "anna"), session(2, "anna"), session(3, "dora")])
 }
 
-/// The shop, with everything applied.
+/// The shop with all messages applied.
 pub(crate) struct Shop {
     pub spec: Arc<Spec>,
     worker: Worker,

@@ -5,7 +5,7 @@ use super::{Metric, Scrape, counter, gauge};
 use crate::engine::inactivity::Group;
 use crate::engine::inactivity::release::{GroupParts, RuleParts};
 
-/// What comes of the rules on inactivity; counted once it is committed.
+/// Outcomes of the inactivity rules, counted once they are committed.
 pub(super) static INACTIVITY: &[Metric] = &[
     counter(
         "retentiond_inactivity_due_total",
@@ -45,13 +45,14 @@ pub(super) static INACTIVITY: &[Metric] = &[
     gauge(
         "retentiond_inactivity_alerts_waiting",
         &[],
-        "Alerts and win-backs that are decided but not sent: they wait for the next checkpoint, for alerts.quiet_hours or \
-         for alerts.max_per_minute.",
+        "Alerts and win-backs that are decided but not sent: they wait for the next checkpoint, for alerts.quiet_hours \
+         or for alerts.max_per_minute.",
         waiting,
     ),
 ];
 
-/// Every rule that there is, also at zero, so that the first one is an increase; others once something came of them.
+/// Every configured rule, even at zero, so that the first alert is an increase; removed rules only if they have
+/// outcomes.
 fn each_group(scrape: &Scrape<'_>, mut show: impl FnMut(&str, Group, &GroupParts)) {
     let tally = &scrape.overview.status.tally.inactivity;
     let configured: Vec<_> = scrape.spec.inactivity.rules.iter().map(|rule| rule.name.as_str()).collect();

@@ -1,5 +1,5 @@
-//! History as OpenMetrics text with timestamps, which `promtool tsdb create-blocks-from openmetrics` turns into blocks,
-//! so that a dashboard shows years on its first day.
+//! History as OpenMetrics text with timestamps. `promtool tsdb create-blocks-from openmetrics` converts it to blocks,
+//! so that a dashboard shows years of history on its first day.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,17 +15,17 @@ use crate::output::summary::Background;
 /// The figures of one window over time.
 #[derive(Debug, Clone)]
 pub struct WindowSeries {
-    /// Which window.
+    /// The window.
     pub window: WindowId,
-    /// Of the customers of one value of a dimension: the names of both. `None`: of all customers.
+    /// Dimension and value, if restricted to a segment; `None` for all customers.
     pub segment: Option<(String, String)>,
-    /// Panes in their order, with their figures.
+    /// Panes in order, with their figures.
     pub panes: Vec<(Pane, WindowParts)>,
 }
 
-/// Whether a pane is shown when one in `step` milliseconds is enough: where a multiple of `step` since the epoch lies
-/// behind its beginning and no later than its end. Panes as long as the step or longer all are, save the empty ones of
-/// dates that a zone skipped.
+/// Whether to show a pane when one per `step` milliseconds is enough: if a multiple of `step` since the epoch is after
+/// its start and not after its end. This shows all panes at least as long as the step, except the empty ones of dates
+/// that a time zone skipped.
 #[must_use]
 pub fn is_shown(spec: &Spec, window: WindowId, pane: Pane, step: i64) -> bool {
     let (begin, end) = (spec.first_instant(window, pane).millis(), spec.first_instant(window, pane + 1).millis());
@@ -33,11 +33,11 @@ pub fn is_shown(spec: &Spec, window: WindowId, pane: Pane, step: i64) -> bool {
     begin < end && (step <= end - begin || end.div_euclid(step) > begin.div_euclid(step))
 }
 
-/// Writes every window metric of every pane given, each stamped with the last second of its pane: the instant at which a
-/// scrape would have shown it. A pane that is still open at `until`, where the history ends, is stamped with that: a sample
-/// of the future would keep Prometheus from taking any other until then. `labels` are added to every sample.
+/// Writes every window metric of every given pane, with the last second of the pane as its timestamp: when a scrape
+/// would have shown it. A pane that is still open at `until`, the end of the history, gets that timestamp: after a
+/// sample from the future, Prometheus would reject all others until then. `labels` are added to every sample.
 ///
-/// The samples of a family stand together and in it those of a series, by time, as OpenMetrics 1.0 demands.
+/// Samples are grouped by family and within it by series, in time order, as OpenMetrics 1.0 requires.
 ///
 /// # Errors
 /// When writing fails.
@@ -69,7 +69,7 @@ pub fn write(
     writeln!(out, "# EOF")
 }
 
-/// Seconds since the epoch and values of each series of a metric, by the values of its labels.
+/// Timestamps in epoch seconds and values of each series of a metric, by label values.
 fn samples(
     metric: &Metric,
     spec: &Spec,
@@ -96,7 +96,7 @@ fn samples(
     series
 }
 
-/// A text as it stands between quotes, and behind HELP.
+/// Escapes a text for label values and HELP.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
 }

@@ -1,4 +1,4 @@
-//! What a scrape knows, and how the values of the metrics are read off it.
+//! The input of a scrape, and how the values of metrics are computed from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use crate::status::routing::RoutingStatus;
 use crate::status::{AT_END_WITHIN, PartitionState, SourceStatus};
 use crate::worker::pool::Overview;
 
-/// Everything that one answer to `/metrics` is read off.
+/// The input of one response to `/metrics`.
 #[derive(Debug)]
 pub struct Scrape<'a> {
-    /// What the engines compute.
+    /// The specification of the engines.
     pub spec: &'a Spec,
-    /// The source topics, by their place in the configuration.
+    /// The source topics, in the order of the configuration.
     pub topics: &'a [String],
-    /// What the workers answered.
+    /// The snapshot of the workers.
     pub overview: &'a Overview,
-    /// What the poll loop says.
+    /// The status of the poll loop.
     pub source: &'a SourceStatus,
-    /// What is known about the data as a whole.
+    /// Facts about the dataset.
     pub background: &'a Background,
-    /// The instant of the scrape.
+    /// The time of the scrape.
     pub now: Instant,
 }
 
-/// The values of one metric, each behind the values of its labels.
+/// The values of one metric, with their label values.
 #[derive(Debug, Default)]
 pub(super) struct Samples(pub Vec<(Vec<String>, f64)>);
 
@@ -56,12 +56,12 @@ pub(super) struct WindowView<'a> {
     figures: &'a WindowParts,
     pub(super) complete: bool,
     pub(super) new_complete: bool,
-    /// P in milliseconds, of the reference window of the lifetime value.
+    /// P in milliseconds, if it is the reference window of the lifetime value.
     reference: Option<i64>,
 }
 
 impl Scrape<'_> {
-    /// The windows that can be told: all but those whose history is no longer kept.
+    /// The windows that can be computed: all except those whose history is no longer kept.
     pub(super) fn windows(&self) -> Vec<WindowView<'_>> {
         let Some(snapshot) = &self.overview.snapshot else { return Vec::new() };
         let mut windows = Vec::new();
@@ -87,7 +87,7 @@ impl Scrape<'_> {
         windows
     }
 
-    /// Adds the values of each value of each dimension, if the metric has such.
+    /// Adds the values by dimension value, if the metric has any.
     pub(super) fn read_segments(&self, metric: &Metric, samples: &mut Samples) {
         let Some(snapshot) = &self.overview.snapshot else { return };
         if !matches!(metric.values, Values::SegmentCount(_) | Values::SegmentMoney(_)) {
@@ -108,7 +108,7 @@ impl Scrape<'_> {
         self.source.webhook.as_ref().map(|webhook| webhook.read())
     }
 
-    /// Whether the period is that of the first order or a later one; periods before it do not exist.
+    /// Whether the period is not before the first order; earlier periods do not exist.
     fn has_orders_by(&self, period: &Period) -> bool {
         let partitions = self.overview.status.partitions.iter();
         let first_order = partitions.filter_map(|partition| partition.first_order).min();
@@ -116,8 +116,7 @@ impl Scrape<'_> {
     }
 }
 
-/// Adds the values of one window of one value of a dimension, if the metric has such; `labels` are window, dimension and
-/// value.
+/// Adds the values of one window and dimension value, if the metric has any; `labels` are window, dimension and value.
 pub(super) fn read_segment(metric: &Metric, labels: [&str; 3], view: &WindowView<'_>, samples: &mut Samples) {
     if !view.knows(metric) {
         return;
@@ -137,7 +136,7 @@ pub(super) fn read_segment(metric: &Metric, labels: [&str; 3], view: &WindowView
 }
 
 impl<'a> WindowView<'a> {
-    /// The figures of a window that ends with pane `p`, under its own name.
+    /// The figures of a window that ends with pane `p`, labelled with its name.
     pub(super) fn new(
         spec: &Spec,
         background: &Background,
@@ -154,18 +153,18 @@ impl<'a> WindowView<'a> {
         WindowView { name: spec.name(id).to_owned(), figures, complete, new_complete, reference }
     }
 
-    /// Whether it is known what a metric shows; it is absent until then.
+    /// Whether the figure of a metric is known; the metric is absent otherwise.
     fn knows(&self, metric: &Metric) -> bool {
         metric.window_figure().is_none_or(|figure| self.figures.missing.knows(needs(figure)))
     }
 
-    /// Money by currency, as far as it is known.
+    /// Money by currency, as far as known.
     fn money(&self) -> impl Iterator<Item = (&Currency, &MoneyParts)> {
         let tells_reporting = self.figures.missing.knows(REPORTING);
         self.figures.money.iter().filter(move |(currency, _)| tells_reporting || !currency.is_reporting())
     }
 
-    /// Adds from when on all figures are known, where some are not.
+    /// Adds the time from which all figures are known, if some are not.
     fn missing(&self, samples: &mut Samples) {
         if let Some(until) = self.figures.missing.last() {
             let reason = self.figures.change.map_or("the configuration was changed", |change| change.why.text());
@@ -199,20 +198,20 @@ impl<'a> WindowView<'a> {
         }
     }
 
-    /// Of the reference window, once it is complete, where anything was booked in the currency.
+    /// The lifetime value of the reference window, once it is complete, in currencies with bookings.
     pub(super) fn lifetime_value(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
         let period = self.reference.filter(|_| self.complete && !money.is_nothing())?;
         summary::lifetime_value(currency, money, self.figures, period)?.to_f64()
     }
 
-    /// Of the reference window, once it is complete, where there are costs.
+    /// The lifetime value after costs of the reference window, once it is complete, in currencies with costs.
     pub(super) fn value_after_costs(&self, currency: Currency, money: &MoneyParts) -> Option<f64> {
         let period = self.reference.filter(|_| self.complete && !money.is_nothing())?;
         summary::value_after_costs(currency, money, self.figures, period)?.to_f64()
     }
 }
 
-/// Whether the replica has joined its group and all it owns is applied to the end, give or take what is in flight.
+/// Whether the replica has joined its group and has applied all it owns to the end, except for records in flight.
 #[must_use]
 pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
     let recently = |at: Instant| now.saturating_duration_since(at) <= AT_END_WITHIN;
@@ -229,7 +228,7 @@ pub fn is_caught_up(source: &SourceStatus, now: Instant) -> bool {
             .all(|position| position.lag() == Some(0) || position.last_at_end.is_some_and(recently))
 }
 
-/// The windows of which not everything is known.
+/// The windows with figures that are not known.
 pub(super) fn missing(scrape: &Scrape<'_>, samples: &mut Samples) {
     scrape.windows().iter().for_each(|window| window.missing(samples));
 }
@@ -256,7 +255,7 @@ pub(super) fn referrals(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// All that was accepted, also what lies after the instant of the figures: a counter counts what was processed.
+/// All accepted events, including those after the instant of the figures: a counter counts what was processed.
 pub(super) fn feedback(scrape: &Scrape<'_>, samples: &mut Samples) {
     if let Some(snapshot) = &scrape.overview.snapshot {
         for (kind, feedback) in &snapshot.totals.feedback {
@@ -306,7 +305,7 @@ pub(super) fn caught_up(scrape: &Scrape<'_>, samples: &mut Samples) {
     samples.add([], flag(is_caught_up(scrape.source, scrape.now)));
 }
 
-/// Every type of every topic, also at zero, so that the first one is an increase.
+/// Every type of every topic, even at zero, so that the first one is an increase.
 pub(super) fn events(scrape: &Scrape<'_>, samples: &mut Samples) {
     let counts = &scrape.overview.status.tally.events;
     for (i, topic) in scrape.topics.iter().enumerate() {
@@ -318,8 +317,8 @@ pub(super) fn events(scrape: &Scrape<'_>, samples: &mut Samples) {
     repartition::unknown(scrape, samples);
 }
 
-/// Every reason of every topic, also at zero, so that the first one is an increase. Not [`Reason::TooLate`]: late
-/// events are decoded, and counted as such and as late.
+/// Every reason of every topic, even at zero, so that the first one is an increase. Except [`Reason::TooLate`]: late
+/// events are decoded, and counted as events and as late.
 pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
     let counts = &scrape.overview.status.tally.rejected;
     for (i, topic) in scrape.topics.iter().enumerate() {
@@ -331,7 +330,7 @@ pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
     repartition::rejected(scrape, samples);
 }
 
-/// Every reason of every topic, as with rejections.
+/// Every reason of every topic, as for rejections.
 pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
     let counts = &scrape.overview.status.tally.skipped;
     for (i, topic) in scrape.topics.iter().enumerate() {
@@ -343,7 +342,7 @@ pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
     repartition::skipped(scrape, samples);
 }
 
-/// Every currency that has a rate at some time, also at zero, so that the first one is an increase; others once found.
+/// Every currency with a rate, even at zero, so that the first one is an increase; others once found.
 pub(super) fn unconverted(scrape: &Scrape<'_>, samples: &mut Samples) {
     let known = scrape.spec.rates.iter().flat_map(Rates::currencies).map(|currency| (currency, 0));
     let mut counts: BTreeMap<Currency, u64> = known.collect();
@@ -395,7 +394,7 @@ pub(super) fn source_partitions(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// Every topic, and of one that is routed the one that it comes from.
+/// Every topic, including the original topics of routed sources.
 pub(super) fn unusable(scrape: &Scrape<'_>, samples: &mut Samples) {
     let routers: Vec<_> = scrape.source.routers.iter().map(|router| router.read()).collect();
     for (index, topic) in scrape.topics.iter().enumerate() {
@@ -413,7 +412,7 @@ pub(super) fn webhook_deliveries(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// Every code, also at zero, so that the first one is an increase.
+/// Every code, even at zero, so that the first one is an increase.
 pub(super) fn webhook_attempts(scrape: &Scrape<'_>, samples: &mut Samples) {
     for (code, attempts) in scrape.webhook().iter().flat_map(|webhook| CODES.iter().zip(webhook.attempts)) {
         samples.add([code], total(attempts));
@@ -452,14 +451,13 @@ pub(super) fn size(size: usize) -> f64 {
     size as f64
 }
 
-/// Major units of an amount in minor units; the only place where money becomes a float, for Prometheus knows no other
-/// number.
+/// Converts minor to major units. The only place where money becomes a float, because Prometheus has no other numbers.
 #[expect(clippy::cast_precision_loss, reason = "the nearest float is what is wanted")]
 pub(super) fn major(minor: i128, currency: Currency) -> f64 {
     minor as f64 / 10_f64.powi(currency.exponent().cast_signed())
 }
 
-/// Major units per order; none without orders.
+/// Major units per order; `None` without orders.
 pub(super) fn average(minor: i128, money: &MoneyParts, currency: Currency) -> Option<f64> {
     (money.orders != 0).then(|| major(minor, currency) / count(money.orders))
 }

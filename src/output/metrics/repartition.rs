@@ -1,4 +1,4 @@
-//! What routers add to a scrape, and customers who lie in two partitions.
+//! The metrics of routers, and of customers with events in two partitions.
 
 use super::read::{Samples, Scrape, count, total};
 use super::{Metric, counter};
@@ -6,7 +6,7 @@ use crate::decode::{Reason, Skip};
 use crate::event::EventType;
 use crate::status::routing::Routing;
 
-/// Of sources whose topics are keyed by something else than the customer.
+/// Metrics of sources whose topics are not keyed by customer.
 pub(super) static REPARTITION: &[Metric] = &[
     counter(
         "retentiond_repartitioned_events_total",
@@ -33,20 +33,20 @@ pub(super) static REPARTITION: &[Metric] = &[
 ];
 
 impl Scrape<'_> {
-    /// The routers of this replica, at work or not.
+    /// The routers of this replica, active or not.
     pub(super) fn routers(&self) -> Vec<Routing> {
         self.source.routers.iter().map(|router| router.read()).collect()
     }
 }
 
-/// Messages of a type that is not known, which are not routed.
+/// Messages of unknown types, which are not routed.
 pub(super) fn unknown(scrape: &Scrape<'_>, samples: &mut Samples) {
     for router in scrape.routers() {
         samples.add([&router.topic, EventType::Unknown.name()], total(router.unknown));
     }
 }
 
-/// Every reason of every topic that is routed.
+/// Every reason of every routed topic.
 pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
     for router in scrape.routers() {
         for reason in Reason::ALL.into_iter().filter(|&reason| reason != Reason::TooLate) {
@@ -56,7 +56,7 @@ pub(super) fn rejected(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// As with rejections.
+/// Every reason of every routed topic, as for rejections.
 pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
     for router in scrape.routers() {
         for skip in Skip::ALL {
@@ -66,7 +66,7 @@ pub(super) fn skipped(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// Records that are not routed yet.
+/// Records not routed yet.
 pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
     for router in scrape.routers() {
         for (partition, position) in &router.positions {
@@ -77,7 +77,7 @@ pub(super) fn lag_events(scrape: &Scrape<'_>, samples: &mut Samples) {
     }
 }
 
-/// Dead letters that routers have committed.
+/// Dead letters committed by routers.
 pub(super) fn dead_letters(scrape: &Scrape<'_>) -> u64 {
     scrape.routers().iter().map(|router| router.dead_letters).sum()
 }

@@ -1,10 +1,10 @@
-//! The names of the metrics of segments, and of what is not known of windows.
+//! The metrics of segments, and of figures that are not known.
 
 use super::read;
 use super::{Metric, Parts, Values, gauge, window};
 
-/// The same parts by the values of the dimensions: rolling windows and open calendar periods. A customer belongs to the
-/// value of the earliest order, to `none` before there is one.
+/// Figures by dimension value, of rolling windows and open calendar periods. A customer belongs to the value of the
+/// earliest order, or to `none` before the first order.
 pub(super) static SEGMENT: &[Metric] = &[
     window(
         "retentiond_segment_start_customers",
@@ -103,7 +103,7 @@ pub(super) static SEGMENT: &[Metric] = &[
     ),
 ];
 
-/// What is not known of windows and dimensions.
+/// Figures and dimensions that are not known.
 pub(super) static MISSING: &[Metric] = &[
     gauge(
         "retentiond_figures_missing_until_timestamp_seconds",

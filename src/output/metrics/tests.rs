@@ -16,7 +16,7 @@ use crate::status::{Checkpoints, PartitionState, ReadPosition, SourceStatus};
 use crate::worker::WorkerStatus;
 use crate::worker::pool::Overview;
 
-/// What stands in section 10 of the design and has a source of values by now.
+/// The metrics of section 10 of the design.
 const PROMISED: &str = "start_customers end_customers new_customers lost_customers retained_customers \
     reactivated_customers ordering_customers repeat_customers returning_customers visiting_customers orders sessions \
     complete new_complete revenue refunds cancellations currency_orders churn_ratio retention_ratio crr_ratio \
@@ -28,12 +28,15 @@ const PROMISED_OF_SEGMENTS: &str = "start_customers end_customers new_customers 
     revenue refunds cancellations currency_orders referred_customers lost_complainers clv";
 
 const PROMISED_OF_OPERATION: &str = "inactivity_due_total inactivity_alerts_total winbacks_total winback_revenue_total
-    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds customers transitions_total referrals_total feedback_total dimension_overflowed dimension_value_incomplete figures_missing_until_timestamp_seconds as_of_timestamp_seconds last_event_timestamp_seconds \
-    history_start_timestamp_seconds caught_up events_total events_rejected_total events_skipped_total events_duplicate_total \
-    events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes partition_state checkpoint_bytes_total checkpoint_duration_seconds \
-     checkpoint_last_success_timestamp_seconds checkpoint_uncommitted_seconds checkpoint_stale topic_unusable group_faults dead_letters_total partitions_assigned source_partitions \
-    rebalances_total build_info webhook_deliveries_total webhook_attempts_total webhook_oldest_undelivered_seconds \
-    webhook_disabled repartitioned_events_total split_customers_total";
+    inactivity_alerts_waiting interpurchase_seconds time_to_second_order_seconds order_value event_latency_seconds \
+    customers transitions_total referrals_total feedback_total dimension_overflowed dimension_value_incomplete \
+    figures_missing_until_timestamp_seconds as_of_timestamp_seconds last_event_timestamp_seconds \
+    history_start_timestamp_seconds caught_up events_total events_rejected_total events_skipped_total \
+    events_duplicate_total events_late_total unconverted_total lag_events lag_seconds tracked_customers state_bytes \
+    partition_state checkpoint_bytes_total checkpoint_duration_seconds checkpoint_last_success_timestamp_seconds \
+    checkpoint_uncommitted_seconds checkpoint_stale topic_unusable group_faults dead_letters_total partitions_assigned \
+    source_partitions rebalances_total build_info webhook_deliveries_total webhook_attempts_total \
+    webhook_oldest_undelivered_seconds webhook_disabled repartitioned_events_total split_customers_total";
 
 fn source() -> SourceStatus {
     let position = |topic, partition, position| {
@@ -91,7 +94,7 @@ fn encode_with(
     parse(&encode(&Scrape { spec, topics, overview, source, background, now: Instant::now() }).unwrap())
 }
 
-/// Series and values of the text format; every line must be what the format allows, and every series unique.
+/// Parses series and values of the text format; every line must be valid and every series unique.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let mut series = BTreeMap::new();
     let (mut typed, mut histograms) = (BTreeSet::new(), BTreeSet::new());
@@ -116,7 +119,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     series
 }
 
-/// The family of a sample: without what the samples of a histogram are called beyond it.
+/// The family of a sample: the name without the suffix of histogram samples.
 fn family_of(sample: &str) -> &str {
     let ends = ["_bucket", "_sum", "_count"].into_iter();
     let family = ends.filter_map(|end| sample.strip_suffix(end)).next();
@@ -154,12 +157,12 @@ fn defines_what_the_design_promises() {
 #[test]
 fn every_metric_has_a_value_once_there_are_orders() {
     let mut overview = Shop::new().overview();
-    // Where no reporting currency is configured there is none to count.
+    // Without a reporting currency there is nothing to count.
     overview.status.tally.unconverted.insert(Currency::from_code("JPY").unwrap(), 1);
     let source = SourceStatus { routers: vec![Arc::default()], ..source() };
     let series = encode_with(&overview, &source, &known(), &topics());
     let shown: BTreeSet<&str> = series.keys().map(|name| family_of(name.split('{').next().unwrap())).collect();
-    // It appears after a change of the configuration alone.
+    // It appears only after a change of the configuration.
     let always = |name: &&str| *name != "retentiond_figures_missing_until_timestamp_seconds";
     assert_eq!(shown, definitions().map(|metric| metric.name).filter(always).collect());
     assert!(series.keys().all(|name| !["anna", "bert", "cora", "dora"].iter().any(|id| name.contains(id))));
@@ -223,7 +226,7 @@ fn figures_of_the_windows() {
     let clv = series["retentiond_window_clv{window=\"365d\",currency=\"EUR\"}"];
     assert!((clv - 100.5 / 3.0 * 63.75 / 365.0).abs() < 1e-9, "{clv}");
     assert!(!series.contains_key("retentiond_window_clv{window=\"30d\",currency=\"EUR\"}"));
-    // Everybody belongs to the one channel `unknown`.
+    // All customers belong to the only channel, `unknown`.
     let of_segment = "window=\"365d\",dimension=\"channel\",value=\"unknown\",currency=\"EUR\"";
     assert_values(&series, &[(&format!("retentiond_segment_clv{{{of_segment}}}"), clv)]);
     let after_costs = series["retentiond_window_clv_after_costs{window=\"365d\",currency=\"EUR\"}"];
@@ -314,7 +317,7 @@ fn counters_and_the_state_of_the_source() {
             ("retentiond_events_late_total", 1.0),
             ("retentiond_lag_events{topic=\"orders\",partition=\"0\"}", 3.0),
             ("retentiond_tracked_customers", 4.0),
-            // Anna was back before it was decided, Bert was not; Anna's order of 30 euros settled hers.
+            // Anna came back before the decision, Bert did not; Anna's order of 30 euros ended her silence.
             ("retentiond_inactivity_due_total{rule=\"lapsing\",group=\"treated\"}", 2.0),
             ("retentiond_inactivity_due_total{rule=\"lapsing\",group=\"holdout\"}", 0.0),
             ("retentiond_inactivity_alerts_total{rule=\"lapsing\"}", 1.0),
@@ -370,7 +373,7 @@ fn amounts_without_a_rate_are_counted_and_the_others_shown_converted() {
         background: &background,
         now: Instant::now(),
     };
-    // Of cora's two orders in JPY the first lies a day before the rate, and so does the cost; the copy does not count.
+    // Cora's first order in JPY and the cost are a day before the first rate; the duplicate does not count.
     assert_values(
         &parse(&encode(&scrape).unwrap()),
         &[

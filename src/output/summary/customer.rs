@@ -1,4 +1,4 @@
-//! One customer, as `/api/v1/customers/{id}` shows it.
+//! One customer, as in `/api/v1/customers/{id}`.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use crate::engine::inactivity::release::Deadline;
 use crate::engine::spec::Spec;
 use crate::event::{Currency, Time, decimal_text};
 
-/// What is known of one customer, by all accepted events.
+/// One customer according to all accepted events.
 #[derive(Debug, Clone, Serialize)]
 pub struct CustomerSummary {
     /// The id.
     pub id: String,
     /// prospect, new, repeat or loyal.
     pub stage: &'static str,
-    /// active, `at_risk` or lapsed; none of a prospect.
+    /// active, `at_risk` or lapsed; none for a prospect.
     pub status: &'static str,
-    /// The instant at which stage and status are read.
+    /// The instant of stage and status.
     pub as_of: Time,
-    /// Since or from when on the customer is at risk if no order comes; null of a prospect.
+    /// When the customer became or becomes at risk without another order; null for a prospect.
     pub at_risk_at: Option<Time>,
-    /// Since or from when on the customer is lapsed if no order comes; null of a prospect.
+    /// When the customer lapsed or lapses without another order; null for a prospect.
     pub lapses_at: Option<Time>,
     /// The earliest order.
     pub first_order: Option<Time>,
@@ -36,7 +36,7 @@ pub struct CustomerSummary {
     pub sessions: u32,
     /// The latest session.
     pub last_session: Option<Time>,
-    /// Whether a profile or the first order names who referred the customer.
+    /// Whether a profile or the first order names a referrer.
     pub referred: bool,
     /// Whether there is a complaint.
     pub complained: bool,
@@ -44,29 +44,29 @@ pub struct CustomerSummary {
     pub segments: BTreeMap<String, String>,
     /// Money by currency.
     pub currencies: BTreeMap<Currency, CustomerMoney>,
-    /// Silences that go on and are not decided yet, the first due first.
+    /// Pending silences, ordered by due time.
     pub deadlines: Vec<DeadlineSummary>,
 }
 
-/// A silence that goes on.
+/// A silence that is not decided yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadlineSummary {
     /// The rule.
     pub rule: String,
     /// The last order or session.
     pub silent_since: Time,
-    /// When it is due.
+    /// When the alert is due.
     pub due_at: Time,
-    /// Once time has passed this it is decided.
+    /// When event time has passed this instant, the silence is decided.
     pub decided_at: Time,
-    /// Whether the customer is never alerted.
+    /// Whether the customer is in the holdout, so no alert is sent.
     pub held_out: bool,
 }
 
 /// The money of one customer in one currency: decimal strings in major units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CustomerMoney {
-    /// Orders less refunds and cancellations, to date.
+    /// Orders minus refunds and cancellations, to date.
     pub net_revenue: String,
     /// The lifetime value with the customer's own figures; null with fewer than two orders, or without a reference
     /// window.
@@ -74,7 +74,7 @@ pub struct CustomerMoney {
 }
 
 impl CustomerSummary {
-    /// Reads a customer off what an engine knows.
+    /// Builds a customer from an engine's state.
     #[must_use]
     pub fn new(id: String, spec: &Spec, figures: &CustomerFigures, background: &Background) -> CustomerSummary {
         let dimensions = spec.dimensions.iter().map(|dimension| dimension.name.clone());

@@ -1,4 +1,4 @@
-//! Distributions of a summary: counts and sums as they are, quantiles through a histogram of three digits.
+//! Distributions of a summary: exact counts and sums, quantiles from a histogram with three significant digits.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::value::RawValue;
 use crate::engine::distribution::{Distribution, DistributionParts, GAPS, Scale, order_values};
 use crate::event::{Currency, decimal_text};
 
-/// Which quantiles are shown, and their names.
+/// The quantiles and their names.
 const QUANTILES: [(f64, &str); 7] =
     [(0.1, "0.1"), (0.25, "0.25"), (0.5, "0.5"), (0.75, "0.75"), (0.9, "0.9"), (0.95, "0.95"), (0.99, "0.99")];
-/// Of the histogram that quantiles are read off.
+/// Precision of the histogram behind the quantiles.
 const DIGITS: u8 = 3;
 
 /// One distribution.
@@ -21,18 +21,18 @@ const DIGITS: u8 = 3;
 pub struct DistributionSummary {
     /// `interpurchase_seconds`, `time_to_second_order_seconds` or `order_value`.
     pub name: &'static str,
-    /// Of order values.
+    /// The currency of order values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<Currency>,
-    /// How many values there are.
+    /// Number of values.
     pub count: i64,
-    /// Their sum, exact.
+    /// Exact sum.
     pub sum: Quantity,
-    /// By their names; null without a value. Within 4 % of the smallest value that has so many at or below it.
+    /// Quantiles by name; null without values. Each is within 4 % of the smallest value with that share at or below it.
     pub quantiles: BTreeMap<&'static str, Option<Quantity>>,
 }
 
-/// A quantity as JSON shows it: exact, also where a float would not be.
+/// A quantity in JSON: exact even where a float would not be.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Quantity {
@@ -42,7 +42,7 @@ pub enum Quantity {
     Amount(String),
 }
 
-/// The distributions that are known: all but gaps whose history is no longer kept.
+/// The known distributions: all except gaps whose history is no longer kept.
 #[must_use]
 pub fn distributions(parts: &DistributionParts) -> Vec<DistributionSummary> {
     let gaps = [("interpurchase_seconds", &parts.interpurchase), ("time_to_second_order_seconds", &parts.second_order)];
@@ -54,7 +54,7 @@ pub fn distributions(parts: &DistributionParts) -> Vec<DistributionSummary> {
     gaps.chain(values).collect()
 }
 
-/// `None` where a number cannot be written, which no sum of times since 1970 reaches.
+/// `None` if the number cannot be written; sums of realistic times stay far below the limit.
 fn summary(
     name: &'static str,
     currency: Option<Currency>,
@@ -76,7 +76,7 @@ fn summary(
     })
 }
 
-/// The values of [`QUANTILES`]; `None` without any value.
+/// The values of [`QUANTILES`]; `None` if the distribution is empty.
 fn quantiles(distribution: &Distribution, scale: Scale) -> Option<[u64; QUANTILES.len()]> {
     let mut histogram = Histogram::<u64>::new(DIGITS).ok()?;
     for (value, count) in distribution.values(scale) {
@@ -85,7 +85,7 @@ fn quantiles(distribution: &Distribution, scale: Scale) -> Option<[u64; QUANTILE
     (!histogram.is_empty()).then(|| QUANTILES.map(|(quantile, _)| histogram.value_at_quantile(quantile)))
 }
 
-/// Milliseconds as a number of seconds, with no more decimals than it needs.
+/// Milliseconds as seconds, without trailing zeros.
 fn seconds(millis: i128) -> Option<Quantity> {
     let seconds = Decimal::try_from_i128_with_scale(millis, 3).ok()?.normalize();
     RawValue::from_string(seconds.to_string()).ok().map(Quantity::Seconds)

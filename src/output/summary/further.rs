@@ -14,7 +14,7 @@ use crate::engine::totals::TotalsParts;
 use crate::engine::zone::{self, month_of};
 use crate::event::{Currency, decimal_text};
 
-/// Every cell from each cohort's own month to the month of the instant, also those without an order.
+/// Every cell from each cohort's own month to the month of the instant, including those without an order.
 pub(super) fn cohorts(spec: &Spec, snapshot: &Snapshot) -> Vec<CohortSummary> {
     let Some(triangle) = &snapshot.cohorts else { return Vec::new() };
     let today = month_of(spec.zone.day(snapshot.at));
@@ -72,13 +72,13 @@ pub fn stages(parts: &LifecycleParts) -> impl Iterator<Item = StageSummary> {
     std::iter::once(prospects).chain(buyers)
 }
 
-/// The customers by stage and status; `None` while they are not known.
+/// Customers by stage and status; `None` while they are not known.
 #[must_use]
 pub fn known_stages(snapshot: &Snapshot) -> Option<impl Iterator<Item = StageSummary>> {
     snapshot.stages_from.is_none_or(|from| snapshot.at >= from).then(|| stages(&snapshot.lifecycle))
 }
 
-/// What is not known beside the windows.
+/// Parts other than windows that are not known.
 pub(super) fn missing(spec: &Spec, snapshot: &Snapshot) -> Vec<MissingPart> {
     const LIFECYCLE: &str = "the definition of stages and statuses was changed";
     let mut missing = Vec::new();
@@ -99,7 +99,7 @@ pub(super) fn missing(spec: &Spec, snapshot: &Snapshot) -> Vec<MissingPart> {
     missing
 }
 
-/// Passages so far.
+/// Transitions so far.
 pub fn transitions(parts: &LifecycleParts) -> impl Iterator<Item = TransitionSummary> {
     let counts = parts.transitions;
     Transition::ALL.into_iter().map(move |transition| {
@@ -114,7 +114,7 @@ pub fn feedback(parts: &TotalsParts) -> impl Iterator<Item = FeedbackSummary> {
     found.map(|(kind, feedback)| FeedbackSummary { kind: kind.clone(), count: feedback.count })
 }
 
-/// The windows of every value of every dimension.
+/// The windows by dimension value.
 pub(super) fn segments(spec: &Spec, snapshot: &Snapshot, background: &Background) -> Vec<SegmentSummary> {
     let mut summaries = Vec::new();
     for ((dimension, value), windows) in &snapshot.segments {
@@ -129,7 +129,7 @@ pub(super) fn segments(spec: &Spec, snapshot: &Snapshot, background: &Background
                     period_summary(spec, &period, snapshot.at, background)
                 }
             };
-            // Costs are not booked by segment: nothing is said rather than zero.
+            // Costs are not booked by segment: omit them rather than report zero.
             window.coverage = None;
             window.currencies.values_mut().for_each(|money| money.costs = None);
             let incomplete = snapshot.segments_overflowed[*dimension].is_incomplete(value);

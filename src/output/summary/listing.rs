@@ -1,4 +1,4 @@
-//! The customers at risk and the lapsed ones, as `/api/v1/at-risk` and `/api/v1/lapsed` list them: JSON and CSV.
+//! At-risk and lapsed customers, as in `/api/v1/at-risk` and `/api/v1/lapsed`: JSON and CSV.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,27 +11,27 @@ use crate::engine::listing::{ListedCustomer, Listing};
 use crate::engine::spec::Spec;
 use crate::event::{Currency, Time, decimal_text};
 
-/// One page of the customers of a status, and what all of them come to.
+/// One page of the customers with a status, and the totals of all of them.
 #[derive(Debug, Clone, Serialize)]
 pub struct CustomerList {
-    /// The instant at which the status is read; null before the first event.
+    /// The instant of the status; null before the first event.
     pub as_of: Option<Time>,
-    /// By what they are in order.
+    /// The sort order.
     pub sort: &'static str,
-    /// The currency of the order by value.
+    /// The currency when sorted by value.
     pub currency: Option<Currency>,
     #[serde(flatten)]
     totals: Totals,
-    /// Currencies without a rate on the day of `as_of`: amounts in them are missing in the reporting currency.
+    /// Currencies without a rate on the day of `as_of`; amounts in them are missing in the reporting currency.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unconverted: BTreeSet<Currency>,
-    /// Asks for the next page; null on the last one.
+    /// Cursor of the next page; null on the last one.
     pub next_cursor: Option<String>,
     /// The customers of this page.
     pub customers: Vec<CustomerEntry>,
 }
 
-/// How many customers of this replica there are, and what they brought to date: orders less refunds and cancellations,
+/// The number of customers on this replica and their revenue to date: orders minus refunds and cancellations, as
 /// decimal strings in major units.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
@@ -40,7 +40,7 @@ enum Totals {
     Lapsed { total_lapsed: u64, revenue_lapsed: BTreeMap<Currency, String> },
 }
 
-/// One of them.
+/// One customer.
 #[derive(Debug, Clone, Serialize)]
 pub struct CustomerEntry {
     /// The id.
@@ -63,7 +63,7 @@ pub struct CustomerEntry {
     pub currencies: BTreeMap<Currency, CustomerMoney>,
 }
 
-/// Since when the silence is longer than usual, and when the customer is lapsed if no order comes, or has been since.
+/// When the customer became at risk, and when the customer lapsed or will lapse without another order.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(untagged)]
 enum Turns {
@@ -93,8 +93,7 @@ impl CustomerList {
         CustomerList { as_of, sort, currency, totals, unconverted, next_cursor, customers }
     }
 
-    /// The customers of this page as CSV (RFC 4180) with a header. `currencies`: those that have columns, so that all pages
-    /// have the same ones.
+    /// The customers of this page as CSV (RFC 4180) with a header. `currencies` get columns, the same on all pages.
     ///
     /// # Errors
     /// When a field cannot be written.

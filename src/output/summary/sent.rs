@@ -1,4 +1,4 @@
-//! The alerts and win-backs that were sent lately, as `/api/v1/alerts` lists them: JSON and CSV.
+//! Recently sent alerts and win-backs, as in `/api/v1/alerts`: JSON and CSV.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,20 +7,21 @@ use crate::event::Time;
 use crate::output::alerts::{INACTIVE, WON_BACK};
 use crate::status::sent::SentAlert;
 
-/// One page of what was sent, the newest first.
+/// One page of sent messages, newest first.
 #[derive(Debug, Clone, Serialize)]
 pub struct AlertList {
-    /// Since when everything that this replica sent is in the list: its start, or the oldest message that is kept.
+    /// The list is complete since then: the start of this replica, or its oldest kept message.
     pub since: Time,
-    /// Asks for the next page; null on the last one.
+    /// Cursor of the next page; null on the last one.
     pub next_cursor: Option<String>,
-    /// How many of this page's customers have no record here, and are not named: erased, or of another replica by now.
+    /// How many customers of this page are omitted because they have no record here: erased, or moved to another
+    /// replica.
     pub withheld: usize,
-    /// The messages of this page.
+    /// The messages.
     pub alerts: Vec<AlertEntry>,
 }
 
-/// A message that was sent.
+/// A sent message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AlertEntry {
     /// When it was committed.
@@ -29,13 +30,13 @@ pub struct AlertEntry {
     pub id: String,
     /// `inactive` or `winback`.
     pub r#type: &'static str,
-    /// What the message says: see docs/schema/alert.json.
+    /// The content of the message: see docs/schema/alert.json.
     #[serde(flatten)]
     pub data: Map<String, Value>,
 }
 
 impl AlertEntry {
-    /// Reads a message back; `None` of one that this version does not write.
+    /// Parses a sent message; `None` if this version would not write it.
     #[must_use]
     pub fn read(sent: &SentAlert) -> Option<AlertEntry> {
         #[derive(Deserialize)]
@@ -53,7 +54,7 @@ impl AlertEntry {
         Some(AlertEntry { sent_at: sent.at, id: message.id, r#type: kind, data: message.data })
     }
 
-    /// A field of the message as text; empty where it has none.
+    /// A field of the message as text; empty if absent.
     #[must_use]
     pub fn text(&self, field: &str) -> String {
         match self.data.get(field) {
@@ -69,7 +70,7 @@ impl AlertEntry {
     }
 }
 
-/// The fields of messages that have columns, in their order.
+/// The fields that have columns, in order.
 const COLUMNS: [&str; 11] = [
     "customer_id",
     "rule",

@@ -1,4 +1,4 @@
-//! What came of the rules on inactivity, as `/api/v1/winback` and `replay --format json` show it.
+//! Outcomes of the inactivity rules, as in `/api/v1/winback` and `replay --format json`.
 
 use std::collections::BTreeMap;
 
@@ -8,33 +8,33 @@ use crate::engine::inactivity::Group;
 use crate::engine::inactivity::release::{GroupParts, RuleParts};
 use crate::event::{Currency, decimal_text};
 
-/// What came of a rule, over all time. Ratios with a zero denominator are null.
+/// The outcome of a rule over all time. Ratios with a zero denominator are null.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleSummary {
     /// The rule.
     pub rule: String,
-    /// Customers who are alerted.
+    /// The treated group: customers with alerts.
     pub treated: GroupSummary,
-    /// Customers who never are.
+    /// The holdout group: customers without alerts.
     pub holdout: GroupSummary,
-    /// Win-back ratio of the treated less that of the held out.
+    /// Win-back ratio of the treated minus that of the holdout.
     pub uplift: Option<f64>,
-    /// Where the true uplift lies with 95% confidence: the lower and the upper bound.
+    /// Lower and upper bound of the 95% confidence interval of the uplift.
     pub uplift_interval: Option<(f64, f64)>,
 }
 
-/// What came of the silences of one group.
+/// The outcome of one group's silences.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GroupSummary {
-    /// Silences that were due, those included whose customer was back when that was decided.
+    /// Silences that became due, including those whose customer was back before the decision.
     pub due: u64,
-    /// Alerts that have left.
+    /// Alerts sent.
     pub sent: u64,
-    /// Silences that an order ended in time.
+    /// Silences ended by an order in time.
     pub won_back: u64,
     /// Won back / due.
     pub winback_ratio: Option<f64>,
-    /// What those orders brought, by currency.
+    /// Revenue of those orders by currency.
     pub currencies: BTreeMap<Currency, WinbackMoney>,
 }
 

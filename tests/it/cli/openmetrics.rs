@@ -128,7 +128,7 @@ fn the_history_is_valid_and_as_fine_as_asked_for() {
     assert_eq!(day, 1, "JSON lines follow --step too");
     assert_refused(&run(["replay", "a.csv", "--series", "--step", "0h"]), 2, &["write a span such as 15m"]);
     assert_refused(&run(["replay", "a.csv", "--step", "1h"]), 2, &["--series"]);
-    for (label, why) in [("job", "write NAME=VALUE"), ("1=2", "letters"), ("window=a", "of their own")] {
+    for (label, why) in [("job", "write NAME=VALUE"), ("1=2", "letters"), ("window=a", "already have a label")] {
         assert_refused(&run(["replay", "a.csv", "--label", label]), 2, &[why]);
     }
 }
