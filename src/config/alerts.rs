@@ -1,4 +1,4 @@
-//! `[[inactivity]]`, `[alerts]` and `[alerts.webhook]`: who is told of silent customers.
+//! `[[inactivity]]`, `[alerts]` and `[alerts.webhook]`: alerts about silent customers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,15 +13,15 @@ use super::value::{choice, instant};
 use crate::event::{Currency, Money, SECOND, Time};
 
 choice! {
-    /// How far a customer has come.
+    /// The stage of a customer.
     Stage {
-        /// Seen, no order.
+        /// No order yet.
         Prospect = "prospect",
         /// One order.
         New = "new",
-        /// Two orders or more.
+        /// At least two orders.
         Repeat = "repeat",
-        /// `customers.loyal_orders` or more, and active.
+        /// At least `customers.loyal_orders`, and active.
         Loyal = "loyal",
     }
 }
@@ -32,9 +32,9 @@ choice! {
 pub struct InactivityRule {
     /// Value of the label `rule`.
     pub name: String,
-    /// What silence is.
+    /// The definition of silence.
     pub silence: SilenceSetting,
-    /// Whose silence counts.
+    /// The customers that the rule applies to.
     pub filter: Filter,
 }
 
@@ -43,29 +43,30 @@ pub struct InactivityRule {
 pub enum SilenceSetting {
     /// No order for this long.
     After(Millis),
-    /// No order for `factor` times the own mean gap between orders, within `min` and `max`; from the third order on.
+    /// No order for `factor` times the customer's mean gap between orders, within `min` and `max`; from the third order
+    /// on.
     Cadence {
-        /// Multiple of the customer's own mean gap.
+        /// Multiple of the customer's mean gap.
         factor: f64,
-        /// Never due earlier than this.
+        /// Lower bound.
         min: Millis,
-        /// Always due by then.
+        /// Upper bound.
         max: Millis,
     },
     /// No session for this long.
     NoSessionFor(Millis),
 }
 
-/// Whose silence counts; an empty filter lets everybody through.
+/// Selects customers; an empty filter selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Stages, any of which will do; when empty all do.
+    /// Any of these stages; all if empty.
     pub stages: Vec<Stage>,
     /// At least this many orders.
     pub min_orders: u32,
     /// At least this revenue, in its currency.
     pub min_revenue: Option<Money>,
-    /// The value that each of these dimensions must have.
+    /// Required values of dimensions.
     pub segment: BTreeMap<String, String>,
 }
 
@@ -95,7 +96,7 @@ pub(super) struct RuleTable {
 }
 
 impl RuleTable {
-    /// The kinds of silence that the rule names.
+    /// The definitions of silence that the rule contains.
     pub(super) fn silences(&self) -> Vec<&'static str> {
         let named = [
             ("after", self.after.is_some()),
@@ -105,7 +106,7 @@ impl RuleTable {
         named.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
-    /// The rule; nothing unless it names its silence in full.
+    /// The rule; `None` unless it defines silence completely.
     pub(super) fn rule(&self) -> Option<InactivityRule> {
         let silence = match (self.after, self.cadence, self.no_session_for) {
             (Some(after), None, None) => SilenceSetting::After(after),
@@ -144,7 +145,7 @@ impl From<InactivityRule> for RuleTable {
     }
 }
 
-/// Reads one stage or a list of them.
+/// Parses one stage or a list of them.
 fn stages<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stage>, D::Error> {
     struct Stages;
     impl<'de> Visitor<'de> for Stages {
@@ -201,26 +202,26 @@ mod revenue {
 pub struct Alerts {
     /// Topic of the alerts.
     pub topic: String,
-    /// Whether silences that were due before the first start are alerted as well.
+    /// Whether to alert on silences that were due before the first start.
     pub backfill: bool,
-    /// Silences due before this are not alerted; the wall clock of the very first start when absent.
+    /// Silences due before this time are not alerted; defaults to the wall clock at the very first start.
     #[serde(deserialize_with = "instant", skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
     /// How long a due silence waits for late events; `customers.allowed_lateness` by default.
     pub settle: Millis,
-    /// The share of customers that is never alerted, for comparison: at least 0, below 1.
+    /// The share of customers without alerts, for comparison; in [0, 1).
     pub holdout: f64,
-    /// Chooses which customers are held out.
+    /// Determines which customers are in the holdout.
     pub salt: String,
-    /// How long after the silence was due an order counts as a win-back.
+    /// How long after the due time an order counts as a win-back.
     pub winback_within: Millis,
-    /// The most alerts in a minute, later ones wait; no limit when absent.
+    /// Maximum alerts per minute; others wait. No limit when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_per_minute: Option<u32>,
-    /// The time of day, in `time.zone`, in which no alert leaves; those of that time leave afterwards.
+    /// The time of day, in `time.zone`, in which no alerts are sent; they are sent afterwards.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet_hours: Option<QuietHours>,
-    /// Where alerts are sent besides the topic.
+    /// Where alerts are sent in addition to the topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
 }
@@ -242,7 +243,7 @@ impl Default for Alerts {
     }
 }
 
-/// A time of day, `21:00-08:00`, the end excluded; it may pass midnight. In minutes of the day.
+/// A range of the day such as `21:00-08:00` in minutes, end exclusive; may span midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuietHours {
     from: u16,
@@ -250,7 +251,7 @@ pub struct QuietHours {
 }
 
 impl QuietHours {
-    /// Reads `21:00-08:00`.
+    /// Parses `21:00-08:00`.
     ///
     /// # Errors
     /// What is wrong and what to write instead.
@@ -268,7 +269,7 @@ impl QuietHours {
         }
     }
 
-    /// Whether a minute of the day lies within.
+    /// Whether the range contains a minute of the day.
     #[must_use]
     pub fn hold(self, minute: u16) -> bool {
         if self.from < self.until {
@@ -298,20 +299,20 @@ impl<'de> Deserialize<'de> for QuietHours {
     }
 }
 
-/// `[alerts.webhook]`: an HTTP endpoint that receives every alert, signed as Standard Webhooks prescribe.
+/// `[alerts.webhook]`: an HTTP endpoint that receives every alert, signed as Standard Webhooks require.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// Where alerts are posted; shown without its query, which may hold a key.
+    /// Where alerts are posted; printed without its query, which may contain a key.
     #[serde(serialize_with = "without_query")]
     pub url: String,
     /// File with the signing secret.
     pub secret_file: PathBuf,
-    /// How long one attempt may take.
+    /// Timeout of one attempt.
     pub timeout: Millis,
-    /// Whether addresses of private networks are permitted.
+    /// Whether to permit addresses of private networks.
     pub allow_private: bool,
-    /// The content of `secret_file`; none where secrets were not asked for.
+    /// The content of `secret_file`; `None` if secrets were not loaded.
     #[serde(skip)]
     pub secret: Option<Secret>,
 }

@@ -1,4 +1,4 @@
-//! What the tables must satisfy together, and the settings that follow from them.
+//! Checks across tables, and the settings derived from them.
 //!
 //! Tests of each message are in `check_tests.rs`.
 
@@ -17,13 +17,13 @@ use super::{Settings, shared};
 use crate::decode::Decoder;
 use crate::event::{DAY, MAX_DIMENSIONS, MINUTE};
 
-/// What a Kafka topic, and an instance id, may be called.
+/// Valid names of Kafka topics and instance ids.
 fn is_legal_topic(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
 }
 
-/// What a window or a rule may be called: the name becomes the value of a label.
+/// Valid names of windows and rules; they become label values.
 fn is_legal_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
 }
@@ -47,7 +47,7 @@ pub(super) fn check(tables: &Tables, given: &Given, problems: &mut Problems) {
     service(tables, given, problems);
 }
 
-/// The settings of tables in which no mistake was found.
+/// Builds the settings from tables without mistakes.
 pub(super) fn settings(tables: Tables, given: &Given) -> Settings {
     let customers = tables.customers;
     let windows: Vec<_> = tables.windows.iter().map(|window| window.settings(customers.active_for)).collect();
@@ -111,7 +111,7 @@ fn kafka(tables: &Tables, problems: &mut Problems) {
     }
 }
 
-/// The topics are legal, and no topic serves two purposes.
+/// Checks that topic names are valid and that no topic serves two purposes.
 fn topics(tables: &Tables, problems: &mut Problems) {
     let mut used: BTreeMap<&str, String> = BTreeMap::new();
     let mut own: BTreeMap<&str, (&str, &Source)> = BTreeMap::new();
@@ -126,7 +126,7 @@ fn topics(tables: &Tables, problems: &mut Problems) {
             }
         }
     }
-    // Those that share a topic are routed with the first of them.
+    // Sources that share a topic are routed with the first of them.
     let is_first = |key: &str| own.values().any(|(name, _)| key_of(&["sources", name, "repartition_topic"]) == key);
     let outputs = [
         ("alerts.topic".to_owned(), tables.alerts.topic.as_str()),
@@ -153,7 +153,7 @@ fn topics(tables: &Tables, problems: &mut Problems) {
     }
 }
 
-/// What each source's format is told, its format understands.
+/// Checks that each source's format supports its options.
 fn mappings(tables: &Tables, problems: &mut Problems) {
     let dimensions = || tables.customers.dimensions.0.iter().map(|dimension| dimension.name.clone()).collect();
     for (name, source) in &tables.sources {
@@ -283,7 +283,7 @@ fn windows(tables: &Tables, problems: &mut Problems) {
     }
 }
 
-/// The period and `active_for` of a window suit each other and its resolution.
+/// Checks that period, `active_for` and resolution of a window fit together.
 fn spans(i: usize, window: &WindowTable, period: Millis, customers: Millis, problems: &mut Problems) {
     let keys = ["period", "active_for", "resolution"].map(|field| format!("windows[{i}].{field}"));
     let [period_key, active_key, resolution_key] = keys.each_ref().map(String::as_str);
@@ -374,15 +374,15 @@ fn time(tables: &Tables, given: &Given, problems: &mut Problems) {
                     "customers.allowed_lateness",
                 ],
                 format!(
-                    "\"{}\" is too short for the window {name:?}, which looks back over its period and active_for, \"{}\", \
-                     beyond customers.allowed_lateness, \"{lateness}\"; write \"{whole_days}\" or more",
+                    "\"{}\" is too short for the window {name:?}, which looks back over its period and active_for, \
+                     \"{}\", beyond customers.allowed_lateness, \"{lateness}\"; write \"{whole_days}\" or more",
                     tables.time.history,
                     Millis::clamped(period + active_for),
                 ),
             );
         }
     }
-    // Where a name is wrong itself, it may be the one that is meant.
+    // If a window's name is invalid, it may be the one that is meant.
     let names_are_known = !problems.is_wrong("windows")
         && (0..tables.windows.len()).all(|i| !problems.is_wrong(&format!("windows[{i}].name")));
     if let Some(name) = tables.clv.window.as_deref().filter(|_| given.has("clv.window") && names_are_known)
@@ -424,8 +424,8 @@ fn silence(i: usize, rule: &RuleTable, problems: &mut Problems) {
         [] if wrong => {}
         [] => problems.add(
             format!("inactivity[{i}]"),
-            "does not say what silence is; write one of after = \"45d\", no_session_for = \"14d\", or cadence = 3.0 with \
-             min and max",
+            "does not say what silence is; write one of after = \"45d\", no_session_for = \"14d\", or cadence = 3.0 \
+             with min and max",
         ),
         [_] => {}
         several => problems.add(
@@ -481,8 +481,8 @@ fn segment(i: usize, rule: &RuleTable, tables: &Tables, problems: &mut Problems)
         let is_fixed = ["none", "unknown", "other"].contains(&value.as_str());
         if !dimension.values.is_empty() && !is_fixed && !dimension.values.contains(value) {
             let what = format!(
-                "{value:?} is not among the listed values of {name:?}, so it is \"other\"; list it, or write \"other\", \
-                 \"unknown\" (the first order names none) or \"none\" (no order yet)"
+                "{value:?} is not among the listed values of {name:?}, so it is \"other\"; list it, or write \
+                 \"other\", \"unknown\" (the first order names none) or \"none\" (no order yet)"
             );
             problems.add(key, what);
         }
@@ -563,8 +563,8 @@ fn service(tables: &Tables, given: &Given, problems: &mut Problems) {
         problems.add_between(
             &["checkpoint.stale_after", "checkpoint.interval"],
             format!(
-                "\"{}\" is not longer than checkpoint.interval, \"{}\", so every checkpoint would seem late; write such as \
-                 \"{}\"",
+                "\"{}\" is not longer than checkpoint.interval, \"{}\", so every checkpoint would seem late; write \
+                 such as \"{}\"",
                 checkpoint.stale_after,
                 checkpoint.interval,
                 Millis::clamped(checkpoint.interval.get().saturating_mul(STALE_INTERVALS))

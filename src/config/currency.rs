@@ -1,4 +1,4 @@
-//! `[currency]`: the currency that all amounts are shown in once more, and the file of what they are worth in it.
+//! `[currency]`: the reporting currency and the file of exchange rates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,34 +14,34 @@ use crate::event::Currency;
 /// The header row of the file.
 const HEADER: [&str; 3] = ["date", "currency", "rate"];
 
-/// How many mistakes of one file are named.
+/// Maximum number of mistakes to report per file.
 const SHOWN_MISTAKES: usize = 10;
 
 /// A rate has at most this many digits ...
 const MAX_DIGITS: u32 = 20;
 
-/// `[currency]`: both keys or none.
+/// `[currency]`: either both keys or none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReportingCurrency {
-    /// The currency that amounts are converted into.
+    /// The reporting currency.
     #[serde(deserialize_with = "currency", skip_serializing_if = "Option::is_none")]
     pub reporting: Option<Currency>,
     /// CSV with the header `date,currency,rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rates_file: Option<PathBuf>,
-    /// What the file says.
+    /// The content of the file.
     #[serde(skip)]
     pub rates: Vec<RateLine>,
 }
 
-/// A line of the file: one unit of `currency` is worth `rate` units of the reporting currency from `date` on, until
-/// the currency's next line.
+/// A line of the file: one unit of `currency` is worth `rate` units of the reporting currency from `date` until the
+/// currency's next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLine {
     /// A civil day in `time.zone`.
     pub date: Date,
-    /// The currency that is converted.
+    /// The currency to convert.
     pub currency: Currency,
     /// Above zero, with at most 20 digits.
     pub rate: Decimal,
@@ -73,7 +73,7 @@ impl ReportingCurrency {
         }
     }
 
-    /// Reads the file, also where the other key is missing or wrong; its mistakes are named by file and line.
+    /// Reads the file, even if the other key is missing or wrong; reports its mistakes by file and line.
     pub(super) fn read_rates(&mut self, problems: &mut Problems) {
         let Some(path) = &self.rates_file else { return };
         match std::fs::read(path) {
@@ -111,7 +111,7 @@ fn parse(bytes: &[u8], reporting: Option<Currency>) -> (Vec<RateLine>, Vec<Mista
     let mut line = 1;
     let mut begin = 0;
     while matches!(table.read_byte_record(&mut row), Ok(true)) {
-        // The position of a row is that of the empty lines before it.
+        // The position of a row is that of empty lines before it, if any.
         let at = row.position().map_or(begin, |position| usize::try_from(position.byte()).unwrap_or(begin));
         let empty = bytes[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         line += bytes[begin..at + empty].iter().filter(|byte| **byte == b'\n').count() as u64;

@@ -10,11 +10,11 @@ use super::lines::KeyLines;
 pub struct ConfigError {
     /// The key as it is written, such as `windows[1].period`; the path of the file when the mistake is the whole file.
     pub key: String,
-    /// What is wrong; then, after a semicolon, the remedy.
+    /// The mistake and, after a semicolon, the remedy.
     pub what: String,
     /// The environment variable that set the key, if one did.
     pub variable: Option<String>,
-    /// The line of the file where the key or the table that lacks it stands, counted from 1.
+    /// The line of the key, or of the table that lacks it, counted from 1.
     pub line: Option<usize>,
 }
 
@@ -32,9 +32,9 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Every mistake of a configuration, one a line when printed; never empty.
+/// All mistakes of a configuration, printed one per line; never empty.
 ///
-/// The response is to fix the configuration: the program ends with exit code 78 (`EX_CONFIG`).
+/// The configuration must be fixed: the program exits with 78 (`EX_CONFIG`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -63,16 +63,16 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     found: Vec<ConfigError>,
-    /// What is accepted, and does something else than it says.
+    /// Warnings about accepted settings that do not do what they seem to.
     warnings: Vec<ConfigError>,
     /// Key to the environment variable that set it.
     variables: BTreeMap<String, String>,
-    /// Where the keys of the file stand.
+    /// The lines of the file's keys.
     lines: KeyLines,
 }
 
 impl Problems {
-    /// Notes where the keys of the file stand.
+    /// Sets the lines of the file's keys.
     pub(super) fn in_file(&mut self, text: &str) {
         self.lines = KeyLines::of(text);
     }
@@ -98,12 +98,12 @@ impl Problems {
         self.warnings.push(warning);
     }
 
-    /// The warnings in words.
+    /// The texts of the warnings.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
         self.warnings.iter().map(ConfigError::located)
     }
 
-    /// With the variable that set the key, or the line where it stands.
+    /// Adds the variable that set the key, or its line.
     fn at(&self, key: String, what: String) -> ConfigError {
         let variable = self.variables.iter().find(|(set, _)| within(&key, set)).map(|(_, name)| name.clone());
         let line = if variable.is_some() { None } else { self.lines.line(&key) };
@@ -121,7 +121,7 @@ impl Problems {
         }
     }
 
-    /// Whether a mistake was found at `key` or at a table or list that holds it.
+    /// Whether a mistake was found at `key` or at a table or list that contains it.
     pub(super) fn is_wrong(&self, key: &str) -> bool {
         self.found.iter().any(|error| within(key, &error.key))
     }
@@ -132,12 +132,12 @@ impl Problems {
     }
 }
 
-/// Whether `key` is `outer` or lies in it.
+/// Whether `key` is `outer` or inside it.
 fn within(key: &str, outer: &str) -> bool {
     key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// A path as it is written in TOML: `windows[1].period`, `kafka.options."sasl.password"`.
+/// A path in TOML notation: `windows[1].period`, `kafka.options."sasl.password"`.
 pub(super) fn key_of<S: AsRef<str>>(path: &[S]) -> String {
     let mut key = String::new();
     for (i, segment) in path.iter().map(AsRef::as_ref).enumerate() {
@@ -159,7 +159,7 @@ pub(super) fn is_index(segment: &str) -> bool {
     !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The candidate that was probably meant.
+/// The most similar candidate, if any.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     candidates

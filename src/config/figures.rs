@@ -1,4 +1,4 @@
-//! `[customers]`, `[[windows]]`, `[[calendar]]`, `[time]` and `[clv]`: what is computed over which spans.
+//! `[customers]`, `[[windows]]`, `[[calendar]]`, `[time]` and `[clv]`: which figures are computed over which spans.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,27 +12,27 @@ use super::millis::Millis;
 use super::value::{Zone, choice, instant};
 use crate::event::{DAY, HOUR, MINUTE, Time};
 
-/// `[customers]`: who counts as what, and how late or early their events may be.
+/// `[customers]`: how customers are counted, and how late or early their events may be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Customers {
-    /// Attributes by which the figures are split.
+    /// Attributes that segment the figures.
     pub dimensions: Dimensions,
     /// How long an order keeps a customer active, for stage and status.
     pub active_for: Millis,
-    /// A customer is at risk when silent for this many times the own mean gap between orders.
+    /// A customer is at risk after this multiple of their mean gap between orders.
     pub at_risk_cadence: f64,
-    /// No customer is at risk when silent for less than this.
+    /// Minimum silence of a customer at risk.
     pub at_risk_min: Millis,
     /// Orders that make an active customer loyal.
     pub loyal_orders: u32,
-    /// How far an event may lie behind the watermark of its partition.
+    /// How far an event may be behind the watermark of its partition.
     pub allowed_lateness: Millis,
     /// How long duplicates are recognised.
     pub dedup_for: Millis,
-    /// How far an event may lie ahead of the wall clock.
+    /// How far an event may be ahead of the wall clock.
     pub max_future: Millis,
-    /// Orders of one customer within this time are one order; a civil day or nothing.
+    /// Orders of one customer within this time are one order; a civil day or not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_orders_within: Option<Millis>,
 }
@@ -53,16 +53,16 @@ impl Default for Customers {
     }
 }
 
-/// A customer attribute by which the figures are split.
+/// A customer attribute that segments the figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dimension {
     /// Name of the attribute in the events.
     pub name: String,
-    /// The values that are kept, the rest being "other"; when empty the first 50 found are kept.
+    /// The values to keep; others count as "other". If empty, the first 50 found are kept.
     pub values: Vec<String>,
 }
 
-/// The dimensions in their order, which is their position in [`crate::event::Attributes`].
+/// The dimensions, in the order of [`crate::event::Attributes`].
 ///
 /// Written as a list of names, `["channel"]`, or with values, `{ channel = ["web", "app"], country = [] }`;
 /// the latter is in alphabetical order.
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for DimensionsVisitor {
     }
 }
 
-/// The engine keeps the days of ids in 16 bits.
+/// The limit of the engine, which stores the days of ids in 16 bits.
 const MOST_DEDUP_DAYS: u16 = 7_000;
 
 impl Customers {
@@ -167,7 +167,7 @@ impl WindowTable {
         WindowTable { name: format!("{days}d"), period: Some(Millis::days(days)), ..WindowTable::default() }
     }
 
-    /// The windows of a configuration that names none.
+    /// The default windows.
     pub(super) fn usual() -> Vec<WindowTable> {
         [7, 30, 90, 365].map(WindowTable::days).into()
     }
@@ -197,7 +197,7 @@ impl From<WindowSettings> for WindowTable {
     }
 }
 
-/// Resolutions that are chosen by default, in milliseconds.
+/// Default resolutions in milliseconds.
 pub(super) const RESOLUTIONS: [i64; 7] = [MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 12 * HOUR, DAY];
 
 /// The largest of [`RESOLUTIONS`] that is at most a 360th of the period; the smallest if none is.
@@ -221,7 +221,7 @@ choice! {
 }
 
 impl Unit {
-    /// The days of the longest such period, which `active_for` must reach.
+    /// The length of the longest such period in days, the minimum of `active_for`.
     #[must_use]
     pub const fn longest_days(self) -> u16 {
         match self {
@@ -232,7 +232,7 @@ impl Unit {
         }
     }
 
-    /// `active_for` in days when it is not configured.
+    /// The default of `active_for` in days.
     #[must_use]
     pub const fn default_active_days(self) -> u16 {
         match self {
@@ -251,16 +251,16 @@ pub struct CalendarSettings {
     pub name: String,
     /// Week, month, quarter or year.
     pub unit: Unit,
-    /// A: how many civil days an order keeps a customer active; `None`: to the end of the period that holds it.
+    /// A: how many civil days an order keeps a customer active; `None`: to the end of its period.
     pub active_for_days: Option<u32>,
 }
 
 /// How long an order keeps a customer active in a calendar window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CalendarActiveFor {
-    /// So long.
+    /// This long.
     For(Millis),
-    /// To the end of the calendar period that holds the order.
+    /// To the end of the order's calendar period.
     Period,
 }
 
@@ -311,12 +311,12 @@ pub(super) struct CalendarTable {
 }
 
 impl CalendarTable {
-    /// The calendar windows of a configuration that names none.
+    /// The default calendar windows.
     pub(super) fn usual() -> Vec<CalendarTable> {
         [Unit::Month, Unit::Quarter, Unit::Year].map(|unit| CalendarTable { name: Some(unit), active_for: None }).into()
     }
 
-    /// With defaults filled in; nothing without a unit.
+    /// With defaults filled in; `None` without a unit.
     pub(super) fn settings(&self) -> Option<CalendarSettings> {
         let unit = self.name?;
         let usual = CalendarActiveFor::For(Millis::days(unit.default_active_days()));
@@ -336,20 +336,20 @@ impl From<CalendarSettings> for CalendarTable {
     }
 }
 
-/// `[time]`: how time moves and how far back the figures reach.
+/// `[time]`: how time advances, and how far back the figures reach.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimeSettings {
     /// Zone of the calendar windows and cohorts.
     pub zone: Zone,
-    /// How long a caught-up partition is silent before it stops holding time back.
+    /// How long a caught-up partition must be silent before it no longer holds back time.
     pub idle_after: Millis,
     /// How far back the series reach.
     pub history: Millis,
     /// When the data are known to begin; found from the events when absent.
     #[serde(deserialize_with = "instant", skip_serializing_if = "Option::is_none")]
     pub data_begin: Option<Time>,
-    /// Whether the data hold every order ever made, so that new customers are truly new.
+    /// Whether the data contain every order ever made, so that new customers are truly new.
     pub history_whole: bool,
 }
 
@@ -369,8 +369,8 @@ impl Default for TimeSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Clv {
-    /// Name of the rolling window it is computed over. Without a configured one it is `365d` where that window
-    /// exists, else none, and there is no lifetime value.
+    /// Name of the rolling window that it is computed over. Defaults to `365d` if that window exists; otherwise there
+    /// is no lifetime value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<String>,
 }

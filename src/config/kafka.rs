@@ -13,25 +13,25 @@ use super::value::{choice, no_choice, parse_instant};
 pub use crate::decode::{Format, Options as Mapping};
 use crate::event::Time;
 
-/// `[kafka]`: the cluster and this replica's place in the consumer group.
+/// `[kafka]`: the cluster, and this replica's membership in the consumer group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kafka {
-    /// `host:port`, several separated by commas.
+    /// Brokers, `host:port`, separated by commas.
     pub brokers: String,
     /// Consumer group; also the first half of the transactional id.
     pub group_id: String,
-    /// Where the very first start begins; later starts go on at the committed offsets.
+    /// Where the very first start begins; later starts resume from the committed offsets.
     pub start: Start,
-    /// Name of the replica: its static name in the group where it has one, and the second half of its transactional id;
-    /// the host name when absent.
+    /// Name of the replica: its static member id, if it has one, and the second half of its transactional id. Defaults
+    /// to the host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
-    /// Whether offsets, alerts and state move in one transaction.
+    /// Whether offsets, alerts and state are committed in one transaction.
     pub delivery: Delivery,
     /// How the group is coordinated.
     pub protocol: Protocol,
-    /// How the producers of the events choose the partition of a key; used by `bootstrap`.
+    /// The partitioner of the events' producers; used by `bootstrap`.
     pub partitioner: Partitioner,
     /// Any librdkafka option that retentiond does not set itself.
     pub options: ClientOptions,
@@ -53,8 +53,8 @@ impl Default for Kafka {
 }
 
 impl Kafka {
-    /// Whether the replica joins its group under its instance id, so that a restart within the session moves no partition.
-    /// Under the brokers' own protocol it does not: after a crash they refuse a static member of it for good
+    /// Whether the replica is a static member, so that a restart within the session timeout moves no partitions. Not
+    /// with the `consumer` protocol: after a crash, brokers reject its static members permanently
     /// (`UNRELEASED_INSTANCE_ID`).
     #[must_use]
     pub fn is_static_member(&self) -> bool {
@@ -67,9 +67,9 @@ impl Kafka {
 pub enum Start {
     /// At the oldest record that the broker still has.
     Earliest,
-    /// Behind the newest record.
+    /// After the newest record.
     Latest,
-    /// At the first record of this time or later, by record timestamps.
+    /// At the first record with this timestamp or a later one.
     At(Time),
 }
 
@@ -106,11 +106,11 @@ impl<'de> Deserialize<'de> for Start {
 }
 
 choice! {
-    /// What a crash may do to alerts and dead letters.
+    /// The delivery guarantee for alerts and dead letters.
     Delivery {
-        /// Offsets, alerts and dead letters in one transaction with the name of the state.
+        /// Offsets, alerts, dead letters and the reference to the state in one transaction.
         ExactlyOnce = "exactly_once",
-        /// Plain commits; a crash may repeat an alert, under the same id.
+        /// Plain commits; a crash may repeat an alert with the same id.
         AtLeastOnce = "at_least_once",
     }
 }
@@ -128,9 +128,9 @@ choice! {
 choice! {
     /// How producers choose the partition of a key.
     Partitioner {
-        /// As the Java client does.
+        /// The default of the Java client.
         Murmur2 = "murmur2",
-        /// As librdkafka does by default.
+        /// The default of librdkafka.
         Crc32 = "crc32",
     }
 }
@@ -156,20 +156,20 @@ impl<'de> Deserialize<'de> for Format {
 pub struct Source {
     /// Topic; the name of the source when absent.
     pub topic: String,
-    /// What its messages look like.
+    /// The format of its messages.
     pub format: Format,
     /// Whether its events drive time.
     pub clock: bool,
-    /// Whether its messages lie in the topic by something else than the customer, and are to be routed by customer.
+    /// Whether the topic is not keyed by customer, so that its events must be routed by customer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub repartition: bool,
-    /// The topic that they are routed to.
+    /// The topic to route them to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repartition_topic: Option<String>,
-    /// How they are read beyond that.
+    /// Options of the format.
     #[serde(skip_serializing_if = "is_plain")]
     pub mapping: Mapping,
-    /// How other sources read the same topic, by their names.
+    /// How other sources read the same topic, by source name.
     #[serde(skip)]
     pub also: BTreeMap<String, Also>,
 }
@@ -193,8 +193,8 @@ impl Default for Source {
 }
 
 impl Source {
-    /// The topic whose partitions the engines read: its own, or the one that it is routed to by customer. `name` is
-    /// that of the source, `group_id` the group.
+    /// The topic that the engines read: its own, or the one that it is routed to. `name` is the name of the source,
+    /// `group_id` the group.
     #[must_use]
     pub fn keyed_topic(&self, name: &str, group_id: &str) -> String {
         match &self.repartition_topic {
@@ -205,34 +205,34 @@ impl Source {
     }
 }
 
-/// `[schema_registry]`: where the schemas are that messages name.
+/// `[schema_registry]`: the registry with the schemas that messages refer to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SchemaRegistry {
-    /// Its address, `https://host:port` or `http://host:port`, with a path if it has one.
+    /// URL, `https://host:port` or `http://host:port`, optionally with a path.
     pub url: String,
-    /// Who asks, where it wants to know.
+    /// User name, if it requires authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// File with the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// What is in that file.
+    /// The content of that file.
     #[serde(skip)]
     pub password: Option<Secret>,
     /// File with a bearer token, instead of user and password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// What is in that file.
+    /// The content of that file.
     #[serde(skip)]
     pub token: Option<Secret>,
-    /// File with the certificates of the authorities that are trusted instead of the system's, in PEM.
+    /// PEM file with certificates of authorities to trust instead of the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// What is in that file.
+    /// The content of that file.
     #[serde(skip)]
     pub ca: Option<Secret>,
-    /// How long one question may take.
+    /// Timeout of one request.
     pub timeout: Millis,
 }
 
@@ -252,13 +252,13 @@ impl Default for SchemaRegistry {
     }
 }
 
-/// `[dead_letters]`: where messages go that cannot be used.
+/// `[dead_letters]`: where rejected messages go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetters {
     /// Topic.
     pub topic: String,
-    /// The daemon stops when nine of ten of this many consecutive messages of a source cannot be used; 0: never.
+    /// The daemon stops when nine tenths of this many consecutive messages of a source are rejected; 0 disables this.
     pub stop_after: u32,
 }
 

@@ -1,15 +1,15 @@
-//! In which line of a file each key stands.
+//! The line of each key in a file.
 
 use std::collections::BTreeMap;
 
 use super::error::key_of;
 
-/// The line of each key that begins one, counted from 1, by the key as messages name it.
+/// The lines of keys, counted from 1, by the key as written in messages.
 #[derive(Debug, Default)]
 pub(super) struct KeyLines(BTreeMap<String, usize>);
 
 impl KeyLines {
-    /// Finds the tables and keys of a file. Only lines matter, so text that is no TOML does no harm.
+    /// Finds the tables and keys of a file. Works on lines, so it tolerates invalid TOML.
     pub(super) fn of(text: &str) -> KeyLines {
         let mut lines = KeyLines::default();
         let mut table = Vec::new();
@@ -37,7 +37,7 @@ impl KeyLines {
         lines
     }
 
-    /// The line of a key, or of the nearest table around it that is in the file.
+    /// The line of a key, or of the nearest enclosing table in the file.
     pub(super) fn line(&self, key: &str) -> Option<usize> {
         let mut key = key;
         loop {

@@ -1,7 +1,7 @@
-//! From text and environment variables to tables: defaults, then the file, then the environment.
+//! Reads tables from text and environment variables: defaults, then the file, then the environment.
 //!
-//! Reading goes on after a mistake: the value that is wrong is noted, taken out, and the rest is read again,
-//! until what is left is sound. So every mistake is named at once.
+//! Loading continues after a mistake: it notes and removes the wrong value and reads the rest again, until no mistake
+//! is left. So it reports all mistakes at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ use super::options::option_of_variable;
 use super::retired;
 use super::service::{Checkpoint, Http};
 
-/// What begins the names of environment variables that are settings.
+/// Prefix of environment variables that are settings.
 const PREFIX: &str = "RETENTIOND__";
 
-/// Sections that are lists of tables.
+/// Sections that are arrays of tables.
 const LISTS: [&str; 3] = ["windows", "calendar", "inactivity"];
 
 /// Sections that are tables of keys.
@@ -38,7 +38,7 @@ const TABLES: [&str; 10] = [
     "http",
 ];
 
-/// The configuration as written, each table still without what follows from other tables.
+/// The configuration as written, before defaults that depend on other tables.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Tables {
@@ -101,9 +101,9 @@ impl Given {
     }
 }
 
-/// Reads everything; what is wrong goes to `problems`, its place is taken by the default.
+/// Reads everything. Adds mistakes to `problems` and uses the default in place of a wrong value.
 ///
-/// `file` is the name of the file, for messages, and its text.
+/// `file` is the name of the file (for messages) and its text.
 pub(super) fn read(
     file: Option<(&str, &str)>,
     environment: impl Iterator<Item = (String, String)>,
@@ -128,7 +128,7 @@ pub(super) fn read(
     (extract(tree, variables, problems), given)
 }
 
-/// Refuses lists where tables belong; serde would take the elements for the values of the keys in their order.
+/// Rejects lists in place of tables; serde would accept the elements as the values of the keys in order.
 fn refuse_lists(tree: &mut Value, problems: &mut Problems) {
     let mut tables: Vec<Vec<String>> = TABLES.iter().map(|name| vec![(*name).to_owned()]).collect();
     tables.push(vec!["alerts".to_owned(), "webhook".to_owned()]);
@@ -156,7 +156,7 @@ fn refuse_lists(tree: &mut Value, problems: &mut Problems) {
     }
 }
 
-/// Reads TOML; a message holds neither the line nor a value of it, which may be a secret.
+/// Parses TOML; the error message contains neither the line nor a value, which may be a secret.
 fn parse(name: &str, text: &str, problems: &mut Problems) -> Dict {
     toml::from_str(text).unwrap_or_else(|error: toml::de::Error| {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
@@ -168,7 +168,7 @@ fn parse(name: &str, text: &str, problems: &mut Problems) -> Dict {
     })
 }
 
-/// TOML writes instants without quotes too; here they are text either way.
+/// Converts TOML date-times without quotes to text.
 fn plain_datetimes(value: &mut Value) {
     let plain = match value {
         Value::Dict(_, dict) => {
@@ -186,7 +186,7 @@ fn plain_datetimes(value: &mut Value) {
     }
 }
 
-/// `security.protocol = "SSL"` without quotes is a table in a table to TOML, yet one option is meant.
+/// Flattens nested option tables: to TOML, the unquoted key in `security.protocol = "SSL"` is a table in a table.
 fn flattened(options: &Dict) -> Dict {
     let mut flat = Dict::new();
     for (key, value) in options {
@@ -200,7 +200,7 @@ fn flattened(options: &Dict) -> Dict {
     flat
 }
 
-/// Lays the environment over the file; answers the paths that it set.
+/// Applies the environment on top of the file; returns the paths that it set.
 fn overlay(
     tree: &mut Value,
     environment: impl Iterator<Item = (String, String)>,
@@ -233,8 +233,8 @@ fn overlay(
     paths
 }
 
-/// How a variable is written that names a setting with single underscores: `RETENTIOND_KAFKA_BROKERS`. Other variables
-/// with that beginning, such as those that Kubernetes makes of the names of services, are none of ours.
+/// The right spelling of a variable that names a setting with single underscores, such as `RETENTIOND_KAFKA_BROKERS`.
+/// Other variables with that prefix are not settings, such as those that Kubernetes derives from service names.
 fn with_two_underscores(name: &str) -> Option<String> {
     let single = name.strip_prefix("RETENTIOND_")?.to_lowercase();
     let Ok(Value::Dict(_, known)) = Value::serialize(Tables::default()) else { return None };
@@ -244,7 +244,7 @@ fn with_two_underscores(name: &str) -> Option<String> {
     for section in TABLES {
         let Some(rest) = rest_of(section) else { continue };
         let keys = known.get(section).and_then(Value::as_dict).into_iter().flatten().map(|(key, _)| key.as_str());
-        // Keys that have no default, so that they are not in `known`.
+        // Keys without a default, which `known` does not contain.
         let optional = [("kafka", "instance_id"), ("kafka", "options"), ("schema_registry", "url")];
         let optional = optional.into_iter().filter(|(of, _)| *of == section).map(|(_, key)| key);
         let key = keys.chain(optional).find(|key| rest == *key || rest.starts_with(&format!("{key}_")))?;
@@ -258,7 +258,7 @@ fn with_two_underscores(name: &str) -> Option<String> {
     (!source.is_empty()).then(|| format!("{PREFIX}sources__{source}__{key}").to_uppercase())
 }
 
-/// Writes the default of a table that the file does not mention, for a variable to change a part of.
+/// Inserts the default of a table that is not in the file, so that a variable can change a part of it.
 fn set_default(tree: &mut Value, table: &str) {
     if let Value::Dict(_, root) = tree
         && !root.contains_key(table)
@@ -307,14 +307,14 @@ fn set(tree: &mut Value, segments: &[&str], path: &mut Vec<String>, text: &str) 
     set(dict.entry(key).or_insert(empty), rest, path, text)
 }
 
-/// Reads the tables, leaving out one wrong value after the other.
+/// Reads the tables, removing one wrong value after the other.
 fn extract(mut tree: Value, mut variables: BTreeSet<Vec<String>>, problems: &mut Problems) -> Tables {
     loop {
         let error = match tree.deserialize::<Tables>() {
             Ok(tables) => return tables,
             Err(error) => error,
         };
-        // A variable is text; where another type is wanted, it is read as TOML would.
+        // A variable is text; if another type is expected, parse it as TOML.
         if matches!(error.kind, Kind::InvalidType(Actual::Str(_), _))
             && variables.remove(&error.path)
             && let Some(value) = find(&mut tree, &error.path)
@@ -342,8 +342,8 @@ fn find<'a>(tree: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
     })
 }
 
-/// Removes a wrong value; a table in a list is emptied instead, so that the others keep their positions,
-/// and of a list of plain values nothing is kept. Answers whether anything was removed.
+/// Removes a wrong value. A table in a list is emptied instead, so that the others keep their positions; a list of
+/// plain values is removed as a whole. Returns whether anything was removed.
 fn take_out(tree: &mut Value, path: &[String]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let Some(parent) = find(tree, parents) else { return false };

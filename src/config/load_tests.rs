@@ -34,8 +34,8 @@ listen = "localhost:9736"
         [
             "customers.active_for: 90 is no duration; write \"90d\"",
             "customers.allowed_lateness: \"8\" is no duration; write \"8d\" (the units are w, d, h, m, s and ms)",
-            "http.listen: \"localhost:9736\" is no IP address with a port; write \"127.0.0.1:9736\", or \"0.0.0.0:9736\" \
-             for all interfaces",
+            "http.listen: \"localhost:9736\" is no IP address with a port; write \"127.0.0.1:9736\", or \
+             \"0.0.0.0:9736\" for all interfaces",
             "kafka.brokrs: is no setting; did you mean \"brokers\"?",
             "kafka.delivery: \"exactly-once\" is not known; write \"exactly_once\" or \"at_least_once\"",
             "kafka.start: \"yesterday\" is no place to start; write \"earliest\", \"latest\" or a time such as \
@@ -82,13 +82,13 @@ fn each_mistake_in_the_structure_is_explained() {
         ("[kafak]\na = 1", "kafak: is no setting; did you mean \"kafka\"?"),
         (
             "[telemetry]\na = 1",
-            "telemetry: is no section; the sections are kafka, sources, schema_registry, customers, windows, calendar, time, clv, currency, \
-             inactivity, alerts, dead_letters, checkpoint, http",
+            "telemetry: is no section; the sections are kafka, sources, schema_registry, customers, windows, calendar, \
+             time, clv, currency, inactivity, alerts, dead_letters, checkpoint, http",
         ),
         (
             "[kafka]\nsecurity.protocol = \"SSL\"",
-            "kafka.security: is no setting; librdkafka options belong in [kafka.options], the keys here are brokers, group_id, \
-             start, instance_id, delivery, protocol, partitioner, options",
+            "kafka.security: is no setting; librdkafka options belong in [kafka.options], the keys here are brokers, \
+             group_id, start, instance_id, delivery, protocol, partitioner, options",
         ),
         ("kafka = 5", "kafka: 5 is of the wrong type; write a table with keys, as in [kafka]"),
         ("[kafka]\nbrokers = [\"a:1\"]", "kafka.brokers: a list is of the wrong type; write text in quotes"),
@@ -101,8 +101,8 @@ fn each_mistake_in_the_structure_is_explained() {
         ),
         (
             "[sources.orders]\nformat = \"xml\"",
-            "sources.orders.format: \"xml\" is not known; write \"native\", \"segment\", \"shopify\", \"stripe\", \"cloudevents\", \
-             \"debezium\", \"ga4\", \"snowplow\" or \"custom\"",
+            "sources.orders.format: \"xml\" is not known; write \"native\", \"segment\", \"shopify\", \"stripe\", \
+             \"cloudevents\", \"debezium\", \"ga4\", \"snowplow\" or \"custom\"",
         ),
         ("http = [\"0.0.0.0:80\"]", "http: a list is of the wrong type; write a table with keys, as in [kafka]"),
         ("windows = [[\"a\"]]", "windows[0]: a list is of the wrong type; write a table with keys, as in [kafka]"),
@@ -130,8 +130,8 @@ fn each_mistake_in_a_value_is_explained() {
         ),
         (
             "[customers]\ndimensions = \"channel\"",
-            "customers.dimensions: \"channel\" is of the wrong type; write a list such as [\"channel\"] or a table such as \
-             { channel = [\"web\", \"app\"] }",
+            "customers.dimensions: \"channel\" is of the wrong type; write a list such as [\"channel\"] or a table \
+             such as { channel = [\"web\", \"app\"] }",
         ),
         (
             "[customers]\ndimensions = [\"channel\", 5]",
@@ -160,8 +160,8 @@ fn each_mistake_in_a_value_is_explained() {
         ),
         (
             "[alerts]\nsince = \"1900-01-01T00:00:00Z\"",
-            "alerts.since: \"1900-01-01T00:00:00Z\" lies outside the years 1970 to 2199; write RFC 3339 with an offset, such \
-             as \"2026-01-02T03:04:05Z\"",
+            "alerts.since: \"1900-01-01T00:00:00Z\" lies outside the years 1970 to 2199; write RFC 3339 with an \
+             offset, such as \"2026-01-02T03:04:05Z\"",
         ),
         (
             "[alerts]\nholdout = \"lots\"",
@@ -177,8 +177,8 @@ fn each_mistake_in_a_value_is_explained() {
         ),
         (
             "[[inactivity]]\nname = \"a\"\nafter = \"9d\"\nmin_revenue = \"1.001 EUR\"",
-            "inactivity[0].min_revenue: \"1.001 EUR\" is no amount (has more decimals than the currency); write an amount and \
-             a currency, such as \"100.00 EUR\"",
+            "inactivity[0].min_revenue: \"1.001 EUR\" is no amount (has more decimals than the currency); write an \
+             amount and a currency, such as \"100.00 EUR\"",
         ),
     ] {
         assert_eq!(mistakes(text, &[]), [expected], "{text}");
@@ -196,14 +196,14 @@ fn environment_variables_are_named() {
         (
             "RETENTIOND__CUSTOMERS__LOYAL_ORDERS",
             "many",
-            "customers.loyal_orders: \"many\" is of the wrong type; write a whole number, at least 0 and without quotes (set by \
-             the environment variable RETENTIOND__CUSTOMERS__LOYAL_ORDERS)",
+            "customers.loyal_orders: \"many\" is of the wrong type; write a whole number, at least 0 and without \
+             quotes (set by the environment variable RETENTIOND__CUSTOMERS__LOYAL_ORDERS)",
         ),
         (
             "RETENTIOND__CUSTOMERS__DEDUP_FOR",
             "1h",
-            "customers.dedup_for: \"1h\" is shorter than customers.allowed_lateness, \"1d\", so late duplicates would count \
-             twice; write \"1d\" or more (set by the environment variable RETENTIOND__CUSTOMERS__DEDUP_FOR)",
+            "customers.dedup_for: \"1h\" is shorter than customers.allowed_lateness, \"1d\", so late duplicates would \
+             count twice; write \"1d\" or more (set by the environment variable RETENTIOND__CUSTOMERS__DEDUP_FOR)",
         ),
         (
             "RETENTIOND__WINDOWS__9__PERIOD",
@@ -247,7 +247,7 @@ fn variables_with_single_underscores_are_named() {
         let expected = format!("{name}: sets nothing; write {remedy}, with two underscores between the parts");
         assert_eq!(mistakes("", &[(name, "x")]), [expected]);
     }
-    // What Kubernetes makes of services, and our own variables that are no settings.
+    // Variables that Kubernetes derives from services, and our own variables that are not settings.
     for name in [
         "RETENTIOND_HTTP_PORT",
         "RETENTIOND_SERVICE_HOST",
@@ -260,7 +260,7 @@ fn variables_with_single_underscores_are_named() {
 }
 
 #[test]
-fn mistakes_in_a_file_are_told_with_their_lines() {
+fn mistakes_in_a_file_are_reported_with_their_lines() {
     let text = "[kafka]\nbrokrs = \"a:1\"\n\n[customers]\nactive_for = 90\n[[windows]]\nperiod = \"30d\"\n[[windows]]\nname = \"x\"\nperiod = \"30\"\n";
     let said = load_with(text, &[("RETENTIOND__HTTP__LISTEN", "here")]).unwrap_err().to_string();
     let lines: Vec<_> = said.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();

@@ -1,4 +1,4 @@
-//! Durations as people write them: `90d`, `1h 30m`, `500ms`.
+//! Durations in text form: `90d`, `1h 30m`, `500ms`.
 
 use std::fmt;
 
@@ -15,12 +15,12 @@ const UNITS: [(&str, i64); 6] = [("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", 
 pub struct Millis(i64);
 
 impl Millis {
-    /// No time at all.
+    /// Zero.
     pub const ZERO: Millis = Millis(0);
     /// A hundred years of 365 days.
     pub const MAX: Millis = Millis(36_500 * DAY);
 
-    /// From milliseconds, moved to the nearest bound when outside [`Millis::ZERO`] to [`Millis::MAX`].
+    /// From milliseconds, clamped to [`Millis::ZERO`]..=[`Millis::MAX`].
     #[must_use]
     pub const fn clamped(millis: i64) -> Millis {
         if millis < 0 {
@@ -44,13 +44,13 @@ impl Millis {
         self.0
     }
 
-    /// As the standard library's duration, for timers.
+    /// As a standard duration.
     #[must_use]
     pub const fn to_std(self) -> std::time::Duration {
         std::time::Duration::from_millis(self.0.unsigned_abs())
     }
 
-    /// From text: whole numbers with units `w d h m s ms`, such as `1h 30m`.
+    /// Parses whole numbers with units `w d h m s ms`, such as `1h 30m`.
     ///
     /// # Errors
     /// What is wrong and what to write instead.

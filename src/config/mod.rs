@@ -1,7 +1,7 @@
 //! Typed settings: defaults, then the TOML file, then environment variables `RETENTIOND__SECTION__KEY`.
 //!
-//! [`Settings::load`] either answers settings that are sound in themselves and with each other, or every mistake
-//! at once. `deploy/retentiond.toml` shows every key with its default.
+//! [`Settings::load`] returns either valid and consistent settings, or all mistakes at once. `deploy/retentiond.toml`
+//! shows every key with its default.
 //!
 //! Environment variables name the path to a value, with `__` between its parts and `_` for `.` and `-`:
 //! `RETENTIOND__SOURCES__ORDERS__TOPIC`, `RETENTIOND__WINDOWS__0__PERIOD`,
@@ -53,35 +53,35 @@ use load::{Given, Tables};
 use crate::decode::LineMode;
 use crate::tls::Trust;
 
-/// The effective configuration: every default filled in, every check passed. Neither `Debug` nor
-/// [`Settings::to_redacted_toml`] shows a secret.
+/// The effective configuration: with all defaults, and checked. Neither `Debug` nor [`Settings::to_redacted_toml`]
+/// shows a secret.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Settings {
-    /// The cluster and this replica's place in the consumer group.
+    /// The cluster, and this replica's membership in the consumer group.
     pub kafka: Kafka,
-    /// Topics of events by the name of the source; at least one drives time. `orders` alone when none is configured.
+    /// Topics of events by source name; at least one drives time. Only `orders` if none is configured.
     #[serde(serialize_with = "shared::apart")]
     pub sources: BTreeMap<String, Source>,
-    /// Where the schemas are that messages name, if they name any.
+    /// The schema registry, if messages need one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema_registry: Option<SchemaRegistry>,
-    /// Who counts as what.
+    /// How customers are counted.
     pub customers: Customers,
     /// Rolling windows in the order of the file.
     pub windows: Vec<WindowSettings>,
     /// Calendar windows in the order of the file.
     pub calendar: Vec<CalendarSettings>,
-    /// How time moves and how far back the figures reach.
+    /// How time advances, and how far back the figures reach.
     pub time: TimeSettings,
     /// Customer lifetime value.
     pub clv: Clv,
-    /// The currency that all amounts are shown in once more, and what they are worth in it.
+    /// The reporting currency and its exchange rates.
     pub currency: ReportingCurrency,
     /// Rules that say when a customer counts as silent.
     pub inactivity: Vec<InactivityRule>,
     /// What happens when a customer falls silent.
     pub alerts: Alerts,
-    /// Where messages go that cannot be used.
+    /// Where rejected messages go.
     pub dead_letters: DeadLetters,
     /// Where state is kept.
     pub checkpoint: Checkpoint,
@@ -96,10 +96,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the file, if any, and the environment, and every file that holds a secret.
+    /// Reads the file, if any, the environment, and all secret files.
     ///
     /// # Errors
-    /// Every mistake, in the file, in the environment and between settings.
+    /// All mistakes in the file, in the environment and between settings.
     pub fn load(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -110,11 +110,11 @@ impl Settings {
         problems.unless_any(settings)
     }
 
-    /// Like [`Settings::load`], but opens no file that holds a secret (rates are none): for verbs that talk to nobody,
-    /// such as `replay` and `config`.
+    /// Like [`Settings::load`], but opens no secret file (the rates file is not one), for subcommands that make no
+    /// connections, such as `replay` and `config`.
     ///
     /// # Errors
-    /// Every mistake, in the file, in the environment and between settings.
+    /// All mistakes in the file, in the environment and between settings.
     pub fn load_without_secrets(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -124,13 +124,13 @@ impl Settings {
         problems.unless_any(settings)
     }
 
-    /// The topic that the engines read of each source, in the order of the sources; see [`Source::keyed_topic`].
+    /// The topic that the engines read for each source, in order of the sources; see [`Source::keyed_topic`].
     #[must_use]
     pub fn keyed_topics(&self) -> Vec<String> {
         self.sources.iter().map(|(name, source)| source.keyed_topic(name, &self.kafka.group_id)).collect()
     }
 
-    /// The source of a name, or the one that reads its topic for both; with the name of that one.
+    /// The source with this name, or the one that consumes its shared topic; with the name of that source.
     #[must_use]
     pub fn source(&self, name: &str) -> Option<(&str, &Source)> {
         let found = self.sources.iter().find(|(known, source)| *known == name || source.also.contains_key(name));
@@ -144,8 +144,7 @@ impl Settings {
         names.map(String::as_str).collect()
     }
 
-    /// Refuses sources whose lines are to be added up, which is for files: a topic does not say when an order is
-    /// complete.
+    /// Rejects sources with `lines = "sum"`, which works only for files: in a topic, nothing marks the end of an order.
     ///
     /// # Errors
     /// Every such source.
@@ -155,22 +154,22 @@ impl Settings {
             self.sources.values().flat_map(|source| source.also.iter().map(|(name, also)| (name, &also.mapping)));
         let all = self.sources.iter().map(|(name, source)| (name, &source.mapping)).chain(also);
         for (name, _) in all.filter(|(_, mapping)| mapping.lines == LineMode::Sum) {
-            let what = "adds up the lines of an order in a file, and a topic does not say which line is the last; add them up \
-                        before the topic, and keep this setting to replay and bootstrap";
+            let what = "adds up the lines of an order in a file, and a topic does not say which line is the last; add \
+            them up before the topic, and keep this setting to replay and bootstrap";
             problems.add(key_of(&["sources", name, "mapping", "lines"]), what);
         }
         problems.unless_any(())
     }
 
-    /// The configuration as TOML that can be loaded again, save that secrets are `***`. Optional keys that are not
-    /// set do not appear.
+    /// The configuration as TOML that can be loaded again, except that secrets are `***`. Optional keys that are not
+    /// set are omitted.
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| format!("# cannot be printed: {error}\n"))
     }
 
-    /// Reads the files that salt the hashes of guests' addresses: what events mean depends on them, so verbs that read
-    /// events need them even if they open no other secret.
+    /// Reads the salt files for hashes of guests' addresses. Decoding depends on them, so subcommands that read events
+    /// need them even if they open no other secret.
     ///
     /// # Errors
     /// Every file that cannot be read.

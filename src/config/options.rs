@@ -1,4 +1,4 @@
-//! Options for librdkafka, and how secrets among them are kept from being seen.
+//! Options for librdkafka, and the redaction of secrets among them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::kafka::{access_mistakes, managed_option, option_mistake};
 
-/// What is shown in place of a secret.
+/// Shown in place of a secret.
 pub(super) const REDACTED: &str = "***";
 
-/// Added to the name of a secret option, names the file that holds the secret.
+/// Suffix of the key that names the file with a secret option.
 const FILE_SUFFIX: &str = "_file";
 
-/// Why an option is not the user's to set: what the consumer manages, and what will belong to the transaction.
+/// Why users cannot set an option: it is managed by the consumer or the transactions.
 fn managed(option: &str) -> Option<&'static str> {
     match option {
         "transactional.id" => Some("remove it: it is kafka.group_id and kafka.instance_id joined"),
@@ -24,24 +24,24 @@ fn managed(option: &str) -> Option<&'static str> {
     }
 }
 
-/// A text that is never shown.
+/// A secret text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a text from being shown.
+    /// Wraps a secret text.
     #[must_use]
     pub fn new(text: String) -> Secret {
         Secret(text)
     }
 
-    /// The text itself; hand it to nothing that prints.
+    /// The text itself; do not pass it to anything that prints.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The content of a file without the line end behind it.
+    /// Reads a file without its trailing line end.
     ///
     /// # Errors
     /// What is wrong with the file, and what it should hold.
@@ -63,7 +63,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The options whose values must not be seen, of librdkafka and of our own reading of it.
+/// Options with secret values, of librdkafka and our own.
 pub const SECRET_OPTIONS: [&str; 9] = [
     "sasl.jaas.config",
     "sasl.oauthbearer.assertion.private.key.passphrase",
@@ -80,7 +80,7 @@ pub const SECRET_OPTIONS: [&str; 9] = [
 const FILE_OPTIONS: [&str; 4] =
     ["ssl.certificate.location", "ssl.key.location", "ssl.keystore.location", "ssl.crl.location"];
 
-/// Whether the value of an option must not be seen: also of one that a later librdkafka may bring, or that is misspelt.
+/// Whether the value of an option must be redacted, including unknown and misspelt options that look secret.
 pub(super) fn is_secret(option: &str) -> bool {
     const PARTS: [&str; 5] = ["password", "passphrase", "secret", "token", "key.pem"];
     SECRET_OPTIONS.contains(&option)
@@ -92,7 +92,7 @@ fn secret_of_file(key: &str) -> Option<&str> {
     key.strip_suffix(FILE_SUFFIX).filter(|option| is_secret(option))
 }
 
-/// The option that an environment variable means: `SASL_PASSWORD_FILE`, in lower case, is `sasl.password_file`.
+/// The option that an environment variable names: `SASL_PASSWORD_FILE`, in lower case, is `sasl.password_file`.
 pub(super) fn option_of_variable(segment: &str) -> String {
     let dotted = segment.replace('_', ".");
     match dotted.strip_suffix(".file").filter(|option| is_secret(option)) {
@@ -101,7 +101,7 @@ pub(super) fn option_of_variable(segment: &str) -> String {
     }
 }
 
-/// What librdkafka is told beyond what retentiond sets itself.
+/// Options for librdkafka besides those that retentiond sets itself.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientOptions {
     /// As configured, `*_file` keys included.
@@ -124,7 +124,7 @@ impl ClientOptions {
         self.given.get(option).map(String::as_str).or_else(|| self.read.get(option).map(Secret::reveal))
     }
 
-    /// Every key that is wrong, with what is wrong about it.
+    /// All invalid keys, with the reason.
     pub(super) fn mistakes(&self) -> Vec<(&str, String)> {
         let mut found = Vec::new();
         for (key, value) in &self.given {
@@ -145,13 +145,13 @@ impl ClientOptions {
         found
     }
 
-    /// What the options say of security that does not fit together. A secret in a file counts as one that is there.
+    /// Contradictions between security options. A secret in a file counts as set.
     pub(super) fn access_mistakes(&self) -> Vec<(String, String)> {
         let named = self.given.iter().map(|(key, value)| (secret_of_file(key).unwrap_or(key), value.as_str()));
         access_mistakes(&named.collect())
     }
 
-    /// Reads the files that `*_file` keys name; answers the keys whose file cannot be used, with the reason.
+    /// Reads the files named by `*_file` keys; returns the keys whose file cannot be used, with the reason.
     pub(super) fn read_secrets(&mut self) -> Vec<(String, String)> {
         let mut failed = self.unreadable_files();
         for (key, path) in &self.given {
@@ -164,7 +164,7 @@ impl ClientOptions {
         failed
     }
 
-    /// Files with certificates and keys that cannot be read.
+    /// Certificate and key files that cannot be read.
     fn unreadable_files(&self) -> Vec<(String, String)> {
         let files = FILE_OPTIONS.iter().filter_map(|option| Some((*option, self.given.get(*option)?)));
         let unreadable = files.filter_map(|(option, path)| {
@@ -208,7 +208,7 @@ impl<'de> Deserialize<'de> for ClientOptions {
     }
 }
 
-/// A value that librdkafka reads as text, however it is written in TOML.
+/// A value as text for librdkafka, whatever its type in TOML.
 struct Scalar(String);
 
 impl<'de> Deserialize<'de> for Scalar {

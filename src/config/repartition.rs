@@ -1,10 +1,10 @@
-//! `sources.NAME.repartition`: what it asks of the other settings.
+//! `sources.NAME.repartition`: checks against other settings.
 
 use super::error::{Problems, key_of};
 use super::kafka::Delivery;
 use super::load::Tables;
 
-/// The topics that sources are routed to, each behind its key.
+/// The target topics of routed sources, with their keys.
 pub(super) fn topics(tables: &Tables) -> Vec<(String, String)> {
     let routed = tables.sources.iter().filter(|(_, source)| source.repartition);
     let topic = |(name, source): (&String, &super::Source)| {
@@ -13,7 +13,7 @@ pub(super) fn topics(tables: &Tables) -> Vec<(String, String)> {
     routed.map(topic).collect()
 }
 
-/// Routing by customer is possible, where it is wanted.
+/// Checks that routing by customer is possible where it is configured.
 pub(super) fn check(tables: &Tables, problems: &mut Problems) {
     for (name, source) in &tables.sources {
         let key = |field: &str| key_of(&["sources", name, field]);

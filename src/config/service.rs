@@ -10,7 +10,7 @@ use super::options::Secret;
 use super::value::address;
 use crate::event::{HOUR, SECOND};
 
-/// How many intervals may pass without a committed checkpoint where nothing else is said.
+/// Default number of intervals that may pass without a committed checkpoint.
 pub(super) const STALE_INTERVALS: i64 = 10;
 
 /// `[checkpoint]`: where state is kept, and how often it is written.
@@ -21,10 +21,10 @@ pub struct Checkpoint {
     pub url: String,
     /// Time between two checkpoints, and so between two commits.
     pub interval: Millis,
-    /// How long files are kept that are needed no longer, to go back to.
+    /// How long obsolete files are kept, as targets for `retentiond rewind`.
     pub keep: Millis,
-    /// After how long without a committed checkpoint, although records were applied, the daemon says so; ten intervals
-    /// when absent.
+    /// After how long without a committed checkpoint, although records were applied, the daemon reports a fault;
+    /// defaults to ten intervals.
     pub stale_after: Millis,
 }
 
@@ -46,13 +46,13 @@ pub struct Http {
     /// Address and port.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// File with the bearer token for the API of single customers, which is closed without one.
+    /// File with the bearer token for the API of single customers; without one, that API is disabled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Where the Grafana dashboards are; the page links to it.
+    /// URL of the Grafana dashboards, which the page links to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dashboards_url: Option<String>,
-    /// The content of `token_file`; none where secrets were not asked for.
+    /// The content of `token_file`; `None` if secrets were not loaded.
     #[serde(skip)]
     pub token: Option<Secret>,
 }

@@ -1,4 +1,5 @@
-//! Sources that share a topic. It is consumed once: the first of them by name stands for it, and knows how the others read.
+//! Sources that share a topic. It is consumed once, by the first of them by name, which also knows how the others
+//! decode it.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +8,12 @@ use serde::ser::{SerializeMap as _, Serializer};
 use super::error::{Problems, key_of};
 use super::kafka::{Format, Mapping, Source};
 
-/// How one more source reads the messages of a topic.
+/// How another source reads the messages of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Also {
-    /// What they look like to it.
+    /// Its format.
     pub format: Format,
-    /// How it reads them beyond that.
+    /// Its options of the format.
     pub mapping: Mapping,
 }
 
@@ -32,7 +33,7 @@ pub(super) fn merged(sources: BTreeMap<String, Source>) -> BTreeMap<String, Sour
     merged
 }
 
-/// As they were configured, each source by its own name.
+/// The sources as configured, each under its own name.
 pub(super) fn apart<S: Serializer>(sources: &BTreeMap<String, Source>, serializer: S) -> Result<S::Ok, S::Error> {
     let mut table = serializer.serialize_map(None)?;
     for (name, source) in sources {
@@ -45,7 +46,7 @@ pub(super) fn apart<S: Serializer>(sources: &BTreeMap<String, Source>, serialize
     table.end()
 }
 
-/// Adds what two sources of one topic disagree about that is a matter of the topic.
+/// Reports settings of the topic on which two of its sources disagree.
 pub(super) fn check(name: &str, source: &Source, first_name: &str, first: &Source, problems: &mut Problems) {
     let fields: [(&str, bool, String); 3] = [
         ("clock", source.clock != first.clock, first.clock.to_string()),

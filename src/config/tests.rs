@@ -1,4 +1,4 @@
-//! What loads, what is refused and how, what is printed.
+//! Tests of loading, of rejected configurations and of printing.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -177,7 +177,7 @@ format = "cloudevents"
 mapping = { data = "segment" }
 "#;
 
-/// The other way to show who asks the schema registry.
+/// The other way to authenticate with the schema registry.
 const REGISTRY: &str = r#"
 [schema_registry]
 url = "https://registry"
@@ -314,7 +314,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
 fn the_reference_configuration_is_the_default_and_names_every_key() {
     assert_eq!(load(REFERENCE), Settings::default());
 
-    // The examples behind "# " become settings; what they say must be a key in the right table.
+    // The examples after "# " become settings; each must be a key of the right table.
     let examples =
         REFERENCE.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line));
     let uncommented = examples.collect::<Vec<_>>().join("\n");
@@ -338,7 +338,7 @@ fn is_setting(line: &str) -> bool {
     is_key(line) && line.starts_with('[') || line.split_once(" = ").is_some_and(|(left, _)| is_key(left))
 }
 
-/// The paths to all values, without positions in lists; of names that users choose only the table.
+/// The paths of all values, without list positions; for names chosen by users, only the table.
 fn keys(path: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
     let chosen = ["kafka.options", "customers.dimensions", "inactivity.segment"];
     let is_chosen = chosen.contains(&path) || path.starts_with("sources.NAME.mapping.");
@@ -421,8 +421,8 @@ fn secrets_are_read_and_never_shown() {
 #[test]
 fn secret_files_are_opened_only_where_secrets_are_wanted() {
     let text = WEBHOOK.replace("SECRET", "/nowhere/secret");
-    let why = "cannot read \"/nowhere/secret\" (No such file or directory (os error 2)); the file must hold the secret and \
-               be readable for this user";
+    let why = "cannot read \"/nowhere/secret\" (No such file or directory (os error 2)); the file must hold the secret \
+    and be readable for this user";
     assert_eq!(
         mistakes(&text, &[]),
         ["kafka.options.\"sasl.password_file\"", "http.token_file", "alerts.webhook.secret_file"]

@@ -1,4 +1,4 @@
-//! How single values are read: choices by name, instants, addresses, time zones.
+//! Parsing of single values: choices by name, instants, addresses, time zones.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ macro_rules! choice {
             /// Every choice.
             pub const ALL: &[$name] = &[$($name::$variant),+];
 
-            /// As it is written in the configuration.
+            /// The name in the configuration.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $($name::$variant => $text,)+ }
@@ -57,12 +57,12 @@ macro_rules! choice {
 }
 pub(super) use choice;
 
-/// What is wrong with a name that is none of the choices.
+/// The message for a name that is not one of the choices.
 pub(super) fn no_choice(text: &str, names: impl Iterator<Item = &'static str>) -> String {
     format!("{text:?} is not known; write {}", one_of(names))
 }
 
-/// Reads an optional instant.
+/// Parses an optional instant.
 pub(super) fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_instant(&text).map(Some).map_err(D::Error::custom)
@@ -77,7 +77,7 @@ pub(super) fn parse_instant(text: &str) -> Result<Time, String> {
     })
 }
 
-/// Reads an address to listen on.
+/// Parses an address to listen on.
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     SocketAddr::from_str(&text).map_err(|_| {
@@ -95,7 +95,7 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// By its name, such as `Europe/Oslo`.
+    /// Looks up a zone by name, such as `Europe/Oslo`.
     ///
     /// # Errors
     /// What is wrong and what to write instead.

@@ -1,4 +1,4 @@
-//! Who may ask about single customers: whoever shows the token.
+//! Access to single customers: requires the token.
 
 use axum::Json;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -9,24 +9,24 @@ use subtle::ConstantTimeEq;
 
 use super::limit::TooMany;
 
-/// Who may ask about single customers.
+/// Who may query single customers.
 pub enum Access {
     /// No token is configured.
     Nobody,
-    /// Whoever shows it.
+    /// Requests with this token.
     Token(Token),
     /// The customers are simulated.
     Everybody,
 }
 
 impl Access {
-    /// Whoever shows the token; without one nobody.
+    /// Access with the token; without one, no access.
     #[must_use]
     pub fn with_token(token: Option<&str>) -> Access {
         token.map_or(Access::Nobody, |token| Access::Token(Token(token.as_bytes().into())))
     }
 
-    /// Whether the headers of a request hold what is needed.
+    /// Whether the headers of a request grant access.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match self {
             Access::Nobody => Err(Refusal::Closed),
@@ -44,13 +44,13 @@ impl Access {
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// Takes equally long wherever the two differ, so that it cannot be guessed byte by byte; the length is no secret.
+    /// Compares in constant time, so that the secret cannot be guessed byte by byte; its length is not secret.
     fn is(&self, shown: &[u8]) -> bool {
         self.0.ct_eq(shown).into()
     }
 }
 
-/// What stands behind `Bearer` in the one header of that name, whose spelling the standard leaves open (RFC 9110, 11.1).
+/// The token after `Bearer` in the only Authorization header; the scheme is case-insensitive (RFC 9110, 11.1).
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let value = all.next().filter(|_| all.next().is_none())?.as_bytes();
@@ -58,7 +58,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| shown.trim_ascii())
 }
 
-/// Why somebody may not ask.
+/// Why access is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     Closed,
@@ -76,7 +76,7 @@ impl IntoResponse for Refusal {
             Refusal::Wrong => ("the token is not valid", "send the content of the file that http.token_file names"),
         };
         let body = Json(json!({"error": error, "hint": hint}));
-        // RFC 6750, section 3: the code of the mistake only where a token was sent.
+        // RFC 6750, section 3: include an error code only if a token was sent.
         match self {
             Refusal::Closed => (StatusCode::FORBIDDEN, body).into_response(),
             Refusal::Missing => unauthorized("Bearer realm=\"retentiond\"", body),
@@ -85,7 +85,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Why a question about single customers is not answered.
+/// Why a query for single customers is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denied {
     TooMany(TooMany),

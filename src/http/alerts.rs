@@ -1,4 +1,4 @@
-//! `/api/v1/alerts`: the alerts and win-backs that this replica sent lately, the newest first.
+//! `/api/v1/alerts`: alerts and win-backs recently sent by this replica, newest first.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::engine::spec::Spec;
 use crate::event::Time;
 use crate::output::summary::{AlertEntry, AlertList};
 
-/// An example of a question, for answers to those that cannot be read.
+/// An example query for error messages.
 const EXAMPLE: &str = "write ?limit=100&rule=lapsing&type=inactive";
-/// What a message may be.
+/// The types of messages.
 const TYPES: [&str; 2] = ["inactive", "winback"];
 
-/// What is asked.
+/// The query.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AlertQuery {
@@ -74,8 +74,8 @@ async fn answer(shared: &Shared, query: Result<Query<AlertQuery>, QueryRejection
     Ok(paging::with_next(response, list.next_cursor.as_deref(), &again))
 }
 
-/// Whether each of the customers has a record that reaches back to the silence: that of an erased customer is gone, and
-/// one of the same id that begins later is somebody else's.
+/// Whether each customer has a record that reaches back to the silence. The record of an erased customer is gone; a
+/// later one with the same id counts as another person.
 async fn known(shared: &Shared, alerts: &[AlertEntry]) -> Result<Vec<bool>, Failure> {
     let silence = |alert: &AlertEntry| {
         let since = Time::parse(&alert.text("silent_since")).unwrap_or(Time::MIN);

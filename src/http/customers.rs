@@ -1,4 +1,4 @@
-//! `/api/v1/customers/{id}`: what is known of one customer. The id stands in the question and the answer, nowhere else.
+//! `/api/v1/customers/{id}`: one customer. The id appears only in the request and the response, nowhere else.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::routes::{Failure, Shared};
 use crate::output::summary::CustomerSummary;
 
-/// What is known of a customer, and who says so.
+/// A customer, and the replica that answers.
 #[derive(Serialize)]
 struct Answer<'a> {
     #[serde(flatten)]

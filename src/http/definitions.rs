@@ -1,4 +1,4 @@
-//! What the figures mean, for those who read them: `/api/v1/definitions`.
+//! `/api/v1/definitions`: the meaning of all figures.
 
 use serde::Serialize;
 
@@ -6,24 +6,24 @@ use crate::engine::spec::{Spec, WindowId};
 use crate::engine::window_ids;
 use crate::output::metrics;
 
-/// What the windows are and how each figure is computed.
+/// The windows, and how each figure is computed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Definitions<'a> {
     windows: Vec<WindowDefinition<'a>>,
-    /// Whose ISO 4217 code the amounts under `reporting` are in, where a table of rates is configured.
+    /// ISO 4217 code of amounts under `reporting`, if exchange rates are configured.
     reporting_currency: Option<&'static str>,
-    /// The zone on whose civil days the orders of a customer are one order; absent where each order counts.
+    /// The time zone whose civil days merge a customer's orders into one; absent if each order counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     orders_merged_by_day_in: Option<&'a str>,
-    /// The release of the IANA time zone database that civil days follow.
+    /// The release of the IANA time zone database in use.
     time_zones: &'static str,
     figures: Vec<FigureDefinition>,
     distributions: Vec<FigureDefinition>,
-    /// Of `/api/v1/customers/{id}`.
+    /// Figures of `/api/v1/customers/{id}`.
     customer: Vec<FigureDefinition>,
-    /// Where the Grafana dashboards are, if the configuration says so.
+    /// URL of the Grafana dashboards, if configured.
     dashboards_url: Option<&'a str>,
-    /// The rules that alert of silent customers.
+    /// The inactivity rules.
     rules: Vec<&'a str>,
 }
 
@@ -32,15 +32,15 @@ struct WindowDefinition<'a> {
     window: &'a str,
     /// `rolling` or `calendar`.
     kind: &'static str,
-    /// P, of a rolling window.
+    /// P of a rolling window.
     #[serde(skip_serializing_if = "Option::is_none")]
     period_seconds: Option<i64>,
-    /// A; `null` where customers stay active to the end of the calendar period.
+    /// A; `null` if customers stay active to the end of the calendar period.
     active_for_seconds: Option<i64>,
-    /// r, of a rolling window; a pane of a calendar window is a civil day.
+    /// r of a rolling window; a pane of a calendar window is a civil day.
     #[serde(skip_serializing_if = "Option::is_none")]
     resolution_seconds: Option<i64>,
-    /// Whose civil days, of a calendar window.
+    /// The time zone of a calendar window.
     #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<&'a str>,
 }
@@ -49,11 +49,11 @@ struct WindowDefinition<'a> {
 struct FigureDefinition {
     /// Its name in the summary.
     figure: &'static str,
-    /// Whether it stands under `currencies`, once for each.
+    /// Whether it is under `currencies`, once per currency.
     per_currency: bool,
-    /// How it is computed; S, E, N, L, P and A are the figures and lengths of the same window, p its last pane.
+    /// The formula; S, E, N, L, P and A are figures and lengths of the same window, p its last pane.
     formula: &'static str,
-    /// The same for those who do not read formulas; of the figures of windows.
+    /// The same in plain words, for figures of windows.
     #[serde(skip_serializing_if = "Option::is_none")]
     plain: Option<&'static str>,
     /// The metric that shows it.
@@ -62,7 +62,7 @@ struct FigureDefinition {
 }
 
 impl<'a> Definitions<'a> {
-    /// The windows of a spec, and every figure.
+    /// The windows of a specification, and all figures.
     #[must_use]
     pub fn new(spec: &'a Spec, dashboards_url: Option<&'a str>) -> Definitions<'a> {
         let windows = window_ids(spec).map(|id| window(spec, id)).collect();
@@ -95,7 +95,7 @@ fn window(spec: &Spec, id: WindowId) -> WindowDefinition<'_> {
     }
 }
 
-/// The figures that are metrics, in the words of the metrics, and the one that is none.
+/// The figures that are metrics, with the metrics' help texts, and the one that is not.
 fn figures() -> impl Iterator<Item = FigureDefinition> {
     let metrics = metrics::definitions().filter_map(|metric| {
         let per_currency = metric.labels().contains(&"currency");
@@ -114,7 +114,7 @@ fn figures() -> impl Iterator<Item = FigureDefinition> {
     }])
 }
 
-/// What a figure says, in a line that a shopkeeper understands. "Active" is who ordered within A.
+/// A figure in a line that a shopkeeper understands. "Active" means ordered within A.
 fn plain(figure: &str, per_currency: bool) -> Option<&'static str> {
     let text = match figure {
         "start_customers" => "Customers who were active when the window opened.",
@@ -163,7 +163,7 @@ fn plain(figure: &str, per_currency: bool) -> Option<&'static str> {
     Some(text)
 }
 
-/// The distributions of the summary, in the words of the metrics.
+/// The distributions of the summary, with the metrics' help texts.
 fn distributions() -> impl Iterator<Item = FigureDefinition> {
     metrics::definitions().filter_map(|metric| {
         let per_currency = metric.labels().contains(&"currency");
@@ -177,8 +177,8 @@ fn customer() -> [FigureDefinition; 2] {
     [
         figure(
             "net_revenue",
-            "Orders - refunds - cancellations to date; under reporting the sum over the currencies, each at its rate of the \
-             day of as_of.",
+            "Orders - refunds - cancellations to date; under reporting the sum over the currencies, each at its rate \
+             of the day of as_of.",
         ),
         figure(
             "clv",

@@ -1,4 +1,4 @@
-//! Whether the daemon is alive and whether it is ready, and if not, why.
+//! Liveness and readiness of the daemon, with reasons.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use crate::event::{Time, wall_clock};
 use crate::bus::TopicPartition;
 use crate::status::{PartitionState, SourceStatus, TopicLag};
 
-/// The poll loop goes round several times a second; after this long it hangs.
+/// The poll loop iterates several times per second; without an iteration for this long, it counts as hanging.
 const POLL_WITHIN: Duration = Duration::from_secs(30);
 
-/// How many topic-partitions are named that have yet to catch up.
+/// How many topic-partitions to name that have not caught up.
 const NAMED: usize = 5;
 
-/// Whether the poll loop is alive. A broker that does not answer keeps it turning, and is no reason to restart. A loop
-/// that never went round is measured from `started`.
+/// Whether the poll loop is alive. It keeps iterating when brokers do not answer, which is no reason to restart. Before
+/// the first iteration, time counts from `started`.
 ///
 /// # Errors
-/// Since when it hangs.
+/// For how long it has been hanging.
 pub fn alive(source: &SourceStatus, started: Instant, now: Instant) -> Result<(), String> {
     let silent = now.saturating_duration_since(source.last_poll.unwrap_or(started));
     if silent <= POLL_WITHIN {
@@ -30,25 +30,25 @@ pub fn alive(source: &SourceStatus, started: Instant, now: Instant) -> Result<()
     Err(format!("the poll loop {what} {} s; restart this process", silent.as_secs()))
 }
 
-/// The answer of `/readyz`.
+/// The response of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Readiness {
-    /// Whether the figures are those of the whole assignment.
+    /// Whether the figures cover the whole assignment.
     pub ready: bool,
-    /// What is missing, if anything.
+    /// Reasons for not being ready.
     pub reasons: Vec<String>,
-    /// What a person should know, and is no reason to send requests elsewhere.
+    /// Notes for operators that do not affect readiness.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Records not applied yet; `null` until the end of everything that is read is known.
+    /// Records not applied yet; `null` until all end offsets are known.
     pub lag_events: Option<i64>,
-    /// How far each topic is behind.
+    /// The lag of each topic.
     pub topics: Vec<TopicLag>,
 }
 
 impl Readiness {
-    /// Ready once the group has handed out an assignment, maybe an empty one, every topic is there, and all that is
-    /// owned has been applied to its end since. `running`: whether the poll loop still publishes.
+    /// Ready once the group has made an assignment (possibly empty), all topics exist, and everything owned has since
+    /// been applied to its end. `running` is whether the poll loop still publishes its status.
     #[must_use]
     pub fn new(source: &SourceStatus, topics: &[String], running: bool, now: Instant) -> Readiness {
         let mut reasons = Vec::new();
@@ -84,7 +84,7 @@ impl Readiness {
     }
 }
 
-/// That a topic which was read to its end before is behind now; one that never was is a reason.
+/// Notes topics that are behind although they had caught up; one that never had is a reason instead.
 fn lagging(topic: &TopicLag) -> Option<String> {
     let seconds = topic.lag_seconds.filter(|_| topic.lagging)?;
     let records = topic.lag_events.map_or("an unknown number of".to_owned(), |records| records.to_string());
@@ -92,8 +92,7 @@ fn lagging(topic: &TopicLag) -> Option<String> {
     Some(format!("topic {name} lags: {records} record(s) behind, and last read to its end {seconds:.0} s ago"))
 }
 
-/// What is wrong with the group as a whole. A replica that owns nothing waits until it is known that the others own it
-/// all.
+/// Faults of the group as a whole. A replica that owns nothing waits until the others are known to own everything.
 fn uncovered(source: &SourceStatus) -> Vec<String> {
     let coverage = &source.coverage;
     if source.joined && source.owned.is_empty() && coverage.seen < source.rebalances {
@@ -103,17 +102,17 @@ fn uncovered(source: &SourceStatus) -> Vec<String> {
     coverage.reasons.clone()
 }
 
-/// That no checkpoint has been committed for too long, and why, as far as it is known.
+/// Notes that no checkpoint has been committed for too long, and why, if known.
 fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
     let seconds = source.checkpoints.is_stale(now).then(|| source.checkpoints.uncommitted_for(now).as_secs())?;
     let why = source.commit_error.as_deref().unwrap_or("the log may say why");
     Some(format!(
-        "no checkpoint has been committed for {seconds} s although records were applied: figures go on, alerts and dead \
-         dead_letters wait, and a crash would read those records again. {why}"
+        "no checkpoint has been committed for {seconds} s although records were applied: figures are still updated, but alerts and \
+         dead letters wait, and a crash would read those records again. {why}"
     ))
 }
 
-/// The windows of which not everything is known since the configuration was changed.
+/// The windows with figures that are not known since the configuration was changed.
 fn missing(source: &SourceStatus, now: Time) -> Vec<String> {
     let mut windows = BTreeMap::<(&str, &str), Time>::new();
     for (window, why, until) in source.missing.values().flatten().filter(|(.., until)| *until > now) {
@@ -141,7 +140,7 @@ fn unfinished(source: &SourceStatus) -> impl Iterator<Item = String> {
     })
 }
 
-/// The sources that are to be routed by this replica and are not, or were never routed up to their end.
+/// The sources that this replica must route but does not, or has never routed to their end.
 fn unrouted(source: &SourceStatus) -> impl Iterator<Item = String> {
     source.routers.iter().filter_map(|router| {
         let router = router.read();
@@ -155,8 +154,8 @@ fn unrouted(source: &SourceStatus) -> impl Iterator<Item = String> {
     })
 }
 
-/// The topic-partitions that were never at their end, those furthest behind first. The end of one that is filled by a
-/// router counts from when that has caught up.
+/// The topic-partitions that have never been at their end, furthest behind first. For the target of a router, the end
+/// counts only once the router has caught up.
 fn behind(source: &SourceStatus, topics: &[String]) -> Vec<String> {
     let filled: Vec<_> = source.routers.iter().map(|router| router.read()).filter(|router| router.is_ours).collect();
     let filled_at = |at: &TopicPartition| filled.iter().find(|router| router.into == at.topic)?.caught_up_at;
@@ -375,7 +374,7 @@ mod tests {
         let position = ReadPosition { applied: Some(2), end: Some(9), last_at_end: None };
         router.change(|router| _ = router.positions.insert(Partition(0), position));
         assert_eq!(reasons(&source), ["catching up: 7 record(s) of shop are not routed yet"]);
-        // The topic was at its end before anything was routed there.
+        // The topic was at its end before anything was routed to it.
         router.change(|router| router.caught_up_at = Some(Instant::now()));
         assert_eq!(reasons(&source), ["catching up: orders/0 is 0 behind"]);
         let at = *source.positions.keys().next().unwrap();

@@ -1,5 +1,4 @@
-//! How often may be asked about single customers: a scan of all of them costs the workers time, and a token must not be
-//! guessed at full speed.
+//! Rate limit for queries of single customers: scans cost worker time, and tokens must not be guessed at full speed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,12 +9,12 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Questions at once.
+/// Burst size in requests.
 const BURST: f64 = 100.0;
-/// Questions a second after that.
+/// Sustained requests per second.
 const PER_SECOND: f64 = 50.0;
 
-/// A bucket of questions that fills up again by itself.
+/// A token bucket.
 #[derive(Debug)]
 pub(super) struct Limit(Mutex<Bucket>);
 
@@ -25,10 +24,10 @@ struct Bucket {
     at: Instant,
 }
 
-/// Why a question is not answered now.
+/// A request above the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany {
-    /// When it may be asked again.
+    /// When to try again.
     pub after: Duration,
     pub error: &'static str,
 }
@@ -38,7 +37,7 @@ impl Limit {
         Limit(Mutex::new(Bucket { questions: BURST, at: now }))
     }
 
-    /// Takes a question out of the bucket.
+    /// Takes a token out of the bucket.
     pub(super) fn take(&self, now: Instant) -> Result<(), TooMany> {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let gained = now.saturating_duration_since(bucket.at).as_secs_f64() * PER_SECOND;
@@ -54,7 +53,7 @@ impl Limit {
 
 impl IntoResponse for TooMany {
     fn into_response(self) -> Response {
-        // Whole seconds, and none too few.
+        // Whole seconds, rounded up.
         let seconds = self.after.as_secs() + 1;
         let body = json!({"error": self.error, "hint": format!("ask again after {seconds} s")});
         (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], Json(body)).into_response()

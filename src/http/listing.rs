@@ -1,5 +1,5 @@
-//! `/api/v1/at-risk` and `/api/v1/lapsed`: the customers who fall silent or have gone, the most important first, page
-//! by page, as JSON or CSV.
+//! `/api/v1/at-risk` and `/api/v1/lapsed`: at-risk and lapsed customers, most important first, in pages, as JSON or
+//! CSV.
 
 mod cursor;
 
@@ -24,10 +24,10 @@ use crate::event::Currency;
 use crate::output::summary::CustomerList;
 use crate::worker::pool::{Cursor, Workers};
 
-/// An example of a question, for answers to those that cannot be read.
+/// An example query for error messages.
 const EXAMPLE: &str = "write ?limit=100&sort=value&currency=EUR";
 
-/// What is asked.
+/// The query.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
@@ -63,7 +63,7 @@ async fn list(
     if let Err(refused) = shared.admit(headers) {
         return refused.into_response();
     }
-    // One scan at a time: a second one would only make both slower.
+    // One scan at a time: a second one would only slow down both.
     let Ok(_only) = shared.scanning.try_lock() else {
         let busy = TooMany { after: Duration::from_secs(1), error: "another list of customers is being made" };
         return busy.into_response();
@@ -89,7 +89,7 @@ async fn answer(
         Some(Order::Value(currency)) => Some(currency),
         _ => None,
     };
-    // All pages are read at the instant of the first one, or customers would move between them.
+    // All pages use the instant of the first one; otherwise customers would move between pages.
     let now = match &begin {
         Some(cursor) => Some(cursor.at),
         None => shared.ask(Workers::status).await?.now(),
@@ -97,7 +97,7 @@ async fn answer(
     let (mut found, mut next) = (Listing::default(), None);
     if let (Some(at), Some(order)) = (now, order) {
         let after = begin.map(|cursor| Arc::new(cursor.after));
-        // One more than wanted tells whether there is another page.
+        // Read one more to know whether there is another page.
         found = scan(shared, ListQuestion { at, status, order, limit: limit + 1, least: None, after }).await?;
         if found.first.len() > limit {
             found.first.truncate(limit);
@@ -111,13 +111,13 @@ async fn answer(
         Format::Json => Json(&list).into_response(),
         Format::Csv => paging::csv(list.csv(&shared.spec, &known), name)?,
     };
-    // The cursor knows sort and currency.
+    // The cursor contains sort and currency.
     let limit = limit.to_string();
     let query = [("limit", limit.as_str()), ("format", if format == Format::Csv { "csv" } else { "json" })];
     Ok(paging::with_next(response, list.next_cursor.as_deref(), &query))
 }
 
-/// Reads slice by slice, and lets other questions in between have their turn.
+/// Scans in slices, so that other requests can run in between.
 async fn scan(shared: &Shared, question: ListQuestion) -> Result<Listing, Failure> {
     let mut all = Listing::default();
     let mut cursor = Some(Cursor::START);
@@ -131,7 +131,7 @@ async fn scan(shared: &Shared, question: ListQuestion) -> Result<Listing, Failur
     Ok(all)
 }
 
-/// The names of the orders that a list can be in.
+/// The names of the sort orders.
 fn sorts(status: Status) -> &'static [(&'static str, Option<Order>)] {
     match status {
         Status::Lapsed => &[
@@ -151,7 +151,7 @@ fn sorts(status: Status) -> &'static [(&'static str, Option<Order>)] {
 }
 
 impl ListQuery {
-    /// Where the page begins, if it is not the first one.
+    /// The start of the page, unless it is the first one.
     fn begin(&self, status: Status) -> Result<Option<PageCursor>, String> {
         let Some(text) = &self.cursor else { return Ok(None) };
         let cursor = PageCursor::parse(text)
@@ -169,8 +169,8 @@ impl ListQuery {
         Ok(Some(cursor))
     }
 
-    /// The order that is asked for, or that of the cursor; without a currency in the reporting currency, or in the only
-    /// one. There is none before anything was paid.
+    /// The requested sort order, or that of the cursor. The currency defaults to the reporting currency or to the only
+    /// one; there is none before the first payment.
     fn order(
         &self,
         status: Status,

@@ -1,5 +1,5 @@
-//! What people and machines may ask: `/metrics`, health, the API and the page. Holds no state of its own: every answer
-//! is read off the workers and the poll loop at the moment of the question.
+//! The HTTP server: `/metrics`, health, the API and the page. It has no state of its own: every response is computed
+//! from the workers and the poll loop's status at the time of the request.
 
 mod access;
 mod alerts;
@@ -32,26 +32,26 @@ use crate::output::summary::Background;
 use crate::status::SourceStatus;
 use crate::worker::pool::Workers;
 
-/// How long answers that are under way may take once the server is to stop.
+/// How long requests in progress may take once the server stops.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What the answers are read off.
+/// The sources of the responses.
 pub struct Service {
     /// The engines.
     pub workers: Workers,
-    /// The poll loop; its sender lives as long as the loop does.
+    /// The status of the poll loop; the sender lives as long as the loop.
     pub source: watch::Receiver<SourceStatus>,
-    /// What the engines compute.
+    /// The specification of the engines.
     pub spec: Arc<Spec>,
-    /// The source topics, by their place in the configuration.
+    /// The source topics, in the order of the configuration.
     pub topics: Vec<String>,
-    /// What the settings say about the data as a whole; without a configured beginning it is found from the events.
+    /// Configured facts about the dataset; without a configured begin, it is found from the events.
     pub background: Background,
-    /// Who may ask about single customers.
+    /// Who may query single customers.
     pub access: Access,
     /// Where the Grafana dashboards are.
     pub dashboards_url: Option<String>,
-    /// How the producers of the events choose partitions.
+    /// The partitioner of the producers.
     pub partitioner: Partitioner,
     /// The name of this replica.
     pub replica: String,
@@ -61,14 +61,14 @@ pub struct Service {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.with_option("http.listen"))]
 pub struct BindError {
-    /// Where it was to listen.
+    /// The address.
     pub address: SocketAddr,
-    /// What the operating system says.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
 impl BindError {
-    /// What is wrong, and what to do about it with the option that says where to listen.
+    /// The error with a remedy that names the option for the address.
     #[must_use]
     pub fn with_option(&self, option: &str) -> String {
         let BindError { address, source } = self;
@@ -83,25 +83,25 @@ impl BindError {
     }
 }
 
-/// Takes the port, so that a mistake shows before anything else is started.
+/// Binds the port first, so that an error shows before anything else is started.
 ///
 /// # Errors
-/// With the address and what to do about it.
+/// When the address cannot be bound; with a remedy.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|source| BindError { address, source })
 }
 
-/// All routes. The router keeps its handle to the workers for as long as it lives; [`serve`] lets go of it.
+/// All routes. The router keeps its handle to the workers while it lives; [`serve`] drops it.
 pub fn router(service: Service) -> Router {
     routes::router(&Arc::new(routes::Shared::new(service)))
 }
 
-/// Answers requests until `shutdown`, then finishes those under way, for at most three seconds (and until the workers
-/// have answered what they were asked). No handle to the workers is left behind, also where a client keeps its
-/// connection open, so their threads can be joined.
+/// Serves requests until `shutdown`, then finishes those in progress for at most three seconds (and until the workers
+/// have answered). Drops all handles to the workers, even if a client keeps its connection open, so their threads can
+/// be joined.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// When the listener fails permanently.
 pub async fn serve(
     listener: TcpListener,
     service: Service,

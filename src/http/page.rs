@@ -1,5 +1,5 @@
-//! The page for people who would rather look than read. It is a few files that the program carries with it, asks nobody
-//! but this daemon, and gets every figure from the API.
+//! The web page. Its few files are embedded in the binary; it contacts only this daemon and gets all figures from the
+//! API.
 
 use axum::http::HeaderName;
 use axum::http::header::{
@@ -7,8 +7,8 @@ use axum::http::header::{
 };
 use axum::response::IntoResponse;
 
-/// Nothing but our own style, script and API; no form leaves, nobody frames it. What the API says is only ever put in as
-/// text, and this is the second line of defence.
+/// Allows only our own style, script and API; no form targets, no framing. The page inserts API data only as text, so
+/// this is the second line of defence.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -21,14 +21,14 @@ pub(super) async fn style() -> impl IntoResponse {
 }
 
 pub(super) async fn script() -> impl IntoResponse {
-    // One file to the browser; split for those who read it.
+    // One file for the browser, split for readers of the code.
     file(
         "text/javascript; charset=utf-8",
         concat!(include_str!("page/draw.js"), include_str!("page/lists.js"), include_str!("page/app.js")),
     )
 }
 
-/// A browser asks again each time, so that the page always fits the API behind it.
+/// Browsers must revalidate, so that the page always fits the API.
 pub(super) fn file(content_type: &'static str, text: &'static str) -> ([(HeaderName, &'static str); 5], &'static str) {
     let headers = [
         (CONTENT_TYPE, content_type),

@@ -1,4 +1,4 @@
-//! What lists have in common: how long a page is, JSON or CSV, and where the next page is.
+//! Shared by all lists: page length, JSON or CSV, and the link to the next page.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::routes::Failure;
 
-/// How many entries a page holds at most, and unless told otherwise.
+/// Maximum and default number of entries per page.
 const MOST: usize = 10_000;
 const USUAL: usize = 100;
 
-/// How a list is written.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
@@ -29,13 +29,13 @@ impl Format {
     }
 }
 
-/// How many entries the page is to hold.
+/// The number of entries on the page.
 pub(super) fn page_size(limit: Option<usize>) -> Result<usize, String> {
     let limit = limit.unwrap_or(USUAL);
     if (1..=MOST).contains(&limit) { Ok(limit) } else { Err(format!("limit {limit} is not from 1 to {MOST}")) }
 }
 
-/// A file of CSV with that name.
+/// A CSV file with this name.
 pub(super) fn csv(text: Result<Vec<u8>, csv::Error>, name: &str) -> Result<Response, Failure> {
     let text = text.map_err(|error| Failure {
         status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -49,8 +49,8 @@ pub(super) fn csv(text: Result<Vec<u8>, csv::Error>, name: &str) -> Result<Respo
     Ok((headers, text).into_response())
 }
 
-/// Adds the address of the next page, if there is one (RFC 8288). It is relative to the question, so that it holds behind a
-/// proxy as well; `query` is what has to be asked again.
+/// Adds the link to the next page, if there is one (RFC 8288). It is relative to the request, so that it works behind a
+/// proxy; `query` are the parameters to repeat.
 pub(super) fn with_next(mut response: Response, next: Option<&str>, query: &[(&str, &str)]) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -60,13 +60,13 @@ pub(super) fn with_next(mut response: Response, next: Option<&str>, query: &[(&s
             _ = write!(link, "&{name}={}", escaped(value));
         }
         link.push_str(">; rel=\"next\"");
-        // Plain ASCII, so it is a header.
+        // Plain ASCII, so it is a valid header.
         headers.extend(HeaderValue::try_from(link).ok().map(|link| (LINK, link)));
     }
     response
 }
 
-/// As it stands in an address.
+/// Percent-encodes a text for a URL.
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! What each path answers.
+//! The handlers of all paths.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,13 +33,14 @@ use crate::status::SourceStatus;
 use crate::worker::WorkerStatus;
 use crate::worker::pool::{Overview, Stopped, Wanted, Workers};
 
-/// The paths that the hint of a 404 names.
-const PATHS: &str = "/, /runbook, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, /api/v1/distributions, \
-     /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/lapsed, /api/v1/alerts, /api/v1/definitions";
+/// The paths named in the hint of a 404.
+const PATHS: &str = "/, /runbook, /metrics, /healthz, /readyz, /api/v1/summary, /api/v1/series, /api/v1/cohorts, \
+/api/v1/distributions, /api/v1/winback, /api/v1/customers/{id}, /api/v1/at-risk, /api/v1/lapsed, /api/v1/alerts, \
+/api/v1/definitions";
 
-/// What the handlers share.
+/// State shared by the handlers.
 pub(super) struct Shared {
-    /// The engines, asked one question at a time; none once the server has stopped.
+    /// The engines, queried one request at a time; `None` once the server has stopped.
     workers: Arc<Mutex<Option<Workers>>>,
     pub(super) source: watch::Receiver<SourceStatus>,
     pub(super) spec: Arc<Spec>,
@@ -47,13 +48,13 @@ pub(super) struct Shared {
     pub(super) background: Background,
     pub(super) access: Access,
     pub(super) limit: Limit,
-    /// Held while all customers are looked at.
+    /// Locked during a scan of all customers.
     pub(super) scanning: Mutex<()>,
     partitioner: Partitioner,
     pub(super) replica: String,
     dashboards_url: Option<String>,
     started: Instant,
-    /// The same by the wall clock, for people.
+    /// The same as a wall clock time, for display.
     pub(super) started_at: Time,
 }
 
@@ -76,13 +77,13 @@ impl Shared {
         }
     }
 
-    /// Whether a question about single customers is answered: within the limit, and with the token.
+    /// Whether a query for single customers is allowed: within the rate limit and with the token.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
         self.limit.take(Instant::now()).map_err(Denied::TooMany)?;
         self.access.check(headers).map_err(Denied::Refused)
     }
 
-    /// The partition of a customer, where another replica owns it.
+    /// The partition of a customer, if another replica owns it.
     pub(super) fn elsewhere(&self, customer: &str) -> Option<u32> {
         let source = self.source.borrow();
         let partitions = source.partition_counts.iter().copied().reduce(|a, b| Some(a?.max(b?))).flatten()?;
@@ -91,27 +92,28 @@ impl Shared {
         (source.joined && !is_ours).then_some(partition)
     }
 
-    /// The replica that owns a partition, in words.
+    /// Describes the replica that owns a partition.
     pub(super) fn owner(&self, partition: u32) -> String {
         let source = self.source.borrow();
         let owner = i32::try_from(partition).ok().and_then(|partition| source.coverage.owners.get(&partition));
         owner.map_or_else(|| "another replica".to_owned(), |owner| format!("the replica {owner}"))
     }
 
-    /// Drops the handle to the workers, once nobody asks them any more.
+    /// Drops the handle to the workers, once no request uses it.
     pub(super) async fn let_workers_go(&self) {
         self.workers.lock().await.take();
     }
 
-    /// Asks the workers. A scrape costs each of them a pause, so whoever comes in between waits for their turn.
+    /// Queries the workers. Each query interrupts all workers, so concurrent requests wait.
     pub(super) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Workers) -> Result<T, Stopped> + Send + 'static,
     ) -> Result<T, Failure> {
         let workers = Arc::clone(&self.workers).lock_owned().await;
-        // The lock goes along: a client that hangs up must not let the next one in while the workers still answer.
+        // Keep the lock in the task: if the client hangs up, the next request must wait until the workers have
+        // answered.
         let answer = tokio::task::spawn_blocking(move || question(workers.as_ref().ok_or(Stopped)?));
-        // The task fails only by a panic of its own or when the runtime stops.
+        // The task fails only if it panics or the runtime stops.
         Ok(answer.await.unwrap_or(Err(Stopped))?)
     }
 
@@ -123,7 +125,7 @@ impl Shared {
         self.background_of(&overview.status)
     }
 
-    /// What the settings know, and what the partitions do where these say nothing.
+    /// The configured facts about the dataset, completed from the partitions.
     fn background_of(&self, status: &WorkerStatus) -> Background {
         Background {
             data_begin: self.background.data_begin.or(status.data_begin()),
@@ -133,7 +135,7 @@ impl Shared {
     }
 }
 
-/// Why a question has no answer.
+/// Why a request has no response.
 pub(super) struct Failure {
     pub status: StatusCode,
     pub error: String,
@@ -219,16 +221,16 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Readines
     (status, Json(readiness))
 }
 
-/// The summary of `replay`, and how much of the whole it covers.
+/// The summary as in `replay`, and how much of the whole it covers.
 #[derive(Serialize)]
 struct ReplicaSummary {
     #[serde(flatten)]
     summary: Summary,
     /// Partitions that this replica owns.
     partitions_assigned: usize,
-    /// Partitions that there are; `null` until every topic's are known.
+    /// Total number of partitions; `null` until known for every topic.
     partitions_total: Option<u32>,
-    /// From when on the data are there: as configured, or as found.
+    /// When the data begin, as configured or as found.
     data_begin: Option<Time>,
 }
 
@@ -241,13 +243,13 @@ async fn summary(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
         data_begin: background.data_begin,
         summary: summary.unwrap_or_else(Summary::before_any_event),
         partitions_assigned: source.owned.len(),
-        // Source topics have equally many, or the daemon refuses to work.
+        // All source topics have the same number; the daemon checks that.
         partitions_total: source.partition_counts.iter().copied().reduce(|a, b| Some(a?.max(b?))).flatten(),
     };
     Ok(([(CACHE_CONTROL, "no-store")], Json(answer)))
 }
 
-/// The cohort triangle of the summary alone.
+/// Only the cohort triangle of the summary.
 async fn cohorts(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
     let overview = shared.overview(Wanted::All).await?;
     let background = shared.background(&overview);
@@ -256,7 +258,7 @@ async fn cohorts(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
     Ok(([(CACHE_CONTROL, "no-store")], Json(serde_json::json!({"as_of": as_of, "cohorts": cohorts}))))
 }
 
-/// The distributions of the summary alone.
+/// Only the distributions of the summary.
 async fn distributions(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
     let overview = shared.overview(Wanted::OpenAndPrevious).await?;
     let (at, list) = match &overview.snapshot {
@@ -266,14 +268,14 @@ async fn distributions(State(shared): State<Arc<Shared>>) -> Result<impl IntoRes
     Ok(([(CACHE_CONTROL, "no-store")], Json(Distributions { as_of: at, distributions: list })))
 }
 
-/// What `/api/v1/distributions` answers.
+/// The response of `/api/v1/distributions`.
 #[derive(Serialize)]
 struct Distributions {
     as_of: Option<Time>,
     distributions: Vec<DistributionSummary>,
 }
 
-/// The win-backs of the summary alone.
+/// Only the win-backs of the summary.
 async fn winback(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse, Failure> {
     let overview = shared.overview(Wanted::OpenAndPrevious).await?;
     let (at, rules) = match &overview.snapshot {
@@ -283,7 +285,7 @@ async fn winback(State(shared): State<Arc<Shared>>) -> Result<impl IntoResponse,
     Ok(([(CACHE_CONTROL, "no-store")], Json(Winback { as_of: at, rules })))
 }
 
-/// What `/api/v1/winback` answers.
+/// The response of `/api/v1/winback`.
 #[derive(Serialize)]
 struct Winback {
     as_of: Option<Time>,

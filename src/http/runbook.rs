@@ -1,5 +1,5 @@
-//! `/runbook`: what each alert means and what to do, for the links that alerts carry. It is the runbook of this version, read
-//! off the daemon that the alert is about, so it is there without access to anything else.
+//! `/runbook`: what each alert means and what to do. Alerts link to it. The daemon serves the runbook of its own
+//! version, so nothing else is needed to read it.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -26,12 +26,12 @@ fn document(markdown: &str) -> String {
     )
 }
 
-/// A heading, a list or a paragraph: all that the runbook is made of.
+/// A heading, a list or a paragraph: the only kinds of blocks in the runbook.
 fn block(block: &str) -> String {
     let block = block.trim();
     let level = block.bytes().take_while(|byte| *byte == b'#').count();
     if let Some(title) = block.get(level..).filter(|_| (1..=3).contains(&level)).map(str::trim) {
-        // As links to headings of Markdown are written.
+        // The anchor that Markdown links to headings use.
         let words = title.to_lowercase().replace(' ', "-");
         let id: String = words.chars().filter(|c| c.is_alphanumeric() || *c == '-').collect();
         return format!("<h{level} id=\"{id}\">{}</h{level}>\n", inline(title));
@@ -48,7 +48,8 @@ fn block(block: &str) -> String {
     }
 }
 
-/// Code, strong and emphasized words, and links. Only links to other headings lead anywhere: the other documents are not here.
+/// Renders code, strong and emphasized words, and links. Only links to headings are kept: other documents are not
+/// served.
 fn inline(text: &str) -> String {
     let mut html = String::new();
     let mut rest = text;
@@ -63,7 +64,7 @@ fn inline(text: &str) -> String {
     html
 }
 
-/// What begins here, as HTML, and how many bytes it is long.
+/// The inline element that begins here, as HTML, and its length in bytes.
 fn span(text: &str) -> Option<(String, usize)> {
     for (mark, tag) in [("`", "code"), ("**", "strong"), ("*", "em")] {
         if let Some(rest) = text.strip_prefix(mark) {

@@ -12,34 +12,34 @@ use crate::event::Time;
 use crate::output::metrics::openmetrics::is_shown;
 use crate::output::summary::{Background, pane_summary};
 
-/// How many panes one answer holds at most.
+/// Maximum number of panes in a response.
 const MAX_POINTS: usize = 11_000;
-/// Out of how many panes those of a step are picked at most.
+/// Maximum number of panes to select from with a step.
 const MAX_PANES: i64 = 1_000_000;
-/// How many panes before now an answer holds unless told otherwise.
+/// Default number of panes before now.
 const DEFAULT_POINTS: Pane = 500;
 
-/// What is asked.
+/// The query.
 #[derive(Debug, Deserialize)]
 pub(super) struct SeriesQuery {
     window: String,
-    /// One, or several behind commas.
+    /// One or more, separated by commas.
     figure: String,
     currency: Option<String>,
     from: Option<String>,
     to: Option<String>,
-    /// Of the panes one in so many seconds, and the first and the last.
+    /// Return one pane per this many seconds, plus the first and the last.
     step_seconds: Option<i64>,
 }
 
-/// Which panes are asked for.
+/// The requested panes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Panes {
     pub window: WindowId,
     pub list: Arc<[Pane]>,
 }
 
-/// The answer: a point a pane, stamped with the first instant of the pane.
+/// The response: one point per pane, with the first instant of the pane.
 #[derive(Debug, Serialize)]
 pub(super) struct Series {
     window: String,
@@ -49,7 +49,7 @@ pub(super) struct Series {
     points: Vec<Point>,
 }
 
-/// A time and behind it the value of each figure.
+/// A time, followed by the value of each figure.
 #[derive(Debug)]
 struct Point(Time, Vec<Value>);
 
@@ -61,10 +61,10 @@ impl Serialize for Point {
 }
 
 impl SeriesQuery {
-    /// The panes that are asked for; up to now unless told otherwise, and into the future when told so.
+    /// The requested panes, by default up to now; may extend into the future.
     ///
     /// # Errors
-    /// What is wrong with the question, and what would be right.
+    /// When the query is invalid; with a remedy.
     pub(super) fn panes(&self, spec: &Spec, now: Time) -> Result<Panes, String> {
         let window = spec.window(&self.window).ok_or_else(|| {
             let names: Vec<_> = crate::engine::window_ids(spec).map(|id| spec.name(id)).collect();
@@ -93,10 +93,10 @@ impl SeriesQuery {
         }
     }
 
-    /// Reads the figures off each pane.
+    /// Computes the figures of each pane.
     ///
     /// # Errors
-    /// When there is no such figure.
+    /// When a figure does not exist.
     pub(super) fn answer(
         self,
         spec: &Spec,

@@ -69,7 +69,7 @@ struct Answer {
     content_type: String,
     body: String,
     challenge: Option<String>,
-    /// What stands between `<` and `>` of the header `Link`.
+    /// The text between `<` and `>` in the `Link` header.
     next: Option<String>,
 }
 
@@ -281,7 +281,7 @@ fn a_taken_port_is_named_with_a_remedy() {
 }
 
 #[test]
-fn a_question_to_workers_that_have_stopped_is_unavailable() {
+fn a_request_after_the_workers_stopped_is_unavailable() {
     let server = start();
     let shared = Arc::new(routes::Shared::new(Service {
         workers: server.pool.workers(),
@@ -313,7 +313,7 @@ fn an_open_connection_keeps_no_worker_alive() {
     held.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut first = [0];
     held.read_exact(&mut first).unwrap();
-    // And one that never finishes its request.
+    // And a client that never finishes its request.
     let mut slow = TcpStream::connect(server.address).unwrap();
     slow.write_all(b"GET /metr").unwrap();
     server.stop();
@@ -365,7 +365,7 @@ fn a_series_shows_one_figure_over_time() {
 }
 
 #[test]
-fn one_customer_is_told_to_whoever_shows_the_token() {
+fn a_single_customer_requires_the_token() {
     let server = start_with(Access::with_token(Some("hunter2")));
     server.fill();
     let anna = server.get_with("/api/v1/customers/anna", "Bearer hunter2");
@@ -417,7 +417,7 @@ fn one_customer_is_told_to_whoever_shows_the_token() {
 }
 
 #[test]
-fn a_customer_of_another_replica_is_said_to_be_elsewhere() {
+fn a_customer_of_another_replica_is_reported_as_such() {
     let server = start_with(Access::Everybody);
     server.fill();
     let statuses = || ["c-1", "c-2", "c-3", "c-4"].map(|id| server.get(&format!("/api/v1/customers/{id}")).status);
@@ -440,7 +440,7 @@ fn a_customer_of_another_replica_is_said_to_be_elsewhere() {
 }
 
 #[test]
-fn whoever_asks_too_often_is_told_when_to_ask_again() {
+fn requests_above_the_limit_are_told_when_to_retry() {
     let server = start_with(Access::with_token(Some("hunter2")));
     let statuses: Vec<_> = (0..400).map(|_| server.get("/api/v1/customers/c-1").status).collect();
     assert_eq!(statuses[..100], [401; 100]);
@@ -458,12 +458,12 @@ fn the_demo_tells_everybody() {
 }
 
 #[test]
-fn win_backs_are_told_by_rule_and_group() {
+fn win_backs_are_reported_by_rule_and_group() {
     let server = start();
     assert_eq!(server.get("/api/v1/winback").json(), json!({"as_of": null, "rules": []}));
     server.fill();
     let found = server.get("/api/v1/winback").json();
-    // No checkpoint was taken, so nothing has left.
+    // No checkpoint was taken, so nothing was sent.
     let treated = json!({"due": 2, "sent": 0, "won_back": 1, "winback_ratio": 0.5,
         "currencies": {"EUR": {"revenue": "30.00"}}});
     let holdout = json!({"due": 0, "sent": 0, "won_back": 0, "winback_ratio": null, "currencies": {}});

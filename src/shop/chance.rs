@@ -1,4 +1,4 @@
-//! The one source of randomness, and the draws made from it.
+//! The only source of randomness, and the draws from it.
 
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ impl Chance {
         median * (sigma * z).exp()
     }
 
-    /// One of the items, each as likely as its weight says; none when all weigh nothing.
+    /// A random item by weight; `None` if all weights are zero.
     pub fn pick<T>(&mut self, items: &'static [T], weight: impl Fn(&T) -> i64) -> Option<&'static T> {
         let total = items.iter().map(&weight).sum::<i64>().max(1);
         let mut rest = self.within(0..total);
@@ -56,7 +56,7 @@ impl Chance {
     }
 }
 
-/// What is drawn once for each customer: how often they order and how easily they leave.
+/// Distributions of the order rate and the dropout probability, drawn once per customer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tempers {
     rates: Option<Gamma<f64>>,
@@ -66,7 +66,7 @@ pub(super) struct Tempers {
 }
 
 impl Tempers {
-    /// Parameters of which no distribution can be made (zero, negative, NaN) make all customers average.
+    /// With invalid parameters (zero, negative, NaN) all customers are average.
     #[expect(clippy::cast_precision_loss, reason = "a day in milliseconds is far below 2^53")]
     pub fn new(buying: &Buying) -> Tempers {
         let rate = 1.0 / (buying.days_between_orders * DAY as f64);
@@ -80,7 +80,7 @@ impl Tempers {
         }
     }
 
-    /// Orders a millisecond.
+    /// Orders per millisecond.
     pub fn rate(&self, chance: &mut Chance) -> f64 {
         let rate = self.rates.map_or(self.mean_rate, |rates| rates.sample(&mut chance.0));
         if rate.is_finite() { rate } else { self.mean_rate }

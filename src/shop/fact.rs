@@ -1,6 +1,6 @@
-//! What happened in the shop, and its native JSON.
+//! Facts that happened in the shop, and their native JSON.
 //!
-//! Every text in it is the shop's own ASCII without quotes or backslashes, so nothing needs escaping.
+//! All texts are the shop's own ASCII without quotes or backslashes, so nothing needs escaping.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use super::market::{Channel, Market};
 use super::{Published, Stream};
 use crate::event::Time;
 
-/// One thing that happened; small, so that thousands can wait to be sent.
+/// A fact; small, so that thousands can be pending.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fact {
     pub customer: CustomerId,
@@ -31,7 +31,7 @@ pub(super) enum FactKind {
 }
 
 impl FactKind {
-    /// Whether a second copy can be told from a second event.
+    /// Whether a duplicate can be recognised.
     pub fn has_id(&self) -> bool {
         matches!(
             self,
@@ -41,7 +41,7 @@ impl FactKind {
 }
 
 impl Fact {
-    /// The message that tells of it.
+    /// The message with this fact.
     pub fn publish(&self, emitted_at: Time) -> Published {
         let stream = if matches!(self.what, FactKind::Session { .. }) { Stream::Sessions } else { Stream::Orders };
         Published { stream, emitted_at, key: self.customer.to_string(), payload: self.payload() }
@@ -116,7 +116,7 @@ impl fmt::Display for Sum {
     }
 }
 
-/// Where a customer is at home and how they came; written as the field `attributes`.
+/// A customer's country and channel; written as the field `attributes`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Acquisition {
     pub market: &'static Market,

@@ -1,4 +1,4 @@
-//! Where customers live, what they pay with, and how they came.
+//! Countries, currencies and channels of customers.
 
 use super::chance::Chance;
 
@@ -11,9 +11,9 @@ pub(super) struct Market {
     pub currency: &'static str,
     /// Decimals of the currency.
     pub decimals: u32,
-    /// Units of the currency that buy roughly what one euro buys; no figure depends on it.
+    /// Approximate exchange rate to the euro; no figure depends on it.
     pub per_euro: f64,
-    /// Customers per hundred or so.
+    /// Weight, about customers per hundred.
     weight: i64,
 }
 
@@ -42,7 +42,7 @@ impl Market {
         chance.pick(&MARKETS, |market| market.weight).unwrap_or(&MARKETS[0])
     }
 
-    /// What a sum in euros is here, in minor units, at least one.
+    /// An amount in euros, converted to minor units; at least one.
     #[expect(clippy::cast_possible_truncation, reason = "a float too large for the integer saturates")]
     pub fn minor_units(&self, euros: f64) -> i64 {
         let minor = euros * self.per_euro * f64::from(10_u32.pow(self.decimals));
@@ -50,7 +50,7 @@ impl Market {
     }
 }
 
-/// How a customer came to the shop; written as the attribute `channel`.
+/// The channel through which a customer came to the shop; the attribute `channel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
     /// The web shop.

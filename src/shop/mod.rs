@@ -1,12 +1,12 @@
-//! A simulated shop: the messages that a real one would put on the bus, without the shop.
+//! A simulated shop: produces the messages that a real one would send.
 //!
-//! [`Shop`] is a pure, seeded, endless iterator: it opens no connection and reads no clock. The verbs `simulate`
-//! and `demo` take its messages and send them at the pace they like.
+//! [`Shop`] is a pure, seeded, endless iterator: it opens no connections and reads no clock. The subcommands `simulate`
+//! and `demo` send its messages at their own rate.
 //!
-//! A newcomer arrives, perhaps with a profile and a referrer, has a few sessions, orders (`purchase`), and after
-//! each order either leaves or plans the next one. Who leaves may come back, or ask to be erased. Each customer has
-//! one step on the agenda at a time, so memory follows the customers still expected and the messages on their way,
-//! not those of the past. What happens goes through the `outbox`, which delays and doubles some of it.
+//! A newcomer arrives, perhaps with a profile and a referrer, has a few sessions, orders (`purchase`), and after each
+//! order either leaves or plans the next one. Customers who left may come back, or request erasure. Each customer has
+//! one step on the agenda at a time, so memory depends on current customers and pending messages, not on past ones. All
+//! facts go through the `outbox`, which delays and duplicates some of them.
 
 mod chance;
 mod fact;
@@ -32,14 +32,14 @@ pub use settings::{Buying, Crisis, ShopSettings};
 
 use crate::event::{DAY, HOUR, MINUTE, Time};
 
-/// How long the initial customers take to arrive: two whole weeks.
+/// The initial customers arrive over two whole weeks.
 const OPENING: i64 = 14 * DAY;
-/// Share of newcomers who leave a profile before their first order.
+/// Share of newcomers with a profile before their first order.
 const REGISTERED: f64 = 0.6;
-/// Share of those who leave in a crisis who also complain.
+/// Share of customers leaving in a crisis who also complain.
 const CRISIS_COMPLAINTS: f64 = 0.15;
 
-/// Which topic a message belongs to.
+/// The topic of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
     /// Everything but sessions.
@@ -80,7 +80,7 @@ pub struct Shop {
     sessions: u64,
 }
 
-/// What is on the agenda.
+/// A task on the agenda.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     /// One of the initial customers arrives.
@@ -137,7 +137,7 @@ impl Shop {
         }
     }
 
-    /// The next of `n` uniform points in what is left of the opening: the smallest of `n` uniform draws.
+    /// The next of `n` uniform points in the rest of the opening: the smallest of `n` uniform draws.
     #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
     fn await_founder(&mut self, now: Time) {
         if self.founders_left > 0 {
@@ -214,7 +214,7 @@ impl Shop {
         }
     }
 
-    /// Plans the next order; who would take years over it counts as gone.
+    /// Plans the next order; a customer whose next order is years away counts as gone.
     fn plan_order(&mut self, now: Time, slot: usize, mut customer: Customer) {
         let gap = self.chance.wait(1.0 / customer.rate);
         if gap.is_nan() || gap > days(2.0 * 365.0) {
@@ -241,14 +241,14 @@ impl Shop {
         self.appoint(slot, customer, customer.lead_at, Step::Lead(customer.leads));
     }
 
-    /// One session lies just before the order, up to two others some time before that.
+    /// Plans one session just before the order, and up to two earlier ones.
     fn plan_leads(&mut self, now: Time, customer: &mut Customer) {
         customer.leads = self.few(4);
         let longest = if customer.leads > 1 { 30 * HOUR } else { 25 * MINUTE };
         customer.lead_at = customer.order_at.plus(-self.chance.within(MINUTE..longest)).max(now);
     }
 
-    /// Leaves after an order, perhaps not for good.
+    /// Leaves after an order, perhaps not permanently.
     fn leave(&mut self, now: Time, slot: usize, customer: Customer) {
         if self.chance.happens(self.settings.win_backs) {
             let back = now.plus(self.chance.within(100 * DAY..400 * DAY));
@@ -258,7 +258,7 @@ impl Shop {
         }
     }
 
-    /// An erasure waits until the last refund has long been sent: afterwards the same id would be a new customer.
+    /// Erases long after the last refund was sent: a later event would create a new customer with the same id.
     fn leave_for_good(&mut self, now: Time, slot: usize, customer: &Customer) {
         if self.chance.happens(self.settings.erasures) {
             let tombstone = self.chance.happens(0.5);
@@ -310,7 +310,7 @@ impl Iterator for Shop {
 
     fn next(&mut self) -> Option<Published> {
         loop {
-            // A task tells only of what happens at its own time or later, so a message before it cannot be overtaken.
+            // A task creates only facts at its own time or later, so nothing can precede a message before it.
             match (self.outbox.next_at(), self.agenda.next_at()) {
                 (Some(message), Some(task)) if message <= task => return self.outbox.receive(),
                 (_, None) => return self.outbox.receive(),

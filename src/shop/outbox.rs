@@ -1,4 +1,4 @@
-//! From what happened to what reaches the bus: latency, late arrivals and second copies.
+//! Turns facts into messages, with latency, late arrivals and duplicates.
 
 use super::Published;
 use super::chance::Chance;
@@ -7,7 +7,7 @@ use super::queue::Queue;
 use super::settings::ShopSettings;
 use crate::event::{HOUR, MINUTE, Time};
 
-/// Facts on their way to the bus, by the time they reach it.
+/// Pending facts, by the time at which they reach the bus.
 #[derive(Debug, Clone)]
 pub(super) struct Outbox {
     queue: Queue<Fact>,
@@ -28,7 +28,7 @@ impl Outbox {
 
     /// Sends a fact, at the time it happens or some time after.
     pub fn send(&mut self, chance: &mut Chance, fact: Fact) {
-        // An erasure covers what its topic has brought before it, so a delay would erase more.
+        // An erasure covers everything before it in its topic, so a delay would erase more.
         let erase = matches!(fact.what, FactKind::Erase { .. });
         let delay = if erase { 0 } else { self.delay(chance) };
         let at = fact.time.plus(chance.within(20..1_500) + delay);
@@ -47,7 +47,7 @@ impl Outbox {
         } else if chance.happens(1.0 / 30.0) {
             chance.within(6 * HOUR..20 * HOUR)
         } else {
-            // Squared, so that most are late by minutes and few by hours.
+            // Squared, so that most are minutes late and few are hours late.
             let draw = chance.within(0..600);
             2 * MINUTE + (draw * draw / 1_000) * MINUTE
         }

@@ -1,45 +1,45 @@
-//! The customers whom the shop can still expect.
+//! The customers who may still do something.
 
 use super::chance::{Chance, Tempers};
 use super::fact::{Acquisition, CustomerId};
 use super::market::{Channel, Market};
 use crate::event::Time;
 
-/// One customer; everything is drawn on arrival but the steps.
+/// One customer; everything except the steps is drawn on arrival.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Customer {
     pub id: CustomerId,
     pub place: Acquisition,
-    /// Orders a millisecond.
+    /// Orders per millisecond.
     pub rate: f64,
     /// The probability of leaving after an order.
     pub dropout: f64,
     /// The median order in euros.
     pub basket: f64,
-    /// Whom the first order has to name.
+    /// The referrer that the first order must name.
     pub referrer: Option<CustomerId>,
     /// Orders so far.
     pub orders: u32,
     /// When the next order is due.
     pub order_at: Time,
-    /// When the first of the sessions that lead to it is due.
+    /// When the first of the sessions before it is due.
     pub lead_at: Time,
-    /// How many of them there are.
+    /// Number of these sessions.
     pub leads: u8,
-    /// What the customer does next.
+    /// The next step.
     pub step: Step,
-    /// The ticket of that step on the agenda; every other one is void.
+    /// The ticket of that step on the agenda; all others are void.
     pub ticket: u64,
 }
 
 /// What a customer does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Look around, as many more times, and never order.
+    /// A session without ever ordering, with this many more to follow.
     Stroll(u8),
     /// A session that leads to no order.
     Browse,
-    /// A session that leads to an order, one of so many more.
+    /// A session before an order, with this many more to follow.
     Lead(u8),
     /// The order.
     Order,
@@ -65,13 +65,13 @@ impl Customer {
         }
     }
 
-    /// Has ordered and not left.
+    /// Whether the customer has ordered and not left.
     pub fn is_active(&self) -> bool {
         self.orders > 0 && self.step != Step::Return
     }
 }
 
-/// Customers in numbered slots that are used again once their customer is gone.
+/// Customers in numbered slots, which are reused once their customer is gone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct People {
     slots: Vec<Option<Customer>>,
@@ -79,7 +79,7 @@ pub(super) struct People {
 }
 
 impl People {
-    /// A slot for a newcomer.
+    /// Reserves a slot for a newcomer.
     pub fn reserve(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -94,12 +94,12 @@ impl People {
         }
     }
 
-    /// Takes out the customer who holds this ticket; the slot stays reserved.
+    /// Takes out the customer with this ticket; the slot stays reserved.
     pub fn take(&mut self, slot: usize, ticket: u64) -> Option<Customer> {
         self.slots.get_mut(slot)?.take_if(|customer| customer.ticket == ticket)
     }
 
-    /// Takes out a customer who is active; the slot stays reserved.
+    /// Takes out an active customer; the slot stays reserved.
     pub fn take_active(&mut self, slot: usize, channel: Option<Channel>) -> Option<Customer> {
         let wanted = |customer: &mut Customer| {
             customer.is_active() && channel.is_none_or(|channel| channel == customer.place.channel)
@@ -107,17 +107,17 @@ impl People {
         self.slots.get_mut(slot)?.take_if(wanted)
     }
 
-    /// Gives a reserved slot back.
+    /// Frees a reserved slot.
     pub fn release(&mut self, slot: usize) {
         self.free.push(slot);
     }
 
-    /// How many slots there are, free ones included.
+    /// Number of slots, including free ones.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Some active customer, if a few tries find one.
+    /// A random active customer, if a few tries find one.
     pub fn anyone_active(&self, chance: &mut Chance) -> Option<CustomerId> {
         let end = i64::try_from(self.slots.len()).ok().filter(|&end| end > 0)?;
         (0..8).find_map(|_| {

@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::{Published, Stream};
 
-/// How long the brokers may take to answer before the publisher gives up.
+/// Timeout for the brokers.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A producer for the two topics of a shop.
@@ -28,7 +28,7 @@ pub struct PublishError {
     cause: KafkaError,
 }
 
-/// What an error says; of an option that is refused not the value, which may be a secret.
+/// The text of an error, without the value of a rejected option, which may be a secret.
 fn without_value(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, option, _) => format!("the option {option:?} is refused: {why}"),
@@ -43,10 +43,10 @@ impl PublishError {
 }
 
 impl Publisher {
-    /// A producer whose partitioner places a key as Java's does.
+    /// A producer with the partitioner of the Java client.
     ///
     /// # Errors
-    /// When librdkafka refuses an option.
+    /// When librdkafka rejects an option.
     pub fn new(
         brokers: &str,
         orders: &str,
@@ -70,7 +70,7 @@ impl Publisher {
     /// Queues a message; waits while the queue is full.
     ///
     /// # Errors
-    /// When librdkafka refuses the message, such as one larger than `message.max.bytes`.
+    /// When librdkafka rejects the message, such as one larger than `message.max.bytes`.
     pub fn publish(&self, message: &Published) -> Result<(), PublishError> {
         let topic = match message.stream {
             Stream::Orders => &self.orders,
@@ -95,7 +95,7 @@ impl Publisher {
     /// Waits until everything queued is delivered.
     ///
     /// # Errors
-    /// When the brokers do not take it within half a minute.
+    /// When the brokers do not accept it within half a minute.
     pub fn flush(&self) -> Result<(), PublishError> {
         self.producer.flush(PATIENCE).map_err(PublishError::when("deliver the messages"))
     }
@@ -104,7 +104,7 @@ impl Publisher {
 /// Creates the topics that do not exist yet, with `partitions` each and the brokers' default replication.
 ///
 /// # Errors
-/// When the brokers do not answer or refuse.
+/// When the brokers do not answer or reject the request.
 pub async fn create_topics(
     brokers: &str,
     topics: &[&str],

@@ -1,4 +1,4 @@
-//! An order and what follows from it: money back, opinions, costs, and whether the customer stays.
+//! An order and its consequences: refunds, feedback, costs, and whether the customer stays.
 
 use super::Shop;
 use super::fact::{FactKind, Sum};
@@ -8,15 +8,15 @@ use crate::event::{DAY, HOUR, MINUTE, Time};
 
 /// Share of orders that a voucher pays in full.
 const FREE: f64 = 0.002;
-/// How far the orders of one customer spread around the usual one.
+/// Spread of one customer's order values (sigma of the lognormal distribution).
 const BASKET_SIGMA: f64 = 0.4;
 /// Share of refunded orders that draw a complaint.
 const REFUND_COMPLAINTS: f64 = 0.2;
 /// Share of orders that draw praise.
 const PRAISE: f64 = 0.02;
-/// Share of customers whom a complaint costs the shop, of those who would have stayed.
+/// Share of complaining customers who leave although they would have stayed otherwise.
 const COMPLAINT_DROPOUT: f64 = 0.4;
-/// Share of orders after which the shop spends something to keep the customer.
+/// Share of orders with a retention cost.
 const RETENTION_COSTS: f64 = 0.04;
 
 impl Shop {
@@ -50,7 +50,7 @@ impl Shop {
         }
     }
 
-    /// Money back within 14 days: three fifths in full, a quarter in part, the rest in two parts.
+    /// Refunds within 14 days: three fifths in full, a quarter in part, the rest in two parts.
     fn refund(&mut self, now: Time, customer: &Customer, order: u64, paid: Sum) {
         let first_at = now.plus(self.chance.within(HOUR..10 * DAY));
         let form = self.chance.unit();
@@ -63,7 +63,7 @@ impl Shop {
         }
     }
 
-    /// A fifth to all but a fifth of a sum.
+    /// Between one fifth and four fifths of an amount.
     fn part_of(&mut self, sum: Sum) -> Sum {
         let percent = self.chance.within(20..80);
         Sum { minor: (sum.minor.saturating_mul(percent) / 100).max(sum.minor.min(1)), ..sum }
@@ -92,7 +92,7 @@ impl Shop {
         complains
     }
 
-    /// About so many euros, in the customer's currency.
+    /// About this many euros, in the customer's currency.
     fn euros(&mut self, customer: &Customer, median: f64, sigma: f64) -> Sum {
         let market = customer.place.market;
         Sum { minor: market.minor_units(self.chance.around(median, sigma)), market }

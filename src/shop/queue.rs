@@ -1,13 +1,13 @@
-//! What is due when.
+//! A queue of items by due time.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use crate::event::Time;
 
-/// Items by the time they are due; of one time, in the order they were put in.
+/// Items by due time; items due at the same time keep their insertion order.
 ///
-/// What would be due at the end of time ([`Time::MAX`]) is dropped, so that a shop that runs so long ends there.
+/// Items due at [`Time::MAX`] are dropped, so that a shop that runs that long ends there.
 #[derive(Debug, Clone)]
 pub(super) struct Queue<T> {
     heap: BinaryHeap<Entry<T>>,
@@ -26,7 +26,7 @@ impl<T> Queue<T> {
         Queue { heap: BinaryHeap::new(), next_ticket: 0 }
     }
 
-    /// Puts an item in and returns the ticket under which it comes out.
+    /// Adds an item and returns its ticket.
     pub fn push(&mut self, at: Time, item: T) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -41,7 +41,7 @@ impl<T> Queue<T> {
         self.heap.peek().map(|entry| entry.at)
     }
 
-    /// The first item: its time, its ticket, itself.
+    /// Removes the first item: its time, its ticket and the item.
     pub fn pop(&mut self) -> Option<(Time, u64, T)> {
         self.heap.pop().map(|entry| (entry.at, entry.ticket, entry.item))
     }
@@ -53,7 +53,7 @@ impl<T> Queue<T> {
 }
 
 impl<T> Ord for Entry<T> {
-    /// Reversed: the heap yields its greatest entry, and the earliest one is wanted.
+    /// Reversed, because the heap yields the greatest entry first.
     fn cmp(&self, other: &Entry<T>) -> Ordering {
         (other.at, other.ticket).cmp(&(self.at, self.ticket))
     }

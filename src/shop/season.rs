@@ -1,7 +1,7 @@
 //! The rhythm of the week: quiet nights, busy evenings and Sundays.
 //!
-//! A Poisson process whose rate follows a rhythm is a steady one on a clock that runs fast in busy hours. So
-//! gaps are drawn as if every hour were alike and carried over to the wall's clock here; nothing is thinned out.
+//! A Poisson process with a varying rate equals one with a steady rate on a clock that runs faster in busy hours. So
+//! gaps are drawn with a steady rate and converted to shop time here; no thinning is needed.
 
 use crate::event::{DAY, HOUR, Time};
 
@@ -17,7 +17,7 @@ const HOUR_WEIGHTS: [f64; 24] = [
 /// How busy the days are, from Thursday on: the epoch began on one.
 const DAY_WEIGHTS: [f64; 7] = [0.95, 0.9, 1.05, 1.25, 1.0, 0.95, 0.9];
 
-/// Turns steady time into shop time and back; both agree at the beginning of each week.
+/// Converts steady time to shop time and back; both agree at the beginning of each week.
 #[derive(Debug, Clone)]
 pub(super) struct Season {
     /// Steady milliseconds from the beginning of the week to that of each hour, and to the week's end.
@@ -36,8 +36,8 @@ impl Season {
         Season { steady }
     }
 
-    /// The instant that lies a number of steady milliseconds after another; at least one millisecond passes,
-    /// so that no gap, however small, can stop the shop's clock. After a gap that is no number comes nothing.
+    /// The instant after a gap of steady milliseconds. At least one millisecond passes, so that no gap, however small,
+    /// can stop the shop's clock. A gap that is not finite leads to the end of time.
     pub fn after(&self, now: Time, steady_millis: f64) -> Time {
         let steady = self.to_steady(now) + steady_millis;
         if steady.is_finite() { self.to_shop(steady).max(now.plus(1)) } else { Time::MAX }

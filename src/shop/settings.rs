@@ -1,25 +1,25 @@
-//! What a simulated shop can be told.
+//! Settings of a simulated shop.
 
 use super::market::Channel;
 use crate::event::Time;
 
-/// Everything that decides what a [`Shop`](super::Shop) does; equal settings give equal messages, byte for byte
-/// (of one build: the last digit of `exp` and `ln` is the mathematics library's).
+/// All inputs of a [`Shop`](super::Shop). Equal settings produce identical messages within one build; the last digit of
+/// `exp` and `ln` depends on the mathematics library.
 ///
-/// A *share* is a probability from 0 to 1; outside that it acts as the nearer bound, and NaN as 0.
+/// A *share* is a probability from 0 to 1. Values outside are clamped; NaN counts as 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShopSettings {
     /// The seed of every random draw.
     pub seed: u64,
     /// When the shop opens; no event is older.
     pub start: Time,
-    /// Newcomers a day on average, from the start on and for ever; none unless above 0 and finite.
+    /// Average number of newcomers per day; none unless above 0 and finite.
     pub customers_per_day: f64,
-    /// Newcomers on top of those, spread over the first 14 days: a shop that opens with a crowd.
+    /// Additional newcomers, spread over the first 14 days.
     pub initial_customers: u64,
-    /// How customers buy and leave.
+    /// The process by which customers buy and leave.
     pub buying: Buying,
-    /// Share of newcomers who look around a few times and never order.
+    /// Share of newcomers who have a few sessions and never order.
     pub window_shoppers: f64,
     /// Share of newcomers whom an existing customer referred.
     pub referrals: f64,
@@ -27,15 +27,16 @@ pub struct ShopSettings {
     pub refunds: f64,
     /// Share of the other orders that are cancelled within a day.
     pub cancellations: f64,
-    /// Share of orders that draw a complaint; a refund makes one likelier, and who complains is likelier to leave.
+    /// Share of orders with a complaint. Refunds make complaints likelier; customers who complain are likelier to
+    /// leave.
     pub complaints: f64,
-    /// Share of those who leave who come back after 100 to 400 days.
+    /// Share of leaving customers who come back after 100 to 400 days.
     pub win_backs: f64,
-    /// Share of those who leave for good who have themselves erased, 30 to 60 days later.
+    /// Share of permanently leaving customers who request erasure 30 to 60 days later.
     pub erasures: f64,
     /// Share of orders, refunds, cancellations and sessions that are sent a second time, 1 to 30 minutes later.
     ///
-    /// Only these carry an id by which a copy is known; a second copy of any other event would count.
+    /// Only these have an id for deduplication; a copy of any other event would count.
     pub duplicates: f64,
     /// Share of events that are sent minutes to 6 hours after they happened, one in 30 of them 6 to 20 hours.
     pub late: f64,
@@ -68,12 +69,12 @@ pub struct Buying {
     pub days_between_browsing: f64,
 }
 
-/// A day on which a share of the active customers leave for good, as after a bad release of the app.
+/// A day on which a share of the active customers leave permanently, as after a bad release of the app.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crisis {
     /// When they leave.
     pub at: Time,
-    /// The share of those with an order so far, and not away already, who leave.
+    /// The share that leaves, of customers with an order who have not left yet.
     pub share: f64,
     /// Only customers of this channel; all when absent.
     pub channel: Option<Channel>,
@@ -104,8 +105,8 @@ impl Default for ShopSettings {
 }
 
 impl ShopSettings {
-    /// The same shop with its first customers alone, every one of whom orders and comes back after leaving: as many
-    /// customers for ever.
+    /// The same shop with only its first customers, all of whom order and come back after leaving, so that their number
+    /// stays constant.
     #[must_use]
     pub fn steady(self) -> ShopSettings {
         ShopSettings { customers_per_day: 0.0, window_shoppers: 0.0, win_backs: 1.0, erasures: 0.0, ..self }

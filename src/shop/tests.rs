@@ -1,4 +1,4 @@
-//! The shop as its readers see it: message by message.
+//! Tests of the shop, message by message.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ fn generation(seed: u64, customers: u64) -> ShopSettings {
     ShopSettings { initial_customers: customers, customers_per_day: 0.0, ..settings(seed) }
 }
 
-/// Messages that reach the bus within so many days of the opening.
+/// Messages that reach the bus within this many days of the opening.
 fn for_days(settings: ShopSettings, days: i64) -> Vec<Published> {
     let end = settings.start.plus(days * DAY);
     Shop::new(settings).take_while(|message| message.emitted_at < end).collect()
 }
 
-/// A message read back: its event, and the event's time (that of its emission for an erasure).
+/// A decoded message: its event, and the event's time (the emission time for an erasure).
 struct Read {
     message: Published,
     event: Value,
@@ -297,7 +297,7 @@ fn memory_follows_the_customers_still_expected() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Whatever it is told, a shop neither panics nor stops its clock nor breaks the order.
+    /// With any settings, a shop does not panic, stop its clock or break the order.
     #[test]
     fn any_settings_make_an_orderly_shop(
         seed: u64,
@@ -352,11 +352,11 @@ fn a_steady_shop_keeps_its_customers() {
     };
     let all: BTreeSet<_> = events.iter().map(|event| event.message.key.clone()).collect();
     assert_eq!(all.len(), 300);
-    // Whoever is away comes back within 400 days; a gap of two years between two orders ends a customer's stay too.
+    // Customers who left come back within 400 days; a gap of two years between orders also ends a customer's stay.
     assert!(within(1_000, 1_600).len() > 295, "{}", within(1_000, 1_600).len());
     let (early, late) = (within(400, 700).len(), within(1_300, 1_600).len());
     assert!(early.abs_diff(late) < 60, "{early} and {late}");
-    // benches/soak reckons with that.
+    // benches/soak relies on that.
     let later = events.iter().filter(|event| event.message.emitted_at >= start.plus(800 * DAY)).count();
     let a_day = share(later, 300 * 800);
     assert!((0.06..0.09).contains(&a_day), "{a_day} messages a customer and day");

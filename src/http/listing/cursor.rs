@@ -1,5 +1,5 @@
-//! Where a page of a list begins, as text that may stand in an address. It names the last customer of the page before
-//! and that customer's rank, so pages neither repeat nor miss anybody whose rank stays, and holds on every replica.
+//! The start of a page as text for URLs. It contains the previous page's last customer and that customer's rank, so
+//! pages neither repeat nor miss customers whose rank does not change. It is valid on every replica.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,12 +9,12 @@ use crate::engine::lifecycle::Status;
 use crate::engine::listing::ListPosition;
 use crate::event::{Currency, Time};
 
-/// The version of the text; cursors of others are refused.
+/// The version of the text; cursors of other versions are rejected.
 const VERSION: u8 = 1;
-/// The longest text that is read: ids have at most 255 bytes.
+/// Maximum length of the text: ids have at most 255 bytes.
 const LONGEST: usize = 4_096;
 
-/// Where a page begins.
+/// The start of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PageCursor {
     pub status: Status,
@@ -31,10 +31,10 @@ struct Text {
     v: u8,
     lapsed: bool,
     sort: String,
-    /// The ISO code, and whether it is that of the reporting currency.
+    /// The ISO code, and whether it is the reporting currency.
     currency: Option<(String, bool)>,
     at: i64,
-    /// As text, since JSON numbers of this size are not exact everywhere.
+    /// As text, because JSON numbers of this size are not exact everywhere.
     rank: String,
     id: String,
 }
@@ -50,11 +50,11 @@ impl PageCursor {
             rank: self.after.rank.to_string(),
             id: self.after.id.clone(),
         };
-        // A struct of texts and numbers has a JSON form.
+        // Cannot fail: the struct contains only texts and numbers.
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&text).unwrap_or_default())
     }
 
-    /// `None` of anything that [`PageCursor::to_text`] did not write.
+    /// Parses a cursor; `None` for anything that [`PageCursor::to_text`] did not write.
     pub(super) fn parse(text: &str) -> Option<PageCursor> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(Some(text).filter(|text| text.len() <= LONGEST)?).ok()?;
         let text: Text = serde_json::from_slice(&bytes).ok()?;

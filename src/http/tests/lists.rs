@@ -69,7 +69,7 @@ fn customers_at_risk_are_listed_to_whoever_shows_the_token() {
     server.stop();
 }
 
-/// Every page of a list, by way of the header or of the cursor in the body.
+/// All pages of a list, found by the `Link` header or by the cursor in the body.
 fn pages(server: &Server, path: &str) -> Vec<Answer> {
     let (list, _) = path.split_once('?').unwrap();
     let mut pages = vec![server.get(path)];
@@ -96,7 +96,7 @@ fn lists_are_paged_through_at_the_instant_of_the_first_page() {
         let list = answer.json()["customers"].as_array().unwrap().clone();
         list.iter().map(|one| one["customer_id"].as_str().unwrap().to_owned()).collect()
     };
-    // Orders of June lapse after 90 days, so all of them have by 20 September.
+    // Customers lapse 90 days after their order in June, so all have by 20 September.
     let all = server.get("/api/v1/lapsed?sort=lapsed_at");
     assert_eq!(ids(&all)[..7], ["c-7", "c-6", "c-5", "c-4", "c-3", "c-2", "c-1"]);
     let body = all.json();
@@ -115,7 +115,7 @@ fn lists_are_paged_through_at_the_instant_of_the_first_page() {
     assert!(headers.len() > 2 && headers.iter().all(|header| *header == headers[0]), "{headers:?}");
     assert_eq!(csv.iter().map(|page| page.body.lines().count() as u64 - 1).sum::<u64>(), total);
 
-    // Who orders between two pages is no longer lapsed; all others stay where they are.
+    // A customer who orders between two pages is no longer lapsed; all others keep their places.
     let first = server.get("/api/v1/lapsed?limit=3&sort=lapsed_at");
     let as_of = first.json()["as_of"].clone();
     send(vec![fixture::order(201, "c-3", "2026-09-25T00:00:00Z", "5.00", "EUR")]);
@@ -151,7 +151,7 @@ fn alerts_that_were_sent_are_listed_the_newest_first() {
     let back = AlertKind::WonBack { ordered_at: Time::parse("2026-06-12T00:00:00Z").unwrap(), amount: eur };
     let messages = [
         alert("anna", "2026-04-25T00:00:00Z", inactive()),
-        // Nobody has heard of her, and the record of the other begins after the silence: both were erased.
+        // She has no record, and the other's record begins after the silence: both were erased.
         alert("gone", "2026-04-25T00:00:00Z", inactive()),
         alert("cora", "2020-01-01T00:00:00Z", inactive()),
         alert("anna", "2026-04-25T00:00:00Z", back),
