@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::lifecycle_log::State;
+use super::partition::OwnedPartition;
 use super::store_tasks::Files;
-use super::{Coordinator, Progress, Release, gone};
+use super::{Coordinator, Release, gone};
 use crate::bus::rebalance;
 use crate::bus::{GroupClient, Partition, RebalanceProtocol, SourceError, Start, TopicPartition};
 use crate::checkpoint::protocol::{AssignmentEpoch, EngineOrigin, Event};
@@ -25,7 +25,7 @@ impl<C: GroupClient> Coordinator<C> {
             rebalance::Event::Revoked(taken) => taken.iter().map(|at| at.partition).collect(),
             _ => BTreeSet::new(),
         };
-        self.lifecycle_log.group_says(&event);
+        self.reporting.log.group_says(&event);
         let (next, commands) = rebalance::step(&self.group, event);
         let before = std::mem::replace(&mut self.group, next);
         let mut stopped: Vec<Partition> = Vec::new();
@@ -58,8 +58,8 @@ impl<C: GroupClient> Coordinator<C> {
             }
         }
         if !closing {
-            self.lifecycle_log.owns(self.group.owned(), before.owned());
-            self.status.send_modify(|status| {
+            self.reporting.log.owns(self.group.owned(), before.owned());
+            self.reporting.status.send_modify(|status| {
                 status.joined = true;
                 status.rebalances += 1;
             });
@@ -91,7 +91,7 @@ impl<C: GroupClient> Coordinator<C> {
         if stopped.is_empty() {
             return Ok(());
         }
-        self.lifecycle_log.leaves(&stopped, in_order);
+        self.reporting.log.leaves(&stopped, in_order);
         self.releases.push(Release { unassign, waiting: stopped.iter().copied().collect() });
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
@@ -117,9 +117,11 @@ impl<C: GroupClient> Coordinator<C> {
         let these: Vec<_> = match self.client.protocol() {
             RebalanceProtocol::Eager => these,
             // Only what is read was ever assigned.
-            RebalanceProtocol::Incremental => these.into_iter().filter(|at| self.read.contains(at)).collect(),
+            RebalanceProtocol::Incremental => {
+                these.into_iter().filter(|at| self.reading.assigned.contains(at)).collect()
+            }
         };
-        self.read.retain(|at| !these.contains(at));
+        self.reading.assigned.retain(|at| !these.contains(at));
         self.client.unassign(&these)
     }
 
@@ -139,102 +141,94 @@ impl<C: GroupClient> Coordinator<C> {
     ) -> Result<(), SourceError> {
         let next = match origin {
             EngineOrigin::Initial { since } => {
-                self.lifecycle_log.begins(partition, &State::Nothing);
-                self.files.insert(partition, Files { since, ..Files::default() });
+                self.reporting.log.begins(partition, &State::Nothing);
+                self.partitions.entry(partition).or_default().files = Some(Files { since, ..Files::default() });
                 let mut engine = Box::new(Engine::new(Arc::clone(&self.store_tasks.spec)));
                 engine.set_alerts_since(Time::clamped(since));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 next
             }
             EngineOrigin::Loaded => {
-                let Some((mut engine, manifest)) = self.loaded.remove(&partition) else { return Ok(()) };
+                let loaded = self.partitions.get_mut(&partition).and_then(|owned| owned.loaded.take());
+                let Some((mut engine, manifest)) = loaded else { return Ok(()) };
                 let customers = engine.tracked_customers();
                 engine.set_alerts_since(Time::clamped(manifest.origin.since));
-                self.lifecycle_log.begins(partition, &State::Loaded(customers));
+                self.reporting.log.begins(partition, &State::Loaded(customers));
                 let missing = engine.missing_now();
-                self.lifecycle_log.respecified(&missing);
-                self.status.send_modify(|status| _ = status.missing.insert(partition, missing));
+                self.reporting.log.respecified(&missing);
+                self.reporting.status.send_modify(|status| _ = status.missing.insert(partition, missing));
                 self.pool.begin(partition, engine, next.clone()).map_err(gone)?;
                 let since = manifest.origin.since;
-                self.files.insert(partition, Files { before: Some(*manifest), since, ..Files::default() });
+                let files = Files { before: Some(*manifest), since, ..Files::default() };
+                self.partitions.entry(partition).or_default().files = Some(files);
                 next
             }
             EngineOrigin::Parked => {
-                self.lifecycle_log.begins(partition, &State::Kept);
+                self.reporting.log.begins(partition, &State::Kept);
                 self.pool.unpark(partition).map_err(gone)?.unwrap_or(next)
             }
         };
-        for (at, next) in self.store_tasks.siblings(partition).into_iter().zip(next) {
-            let position = crate::status::ReadPosition { applied: Some(next), ..Default::default() };
-            let last_record = Some(Instant::now());
-            self.progress.insert(at, Progress { handed_out: Some(next), position, last_record });
-        }
-        self.stopped.remove(&partition);
-        self.failed.remove(&partition);
-        self.running.insert(partition, assignment);
-        self.beginning.insert(partition);
+        let siblings = self.store_tasks.siblings(partition).into_iter().map(|at| at.topic);
+        self.partitions.entry(partition).or_default().begin(assignment, siblings.zip(next));
         Ok(())
     }
 
     /// Assigns what began in this round, all at once.
     pub(super) fn assign_beginning(&mut self) -> Result<(), SourceError> {
-        let beginning = std::mem::take(&mut self.beginning);
         // What is answered to the group now would answer a revocation that is not done yet.
-        if beginning.is_empty() || !self.releases.is_empty() {
-            self.beginning = beginning;
+        if !self.releases.is_empty() || !self.partitions.values().any(|owned| owned.to_assign) {
             return Ok(());
         }
+        let starts = self.starts(|owned| owned.to_assign);
+        self.partitions.values_mut().for_each(|owned| owned.to_assign = false);
         match self.client.protocol() {
             RebalanceProtocol::Eager => self.assign_running()?,
             RebalanceProtocol::Incremental => {
-                let starts = self.starts(|partition| beginning.contains(&partition));
                 // A partition that began anew while it was ours is read from elsewhere.
-                let again: Vec<_> = starts.iter().map(|(at, _)| *at).filter(|at| self.read.contains(at)).collect();
+                let again: Vec<_> =
+                    starts.iter().map(|(at, _)| *at).filter(|at| self.reading.assigned.contains(at)).collect();
                 if !again.is_empty() {
                     self.client.unassign(&again)?;
                 }
-                self.read.extend(starts.iter().map(|(at, _)| *at));
+                self.reading.assigned.extend(starts.iter().map(|(at, _)| *at));
                 self.client.incremental_assign(&starts)?;
             }
         }
-        if self.held { self.hold(true) } else { Ok(()) }
+        if self.reading.is_paused { self.hold(true) } else { Ok(()) }
     }
 
     pub(super) fn assign_running(&mut self) -> Result<(), SourceError> {
         let starts = self.starts(|_| true);
-        self.stalled.clear(); // an assignment ends pauses
-        self.read = starts.iter().map(|(at, _)| *at).collect();
+        self.reading.stalled.clear(); // an assignment ends pauses
+        self.reading.assigned = starts.iter().map(|(at, _)| *at).collect();
         self.client.assign(&starts)?;
-        if self.held { self.hold(true) } else { Ok(()) }
+        if self.reading.is_paused { self.hold(true) } else { Ok(()) }
     }
 
     /// Where to read on of each running partition: behind what was handed out.
-    pub(super) fn starts(&self, wanted: impl Fn(Partition) -> bool) -> Vec<(TopicPartition, Start)> {
-        let reads = |partition: Partition| {
-            wanted(partition) && self.running.contains_key(&partition) && !self.stopped.contains(&partition)
+    pub(super) fn starts(&self, wanted: impl Fn(&OwnedPartition) -> bool) -> Vec<(TopicPartition, Start)> {
+        let is_read = |at: &TopicPartition| {
+            self.partitions.get(&at.partition).is_some_and(|owned| owned.is_read() && wanted(owned))
         };
-        let of = self.progress.iter().filter(|(at, _)| reads(at.partition));
-        of.filter_map(|(at, progress)| Some((*at, Start::Offset(progress.handed_out?)))).collect()
+        let of = self.progress().filter(|(at, _)| is_read(at));
+        of.filter_map(|(at, progress)| Some((at, Start::Offset(progress.handed_out?)))).collect()
     }
 
     pub(super) fn hold(&mut self, held: bool) -> Result<(), SourceError> {
-        self.held = held;
+        self.reading.is_paused = held;
         // Resumed with the others and paused again when it is looked at next.
-        self.stalled.clear();
-        let read: Vec<_> = self.read.iter().copied().collect();
+        self.reading.stalled.clear();
+        let read: Vec<_> = self.reading.assigned.iter().copied().collect();
         if held { self.client.pause(&read) } else { self.client.resume(&read) }
     }
 
     pub(super) fn drop_partition(&mut self, partition: Partition) -> Result<(), SourceError> {
-        self.running.remove(&partition);
-        self.uncommitted.forget(partition);
-        self.beginning.remove(&partition);
-        self.stopped.insert(partition);
-        self.loaded.remove(&partition);
         // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
-        self.files.remove(&partition);
+        if let Some(rest) = self.partitions.remove(&partition).and_then(OwnedPartition::without_engine) {
+            self.partitions.insert(partition, rest);
+        }
+        self.reporting.uncommitted.forget(partition);
         self.outbox.drop(partition);
-        self.asked.remove(&partition);
         *self.forgetting.entry(partition).or_default() += 1;
         self.pool.forget(partition).map_err(gone)
     }
@@ -246,8 +240,12 @@ impl<C: GroupClient> Coordinator<C> {
         let (done, waiting) =
             std::mem::take(&mut self.releases).into_iter().partition(|r: &Release| r.waiting.is_empty());
         self.releases = waiting;
-        self.lifecycle_log.left(partitions);
-        self.progress.retain(|at, _| !partitions.contains(&at.partition) || self.running.contains_key(&at.partition));
+        self.reporting.log.left(partitions);
+        for partition in partitions {
+            if let Some(rest) = self.partitions.remove(partition).and_then(OwnedPartition::released) {
+                self.partitions.insert(*partition, rest);
+            }
+        }
         for release in done {
             if let Some(these) = release.unassign {
                 self.unassign(these)?;

@@ -37,7 +37,7 @@ impl<C: GroupClient> Coordinator<C> {
     pub(super) fn execute(&mut self, command: Command) -> Result<(), SourceError> {
         match command {
             Command::ReadCommitted(partition, assignment) => {
-                self.lifecycle_log.restores(partition);
+                self.reporting.log.restores(partition);
                 self.store_tasks.read_committed(self.handle(), partition, assignment);
             }
             Command::FindStart(partition, assignment) => {
@@ -50,12 +50,16 @@ impl<C: GroupClient> Coordinator<C> {
             Command::Begin { partition, assignment, origin, next } => {
                 return self.begin(partition, assignment, origin, next);
             }
-            Command::Stop(partitions) => self.stopped.extend(partitions),
+            Command::Stop(partitions) => {
+                for partition in partitions {
+                    self.partitions.entry(partition).or_default().draining = true;
+                }
+            }
             Command::BeginCheckpoint(epoch, partitions) => return self.begin_checkpoint(epoch, &partitions),
             Command::Commit(epoch, parts) => self.commit(epoch, &parts),
             Command::Abort(epoch) => {
-                self.aborted = Some(epoch);
-                self.tokens.remove(&epoch);
+                self.in_flight.aborted = Some(epoch);
+                self.in_flight.tokens.remove(&epoch);
                 self.committer.abort(epoch);
             }
             Command::RenewProducer(epoch) => self.committer.renew(epoch),
@@ -66,27 +70,33 @@ impl<C: GroupClient> Coordinator<C> {
             }
             Command::Confirm(epoch, partition) => return self.confirm(epoch, partition),
             Command::RollBack(epoch, partition) => {
-                self.asked.remove(&partition);
-                self.uncommitted.rolled_back(partition);
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.requested = None;
+                }
+                self.reporting.uncommitted.rolled_back(partition);
                 self.outbox.roll_back(partition, epoch);
                 self.discard_upload(partition, Some(epoch));
                 return self.pool.roll_back(partition, epoch.0).map_err(gone);
             }
-            Command::Delete(_, names) => self.pending_deletes.push((Instant::now() + self.rules.keep_files, names)),
+            Command::Delete(_, names) => {
+                self.timers.pending_deletes.push((Instant::now() + self.rules.keep_files, names))
+            }
             Command::Park(partition) => {
-                self.running.remove(&partition);
-                self.uncommitted.forget(partition);
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.park();
+                }
+                self.reporting.uncommitted.forget(partition);
                 return self.pool.park(partition).map_err(gone);
             }
             Command::Drop(partition) => return self.drop_partition(partition),
             Command::Release(partitions) => return self.release(&partitions),
             Command::Fail(partition, reason) => {
                 error!("partition {} is not processed: {reason}", partition.0);
-                self.failed.insert(partition, reason.to_string());
+                self.partitions.entry(partition).or_default().failure = Some(reason.to_string());
             }
             Command::Pause => return self.hold(true),
             Command::Resume => return self.hold(false),
-            Command::StartBudget(budget) => self.budgets.push((Instant::now() + RELEASE_WAIT, budget)),
+            Command::StartBudget(budget) => self.timers.budgets.push((Instant::now() + RELEASE_WAIT, budget)),
             Command::Close => self.ending = Some(Ending::InOrder),
             Command::Exit => self.ending = Some(Ending::Fenced),
         }
@@ -95,13 +105,15 @@ impl<C: GroupClient> Coordinator<C> {
 
     pub(super) fn begin_checkpoint(&mut self, epoch: Epoch, partitions: &[Partition]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
-        self.tokens = BTreeMap::from([(epoch, token)]);
-        self.checkpoint_begun = Some(Instant::now());
+        self.in_flight.tokens = BTreeMap::from([(epoch, token)]);
+        self.in_flight.begun = Some(Instant::now());
         let (now, alert_rate) = (wall_clock(), &self.rules.alert_rate);
         // What earlier checkpoints could not deliver comes first.
         let is_full = self.outbox.bytes() >= FULL_OUTBOX;
-        self.more_alerts = false;
-        self.asked = partitions.iter().map(|&partition| (partition, epoch)).collect();
+        self.in_flight.more_alerts = false;
+        for (partition, owned) in &mut self.partitions {
+            owned.requested = partitions.contains(partition).then_some(epoch);
+        }
         let begin_one = |&partition: &Partition| {
             let allowance = alert_rate.allowance(partition, now, partitions.len());
             self.pool.checkpoint(partition, epoch.0, Allowance { quiet: allowance.quiet || is_full, ..allowance })
@@ -112,14 +124,15 @@ impl<C: GroupClient> Coordinator<C> {
     /// A worker has begun a checkpoint: what has come of the partition by now belongs to it. The alerts have left their
     /// engine in any case.
     pub(super) fn checkpoint_begun(&mut self, partition: Partition, epoch: Epoch, alerts: &[Alert]) {
-        self.more_alerts |= AlertRate::is_most(alerts.len(), self.running.len());
+        let running = self.partitions.values().filter(|owned| owned.running.is_some()).count();
+        self.in_flight.more_alerts |= AlertRate::is_most(alerts.len(), running);
         for alert in alerts {
             self.outbox.add(partition, alerts::outbox_record(alert, &self.rules.alert_source));
         }
-        self.uncommitted.checkpoint_begun(partition);
+        self.reporting.uncommitted.checkpoint_begun(partition);
         // What was rolled back before this was heard of belongs to the next one.
-        if self.asked.get(&partition) == Some(&epoch) {
-            self.asked.remove(&partition);
+        let requested = self.partitions.get_mut(&partition).map(|owned| &mut owned.requested);
+        if requested.and_then(|requested| requested.take_if(|of| *of == epoch)).is_some() {
             self.outbox.close(partition, epoch);
         }
     }
@@ -132,15 +145,16 @@ impl<C: GroupClient> Coordinator<C> {
         taken: Option<Taken>,
     ) -> Result<(), SourceError> {
         let Some(taken) = taken else {
-            self.uncommitted.forget(partition);
+            self.reporting.uncommitted.forget(partition);
             return self.step(Event::Unchanged { epoch, partition });
         };
         if !self.outbox.is_open(partition, epoch) {
             return Ok(());
         }
-        let Some(files) = self.files.get(&partition) else { return Ok(()) };
-        let ids = self.ids.get(&partition).cloned().unwrap_or_default();
-        self.store_tasks.upload(epoch, partition, taken, files, ids);
+        let Some(owned) = self.partitions.get(&partition) else { return Ok(()) };
+        if let Some(files) = &owned.files {
+            self.store_tasks.upload(epoch, partition, taken, files, owned.topic_ids.clone());
+        }
         Ok(())
     }
 
@@ -159,7 +173,8 @@ impl<C: GroupClient> Coordinator<C> {
                 return self.step(Event::UploadFailed { epoch, partition });
             }
         };
-        let Some(files) = self.files.get_mut(&partition).filter(|_| self.outbox.is_open(partition, epoch)) else {
+        let files = self.partitions.get_mut(&partition).and_then(|owned| owned.files.as_mut());
+        let Some(files) = files.filter(|_| self.outbox.is_open(partition, epoch)) else {
             self.store_tasks.delete(orphans(&written));
             return Ok(());
         };
@@ -167,7 +182,7 @@ impl<C: GroupClient> Coordinator<C> {
         let metadata = Metadata::of(&written.reference);
         let mut superseded = written.superseded.clone();
         superseded.extend(files.before.as_ref().map(manifest_name).unwrap_or_default());
-        self.checkpoints.bytes += written.bytes;
+        self.reporting.checkpoints.bytes += written.bytes;
         files.pending = Some((epoch, written));
         let upload = Upload { position: protocol::Position { next, metadata }, superseded };
         self.step(Event::Uploaded { epoch, partition, upload })
@@ -175,7 +190,7 @@ impl<C: GroupClient> Coordinator<C> {
 
     /// What was uploaded for a checkpoint that will never be committed is of no use.
     pub(super) fn discard_upload(&mut self, partition: Partition, epoch: Option<Epoch>) {
-        let Some(files) = self.files.get_mut(&partition) else { return };
+        let Some(files) = self.partitions.get_mut(&partition).and_then(|owned| owned.files.as_mut()) else { return };
         if let Some((_, written)) = files.pending.take_if(|(of, _)| epoch.is_none_or(|epoch| *of == epoch)) {
             self.store_tasks.delete(orphans(&written));
         }
@@ -183,20 +198,29 @@ impl<C: GroupClient> Coordinator<C> {
 
     /// Takes note of what tasks and the commit thread answer.
     pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
-        while let Ok(answer) = self.answers.try_recv() {
+        while let Ok(answer) = self.inputs.answers.try_recv() {
             match answer {
                 Answer::Event(event) => {
-                    if let Event::Committed { partition, identity, .. } = &event {
-                        self.ids.insert(*partition, identity.topic_ids.clone());
-                    }
+                    let read = match &event {
+                        Event::Committed { partition, identity, .. } => Some((*partition, identity.topic_ids.clone())),
+                        _ => None,
+                    };
                     self.step(event)?;
+                    // After the step, which may drop the parked state of a former assignment.
+                    if let Some((partition, topic_ids)) = read {
+                        self.partitions.entry(partition).or_default().topic_ids = topic_ids;
+                    }
                 }
                 Answer::Uploaded(epoch, partition, written) => self.uploaded(epoch, partition, written)?,
                 Answer::Loaded(partition, assignment, engine, manifest) => {
                     let (belongs, next) = self.store_tasks.belongs_to(&manifest);
                     self.sweep_older(&manifest);
-                    self.loaded.insert(partition, (engine, manifest));
+                    self.partitions.entry(partition).or_default().loaded = Some((engine, manifest));
                     self.step(Event::Loaded { partition, assignment, manifest: belongs, next })?;
+                    // Left over when it answers a former assignment.
+                    if let Some(owned) = self.partitions.get_mut(&partition) {
+                        owned.loaded = None;
+                    }
                 }
                 Answer::CommitReply(reply) => self.take_reply(reply)?,
             }
@@ -222,15 +246,19 @@ impl<C: GroupClient> Coordinator<C> {
     /// What is due by the clock.
     pub(super) fn keep_time(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
-        let over: Vec<_> = self.budgets.extract_if(.., |(at, _)| *at <= now).collect();
+        let over: Vec<_> = self.timers.budgets.extract_if(.., |(at, _)| *at <= now).collect();
         for (_, budget) in over {
             self.step(Event::BudgetOver(budget))?;
         }
-        let pending_deletes: Vec<_> = self.pending_deletes.extract_if(.., |(at, _)| *at <= now).collect();
+        let pending_deletes: Vec<_> = self.timers.pending_deletes.extract_if(.., |(at, _)| *at <= now).collect();
         pending_deletes.into_iter().for_each(|(_, names)| self.store_tasks.delete(names));
-        let every = if self.more_alerts { self.rules.checkpoint_every.min(SOON) } else { self.rules.checkpoint_every };
-        if self.last_checkpoint.elapsed() >= every {
-            self.last_checkpoint = now;
+        let every = if self.in_flight.more_alerts {
+            self.rules.checkpoint_every.min(SOON)
+        } else {
+            self.rules.checkpoint_every
+        };
+        if self.timers.last_checkpoint.elapsed() >= every {
+            self.timers.last_checkpoint = now;
             self.step(Event::Due)?;
         }
         Ok(())

@@ -22,22 +22,22 @@ const COMMIT_WAIT: Duration = Duration::from_secs(5);
 impl<C: GroupClient> Coordinator<C> {
     pub(super) fn commit_initial(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
-        self.records.clear();
-        self.lifecycle_log.commits(parts.len(), 0);
+        self.in_flight.records.clear();
+        self.reporting.log.commits(parts.len(), 0);
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records: Vec::new() });
         Ok(())
     }
 
     pub(super) fn commit(&mut self, epoch: Epoch, parts: &[Part]) {
-        let Some(token) = self.tokens.get(&epoch).cloned() else { return };
+        let Some(token) = self.in_flight.tokens.get(&epoch).cloned() else { return };
         let mut records = Vec::new();
-        self.records.clear();
+        self.in_flight.records.clear();
         for part in parts {
             let of = self.outbox.of_checkpoint(part.partition, epoch);
             records.extend(of.iter().cloned());
-            self.records.extend((0..of.len()).map(|index| (part.partition, index)));
+            self.in_flight.records.extend((0..of.len()).map(|index| (part.partition, index)));
         }
-        self.lifecycle_log.commits(parts.len(), records.len());
+        self.reporting.log.commits(parts.len(), records.len());
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
     }
 
@@ -55,27 +55,27 @@ impl<C: GroupClient> Coordinator<C> {
     }
 
     pub(super) fn confirm(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
-        self.uncommitted.committed(partition);
+        self.reporting.uncommitted.committed(partition);
         let (alerts, dead): (Vec<_>, Vec<_>) =
             self.outbox.confirm(partition, epoch).into_iter().partition(|record| record.to == Channel::Alerts);
-        self.checkpoints.dead_letters += dead.len() as u64;
-        let sent = Arc::clone(&self.status.borrow().sent);
+        self.reporting.checkpoints.dead_letters += dead.len() as u64;
+        let sent = Arc::clone(&self.reporting.status.borrow().sent);
         sent.add(wall_clock(), alerts.iter().filter_map(|alert| alert.payload.clone()));
-        if let Some(files) = self.files.get_mut(&partition)
+        if let Some(files) = self.partitions.get_mut(&partition).and_then(|owned| owned.files.as_mut())
             && let Some((_, written)) = files.pending.take_if(|(of, _)| *of == epoch)
         {
             files.before = Some(written.manifest);
         }
-        self.checkpoints.last_success = Some(wall_clock());
-        if let Some(begun) = self.checkpoint_begun {
-            self.checkpoints.took = Some(begun.elapsed());
+        self.reporting.checkpoints.last_success = Some(wall_clock());
+        if let Some(begun) = self.in_flight.begun {
+            self.reporting.checkpoints.took = Some(begun.elapsed());
         }
         self.pool.confirm(partition, epoch.0).map_err(gone)
     }
 
     pub(super) fn ended(&mut self, epoch: Epoch, outcome: Outcome) -> Result<(), SourceError> {
-        self.lifecycle_log.committed(epoch, outcome, self.checkpoint_begun.map(|begun| begun.elapsed()));
-        self.checkpoints.committed += u64::from(outcome == Outcome::Committed);
+        self.reporting.log.committed(epoch, outcome, self.in_flight.begun.map(|begun| begun.elapsed()));
+        self.reporting.checkpoints.committed += u64::from(outcome == Outcome::Committed);
         if outcome == Outcome::Committed {
             self.commit_error(None);
         }
@@ -106,7 +106,7 @@ impl<C: GroupClient> Coordinator<C> {
     /// A record of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
     pub(super) fn truncate(&mut self, epoch: Epoch, index: usize) -> Result<(), SourceError> {
         // What was given up meanwhile comes again with its next owner.
-        let Some(&(partition, place)) = self.records.get(index) else { return Ok(()) };
+        let Some(&(partition, place)) = self.in_flight.records.get(index) else { return Ok(()) };
         let Some(record) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
         let (topic, before) = (self.rules.outputs.of(record).to_owned(), record.bytes());
         if !self.outbox.truncate(partition, epoch, place) {
@@ -120,7 +120,7 @@ impl<C: GroupClient> Coordinator<C> {
     /// At least once: the offsets behind the records, unless a partition of them was given up.
     pub(super) fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
         let epoch = transaction.epoch;
-        if self.aborted == Some(epoch) {
+        if self.in_flight.aborted == Some(epoch) {
             return self.ended(epoch, Outcome::Aborted);
         }
         let outcome = match self.handle().commit(&transaction.token, &transaction.next, COMMIT_WAIT) {
@@ -135,14 +135,5 @@ impl<C: GroupClient> Coordinator<C> {
             }
         };
         self.ended(epoch, outcome)
-    }
-
-    /// Why checkpoints are not committed, for those who ask.
-    pub(super) fn commit_error(&self, why: Option<String>) {
-        self.status.send_if_modified(|status| {
-            let is_news = status.commit_error != why;
-            status.commit_error = why;
-            is_news
-        });
     }
 }

@@ -20,14 +20,14 @@ const FIRST: Duration = Duration::from_secs(300);
 impl<C: GroupClient> Coordinator<C> {
     /// Takes note of what was found since the last round, and joins the group anew where that mends it.
     pub(super) fn take_findings(&mut self) -> Result<(), SourceError> {
-        while let Ok(looked) = self.findings.try_recv() {
+        while let Ok(looked) = self.inputs.findings.try_recv() {
             let Findings { rebalances, counts, members, mut reasons, owners, rejoin } = looked;
             for reason in &reasons {
-                if !self.status.borrow().coverage.reasons.contains(reason) {
+                if !self.reporting.status.borrow().coverage.reasons.contains(reason) {
                     error!("{reason}");
                 }
             }
-            self.status.send_modify(|status| {
+            self.reporting.status.send_modify(|status| {
                 if members != Members::Settled {
                     // What was wrong is so until the group is seen at rest.
                     let known = std::mem::take(&mut status.coverage.reasons);
@@ -45,7 +45,7 @@ impl<C: GroupClient> Coordinator<C> {
                 status.coverage = Coverage { seen, unknown, reasons, owners };
             });
             // What was found before the last rebalance may be mended by it.
-            if rejoin && self.status.borrow().rebalances == rebalances {
+            if rejoin && self.reporting.status.borrow().rebalances == rebalances {
                 warn!("leaving the group and joining it again, so that it hands out its partitions anew");
                 self.client.rejoin()?;
             }
@@ -55,23 +55,23 @@ impl<C: GroupClient> Coordinator<C> {
 
     /// Looks whether the messages of each topic are of any use, and says so once of each where they are not.
     pub(super) fn look_at_usage(&mut self) -> Result<(), SourceError> {
-        let every = USAGE_EVERY[usize::from(self.begun.elapsed() > FIRST)];
-        if self.last_usage.is_some_and(|last| last.elapsed() < every) {
+        let every = USAGE_EVERY[usize::from(self.timers.begun.elapsed() > FIRST)];
+        if self.timers.last_usage.is_some_and(|last| last.elapsed() < every) {
             return Ok(());
         }
-        self.last_usage = Some(Instant::now());
+        self.timers.last_usage = Some(Instant::now());
         let worked = self.pool.workers().status().map_err(gone)?;
-        let routers: Vec<_> = self.status.borrow().routers.iter().map(|router| router.read()).collect();
+        let routers: Vec<_> = self.reporting.status.borrow().routers.iter().map(|router| router.read()).collect();
         let poor: Vec<_> =
             (0..self.rules.topics.len()).filter_map(|topic| self.poor_topic(topic, &worked, &routers)).collect();
-        let known = self.status.borrow().poor_topics.clone();
+        let known = self.reporting.status.borrow().poor_topics.clone();
         for new in poor.iter().filter(|new| !known.iter().any(|known| known.topic == new.topic)) {
-            if self.told_poor.insert(new.topic.clone()) {
+            if self.reporting.warned_poor.insert(new.topic.clone()) {
                 warn!("{}", new.warning);
             }
         }
         if poor != known {
-            self.status.send_modify(|status| status.poor_topics = poor);
+            self.reporting.status.send_modify(|status| status.poor_topics = poor);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::log_identity::Probed;
 use super::*;
 use crate::bus::memory::{Fault, MemberId, MemoryBroker, Produced};
 use crate::bus::transaction::Transactions;
-use crate::bus::{LogClient, RebalanceProtocol, TopicIndex};
+use crate::bus::{LogClient, RebalanceProtocol, RecordBatch, TopicIndex};
 use crate::checkpoint::protocol::Delivery;
 use crate::checkpoint::store::Store;
 use crate::decode::{Decoder, Format};
@@ -29,6 +29,7 @@ use crate::engine::zone::{Unit, Zone};
 use crate::event::{DAY, HOUR, Time};
 use crate::output::alerts::json;
 use crate::output::dead_letters::Topics;
+use crate::status::PartitionState;
 use crate::worker::pool::{Wanted, Workers};
 use crate::worker::{Worker, WorkerConfig};
 mod damaged;
@@ -307,8 +308,8 @@ fn is_settled(world: &CoordinatorRig, members: &[Member], ends: &BTreeMap<TopicP
     let owned: usize = members.iter().map(|member| member.coordinator.group.owned().len()).sum();
     let applied: BTreeMap<TopicPartition, i64> = members
         .iter()
-        .flat_map(|member| &member.coordinator.progress)
-        .filter_map(|(at, progress)| Some((*at, progress.position.applied?)))
+        .flat_map(|member| member.coordinator.progress())
+        .filter_map(|(at, progress)| Some((at, progress.position.applied?)))
         .collect();
     let committed = || places().all(|at| world.broker.committed(at) == ends.get(&at).copied());
     owned == PARTITIONS.unsigned_abs() as usize && applied == *ends && committed()
@@ -387,7 +388,7 @@ fn live_through(world: &CoordinatorRig, seed: u64, actions: Vec<Action>) -> (Sna
                     world.broker.held(member.id),
                     &member.coordinator.group,
                     &member.coordinator.releases,
-                    &member.coordinator.read,
+                    &member.coordinator.reading.assigned,
                     member.coordinator.durable.partitions().collect::<Vec<_>>(),
                 )
             })
@@ -518,11 +519,12 @@ fn a_state_whose_files_are_gone_is_not_begun_anew() {
         std::fs::remove_file(entry.unwrap().path()).unwrap();
     }
     let mut member = Member::join(&world, 0, 1);
-    while !member.coordinator.failed.contains_key(&Partition(0)) {
+    let failure = |member: &Member| member.coordinator.partitions.get(&Partition(0))?.failure.clone();
+    while failure(&member).is_none() {
         assert!(Instant::now() < deadline, "a missing file is noticed");
         member.round();
     }
-    assert!(member.coordinator.failed[&Partition(0)].contains("rewind"), "{:?}", member.coordinator.failed);
+    assert!(failure(&member).unwrap().contains("rewind"), "{:?}", failure(&member));
     assert_eq!(world.broker.committed(at), Some(1));
     member.leave();
 }
@@ -539,12 +541,14 @@ fn every_applied_record_is_measured_and_told() {
     broker.limit_batches(4);
     let mut member = Member::join(&world, 0, 1);
     let deadline = Instant::now() + Duration::from_secs(20);
-    while member.coordinator.progress.get(&at).and_then(|progress| progress.position.applied) != Some(6) {
+    let applied =
+        |member: &Member| member.coordinator.partitions.get(&at.partition)?.progress.get(&at.topic)?.position.applied;
+    while applied(&member) != Some(6) {
         assert!(Instant::now() < deadline, "the records are never applied");
         member.round();
     }
     member.coordinator.publish();
-    let told = member.coordinator.status.borrow().latency.clone();
+    let told = member.coordinator.reporting.status.borrow().latency.clone();
     assert_eq!(told.count(), 6);
     assert!(told.sum() > Duration::ZERO && told.sum() < 6 * Duration::from_secs(20));
     member.leave();

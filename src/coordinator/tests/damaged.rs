@@ -28,7 +28,7 @@ fn a_damaged_log_stops_its_partition_alone() {
     until(&mut member, 1, 2);
     assert_eq!(world.broker.committed(at(0)), Some(1), "nothing of it is applied");
     member.coordinator.publish();
-    let states = member.coordinator.status.borrow().states.clone();
+    let states = member.coordinator.reporting.status.borrow().states.clone();
     assert_eq!(states[&Partition(1)], PartitionState::Running);
     let PartitionState::Failed(why) = &states[&Partition(0)] else { panic!("{states:?}") };
     assert!(why.contains("cannot be read") && why.contains("`retentiond bootstrap`"), "{why}");
