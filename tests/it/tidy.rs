@@ -1,6 +1,7 @@
 //! The rules of the house, held by reading its files; documents and code agree.
 
 mod reference;
+mod structs;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
