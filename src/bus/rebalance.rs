@@ -1,12 +1,20 @@
 //! How to answer rebalances: a pure step from state and event to commands.
 //!
-//! Partition p is *owned* only while p of **every** source topic is assigned, because one engine needs all of them.
-//! Only owned partitions are read: a topic-partition whose siblings are not assigned waits for them, so no record
-//! arrives without an engine. The order of the commands is the safety argument:
+//! Partition p is *owned* only while p of **every** source topic is assigned, since one engine needs them all. Only
+//! owned partitions are read: what is assigned without its siblings waits for them, so no record arrives without an
+//! engine.
 //!
-//! - revoked: stop the engine, commit its work, and only then answer the client, which lets the next owner start;
-//! - lost: stop the engine and commit nothing, because the next owner may have started;
-//! - assigned: start the engine, which determines the start offsets, and only then read.
+//! The order of the commands is what ownership requires; when each is done is decided by the commit protocol
+//! (`checkpoint/protocol.rs`), which holds the safety argument. The coordinator turns [`Command::Stop`] with
+//! [`Command::Commit`] into a revocation, [`Command::Stop`] alone into a loss and [`Command::Start`] into an assignment
+//! of that protocol, and:
+//!
+//! - giving up: holds [`Command::Unassign`] back, and with it the next owner, until the last checkpoint has ended;
+//! - lost: commits nothing, for the next owner may be at work already;
+//! - taking over: answers the group at once, and reads a partition only when its state is there, so it ignores the
+//!   lists of [`Command::Assign`] and [`Command::IncrementalAssign`];
+//! - leaving: closes the client when the protocol commands it, after everything is released, and not at
+//!   [`Command::Close`].
 //!
 //! Every [`Event::Assigned`] is answered by one [`Command::Assign`] or [`Command::IncrementalAssign`], and every
 //! [`Event::Revoked`] and [`Event::Lost`] by one [`Command::Unassign`], even if it is empty: the group waits for the
@@ -46,11 +54,12 @@ pub enum Event {
 /// What to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Stop the engines of these partitions, wait for them, and abandon every checkpoint that includes one of them.
+    /// Hand nothing more of these partitions out, and give them up: behind a last checkpoint if [`Command::Commit`]
+    /// follows, else at once.
     Stop(Vec<Partition>),
-    /// Commit the work of the stopped engines of these partitions, and wait for the answer.
+    /// Take and commit a last checkpoint of these stopped partitions.
     Commit(Vec<Partition>),
-    /// Start engines for these partitions; they provide the start offsets.
+    /// Take these partitions up: their committed offsets name their state.
     Start(Vec<Partition>),
     /// [`super::LogClient::assign`] with exactly these, in order; kept ones continue at the position of their engine.
     Assign(Vec<TopicPartition>),

@@ -35,14 +35,40 @@
 //!
 //! # The lifecycle of a partition
 //!
-//! ```text
-//! Assigned -> Waiting (for a transaction of an earlier assignment) -> Reading the committed offsets
-//!    nothing committed, no checkpoints -> Searching the start -> Initializing (initial transaction) -> Running, empty
-//!    initial commit -> Running, empty           own parked state -> Running, from the parked state
-//!    manifest -> Loading -> Running             anything else -> Failed
-//! Revoked -> Draining: the checkpoint in flight ends, a last one is taken and ends -> parked, released
-//! Lost -> dropped, released
-//! ```
+//! Events that are not listed for a phase do not change it. *Nothing in flight* means that no checkpoint or transaction
+//! of this replica is under way; `tests.rs` takes every phase through every event.
+//!
+//! | phase | event | next phase | commands |
+//! |---|---|---|---|
+//! | not owned | `Assigned` | Reading | `ReadCommitted` |
+//! | not owned | `Assigned`, and a transaction of a former assignment is open | Waiting | |
+//! | Waiting | nothing in flight | Reading | `ReadCommitted` |
+//! | Reading | `Committed`: nothing | Searching | `FindStart` |
+//! | Reading | `Committed`: initial commit, or own parked state | Running | `Begin` |
+//! | Reading | `Committed`: a manifest | Loading | `Load` |
+//! | Reading | `Committed`: anything else | Failed | `Drop`, `Fail` |
+//! | Reading, Searching | `Unavailable` | Resting | |
+//! | Resting | `Due` | Reading | `ReadCommitted` |
+//! | Searching | `StartFound`: no checkpoints | Initializing | `CommitInitial`, with nothing in flight |
+//! | Searching | `StartFound`: checkpoints exist | Failed | `Drop`, `Fail` |
+//! | Initializing | `Ended`: committed | Running | `Begin` |
+//! | Initializing | `Ended`: aborted; `NotAMember` | Initializing | `CommitInitial` after the next `Due` |
+//! | Loading | `Loaded`: what is committed | Running | `Begin` |
+//! | Loading | `Loaded`: anything else; `LoadFailed`: for good | Failed | `Drop`, `Fail` |
+//! | Loading | `LoadFailed`: unavailable | Resting | |
+//! | Running | `Due` or full outbox, with nothing in flight | Running | `BeginCheckpoint` |
+//! | Running, Draining | `Ended`: committed | the same | `Confirm`, `Delete` |
+//! | Running, Draining | `Ended`: aborted; `UploadFailed` | the same | `RollBack` |
+//! | Running | `OutOfRange`, `LogDamaged` | Failed | `Stop`, `RollBack` or `Abort`, `Drop`, `Fail` |
+//! | Running | `Revoked`, `Closing` | Draining | `Stop`, `StartBudget`, then a last `BeginCheckpoint` |
+//! | Draining | its last checkpoint has ended, or `BudgetOver` | parked | `Park`, `Release` |
+//! | Draining | `BudgetOver`, and its transaction is open | not owned | `Abort`, `Drop`, `Release` |
+//! | parked | `Due`, too often | not owned | `Drop` |
+//! | any but Running, Draining | `Revoked`, `Closing` | not owned | `Drop`, `Release` |
+//! | any | `Lost` | not owned | `RollBack` or `Abort`, `Drop`, `Release` |
+//!
+//! `Ended` with an unknown outcome leads to `RenewProducer` and `ReadBack`. What the group has then counts as committed
+//! or as aborted; where it has neither, the partition is dropped and taken over again, or released when it drains.
 //!
 //! A partition here means that partition number of *every* source topic: [`crate::bus::rebalance`] combines them. The
 //! coordinator passes on its `Start` as [`Event::Assigned`], its `Stop` and `Commit` as [`Event::Revoked`] or
