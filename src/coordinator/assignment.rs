@@ -68,7 +68,7 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
-    /// What is being given back is lost meanwhile: it is given up at once, and answered for with the loss.
+    /// Partitions that are being revoked were lost: drop them now and answer both events together.
     pub(super) fn overtake(&mut self) -> Result<Vec<TopicPartition>, SourceError> {
         let (mut answer, mut lost) = (Vec::new(), Vec::new());
         for release in &mut self.releases {
@@ -96,8 +96,8 @@ impl<C: GroupClient> Coordinator<C> {
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
 
-    /// Answers a revocation once nothing that it names is being given up any more: a replica that stops may be asked
-    /// for what it is giving up already, and whoever were handed that before its last commit would do the same again.
+    /// Answers a revocation once none of its partitions is still draining. A replica that stops may be asked for
+    /// partitions that already drain; their next owner would start before the last commit and repeat the work.
     pub(super) fn unassign_released(
         &mut self,
         these: Vec<TopicPartition>,
