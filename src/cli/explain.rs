@@ -39,7 +39,7 @@ pub struct Explain {
     message: EventQuestion,
 }
 
-/// Why nothing is told. No text holds the customer's id.
+/// Why a customer cannot be explained. No text contains the customer id.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExplainError {
     #[error("no customer with that id is known; ids are case-sensitive, and an erased customer has no record")]
@@ -141,7 +141,7 @@ fn escaped(id: &str) -> String {
     path
 }
 
-/// The fields that are told in words; others, which a daemon of another version may know, are listed as they are.
+/// The fields that are explained in words; other fields, from daemons of other versions, are listed unchanged.
 const TOLD: [&str; 17] = [
     "id",
     "stage",

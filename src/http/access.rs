@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_nobody_may_ask_unless_everybody_may() {
+    fn without_a_token_access_is_denied_unless_it_is_open() {
         assert_eq!(check(&Access::with_token(None), &["Bearer "]), Err(Refusal::Closed));
         assert_eq!(check(&Access::Everybody, &[]), Ok(()));
     }

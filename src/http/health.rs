@@ -107,8 +107,8 @@ fn stale(source: &SourceStatus, now: Instant) -> Option<String> {
     let seconds = source.checkpoints.is_stale(now).then(|| source.checkpoints.uncommitted_for(now).as_secs())?;
     let why = source.commit_error.as_deref().unwrap_or("the log may say why");
     Some(format!(
-        "no checkpoint has been committed for {seconds} s although records were applied: figures are still updated, but alerts and \
-         dead letters wait, and a crash would read those records again. {why}"
+        "no checkpoint has been committed for {seconds} s although records were applied: figures are still updated, \
+         but alerts and dead letters wait, and a crash would read those records again. {why}"
     ))
 }
 
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_routes_is_ready_once_what_it_routed_is_applied() {
+    fn a_replica_that_routes_is_ready_once_routed_events_are_applied() {
         let router = Arc::new(RoutingStatus::new("shop".into(), TopicIndex(0)));
         let mut source = positions(&[(0, Some(0), Some(0), true)]);
         source.routers.push(Arc::clone(&router));

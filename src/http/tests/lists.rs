@@ -13,7 +13,7 @@ use crate::output::alerts::json as json_of;
 use crate::output::metrics::fixture::{self, Lines};
 
 #[test]
-fn customers_at_risk_are_listed_to_whoever_shows_the_token() {
+fn customers_at_risk_are_listed_only_with_the_token() {
     let server = start_with(Access::with_token(Some("hunter2")));
     let get = |query: &str| server.get_with(&format!("/api/v1/at-risk{query}"), "Bearer hunter2");
     let nobody = get("").json();
