@@ -14,7 +14,7 @@
 //! | `referred_by_order`, `referred_by_profile` | bool | whether the first order or a profile update names a referrer |
 //! | `complained`, `costed` | bool | whether the customer has a complaint, and recorded costs |
 //! | `dimension_<name>` | text | the customer's value of the dimension |
-//! | `engine` | bytes | [`crate::engine::state::rows::Aside`], for the few customers that need it |
+//! | `engine` | bytes | [`crate::engine::state::rows::SideState`], for the few customers that need it |
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | scalar, in full in every checkpoint | clock, currencies, the kinds of feedback | a field of [`Scalars`] |
 //! | of each customer | record with its marks and net revenue | a field of [`super::record::Known`] and a column of the rows' file |
-//! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::Aside`], and a line in each of the three functions below it |
+//! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::SideState`], and a line in each of the three functions below it |
 //! | array over panes | windows, cohorts, totals | a line in `show_arrays` or in the `show` of its owner |
 //! | what is held as [`arrays::Numbers`] | distributions | likewise |
 //! | read off the records | the wheel of deadlines | nothing: it is wound up anew |

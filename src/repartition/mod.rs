@@ -4,7 +4,7 @@
 //! One replica at a time routes a source: the owner of partition 0. It reads all partitions of the source without
 //! joining a group, and writes events, dead letters and offsets in transactions. The transactional id belongs to the
 //! source, not to the replica, so a new router fences a predecessor that does not yet know that it was replaced.
-//! [`session`] implements one spell of routing; [`merge`] decides the order in which events of several partitions
+//! `session` implements one spell of routing; `merge` decides the order in which events of several partitions
 //! leave.
 
 mod clients;
