@@ -39,7 +39,7 @@ fn ids_that_became_numbers_or_formulas_are_what_they_were() {
         case("native.csv", CSV.replace(",a,", ",7.0,").replace(",b,", ",\u{a0}7,"), one),
         case("orders.csv", twice("a", "a").replace("o-1", "5.0").replace("o-2", "5"), (1, 1, "10.00 EUR"))
             .with(MAPPED)
-            .saying(&["second copies"]),
+            .saying(&["duplicate events were ignored"]),
         case("versions.csv", twice("1.1", "1.2"), (2, 2, "30.00 EUR")).with(MAPPED),
         case("rounded.csv", twice("2.67E+12", "17"), (1, 1, "20.00 EUR")).with(MAPPED).saying(&[
             "line 2: invalid_id",
@@ -61,7 +61,7 @@ fn ids_that_became_numbers_or_formulas_are_what_they_were() {
             one,
         )
         .with(MAPPED)
-        .saying(&["1 message(s) were skipped on purpose: nobody"]),
+        .saying(&["1 message(s) were deliberately skipped: nobody"]),
     ]);
 }
 
@@ -73,7 +73,7 @@ fn missing_values_are_empty_cells() {
         check(&[
             case(name, table(&format!("{good}{word},2,2026-01-05,5.00\n")), ONE)
                 .with(MAPPED)
-                .saying(&["1 message(s) were skipped on purpose: nobody"]),
+                .saying(&["1 message(s) were deliberately skipped: nobody"]),
             case(name, table(&format!("{good}b,2,{word},5.00\n")), ONE)
                 .with(MAPPED)
                 .saying(&["line 3: missing_field: time"]),
@@ -83,7 +83,7 @@ fn missing_values_are_empty_cells() {
             // Orders without an id are not copies of each other.
             case(name, table(&format!("a,{word},2026-01-05,10.00\nb,{word},2026-01-06,20.00\n")), TWO).with(MAPPED),
             case(name, format!("{CSV}3,{word},2026-01-05T10:00:00Z,5,EUR\n"), TWO)
-                .saying(&["1 message(s) were skipped on purpose: nobody"]),
+                .saying(&["1 message(s) were deliberately skipped: nobody"]),
         ]);
     }
     let typed = "type,customer_id,time,amount,currency\norder,a,2026-01-05T10:00:00Z,10.00,EUR\n";
@@ -163,7 +163,7 @@ fn lines_leave_to_the_first_line_of_their_order_what_they_do_not_name() {
             )
         })
         .collect();
-    let filtered = &["2 message(s) were skipped on purpose: filtered"];
+    let filtered = &["2 message(s) were deliberately skipped: filtered"];
     check(&[
         case("lines.csv", lines.clone(), TWO).with(SHOPIFY_LINES).saying(filtered),
         case("named.csv", named, TWO).with(SHOPIFY_LINES).saying(filtered),
@@ -176,7 +176,7 @@ fn lines_leave_to_the_first_line_of_their_order_what_they_do_not_name() {
         // Another customer's line is of another order, and so is the line below it.
         case("other.csv", lines.replace("#1,,,,,,2,1.50", "#1,eve@example.com,,,EUR,,2,1.50"), (2, 2, "24.00 EUR"))
             .with(SHOPIFY_LINES)
-            .saying(&["4 message(s) were skipped on purpose: filtered"]),
+            .saying(&["4 message(s) were deliberately skipped: filtered"]),
     ]);
 }
 
@@ -192,7 +192,7 @@ fn an_order_counts_with_all_of_its_lines_or_not_at_all() {
         case("heads.csv", table(&format!("a,1,2026-01-05,\n,1,,4.00\n,1,,6.00\n{other}")), TWO).with(SUMS),
         case("blank-id.csv", table(&format!("a,1,2026-01-05,4.00\n,,,9.00\n,1,,6.00\n{other}")), TWO)
             .with(SUMS)
-            .saying(&["1 message(s) were skipped on purpose: guest"]),
+            .saying(&["1 message(s) were deliberately skipped: guest"]),
         case("far-below.csv", table(&format!("{whole}{other},1,,5.00\n")), (1, 1, "20.00 EUR"))
             .with(SUMS)
             .saying(&["line 2: missing_field: its order's line 5: customer_id is missing", "guest"]),
@@ -207,7 +207,7 @@ fn an_order_counts_with_all_of_its_lines_or_not_at_all() {
             .saying(&["line 2: missing_field: its order's line 2: amount is missing"]),
         case("guests.csv", table(&format!(",1,2026-01-05,4.00\n,1,2026-01-05,6.00\n{other}")), (1, 1, "20.00 EUR"))
             .with(SUMS)
-            .saying(&["2 message(s) were skipped on purpose: guest"]),
+            .saying(&["2 message(s) were deliberately skipped: guest"]),
     ]);
 }
 
@@ -240,7 +240,7 @@ fn several_credits_of_one_order_are_several_refunds() {
             (1, 1, "90.00 EUR"),
         )
         .with(CREDITS)
-        .saying(&["second copies"]),
+        .saying(&["duplicate events were ignored"]),
         case(
             "without-id.csv",
             table(&format!("{order}a,,2026-01-06,-10.00\na,NA,2026-01-06,-10.00\n")),
@@ -261,7 +261,7 @@ const COLUMNS: &str = "[sources.orders]\nformat = \"custom\"\n[sources.orders.ma
 
 #[test]
 fn a_header_once_more_is_counted_and_another_one_stops_the_file() {
-    let counted = &["1 message(s) were skipped on purpose: header"];
+    let counted = &["1 message(s) were deliberately skipped: header"];
     let rows = CSV.split_once('\n').unwrap().1.replace("1,a", "3,c").replace("2,b", "4,d");
     let again = |header: &str| format!("{CSV}{header}\n{rows}");
     let four = (4, 4, "60.00 EUR");

@@ -166,7 +166,7 @@ fn rows_that_do_not_fit_their_header_are_named() {
         case("trailing-delimiters.csv", format!("{head}1,a,2026-01-05T10:00:00Z,EUR,10.00,\n"), ONE),
         case("all-trailing-delimiters.csv", format!("{head}{good}").replace('\n', ",\n"), ONE),
         case("footer.csv", format!("{head}{good}(1 rows)\n"), ONE).saying(&["line 3: invalid_row"]),
-        case("joined.csv", format!("{CSV}{CSV}"), TWO).saying(&["second copies"]),
+        case("joined.csv", format!("{CSV}{CSV}"), TWO).saying(&["duplicate events were ignored"]),
         refused(
             "twice.csv",
             "customer_id,time,amount,currency,amount\n",
@@ -212,7 +212,7 @@ fn delimiters_headers_and_nulls_are_those_of_databases_and_spreadsheets() {
         ),
         case("spoken.csv", CSV.replace("order_id,customer_id,time,amount", "Order ID,Customer-ID,Time,Amount"), TWO),
         case("nulls.csv", format!("{CSV}\\N,NULL,2026-01-05T10:00:00Z,1,EUR\n"), TWO)
-            .saying(&["1 message(s) were skipped on purpose: nobody"]),
+            .saying(&["1 message(s) were deliberately skipped: nobody"]),
         case("null-ids.csv", CSV.replace("\n1,", "\n\\N,").replace("\n2,", "\nNULL,"), TWO),
     ]);
 }
@@ -315,7 +315,7 @@ fn a_mapping_reads_tables() {
     let test = "order_id,customer_id,time,amount,currency,test\n1,a,2026-01-05T10:00:00Z,10.00,EUR,false\n\
                 2,b,2026-01-05T10:00:00Z,10.00,EUR,true\n";
     check(&[
-        case("olist.csv", olist, (1, 1, "10.00 BRL")).with(OLIST).saying(&["1 message(s) were skipped on purpose: filtered"]),
+        case("olist.csv", olist, (1, 1, "10.00 BRL")).with(OLIST).saying(&["1 message(s) were deliberately skipped: filtered"]),
         case(
             "fivetran.csv",
             "\u{feff}id,customer_id,currency,total_price,processed_at\n2674098602081,3589760876641,GBP,2.8,2020-09-11 19:35:42.000\n",
@@ -349,9 +349,9 @@ fn what_the_options_say_of_times_ids_and_choice_holds_for_tables() {
         refused("days-nowhere.csv", days, &["line 2: invalid_time", "time_zone = "]),
         case("test-native.csv", test, ONE)
             .with(NATIVE_FILTER)
-            .saying(&["1 message(s) were skipped on purpose: filtered"]),
+            .saying(&["1 message(s) were deliberately skipped: filtered"]),
         refused("no-test-native.csv", CSV, &["where.\"test\"", "columns are order_id"]).with(NATIVE_FILTER),
-        case("nobody.csv", CSV.replace(",b,", ",0,"), ONE).saying(&["1 message(s) were skipped on purpose: nobody"]),
+        case("nobody.csv", CSV.replace(",b,", ",0,"), ONE).saying(&["1 message(s) were deliberately skipped: nobody"]),
         case("noise.csv", CSV.replace("20.00", "19.999999999999996"), TWO),
     ]);
 }
@@ -388,9 +388,9 @@ fn exports_of_shops_and_tools_are_read() {
         CSV.lines().enumerate().map(|(at, row)| if at == 0 { format!(",{row}\n") } else { format!("{at},{row}\n") });
     let normalized = CSV.replace("customer_id", "customer.id").replace("amount", "total.amount");
     check(&[
-        case("shopify.csv", shopify, ONE).with(SHOPIFY).saying(&["2 message(s) were skipped on purpose: filtered"]),
+        case("shopify.csv", shopify, ONE).with(SHOPIFY).saying(&["2 message(s) were deliberately skipped: filtered"]),
         case("paypal.csv", paypal, (1, 1, "1000.00 EUR")).with(PAYPAL).saying(&["unknown types"]),
-        case("stripe.csv", stripe, ONE).with(STRIPE).saying(&["1 message(s) were skipped on purpose: filtered"]),
+        case("stripe.csv", stripe, ONE).with(STRIPE).saying(&["1 message(s) were deliberately skipped: filtered"]),
         case("pandas.csv", pandas.collect::<String>(), TWO),
         case("normalized.csv", normalized, TWO).with(NORMALIZED),
         case("excel-unicode.txt", utf_16(&CSV.replace(',', "\t").replace('\n', "\r\n")), TWO),
