@@ -129,7 +129,9 @@ mod tests {
         let cells: Vec<_> = row.split_whitespace().collect();
         assert_eq!(cells, ["invalid_json", "orders", "3", "1", "2", "1970-01-01T00:00:00.000Z"]);
         assert!(
-            text.contains("7 dead letter(s) of other groups") && text.contains("2 name no group") && text.contains("\"g\""),
+            text.contains("7 dead letter(s) of other groups")
+                && text.contains("2 name no group")
+                && text.contains("\"g\""),
             "{text}"
         );
         assert!(text.contains("3 went back.") && text.contains("\"gone\" does not exist"), "{text}");

@@ -313,7 +313,10 @@ fn each_group_puts_back_its_own_letters_of_a_shared_topic() {
         wait_for("all offsets to be committed", PATIENCE, || rig.all_committed(broker).then_some(()));
     }
     let own = dlq(&one, &["ls"]);
-    assert!(own.stdout.contains("3 could go back.") && own.stdout.contains("5 dead letter(s) of other groups"), "{own:?}");
+    assert!(
+        own.stdout.contains("3 could go back.") && own.stdout.contains("5 dead letter(s) of other groups"),
+        "{own:?}"
+    );
     assert!(!own.stdout.contains(&two.orders), "{own:?}");
     // The others stay, for their own group.
     assert!(dlq(&one, &["replay", "--reason", "too_late"]).stdout.contains("0 went back."));
