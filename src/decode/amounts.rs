@@ -1,4 +1,4 @@
-//! How a source writes amounts: decimal and thousands separators, prices with quantities, money that goes back.
+//! How a source writes amounts: decimal and thousands separators, prices with quantities, negative amounts.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,12 @@ use super::rules::Rules;
 use super::{Reason, Rejection};
 use crate::event::EventType;
 
-/// Reads amounts in one way.
+/// How one source writes amounts, from its options.
 #[derive(Debug, Clone)]
 pub(super) struct Amounts {
     unit: AmountUnit,
     has_decimal_comma: bool,
-    /// What stands between groups of digits.
+    /// The separator between groups of digits.
     thousands: Option<char>,
     negative: Negative,
 }
@@ -46,13 +46,12 @@ impl Amounts {
         Ok(Amounts { unit: options.amount_unit, has_decimal_comma, thousands, negative: options.negative })
     }
 
-    /// Whether amounts have a decimal comma.
+    /// Whether the decimal separator is a comma.
     pub fn has_decimal_comma(&self) -> bool {
         self.has_decimal_comma
     }
 
-    /// The sum of the amount and more terms, of which those that are empty add nothing, times the quantity where there is
-    /// one.
+    /// The sum of `amount` and `more`, without empty terms, times the quantity if there is one.
     pub fn read<'a>(
         &self,
         amount: Value<'a>,
@@ -78,7 +77,7 @@ impl Amounts {
         }
     }
 
-    /// The amount in the units that the source gives to its currency.
+    /// The amount in minor units, if the source's unit depends on the currency (Adyen); otherwise unchanged.
     pub fn of_currency<'a>(&self, amount: Value<'a>, currency: &Value<'_>) -> Value<'a> {
         match (amount, self.unit) {
             (Value::Units { units, exponent: None }, AmountUnit::Adyen) => {
@@ -88,7 +87,7 @@ impl Amounts {
         }
     }
 
-    /// A number without thousands separators and with a point.
+    /// The number without thousands separators and with a decimal point.
     fn plain<'a>(&self, field: &str, value: Value<'a>) -> Result<Value<'a>, Rejection> {
         let Value::Text(text) = &value else { return Ok(value) };
         let (text, whole) = (text.trim(), text.len());
@@ -137,8 +136,9 @@ impl Amounts {
         Rejection::new(Reason::InvalidAmount, detail)
     }
 
-    /// What the fields mean when the amount is below zero: `None` when nothing went back.
-    /// Of messages that are repeated, the order id alone is the refund's.
+    /// Applies `mapping.negative` to a negative amount and returns the resulting event type: a negative order becomes a
+    /// refund. `None` if the amount is zero with a sign, so that no money was returned. With `is_repeated` the refund's
+    /// id is the order id alone.
     pub fn turn(
         &self,
         event_type: EventType,
@@ -170,8 +170,8 @@ impl Amounts {
     }
 }
 
-/// The id of a refund that is an order below zero. Several may be of one order, which time and amount tell apart; a copy has
-/// all three in common.
+/// The id of a refund that was sent as a negative order. An order can have several, so time and amount are part of the
+/// id; a copy of the message has the same three values.
 fn credit_id(fields: &mut Fields<'_>, rules: &Rules, is_repeated: bool) -> Result<Value<'static>, Rejection> {
     let order = std::mem::take(&mut fields.order_id);
     if rules.is_nobody(&order) {
@@ -192,7 +192,7 @@ fn credit_id(fields: &mut Fields<'_>, rules: &Rules, is_repeated: bool) -> Resul
     Ok(Value::Text(Cow::Owned(format!("{order}/{at}/{amount}"))))
 }
 
-/// The decimals of the currencies to which Adyen gives others than ISO 4217 does
+/// Decimals of the currencies for which Adyen deviates from ISO 4217
 /// (<https://docs.adyen.com/development-resources/currency-codes>).
 fn adyen_exponent(code: &str) -> Option<u32> {
     match code {
@@ -225,7 +225,7 @@ fn is_zero(amount: &Value<'_>) -> bool {
     }
 }
 
-/// The same without its sign.
+/// The amount without its sign.
 pub(super) fn absolute(amount: Value<'_>) -> Value<'_> {
     match amount {
         Value::Units { units, exponent } => Value::Units { units: units.saturating_abs(), exponent },
@@ -238,7 +238,7 @@ pub(super) fn absolute(amount: Value<'_>) -> Value<'_> {
     }
 }
 
-/// The sign and the rest of a number, as spreadsheets and accounting systems write it: `-1`, `(1)`, `1-`.
+/// The sign and the rest of a number, in the notations of spreadsheets and accounting systems: `-1`, `(1)`, `1-`.
 fn signed(text: &str) -> (&'static str, &str) {
     if let Some(inner) = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) {
         return ("-", inner.trim());
@@ -250,7 +250,7 @@ fn signed(text: &str) -> (&'static str, &str) {
     ("", text.strip_prefix('+').unwrap_or(text).trim())
 }
 
-/// Digits without the separators between groups; `None` where the groups are not groups of thousands (or lakhs).
+/// Digits without the separators between groups; `None` if the groups are not thousands (or lakhs).
 fn without_groups(digits: &str, separator: char) -> Option<String> {
     let is_separator =
         |c: char| c == separator || (separator == ' ' && matches!(c, '\u{a0}' | '\u{202f}' | '\u{2009}'));
@@ -268,7 +268,7 @@ fn without_groups(digits: &str, separator: char) -> Option<String> {
     Some(plain)
 }
 
-/// A decimal number, exactly; also one with an exponent.
+/// An exact decimal number, with or without an exponent.
 pub(super) fn decimal(text: &str) -> Option<Decimal> {
     if text.bytes().any(|byte| !(byte.is_ascii_digit() || b".-+eE".contains(&byte))) {
         return None;
@@ -276,7 +276,7 @@ pub(super) fn decimal(text: &str) -> Option<Decimal> {
     if text.contains(['e', 'E']) { Decimal::from_scientific(text).ok() } else { Decimal::from_str_exact(text).ok() }
 }
 
-/// A whole number of minor units, however it is spelled; `None` where the text is no number.
+/// A whole number of minor units in any notation; `None` if the text is not a number.
 fn minor_units(text: &str) -> Result<Option<Value<'static>>, Rejection> {
     let too_large = || {
         let what = format!("amount {:?} is absurdly large (in minor units)", excerpt(text));
@@ -290,7 +290,7 @@ fn minor_units(text: &str) -> Result<Option<Value<'static>>, Rejection> {
     match decimal(text) {
         Some(exact) if exact.fract().is_zero() => exact.to_i64().map(|whole| Some(units(whole))).ok_or_else(too_large),
         Some(_) => Ok(Some(fraction)),
-        // More digits than a decimal holds: all that matters is their size.
+        // More digits than `Decimal` holds: only the magnitude matters here.
         None => match text.parse::<f64>() {
             Ok(size) if size.abs() >= 1e15 => Err(too_large()),
             Ok(size) if size.is_finite() => Ok(Some(fraction)),
@@ -318,7 +318,7 @@ fn product(amount: &Value<'_>, quantity: &Value<'_>) -> Result<String, Rejection
     let product = amount.checked_mul(quantity).ok_or_else(|| {
         Rejection::new(Reason::InvalidAmount, "amount times quantity has too many digits to be exact")
     })?;
-    // Zero keeps the sign that the factors give it: nothing went back.
+    // Zero keeps the sign of the product, so that `turn` recognizes a negative order of amount zero.
     let is_negative = amount.is_sign_negative() != quantity.is_sign_negative();
     Ok(format!("{}{}", if is_negative { "-" } else { "" }, product.abs().normalize()))
 }

@@ -1,4 +1,4 @@
-//! Messages that hold several objects, each of which means something of its own.
+//! Messages that contain several objects, each decoded separately.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,20 +10,20 @@ use super::presets::CloudEvents;
 use super::{Decoded, Decoder, Message, Reader, Rejection, Skip};
 use crate::event::{Event, EventType};
 
-/// One object of a message that holds several.
+/// One object of a message that contains several.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part<'a> {
-    /// What the object means.
+    /// The result of decoding the object.
     pub decoded: Result<Decoded<'a>, Rejection>,
-    /// A message that holds this object alone and is read in the same format: what goes to the dead-letter topic when the
-    /// object is rejected, so that replaying it does not count the other objects twice.
+    /// A message in the same format that contains only this object. It becomes the dead letter if the object is
+    /// rejected, so that replaying it does not count the other objects again.
     pub message: Cow<'a, [u8]>,
-    /// Its place in the message, counted from 1, and how many objects there are.
+    /// Position in the message, counted from 1, and the number of objects.
     pub place: (usize, usize),
 }
 
 impl<'a> Part<'a> {
-    /// The same, borrowing nothing.
+    /// A copy that owns its data.
     #[must_use]
     pub fn into_owned(self) -> Part<'static> {
         Part {
@@ -33,10 +33,10 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// What the object means; a rejection says which object it is about.
+    /// The decoded object; a rejection names its position in the message.
     ///
     /// # Errors
-    /// The rejection of the object.
+    /// If the object was rejected.
     pub fn located(mut self) -> Result<Decoded<'a>, Rejection> {
         match std::mem::replace(&mut self.decoded, Ok(Decoded::Batch(Vec::new()))) {
             Err(rejection) => Err(self.locate(&rejection)),
@@ -44,7 +44,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// A rejection that says which object of the message it is about.
+    /// The rejection with the object's position in its detail.
     #[must_use]
     pub fn locate(&self, rejection: &Rejection) -> Rejection {
         let (place, count) = self.place;
@@ -52,8 +52,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What a message means that holds these objects. `read` gives the meaning of an object and a message with it alone; a
-/// single object is not set apart from its message.
+/// Decodes the objects of one message. `read` returns the decoded object and a message that contains it alone. A single
+/// object is decoded as the message itself.
 pub(super) fn batch<'a, T>(
     objects: Vec<T>,
     mut read: impl FnMut(T) -> (Result<Decoded<'a>, Rejection>, Cow<'a, [u8]>),
@@ -62,7 +62,7 @@ pub(super) fn batch<'a, T>(
     let mut parts = Vec::with_capacity(count);
     for (place, object) in (1..).zip(objects) {
         match read(object) {
-            // A batch in a batch: its objects stand alone already.
+            // A nested batch: its parts already have messages of their own.
             (Ok(Decoded::Batch(inner)), _) => parts.extend(inner),
             (decoded, message) => parts.push(Part { decoded, message, place: (place, count) }),
         }
@@ -74,7 +74,7 @@ pub(super) fn batch<'a, T>(
     }
 }
 
-/// As [`batch`], for a message that is a JSON list; `None` where it is something else.
+/// Like [`batch`], for a message that is a JSON list; `None` if it is not a list.
 pub(super) fn of_list<'a>(
     bytes: &'a [u8],
     mut decode: impl FnMut(&'a [u8]) -> Result<Decoded<'a>, Rejection>,
@@ -89,19 +89,19 @@ pub(super) fn of_list<'a>(
     }))
 }
 
-/// The message `bytes` with only `object` in its list `list`; both are pieces of it.
+/// `bytes` with `list` replaced by a list of `object` alone; both are slices of `bytes`.
 #[allow(dead_code, reason = "for formats whose messages hold lists of events")]
 pub(super) fn with_only(bytes: &[u8], list: &str, object: &str) -> Vec<u8> {
     let begin = (list.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
     match (bytes.get(..begin), begin.checked_add(list.len()).and_then(|end| bytes.get(end..))) {
         (Some(before), Some(after)) => [before, b"[", object.as_bytes(), b"]", after].concat(),
-        // The list is no piece of the message.
+        // `list` is not a slice of the message.
         _ => object.as_bytes().to_vec(),
     }
 }
 
 impl Decoded<'_> {
-    /// The values of the label `type`, one for each event; none for what is skipped.
+    /// Values of the metric label `type`, one per event; none for skipped messages.
     #[must_use]
     pub fn event_types(&self) -> Vec<EventType> {
         match self {
@@ -116,7 +116,7 @@ impl Decoded<'_> {
         }
     }
 
-    /// The events, in their order.
+    /// The events, in message order.
     #[must_use]
     pub fn events(&self) -> Vec<&Event<'_>> {
         match self {
@@ -131,7 +131,7 @@ impl Decoded<'_> {
 }
 
 impl Decoder {
-    /// Reads a list of objects, each as a message of its own; `otherwise` where it is none.
+    /// Decodes a list of objects, each like a message of its own; returns `otherwise` if it is not a list.
     #[cold]
     pub(super) fn read_list<'a>(
         &self,
@@ -139,7 +139,7 @@ impl Decoder {
         bytes: &'a [u8],
         otherwise: Result<Decoded<'a>, Rejection>,
     ) -> Result<Decoded<'a>, Rejection> {
-        // The id in the headers is that of one event.
+        // The headers contain the id of a single event.
         if matches!(self.reader, Reader::CloudEvents(_)) && CloudEvents::is_binary(message) {
             return otherwise;
         }
@@ -150,7 +150,7 @@ impl Decoder {
         of_list(bytes, decode).unwrap_or(otherwise)
     }
 
-    /// Why an object is passed over, with the types that the format knows.
+    /// Explains why an object is counted as `unknown`, with the types that the format knows.
     #[must_use]
     pub fn explain_unknown(&self, unknown: &Unknown<'_>) -> String {
         let (name, known) = self.reader.known();
@@ -167,38 +167,38 @@ impl Decoder {
     }
 }
 
-/// An object that is none of the events of its format.
+/// An object that is not an event of its format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown<'a> {
-    /// What tells the objects of the format apart, such as `type`.
+    /// The field that distinguishes the objects of the format, such as `type`.
     pub field: &'static str,
-    /// What it says; `None` where it says nothing.
+    /// Its value; `None` if the field is missing.
     pub name: Option<Cow<'a, str>>,
-    /// What to do about it, if that is known.
+    /// How to send or read the event instead, if known.
     pub hint: Option<&'static str>,
 }
 
 impl<'a> Unknown<'a> {
-    /// An object whose `field` says `name`.
+    /// An object whose `field` has the value `name`.
     #[must_use]
     pub fn of(field: &'static str, name: Option<Cow<'a, str>>) -> Unknown<'a> {
         Unknown { field, name, hint: None }
     }
 
-    /// The same with a hint.
+    /// Adds a hint.
     #[must_use]
     pub fn with_hint(self, hint: &'static str) -> Unknown<'a> {
         Unknown { hint: Some(hint), ..self }
     }
 
-    /// The same, borrowing nothing.
+    /// A copy that owns its data.
     #[must_use]
     pub fn into_owned(self) -> Unknown<'static> {
         Unknown { field: self.field, name: self.name.map(|name| Cow::Owned(name.into_owned())), hint: self.hint }
     }
 }
 
-/// Such as `type "payment_intent.succeeded"`; short, whatever the message says.
+/// For example `type "payment_intent.succeeded"`; long values are shortened.
 impl fmt::Display for Unknown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {

@@ -1,4 +1,4 @@
-//! Which messages count: `mapping.where`, places and the values that they must or must not hold.
+//! `mapping.where` selects the messages that count: paths, and values that must or must not be there.
 
 use std::fmt;
 
@@ -14,25 +14,25 @@ use super::presets::slot;
 use super::{Rejection, Skip};
 use super::{decimals, json};
 
-/// What must stand at a place: one of these values, and none of those.
+/// Values that are required or forbidden at one path.
 ///
 /// In TOML `["paid", "shipped"]`, `"paid"`, `{ not = ["test"] }` or `{ is = ["paid"], not = ["test"] }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// One of them must stand there, if any is given.
+    /// One of these is required, unless the list is empty.
     pub is: Vec<String>,
-    /// None of them may stand there.
+    /// None of these is allowed.
     pub not: Vec<String>,
-    /// Whether text at the place is a list with commas, as shops write tags.
+    /// Whether text at the path is a comma-separated list, as shops write tags.
     has_commas: bool,
 }
 
 impl Condition {
-    /// Whether a value fits; nothing, null and empty text are the value "".
+    /// Whether a value satisfies the condition. A missing field, null and empty text are the value "".
     fn holds(&self, json: Option<&str>) -> bool {
         let json = json.unwrap_or_default();
         match json.as_bytes().first() {
-            // A list fits by one of its elements, and does not by one that must not be.
+            // One matching element of a list is enough, for required and for forbidden values.
             Some(b'[') => {
                 let elements: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
                 let holds = |wanted: &String| match elements.as_slice() {
@@ -55,11 +55,11 @@ impl Condition {
     }
 }
 
-/// Whether a JSON value is a text, or is spelled so.
+/// Whether a JSON value equals the configured text.
 fn is(json: &str, wanted: &str) -> bool {
     let value = json::spelled(json);
     match value.as_text() {
-        // Columns of type CHAR are filled up with blanks.
+        // Columns of type CHAR are padded with blanks.
         Some(text) => text == wanted || text.trim_end_matches(' ') == wanted,
         None if matches!(json, "" | "null") => wanted.is_empty(),
         None => {
@@ -68,12 +68,12 @@ fn is(json: &str, wanted: &str) -> bool {
     }
 }
 
-/// Conditions on the places of a message.
+/// Conditions on values of a message.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Conditions(Vec<(usize, Condition)>);
 
 impl Conditions {
-    /// Those of the options, their places added to `paths`.
+    /// Reads the conditions of the options and adds their paths to `paths`.
     pub fn new(options: &Options, paths: &mut Paths) -> Result<Conditions, OptionError> {
         let mut conditions = Vec::new();
         for (place, condition) in &options.only {
@@ -88,28 +88,28 @@ impl Conditions {
         Ok(Conditions(conditions))
     }
 
-    /// Whether there are any.
+    /// Whether there are no conditions.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The slots that they look at.
+    /// The slots of the conditions.
     pub fn slots(&self) -> impl Iterator<Item = usize> {
         self.0.iter().map(|(slot, _)| *slot)
     }
 
-    /// Whether all of them hold.
+    /// Whether all conditions hold.
     pub fn hold(&self, slots: &Slots<'_>) -> bool {
         self.0.iter().all(|(slot, condition)| condition.holds(slots.raw(*slot)))
     }
 
-    /// Why a message is passed over, if one does not hold. A place that the message does not have is told apart from one
-    /// that holds another value, because it may be mistyped.
+    /// Returns why a message is skipped if a condition does not hold. A missing field has a reason of its own, because
+    /// its name may be mistyped.
     pub fn check(&self, slots: &Slots<'_>) -> Result<(), Skip> {
         self.check_beside(slots, None)
     }
 
-    /// The same; places that the message does not have are looked up in what surrounds it.
+    /// Like [`Conditions::check`]; fields that the message lacks are looked up in `beside`, the surrounding object.
     pub fn check_beside(&self, slots: &Slots<'_>, beside: Option<&Slots<'_>>) -> Result<(), Skip> {
         let find = |slot: usize| match beside {
             Some(beside) if !slots.is_there(slot) => beside,
@@ -125,7 +125,7 @@ impl Conditions {
     }
 }
 
-/// Conditions on messages that are read by other means than [`Paths`].
+/// Conditions for formats that do not read their messages with [`Paths`].
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     paths: Paths,
@@ -133,25 +133,25 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// That of the options, if they have one.
+    /// The filter of the options; `None` without conditions.
     pub fn new(options: &Options) -> Result<Option<Box<Filter>>, OptionError> {
         let mut paths = Paths::default();
         let conditions = Conditions::new(options, &mut paths)?;
         Ok((!conditions.is_empty()).then(|| Box::new(Filter { paths, conditions })))
     }
 
-    /// The places that the conditions are about.
+    /// The paths of the conditions, by slot.
     pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
         self.paths.places().enumerate()
     }
 
-    /// As [`Filter::check`], of values that are taken out already.
+    /// Like [`Filter::check`], for values that have already been extracted.
     pub fn check_slots(&self, slots: &Slots<'_>) -> Result<(), Skip> {
         self.conditions.check(slots)
     }
 
-    /// Why a message is passed over, if it is. Places that it does not have are looked up in the object around it, if
-    /// there is one.
+    /// Returns why a message is skipped, if it is. Fields that it lacks are looked up in `around`, the surrounding
+    /// object.
     pub fn check(&self, bytes: &[u8], around: Option<&[u8]>) -> Result<Result<(), Skip>, Rejection> {
         let slots = self.paths.read(bytes)?;
         if slots.leads_through_text()
@@ -186,7 +186,7 @@ impl<'de> Deserialize<'de> for Condition {
     }
 }
 
-/// Reads a condition: a table of two lists, a list, or one value, as far as these are allowed.
+/// Deserializes a condition: a table of two lists, a list, or one value, depending on what is allowed here.
 struct Reading {
     tables: bool,
     lists: bool,

@@ -1,5 +1,5 @@
-//! Exact numbers as Kafka Connect and Debezium write them into JSON: bytes in base64 and a scale, which the schema names, the
-//! message, or the configuration.
+//! Exact numbers in the JSON of Kafka Connect and Debezium: bytes in base64 with a scale, which is in the schema, in
+//! the message, or in the configuration.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use super::fields::{Value, excerpt};
 use super::json;
 use super::{Reason, Rejection};
 
-/// What Kafka Connect calls a number of bytes and a scale.
+/// Schema name of Kafka Connect's decimal type.
 const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
-/// The scales that are read: from 10^60 down to 10^-60 of a unit.
+/// Accepted scales: from 10^60 down to 10^-60 of a unit.
 const SCALES: std::ops::RangeInclusive<i32> = -60..=60;
 
 /// A field of a Kafka Connect schema, or the schema itself.
@@ -36,7 +36,7 @@ struct Parameters<'a> {
     scale: Option<Cow<'a, str>>,
 }
 
-/// A decimal number whose scale stands beside it: Debezium's `VariableScaleDecimal`.
+/// A decimal number with its scale: Debezium's `VariableScaleDecimal`.
 #[derive(Deserialize)]
 struct Scaled<'a> {
     scale: i32,
@@ -44,7 +44,7 @@ struct Scaled<'a> {
     value: Cow<'a, str>,
 }
 
-/// What `google.type.Money` is in JSON: whole units and billionths of one, of which either is left out where it is zero.
+/// `google.type.Money` in JSON: whole units and nanos (billionths). Either is missing if it is zero.
 #[derive(Deserialize)]
 struct UnitsAndNanos<'a> {
     #[serde(borrow, default)]
@@ -60,22 +60,22 @@ impl UnitsAndNanos<'_> {
     }
 }
 
-/// Whole units and billionths of one; `None` where these are a unit or more.
+/// The amount of whole units and nanos; `None` if the nanos amount to a unit or more.
 pub(super) fn units_and_nanos(units: i64, nanos: i64) -> Option<Value<'static>> {
     let billionths = i128::from(units) * 1_000_000_000 + i128::from(nanos);
     Some(Value::Text(Cow::Owned(decimal(billionths, 9)))).filter(|_| nanos.unsigned_abs() < 1_000_000_000)
 }
 
-/// A Kafka Connect schema, which names the scale of columns that are bytes.
+/// A Kafka Connect schema, which contains the scales of decimal columns.
 pub(super) struct Schema<'a>(Field<'a>);
 
 impl<'a> Schema<'a> {
-    /// `None` where the JSON is no schema.
+    /// `None` if the JSON is not a schema.
     pub fn parse(json: &'a str) -> Option<Schema<'a>> {
         serde_json::from_str(json).ok().map(Schema)
     }
 
-    /// The scale of a column, if it is bytes. `way` leads to the column.
+    /// The scale of a column, if it is a decimal. `way` is the path to the column.
     pub fn scale<'w>(&self, way: impl IntoIterator<Item = &'w str>) -> Option<i32> {
         let mut column = &self.0;
         for name in way {
@@ -86,7 +86,7 @@ impl<'a> Schema<'a> {
     }
 }
 
-/// The text or number that an object stands for: MongoDB's extended JSON, or a number as bytes and their scale.
+/// The value of a wrapper object: MongoDB's extended JSON, or a number as bytes with their scale.
 pub(super) fn unwrapped(json: &str) -> Option<Value<'_>> {
     if !json.starts_with('{') {
         return None;
@@ -98,7 +98,7 @@ pub(super) fn unwrapped(json: &str) -> Option<Value<'_>> {
     json::extended(json).or_else(scaled)
 }
 
-/// A number that is an id or a quantity, `scale` being that of text that is bytes.
+/// The value of an id or quantity. With a `scale`, text is the bytes of a number.
 pub(super) fn number<'a>(field: &str, value: Value<'a>, scale: Option<i32>) -> Result<Value<'a>, Rejection> {
     match (&value, scale) {
         (Value::Text(text), Some(scale)) => of_bytes(field, text, scale)
@@ -108,7 +108,7 @@ pub(super) fn number<'a>(field: &str, value: Value<'a>, scale: Option<i32>) -> R
     }
 }
 
-/// The same number without the zeros behind its point.
+/// The number without trailing zeros after the decimal point.
 fn without_zeros(number: Value<'static>) -> Value<'static> {
     match number {
         Value::Text(text) if text.contains('.') => {
@@ -118,8 +118,8 @@ fn without_zeros(number: Value<'static>) -> Value<'static> {
     }
 }
 
-/// The amount that stands somewhere as `json`, `scale` being that of text that is bytes. What is no such number comes back
-/// as it stands there.
+/// The amount in the JSON value `json`. With a `scale`, text is the bytes of a number. Any other text is returned
+/// unchanged.
 pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>, Rejection> {
     let plain = json::spelled(json);
     if json.starts_with('{') {
@@ -150,7 +150,7 @@ pub(super) fn amount<'a>(json: &'a str, scale: Option<i32>) -> Result<Value<'a>,
 }
 
 fn looks_like_bytes(text: &str) -> bool {
-    // Words such as "free" are base64 too.
+    // Words such as "free" are valid base64 too.
     let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic())
         && text.bytes().skip(1).all(|byte| byte.is_ascii_lowercase());
     !is_word
@@ -169,7 +169,7 @@ fn of_bytes(field: &str, text: &str, scale: i32) -> Result<Value<'static>, Rejec
     Ok(Value::Text(Cow::Owned(decimal(units, scale))))
 }
 
-/// `units` times ten to the power of `-scale`.
+/// `units` times `10^-scale`.
 fn decimal(units: i128, scale: i32) -> String {
     let places = usize::try_from(scale.max(0)).unwrap_or(0);
     let zeros = usize::try_from(-scale.min(0)).unwrap_or(0);

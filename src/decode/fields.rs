@@ -1,4 +1,4 @@
-//! Fields of a message in the words that every format shares, and the events they make up.
+//! Fields of an event as every format provides them, and the conversion to an event.
 
 use std::borrow::Cow;
 
@@ -8,33 +8,33 @@ use crate::event::{
     Attributes, CostKind, Currency, Event, EventType, Kind, MAX_CUSTOMER_ID_BYTES, Money, MoneyError, Rounding, Time,
 };
 
-/// A field's value as it stands in the message.
+/// The value of a field in a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum Value<'a> {
-    /// Not there, or null.
+    /// Missing or null.
     #[default]
     Absent,
     /// Text.
     Text(Cow<'a, str>),
-    /// A number, spelled as in the message.
+    /// A number, in the notation of the message.
     Number(&'a str),
-    /// An instant that was worked out, in epoch milliseconds.
+    /// A computed instant, in epoch milliseconds.
     Millis(i64),
     /// An amount in units of `10^-exponent` of its currency: cents of EUR are `exponent` 2.
     Units {
-        /// How many.
+        /// Number of units.
         units: i64,
-        /// How small; `None`: the currency's own minor units.
+        /// `None`: the currency's own minor units.
         exponent: Option<u32>,
     },
-    /// An amount in major units whose digits beyond those of its currency are rounded half up.
+    /// An amount in major units; digits beyond the decimals of its currency are rounded half up.
     Rounded(Cow<'a, str>),
-    /// Something else, in words.
+    /// A value of another type, described in words.
     Other(&'static str),
 }
 
 impl<'a> Value<'a> {
-    /// The same, a number being an id like any text: `13085` is, however it is spelled (`13085.0`, `1.3085E4`).
+    /// The value as an id. A number becomes text, the same in every notation: `13085`, `13085.0`, `1.3085E4`.
     pub fn into_id(self) -> Value<'a> {
         match self {
             Value::Number(digits) => Value::Text(whole_number(digits)),
@@ -42,7 +42,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same, blank text being absent.
+    /// The value, or absent if it is blank text.
     pub fn unless_blank(self) -> Value<'a> {
         match &self {
             Value::Text(text) if text.trim().is_empty() => Value::Absent,
@@ -50,12 +50,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// This, or the other where nothing stands.
+    /// This value, or `other` if it is absent.
     pub fn or(self, other: Value<'a>) -> Value<'a> {
         if self == Value::Absent { other } else { self }
     }
 
-    /// Whether nothing stands there, or text of blanks alone.
+    /// Whether the value is absent or blank text.
     pub fn is_blank(&self) -> bool {
         match self {
             Value::Absent => true,
@@ -64,7 +64,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text or the digits.
+    /// The text, or the digits of a number.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) => Some(text),
@@ -73,7 +73,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text or the digits, to keep.
+    /// Like [`Value::as_text`], by value.
     pub fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Value::Text(text) => Some(text),
@@ -82,13 +82,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number, in text or not.
+    /// A whole number, as a number or as text.
     pub fn as_integer(&self) -> Option<i64> {
         self.as_text()?.parse().ok()
     }
 }
 
-/// A number that floating point or an exponent has spelled otherwise, if it is whole and no digit of it can be lost.
+/// The integer notation of a whole number that has a decimal point or exponent, if it is exact.
 fn whole_number(digits: &str) -> Cow<'_, str> {
     const LARGEST_EXACT: i64 = 1 << 53;
     if !digits.contains(['.', 'e', 'E']) {
@@ -101,13 +101,13 @@ fn whole_number(digits: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a refund is reversed, as the message says it.
+/// Whether a refund is reversed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Reversed {
     #[default]
     No,
     Yes,
-    /// Neither `true` nor `false`, in words.
+    /// Neither `true` nor `false`; the found value in words.
     Unclear(&'static str),
 }
 
@@ -118,7 +118,7 @@ impl From<bool> for Reversed {
 }
 
 impl Reversed {
-    /// A boolean as it is spelled in JSON, or the same as text.
+    /// Reads a JSON boolean, or text that contains one.
     pub fn of_json(json: &str) -> Reversed {
         match json {
             "true" => Reversed::Yes,
@@ -127,7 +127,7 @@ impl Reversed {
         }
     }
 
-    /// A boolean in text.
+    /// Reads a boolean in text.
     pub fn of_value(value: &Value<'_>) -> Reversed {
         match value {
             Value::Absent => Reversed::No,
@@ -142,7 +142,7 @@ impl Reversed {
     }
 }
 
-/// All fields that any event type knows.
+/// The fields of all event types.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     pub event_type: Value<'a>,
@@ -150,7 +150,7 @@ pub(super) struct Fields<'a> {
     pub time: Value<'a>,
     pub order_id: Value<'a>,
     pub refund_id: Value<'a>,
-    /// Whether it is a refund whose money came back: it failed, or a dispute was won.
+    /// Whether the money of a refund came back: the refund failed, or a dispute was won.
     pub reversed: Reversed,
     pub session_id: Value<'a>,
     pub amount: Value<'a>,
@@ -162,7 +162,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The event that the fields make up.
+    /// Builds the event.
     #[inline]
     pub fn into_decoded(mut self) -> Result<Decoded<'a>, Rejection> {
         let name = required_text("type", std::mem::take(&mut self.event_type))?;
@@ -176,13 +176,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The erasure of the customer; its time may be missing.
+    /// Builds the erasure of the customer; the time may be missing.
     pub fn into_erasure(self) -> Result<Decoded<'a>, Rejection> {
         let time = if self.time == Value::Absent { None } else { Some(time(self.time)?) };
         Ok(Decoded::Erase { customer: customer(self.customer_id)?, time })
     }
 
-    /// The event of a known type that happened at a time.
+    /// Builds an event of the given type.
     #[inline]
     pub fn into_event(self, event_type: EventType) -> Result<Event<'a>, Rejection> {
         let customer = customer(self.customer_id)?;
@@ -218,7 +218,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The type with a name in the native format; case does not matter.
+/// The event type with a name of the native format; case does not matter.
 pub(super) fn event_type(name: &str) -> Option<EventType> {
     let exact = EventType::ALL.into_iter().find(|known| known.name() == name);
     let in_any_case = |known: &EventType| known.name().eq_ignore_ascii_case(name.trim());
@@ -244,7 +244,7 @@ fn required_text<'a>(field: &str, value: Value<'a>) -> Result<Cow<'a, str>, Reje
     }
 }
 
-/// An optional id; an empty one is none.
+/// An optional id; empty text is no id.
 fn id<'a>(field: &str, value: Value<'a>) -> Result<Option<Cow<'a, str>>, Rejection> {
     match value {
         Value::Absent => Ok(None),
@@ -265,7 +265,7 @@ pub(super) fn customer(value: Value<'_>) -> Result<Cow<'_, str>, Rejection> {
     }
 }
 
-/// An instant: RFC 3339 text, or a number since the epoch, as a number or text.
+/// An instant: RFC 3339 text, or a number since the epoch as number or text.
 pub(super) fn time(value: Value<'_>) -> Result<Time, Rejection> {
     let wanted = "RFC 3339 text or a number since the epoch";
     match &value {
@@ -281,7 +281,7 @@ pub(super) fn time(value: Value<'_>) -> Result<Time, Rejection> {
     }
 }
 
-/// An amount of a currency.
+/// An amount with its currency.
 pub(super) fn money(amount: Value<'_>, currency: Value<'_>) -> Result<Money, Rejection> {
     let code = required_text("currency", currency)?;
     let currency = Currency::from_code(&code).map_err(|error| {
@@ -338,7 +338,7 @@ fn cost_kind(value: Value<'_>) -> Result<CostKind, Rejection> {
     }
 }
 
-/// At most 40 characters of what was found, so that a message of megabytes makes no log line of megabytes.
+/// At most 40 characters of a value, so that a huge message does not make a huge log line.
 pub(super) fn excerpt(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(40) {
         Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),

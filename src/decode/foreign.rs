@@ -1,14 +1,14 @@
-//! Names what a message is that is not the JSON that its format expects, with the remedy.
+//! Identifies messages that are not JSON, or not the JSON that their format expects, and suggests the remedy.
 
 use super::batch::Unknown;
 use super::json::{self, Members};
 use super::reader::Reader;
 use super::{Decoded, Decoder, Message, Reason, Rejection, Skip};
 
-/// Snowplow's enriched events have so many columns at least.
+/// Minimum number of columns by which Snowplow's enriched events are recognized.
 const SNOWPLOW_COLUMNS: usize = 100;
 
-/// What bytes are that are not JSON, and what to do about it; `None` where nothing is recognised.
+/// Describes bytes that are not JSON, with the remedy; `None` if nothing is recognized.
 #[cold]
 pub(super) fn named(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
@@ -73,14 +73,14 @@ fn named_text(text: &str) -> Option<&'static str> {
     (text.contains(',') && !text.contains('{')).then_some("text with commas, perhaps a row of CSV; topics hold JSON")
 }
 
-/// Whether it is `name=value&name=value`.
+/// Whether the text is form-encoded (`name=value&name=value`).
 fn is_form(text: &str) -> bool {
     let is_escaped = |byte: u8| byte.is_ascii_alphanumeric() || b"%+-_.~*=&[]".contains(&byte);
     let mut pairs = text.split('&').map(|pair| pair.split_once('='));
     text.bytes().all(is_escaped) && pairs.all(|pair| pair.is_some_and(|(name, _)| !name.is_empty()))
 }
 
-/// An envelope that is known by some of its members, the place of the object in it, and what it is.
+/// Known envelopes: the members that identify one, the path of the object in it, and a description.
 const ENVELOPES: [(&[&str], &str, &str); 6] = [
     (&["topic", "partition", "offset", "payload"], "payload", "a record as kcat -J prints it"),
     (&["detail-type", "detail"], "detail", "an event of Amazon EventBridge"),
@@ -90,7 +90,7 @@ const ENVELOPES: [(&[&str], &str, &str); 6] = [
     (&["schema", "payload"], "payload", "Kafka Connect's JSON with a schema"),
 ];
 
-/// The place of the object that a message wraps, and what the message is, if it is known.
+/// The path of the object that a message wraps, and a description of the message.
 fn wrapped(bytes: &[u8]) -> Option<(String, &'static str)> {
     let members = serde_json::from_slice::<Members<'_>>(bytes).ok()?.0;
     let holds_object = |json: &str| {
@@ -114,8 +114,8 @@ fn wrapped(bytes: &[u8]) -> Option<(String, &'static str)> {
 }
 
 impl Decoder {
-    /// What was decoded. A document that is not an object is read as a list or as JSON in a string, and where nothing was
-    /// found, the rejection names the object inside the message.
+    /// The decoding result with a better explanation. A document that is not an object is read as a list or as JSON in
+    /// a string. If the format found no event, the rejection suggests a `root` that may contain one.
     pub(super) fn explained<'a>(
         &self,
         message: &Message<'a>,
@@ -133,7 +133,7 @@ impl Decoder {
     }
 }
 
-/// The same, with the option that reads the object inside where nothing was found outside it.
+/// The same, with a hint at `mapping.root` if the message wraps an object that may be the event.
 #[cold]
 fn with_hint_at_root<'a>(bytes: &[u8], decoded: Result<Decoded<'a>, Rejection>) -> Result<Decoded<'a>, Rejection> {
     let may_be_inside = match &decoded {

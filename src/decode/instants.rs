@@ -12,20 +12,20 @@ use super::options::{OptionError, Options, TimeFormat};
 use super::{Reason, Rejection};
 use crate::event::{DAY, Time};
 
-/// Numbers below this are days since the epoch: as seconds they would all lie in its first two days.
+/// Smaller numbers are days since the epoch: as seconds they would all be in its first two days.
 const DAYS_BELOW: i64 = 100_000;
-/// 1971-01-01T00:00:00Z. Numbers that would mean an earlier instant are nonsense or in another unit: no shop has orders of
-/// 1970, and with that year left out the ranges of seconds, milli-, micro- and nanoseconds do not overlap.
+/// 1971-01-01T00:00:00Z. A number that would be earlier is in another unit or not a time: no shop has orders from 1970.
+/// Without that year, the ranges of seconds, milli-, micro- and nanoseconds do not overlap.
 const EARLIEST: i64 = 365 * DAY;
 const EARLIEST_MICROS: i64 = EARLIEST * 1_000;
 
-/// 1995-01-01T00:00:00Z. Numbers of milliseconds and less that would mean an earlier instant are in another unit: digits of
-/// a date (`202603020800`), .NET ticks, or what Windows writes (`FILETIME`).
+/// 1995-01-01T00:00:00Z. A number of milliseconds or smaller units that would be earlier is something else: digits of a
+/// date (`202603020800`), .NET ticks, or a Windows `FILETIME`.
 const EARLIEST_FINE: i64 = 788_918_400_000;
 
 static PARSER: DateTimeParser = DateTimeParser::new();
 
-/// Reads instants in one way.
+/// How one source writes instants, from its options.
 #[derive(Debug, Clone)]
 pub(super) struct Instants {
     format: TimeFormat,
@@ -63,17 +63,17 @@ impl Instants {
         Ok(Instants { format: options.time_format, pattern, zone })
     }
 
-    /// Whether every instant is read as [`instant`] does without a zone.
+    /// Whether the options change nothing: instants are read by [`instant`] without a zone.
     pub fn is_plain(&self) -> bool {
         self.format == TimeFormat::Auto && self.zone.is_none()
     }
 
-    /// Whether the configuration names a zone of instants without an offset.
+    /// Whether the configuration sets a zone for instants without an offset.
     pub fn has_zone(&self) -> bool {
         self.zone.is_some()
     }
 
-    /// The instant; what is no text or number comes back as it is.
+    /// Reads an instant; a value that is neither text nor a number is returned unchanged.
     pub fn read<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Rejection> {
         let Some(text) = value.as_text() else { return Ok(value) };
         let millis = match self.format {
@@ -87,7 +87,7 @@ impl Instants {
         Ok(Value::Millis(millis))
     }
 
-    /// A number of units since the epoch, of which a thousandth of a millisecond has `per_milli`; or RFC 3339 text.
+    /// A number since the epoch, or RFC 3339 text. `per_milli` is the number of millionths of the unit per millisecond.
     fn since_epoch(&self, text: &str, per_milli: i128) -> Result<i64, Rejection> {
         let Some(millionths) = number(text) else { return instant(text, self.zone.as_ref()).map(Time::millis) };
         let millis = i64::try_from(millionths.div_euclid(per_milli)).unwrap_or(i64::MAX);
@@ -109,7 +109,7 @@ impl Instants {
             let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
             zone.to_zoned_datetime(civil).map_err(wrong)?.timestamp().as_millisecond()
         };
-        // As with numbers, 1970 is no time; a zone may move its first instant into the day before.
+        // As with numbers, 1970 is rejected; a zone may shift its first instant to the day before.
         if (-DAY..EARLIEST).contains(&millis) {
             return Err(refused(text, "in 1970, which is what software writes for no time"));
         }
@@ -133,12 +133,12 @@ fn refused(text: &str, is: &str) -> Rejection {
     Rejection::new(Reason::InvalidTime, format!("time {:?} is {is}", excerpt(text)))
 }
 
-/// An instant as it is commonly written: RFC 3339, or a number of seconds, milli-, micro- or nanoseconds since the epoch,
-/// told apart by size. Text without an offset is in `zone`, and refused without one.
+/// An instant in a common notation: RFC 3339, or a number of seconds, milli-, micro- or nanoseconds since the epoch,
+/// distinguished by size. Text without an offset is in `zone`, and rejected without a zone.
 #[inline]
 pub(super) fn instant(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection> {
     match Time::parse(text) {
-        // An empty clock, whatever its spelling.
+        // The epoch itself, in any notation: software writes it for a missing time.
         Ok(Time::MIN) => Err(no_time(text)),
         Ok(time) if time.millis() < DAY && is_first_midnight(text) => Err(no_time(text)),
         Ok(time) => Ok(time),
@@ -147,7 +147,7 @@ pub(super) fn instant(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejec
     }
 }
 
-/// A number since the epoch: most are whole milliseconds.
+/// A number since the epoch; fast path for whole numbers.
 #[inline]
 pub(super) fn epoch(digits: &str) -> Result<Time, Rejection> {
     match digits.parse::<i64>().ok().and_then(by_size) {
@@ -156,7 +156,7 @@ pub(super) fn epoch(digits: &str) -> Result<Time, Rejection> {
     }
 }
 
-/// A whole number of microseconds since the epoch. The range leaves no room for seconds or milliseconds.
+/// A whole number of microseconds since the epoch. The accepted range excludes seconds and milliseconds.
 pub(super) fn micros(number: i64) -> Result<Time, Rejection> {
     const LAST: i64 = Time::MAX.millis() * 1_000 + 999;
     let time = match number {
@@ -177,9 +177,9 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
         let whole = millionths.div_euclid(1_000_000);
         let seconds = i128::from(DAYS_BELOW)..=i128::from(Time::MAX.millis() / 1_000);
         let time = match i64::try_from(millionths.div_euclid(1_000)) {
-            // Only of seconds the fraction matters.
+            // Only seconds have a significant fraction.
             Ok(millis) if seconds.contains(&whole) && millis >= EARLIEST => Time::from_millis(millis).ok(),
-            // There is no half of a day: what has a fraction is an amount, or a date of a spreadsheet.
+            // Days have no fraction: such a number is an amount or a spreadsheet date.
             _ if whole < i128::from(DAYS_BELOW) && millionths % 1_000_000 != 0 => None,
             _ => i64::try_from(whole).ok().and_then(by_size),
         };
@@ -203,7 +203,7 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
     let with_offset =
         PARSER.parse_timestamp(trimmed).or_else(|_| rfc2822::DateTimeParser::new().parse_timestamp(trimmed));
     let with_offset = match (with_offset, civil.rsplit_once(' ')) {
-        // A blank in front of the offset, as many languages print times.
+        // A blank before the offset, as many languages print times.
         (Err(_), Some((clock, offset))) if offset.starts_with(['+', '-']) => {
             PARSER.parse_timestamp(format!("{}{offset}", clock.trim_end()))
         }
@@ -226,8 +226,8 @@ fn other_spelling(text: &str, zone: Option<&TimeZone>) -> Result<Time, Rejection
     Time::from_millis(stamp.as_millisecond()).map_err(|_| refused(text, "outside the years 1970 to 2199"))
 }
 
-/// `2026-01-05T24:00:00`, the midnight at the end of a day (ISO 8601), with whatever stands behind it; `None` for any other
-/// text, `Some(None)` where it is no instant.
+/// `2026-01-05T24:00:00`, midnight at the end of a day (ISO 8601), with anything after it. `None` for other text,
+/// `Some(None)` if it is not a valid instant.
 fn at_24_hours(text: &str, zone: Option<&TimeZone>) -> Option<Option<i64>> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
     let rest = rest.strip_prefix(['T', 't', ' '])?.strip_prefix("24:00")?;
@@ -266,7 +266,7 @@ fn no_zone_or_time(text: &str, zone: Option<&TimeZone>) -> Rejection {
     }
 }
 
-/// A decimal number in millionths, cut off behind them.
+/// A decimal number in millionths; further digits are dropped.
 fn number(text: &str) -> Option<i128> {
     let first = text.strip_prefix('-').unwrap_or(text).bytes().next()?;
     if !first.is_ascii_digit() || !text.bytes().all(|byte| byte.is_ascii_digit() || b".-eE+".contains(&byte)) {
@@ -278,7 +278,8 @@ fn number(text: &str) -> Option<i128> {
     Some(millionths.mantissa() * 10_i128.pow(6 - millionths.scale().min(6)))
 }
 
-/// The instant of whole days, seconds, milli-, micro- or nanoseconds since the epoch.
+/// The instant of a whole number of days, seconds, milli-, micro- or nanoseconds since the epoch, distinguished by
+/// size.
 fn by_size(number: i64) -> Option<Time> {
     const LAST: i64 = Time::MAX.millis();
     let millis = match number {

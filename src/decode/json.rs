@@ -1,4 +1,4 @@
-//! JSON values as they stand in the message, and what is wrong with a document that is no object.
+//! JSON values in the notation of the message, and errors about documents that are not objects.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use super::fields::Value;
 use super::{Reason, Rejection, foreign};
 
-/// The rejection of a value without bytes.
+/// The rejection of an empty value.
 #[cold]
 pub(super) fn no_bytes() -> Rejection {
     Rejection::new(Reason::EmptyMessage, "the value has no bytes; a JSON object is expected")
 }
 
-/// What reading a document came to; `true` means that it is an object.
+/// Converts the result of reading a document; `true` means that it was an object.
 pub(super) fn checked(bytes: &[u8], read: serde_json::Result<bool>) -> Result<(), Rejection> {
     match read {
         Ok(true) => Ok(()),
@@ -28,7 +28,7 @@ pub(super) fn checked(bytes: &[u8], read: serde_json::Result<bool>) -> Result<()
     }
 }
 
-/// What is wrong, and what the bytes are if that is known.
+/// The error, with a description of the bytes if they are recognized.
 #[cold]
 fn with_name(wrong: String, bytes: &[u8]) -> String {
     match foreign::named(bytes) {
@@ -37,12 +37,12 @@ fn with_name(wrong: String, bytes: &[u8]) -> String {
     }
 }
 
-/// A value that may be text or a number; numbers keep their spelling, so that no float ever holds an amount.
+/// A text or number. Numbers keep their notation, so that amounts never pass through floating point.
 pub(super) fn scalar(raw: &RawValue) -> Value<'_> {
     spelled(raw.get())
 }
 
-/// As [`scalar`], of a sound JSON value as it is spelled in the message; no text at all is an absent value.
+/// Like [`scalar`], for the text of a valid JSON value; empty text is an absent value.
 pub(super) fn spelled(json: &str) -> Value<'_> {
     match json.as_bytes().first() {
         Some(b'"') => text(json),
@@ -63,7 +63,7 @@ fn text(json: &str) -> Value<'_> {
         .map_or(Value::Other("text with a broken escape"), |text: String| Value::Text(text.into()))
 }
 
-/// The members of an object, in their order.
+/// The members of an object, in document order.
 pub(super) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -89,7 +89,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The value of MongoDB's extended JSON, such as `{"$numberDecimal":"72.12"}`; `None` for any other object.
+/// The value in MongoDB's extended JSON, such as `{"$numberDecimal":"72.12"}`; `None` for any other object.
 pub(super) fn extended(json: &str) -> Option<Value<'_>> {
     let members = serde_json::from_str::<Members<'_>>(json).ok()?.0;
     let [(name, raw)] = members.as_slice() else { return None };
@@ -101,10 +101,10 @@ pub(super) fn extended(json: &str) -> Option<Value<'_>> {
     }
 }
 
-/// How often JSON may be put into a string, one string in another.
+/// How many strings may be nested around JSON.
 const MAX_STRINGS: usize = 4;
 
-/// The object or list in the JSON string `json`, also where it was put into a string more than once.
+/// The object or list in the JSON string `json`, also if it was put into a string several times.
 pub(super) fn in_a_string(json: &str) -> Option<String> {
     if !json.starts_with('"') {
         return None;
@@ -120,7 +120,7 @@ pub(super) fn in_a_string(json: &str) -> Option<String> {
     inner.trim_ascii_start().starts_with(['{', '[']).then_some(inner)
 }
 
-/// `bytes` with another text in place of a piece of it.
+/// `bytes` with the slice `piece` replaced.
 pub(super) fn spliced(bytes: &[u8], piece: &str, with: &str) -> Option<Vec<u8>> {
     let begin = (piece.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize)?;
     let (before, after) = (bytes.get(..begin)?, bytes.get(begin.checked_add(piece.len())?..)?);

@@ -1,4 +1,4 @@
-//! What the key of a record says: an id as text, or the JSON that Kafka Connect makes of one.
+//! The id in the key of a record: text, or the JSON of Kafka Connect.
 
 use std::borrow::Cow;
 
@@ -8,20 +8,20 @@ use super::fields::Value;
 use super::json::{Members, scalar};
 use super::{Reason, Rejection, decimals};
 
-/// Whether a key is a JSON object, such as Kafka Connect writes for rows.
+/// Whether a key is a JSON object, as Kafka Connect writes the keys of rows.
 pub(super) fn is_object(key: &[u8]) -> bool {
     key.trim_ascii_start().first() == Some(&b'{') && serde_json::from_slice::<Members<'_>>(key).is_ok()
 }
 
-/// The id that is the key: its text; of JSON text what it says; of an object with one field that field, out of Kafka
-/// Connect's wrapper of schema and payload.
+/// The id in a key: text, JSON text, or the only field of an object, also inside Kafka Connect's wrapper of schema and
+/// payload.
 pub(super) fn id(key: &[u8]) -> Result<Value<'_>, Rejection> {
     let text = std::str::from_utf8(key).map_err(|_| Rejection::new(Reason::NotUtf8, "the key is not UTF-8"))?;
     match text.trim_ascii_start().bytes().next() {
         None => Ok(Value::Absent),
         Some(b'{' | b'"') => match serde_json::from_str::<&RawValue>(text) {
             Ok(json) => of_json(json),
-            // Such as a GUID in braces.
+            // For example a GUID in braces.
             Err(_) => Ok(Value::Text(Cow::Borrowed(text))),
         },
         Some(_) if text.bytes().any(|byte| byte.is_ascii_control()) => {

@@ -1,4 +1,4 @@
-//! Orders of which a file holds several lines, one for each article: `lines = "sum"`.
+//! Files with several lines per order, one for each article: `lines = "sum"`.
 
 use std::borrow::Cow;
 
@@ -17,19 +17,19 @@ use super::presets::Custom;
 use super::{Decoded, Reason, Rejection, Skip, amounts, refuse_future};
 use crate::event::{Attributes, Event, EventType, Kind, Money, Time};
 
-/// What a line of a file means.
+/// The content of one line of a file.
 #[derive(Debug)]
 pub enum Line<'a> {
-    /// It stands for itself.
+    /// An event of its own.
     Whole(Decoded<'a>),
-    /// It is one of the lines of an order, refund or cancellation.
+    /// One of the lines of an order, refund or cancellation.
     Part(Box<OrderLine<'a>>),
-    /// It is of this order, which is not whole without it, but names no customer or cannot be read.
+    /// A line that names no customer or cannot be read; its order, named here, is incomplete without it.
     Lost(Cow<'a, str>, Result<Decoded<'a>, Rejection>),
 }
 
 impl Line<'_> {
-    /// The same, borrowing nothing.
+    /// A copy that owns its data.
     pub(super) fn into_owned(self) -> Line<'static> {
         match self {
             Line::Whole(decoded) => Line::Whole(decoded.into_owned()),
@@ -47,17 +47,17 @@ impl Line<'_> {
 /// One line of an order, refund or cancellation.
 #[derive(Debug)]
 pub struct OrderLine<'a> {
-    /// What all lines make up; its amount is zero.
+    /// The event of all lines together, with amount zero.
     event: Event<'a>,
     id: Cow<'a, str>,
-    /// `None` where the line has none.
+    /// `None` if the line has no amount.
     amount: Result<Option<Decimal>, Rejection>,
-    /// Whether it leaves anything to the line above.
+    /// Whether the line left fields to the line above.
     is_below: bool,
 }
 
 impl<'a> OrderLine<'a> {
-    /// The fields lack the amount: a line without one still belongs to its order.
+    /// `fields` has no amount: a line without one still belongs to its order.
     pub(super) fn new(
         mut fields: Fields<'a>,
         amount: Result<Value<'a>, Rejection>,
@@ -67,7 +67,7 @@ impl<'a> OrderLine<'a> {
         if let (EventType::Refund, Value::Absent, Value::Text(order)) =
             (event_type, &fields.refund_id, &fields.order_id)
         {
-            // Refunds of one order are told apart by their time.
+            // Time distinguishes the refunds of one order.
             let at = time(fields.time.clone())?;
             fields.refund_id = Value::Text(Cow::Owned(format!("{order}/{}", at.millis())));
         }
@@ -94,7 +94,7 @@ impl<'a> OrderLine<'a> {
 }
 
 impl<'a> OrderLine<'a> {
-    /// Adds attributes that the fields do not tell.
+    /// Adds attributes that are not among the fields.
     pub(super) fn set_attributes(&mut self, more: Attributes<'a>) {
         if let Kind::Order { attributes, .. } = &mut self.event.kind {
             super::table::add(attributes, more);
@@ -107,7 +107,7 @@ fn exact<'a>(amount: Value<'a>, currency: Value<'a>, exponent: u32) -> Result<De
         Value::Units { units, exponent: own } => Some(Decimal::new(*units, own.unwrap_or(exponent))),
         other => other.as_text().and_then(amounts::decimal),
     };
-    // What is not an amount is refused in the same words as elsewhere.
+    // If it is not an amount, `money` gives the usual explanation.
     exact.ok_or_else(|| match money(amount, currency) {
         Err(rejection) => rejection,
         Ok(_) => Rejection::new(Reason::InvalidAmount, "amount has too many digits to be added up exactly"),
@@ -127,19 +127,19 @@ type Key = (EventType, Box<str>, Box<str>);
 /// The lines of an order so far.
 #[derive(Debug)]
 struct Sum {
-    /// The first line.
+    /// Number of the first line.
     line: u64,
     event: Event<'static>,
     total: Result<Decimal, Rejection>,
     /// Whether the first line has an amount.
     is_priced: bool,
-    /// The first of the lines below it that has no amount, and whether another of those has one.
+    /// The first line without an amount among those that left fields to the line above, and whether another has one.
     without_amount: Option<u64>,
     is_priced_below: bool,
 }
 
 impl Sum {
-    /// The total, which either the first line names or the lines below it.
+    /// The total. Either the first line contains it, or every line below has an amount.
     fn total(self, lost: Option<&(u64, Rejection)>) -> Result<(Event<'static>, Decimal), Rejection> {
         if let Some((line, rejection)) = lost {
             return Err(in_line(*line, rejection));
@@ -153,13 +153,13 @@ impl Sum {
     }
 }
 
-/// Adds up lines by order. They may stand anywhere in the file.
+/// Adds up lines by order. The lines of an order need not be adjacent.
 #[derive(Debug)]
 pub struct Lines<'d> {
     custom: &'d Custom,
     min_amount: Option<MinAmount>,
     orders: IndexMap<Key, Sum, foldhash::fast::FixedState>,
-    /// The first line of each order that is not among its lines, and why.
+    /// For each order with lines that could not be assigned: the first of them, and why.
     lost: HashMap<Box<str>, (u64, Rejection), foldhash::fast::FixedState>,
 }
 
@@ -168,7 +168,7 @@ impl<'d> Lines<'d> {
         Lines { custom, min_amount, orders: IndexMap::default(), lost: HashMap::default() }
     }
 
-    /// Takes one more line. The earliest time and the first attributes of the lines are the order's.
+    /// Adds a line. An order takes the earliest time and the first attributes of its lines.
     pub fn add(&mut self, line: u64, part: OrderLine<'_>) {
         let key = (part.event.kind.event_type(), part.event.customer.as_ref().into(), part.id.as_ref().into());
         let Some(sum) = self.orders.get_mut(&key) else {
@@ -200,7 +200,7 @@ impl<'d> Lines<'d> {
         sum.total = added.map_err(|rejection| in_line(line, &rejection));
     }
 
-    /// Notes a line that is not among those of its order.
+    /// Records a line that could not be assigned to its order.
     pub fn lose(&mut self, line: u64, order: &str, why: &Result<Decoded<'_>, Rejection>) {
         let why = || why.as_ref().err().cloned().unwrap_or_else(|| missing("customer_id"));
         if !self.lost.contains_key(order) {
@@ -208,8 +208,8 @@ impl<'d> Lines<'d> {
         }
     }
 
-    /// The orders in the order of their first lines, with the numbers of those. An order of which a line is wrong is
-    /// rejected: without that line its amount would be wrong.
+    /// The orders, sorted by first line, with the numbers of those lines. An order with an unreadable line is rejected,
+    /// because its amount would be wrong.
     pub fn finish(self, latest: Time) -> impl Iterator<Item = (u64, Result<Decoded<'static>, Rejection>)> {
         let Lines { custom, min_amount, orders, lost } = self;
         orders.into_iter().map(move |((_, _, id), sum)| {
@@ -228,7 +228,7 @@ fn in_line(line: u64, rejection: &Rejection) -> Rejection {
     Rejection::new(rejection.reason, format!("its order's line {line}: {}", rejection.detail))
 }
 
-/// The order with its amount; a refund where it is below zero.
+/// The order with its total; a refund if the total is negative.
 fn whole(custom: &Custom, event: Event<'static>, total: Decimal) -> Result<Decoded<'static>, Rejection> {
     let event_type = event.kind.event_type();
     let Some(Money { currency, .. }) = money_of(&event.kind) else { return Ok(Decoded::Event(event)) };

@@ -1,4 +1,4 @@
-//! Orders below a smallest amount do not count: `mapping.min_amount`.
+//! `mapping.min_amount`: orders below a smallest amount do not count.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ impl MinAmount {
             let scaled = (0..exponent).try_fold(least, |scaled, _| scaled.checked_mul(Decimal::TEN))?;
             scaled.ceil().to_i64()
         };
-        // An amount that large is refused anyway.
+        // A larger amount is rejected anyway.
         Ok(Some(MinAmount { minor: std::array::from_fn(|exponent| minor(exponent).unwrap_or(i64::MAX)) }))
     }
 
@@ -46,7 +46,7 @@ impl MinAmount {
         amount.minor < self.minor[exponent]
     }
 
-    /// Skips the orders that are too small. What else a message says counts; then each of its parts goes with `message`.
+    /// Skips orders that are too small. Other events of the message still count; each part then carries `message`.
     pub fn sift<'a>(&self, decoded: &mut Result<Decoded<'a>, Rejection>, message: Option<&'a [u8]>) {
         match decoded {
             Ok(Decoded::Event(event)) if self.excludes(event) => *decoded = Ok(Decoded::Skipped(Skip::MinAmount)),
@@ -63,7 +63,7 @@ impl MinAmount {
         }
     }
 
-    /// An object of a message, and before it one that is skipped for each of its orders that is too small.
+    /// The part, preceded by a skipped one for each of its orders that is too small.
     fn parts<'a>(&self, mut part: Part<'a>) -> Vec<Part<'a>> {
         let skipped = || Ok(Decoded::Skipped(Skip::MinAmount));
         let Ok(Decoded::Several { events, .. }) = &mut part.decoded else {
@@ -84,7 +84,7 @@ impl MinAmount {
 }
 
 impl Decoder {
-    /// Leaves out what the source does not want, and refuses what is ahead of time.
+    /// Applies `min_amount` and rejects events after `latest`.
     pub(super) fn settle<'a>(
         &self,
         decoded: &mut Result<Decoded<'a>, Rejection>,

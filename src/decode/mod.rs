@@ -1,4 +1,4 @@
-//! Bytes to [`Event`], or a [`Rejection`] that a person understands. One file per format.
+//! Decodes messages to [`Event`]s, or to a [`Rejection`] with an explanation for people. One file per format.
 
 mod amounts;
 mod batch;
@@ -46,26 +46,26 @@ use self::min_amount::MinAmount;
 use self::reader::{NullValue, Reader};
 use crate::event::{Event, Time};
 
-/// One message, as far as formats look at it.
+/// The parts of a message that formats read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Its key, if any.
+    /// Key, if any.
     pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
+    /// Value; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
-    /// Its headers, by name; empty unless [`Decoder::wants_message`].
+    /// Headers; empty unless [`Decoder::wants_message`].
     pub headers: Vec<(Cow<'a, str>, Option<&'a [u8]>)>,
-    /// The time that the log keeps with it, if it is one; empty unless [`Decoder::wants_message`].
+    /// Record timestamp, if it is valid; `None` unless [`Decoder::wants_message`].
     pub time: Option<Time>,
 }
 
 impl<'a> Message<'a> {
-    /// The last header of a name that has a value.
+    /// The value of the last header with this name that has one.
     fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| *value)
     }
 
-    /// The customer id that is the key.
+    /// The customer id in the key.
     fn key_as_customer(&self, because: &str) -> Result<Value<'a>, Rejection> {
         match self.key.map(key::id).transpose() {
             Ok(Some(key)) if key != Value::Absent => Ok(key),
@@ -75,43 +75,43 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
-    /// Something happened.
+    /// An event.
     Event(Event<'a>),
-    /// Several things happened, or one that an earlier message may have told.
+    /// Several events, or one that an earlier message may have reported.
     Several {
-        /// Them, in this order.
+        /// The events, in order.
         events: Vec<Event<'a>>,
-        /// What happened before this is told again: if it is too late by now, nothing is lost.
+        /// Events before this time repeat earlier messages: if they are too late, they are skipped instead of rejected.
         told_before: Time,
     },
-    /// The cancellation of an order that may never have counted: it counts only if an order that its customer placed at
-    /// that time did.
+    /// The cancellation of an order that may never have counted. It counts only if the customer's order placed at that
+    /// time did.
     Cancellation {
         /// The cancellation.
         event: Event<'a>,
         /// When the order was placed.
         placed: Time,
     },
-    /// A customer is to be forgotten.
+    /// The request to erase a customer.
     Erase {
-        /// Who.
+        /// Customer id.
         customer: Cow<'a, str>,
-        /// When; `None` where the message does not say, so that it is the time of its record.
+        /// Time of the request; `None` if the message has none, so that the record timestamp is used.
         time: Option<Time>,
     },
-    /// A type that this version does not know; to be counted and passed over.
+    /// A type that the format does not know; it is counted and otherwise ignored.
     Unknown(Unknown<'a>),
-    /// A message that is no event on purpose; to be counted and passed over.
+    /// A message that is deliberately not an event; it is counted and otherwise ignored.
     Skipped(Skip),
-    /// Several objects, at least two, none of them a batch. Each means something of its own, or is rejected alone.
+    /// At least two objects, none of them a batch. Each is decoded, skipped or rejected separately.
     Batch(Vec<Part<'a>>),
 }
 
 impl Decoded<'_> {
-    /// The same, borrowing nothing.
+    /// A copy that owns its data.
     #[must_use]
     pub fn into_owned(self) -> Decoded<'static> {
         match self {
@@ -128,41 +128,41 @@ impl Decoded<'_> {
     }
 }
 
-/// Why a message, or an event of it, is passed over on purpose: the label `reason` of what is skipped.
+/// Why a message or event is deliberately ignored: the label `reason` of the metric of skipped events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Skip {
-    /// An order that its system calls a test.
+    /// A test order.
     Test,
-    /// It names no customer, and guests are not to count.
+    /// It names no customer, and guests do not count.
     Guest,
-    /// The same, where `null`, `0` or another word for nobody stands in place of an id.
+    /// Like [`Skip::Guest`], because the id is a placeholder such as `null` or `0`.
     Nobody,
-    /// A payment that is not taken yet.
+    /// A payment that has not been captured.
     Unpaid,
     /// A refund that moved no money.
     NoMoney,
-    /// A change of a row or order that is no event.
+    /// A change of a row or order that is not an event.
     Change,
-    /// Not among those that `mapping.where` chooses.
+    /// Not selected by `mapping.where`.
     Filtered,
-    /// Not among those that `mapping.where` chooses, because it lacks a field that has to hold a value.
+    /// Not selected by `mapping.where` because it lacks a field that must have a value.
     NoSuchField,
-    /// A list of objects that is empty.
+    /// An empty list of objects.
     Empty,
-    /// Other messages tell the same.
+    /// Other messages report the same.
     ToldElsewhere,
-    /// An event that its message repeats from an earlier one, too late to recognise it as a duplicate.
+    /// A repeated event that is too late to be recognized as a duplicate.
     ToldBefore,
-    /// A null value that means nothing.
+    /// A null value without a meaning in this source.
     Tombstone,
-    /// The header of a file once more.
+    /// A repeated header row of a file.
     Header,
     /// An order below `mapping.min_amount`.
     MinAmount,
 }
 
 impl Skip {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Skip; 14] = [
         Skip::Test,
         Skip::Guest,
@@ -180,7 +180,7 @@ impl Skip {
         Skip::MinAmount,
     ];
 
-    /// The value of the label `reason`.
+    /// The value of the metric label `reason`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -202,45 +202,45 @@ impl Skip {
     }
 }
 
-/// Why a message enters no figure: the label `reason` and the dead letter's header.
+/// Why a message is not counted: the metric label `reason` and a header of the dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// A value of no bytes.
+    /// An empty value.
     EmptyMessage,
     /// Not UTF-8.
     NotUtf8,
-    /// Not JSON, or a JSON document cut off.
+    /// Invalid or truncated JSON.
     InvalidJson,
-    /// JSON, but no object.
+    /// JSON that is not an object.
     NotAnObject,
-    /// A field that the type needs is absent or null.
+    /// A required field is missing or null.
     MissingField,
-    /// A field holds another type than it should.
+    /// A field has the wrong type.
     WrongType,
-    /// An id that is empty or too long.
+    /// An id is empty or too long.
     InvalidId,
-    /// An amount that is no number, negative, absurd or too finely divided.
+    /// An amount is not a number, negative, absurdly large, or has too many decimals.
     InvalidAmount,
-    /// No ISO 4217 code.
+    /// Not an ISO 4217 code.
     UnknownCurrency,
-    /// No RFC 3339 time, or one outside the years 1970 to 2199.
+    /// Not a valid time, or outside the years 1970 to 2199.
     InvalidTime,
-    /// A value outside those that the field knows.
+    /// A field has a value that it does not allow.
     InvalidValue,
-    /// Further ahead of the wall clock than `max_future`.
+    /// Later than the wall clock by more than `max_future`.
     InTheFuture,
-    /// Further behind the watermark than `allowed_lateness`.
+    /// Behind the watermark by more than `allowed_lateness`.
     TooLate,
-    /// Written with a schema that the registry does not have, or that cannot be read with.
+    /// The registry does not have the schema, or it cannot be used.
     UnknownSchema,
-    /// Not what its schema says.
+    /// The message does not match its schema.
     UnfitForSchema,
-    /// A row of a file with other cells than its header has columns, or with broken quotes.
+    /// A row with a number of cells other than that of the header, or with unbalanced quotes.
     InvalidRow,
 }
 
 impl Reason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Reason; 16] = [
         Reason::EmptyMessage,
         Reason::NotUtf8,
@@ -260,7 +260,7 @@ impl Reason {
         Reason::InvalidRow,
     ];
 
-    /// The value of the label `reason`.
+    /// The value of the metric label `reason`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -284,12 +284,12 @@ impl Reason {
     }
 }
 
-/// A message that enters no figure, and why.
+/// A message that is not counted, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The kind of mistake.
+    /// The kind of error.
     pub reason: Reason,
-    /// Which field, what stands there, what should. Never holds a customer id.
+    /// Which field, what was found, what is expected. Never contains a customer id.
     pub detail: String,
 }
 
@@ -309,28 +309,28 @@ impl fmt::Display for Rejection {
 /// The format of a topic or file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a message, as in the documentation.
+    /// One JSON object per message, as documented.
     Native,
     /// Segment's `track`, `page`, `screen` and `identify` calls.
     Segment,
-    /// Shopify's webhooks of orders and refunds.
+    /// Shopify's webhooks for orders and refunds.
     Shopify,
-    /// Stripe's events of charges and refunds.
+    /// Stripe's events about charges and refunds.
     Stripe,
-    /// CloudEvents around the native or another format.
+    /// CloudEvents with data in the native or another format.
     CloudEvents,
-    /// Debezium's changes of a table of orders.
+    /// Debezium's change events of a table of orders.
     Debezium,
     /// Google Analytics 4.
     Ga4,
     /// Snowplow's ecommerce events.
     Snowplow,
-    /// JSON with a place for each field.
+    /// JSON with a configured path for each field.
     Custom,
 }
 
 impl Format {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Format; 9] = [
         Format::Native,
         Format::Segment,
@@ -343,7 +343,7 @@ impl Format {
         Format::Custom,
     ];
 
-    /// As it is written in the configuration.
+    /// Its name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -367,19 +367,19 @@ pub struct Decoder {
     null_value: NullValue,
     dimensions: Vec<String>,
     files: FileOptions,
-    /// How values in tables of native columns are spelled.
+    /// How tables with native columns write their values.
     table_rules: rules::Rules,
-    /// Where the schemas come from that messages may name.
+    /// Source of the schemas that messages may name.
     schemas: Option<Arc<dyn Schemas>>,
     min_amount: Option<MinAmount>,
 }
 
 impl Decoder {
-    /// A decoder of a format without options that keeps the attributes of these dimensions and no others.
+    /// A decoder without options. It keeps the attributes of `dimensions` only.
     #[must_use]
     pub fn new(format: Format, dimensions: Vec<String>) -> Decoder {
         let plain = Options::default();
-        // Every format can do without options; a test holds that.
+        // Every format works without options, as a test checks.
         let reader = Reader::new(format, &plain, &dimensions)
             .unwrap_or_else(|_| Reader::Native(Box::new(native::Native::plain())));
         Decoder {
@@ -393,10 +393,10 @@ impl Decoder {
         }
     }
 
-    /// A decoder of a format that keeps the attributes of these dimensions and no others.
+    /// A decoder with options. It keeps the attributes of `dimensions` only.
     ///
     /// # Errors
-    /// The option that cannot be as it is.
+    /// If an option is invalid or does not belong to the format.
     pub fn with_options(format: Format, dimensions: Vec<String>, options: &Options) -> Result<Decoder, OptionError> {
         if let Some((option, known)) = options.unknown_to(format).first() {
             let remedy = match known {
@@ -418,7 +418,7 @@ impl Decoder {
         })
     }
 
-    /// A decoder of what [`encode`] writes, with the same dimensions.
+    /// A decoder for the output of [`encode`] with the same dimensions.
     #[must_use]
     pub fn routed(dimensions: Vec<String>) -> Decoder {
         Decoder {
@@ -432,8 +432,8 @@ impl Decoder {
         }
     }
 
-    /// A decoder of a topic that several sources share: each of them reads every message, and all that they find
-    /// counts.
+    /// A decoder for a topic that several sources share. Each source reads every message, and all events that they find
+    /// count.
     #[must_use]
     pub fn shared(mut decoders: Vec<Decoder>) -> Option<Decoder> {
         let first = decoders.first()?.clone();
@@ -448,48 +448,48 @@ impl Decoder {
         Some(Decoder { reader: Reader::Each(readers), null_value, min_amount: None, ..first })
     }
 
-    /// The same for messages that may name the schema they were written with.
+    /// Reads messages that name a schema with these schemas.
     #[must_use]
     pub fn with_schemas(self, schemas: Arc<dyn Schemas>) -> Decoder {
         Decoder { schemas: Some(schemas), ..self }
     }
 
-    /// Whether more than key and value matters: headers, or the time of the record.
+    /// Whether the decoder needs more than key and value: headers or the record timestamp.
     #[must_use]
     pub fn wants_message(&self) -> bool {
         self.wants_schemas() || self.reader.wants_message()
     }
 
-    /// Whether [`Decoder::is_ready_for`] may say no.
+    /// Whether [`Decoder::is_ready_for`] can return `false`.
     #[must_use]
     pub fn wants_schemas(&self) -> bool {
         self.schemas.is_some()
     }
 
-    /// Whether the schema that a message names is at hand; if not it is asked for, and the message has to wait.
+    /// Whether the schema of a message is available. If not, this requests it, and the message has to wait.
     #[must_use]
     pub fn is_ready_for(&self, message: &Message<'_>) -> bool {
         let Some(schemas) = &self.schemas else { return true };
         framing::schema_of(message).is_none_or(|id| schemas.is_settled(id))
     }
 
-    /// What keeps schemas from coming at the moment.
+    /// The error that currently keeps schemas from being fetched.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.schemas.as_ref()?.last_error()
     }
 
-    /// Decodes one message by its key and value alone. Events after `latest` are refused.
+    /// Decodes one message from its key and value alone. Events after `latest` are rejected.
     ///
     /// # Errors
-    /// A [`Rejection`] that names the field and the mistake.
+    /// A [`Rejection`] that names the field and the error.
     pub fn decode<'a>(
         &self,
         key: Option<&'a [u8]>,
         payload: Option<&'a [u8]>,
         latest: Time,
     ) -> Result<Decoded<'a>, Rejection> {
-        // Nothing is taken out and put back in, for an event is large.
+        // The result is built in place and not moved, because an event is large.
         let mut decoded = match (&self.reader, payload) {
             (Reader::Native(native), Some(bytes)) if self.schemas.is_none() && !bytes.is_empty() => {
                 native.decode(key, None, bytes, &self.dimensions)
@@ -503,10 +503,10 @@ impl Decoder {
         decoded
     }
 
-    /// Decodes one message. Events after `latest` are refused.
+    /// Decodes one message. Events after `latest` are rejected.
     ///
     /// # Errors
-    /// A [`Rejection`] that names the field and the mistake.
+    /// A [`Rejection`] that names the field and the error.
     pub fn decode_message<'a>(&self, message: &Message<'a>, latest: Time) -> Result<Decoded<'a>, Rejection> {
         let mut decoded = self.read(message);
         self.settle(&mut decoded, message.payload, latest);
@@ -544,8 +544,8 @@ impl Decoder {
         self.explained(message, bytes, self.reader.decode(message, bytes, &self.dimensions))
     }
 
-    /// Reads a document that is no object: a list of objects, or one that was put into a string; `otherwise` if it is
-    /// something else.
+    /// Reads a document that is not an object: a list of objects, or JSON in a string. Returns `otherwise` if it is
+    /// neither.
     #[cold]
     fn read_other<'a>(
         &self,
@@ -562,7 +562,7 @@ impl Decoder {
         }
     }
 
-    /// The names of the dimensions whose attributes are kept.
+    /// The dimensions whose attributes are kept.
     #[must_use]
     pub fn dimensions(&self) -> &[String] {
         &self.dimensions
@@ -584,7 +584,7 @@ fn refuse_future(decoded: &mut Result<Decoded<'_>, Rejection>, latest: Time) {
     }
 }
 
-/// The rejection of something that is dated after `latest`.
+/// The rejection of an event dated after `latest`.
 #[cold]
 #[must_use]
 pub fn in_the_future(newest: Time, latest: Time) -> Rejection {

@@ -1,4 +1,4 @@
-//! The native format: one JSON object a message, read in one pass and without a tree.
+//! The native format: one JSON object per message, parsed in one pass without building a tree.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,11 +21,11 @@ use crate::event::{Attributes, Time};
 pub(super) struct Native {
     rules: Rules,
     filter: Option<Box<Filter>>,
-    /// What is not read as it stands in the object; `None` where everything is.
+    /// Fields that the options take from elsewhere; `None` if all are in the object.
     given: Option<Box<Given>>,
 }
 
-/// Fields from elsewhere than the object.
+/// Fields that are not read from the object.
 #[derive(Debug, Clone, Default)]
 struct Given {
     customer_is_key: bool,
@@ -70,18 +70,18 @@ impl Native {
         Ok(Native { rules: Rules::new(options)?, filter: Filter::new(options)?, given })
     }
 
-    /// The plain format, with every default.
+    /// The format without options.
     pub fn plain() -> Native {
-        // Without options nothing can be wrong with them; a test holds that.
+        // Default options are valid, as a test checks.
         Native::new(&Options::default()).unwrap_or_else(|wrong| unreachable!("{wrong}"))
     }
 
-    /// Whether the time of the record matters.
+    /// Whether the record timestamp is needed.
     pub fn wants_time(&self) -> bool {
         self.given.as_ref().is_some_and(|given| given.time_is_sent)
     }
 
-    /// Decodes an object of a record with a key that was sent at a time.
+    /// Decodes an object. `key` and the timestamp are those of its record.
     pub fn decode<'a>(
         &self,
         key: Option<&'a [u8]>,
@@ -89,7 +89,7 @@ impl Native {
         bytes: &'a [u8],
         dimensions: &[String],
     ) -> Result<Decoded<'a>, Rejection> {
-        // Filled in place, because it is large.
+        // Filled in place, because the struct is large.
         let mut fields = Fields::default();
         if let Err(skip) = self.fields(bytes, None, dimensions, &mut fields)? {
             return Ok(Decoded::Skipped(skip));
@@ -104,8 +104,8 @@ impl Native {
         if is_absent { decoded.map_err(with_hint_at_key) } else { decoded }
     }
 
-    /// The fields as they stand in the object, or why it is passed over; conditions look up what it does not have in the
-    /// object around it, if there is one.
+    /// Reads the fields of an object, or returns why it is skipped. Conditions look up fields that it lacks in the
+    /// surrounding object, if there is one.
     pub fn fields<'a>(
         &self,
         bytes: &'a [u8],
@@ -121,7 +121,7 @@ impl Native {
         object(bytes, dimensions, fields).map(Ok)
     }
 
-    /// Adds the fields that the options take from the record or from constants.
+    /// Sets the fields that the options take from the record or from constants.
     pub fn fill_in<'a>(
         &self,
         key: Option<&'a [u8]>,
@@ -134,23 +134,23 @@ impl Native {
         }
     }
 
-    /// Whether the customer is the key of the record.
+    /// Whether the customer id is the key of the record.
     pub fn takes_key(&self) -> bool {
         self.given.as_ref().is_some_and(|given| given.customer_is_key)
     }
 
-    /// What chooses the messages that count.
+    /// The conditions of `mapping.where`.
     pub fn filter(&self) -> Option<&Filter> {
         self.filter.as_deref()
     }
 
-    /// Type and currency that are the same in every message.
+    /// The constant type and currency, if configured.
     pub fn constants(&self) -> (Option<&str>, Option<&str>) {
         let given = self.given.as_deref();
         (given.and_then(|given| given.event_type.as_deref()), given.and_then(|given| given.currency.as_deref()))
     }
 
-    /// How values are spelled.
+    /// How the source writes values.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -189,7 +189,7 @@ impl Given {
     }
 }
 
-/// The wish to forget the customer whose id is the key.
+/// The erasure of the customer whose id is the key.
 pub(super) fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     let Some(key) = key else {
         return Err(Rejection::new(Reason::InvalidId, "a null value without a key names no customer to erase"));
@@ -202,9 +202,9 @@ pub(super) fn tombstone(key: Option<&[u8]>) -> Result<Decoded<'_>, Rejection> {
     }
 }
 
-/// Reads the fields of an object.
+/// Parses the fields of an object.
 pub(super) fn object<'a>(bytes: &'a [u8], dimensions: &[String], fields: &mut Fields<'a>) -> Result<(), Rejection> {
-    // In text that is known to be UTF-8, no string needs a check of its own.
+    // With text that is known to be UTF-8, the parser does not check each string again.
     let read = match std::str::from_utf8(bytes) {
         Ok(text) => read(serde_json::Deserializer::from_str(text), dimensions, fields),
         Err(_) => read(serde_json::Deserializer::from_slice(bytes), dimensions, fields),
@@ -221,7 +221,7 @@ fn read<'de, R: serde_json::de::Read<'de>>(
     json.end().map(|()| is_object)
 }
 
-/// Reads an object's fields; `false` for any other JSON value.
+/// Parses the fields of an object; returns `false` for any other JSON value.
 struct ObjectSeed<'d, 'f, 'de> {
     dimensions: &'d [String],
     fields: &'f mut Fields<'de>,
@@ -234,7 +234,7 @@ impl<'de> DeserializeSeed<'de> for ObjectSeed<'_, '_, 'de> {
     }
 }
 
-/// What a visitor answers to every JSON value that it does not expect.
+/// Implements the visitor methods for JSON types that are not expected; each returns the given answer.
 macro_rules! otherwise {
     ($($answer:expr)?) => { otherwise!(@ $($answer)?, "a boolean", "a number", "a list"); };
     (@ $answer:expr, $bool:literal, $number:literal, $list:literal) => {
@@ -292,7 +292,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_, '_, 'de> {
     otherwise!(|_: &str| false);
 }
 
-/// The name of a field.
+/// Field names of the native format.
 enum Name {
     Type,
     CustomerId,
@@ -326,7 +326,7 @@ impl Visitor<'_> for NameSeed {
         f.write_str("the name of a field")
     }
     fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-        // Bytes are told apart in place, text by calls that compare it.
+        // Byte string patterns compile to inline comparisons, string patterns to calls.
         Ok(match name.as_bytes() {
             b"type" => Name::Type,
             b"customer_id" => Name::CustomerId,
@@ -346,7 +346,7 @@ impl Visitor<'_> for NameSeed {
     }
 }
 
-/// Reads text; says what else stands there.
+/// Parses text; for another type, returns its description.
 struct TextSeed;
 
 impl<'de> DeserializeSeed<'de> for TextSeed {
@@ -378,7 +378,7 @@ impl<'de> Visitor<'de> for TextSeed {
     otherwise!(Value::Other);
 }
 
-/// Reads the attributes of the configured dimensions and passes over the rest.
+/// Parses the attributes of the configured dimensions and ignores the others.
 struct AttributesSeed<'d> {
     dimensions: &'d [String],
 }

@@ -1,9 +1,9 @@
-//! Ids that software writes where it knows none: `0`, `null`, `undefined` and the like name nobody and no order.
+//! Placeholders that software writes for a missing id: `0`, `null`, `undefined` and the like.
 
 use super::options::Options;
 
-/// What stands for no id unless the source says otherwise, in lower case; the case and the blanks around it do not matter.
-/// An id of blanks alone never is one.
+/// The default placeholders, in lower case; case and surrounding blanks do not matter. Blank ids are always
+/// placeholders.
 pub const NOBODY: [&str; 23] = [
     "0",
     "null",
@@ -30,20 +30,20 @@ pub const NOBODY: [&str; 23] = [
     "00000000-0000-0000-0000-000000000000",
 ];
 
-/// Tells ids from what stands for none.
+/// Distinguishes ids from placeholders.
 #[derive(Debug, Clone)]
 pub struct Nobody {
-    /// In lower case.
+    /// The placeholders in lower case.
     words: Vec<Box<str>>,
-    /// Which lengths and which first bytes they have, so that nearly every id is passed after two looks.
+    /// Bit set of their lengths, and their first bytes: two lookups dismiss nearly every real id.
     lengths: u64,
     firsts: [bool; 256],
-    /// Whether one of them is not ASCII; their case takes longer.
+    /// Whether one of them is not ASCII, which needs the slower comparison.
     is_foreign: bool,
 }
 
 impl Nobody {
-    /// By `mapping.nobody`, else by [`NOBODY`].
+    /// The placeholders of `mapping.nobody`, by default [`NOBODY`].
     #[must_use]
     pub fn new(options: &Options) -> Nobody {
         match &options.nobody {
@@ -66,7 +66,7 @@ impl Nobody {
         nobody
     }
 
-    /// Whether an id is none.
+    /// Whether an id is a placeholder or blank.
     #[must_use]
     #[inline]
     pub fn is(&self, id: &str) -> bool {

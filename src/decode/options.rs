@@ -1,4 +1,4 @@
-//! How the messages of a source are read beyond their format: `[sources.NAME.mapping]`.
+//! Options of a source beyond its format: `[sources.NAME.mapping]`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,57 +12,57 @@ use super::Format;
 use super::conditions::Condition;
 use crate::event::{EventType, Rounding};
 
-/// What becomes of an order without a customer id.
+/// What to do with an order without a customer id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guests {
-    /// It is skipped, and counted.
+    /// Skip it.
     #[default]
     Drop,
-    /// The customer is the anonymous id of the browser or device.
+    /// Use the anonymous id of the browser or device.
     AnonymousId,
-    /// The customer is the hash of the e-mail address: SHA-256 of salt and trimmed lower-case address, in hex digits.
+    /// Use the hash of the e-mail address: SHA-256 of the salt and the trimmed lower-case address, in hexadecimal.
     EmailHash,
 }
 
-/// What becomes of an order that its system calls a test.
+/// What to do with test orders.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TestOrders {
-    /// It is skipped, and counted.
+    /// Skip them.
     #[default]
     Skip,
-    /// It is an order like any other.
+    /// Count them like other orders.
     Count,
 }
 
-/// Which of Stripe's events say that money went back; both would count it twice.
+/// Which of Stripe's events report refunds; reading both would count them twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StripeRefunds {
-    /// `charge.refunded`, whose total so far is compared with the one before.
+    /// `charge.refunded`, whose refunded total is compared with the previous one.
     #[default]
     Charges,
-    /// `refund.created` and `refund.updated`, one refund each; the message key names the customer.
+    /// `refund.created` and `refund.updated`, one refund each; the message key must be the customer id.
     RefundObjects,
 }
 
-/// What becomes of money that a dispute takes back from the shop (Stripe).
+/// What to do with money that a dispute takes back from the shop (Stripe).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Disputes {
-    /// Nothing: who disputed is not said, unless the message key does.
+    /// Ignore it: the dispute does not name the customer.
     #[default]
     Ignore,
-    /// It is a refund, reversed if the money comes back; the message key names the customer.
+    /// Count it as a refund, reversed if the money comes back; the message key must be the customer id.
     Count,
 }
 
-/// What a row that is deleted means (Debezium's operation `d`).
+/// What a deleted row means (Debezium's operation `d`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Deletes {
-    /// Nothing: rows are deleted to tidy up.
+    /// Nothing: rows are deleted as a cleanup.
     #[default]
     Ignore,
     /// The order is cancelled.
@@ -73,37 +73,37 @@ pub enum Deletes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tombstones {
-    /// Nothing: it removes older records of that key from a compacted topic. The default of every format but the native.
+    /// Nothing: it removes older records with that key from a compacted topic. Default of all formats except native.
     Skip,
-    /// The customer whose id the key is is to be forgotten.
+    /// Erase the customer whose id is the key.
     Erase,
 }
 
-/// What amounts are numbers of.
+/// Unit of amounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AmountUnit {
-    /// Euros.
+    /// Major units, such as euros.
     #[default]
     Major,
-    /// Cents: whole numbers of the currency's minor unit (ISO 4217).
+    /// Minor units, such as cents: whole numbers, with the decimals of ISO 4217.
     Minor,
-    /// The same with the decimals that Adyen gives to currencies.
+    /// Minor units with the decimals that Adyen defines.
     Adyen,
 }
 
-/// What an order of an amount below zero is.
+/// What a negative order amount means.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Negative {
-    /// A mistake.
+    /// An error.
     #[default]
     Reject,
-    /// A refund of so much, with the id of the order where it has none of its own.
+    /// A refund of that amount. If the row has no refund id, it is derived from the order id.
     Refund,
 }
 
-/// What the lines of a file are that have the same order id.
+/// What several lines of a file with the same order id are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LineMode {
@@ -114,23 +114,23 @@ pub enum LineMode {
     Sum,
 }
 
-/// How the characters of a file are encoded, where no byte order mark says so.
+/// Character encoding of a file without a byte order mark.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
     /// UTF-8.
     #[default]
     #[serde(rename = "utf-8")]
     Utf8,
-    /// Windows-1252, and with it Latin-1.
+    /// Windows-1252, a superset of Latin-1's printable characters.
     #[serde(rename = "windows-1252", alias = "latin-1", alias = "iso-8859-1")]
     Windows1252,
 }
 
-/// How instants are written. Text with an offset is RFC 3339 whatever this says, and text without one is in `time_zone`.
+/// Notation of instants. Text with an offset is always read as RFC 3339, text without one is in `time_zone`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeFormat {
-    /// RFC 3339, or time since the epoch in days, seconds, milli-, micro- or nanoseconds, told apart by size: the ranges of
+    /// RFC 3339, or days, seconds, milli-, micro- or nanoseconds since the epoch, distinguished by size: the ranges for
     /// the years 1971 to 2199 do not overlap.
     #[default]
     Auto,
@@ -142,16 +142,16 @@ pub enum TimeFormat {
     EpochMs,
     /// Microseconds since the epoch.
     EpochUs,
-    /// `time_pattern`, in `time_zone` where the text names no offset.
+    /// `time_pattern`, in `time_zone` if the text has no offset.
     Pattern,
 }
 
-/// As the place of a field: the key of the record.
+/// As the path of a field: the key of the record.
 pub const RECORD_KEY: &str = "$record.key";
-/// As the place of a field: the time that the log keeps with the record.
+/// As the path of a field: the timestamp of the record.
 pub const RECORD_TIME: &str = "$record.time";
 
-/// A place in a message, or the value itself; or several places whose values make up a field together.
+/// One path or constant of a field, or several paths whose values are combined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldText {
     first: String,
@@ -159,7 +159,7 @@ pub struct FieldText {
 }
 
 impl FieldText {
-    /// The places behind the first one.
+    /// The paths after the first one.
     #[must_use]
     pub fn more(&self) -> &[String] {
         &self.more
@@ -214,7 +214,7 @@ impl<'de> Deserialize<'de> for FieldText {
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $field:ident,)+) => {
-        /// A text for each field of an event: a place in the message, or the value itself.
+        /// A path or a constant for each field of an event.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct FieldTexts {
@@ -222,15 +222,15 @@ macro_rules! fields {
         }
 
         impl FieldTexts {
-            /// The fields that are set, by name.
+            /// The fields that are set, with their first paths.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
                 [$((stringify!($field), &self.$field),)+]
                     .into_iter()
-                    // A keyword has to be written as r#type in Rust.
+                    // A field named like a Rust keyword is written as `r#type` in the code.
                     .filter_map(|(name, text)| Some((name.strip_prefix("r#").unwrap_or(name), text.as_deref()?)))
             }
 
-            /// The same with every place of fields that have several.
+            /// All paths of the fields that are set.
             pub fn places(&self) -> impl Iterator<Item = (&'static str, &str)> {
                 let more = [$((stringify!($field), &self.$field),)+].into_iter().flat_map(|(name, text)| {
                     let places = text.as_ref().map_or(&[][..], FieldText::more);
@@ -239,7 +239,7 @@ macro_rules! fields {
                 self.iter().chain(more)
             }
 
-            /// These, and those of `defaults` where nothing is set.
+            /// These texts, with `defaults` for fields that are not set.
             #[must_use]
             pub fn or(&self, defaults: &FieldTexts) -> FieldTexts {
                 FieldTexts { $($field: self.$field.clone().or_else(|| defaults.$field.clone()),)+ }
@@ -249,11 +249,11 @@ macro_rules! fields {
 }
 
 fields! {
-    /// What happened.
+    /// Event type.
     r#type,
-    /// Whose event it is.
+    /// Customer id.
     customer_id,
-    /// When it happened.
+    /// Time of the event.
     time,
     /// Order id.
     order_id,
@@ -265,28 +265,28 @@ fields! {
     session_id,
     /// Amount.
     amount,
-    /// What the amount is multiplied by, if it is a price.
+    /// Factor of the amount, if that is a price per piece.
     quantity,
     /// ISO 4217 code.
     currency,
-    /// Who referred the customer.
+    /// Customer id of the referrer.
     referred_by,
-    /// Kind of a feedback or cost.
+    /// Kind of feedback or cost.
     kind,
-    /// Score of a feedback.
+    /// Score of feedback.
     score,
-    /// E-mail address, for guests.
+    /// E-mail address, to identify guests.
     email,
-    /// Id of browser or device, for guests.
+    /// Id of the browser or device, to identify guests.
     anonymous_id,
 }
 
-/// What the hash of an e-mail address begins with; never shown.
+/// Prefix of hashed e-mail addresses; never printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Salt(pub(super) String);
 
 impl Salt {
-    /// Keeps a text from being shown.
+    /// Wraps the salt so that it is not printed.
     #[must_use]
     pub fn new(text: &str) -> Salt {
         Salt(text.to_owned())
@@ -299,16 +299,16 @@ impl fmt::Debug for Salt {
     }
 }
 
-/// `[sources.NAME.mapping]`; which format knows which option is [`Options::unknown_to`].
+/// `[sources.NAME.mapping]`; [`Options::unknown_to`] checks which options a format supports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// What becomes of an order without a customer id.
+    /// What to do with an order without a customer id.
     pub guests: Guests,
-    /// File with the salt of `guests = "email_hash"`.
+    /// File with the salt for `guests = "email_hash"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub salt_file: Option<PathBuf>,
-    /// What is in that file.
+    /// Content of that file.
     #[serde(skip)]
     pub salt: Option<Salt>,
     /// Whether test orders count.
@@ -319,100 +319,100 @@ pub struct Options {
     /// Currency of messages that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
-    /// Stripe: which events say that money went back.
+    /// Stripe: which events report refunds.
     pub refunds: StripeRefunds,
-    /// Stripe: what becomes of money that a dispute takes.
+    /// Stripe: what to do with disputed money.
     pub disputes: Disputes,
-    /// Where in a message the object lies; the message itself unless it is set.
+    /// Path of the object in a message; by default the message itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// CloudEvents: the format of `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// What stands for no customer and no order id; [`super::NOBODY`] unless it is set.
+    /// Placeholders for missing customer and order ids; by default [`super::NOBODY`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nobody: Option<Vec<String>>,
     /// What a null value under a key means.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tombstones: Option<Tombstones>,
-    /// Whether later messages repeat what earlier ones told: a repetition that comes too late is no dead letter then.
+    /// Whether later messages repeat earlier ones: a repetition that is too late is then skipped instead of rejected.
     pub repeats: bool,
-    /// What becomes of digits beyond the currency's decimals.
+    /// What to do with digits beyond the decimals of the currency.
     pub rounding: Rounding,
-    /// What amounts are numbers of.
+    /// Unit of amounts.
     pub amount_unit: AmountUnit,
-    /// Decimal separator of amounts that are text: "." or ",".
+    /// Decimal separator of amounts in text: "." or ",".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decimal: Option<String>,
-    /// Separator between groups of digits of amounts that are text.
+    /// Separator between groups of digits of amounts in text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thousands: Option<String>,
-    /// Orders below this do not count: a decimal number in the currency of the order.
+    /// Smaller orders do not count: a decimal number in the currency of the order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_amount: Option<String>,
-    /// What an order of an amount below zero is.
+    /// What a negative order amount means.
     pub negative: Negative,
-    /// Files: what lines with the same order id are.
+    /// Files: what several lines with the same order id are.
     pub lines: LineMode,
-    /// Files: what stands between the cells of a row.
+    /// Files: separator between the cells of a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<String>,
-    /// Files: how characters are encoded.
+    /// Files: character encoding.
     pub encoding: Encoding,
-    /// Files: the names of the columns, of files without a header row.
+    /// Files: column names of files without a header row.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
-    /// The scale of amounts that are bytes, where messages carry no schema.
+    /// Scale of amounts that are bytes, if messages contain no schema.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amount_scale: Option<i32>,
-    /// How instants are written.
+    /// Notation of instants.
     pub time_format: TimeFormat,
-    /// Pattern of instants, as of strptime.
+    /// Pattern of instants, in the syntax of strptime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_pattern: Option<String>,
     /// IANA zone of instants without an offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
-    /// Debezium: column that says that an order was cancelled.
+    /// Debezium: the column that marks an order as cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<String>,
-    /// Debezium: values of that column that say so; without any, every value but null, false, 0 and no text at all.
+    /// Debezium: values of that column that mean cancelled. Without them the column is a flag or a time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cancelled_values: Vec<String>,
     /// Debezium: what a deleted row means.
     pub deletes: Deletes,
-    /// Where each field stands.
+    /// Path of each field.
     pub fields: FieldTexts,
-    /// Fields that are the same in every message.
+    /// Constant fields.
     pub constants: FieldTexts,
-    /// What the message calls a type, and the type that it is.
+    /// Names of event types in the messages, and the types that they mean.
     pub types: BTreeMap<String, String>,
-    /// Where the value of each dimension stands.
+    /// Path of each dimension's value.
     pub attributes: BTreeMap<String, String>,
-    /// Places and the values that they must or must not hold for the message to count.
+    /// `where`: paths, and the values that a message must or must not have there to count.
     #[serde(rename = "where")]
     pub only: BTreeMap<String, Condition>,
 }
 
-/// An option that cannot be as it is.
+/// An invalid option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {what}")]
 pub struct OptionError {
-    /// Which option, such as `fields.time`.
+    /// Name of the option, such as `fields.time`.
     pub option: String,
-    /// What is wrong with it; then, after a semicolon, the remedy.
+    /// What is wrong; after a semicolon, the remedy.
     pub what: String,
 }
 
 impl OptionError {
-    /// A mistake at an option.
+    /// An error about an option.
     pub(super) fn new(option: impl Into<String>, what: impl Into<String>) -> OptionError {
         OptionError { option: option.into(), what: what.into() }
     }
 }
 
 impl Options {
-    /// The options that are set, by name.
+    /// Names of the options that are set.
     fn set(&self) -> Vec<&'static str> {
         let plain = Options::default();
         let all = [
@@ -454,18 +454,18 @@ impl Options {
         all.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect()
     }
 
-    /// The options that are set and mean nothing to a format, with those that it knows.
+    /// The options that are set but not supported by a format, each with the options that the format supports.
     #[must_use]
     pub fn unknown_to(&self, format: Format) -> Vec<(&'static str, &'static [&'static str])> {
         let known = known_to(format);
-        // What is inside a CloudEvent may be of any format; that one's own reader looks at the rest.
+        // Data inside a CloudEvent may have any format, whose reader checks the options.
         if format == Format::CloudEvents {
             return Vec::new();
         }
         self.set().into_iter().filter(|option| !known.contains(option)).map(|option| (option, known)).collect()
     }
 
-    /// What a type is called in the messages and the type that it is: as configured, else the format's own.
+    /// The event types by their names in messages: as configured, by default those of the format.
     pub(super) fn types(&self, usual: &[(&str, EventType)]) -> Result<BTreeMap<String, EventType>, OptionError> {
         if self.types.is_empty() {
             return Ok(usual.iter().map(|(name, event_type)| ((*name).to_owned(), *event_type)).collect());
@@ -488,7 +488,7 @@ impl Options {
 }
 
 impl Guests {
-    /// Whether messages of a format hold what it takes.
+    /// Whether messages of this format can contain what the setting needs.
     pub(super) fn fits(self, format: Format) -> bool {
         let any = matches!(format, Format::Native | Format::CloudEvents);
         match self {
@@ -504,7 +504,7 @@ impl Guests {
     }
 }
 
-/// What every format knows.
+/// The options that every format supports.
 macro_rules! common_and {
     ($($option:literal),*) => {
         &["nobody", "root", "tombstones", "rounding", "min_amount", "time_zone", "where", $($option),*]

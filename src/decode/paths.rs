@@ -1,4 +1,4 @@
-//! Values at known places of a JSON document, taken out in one pass and without a tree of it.
+//! Extracts values at known paths of a JSON document in one pass, without building a tree.
 
 use std::fmt;
 
@@ -10,21 +10,21 @@ use super::fields::Value;
 use super::json;
 use super::{Reason, Rejection};
 
-/// How many places one document can be asked for.
+/// Maximum number of paths per document.
 pub(super) const MAX_SLOTS: usize = 40;
 
-/// Places in a document, each with the number of its slot.
+/// Paths in a document, each with a slot number.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Paths {
     root: Node,
     slots: Vec<String>,
-    /// The list whose elements are read one by one, where a place has `*` among its names.
+    /// The list whose elements are read one by one, if a path contains `*`.
     each: Option<Box<Each>>,
-    /// Whether what [`UNAVAILABLE`] stands for is absent.
+    /// Whether values equal to [`UNAVAILABLE`] count as absent.
     hides_unavailable: bool,
 }
 
-/// What Debezium writes for a large value that a change left alone and the database does not send
+/// Debezium's placeholder for a large value that a change did not touch and the database does not send
 /// (`unavailable.value.placeholder`): as text, as bytes, and as a list.
 const UNAVAILABLE: [&str; 3] = [
     r#""__debezium_unavailable_value""#,
@@ -32,28 +32,29 @@ const UNAVAILABLE: [&str; 3] = [
     r#"["__debezium_unavailable_value"]"#,
 ];
 
-/// A list of objects, and the places inside each of them.
+/// A list of objects, and the paths inside each of them.
 #[derive(Debug, Clone)]
 struct Each {
-    /// The place of the list.
+    /// Path of the list.
     place: String,
-    /// Its slot.
+    /// Slot of the list.
     list: usize,
-    /// The places inside an element.
+    /// Paths relative to an element.
     inner: Paths,
-    /// The slot of each of them among all slots.
+    /// For each slot of `inner`, the slot among all slots.
     slots: Vec<usize>,
 }
 
-/// The places below one place.
+/// A node of the tree of paths.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// The slot of the value here, if it is asked for.
+    /// Slot of the value here, if a path ends here.
     slot: Option<usize>,
     children: Vec<(Box<str>, Node)>,
 }
 
-/// What stands at the places of [`Paths`]: the JSON as it is spelled; empty where nothing stands.
+/// The values at the paths of [`Paths`], as JSON text; empty text if there is no value. The flags are those of
+/// [`Slots::leads_through_text`] and [`Slots::lacks_unavailable`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slots<'a>([&'a str; MAX_SLOTS], bool, bool);
 
@@ -62,7 +63,7 @@ impl<'a> Slots<'a> {
         Slots([""; MAX_SLOTS], false, false)
     }
 
-    /// Puts the JSON of a value into a slot.
+    /// Sets the JSON of a slot.
     pub fn set(&mut self, slot: usize, json: &'a str) {
         self.0[slot] = json;
     }
@@ -72,7 +73,7 @@ impl<'a> Slots<'a> {
         json::spelled(self.0[slot])
     }
 
-    /// The first value of the slots that is neither null nor blank text; absent if there is none.
+    /// The first value of these slots that is neither null nor blank text; absent if there is none.
     pub fn first_of<const N: usize>(&self, slots: [usize; N]) -> Value<'a> {
         slots
             .into_iter()
@@ -81,7 +82,7 @@ impl<'a> Slots<'a> {
             .unwrap_or_default()
     }
 
-    /// The same with what another document holds in some slots where nothing stands here.
+    /// The slots, with the values of another document in those of `slots` that have none here.
     pub fn or(mut self, other: &Slots<'a>, slots: &[usize]) -> Slots<'a> {
         for &slot in slots {
             if self.raw(slot).is_none() {
@@ -91,22 +92,22 @@ impl<'a> Slots<'a> {
         self
     }
 
-    /// The JSON of a slot; `None` where nothing or null stands.
+    /// The JSON of a slot; `None` if it is missing or null.
     pub fn raw(&self, slot: usize) -> Option<&'a str> {
         Some(self.0[slot]).filter(|json| !json.is_empty() && *json != "null")
     }
 
-    /// Whether a place leads through text, which may be JSON that was put into a string.
+    /// Whether a path leads into text, which may contain JSON.
     pub fn leads_through_text(&self) -> bool {
         self.1
     }
 
-    /// Whether a value was left out because the database did not send it.
+    /// Whether a value was removed because the database did not send it.
     pub fn lacks_unavailable(&self) -> bool {
         self.2
     }
 
-    /// Leaves out the values that the database did not send.
+    /// Removes the values that the database did not send.
     fn hide_unavailable(&mut self) {
         for json in &mut self.0 {
             if json.len() >= UNAVAILABLE[0].len() && UNAVAILABLE.contains(json) {
@@ -116,24 +117,24 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Whether anything stands there, null included.
+    /// Whether a slot has a value, null included.
     pub fn is_there(&self, slot: usize) -> bool {
         !self.0[slot].is_empty()
     }
 
-    /// Whether `true` stands there, as a boolean or as text.
+    /// Whether the value is `true`, as a boolean or as text.
     pub fn is_true(&self, slot: usize) -> bool {
         matches!(self.0[slot], "true" | "\"true\"")
     }
 
-    /// Whether `false` stands there, as a boolean or as text.
+    /// Whether the value is `false`, as a boolean or as text.
     pub fn is_false(&self, slot: usize) -> bool {
         matches!(self.0[slot], "false" | "\"false\"")
     }
 }
 
 impl Paths {
-    /// The places with the slots 0, 1, ... in this order.
+    /// These paths, with slots 0, 1, ... in order.
     pub fn of(places: &[&str]) -> Paths {
         let mut paths = Paths::default();
         for place in places {
@@ -142,18 +143,19 @@ impl Paths {
         paths
     }
 
-    /// The same, where a value that the database did not send is absent.
+    /// No paths yet; values that the database did not send will count as absent.
     pub fn hiding_unavailable() -> Paths {
         Paths { hides_unavailable: true, ..Paths::default() }
     }
 
-    /// The places, by their slots.
+    /// The paths in slot order.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         self.slots.iter().map(String::as_str)
     }
 
-    /// The slot of a place: names with dots between them, `items.0.price` being the price of the first item; or, where
-    /// names hold dots, a JSON pointer such as `/order.total/amount` (RFC 6901). `None` when there are too many.
+    /// Adds a path and returns its slot. A path is names separated by dots, such as `items.0.price` for the price of
+    /// the first item, or, for names with dots, a JSON pointer such as `/order.total/amount` (RFC 6901). `None` if
+    /// there are too many paths.
     pub fn add(&mut self, place: &str) -> Option<usize> {
         if let Some(known) = self.slots.iter().position(|known| known == place) {
             return Some(known);
@@ -182,7 +184,7 @@ impl Paths {
         (slot < MAX_SLOTS).then(|| self.slots.push(place.to_owned())).map(|()| slot)
     }
 
-    /// The slot of a place inside each element of a list.
+    /// Adds a path inside each element of a list.
     fn add_inside(&mut self, place: &str, list: &str, inside: &str) -> Option<usize> {
         if self.each.is_none() {
             let slot = self.add(list)?;
@@ -196,12 +198,12 @@ impl Paths {
         Some(slot)
     }
 
-    /// The place of the list whose elements are read one by one, if there is one.
+    /// Path of the list whose elements are read one by one, if any.
     pub fn list(&self) -> Option<&str> {
         self.each.as_ref().map(|each| each.place.as_str())
     }
 
-    /// The list whose elements are read one by one, as it is spelled, and the elements; `None` where no place asks for one.
+    /// The JSON of the list whose elements are read one by one, and its elements; `None` if no path contains `*`.
     pub fn elements<'a>(&self, slots: &Slots<'a>) -> Result<Option<(&'a str, Vec<&'a RawValue>)>, Rejection> {
         let Some(each) = &self.each else { return Ok(None) };
         let Some(list) = slots.raw(each.list) else { return Ok(Some(("", Vec::new()))) };
@@ -209,7 +211,7 @@ impl Paths {
         serde_json::from_str(list).map(|elements| Some((list, elements))).map_err(wrong)
     }
 
-    /// What stands in one element, beside what stands around the list.
+    /// The slots of one element, together with those outside the list.
     pub fn with_element<'a>(&self, slots: &Slots<'a>, element: &'a RawValue) -> Result<Slots<'a>, Rejection> {
         let mut slots = *slots;
         if let Some(each) = &self.each {
@@ -225,11 +227,11 @@ impl Paths {
         Ok(slots)
     }
 
-    /// Reads an object.
+    /// Extracts the values from an object.
     pub fn read<'a>(&self, bytes: &'a [u8]) -> Result<Slots<'a>, Rejection> {
         let mut slots = Slots::empty();
         let seed = Walk { node: &self.root, slots: &mut slots };
-        // In text that is known to be UTF-8, no string needs a check of its own.
+        // With text that is known to be UTF-8, the parser does not check each string again.
         let read = match std::str::from_utf8(bytes) {
             Ok(text) => walk(serde_json::Deserializer::from_str(text), seed),
             Err(_) => walk(serde_json::Deserializer::from_slice(bytes), seed),
@@ -242,18 +244,18 @@ impl Paths {
         Ok(slots)
     }
 
-    /// Whether a slot is that of a place inside each element of a list.
+    /// Whether a slot belongs to a path inside each element of a list.
     pub fn is_inside(&self, slot: usize) -> bool {
         self.each.as_ref().is_some_and(|each| each.slots.contains(&slot))
     }
 
-    /// Whether a place leads through another value than the object itself.
+    /// Whether a path leads into a nested value.
     pub fn has_nested_places(&self) -> bool {
         self.each.is_some() || self.root.children.iter().any(|(_, child)| !child.children.is_empty())
     }
 
-    /// The JSON with whatever places lead through taken out of the text that it was put into; `None` where there is no such
-    /// text.
+    /// The JSON with strings replaced by the JSON that they contain, wherever a path leads into one; `None` if there is
+    /// no such string.
     pub fn opened(&self, json: &str) -> Option<String> {
         self.opened_below(&self.root, json)
     }
@@ -283,7 +285,7 @@ impl Paths {
                 pieces.extend(opened.map(|opened| (value.get(), opened)));
             }
         }
-        // From the last piece on, so that the places of those before it stay.
+        // Backwards, so that the positions of earlier pieces stay valid.
         pieces.iter().rev().try_fold(None, |text: Option<String>, (piece, with)| {
             let begin = (piece.as_ptr() as usize).checked_sub(json.as_ptr() as usize)?;
             let mut text = text.unwrap_or_else(|| json.to_owned());
@@ -293,12 +295,12 @@ impl Paths {
     }
 }
 
-/// Of a place inside each element of a list (`lines.*.id`): the place of the list, and the place inside an element.
+/// Splits a path inside each element of a list (`lines.*.id`) into the path of the list and the path inside an element.
 pub(super) fn in_each(place: &str) -> Option<(&str, &str)> {
     if place.starts_with('/') { None } else { place.split_once(".*.") }
 }
 
-/// The names on the way to a place.
+/// The names that make up a path.
 pub(super) fn segments(place: &str) -> Vec<String> {
     match place.strip_prefix('/') {
         Some(pointer) => pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect(),
@@ -314,14 +316,14 @@ fn walk<'de, R: serde_json::de::Read<'de>>(
     json.end().map(|()| is_object)
 }
 
-/// Takes out what is asked for below a place; answers whether an object stands there.
+/// Extracts the values below a node; returns whether the document is an object.
 struct Walk<'p, 's, 'de> {
     node: &'p Node,
     slots: &'s mut Slots<'de>,
 }
 
 impl<'de> Walk<'_, '_, 'de> {
-    /// Takes out the value of a place, given how to read it.
+    /// Extracts the value of a node with the given reader.
     fn take<E: serde::de::Error>(
         &mut self,
         node: &Node,
@@ -331,7 +333,7 @@ impl<'de> Walk<'_, '_, 'de> {
         if let (Some(slot), Some(raw)) = (node.slot, raw) {
             self.slots.0[slot] = raw.get();
             if !node.children.is_empty() {
-                // A place inside another one that is asked for too.
+                // Other paths lead into this value.
                 let inner = Walk { node, slots: self.slots };
                 walk(serde_json::Deserializer::from_str(raw.get()), inner).map_err(E::custom)?;
             }
@@ -418,7 +420,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
     }
 }
 
-/// Finds the place that a name leads to.
+/// Finds the child node with a name.
 struct Name<'p>(&'p Node);
 
 impl<'de, 'p> DeserializeSeed<'de> for Name<'p> {

@@ -1,4 +1,4 @@
-//! The formats behind one another: each with its options, ready to read.
+//! Selects the reader of a format.
 
 use super::min_amount::MinAmount;
 use super::options::{OptionError, Options, Tombstones};
@@ -6,7 +6,7 @@ use super::root::Rooted;
 use super::{Decoded, Format, Message, Rejection, Skip, key, native, presets, routed, shared};
 use crate::event::EventType;
 
-/// A format with its options, ready to read.
+/// The reader of a format, with its options.
 #[derive(Debug, Clone)]
 pub(super) enum Reader {
     Native(Box<native::Native>),
@@ -19,9 +19,9 @@ pub(super) enum Reader {
     Ga4(Box<presets::Ga4>),
     Snowplow(Box<presets::Snowplow>),
     Custom(Box<presets::Custom>),
-    /// The object lies inside another one.
+    /// The object is nested in another one.
     Rooted(Box<Rooted>),
-    /// Several sources that share a topic: each reads every message.
+    /// Several sources share a topic: each reads every message.
     Each(Vec<(Reader, Option<MinAmount>)>),
 }
 
@@ -52,7 +52,7 @@ impl Reader {
         })
     }
 
-    /// Decodes a value that has bytes; the message supplies key and headers.
+    /// Decodes a non-empty value; `message` supplies key and headers.
     pub fn decode<'a>(
         &self,
         message: &Message<'a>,
@@ -84,7 +84,7 @@ impl Reader {
         }
     }
 
-    /// What reads the rows of tables, which lie in nothing.
+    /// The reader of table rows, which have no surrounding object.
     pub fn of_rows(&self) -> &Reader {
         match self {
             Reader::Rooted(rooted) => &rooted.reader,
@@ -92,7 +92,7 @@ impl Reader {
         }
     }
 
-    /// The name of the format, and what its events are called in messages.
+    /// The name of the format, and the names of its events in messages.
     pub fn known(&self) -> (&'static str, Vec<&str>) {
         let own = || EventType::ALL.into_iter().filter(|known| *known != EventType::Unknown).map(EventType::name);
         match self {
@@ -110,10 +110,10 @@ impl Reader {
         }
     }
 
-    /// Whether more than key and value matters.
+    /// Whether the reader needs more than key and value.
     pub fn wants_message(&self) -> bool {
         match self {
-            // Connectors write into headers what they add to a row.
+            // Connectors may put added fields into headers.
             Reader::CloudEvents(_) | Reader::Ga4(_) | Reader::Debezium(_) | Reader::Custom(_) => true,
             Reader::Native(native) => native.wants_time(),
             Reader::Rooted(rooted) => rooted.reader.wants_message(),
@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-/// Refuses places inside each element of a list, which would never hold anything in these formats.
+/// Rejects paths inside each element of a list, which these formats would never fill.
 fn refuse_lists(options: &Options, format: Format) -> Result<(), OptionError> {
     let fields = options.fields.places().map(|(name, place)| (format!("fields.{name}"), place));
     let attributes = options.attributes.iter().map(|(name, place)| (format!("attributes.{name}"), place.as_str()));
@@ -147,9 +147,9 @@ fn refuse_lists(options: &Options, format: Format) -> Result<(), OptionError> {
 pub(super) enum NullValue {
     /// Nothing.
     Nothing,
-    /// The customer whose id is the key is to be forgotten.
+    /// Erase the customer whose id is the key.
     Erases,
-    /// The same, unless the key is an object, which Kafka Connect makes of the keys of rows.
+    /// Erase the customer, unless the key is a JSON object, as Kafka Connect writes the keys of rows.
     ErasesIds,
 }
 
@@ -179,7 +179,7 @@ mod tests {
     fn places_inside_each_element_of_a_list_are_for_custom_alone() {
         for table in ["[where]\n\"lines.*.sku\" = { not = [\"gift\"] }", "[attributes]\nchannel = \"lines.*.sku\""] {
             let options: Options = toml::from_str(table).unwrap();
-            // The data of CloudEvents are native unless they are said to be something else.
+            // CloudEvents has native data by default, which cannot have attributes.
             let knows = |format: &Format| *format != Format::CloudEvents || options.attributes.is_empty();
             let known = Format::ALL.into_iter().filter(|format| options.unknown_to(*format).is_empty()).filter(knows);
             for format in known {

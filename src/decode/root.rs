@@ -1,4 +1,4 @@
-//! The object that is read where it lies inside another one: `mapping.root`, such as `detail` for events of EventBridge.
+//! Reads an object inside another one: `mapping.root`, such as `detail` for events of EventBridge.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::presets::slot;
 use super::reader::Reader;
 use super::{Decoded, Message, Reason, Rejection, json};
 
-/// Reads what lies at a place of each message.
+/// Reads the object at one path of each message.
 #[derive(Debug, Clone)]
 pub(super) struct Rooted {
     place: String,
@@ -20,7 +20,7 @@ pub(super) struct Rooted {
 }
 
 impl Rooted {
-    /// `None` where messages are read as they are.
+    /// `None` if `root` is not set.
     pub fn new(
         options: &Options,
         inner: impl FnOnce(&Options) -> Result<Reader, OptionError>,

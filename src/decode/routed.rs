@@ -1,7 +1,7 @@
-//! Events that were read in one format and are written anew in the native one, for the topic that is keyed by customer.
+//! Events of repartitioned sources: read in any format and written in the native one, to a topic keyed by customer.
 //!
-//! Everything that the engine uses survives. The native format has no word for an event that its message repeats from an
-//! earlier one ([`Decoded::Several`]), so `told_before` stands in front of it, which other readers pass over.
+//! Everything that the engine uses is preserved. The native format has no field for an event that repeats an earlier
+//! message ([`Decoded::Several`]), so the object begins with `told_before`, which other readers ignore.
 
 use std::io::Write as _;
 
@@ -9,25 +9,25 @@ use super::fields::{Fields, Value};
 use super::{Decoded, Rejection, native};
 use crate::event::{Attributes, CostKind, Event, Kind, Money, Time, decimal_text};
 
-/// What an event begins with that may be too late without being lost.
+/// Beginning of an event that is skipped instead of rejected if it is too late.
 const TOLD_BEFORE: &[u8] = b"{\"told_before\":";
 
-/// What a cancellation begins with that counts only if an order placed at that time did.
+/// Beginning of a cancellation that counts only if the order placed at that time did.
 const IF_PLACED: &[u8] = b"{\"if_placed\":";
 
-/// Appends a cancellation as [`Decoded::Cancellation`] holds it.
+/// Appends a cancellation; the arguments are those of [`Decoded::Cancellation`].
 pub fn encode_cancellation(event: &Event<'_>, placed: Time, dimensions: &[String], out: &mut Vec<u8>) {
     out.extend_from_slice(IF_PLACED);
     number(placed.millis(), out);
     out.push(b',');
     let begin = out.len();
     encode(event, Time::MIN, dimensions, out);
-    // Its own brace is open already.
+    // The object's brace is already written.
     out.remove(begin);
 }
 
-/// Appends an event as one JSON object. `told_before` as in [`Decoded::Several`]; `dimensions` are those of the decoder
-/// that read it.
+/// Appends an event as a JSON object. `told_before` is that of [`Decoded::Several`]; `dimensions` are those of the
+/// decoder that read the event.
 pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: &mut Vec<u8>) {
     if event.time < told_before {
         out.extend_from_slice(TOLD_BEFORE);
@@ -68,7 +68,7 @@ pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: 
         Kind::Feedback { kind, score } => {
             optional(b"kind", Some(kind), out);
             if let Some(score) = score.filter(|score| score.is_finite()) {
-                // With a point or an exponent, so that it is read as the same number.
+                // With a decimal point or exponent, so that it is parsed as the same number.
                 _ = write!(out, ",\"score\":{score:?}");
             }
         }
@@ -84,7 +84,8 @@ pub fn encode(event: &Event<'_>, told_before: Time, dimensions: &[String], out: 
     out.push(b'}');
 }
 
-/// Appends the erasure of a customer. Without a time of its own it is that of the record, which does not travel along.
+/// Appends an erasure. A request without a time of its own gets that of its record as `time`, because the copy has
+/// another timestamp.
 pub fn encode_erase(customer: &str, time: Option<Time>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"erase\",\"customer_id\":");
     text(customer, out);
@@ -95,11 +96,11 @@ pub fn encode_erase(customer: &str, time: Option<Time>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Decodes what [`encode`] and [`encode_erase`] wrote.
+/// Decodes the output of [`encode`] and [`encode_erase`].
 pub(super) fn decode<'a>(bytes: &'a [u8], dimensions: &[String]) -> Result<Decoded<'a>, Rejection> {
     let mut fields = Fields::default();
     native::object(bytes, dimensions, &mut fields)?;
-    // What was accepted once is exactly so many milliseconds, whatever a foreign number of that size would mean.
+    // Accepted times are exact milliseconds, whichever unit a source's number of that size would have.
     if let Some(millis) = fields.time.as_integer() {
         fields.time = Value::Millis(millis);
     }
@@ -158,7 +159,7 @@ fn number(value: i64, out: &mut Vec<u8>) {
     _ = write!(out, "{value}");
 }
 
-/// A JSON string, quotes included.
+/// Appends a JSON string with quotes.
 fn text(text: &str, out: &mut Vec<u8>) {
     if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         out.push(b'"');
@@ -183,7 +184,7 @@ mod tests {
         ["channel", "land \"quoted\"\n"].map(str::to_owned).to_vec()
     }
 
-    /// Text of any kind, such as no preset would leave out.
+    /// Arbitrary text, as other formats may pass on.
     fn any_text() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-z0-9-]{1,20}",

@@ -1,4 +1,4 @@
-//! How a source spells ids, instants and amounts, whatever its format.
+//! How a source writes ids, instants and amounts, in any format.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use super::nobody::Nobody;
 use super::options::{OptionError, Options};
 use crate::event::Rounding;
 
-/// What the options say of values.
+/// Options about values.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     nobody: Nobody,
     rounding: Rounding,
-    /// `None` where instants are read as by default.
+    /// `None` if instants are read by default rules.
     instants: Option<Instants>,
 }
 
@@ -30,7 +30,7 @@ impl Rules {
         Ok(Rules { nobody: Nobody::new(options), rounding: options.rounding, instants })
     }
 
-    /// Those of tables with native columns, whatever the messages of the source look like.
+    /// The rules for tables with native columns, which do not depend on the notation of the source's messages.
     pub fn of_tables(options: &Options) -> Result<Rules, OptionError> {
         let plain = Options::default();
         Rules::new(&Options {
@@ -41,12 +41,12 @@ impl Rules {
         })
     }
 
-    /// Whether instants without an offset have a zone.
+    /// Whether a zone for instants without an offset is configured.
     pub fn has_time_zone(&self) -> bool {
         self.instants.as_ref().is_some_and(Instants::has_zone)
     }
 
-    /// Whether a value names nobody: it is absent, or stands for no id.
+    /// Whether a value identifies nobody: it is absent or a placeholder.
     #[inline]
     pub fn is_nobody(&self, value: &Value<'_>) -> bool {
         match value {
@@ -65,7 +65,7 @@ impl Rules {
         }
     }
 
-    /// An amount in major units, to be rounded if the source allows it.
+    /// An amount in major units, marked for rounding if configured.
     pub fn amount<'a>(&self, value: Value<'a>) -> Value<'a> {
         match (value, self.rounding) {
             (Value::Text(text), Rounding::HalfUp) => Value::Rounded(text),
@@ -74,7 +74,7 @@ impl Rules {
         }
     }
 
-    /// Reads what the fields hold, save whose they are; ids that are none are left out.
+    /// Applies the rules to all fields except the customer id; placeholder ids become absent.
     #[inline]
     pub fn settle(&self, fields: &mut Fields<'_>) -> Result<(), Rejection> {
         for id in [&mut fields.order_id, &mut fields.refund_id, &mut fields.session_id, &mut fields.referred_by] {

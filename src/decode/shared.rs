@@ -1,15 +1,16 @@
-//! What a message means that several sources read.
+//! Combines what several sources read from one message.
 
 use super::{Decoded, Rejection, Skip};
 use crate::event::Time;
 
-/// All that the sources found. What one of them cannot read is rejected as a whole, so that a dead letter that is put back
-/// counts every part of it once; what none of them wants is passed over for the reason that says most.
+/// Everything that the sources found. If one of them cannot read the message, it is rejected as a whole, so that
+/// replaying the dead letter counts every part once. If none of them wants it, the most informative reason is returned.
 pub(super) fn meaning<'a>(found: Vec<Result<Decoded<'a>, Rejection>>) -> Result<Decoded<'a>, Rejection> {
     let found: Vec<Decoded<'a>> = found.into_iter().collect::<Result<_, _>>()?;
     let (mut wanted, rest): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|decoded| !matches!(decoded, Decoded::Unknown(_) | Decoded::Skipped(_)));
-    // Sources with complementary conditions find the same cancellation in a row that fits none of them any more.
+    // Sources with complementary conditions find the same cancellation in a row that no longer satisfies either of
+    // them.
     wanted.dedup_by(|second, first| matches!(first, Decoded::Cancellation { .. }) && first == second);
     match wanted.len() {
         0 => Ok(rest.into_iter().max_by_key(weight).unwrap_or(Decoded::Skipped(Skip::Filtered))),
@@ -18,7 +19,7 @@ pub(super) fn meaning<'a>(found: Vec<Result<Decoded<'a>, Rejection>>) -> Result<
     }
 }
 
-/// How much the reason says for which nothing is wanted.
+/// Ranks results without events by how informative they are.
 fn weight(decoded: &Decoded<'_>) -> u8 {
     match decoded {
         Decoded::Skipped(Skip::NoSuchField) => 0,
@@ -32,7 +33,7 @@ fn together(wanted: Vec<Decoded<'_>>) -> Result<Decoded<'_>, Rejection> {
     let (mut events, mut parts, mut told_before) = (Vec::new(), Vec::new(), Time::MAX);
     for decoded in wanted {
         match decoded {
-            // Nothing of a customer who is forgotten counts.
+            // An erasure makes all other events of the customer irrelevant.
             Decoded::Erase { .. } => return Ok(decoded),
             Decoded::Event(event) => {
                 told_before = Time::MIN;
@@ -43,14 +44,14 @@ fn together(wanted: Vec<Decoded<'_>>) -> Result<Decoded<'_>, Rejection> {
                 events.extend(more);
             }
             Decoded::Batch(more) => parts.extend(more),
-            // Beside events of another source there is no place for the condition.
+            // Combined with events of another source, its condition cannot be kept.
             Decoded::Cancellation { event, .. } => events.push(event),
             Decoded::Unknown(_) | Decoded::Skipped(_) => {}
         }
     }
     match parts.first().cloned() {
         None => Ok(Decoded::Several { events, told_before }),
-        // What stands beside a list goes with its first object.
+        // Single events are added to the list as its first part.
         Some(mut first) if !events.is_empty() => {
             first.decoded = Ok(Decoded::Several { events, told_before });
             parts.insert(0, first);

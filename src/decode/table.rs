@@ -1,4 +1,4 @@
-//! Rows of tables: CSV and Parquet, with columns of the native names or of those that a mapping names.
+//! Rows of tables: CSV and Parquet, with native column names or those of a mapping.
 
 mod cells;
 mod header;
@@ -18,14 +18,14 @@ use super::rules::Rules;
 use super::{Decoded, Decoder, Reader, Reason, Rejection, Skip, shared};
 use crate::event::{Attributes, EventType, Kind, Time};
 
-/// How files of a source are laid out, where their content does not say so.
+/// File properties that cannot be detected from the content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileOptions {
-    /// What stands between cells.
+    /// Separator between cells.
     pub delimiter: Option<u8>,
-    /// How characters are encoded.
+    /// Character encoding.
     pub encoding: Encoding,
-    /// The names of the columns, of files without a header row.
+    /// Column names of files without a header row.
     pub columns: Vec<String>,
 }
 
@@ -44,27 +44,27 @@ impl FileOptions {
     }
 }
 
-/// What the columns of a table mean.
+/// The meaning of a table's columns.
 #[derive(Debug, Clone)]
 pub struct Table {
     names: Vec<String>,
-    /// Which columns are read.
+    /// Whether each column is read.
     is_used: Vec<bool>,
-    /// Which columns figures are computed from.
+    /// Whether figures are computed from each column, so that it must be exact.
     is_exact: Vec<bool>,
-    /// Which columns hold ids or quantities: numbers that are whole as a rule.
+    /// Whether each column holds ids or quantities, which are normally whole numbers.
     is_whole: Vec<bool>,
     readings: Readings,
 }
 
-/// How rows are read: once, or once for each of the sources that share a topic.
+/// How rows are decoded: once, or once for each source that shares the topic.
 #[derive(Debug, Clone)]
 enum Readings {
     One(Columns),
     Each(Vec<Columns>),
 }
 
-/// Keeps the JSON of a row's cells while it is decoded.
+/// Buffer for the JSON of a row's cells while it is decoded.
 #[derive(Debug, Default)]
 pub struct Scratch(String);
 
@@ -72,7 +72,7 @@ impl Table {
     /// Reads a header.
     ///
     /// # Errors
-    /// When a column that is needed is not there, or is there twice.
+    /// If a required column is missing or appears twice.
     pub fn new<'n>(decoder: &Decoder, names: impl IntoIterator<Item = &'n str>) -> Result<Table, HeaderError> {
         let names: Vec<String> = names.into_iter().map(|name| cells::plain(name).to_owned()).collect();
         let readings = match &decoder.reader {
@@ -93,7 +93,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Notes what columns are used for.
+    /// Records what columns are used for.
     fn note(&mut self, columns: &Columns, reader: &Reader) {
         let mut note = |place: usize, is_exact: bool, is_whole: bool| {
             self.is_used[place] = true;
@@ -120,40 +120,40 @@ impl Table {
         }
     }
 
-    /// The names of the columns, as they are in the file.
+    /// The column names, as in the file.
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Whether a column is read at all.
+    /// Whether a column is read.
     #[must_use]
     pub fn uses(&self, column: usize) -> bool {
         self.is_used.get(column).copied().unwrap_or(false)
     }
 
-    /// Whether figures are computed from a column, as opposed to attributes, scores and conditions.
+    /// Whether figures are computed from a column, unlike attributes, scores and conditions.
     #[must_use]
     pub fn is_exact(&self, column: usize) -> bool {
         self.is_exact.get(column).copied().unwrap_or(false)
     }
 
-    /// Whether a column holds ids or quantities, which data frames write as floating point where some are missing.
+    /// Whether a column holds ids or quantities, which data frames write as floating point if some are missing.
     #[must_use]
     pub fn is_whole(&self, column: usize) -> bool {
         self.is_whole.get(column).copied().unwrap_or(false)
     }
 
-    /// Whether a row of so many cells is a header, in a file that was joined of several.
+    /// Whether a row with `count` cells is a repeated header, as in joined files.
     #[must_use]
     pub fn header_again<'a>(&self, count: usize, cell: impl Fn(usize) -> &'a [u8]) -> Again {
         header::again(&self.names, &self.is_used, count, cell)
     }
 
-    /// Decodes one row, given its cells by their places. Events after `latest` are refused.
+    /// Decodes a row; `cell` returns a cell by its position. Events after `latest` are rejected.
     ///
     /// # Errors
-    /// A [`Rejection`] that names the column and the mistake.
+    /// A [`Rejection`] that names the column and the error.
     pub fn decode<'a>(
         &self,
         decoder: &'a Decoder,
@@ -177,7 +177,7 @@ impl Table {
                 shared::meaning(found)
             }
             (Readings::One(columns), reader) => self.decode_with(columns, reader, decoder, &cell, scratch),
-            // A table goes with the decoder that it was made of.
+            // The decoder is not the one that the table was created with.
             (Readings::Each(_), _) => Err(no_columns()),
         };
         decoder.settle(&mut decoded, None, latest);
@@ -213,8 +213,8 @@ impl Table {
         }
     }
 
-    /// As [`Table::decode`], before lines are added up. Cells that a line leaves empty are those of the line above, if it is
-    /// of the same order.
+    /// Like [`Table::decode`], before lines are added up. Cells that a line leaves empty are taken from the line above,
+    /// if it has the same order id.
     ///
     /// # Errors
     /// As [`Table::decode`].
@@ -284,7 +284,7 @@ impl Table {
         native_event(fields, has_type, own, rules)
     }
 
-    /// Puts cells where the values of a message would be.
+    /// Puts cells into the slots of their paths.
     fn fill<'a>(
         &self,
         slots: &[Filled],
@@ -297,7 +297,7 @@ impl Table {
         for (at, filled) in slots.iter().enumerate() {
             match self.text(filled.column, filled.role, cell)? {
                 Some(value) => quote(value, text),
-                // The column is there, which matters to conditions.
+                // The column exists, which matters to conditions.
                 None => text.push_str("null"),
             }
             ends[at] = text.len();
@@ -310,7 +310,7 @@ impl Table {
         Ok(filled)
     }
 
-    /// The attributes of columns that are named as a dimension.
+    /// The attributes in columns named after a dimension.
     fn named<'a>(
         &self,
         dimensions: &[(usize, usize)],
@@ -326,7 +326,7 @@ impl Table {
     }
 }
 
-/// What the columns mean to a source.
+/// The meaning of the columns for a source.
 fn columns(reader: &Reader, decoder: &Decoder, names: &[String]) -> Result<Columns, HeaderError> {
     match reader.of_rows() {
         Reader::Custom(custom) if !is_native_instead(custom, decoder, names) => mapped(custom, decoder, names),
@@ -340,13 +340,13 @@ fn no_columns() -> Rejection {
 }
 
 impl Decoder {
-    /// How files of the source are laid out.
+    /// File properties of the source.
     #[must_use]
     pub fn file_options(&self) -> &FileOptions {
         &self.files
     }
 
-    /// What adds up the lines of orders, if the source says that files have such.
+    /// Adds up the lines of orders, if the source's files have several per order.
     #[must_use]
     pub fn lines(&self) -> Option<Lines<'_>> {
         match &self.reader {
@@ -355,15 +355,15 @@ impl Decoder {
         }
     }
 
-    /// Whether lines are to be added up that several sources read, which is not possible.
+    /// Whether lines would have to be added up for several sources, which is not supported.
     #[must_use]
     pub fn shares_lines(&self) -> bool {
         let adds_lines = |reader: &Reader| matches!(reader, Reader::Custom(custom) if custom.adds_lines());
         matches!(&self.reader, Reader::Each(readers) if readers.iter().any(|(reader, _)| adds_lines(reader)))
     }
 
-    /// As [`Decoder::decode`], of a line of a file before lines are added up. Fields that a line leaves empty are those of
-    /// the line above, if it is of the same order.
+    /// Like [`Decoder::decode`], for a line of a file before lines are added up. Fields that a line leaves empty are
+    /// taken from the line above, if it has the same order id.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
@@ -374,7 +374,7 @@ impl Decoder {
         }
     }
 
-    /// Whether instants without an offset are of a zone of their own, as opposed to UTC.
+    /// Whether instants without an offset have a configured zone instead of UTC.
     #[must_use]
     pub fn has_time_zone(&self) -> bool {
         match self.reader.of_rows() {
@@ -416,7 +416,7 @@ fn native_event<'a>(
     }
 }
 
-/// Appends a text as JSON.
+/// Appends a text as a JSON string.
 fn quote(value: &str, json: &mut String) {
     json.push('"');
     for character in value.chars() {

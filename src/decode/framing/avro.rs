@@ -1,4 +1,5 @@
-//! Avro to JSON: names as in the schema, decimals as decimal text, instants as RFC 3339, days as their first instant in UTC.
+//! Avro to JSON: names as in the schema, decimals as decimal text, instants in RFC 3339, days as their first instant in
+//! UTC.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -10,10 +11,10 @@ use jiff::Timestamp;
 
 use super::SchemaText;
 
-/// The most that one value may claim to hold; a damaged length would reserve it.
+/// Limit of one value's length: the reader allocates that much up front, and a damaged message may claim any length.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A schema and those that it refers to.
+/// A schema with the schemas that it refers to.
 #[derive(Debug)]
 pub(super) struct AvroSchema {
     schema: Schema,
@@ -28,13 +29,13 @@ impl AvroSchema {
         let (schema, references) = parsed.map_err(|error| format!("it is no sound Avro schema ({error})"))?;
         let schema = AvroSchema { schema, references };
         if schema.is_recursive(&schema.schema, &schema.names(), &mut Vec::new()) {
-            // A value of a few kilobytes could be nested deeper than the stack is.
+            // A value of a few kilobytes could be nested deeply enough to overflow the stack.
             return Err("it contains itself; retentiond reads no such schemas".to_owned());
         }
         Ok(schema)
     }
 
-    /// The named schemas, by their full names.
+    /// The named schemas by their full names.
     fn names(&self) -> HashMap<String, &Schema> {
         let mut names = HashMap::new();
         for schema in self.references.iter().chain([&self.schema]) {
@@ -65,7 +66,7 @@ impl AvroSchema {
     pub fn to_json(&self, mut bytes: &[u8]) -> Result<Vec<u8>, String> {
         let all: Vec<&Schema> = self.references.iter().chain([&self.schema]).collect();
         let reader = GenericDatumReader::builder(&self.schema).writer_schemata(all).and_then(|builder| builder.build());
-        // The library's own words may hold the value, so they are not repeated.
+        // The library's error may contain the value, so it is not repeated.
         let reader = reader.map_err(|_| "the schema cannot be resolved".to_owned())?;
         let value = reader.read_value(&mut bytes).map_err(|_| "it ends too early or holds another type".to_owned())?;
         if !bytes.is_empty() {
@@ -167,7 +168,7 @@ fn scalar(value: &Value, json: &mut Vec<u8>) -> std::io::Result<()> {
         | Value::LocalTimestampNanos(number)
         | Value::TimeMicros(number) => write!(json, "{number}"),
         Value::TimeMillis(number) => write!(json, "{number}"),
-        // Bytes and the like are no fields of events.
+        // Bytes and similar types are not fields of events.
         _ => json.write_all(b"null"),
     }
 }
@@ -183,7 +184,8 @@ fn instant(instant: Result<Timestamp, jiff::Error>, json: &mut Vec<u8>) -> std::
     }
 }
 
-/// A number in two's complement, big-endian, times `10^-scale`; numbers beyond 128 bits are no amounts, and none.
+/// A big-endian number in two's complement, times `10^-scale`. Numbers beyond 128 bits are not amounts and become text
+/// that is rejected as one.
 fn decimal_text(bytes: &[u8], scale: usize) -> String {
     let sign = if bytes.first().is_some_and(|first| first & 0x80 != 0) { 0xff } else { 0 };
     if bytes.len() > 16 {

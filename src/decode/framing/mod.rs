@@ -1,9 +1,9 @@
-//! Messages that name the schema they were written with, as the serializers of a schema registry write them.
+//! Messages that name the schema they were written with, in the wire format of schema registries.
 //!
-//! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>: a
-//! byte 0 and a number of four bytes, or a byte 1 and a GUID of sixteen, before the payload or in the header
-//! `__value_schema_id`. Whatever the schema is written in, the message becomes JSON with the same names, and from then
-//! on is read like any other.
+//! <https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/index.html#wire-format>:
+//! byte 0 and a number of four bytes, or byte 1 and a GUID of sixteen, before the payload or in the header
+//! `__value_schema_id`. Whatever the schema's language, the message becomes JSON with the same names and is then read
+//! by the source's format.
 
 mod avro;
 mod protobuf;
@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 use super::{Message, Reason, Rejection};
 
-/// The header that names the schema of the value.
+/// Header with the schema id of the value.
 pub const HEADER: &str = "__value_schema_id";
 
-/// Which schema a message was written with.
+/// Id of the schema that a message was written with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SchemaId {
-    /// Its number in the registry.
+    /// Number in one registry.
     Number(u32),
-    /// Its id in every registry.
+    /// Globally unique id.
     Guid([u8; 16]),
 }
 
@@ -42,18 +42,18 @@ impl fmt::Display for SchemaId {
     }
 }
 
-/// A schema as the registry keeps it, with those that it refers to.
+/// A schema as the registry stores it, with the schemas that it refers to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SchemaText {
     /// `AVRO`, `JSON` or `PROTOBUF`.
     pub kind: String,
-    /// The schema itself.
+    /// Source text of the schema.
     pub text: String,
-    /// Names and texts of the others, those that are referred to first.
+    /// Names and texts of the referenced schemas; dependencies come first.
     pub references: Vec<(String, String)>,
 }
 
-/// A schema, ready to read with.
+/// A compiled schema.
 #[derive(Debug)]
 pub struct Schema(Kind);
 
@@ -65,10 +65,10 @@ enum Kind {
 }
 
 impl Schema {
-    /// Makes a schema ready.
+    /// Compiles a schema.
     ///
     /// # Errors
-    /// What keeps messages from being read with it.
+    /// Why the schema cannot be used.
     pub fn compile(schema: &SchemaText) -> Result<Schema, String> {
         Ok(Schema(match schema.kind.as_str() {
             "JSON" => Kind::Json,
@@ -79,25 +79,25 @@ impl Schema {
     }
 }
 
-/// Where schemas come from. What is asked for is fetched in the background.
+/// Source of schemas. Missing schemas are fetched in the background.
 pub trait Schemas: fmt::Debug + Send + Sync {
-    /// Whether the registry has said what a schema is, or that there is none; if not, it is asked.
+    /// Whether the registry has answered, with the schema or that it has none. If not, this requests the schema.
     fn is_settled(&self, id: SchemaId) -> bool;
 
-    /// What it said.
+    /// The schema.
     ///
     /// # Errors
-    /// Why there is no such schema.
+    /// Why it is not available.
     fn get(&self, id: SchemaId) -> Result<Arc<Schema>, String>;
 
-    /// What keeps it from answering at the moment.
+    /// The error that currently keeps the registry from answering.
     fn last_error(&self) -> Option<String>;
 }
 
-/// A value without its frame.
+/// A value without its schema frame.
 struct Framed<'a> {
     id: SchemaId,
-    /// What the header holds behind the id: for Protobuf, the place of the message in its file.
+    /// Bytes after the id in the header: for Protobuf, the indexes of the message type.
     aside: Option<&'a [u8]>,
     payload: &'a [u8],
 }
@@ -119,12 +119,12 @@ fn framed<'a>(message: &Message<'a>) -> Option<Framed<'a>> {
     Some(Framed { id, aside: None, payload })
 }
 
-/// The schema that a message names, if it names one.
+/// The id of the schema that a message names, if any.
 pub(super) fn schema_of(message: &Message<'_>) -> Option<SchemaId> {
     framed(message).map(|framed| framed.id)
 }
 
-/// The JSON that a message means: its own bytes, or those behind the frame, or what its schema makes of them.
+/// The JSON of a message: its own bytes, the bytes after the frame, or the converted payload.
 pub(super) enum Unframed<'a> {
     Borrowed(&'a [u8]),
     Owned(Vec<u8>),

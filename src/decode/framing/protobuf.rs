@@ -1,4 +1,4 @@
-//! Protobuf to its canonical JSON, with the names of the schema: 64-bit numbers as text, timestamps as RFC 3339.
+//! Protobuf to its canonical JSON, with the names of the schema: 64-bit numbers as text, timestamps in RFC 3339.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
 use protox::Compiler;
@@ -6,18 +6,18 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::SchemaText;
 
-/// What the schema itself is called among its files.
+/// File name of the main schema.
 const ITSELF: &str = "retentiond_schema.proto";
-/// How deep a message may stand inside others, and how many numbers say where.
+/// Maximum nesting depth of message types, and so the maximum number of message indexes.
 const MAX_DEPTH: u64 = 32;
 
-/// The files of a schema, compiled.
+/// The compiled files of a schema.
 #[derive(Debug)]
 pub(super) struct ProtobufSchema {
     pool: DescriptorPool,
 }
 
-/// The files by name.
+/// Schema files with their names.
 struct Files(Vec<(String, String)>);
 
 impl FileResolver for Files {
@@ -42,7 +42,7 @@ impl ProtobufSchema {
         Ok(ProtobufSchema { pool: compiler.descriptor_pool() })
     }
 
-    /// `aside`: the place of the message in its file, where it does not stand before the payload.
+    /// `aside` contains the message indexes if they are in the header; otherwise they precede the payload.
     pub fn to_json(&self, payload: &[u8], aside: Option<&[u8]>) -> Result<Vec<u8>, String> {
         let (place, payload) = match aside {
             Some([]) => (vec![0], payload),
@@ -61,7 +61,8 @@ impl ProtobufSchema {
     }
 }
 
-/// The place of a message: how many numbers, then the numbers, each zigzag; a single 0 is the first message.
+/// The indexes of a message type: their count, then each of them, as zigzag varints. A single 0 means the first
+/// message.
 fn place(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), String> {
     let cut_off = || "it is cut off in the place of its message".to_owned();
     let (count, mut rest) = zigzag(bytes).ok_or_else(cut_off)?;
@@ -80,7 +81,7 @@ fn place(bytes: &[u8]) -> Result<(Vec<usize>, &[u8]), String> {
     Ok((place, rest))
 }
 
-/// A number that is not negative, as a zigzag varint.
+/// A non-negative number as a zigzag varint.
 fn zigzag(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0_u64;
     for (i, byte) in bytes.iter().enumerate().take(9) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::decode::{Decoded, Decoder, Format};
 use crate::event::{Kind, Time};
 
-/// Schemas by number, all there.
+/// Schemas by id, all available.
 #[derive(Debug, Default)]
 struct Known(BTreeMap<SchemaId, Arc<Schema>>);
 
@@ -97,7 +97,7 @@ fn avro_order() -> Vec<u8> {
     bytes
 }
 
-/// The same order by hand: tags are (number << 3 | 2), lengths and texts follow.
+/// The same order in Protobuf's wire format, written by hand: a tag (number << 3 | 2), the length, the text.
 fn protobuf_order() -> Vec<u8> {
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, u8::try_from(text.len()).unwrap()], text].concat();
     // seconds = 1767323045, nanos = 678000000
@@ -142,7 +142,8 @@ fn the_same_order_is_read_in_every_encoding_and_frame() {
     assert_is_the_order(read(&[&number(7)[..], &avro_order()].concat(), None), "Avro");
     assert_is_the_order(read(&[&guid[..], &avro_order()].concat(), None), "Avro by GUID");
     assert_is_the_order(read(&avro_order(), Some(&guid)), "Avro by header");
-    // Envelope.Order: the second message of the file, in it the first: [1, 0], three zigzag numbers with their count.
+    // Envelope.Order, the first message inside the second of the file: indexes [1, 0], preceded by their count, all
+    // zigzag.
     let place = [4, 2, 0];
     assert_is_the_order(read(&[&number(8)[..], &place, &protobuf_order()].concat(), None), "Protobuf");
     assert_is_the_order(read(&protobuf_order(), Some(&[&number(8)[..], &place].concat())), "Protobuf by header");
@@ -160,7 +161,7 @@ fn what_does_not_fit_its_schema_is_refused() {
     }
     assert_eq!(reason(&[0, 0, 0, 0, 8, 2, 40]), Reason::UnfitForSchema, "no such message");
     assert_eq!(reason(&protobuf[..protobuf.len() - 1]), Reason::UnfitForSchema);
-    // A single 0 is the first message, which has none of the fields.
+    // A single 0 selects the first message, which has none of the fields.
     assert_eq!(reason(&[0, 0, 0, 0, 8, 0]), Reason::MissingField);
     assert_eq!(reason(&[0, 0, 0]), Reason::InvalidJson, "too short for a frame");
 }

@@ -1,17 +1,17 @@
-//! The line above, of which a line of the same order may leave fields out.
+//! The line above, from which a line of the same order takes the fields that it leaves empty.
 
 use crate::decode::paths::Slots;
 
-/// Which slots a line may leave to the line above.
+/// The slots that a line may leave to the line above.
 #[derive(Debug, Clone, Default)]
 pub(in crate::decode) struct LineSlots {
-    /// That of the order id.
+    /// Slot of the order id.
     pub order: Option<usize>,
-    /// That of the customer id.
+    /// Slot of the customer id.
     pub customer: Option<usize>,
-    /// Those that every line of its own has: customer, time, currency, type.
+    /// Fields that every independent line has: customer, time, currency, type.
     pub own: Vec<usize>,
-    /// All others that are the same for an order: conditions, attributes.
+    /// Other fields that are the same for the whole order: conditions, attributes.
     pub others: Vec<usize>,
 }
 
@@ -21,19 +21,19 @@ impl LineSlots {
     }
 }
 
-/// What the last complete line of a file says of its order. Exports of shops name customer, time and currency in the first
-/// line of an order alone.
+/// The last complete line of a file. In exports of shops, only the first line of an order has customer, time and
+/// currency.
 #[derive(Debug, Default)]
 pub struct Above {
-    /// The order id, as it is spelled.
+    /// The order id, in its JSON notation.
     order: String,
-    /// What stands in the slots, in the order of [`LineSlots::all`].
+    /// The values of the slots, in the order of [`LineSlots::all`].
     values: Vec<String>,
 }
 
 impl Above {
-    /// The line with what it leaves to the line above, and whether it leaves anything. A line of another order, or one that
-    /// says everything itself, is the line above from now on.
+    /// The line with its empty fields filled in from the line above, and whether any were. A line of another order, or
+    /// one that is complete, becomes the line above.
     pub(in crate::decode) fn complete<'a>(&'a mut self, line: &Slots<'a>, of: &LineSlots) -> (Slots<'a>, bool) {
         let value = |slot: usize| line.raw(slot).filter(|json| !is_blank(json));
         let order = of.order.and_then(value).unwrap_or_default();
@@ -57,7 +57,7 @@ impl Above {
         (*line, false)
     }
 
-    /// Whether this line says something of its own that the next one does not, and nothing speaks against one customer.
+    /// Whether the line above has a field that this line leaves empty, and the customer does not differ.
     fn has_more_than<'a>(&self, value: &impl Fn(usize) -> Option<&'a str>, of: &LineSlots) -> bool {
         let mut own = of.own.iter().zip(&self.values);
         let is_other = |(slot, above): (&usize, &String)| {

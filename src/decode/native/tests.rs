@@ -129,7 +129,7 @@ fn numbers_keep_their_digits() {
     ));
 }
 
-/// An order with one field put in the place of the one it has.
+/// An order with one field replaced.
 fn with(field: &str, value: &str) -> String {
     let mut fields: Vec<(&str, &str)> = vec![
         ("type", r#""order""#),

@@ -1,9 +1,9 @@
-//! CloudEvents 1.0 over Kafka, structured and binary; `data` is of the native or of another format.
+//! CloudEvents 1.0 over Kafka, in structured and binary mode; `data` has the native or another format.
 //!
-//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>. What native data leave
-//! out, the event's attributes supply: the customer is the `subject`, the time `time`, the type `type` (by the table
-//! `types`), and the id `source` and `id` together, by which CloudEvents recognise a second copy. Custom data without a
-//! type have that of the event. Conditions of both see the attributes too.
+//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>. The event's
+//! attributes supply what native data lack: `subject` is the customer, `time` the time, `type` the type (through
+//! `types`), and `source` with `id`, by which CloudEvents identifies duplicates, the id. Custom data without a type
+//! take that of the event. In both, conditions can refer to attributes too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -39,23 +39,23 @@ pub(in crate::decode) struct CloudEvents {
     data: Box<Reader>,
     dimensions: Vec<String>,
     types: BTreeMap<String, EventType>,
-    /// Whether the types have the names of the native format, whose case does not matter.
+    /// Whether `types` is not configured, so that types have their native names in any case.
     has_own_types: bool,
-    /// Whether there are conditions, which may be about any attribute.
+    /// Whether there are conditions, which may refer to any attribute.
     has_conditions: bool,
 }
 
-/// The attributes that matter.
+/// The attributes of an event that are used.
 struct Context<'a> {
     id: Value<'a>,
     source: Value<'a>,
     event_type: Value<'a>,
     subject: Value<'a>,
     time: Value<'a>,
-    /// What Debezium's converter takes out of its envelope.
+    /// Extension attributes of Debezium's converter, which moves them out of its envelope.
     debezium_op: Value<'a>,
     debezium_time: Value<'a>,
-    /// All attributes as an object, if a condition may ask for one.
+    /// All attributes as an object, if there are conditions.
     all: Option<Cow<'a, [u8]>>,
 }
 
@@ -75,7 +75,7 @@ impl CloudEvents {
             return Err(OptionError::new("root", what));
         }
         let inner = Options { data: None, ..with_own_type(options) };
-        // The table of types is read here where the data are native.
+        // For native data, the table of types is applied here.
         let inner = if format == Format::Native { Options { types: BTreeMap::new(), ..inner } } else { inner };
         if let Some((option, _)) = inner.unknown_to(format).first() {
             let what = format!("means nothing to data of the format {named:?}; remove it, or write another data");
@@ -89,12 +89,12 @@ impl CloudEvents {
         Ok(CloudEvents { paths, data, dimensions: dimensions.to_vec(), types, has_own_types, has_conditions })
     }
 
-    /// Whether the attributes of the event are in the headers of the message.
+    /// Whether the attributes are in the headers of the message (binary mode).
     pub fn is_binary(message: &Message<'_>) -> bool {
         message.header("ce_specversion").or(message.header("ce_id")).is_some()
     }
 
-    /// What the events are called.
+    /// The type names of the events.
     pub fn known(&self) -> Vec<&str> {
         match &*self.data {
             Reader::Native(_) => self.types.keys().map(String::as_str).collect(),
@@ -131,7 +131,7 @@ impl CloudEvents {
         };
         let wrong = |_| Rejection::new(Reason::InvalidValue, "data_base64 is no base64");
         let data = STANDARD.decode(encoded.as_bytes()).map_err(wrong)?;
-        // What is decoded lives no longer than this.
+        // `data` is dropped with this function, so the result must own its data.
         let message = Message { payload: Some(&data), ..message.clone() };
         self.data(&message, &data, context).map(Decoded::into_owned)
     }
@@ -191,7 +191,7 @@ impl CloudEvents {
         let Some(event_type) = self.event_type(&named, &context.event_type) else {
             return Ok(Decoded::Unknown(Unknown::of("type", named.or(context.event_type).into_text())));
         };
-        // What the options take from the record comes from nowhere else.
+        // A field that the options take from the record has no fallback.
         if !native.takes_key() {
             fields.customer_id = fields.customer_id.or(context.subject);
         }
@@ -202,7 +202,7 @@ impl CloudEvents {
             EventType::Order => Some(&mut fields.order_id),
             EventType::Refund => Some(&mut fields.refund_id),
             EventType::Session => Some(&mut fields.session_id),
-            // Its id is the order's, and nothing else will do.
+            // A cancellation carries the id of its order, which cannot be derived.
             _ => None,
         };
         if let Some(id) = id.filter(|id| native.rules().is_nobody(id))
@@ -217,7 +217,7 @@ impl CloudEvents {
         super::event(fields, event_type)
     }
 
-    /// The type that native data name, in the words of `types` or of the native format, else that of the event.
+    /// The type of native data, by its name in `types` or in the native format; otherwise that of the event.
     fn event_type(&self, in_data: &Value<'_>, of_event: &Value<'_>) -> Option<EventType> {
         let listed = |name: &Value<'_>| name.as_text().and_then(|name| self.types.get(name)).copied();
         let native = |name: &Value<'_>| name.as_text().and_then(fields::event_type);
@@ -227,7 +227,7 @@ impl CloudEvents {
     }
 }
 
-/// The same, where a constant type that `types` lists has its own name.
+/// The options with a constant type replaced by its native name, if `types` lists it.
 fn with_own_type(options: &Options) -> Options {
     let mut options = options.clone();
     if let Some(called) = options.constants.r#type.as_deref().and_then(|name| options.types.get(name)) {
@@ -236,7 +236,7 @@ fn with_own_type(options: &Options) -> Options {
     options
 }
 
-/// The text of a header. Kafka Connect's JSON converter puts it into quotes.
+/// The text of a header. Kafka Connect's JSON converter puts it in quotes.
 fn unquoted(text: &str) -> Cow<'_, str> {
     if text.len() < 2 || !text.starts_with('"') {
         return Cow::Borrowed(text);
@@ -244,7 +244,7 @@ fn unquoted(text: &str) -> Cow<'_, str> {
     serde_json::from_str(text).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// The attributes in the headers of a message, as the members of an object.
+/// The attributes in the headers of a message, as a JSON object.
 fn attributes(message: &Message<'_>) -> Vec<u8> {
     let text = |bytes: &Option<&[u8]>| {
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok().map(|text| unquoted(text).into_owned()))

@@ -1,4 +1,4 @@
-//! Any JSON, by a place for each field: `format = "custom"`. Rows of tables are read the same way.
+//! Any JSON, with a configured path for each field: `format = "custom"`. Rows of tables are read the same way.
 
 use std::borrow::Cow;
 
@@ -23,29 +23,29 @@ mod several;
 use lists::element_of;
 pub(in crate::decode) use row::{Around, Row, Scales, without_padding};
 
-/// Reads messages by places that the configuration names.
+/// Reads messages by configured paths.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Custom {
     row: Row,
     types: Types,
-    /// The type of every message.
+    /// The type of every message, if it is constant.
     constant: Option<EventType>,
-    /// Whether the options say where the type is found.
+    /// Whether the options say where the type is.
     has_type: bool,
     repeats: bool,
     lines: LineMode,
-    /// The slots of what Kafka Connect wraps an object in: its schema and itself, where no place leads through them.
+    /// Slots of Kafka Connect's wrapper, `schema` and `payload`, unless paths lead through it.
     wrapper: Option<[usize; 2]>,
-    /// The slot of the schema, where places lead through `payload`.
+    /// Slot of the schema, if paths lead through `payload`.
     schema: Option<usize>,
-    /// The slots of what Debezium adds to flattened rows: the operation, and whether the row was deleted.
+    /// Slots of the columns that Debezium adds to flattened rows: the operation, and whether the row was deleted.
     row_change: [usize; 2],
-    /// A list of which the order id reads one element alone: its place, its slot, the number of the element.
+    /// A list of which `fields.order_id` reads one element only: path, slot, index of the element.
     single: Option<(String, usize, usize)>,
     line_slots: LineSlots,
 }
 
-/// A message, and the object in it that is read.
+/// A message and the object in it that is read.
 struct Object<'m, 'a> {
     around: Around<'m, 'a>,
     whole: &'a [u8],
@@ -88,7 +88,7 @@ impl Custom {
         })
     }
 
-    /// What the types are called.
+    /// The names of the types.
     pub fn known(&self) -> Vec<&str> {
         self.types.known()
     }
@@ -97,7 +97,7 @@ impl Custom {
         self.decode_inside(message, bytes, Outside::default())
     }
 
-    /// The same, of the data of an event.
+    /// Decodes the data of a surrounding event.
     pub fn decode_inside<'a>(
         &self,
         message: &Message<'a>,
@@ -132,7 +132,7 @@ impl Custom {
         self.objects(&Object { around: Around { message, scales, outside }, whole: bytes, slots })
     }
 
-    /// The message with headers that places ask for among the columns of the row.
+    /// The message with the headers that paths refer to added to the row; `None` if there are none.
     fn with_headers(&self, message: &Message<'_>, bytes: &[u8], object: &[u8], slots: &Slots<'_>) -> Option<Vec<u8>> {
         if message.headers.is_empty() {
             return None;
@@ -152,7 +152,7 @@ impl Custom {
         self.decode_inside(&message, bytes, outside).map(Decoded::into_owned)
     }
 
-    /// The object itself, or each of the list in it.
+    /// Decodes the object itself, or each element of its list.
     fn objects<'a>(&self, object: &Object<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
         let Some((list, elements)) = self.row.paths.elements(&object.slots)? else {
             return self.one(&object.slots, object.around);
@@ -201,7 +201,7 @@ impl Custom {
         })
     }
 
-    /// The type of an object, or what it is called that is none.
+    /// The type of an object, or the unknown name that it has.
     fn called<'a>(
         &self,
         slots: &Slots<'a>,
@@ -220,7 +220,7 @@ impl Custom {
         }
         let event_type = match called.as_text() {
             Some(_) => own,
-            // A topic of orders alone needs no type.
+            // A topic that contains only orders needs no type.
             None if called == Value::Absent => Some(EventType::Order),
             None => None,
         };
@@ -235,34 +235,34 @@ impl Custom {
         &self.row.amounts
     }
 
-    /// How values are spelled.
+    /// How the source writes values.
     pub fn rules(&self) -> &Rules {
         &self.row.common.rules
     }
 
-    /// Whether rows without a column for their type are about money.
+    /// Whether rows without a type column are orders, refunds or cancellations.
     pub fn has_orders_alone(&self) -> bool {
         self.constant
             .is_none_or(|constant| matches!(constant, EventType::Order | EventType::Refund | EventType::Cancel))
     }
 
-    /// Whether lines of a file are added up.
+    /// Whether the lines of a file are added up.
     pub fn adds_lines(&self) -> bool {
         self.lines == LineMode::Sum
     }
 
-    /// What the cells of a row mean.
+    /// Decodes the cells of a row.
     pub fn meaning<'a>(&self, slots: &Slots<'a>) -> Result<Decoded<'a>, Rejection> {
         self.one(slots, Around { message: &Message::default(), scales: Scales::default(), outside: Outside::default() })
     }
 
-    /// As [`Custom::decode`], of a line of a file.
+    /// Like [`Custom::decode`], for a line of a file.
     pub fn line<'a>(&self, bytes: &'a [u8], above: &'a mut Above) -> Result<Line<'a>, Rejection> {
         if !self.adds_lines() {
             return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
         }
         if self.row.paths.list().is_some() {
-            // The objects of a list are read as the daemon reads them.
+            // Lines with a list are decoded like messages.
             return self.decode(&Message { payload: Some(bytes), ..Message::default() }, bytes).map(Line::Whole);
         }
         let slots = self.row.read(bytes)?;
@@ -272,7 +272,7 @@ impl Custom {
         }
     }
 
-    /// As [`Custom::meaning`], of a line of a file.
+    /// Like [`Custom::meaning`], for a line of a file.
     pub fn line_meaning<'a>(&self, slots: &Slots<'a>, above: &'a mut Above) -> Result<Line<'a>, Rejection> {
         if !self.adds_lines() {
             return self.meaning(slots).map(Line::Whole);
@@ -301,7 +301,7 @@ impl Custom {
                     return self.meaning(slots).map(Line::Whole);
                 }
                 self.row.common.rules.settle(&mut fields)?;
-                // Whether something goes back is known of the sum alone.
+                // Whether it is a refund is known only from the total.
                 let amount = self.row.amount(slots, around, EventType::Order);
                 let amount = amount.map(|amount| self.amounts().of_currency(amount, &fields.currency));
                 OrderLine::new(fields, amount, event_type, is_below).map(|line| Line::Part(Box::new(line)))
@@ -311,7 +311,7 @@ impl Custom {
     }
 }
 
-/// Where the fields stand in the native format.
+/// The field names of the native format.
 fn native_names() -> FieldTexts {
     let own = |name: &str| Some(name.into());
     FieldTexts {

@@ -1,16 +1,16 @@
 //! Debezium's change events of a table of orders, with and without the `schema`/`payload` wrapper.
 //!
-//! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>. A row that is inserted, or found by
-//! the snapshot, is an order; a later change of it is none, whatever changes. With `where` it is an order from the change
-//! on that makes it fit. A row that says that it is cancelled cancels its order. Both need the row as it was before; a
-//! database that does not tell it (`REPLICA IDENTITY` other than `FULL`) makes later changes of such a row repeat
-//! themselves, which is recognised as long as duplicates are. A tombstone, behind a deletion, means nothing.
+//! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>. A row that is inserted, or read by
+//! the snapshot, is an order; its later changes are not. With `where`, it is an order from the first change that
+//! satisfies the conditions. A row that becomes cancelled cancels its order. Both need the row before the change. A
+//! database that does not send it (`REPLICA IDENTITY` other than `FULL`) makes each later change of such a row repeat
+//! the event, which is recognized as long as duplicates are. The tombstone that follows a deletion means nothing.
 //!
-//! Rows that `ExtractNewRecordState` flattened say less: each message repeats the order and its cancellation, and what of
-//! that is too late counted before. Where `where` no longer chooses a row that is cancelled, the cancellation counts if the
-//! order did.
+//! Rows flattened by `ExtractNewRecordState` contain less: each message repeats the order and its cancellation, and an
+//! event that is too late is taken for a repetition. If `where` does not select a cancelled row, its cancellation
+//! counts if the order did.
 //!
-//! A change of the primary key is a deletion and an insertion, which headers mark; neither is an event.
+//! A change of the primary key arrives as a deletion and an insertion, marked by headers; neither is an event.
 
 mod cancelled;
 
@@ -34,10 +34,10 @@ const SENT: usize = 5;
 const SCHEMA: usize = 6;
 const SNAPSHOT: usize = 7;
 
-/// What is added to the columns of flattened rows (`add.fields = op,ts_ms,source.ts_ms`, `delete.handling.mode = rewrite`).
+/// Columns added to flattened rows (`add.fields = op,ts_ms,source.ts_ms`, `delete.handling.mode = rewrite`).
 const ADDED: [&str; 4] = ["__op", "__deleted", "__source_ts_ms", "__ts_ms"];
 
-/// What places begin with that are beside the row: in the envelope, or among the attributes of a CloudEvent.
+/// Prefixes of paths outside the row: in the envelope, or among the attributes of a CloudEvent.
 const BESIDE: [&str; 4] = ["source.", "transaction.", "op", "iodebezium"];
 
 /// Reads changes of a table.
@@ -45,41 +45,41 @@ const BESIDE: [&str; 4] = ["source.", "transaction.", "op", "iodebezium"];
 pub(in crate::decode) struct Debezium {
     envelope: Paths,
     row: Row,
-    /// The slots of [`ADDED`].
+    /// Slots of [`ADDED`].
     added: [usize; 4],
-    /// The slots of places that begin as [`BESIDE`].
+    /// Slots of the paths with a prefix of [`BESIDE`].
     beside: Vec<usize>,
     types: RowTypes,
     cancelled: Option<Cancelled>,
     deletes: Deletes,
 }
 
-/// What the rows of the table are.
+/// The event type of the table's rows.
 #[derive(Debug, Clone)]
 enum RowTypes {
     Same(EventType),
-    /// A column names it.
+    /// A column contains it.
     Column(Types),
 }
 
-/// A change, out of its wrapper.
+/// A change without its wrapper.
 struct Change<'m, 'a> {
     around: Around<'m, 'a>,
     envelope: Slots<'a>,
-    /// What places find beside the row.
+    /// Values outside the row, if paths refer to any.
     beside: Option<Slots<'a>>,
-    /// When it was made, as the connector says.
+    /// Time of the change according to the connector.
     made: Value<'a>,
-    /// Whether the row was there before the connector was.
+    /// Whether the row was read by a snapshot.
     is_snapshot: bool,
-    /// Whether it is a row alone, whose earlier states nobody tells.
+    /// Whether the row was flattened, so that its previous state is unknown.
     is_flat: bool,
-    /// Whether the row was there before the change.
+    /// Whether the change is an update.
     is_update: bool,
 }
 
 impl<'a> Change<'_, 'a> {
-    /// When it was made. The connector writes this in its own format, whatever that of the columns is.
+    /// Time of the change. The connector writes it in its own notation, which need not be that of the columns.
     fn made(&self) -> Result<Value<'a>, Rejection> {
         if self.made == Value::Absent {
             return Ok(Value::Absent);
@@ -88,12 +88,12 @@ impl<'a> Change<'_, 'a> {
     }
 }
 
-/// What stands beside a change in another envelope.
+/// Parts of a change that another envelope contains (CloudEvents).
 #[derive(Debug, Clone, Default)]
 pub(in crate::decode) struct Beside<'a> {
     pub op: Value<'a>,
     pub made: Value<'a>,
-    /// All of it as an object.
+    /// The attributes of that envelope as an object.
     pub object: Option<&'a [u8]>,
 }
 
@@ -124,7 +124,7 @@ impl Debezium {
         Ok(Debezium { envelope: Paths::of(&PLACES), row, added, beside, types, cancelled, deletes: options.deletes })
     }
 
-    /// What the operations and types are called.
+    /// Names of the operations and types.
     pub fn known(&self) -> Vec<&str> {
         let types = if let RowTypes::Column(types) = &self.types { types.known() } else { Vec::new() };
         ["c", "r", "u", "d"].into_iter().chain(types).collect()
@@ -134,7 +134,7 @@ impl Debezium {
         self.decode_beside(message, bytes, Beside::default())
     }
 
-    /// Decodes a change; what it does not say itself stands beside it.
+    /// Decodes a change; `beside` supplies what the change itself lacks.
     pub fn decode_beside<'a>(
         &self,
         message: &Message<'a>,
@@ -149,7 +149,7 @@ impl Debezium {
             }
             _ => (outer, bytes),
         };
-        // MongoDB's documents are JSON in a string, and so are messages of an outbox.
+        // MongoDB's documents are JSON in a string, and so are payloads of an outbox table.
         let texts = [envelope.raw(AFTER), envelope.raw(BEFORE), outer.raw(PAYLOAD).filter(|_| is_bare)];
         for piece in texts.into_iter().flatten() {
             if let Some(bytes) = json::in_a_string(piece).and_then(|inner| json::spliced(bytes, piece, &inner)) {
@@ -176,7 +176,8 @@ impl Debezium {
         if is_flat { self.flat(change, object) } else { self.changed(&change, op) }
     }
 
-    /// The message with the JSON that places lead through taken out of strings, or with the headers that they ask for.
+    /// The message with the JSON inside strings that paths lead into, or with headers that they refer to; `None` if
+    /// neither occurs.
     fn opened(
         &self,
         message: &Message<'_>,
@@ -213,7 +214,7 @@ impl Debezium {
         self.decode_beside(&message, bytes, beside.clone()).map(Decoded::into_owned)
     }
 
-    /// What places find in the envelope, or in the one around it.
+    /// Values outside the row, from the envelope or the one around it.
     fn beside_row<'a>(&self, envelope: &'a [u8], beside: &Beside<'a>) -> Result<Option<Slots<'a>>, Rejection> {
         if self.beside.is_empty() {
             return Ok(None);
@@ -225,7 +226,7 @@ impl Debezium {
         }))
     }
 
-    /// Reads a row, with what stands beside it.
+    /// Reads a row, together with the values outside it.
     fn read_row<'a>(&self, change: &Change<'_, 'a>, row: &'a [u8]) -> Result<Slots<'a>, Rejection> {
         let row = self.row.read(row)?;
         Ok(match &change.beside {
@@ -245,8 +246,8 @@ impl Debezium {
         }
     }
 
-    /// A row without its envelope (`ExtractNewRecordState`). Nobody tells whether an earlier message told the same, so each
-    /// tells it again.
+    /// Decodes a row without envelope (`ExtractNewRecordState`). Whether an earlier message contained the same is
+    /// unknown, so every message counts as a repetition.
     fn flat<'a>(&self, change: Change<'_, 'a>, object: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let row = self.row.read(object)?;
         if !self.row.has(&row, "order_id") && !self.row.has(&row, "customer_id") && !self.row.has(&row, "amount") {
@@ -272,19 +273,19 @@ impl Debezium {
         self.read_row(change, row.as_bytes())
     }
 
-    /// The row before the change, if the database tells it.
+    /// The row before the change, if the database sends it.
     fn before<'a>(&self, change: &Change<'_, 'a>) -> Result<Option<Slots<'a>>, Rejection> {
         let Some(row) = change.envelope.raw(BEFORE) else { return Ok(None) };
         let row = self.read_row(change, row.as_bytes())?;
         Ok(self.is_whole(&row).then_some(row))
     }
 
-    /// Whether a row holds more than its key.
+    /// Whether a row contains more than its key.
     fn is_whole(&self, row: &Slots<'_>) -> bool {
         self.row.has(row, "customer_id") || self.row.has(row, "amount")
     }
 
-    /// What a row is, or what its column calls it.
+    /// The event type of a row, or the unknown name in its type column.
     fn type_of<'a>(
         &self,
         change: &Change<'_, 'a>,
@@ -308,7 +309,7 @@ impl Debezium {
             (Err(_), Err(skip)) => return Ok(Decoded::Skipped(skip)),
             (Err(unknown), Ok(())) => return Ok(Decoded::Unknown(unknown)),
         };
-        // A request that is processed asks for nothing new.
+        // An update of an erasure request, for example to mark it as processed, requests nothing new.
         if event_type == EventType::Erase && change.is_update {
             return Ok(Decoded::Skipped(Skip::Change));
         }
@@ -324,7 +325,7 @@ impl Debezium {
         self.tell(change, &after, wanted, state, None)
     }
 
-    /// The events of these types that a row is. `sent` is the time of a message that may repeat an earlier one.
+    /// Builds events of these types from a row. `sent` is the time of a message that may repeat an earlier one.
     fn tell<'a>(
         &self,
         change: &Change<'_, 'a>,
@@ -362,7 +363,7 @@ impl Debezium {
         let was_cancelled = before.as_ref().is_some_and(|before| self.was_cancelled(before));
         let mut wanted = Vec::new();
         let may_begin = self.row.chooses() || matches!(self.types, RowTypes::Column(_));
-        // Every change of a profile is news.
+        // Every change of a customer's profile is an event.
         if counts && (event_type == EventType::Customer || (may_begin && counted != Some(true))) {
             wanted.push(event_type);
         }
@@ -380,14 +381,14 @@ impl Debezium {
         self.tell(change, &after, &wanted, state, sent.filter(|_| before.is_none()))
     }
 
-    /// The cancellation of an order that `where` does not choose any more, and of which nobody tells whether it ever did.
+    /// The cancellation of an order that `where` does not select now, if it is unknown whether it ever did.
     fn cancellation<'a>(
         &self,
         change: &Change<'_, 'a>,
         row: &Slots<'a>,
         state: State,
     ) -> Result<Decoded<'a>, Rejection> {
-        // The time of the record is not that of the order.
+        // Only a column has the time of the order; the record timestamp is that of the change.
         let has_column = self.row.slot_of("time").is_some();
         let placed = if has_column { self.row.time(row, change.around)? } else { Value::Absent };
         if placed.is_blank() {
@@ -418,7 +419,7 @@ impl Debezium {
         self.event(change, &before, EventType::Cancel, State::Yes)
     }
 
-    /// Whether a row says that its order is cancelled.
+    /// Whether and when the order in a row was cancelled.
     fn state(&self, row: &Slots<'_>, event_type: EventType) -> Result<State, Rejection> {
         match &self.cancelled {
             Some(cancelled) if event_type == EventType::Order => cancelled.read(&self.row, row),
@@ -426,7 +427,8 @@ impl Debezium {
         }
     }
 
-    /// Whether the row said so before a change. What could not be read then was rejected.
+    /// Whether it was cancelled before the change. A row that could not be read then was rejected, so errors are
+    /// ignored.
     fn was_cancelled(&self, before: &Slots<'_>) -> bool {
         self.state(before, EventType::Order).is_ok_and(|state| state != State::No)
     }
@@ -452,7 +454,7 @@ impl Debezium {
         self.row.common.decoded(fields, event_type)
     }
 
-    /// When an order was cancelled whose row does not say so: when the change was made.
+    /// Time of a cancellation whose row does not contain it: that of the change.
     fn cancelled_at<'a>(&self, change: &Change<'_, 'a>) -> Result<Value<'a>, Rejection> {
         if change.made != Value::Absent {
             return change.made();
@@ -467,10 +469,10 @@ impl Debezium {
         }
     }
 
-    /// When something happened whose row does not say so.
+    /// Time of an event whose row does not contain it.
     fn made<'a>(&self, change: &Change<'_, 'a>, event_type: EventType) -> Result<Value<'a>, Rejection> {
         let is_made = !change.is_snapshot && (change.made != Value::Absent || self.row.has_time());
-        // An erasure without a time is dated by its record.
+        // An erasure without a time takes the record timestamp.
         if is_made || (event_type == EventType::Erase && !change.is_snapshot) {
             return change.made();
         }

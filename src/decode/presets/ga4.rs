@@ -2,11 +2,11 @@
 //!
 //! <https://support.google.com/analytics/answer/7029846>,
 //! <https://developers.google.com/analytics/devguides/collection/protocol/ga4/reference>. `purchase` is an order,
-//! `refund` a refund, `session_start` a session. A refund without a value, which GA4 works out from items, is rejected.
-//! Refunds and purchases without a transaction have no id of their own. It is made of what is the same in every delivery:
-//! in the export the transaction, the time in microseconds, the bundle and the amount, in a request the time and a hash of
-//! the event. A request holds up to 25 events, and may leave their time out: then they happened when the request was
-//! received, for which the time of the record stands.
+//! `refund` a refund, `session_start` a session. A refund without a value, which GA4 computes from items, is rejected.
+//! Refunds, and purchases without a transaction, have no id of their own, so it is built from values that are the same
+//! in every delivery: in the export from the transaction, the time in microseconds, the bundle and the amount, in a
+//! request from the time and a hash of the event. A request contains up to 25 events. Events without a time happened
+//! when the request was received, which is the record timestamp.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -93,7 +93,7 @@ struct Param<'a> {
     value: ParamValue<'a>,
 }
 
-/// Its value, in the one field of its type.
+/// The value of a parameter, in the field for its type.
 #[derive(Deserialize)]
 struct ParamValue<'a> {
     #[serde(borrow, default)]
@@ -124,7 +124,7 @@ fn micros(value: Value<'_>) -> Result<Value<'_>, Rejection> {
     })
 }
 
-/// A hash of a JSON value that does not depend on the white space between its tokens.
+/// A hash of a JSON value that ignores white space between tokens.
 fn fingerprint(json: &RawValue) -> String {
     let (mut in_text, mut is_escaped) = (false, false);
     let is_token = |byte: &u8| {
@@ -149,13 +149,13 @@ pub(in crate::decode) struct Ga4 {
     types: BTreeMap<String, EventType>,
 }
 
-/// One event, wherever it stood.
+/// An event from either source.
 struct Found<'a> {
     event_type: EventType,
     time: Value<'a>,
-    /// What tells the event from others of the customer, if it has no transaction.
+    /// Distinguishes the event from others of the customer if it has no transaction.
     identity: Option<String>,
-    /// What tells a refund from others of its transaction.
+    /// Distinguishes a refund from others of its transaction.
     refund: Option<String>,
     transaction: Value<'a>,
     amount: Value<'a>,
@@ -194,8 +194,7 @@ impl Ga4 {
         })
     }
 
-    /// An event of a request, which may hold several events that are spelled the same: this is the first of them, or the
-    /// second.
+    /// Decodes an event of a request. `copy` is its number among events of the request with identical text, from 1.
     fn sent<'a>(
         &self,
         message: &Message<'a>,
@@ -227,7 +226,7 @@ impl Ga4 {
             event_type,
             time,
             refund: identity.clone(),
-            // The time of the record is not the same in every delivery.
+            // The record timestamp differs between deliveries.
             identity: identity.filter(|_| is_told),
             transaction: value(params.transaction_id).into_id(),
             amount: value(params.value),
@@ -291,7 +290,7 @@ impl Ga4 {
             (EventType::Refund, _, Some(refund)) if found.identity.is_some() => owned(Some(refund)),
             _ => Value::Absent,
         };
-        // Without the id of a transaction the event has its own.
+        // An event without a transaction has an id of its own.
         let transaction = if is_named { found.transaction } else { owned(found.identity) };
         let fields = Fields {
             customer_id,

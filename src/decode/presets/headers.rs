@@ -1,21 +1,21 @@
-//! What Debezium adds to flattened rows as headers of the record instead of columns (`add.headers = op,table`).
+//! Fields that Debezium adds to flattened rows as record headers instead of columns (`add.headers = op,table`).
 
 use serde_json::value::RawValue;
 
 use crate::decode::fields::Value;
 use crate::decode::{Message, key};
 
-/// On a row that was inserted because its primary key changed.
+/// Marks a row that was inserted because its primary key changed.
 const OLD_KEY: &str = "__debezium.oldkey";
-/// On a row that was deleted because its primary key changed.
+/// Marks a row that was deleted because its primary key changed.
 const NEW_KEY: &str = "__debezium.newkey";
 
-/// Whether the record is one half of a changed primary key: a row deleted under the old key, or inserted under the new one.
+/// Whether the record is one half of a primary key change: the deletion of the old key or the insertion of the new one.
 pub(super) fn is_key_change(message: &Message<'_>) -> bool {
     message.header(OLD_KEY).or(message.header(NEW_KEY)).is_some()
 }
 
-/// The object with the headers that `wanted` asks for among its members; `None` where the record has none of them.
+/// The object with the wanted headers added as members; `None` if the record has none of them.
 pub(super) fn added<'w>(
     object: &[u8],
     message: &Message<'_>,

@@ -1,4 +1,4 @@
-//! Foreign formats: where their published documentation says that the words of an event stand.
+//! Third-party formats, read according to their published documentation.
 
 mod cloudevents;
 mod custom;
@@ -35,10 +35,10 @@ use super::rules::Rules;
 use super::{Decoded, Rejection, Skip, Unknown};
 use crate::event::{Attributes, Event, EventType, HOUR, Time};
 
-/// How long before it was sent an event lies that a message repeats rather than tells.
+/// An event this much older than its message is taken for a repetition.
 const TOLD_BEFORE: i64 = HOUR;
 
-/// What every format of orders knows beside its own.
+/// Options that all third-party formats share.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Common {
     guests: Guests,
@@ -47,14 +47,14 @@ pub(in crate::decode) struct Common {
     attributes: Vec<(usize, usize)>,
     /// Currency of messages that name none.
     currency: Option<String>,
-    /// How ids, instants and amounts are spelled.
+    /// How the source writes ids, instants and amounts.
     rules: Rules,
-    /// Which objects count.
+    /// Conditions that select the objects that count.
     only: Conditions,
 }
 
 impl Common {
-    /// Adds the places of the attributes: where the options say, else where `usual` does, if it knows one.
+    /// Adds the paths of the attributes: the configured ones, otherwise those of `usual`.
     fn new(
         options: &Options,
         dimensions: &[String],
@@ -86,34 +86,34 @@ impl Common {
         Ok(Common { guests, salt, attributes, currency, rules: Rules::new(options)?, only })
     }
 
-    /// Why an object is passed over that `mapping.where` does not choose.
+    /// Returns why `mapping.where` does not select an object, if so.
     fn chosen(&self, slots: &Slots<'_>) -> Result<(), Skip> {
         self.chosen_beside(slots, None)
     }
 
-    /// The same; places that the object does not have are looked up in what surrounds it.
+    /// Like [`Common::chosen`]; fields that the object lacks are looked up in `beside`, the surrounding object.
     fn chosen_beside(&self, slots: &Slots<'_>, beside: Option<&Slots<'_>>) -> Result<(), Skip> {
         if self.only.is_empty() { Ok(()) } else { self.only.check_beside(slots, beside) }
     }
 
-    /// The event that the fields make up.
+    /// Builds the event.
     fn event<'a>(&self, mut fields: Fields<'a>, event_type: EventType) -> Result<Event<'a>, Rejection> {
         self.rules.settle(&mut fields)?;
         fields.into_event(event_type)
     }
 
-    /// The same, of a type that the configuration may choose.
+    /// Builds the event of a configurable type, which may be an erasure.
     fn decoded<'a>(&self, mut fields: Fields<'a>, event_type: EventType) -> Result<Decoded<'a>, Rejection> {
         self.rules.settle(&mut fields)?;
         event(fields, event_type)
     }
 
-    /// Whether the attribute of a dimension has a place.
+    /// Whether the attribute of a dimension has a path.
     pub(in crate::decode) fn reads_attribute(&self, dimension: usize) -> bool {
         self.attributes.iter().any(|(known, _)| *known == dimension)
     }
 
-    /// Whether an event without a customer id is nobody's.
+    /// Whether events without a customer id are skipped.
     pub(in crate::decode) fn drops_guests(&self) -> bool {
         self.guests == Guests::Drop
     }
@@ -134,10 +134,10 @@ impl Common {
         attributes
     }
 
-    /// Whose event it is: the customer, else whoever the setting for guests makes of one.
+    /// The customer id of an event. Without one, `guests` decides who the customer is.
     fn customer<'a>(&self, id: Value<'a>, anonymous: Value<'a>, email: &Value<'a>) -> Result<Value<'a>, Skip> {
         let (id, anonymous) = (id.into_id(), anonymous.into_id());
-        // Some languages write false for no value.
+        // Some languages write false for a missing value.
         let is_nobody = |value: &Value<'_>| self.rules.is_nobody(value) || *value == Value::Other("a boolean");
         if !is_nobody(&id) {
             return Ok(id);
@@ -153,7 +153,7 @@ impl Common {
         }
     }
 
-    /// The first e-mail address that is one.
+    /// The first e-mail address that is not a placeholder.
     fn email<'a, const N: usize>(&self, slots: &Slots<'a>, emails: [usize; N]) -> Value<'a> {
         let mut addresses = emails.into_iter().map(|slot| slots.value(slot));
         addresses.find(|address| !self.rules.is_nobody(address)).unwrap_or_default()
@@ -167,7 +167,7 @@ impl Common {
     }
 }
 
-/// What the event around an object says of it.
+/// The event around an object.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::decode) struct Outside<'m> {
     /// The type of the event.
@@ -176,7 +176,7 @@ pub(in crate::decode) struct Outside<'m> {
     pub object: Option<&'m [u8]>,
 }
 
-/// SHA-256 of the salt and the trimmed lower-case address behind it, in hex digits.
+/// SHA-256 of the salt followed by the trimmed lower-case address, in hexadecimal.
 fn email_hash(salt: &str, email: &str) -> String {
     let digest = Sha256::new().chain_update(salt).chain_update(email.trim().to_lowercase()).finalize();
     hex(&digest)
@@ -189,7 +189,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A currency code in capitals.
+/// A currency code in upper case.
 fn in_capitals(code: Value<'_>) -> Value<'_> {
     match code {
         Value::Text(code) if code.bytes().any(|byte| byte.is_ascii_lowercase()) => {
@@ -199,7 +199,7 @@ fn in_capitals(code: Value<'_>) -> Value<'_> {
     }
 }
 
-/// The slot of a place that an option names.
+/// Adds the path of an option and returns its slot.
 pub(super) fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize, OptionError> {
     if place.is_empty() || (!place.starts_with('/') && place.split('.').any(str::is_empty)) {
         let what =
@@ -217,8 +217,8 @@ pub(super) fn slot(paths: &mut Paths, option: &str, place: &str) -> Result<usize
     })
 }
 
-/// The instants that documentation of web shops and warehouses calls ISO 8601: RFC 3339, also with a blank for the "T",
-/// with " UTC" for the offset, and, in UTC, without an offset.
+/// Normalizes instants that documentation of shops and warehouses calls ISO 8601: RFC 3339, also with a blank for "T",
+/// with " UTC" for the offset, or without an offset, which means UTC.
 fn in_utc(value: Value<'_>) -> Value<'_> {
     let Value::Text(text) = &value else { return value };
     let trimmed = text.strip_suffix(" UTC").unwrap_or(text);
@@ -233,7 +233,7 @@ fn in_utc(value: Value<'_>) -> Value<'_> {
     }
 }
 
-/// Events of one message; those that happened long before it was sent are told again rather than told.
+/// The events of one message. Those that happened long before it was sent are taken for repetitions.
 fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
     let told_before = sent.map_or(Time::MIN, |sent| sent.plus(-TOLD_BEFORE));
     match events.pop() {
@@ -246,7 +246,7 @@ fn told<'a>(mut events: Vec<Event<'a>>, sent: Option<Time>) -> Decoded<'a> {
     }
 }
 
-/// What the fields make up of one type.
+/// Builds an event or an erasure.
 fn event(fields: Fields<'_>, event_type: EventType) -> Result<Decoded<'_>, Rejection> {
     match event_type {
         EventType::Erase => fields.into_erasure(),
@@ -255,7 +255,7 @@ fn event(fields: Fields<'_>, event_type: EventType) -> Result<Decoded<'_>, Rejec
     }
 }
 
-/// `value`, or the answer that the message is skipped.
+/// The value, or a return from the function because the message is skipped.
 macro_rules! or_skip {
     ($customer:expr) => {
         match $customer {

@@ -1,8 +1,8 @@
-//! What a refund of Shopify's moved, in the currency of the shop where the message says it.
+//! The money that a Shopify refund moved, in the shop's currency if the message contains it.
 //!
-//! <https://shopify.dev/docs/api/admin-rest/latest/resources/refund>. Transactions are in the currency that the customer
-//! paid in, orders in that of the shop. What is returned, and the order as a whole, have their amounts in both: their
-//! ratio is the rate at which the order was placed, by which Shopify's reports convert a refund too.
+//! <https://shopify.dev/docs/api/admin-rest/latest/resources/refund>. Transactions are in the currency that the
+//! customer paid in, orders in the shop's currency. Returned items and the order total have amounts in both: their
+//! ratio is the exchange rate of the order, which Shopify's reports use for refunds too.
 
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ pub(super) struct Refund<'a> {
     created_at: Option<&'a RawValue>,
     #[serde(borrow, default)]
     transactions: Option<&'a RawValue>,
-    // Read only where currencies differ, so that nothing else depends on their shape.
+    // Parsed only if the currencies differ, so that in all other cases their shape does not matter.
     #[serde(borrow, default)]
     refund_line_items: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -66,7 +66,7 @@ struct Amount<'a> {
     currency_code: &'a RawValue,
 }
 
-/// Goods that are returned.
+/// Returned items.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow, default)]
@@ -75,7 +75,8 @@ struct Line<'a> {
     total_tax_set: Option<Both<'a>>,
 }
 
-/// What a refund differs by from the goods: below zero, such as shipping costs, where more is returned.
+/// A difference between the refund and the returned items. A negative amount, such as shipping costs, increases the
+/// refund.
 #[derive(Deserialize)]
 struct Adjustment<'a> {
     #[serde(borrow, default)]
@@ -86,14 +87,14 @@ struct Adjustment<'a> {
     tax_amount_set: Option<Both<'a>>,
 }
 
-/// Shipping costs that are returned, which are adjustments too in some versions.
+/// Refunded shipping costs, which some API versions report as adjustments too.
 #[derive(Deserialize)]
 struct Shipping<'a> {
     #[serde(borrow, default)]
     subtotal_amount_set: Option<Both<'a>>,
 }
 
-/// Amounts of the same worth, in minor units of the shop's currency and of the customer's.
+/// Equal amounts in minor units of the shop's currency and of the customer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rate {
     shop: (i64, Currency),
@@ -101,14 +102,14 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// From the total of an order of a shop with this currency.
+    /// From the total of an order, if the shop has this currency.
     pub fn of_total(json: &str, shop: Currency) -> Option<Rate> {
         let mut sum = Sum::default();
         sum.add(serde_json::from_str(json).ok(), 1)?;
         sum.rate().filter(|rate| rate.shop.1 == shop)
     }
 
-    /// From what a refund returns, with taxes and costs.
+    /// From the returned items, with taxes and costs.
     fn of_refund(refund: &Refund<'_>) -> Option<Rate> {
         let mut sum = Sum::default();
         for line in list::<Line<'_>>(refund.refund_line_items)? {
@@ -127,7 +128,7 @@ impl Rate {
         sum.rate()
     }
 
-    /// The same amount in the currency of the shop, rounded half away from zero.
+    /// The amount in the shop's currency, rounded half away from zero.
     fn convert(&self, paid: Money) -> Option<Money> {
         if paid.currency != self.paid.1 {
             return None;
@@ -138,7 +139,7 @@ impl Rate {
     }
 }
 
-/// Amounts that are added up in both currencies.
+/// Sums in both currencies.
 #[derive(Default)]
 struct Sum {
     shop: Option<(i64, Currency)>,
@@ -146,7 +147,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// `None` where an amount is unclear or in a third currency.
+    /// `None` if an amount is unclear or in a third currency.
     fn add(&mut self, both: Option<Both<'_>>, sign: i64) -> Option<()> {
         let Some(both) = both else { return Some(()) };
         for (sum, amount) in [(&mut self.shop, &both.shop_money), (&mut self.paid, &both.presentment_money)] {
@@ -166,7 +167,7 @@ impl Sum {
     }
 }
 
-/// An amount that may be below zero.
+/// An amount that may be negative.
 fn signed(amount: &Amount<'_>) -> Option<(i64, Currency)> {
     let (text, code) = (scalar(amount.amount), scalar(amount.currency_code));
     let (text, currency) = (text.as_text()?, Currency::from_code(code.as_text()?).ok()?);
@@ -180,7 +181,7 @@ fn list<'a, T: Deserialize<'a>>(json: Option<&'a RawValue>) -> Option<Vec<T>> {
     })
 }
 
-/// The elements of a list, also of an empty one of the GraphQL API; `None` where something else stands.
+/// The elements of a list, or of a GraphQL API connection; `None` for anything else.
 pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
     #[derive(Deserialize)]
     struct Connection<'a> {
@@ -197,38 +198,38 @@ fn value(raw: Option<&RawValue>) -> Value<'_> {
     raw.map_or(Value::Absent, scalar)
 }
 
-/// Money that went back, or is about to.
+/// Money that was refunded, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PaidBack {
-    /// When, as the shop says; that may lie in the past of a refund that is imported.
+    /// Time of the refund according to the shop; may be long ago if the refund was imported.
     pub at: Time,
-    /// When the refund was made.
+    /// When the refund was created.
     pub made: Time,
-    /// How much, in the currency of the shop where the message tells it: by transaction, nothing of which is zero.
+    /// The nonzero amounts by transaction, in the shop's currency if the message contains it.
     pub shares: Vec<Share>,
 }
 
-/// What one transaction moves.
+/// The money of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
-    /// The id of the transaction; `None` for the first one of the refund, which stands for the refund.
+    /// Id of the transaction; `None` for the first one of the refund, which is identified by the refund's id.
     pub transaction: Option<String>,
     pub money: Money,
-    /// Whether it is still under way.
+    /// Whether the transaction is pending.
     pub is_pending: bool,
 }
 
-/// What is known of the order around a refund.
+/// Facts about the order of a refund.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Order<'a> {
-    /// The currency of the shop.
+    /// Currency of the shop.
     pub shop: Option<Currency>,
-    /// The currency of transactions that name none.
+    /// Currency of transactions that name none.
     pub paid: Value<'a>,
     pub rate: Option<Rate>,
 }
 
-/// When money went back and how much, if any did or will: the transactions of kind refund that are successful or pending.
+/// The money of a refund, if any was or will be moved: its successful and pending transactions of kind refund.
 pub(super) fn moved(refund: &Refund<'_>, order: &Order<'_>) -> Result<Option<PaidBack>, Rejection> {
     let own = Rate::of_refund(refund).filter(|own| order.shop.is_none_or(|shop| own.shop.1 == shop));
     let rates = [own, order.rate];
@@ -246,7 +247,7 @@ pub(super) fn moved(refund: &Refund<'_>, order: &Order<'_>) -> Result<Option<Pai
             continue;
         }
         let paid = money(value(transaction.amount), value(transaction.currency).or(order.paid.clone()))?;
-        // The shares add up to what the refund as a whole is in the currency of the shop.
+        // Convert running sums, so that the shares add up exactly to the refund in the shop's currency.
         let before = sum_of(&sums, paid.currency);
         add(&mut sums, paid);
         let (until, from) = (in_shop(sum_of(&sums, paid.currency)), in_shop(before));
@@ -326,7 +327,7 @@ mod tests {
             found.into_iter().map(share).collect::<Vec<_>>()
         };
         let (second, third) = (Some("2".to_owned()), Some("3".to_owned()));
-        // 1.5 and 3 cents: what is rounded up first is missing afterwards.
+        // 1.5 and 3 cents: what was rounded up first is missing later.
         let all = [(None, 2, false), (second.clone(), 1, false), (third.clone(), 3, false)];
         assert_eq!(shares("success", "success", "success"), all);
         assert_eq!(shares("pending", "success", "success"), [(None, 2, true), all[1].clone(), all[2].clone()]);
@@ -354,9 +355,9 @@ mod tests {
             both("\"10.00\"", "\"7.50\""),
         );
         assert_eq!(money_back("40.50", &lines, None), "54.00 AUD");
-        // Half of it, by two transactions of which one is pending.
+        // Half of it, in two transactions, one of them pending.
         assert_eq!(money_back("20.25", &lines, None), "27.00 AUD");
-        // Shipping costs are below zero, and a discrepancy above zero keeps money back.
+        // Shipping costs are negative, and a positive discrepancy reduces the refund.
         let adjusted = format!(
             r#"{lines},"order_adjustments":[{{"kind":"shipping_refund","amount_set":{},"tax_amount_set":{}}},
                 {{"kind":"refund_discrepancy","amount_set":{}}}],"refund_shipping_lines":[{{"subtotal_amount_set":{}}}]"#,

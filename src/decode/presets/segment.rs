@@ -1,11 +1,11 @@
-//! Segment's and RudderStack's calls: `track` calls of the ecommerce events, page views and `identify`.
+//! Calls of Segment and RudderStack: `track` calls of the ecommerce events, page views and `identify`.
 //!
-//! <https://segment.com/docs/connections/spec/ecommerce/v2/>, <https://www.rudderstack.com/docs/event-spec/>. An order is
-//! what `Order Completed` says; a later `Order Updated` of the same order changes nothing. What is refunded is `total`,
-//! which the specification of `Order Refunded` shows in its example only: without it the message is rejected. Events
-//! without an id of their own are identified by `messageId`, which every delivery of a call repeats. A request of the
-//! batch endpoint holds several calls. Names of events are compared without regard to case, blanks and underscores unless
-//! `types` lists them: libraries and warehouses spell them `order_completed`.
+//! <https://segment.com/docs/connections/spec/ecommerce/v2/>, <https://www.rudderstack.com/docs/event-spec/>. `Order
+//! Completed` defines an order; a later `Order Updated` changes nothing. The refunded amount is `total`, which the
+//! specification of `Order Refunded` has only in its example: without it the message is rejected. Events without an id
+//! are identified by `messageId`, which every delivery of a call repeats. A request of the batch endpoint contains
+//! several calls. Event names are compared ignoring case, blanks and underscores, because libraries and warehouses
+//! write `order_completed`, but names in `types` must match exactly.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -54,10 +54,10 @@ const EMAILS: [usize; 3] = [10, 11, 12];
 const SESSION: usize = 13;
 const REFUND: usize = 14;
 const BATCH: usize = 15;
-/// When the call was made: corrected for the clock of the device, else as that clock said, else when it was sent.
+/// Time of the call: corrected for the device's clock, otherwise by that clock, otherwise when it was sent.
 const TIMES: [usize; 3] = [TIME, 16, 17];
 
-/// Names of calls and `track` events, and what they are.
+/// Names of calls and `track` events with their event types.
 const TYPES: [(&str, EventType); 8] = [
     ("Order Completed", EventType::Order),
     ("Order Refunded", EventType::Refund),
@@ -69,7 +69,7 @@ const TYPES: [(&str, EventType); 8] = [
     ("identify", EventType::Customer),
 ];
 
-/// Names that are no events here, in the form of [`plain`], and why.
+/// Names that are not read, in the form of [`plain`], and why.
 const HINTS: [(&str, &str); 4] = [
     ("alias", "customers are not merged: events under the former id stay with it, so send the id that is to count"),
     ("orderupdated", "the order stays what the first message said, and edits change nothing"),
@@ -80,24 +80,24 @@ const HINTS: [(&str, &str); 4] = [
     ),
 ];
 
-/// A name without what its spellings differ in.
+/// A normalized name, without case, blanks and punctuation.
 fn plain(name: &str) -> String {
     name.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Reads Segment's messages.
+/// Reads Segment's calls.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Segment {
     paths: Paths,
     common: Common,
     types: BTreeMap<String, EventType>,
-    /// The names of events in the form of [`plain`].
+    /// Event names in the form of [`plain`].
     spellings: BTreeMap<String, EventType>,
-    /// Whether any spelling will do.
+    /// Whether names may be spelled differently.
     any_spelling: bool,
-    /// The amount of an order, if it is to be one only.
+    /// Slot of the configured amount of an order, if any.
     amount: Option<usize>,
-    /// The slots that a batch may fill for all its calls.
+    /// Slots whose values a batch may set for all its calls.
     shared: Vec<usize>,
 }
 
@@ -109,7 +109,7 @@ impl Segment {
         let amount = options.amount.as_ref().map(amount).transpose()?;
         let types = options.types(&TYPES)?;
         let spellings = types.iter().map(|(name, event_type)| (plain(name), *event_type)).collect();
-        // A batch also has what the configuration asks for beyond the fields of calls, such as its writeKey.
+        // A batch may also contain fields that only the configuration refers to, such as writeKey.
         let is_shared =
             |slot: usize, place: &str| slot >= PLACES.len() || place.starts_with("context.") || place == "sentAt";
         let slots = (0..).zip(paths.places());
@@ -117,7 +117,7 @@ impl Segment {
         Ok(Segment { paths, common, types, spellings, any_spelling: options.types.is_empty(), amount, shared })
     }
 
-    /// What calls and events are called.
+    /// The names of calls and events.
     pub fn known(&self) -> Vec<&str> {
         self.types.keys().map(String::as_str).collect()
     }
@@ -134,10 +134,10 @@ impl Segment {
         })
     }
 
-    /// What a call is, or the answer that it is none of the events.
+    /// The event type of a call.
     fn event_type<'a>(&self, slots: &Slots<'a>) -> Result<EventType, Unknown<'a>> {
         let (call, name) = (slots.value(TYPE), slots.value(EVENT));
-        // Requests of the endpoint for track calls do not repeat the type.
+        // Requests to the track endpoint do not contain the type.
         let is_track = call.as_text() == Some("track") || (call == Value::Absent && name != Value::Absent);
         let (field, called) = if is_track { ("event", name) } else { ("type", call) };
         let text = called.as_text().unwrap_or_default();

@@ -1,16 +1,16 @@
 //! Shopify's webhooks `orders/*` and `refunds/create`, in the JSON of the REST Admin API.
 //!
-//! <https://shopify.dev/docs/api/admin-rest/latest/resources/order>. `processed_at` is the time that Shopify's own reports
-//! use, and may lie in the past of an order that is imported. Every message about an order holds all that ever happened to
-//! it: the order, its refunds, its cancellation. Each is an event with an id of its own, so a second message tells what is
-//! new and repeats the rest. The order is what the first message says; later edits change nothing.
+//! <https://shopify.dev/docs/api/admin-rest/latest/resources/order>. `processed_at` is the time that Shopify's own
+//! reports use; it may be long ago if the order was imported. Every message about an order contains its whole history:
+//! the order, its refunds, its cancellation. Each is an event with an id of its own, so later messages add what is new
+//! and repeat the rest. The first message defines the order; later edits change nothing.
 //!
-//! Checkouts and draft orders look like orders and are none: what they become is an order of its own. So an order is
-//! recognised by its global id, or by a field that only orders have.
+//! Checkouts and draft orders look like orders but are not: they become separate orders. So an order is recognized by
+//! its global id, or by a field that only orders have.
 //!
-//! A cancellation returns what the refunds before it have not, pending ones included, which are events once they succeed.
-//! Refunds from then on carry the cancellation out: they are no events of their own. The refund webhook does not name a customer, so the key of its message must; where the order
-//! messages arrive anyway it is not needed.
+//! A cancellation returns what earlier refunds have not. Pending refunds count as returned, and become events once they
+//! succeed. Refunds from then on carry out the cancellation and are not events. A refund webhook does not name the
+//! customer, so its message key must; it is not needed where the order messages arrive anyway.
 
 use std::borrow::Cow;
 
@@ -75,19 +75,20 @@ const TRANSACTIONS: usize = 11;
 const EMAILS: [usize; 3] = [12, 13, 14];
 const REFUND_LINES: usize = 15;
 const GLOBAL_ID: usize = 16;
-/// What only orders have, though not in every version of the API.
+/// Fields that only orders have, though not in every API version.
 const ORDERS_OWN: [usize; 5] = [PROCESSED, CANCELLED, 17, 18, 19];
 const TOTAL_SET: usize = 20;
 
 type Sign = (usize, &'static str, Option<&'static str>);
 
-/// What the resources have, even where it is null, that look like orders; what they are called, and what to do about them.
+/// Resources that look like orders: a field that only they have, even if it is null, their name, and what to send
+/// instead.
 const LOOKALIKES: [Sign; 3] = [
     (21, "Checkout", Some("a checkout that is completed becomes an order; send orders/create and orders/updated")),
     (22, "DraftOrder", Some(DRAFT)),
     (23, "DraftOrder", Some(DRAFT)),
 ];
-/// What others have that are no orders.
+/// Other resources, in the same way.
 const OTHERS: [Sign; 6] = [
     (24, "GiftCard", None),
     (25, "OrderEdit", Some("an order stays what the first message said, and edits change nothing")),
@@ -102,15 +103,15 @@ const ERASE: &str =
 const UNCLEAR: &str =
     "an order has one of processed_at, financial_status, order_number and order_status_url; keep one of them";
 
-/// What a message is about.
+/// The subject of a message.
 enum Resource<'a> {
     Order,
     Refund,
     Other(Unknown<'a>),
 }
 
-/// The amounts of an order that may be the one that counts. Those whose names begin with `current_` reflect refunds too,
-/// which are events of their own: they would be taken off twice.
+/// Amounts of an order that can be selected. Those named `current_*` are already reduced by refunds, which are events
+/// of their own, so refunds would be subtracted twice.
 const AMOUNTS: [&str; 3] = ["total_price", "subtotal_price", "total_line_items_price"];
 
 fn wrong_shape(place: &str) -> Rejection {
@@ -127,7 +128,7 @@ pub(in crate::decode) struct Shopify {
 }
 
 impl Shopify {
-    /// The resources that are events.
+    /// The resources that are read.
     pub const KNOWN: [&str; 2] = ["order", "refund"];
 
     pub fn new(options: &Options, dimensions: &[String]) -> Result<Shopify, OptionError> {
@@ -170,7 +171,7 @@ impl Shopify {
         }
     }
 
-    /// What the message is about: what its global id says, else what only such a resource has.
+    /// The subject of a message, by its global id, otherwise by fields that only one resource has.
     fn resource<'a>(&self, slots: &Slots<'a>) -> Resource<'a> {
         let other = |(_, name, hint): &Sign| {
             Resource::Other(Unknown { hint: *hint, ..Unknown::of("resource", Some(Cow::Borrowed(*name))) })
@@ -190,7 +191,7 @@ impl Shopify {
         }
         let lists = [TRANSACTIONS, REFUND_LINES].into_iter().any(|slot| slots.raw(slot).is_some());
         match slots.raw(ORDER) {
-            // What belongs to an order is none itself: transactions and fulfilments besides refunds.
+            // Parts of an order name their order: refunds, but also transactions and fulfillments.
             Some(_) if lists && slots.raw(self.amount).is_none() => Resource::Refund,
             None if ORDERS_OWN.into_iter().any(|slot| slots.raw(slot).is_some()) => Resource::Order,
             _ => match OTHERS.iter().find(shows) {
@@ -222,7 +223,7 @@ impl Shopify {
         if let Some(list) = slots.raw(REFUNDS) {
             history.add_refunds(list, &around(slots, bytes, total), &customer, cancelled);
         }
-        // What is left to return is known only once every refund is.
+        // The rest can be computed only if every refund was read.
         if let Some(cancelled) = cancelled.filter(|_| history.rejected.is_empty()) {
             match history.rest(total) {
                 Ok(rest) => {
@@ -245,18 +246,18 @@ impl Shopify {
     }
 }
 
-/// What happened to an order.
+/// The history of an order.
 struct History<'a> {
     events: Vec<Event<'a>>,
     rejected: Vec<Rejection>,
-    /// What refunds before the cancellation returned, or are about to.
+    /// Amount of the refunds before the cancellation, pending ones included.
     returned: i64,
-    /// The currency of such a refund, if it is not the order's.
+    /// Currency of such a refund, if it differs from the order's.
     foreign: Option<Currency>,
 }
 
 impl<'a> History<'a> {
-    /// Adds the refunds, each of which may be rejected alone.
+    /// Adds the refunds; each may be rejected separately.
     fn add_refunds(&mut self, list: &'a str, order: &Order<'a>, customer: &Value<'a>, cancelled: Option<Time>) {
         let Some(list) = elements(list) else { return self.rejected.push(wrong_shape("refunds")) };
         for refund in list {
@@ -289,7 +290,7 @@ impl<'a> History<'a> {
         Ok(())
     }
 
-    /// What a cancellation returns.
+    /// The amount that a cancellation returns.
     fn rest(&self, total: Money) -> Result<Money, Rejection> {
         let Some(foreign) = self.foreign else {
             return Ok(Money { minor: total.minor.saturating_sub(self.returned).max(0), ..total });
@@ -303,7 +304,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// What is known about the refunds of an order.
+/// Facts about the order of its refunds.
 fn around<'a>(slots: &Slots<'a>, bytes: &'a [u8], total: Money) -> Order<'a> {
     #[derive(Deserialize)]
     struct Presentment<'a> {
@@ -322,7 +323,8 @@ fn named<'a>(name: &str) -> Resource<'a> {
     Resource::Other(Unknown::of("resource", Some(Cow::Owned(name.to_owned()))))
 }
 
-/// An order some of whose refunds are rejected. Replaying the whole message repeats nothing, for everything has an id.
+/// An order with rejected refunds. The dead letters contain the whole message: replaying it counts nothing twice,
+/// because all of its events have ids.
 fn partly<'a>(events: Decoded<'a>, rejected: Vec<Rejection>, bytes: &'a [u8]) -> Decoded<'a> {
     let count = rejected.len() + 1;
     let all = std::iter::once(Ok(events)).chain(rejected.into_iter().map(Err));
@@ -330,7 +332,7 @@ fn partly<'a>(events: Decoded<'a>, rejected: Vec<Rejection>, bytes: &'a [u8]) ->
     Decoded::Batch((1..).zip(all).map(part).collect())
 }
 
-/// A refund webhook.
+/// Decodes a refund webhook.
 fn refund_alone<'a>(message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
     let refund: Refund<'a> = serde_json::from_slice(bytes).map_err(|_| wrong_shape("the refund"))?;
     let paid_back = moved(&refund, &Order::default())?;
@@ -341,8 +343,8 @@ fn refund_alone<'a>(message: &Message<'a>, bytes: &'a [u8]) -> Result<Decoded<'a
     Ok(told(refund_events(&customer, &refund, &paid_back)?, None))
 }
 
-/// An event for each transaction that is done. The first transaction has the id of the refund; later ones, which may
-/// succeed days after it, add their own.
+/// One event per completed transaction. The first transaction has the id of the refund; later ones, which may succeed
+/// days after it, append their own id.
 fn refund_events<'a>(
     customer: &Value<'a>,
     refund: &Refund<'a>,

@@ -1,14 +1,14 @@
-//! Snowplow's ecommerce tracking, in the JSON that its analytics SDKs and loaders make of enriched events.
+//! Snowplow's ecommerce tracking, in the JSON that its analytics SDKs and loaders write for enriched events.
 //!
 //! <https://docs.snowplow.io/docs/events/ootb-data/ecommerce-events>; entities by their schemas, such as
 //! `com.snowplowanalytics.snowplow.ecommerce/transaction/jsonschema/1-0-0` of Iglu Central. The action `transaction` is
-//! an order, `refund` a refund under the event's id, a page view a session under the session's id. The `transaction`
+//! an order, `refund` a refund with the event's id, a page view a session with the session's id. The `transaction`
 //! event of the older ecommerce tracking is an order too.
 //!
-//! How loaders name the columns of entities differs
-//! (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>): they end with the major
-//! version of the schema, or with all of it (version 1 of the BigQuery loader), and Snowflake writes capitals. Each is
-//! read as if it were written by the SDKs, and so are the places that the options name.
+//! Loaders name the columns of entities differently
+//! (<https://docs.snowplow.io/docs/destinations/warehouses-lakes/schemas-in-warehouse>): the name ends with the major
+//! version of the schema, or with the full version (version 1 of the BigQuery loader), and Snowflake uses upper case.
+//! Columns, and the paths in the options, are read as if the SDKs had named them.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ const OLD_CURRENCY: usize = 16;
 pub(in crate::decode) struct Snowplow {
     paths: Paths,
     common: Common,
-    /// The slots of places in the options whose columns loaders may name otherwise.
+    /// Slots of configured paths whose columns loaders may name differently.
     renamed: Vec<usize>,
 }
 
@@ -97,7 +97,7 @@ impl Snowplow {
 
     pub fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let slots = self.paths.read(bytes)?;
-        // An entity, or all columns, may be named as another loader does.
+        // A loader may have named an entity, or all columns, differently.
         let may_differ = slots.raw(ACTION).is_none() && matches!(slots.value(EVENT).as_text(), None | Some("unstruct"))
             || self.renamed.iter().any(|slot| !slots.is_there(*slot));
         match may_differ.then(|| renamed(bytes)).flatten() {
@@ -135,7 +135,7 @@ impl Snowplow {
     }
 }
 
-/// The event with the names that the SDKs give to columns; `None` where it has them.
+/// The event with the SDKs' column names; `None` if it has them already.
 fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
     let columns: BTreeMap<String, &RawValue> = serde_json::from_slice(bytes).ok()?;
     if columns.keys().all(|name| usual(name) == *name) {
@@ -144,7 +144,7 @@ fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut renamed = BTreeMap::<String, String>::new();
     for (name, value) in columns {
         let (name, value) = (usual(&name), value.get());
-        // Of the columns of several versions of a schema one holds the entity.
+        // Several schema versions of an entity have separate columns, one of which has a value.
         if !matches!(value, "null" | "[]") || !renamed.contains_key(&name) {
             let is_bare = name.starts_with(CONTEXTS) && value.starts_with('{');
             renamed.insert(name, if is_bare { format!("[{value}]") } else { value.to_owned() });
@@ -157,7 +157,7 @@ fn renamed(bytes: &[u8]) -> Option<Vec<u8>> {
 const CONTEXTS: &str = "contexts_";
 const UNSTRUCT: &str = "unstruct_event_";
 
-/// A place with its column as the SDKs name it; noted in `renamed` if loaders may name that otherwise.
+/// A path with the SDKs' name for its column; added to `renamed` if loaders may name the column differently.
 fn usual_place(place: &str, renamed: &mut Vec<String>) -> String {
     let (slash, rest) = if place.starts_with('/') { place.split_at(1) } else { ("", place) };
     let end = rest.find(if slash.is_empty() { '.' } else { '/' }).unwrap_or(rest.len());
@@ -170,8 +170,7 @@ fn usual_place(place: &str, renamed: &mut Vec<String>) -> String {
     found
 }
 
-/// A column as the SDKs name it: in small dead letters, and without more of the version of its schema than the first
-/// number.
+/// The SDKs' name for a column: lower case, with only the major version of the schema.
 fn usual(column: &str) -> String {
     let column = column.to_ascii_lowercase();
     if !column.starts_with(CONTEXTS) && !column.starts_with(UNSTRUCT) {

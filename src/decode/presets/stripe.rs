@@ -1,14 +1,15 @@
 //! Stripe's events about charges, refunds and disputes.
 //!
-//! <https://docs.stripe.com/api/events/types>, <https://docs.stripe.com/currencies>. A captured charge is an order; its id
-//! is the payment intent's, or else its own. Payment intents, invoices and checkout sessions report the same purchase once
-//! more, so they are no events. `charge.refunded` says how much went back so far: what is new is the difference to
-//! `data.previous_attributes.amount_refunded`, under the event's id; where the message holds the list of refunds instead
-//! (API versions before 2022-11-15), each of them is an event. A refund that fails after it had succeeded is reversed, and
-//! so is a dispute whose money comes back. Refund and dispute objects name no customer, so the message key must.
+//! <https://docs.stripe.com/api/events/types>, <https://docs.stripe.com/currencies>. A captured charge is an order with
+//! the id of its payment intent, or its own id if it has none. Payment intents, invoices and checkout sessions report
+//! the same purchase again, so they are not events. `charge.refunded` contains the total refunded so far: the refund is
+//! its difference to `data.previous_attributes.amount_refunded`, with the event's id. If the message contains the list
+//! of refunds instead (API versions before 2022-11-15), each of them is an event. A refund that fails after it
+//! succeeded is reversed, and so is a dispute whose money comes back. Refund and dispute objects do not name the
+//! customer, so the message key must.
 //!
-//! An authorization that is cancelled, and what a partial capture leaves of one, look like refunds of the charge though
-//! nobody ever paid them: they are left out.
+//! A cancelled authorization, and the rest of a partially captured one, look like refunds of the charge, but the
+//! customer never paid that money: they are skipped.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -69,16 +70,16 @@ const ENVELOPE: usize = 19;
 const OBJECT: usize = 20;
 const PREVIOUS: usize = 21;
 const STATUS_BEFORE: usize = 22;
-/// Of a dispute whose charge is expanded.
+/// Customer of a dispute whose charge is expanded.
 const CHARGED: usize = 23;
 
-/// Currencies whose amounts Stripe writes without decimals.
+/// Currencies that Stripe writes without decimals.
 const WHOLE: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
-/// Currencies without decimals whose amounts it writes with two (<https://docs.stripe.com/currencies#special-cases>).
-/// These are zeros in charges, but a share of one, such as what a partial refund returns, need not be whole.
+/// Currencies without decimals that Stripe writes with two (<https://docs.stripe.com/currencies#special-cases>). In
+/// charges the decimals are zero, but part of a charge, such as a partial refund, need not be whole.
 const HUNDREDFOLD: [&str; 2] = ["ISK", "UGX"];
-/// Currencies whose amounts it writes in thousandths.
+/// Currencies that Stripe writes in thousandths.
 const THOUSANDTHS: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
 
 #[derive(Deserialize)]
@@ -93,7 +94,7 @@ struct Refund<'a> {
     status: Option<&'a RawValue>,
 }
 
-/// What a capture changes.
+/// Previous values in an event about a capture.
 #[derive(Deserialize)]
 struct Capture<'a> {
     #[serde(borrow, default)]
@@ -102,14 +103,14 @@ struct Capture<'a> {
     amount_captured: Option<&'a RawValue>,
 }
 
-/// An object that stands in place of its id.
+/// An expanded object, in place of its id.
 #[derive(Deserialize)]
 struct Expanded<'a> {
     #[serde(borrow)]
     id: &'a RawValue,
 }
 
-/// How long after the charge was made its success is a later event, as with bank debits: in seconds.
+/// If a charge succeeds later than this after its creation, in seconds, as bank debits do, the success dates the order.
 const AT_ONCE: i64 = 3_600;
 
 /// Reads Stripe's events.
@@ -124,7 +125,7 @@ pub(in crate::decode) struct Stripe {
 
 const OF_CHARGE: &str = "the charge of the same purchase is the order; send charge.succeeded";
 
-/// Events that are not read though they are about a purchase, and what to do instead.
+/// Events about purchases that are not read, and what to send instead.
 const HINTS: [(&str, &str); 9] = [
     ("payment_intent.succeeded", OF_CHARGE),
     ("invoice.paid", OF_CHARGE),
@@ -137,7 +138,7 @@ const HINTS: [(&str, &str); 9] = [
     ("charge.pending", "the money is not there yet; send charge.succeeded"),
 ];
 
-/// What a type of event is about.
+/// The subject of an event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum About {
     Charge,
@@ -155,7 +156,7 @@ impl About {
         }
     }
 
-    /// What `data.object.object` says.
+    /// The value of `data.object.object`.
     fn object(self) -> &'static str {
         match self {
             About::Charge => "charge",
@@ -174,7 +175,7 @@ impl Stripe {
         Ok(Stripe { paths, common, test_orders, refunds, disputes })
     }
 
-    /// The types of events that are read.
+    /// The event types that are read.
     pub fn known(&self) -> Vec<&str> {
         let mut known = vec!["charge.succeeded", "charge.captured"];
         match self.refunds {
@@ -205,7 +206,7 @@ impl Stripe {
                 Ok(Decoded::Skipped(Skip::Unpaid))
             }
             (About::Charge, "charge.succeeded") => self.order(&slots, succeeded_at(&slots)),
-            // It counts from when the money was taken.
+            // The order is dated by the capture.
             (About::Charge, "charge.captured") => self.order(&slots, SENT),
             (About::Charge, _) if self.refunds == StripeRefunds::Charges => self.refunded(&slots),
             (About::Charge, _) => Ok(Decoded::Skipped(Skip::ToldElsewhere)),
@@ -220,7 +221,7 @@ impl Stripe {
             (About::Dispute, "charge.dispute.funds_withdrawn" | "charge.dispute.funds_reinstated") => {
                 dispute(message, &slots, called)
             }
-            // What becomes of the money, the two others say.
+            // The other two events report the movements of money.
             (About::Dispute, _) => Ok(Decoded::Skipped(Skip::NoMoney)),
         }
     }
@@ -266,7 +267,7 @@ impl Stripe {
             |_| Rejection::new(Reason::WrongType, "data.object.refunds has another shape than Stripe documents");
         let list: Vec<Refund<'a>> = serde_json::from_str(list).map_err(wrong)?;
         let mut events = Vec::new();
-        // The newest stands first.
+        // Stripe lists the newest first.
         let succeeded = list.iter().rev().filter(|refund| has_succeeded(&refund.status.map_or(Value::Absent, scalar)));
         let succeeded: Vec<_> = succeeded.collect();
         for refund in &succeeded[usize::from(begins_with_release(slots, &succeeded))..] {
@@ -282,7 +283,7 @@ impl Stripe {
     }
 }
 
-/// Which time a successful charge has.
+/// The slot of the time that dates a successful charge.
 fn succeeded_at(slots: &Slots<'_>) -> usize {
     match (slots.value(CREATED).as_integer(), slots.value(SENT).as_integer()) {
         (Some(created), Some(sent)) if sent.saturating_sub(created) > AT_ONCE => SENT,
@@ -290,7 +291,7 @@ fn succeeded_at(slots: &Slots<'_>) -> usize {
     }
 }
 
-/// An id, also of an object that is expanded.
+/// An id, also that of an expanded object.
 fn id_at<'a>(slots: &Slots<'a>, slot: usize) -> Value<'a> {
     let object = slots.raw(slot).filter(|json| json.starts_with('{'));
     match object.and_then(|json| serde_json::from_str::<Expanded<'a>>(json).ok()) {
@@ -308,8 +309,8 @@ fn captures(slots: &Slots<'_>) -> bool {
     })
 }
 
-/// Whether the first of all refunds is what a partial capture released. A list that lacks the oldest refunds adds up to
-/// less than what was refunded.
+/// Whether the first of all refunds is the rest that a partial capture released. If the amounts of the list do not add
+/// up to the refunded total, the list lacks the oldest refunds.
 fn begins_with_release(slots: &Slots<'_>, succeeded: &[&Refund<'_>]) -> bool {
     let whole = |slot| slots.value(slot).as_integer();
     let (Some(amount), Some(captured)) = (whole(AMOUNT), whole(AMOUNT_CAPTURED)) else { return false };
@@ -318,7 +319,7 @@ fn begins_with_release(slots: &Slots<'_>, succeeded: &[&Refund<'_>]) -> bool {
     captured < amount && is_complete && amounts().next() == Some(amount.saturating_sub(captured))
 }
 
-/// An event that is not read: by its type, or by the object that stands there without an event around it.
+/// An event that is not read, identified by its type, or by the object if it has no event around it.
 fn unknown<'a>(slots: &Slots<'a>) -> Unknown<'a> {
     let (event, envelope) = (slots.value(TYPE), slots.value(ENVELOPE));
     if envelope != Value::Absent && envelope.as_text() != Some("event") {
@@ -329,13 +330,13 @@ fn unknown<'a>(slots: &Slots<'a>) -> Unknown<'a> {
     Unknown { hint, ..Unknown::of("type", event.into_text()) }
 }
 
-/// Whether money that a refund had returned came back. One that never succeeded moved none.
+/// Whether a refund failed after it had succeeded, so that its money came back.
 fn has_failed(slots: &Slots<'_>, called: &str) -> bool {
     let (status, before) = (slots.value(STATUS), slots.value(STATUS_BEFORE));
-    // A refund that begins by having failed never succeeded.
+    // A refund that is created as failed never succeeded.
     let is_new = called == "refund.created";
     let has_ended = called == "refund.failed" || matches!(status.as_text(), Some("failed" | "canceled"));
-    // An update without a status before changed something else.
+    // If the previous attributes lack the status, something else changed.
     let did_succeed = match before.as_text() {
         Some(before) => before == "succeeded",
         None => slots.raw(PREVIOUS).is_none(),
@@ -357,11 +358,11 @@ fn refund_object<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> 
         ..Fields::default()
     };
     let event = with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund)?;
-    // An update of something else repeats the refund, maybe much later.
+    // An update of another attribute repeats the refund, possibly much later.
     Ok(told(vec![event], sent_at(slots)))
 }
 
-/// Money that a dispute took, or that came back after all.
+/// The money that a dispute withdrew, or reinstated.
 fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result<Decoded<'a>, Rejection> {
     let customer_id = match id_at(slots, CHARGED) {
         Value::Absent => message.key_as_customer("a dispute does not name its customer")?,
@@ -377,7 +378,7 @@ fn dispute<'a>(message: &Message<'a>, slots: &Slots<'a>, called: &str) -> Result
     with_amount(fields, slots.value(AMOUNT), slots).into_event(EventType::Refund).map(Decoded::Event)
 }
 
-/// Old API versions leave the status out.
+/// Old API versions lack the status.
 fn has_succeeded(status: &Value<'_>) -> bool {
     matches!(status.as_text(), None | Some("succeeded"))
 }
@@ -398,7 +399,7 @@ fn seconds(value: Value<'_>) -> Value<'_> {
 fn with_amount<'a>(fields: Fields<'a>, amount: Value<'a>, slots: &Slots<'a>) -> Fields<'a> {
     match amount.as_integer() {
         Some(units) => with_units(fields, units, slots),
-        // Something else than a whole number; the refusal names it.
+        // Not a whole number: the rejection shows the value.
         None => Fields {
             amount: match amount {
                 Value::Absent | Value::Other(_) => amount,
@@ -414,7 +415,7 @@ fn with_units<'a>(fields: Fields<'a>, units: i64, slots: &Slots<'a>) -> Fields<'
     let currency = in_capitals(slots.value(CURRENCY));
     let code = currency.as_text();
     let units = match code {
-        // Halves are rounded away from zero, as everywhere; what is negative is refused.
+        // Halves are rounded away from zero, as everywhere; negative amounts are rejected later.
         Some(code) if HUNDREDFOLD.contains(&code) && units >= 0 => units.saturating_add(50) / 100,
         _ => units,
     };

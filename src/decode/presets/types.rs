@@ -1,4 +1,4 @@
-//! What messages call the types of events.
+//! The names of event types in messages.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use crate::decode::fields;
 use crate::decode::options::{OptionError, Options};
 use crate::event::EventType;
 
-/// The types by the names of `mapping.types`, else by their own.
+/// Event types by their names in `mapping.types`, otherwise by their native names.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Types {
     names: BTreeMap<String, EventType>,
-    /// Whether these are the types' own names, whose case does not matter.
+    /// Whether the names are the native ones, whose case does not matter.
     are_own: bool,
 }
 
@@ -27,7 +27,7 @@ impl Types {
         self.names.get(name).or_else(|| if self.are_own { in_any_case() } else { None }).copied()
     }
 
-    /// The type that `constants.type` names, in the words of `types` or its own; `None` where it is not set.
+    /// The type in `constants.type`, by its name in `types` or its native name; `None` if it is not set.
     pub fn constant(&self, options: &Options) -> Result<Option<EventType>, OptionError> {
         let Some(name) = options.constants.r#type.as_deref() else { return Ok(None) };
         constant_type(name, self.names.get(name).copied()).map(Some)
@@ -39,7 +39,7 @@ impl Types {
     }
 }
 
-/// The type that `constants.type` names: `listed`, or the one with that name of its own.
+/// The type in `constants.type`: `listed`, or the type with that native name.
 pub(in crate::decode) fn constant_type(name: &str, listed: Option<EventType>) -> Result<EventType, OptionError> {
     let own = || fields::event_type(name);
     listed.or_else(own).filter(|known| *known != EventType::Unknown).ok_or_else(|| {

@@ -2,12 +2,12 @@
 
 use crate::decode::{Reason, Rejection};
 
-/// What a column holds.
+/// The content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// An attribute or a condition: text, of which only databases' null is special.
+    /// An attribute or condition: text, in which only a database null is special.
     Text,
-    /// A field of an event that is no id.
+    /// A field of an event that is not an id.
     Value,
     /// An id.
     Id {
@@ -16,18 +16,18 @@ pub(super) enum Role {
     },
 }
 
-/// How CSV exports of databases write null.
+/// Null in CSV exports of databases.
 const NULL: [&str; 3] = ["\\N", "NULL", "null"];
-/// How statistics packages, spreadsheets and other tools write a missing value; case does not matter.
+/// Missing values of statistics packages, spreadsheets and other tools; case does not matter.
 const MISSING: [&str; 13] =
     ["na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "none", "null", "(null)", "[null]", "#n/a n/a"];
-/// What a spreadsheet writes where a formula failed.
+/// Results of failed spreadsheet formulas.
 const FAILED: [&str; 6] = ["#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!"];
-/// Up to here every whole number is exact as floating point.
+/// Largest number up to which floating point represents every whole number.
 const LARGEST_EXACT: u64 = 1 << 53;
 
-/// The text of a cell of the column `name`; `None` for an empty one. An id that is spelled as missing is blank text, which
-/// names nobody.
+/// The text of a cell in the column `name`; `None` if it is empty. A placeholder for a missing id becomes blank text,
+/// which identifies nobody.
 pub(super) fn read<'a>(cell: &'a [u8], role: Role, name: &str) -> Result<Option<&'a str>, Rejection> {
     let text = plain(std::str::from_utf8(cell).map_err(|_| not_utf8())?);
     if text.is_empty() {
@@ -47,8 +47,8 @@ fn not_utf8() -> Rejection {
     Rejection::new(Reason::NotUtf8, format!("the row is not UTF-8; {remedy}"))
 }
 
-/// A text without the blanks and invisible characters around it, and out of a formula such as `="00123"`, by which
-/// spreadsheets keep text from becoming a number.
+/// Text without surrounding blanks and invisible characters, and without the formula `="00123"` with which spreadsheets
+/// keep text from becoming a number.
 pub(super) fn plain(text: &str) -> &str {
     let text = trimmed(text);
     match text.strip_prefix("=\"").and_then(|text| text.strip_suffix('"')) {
@@ -65,7 +65,7 @@ fn trimmed(text: &str) -> &str {
     }
 }
 
-/// Whether a character has no width: joiners, marks of direction, soft hyphens, byte order marks.
+/// Whether a character has no width: joiners, direction marks, soft hyphens, byte order marks.
 fn is_invisible(character: char) -> bool {
     matches!(
         character,
@@ -74,7 +74,7 @@ fn is_invisible(character: char) -> bool {
     )
 }
 
-/// An id without the decimals that a column of numbers gave it.
+/// An id without the decimals that a numeric column added.
 fn id<'a>(text: &'a str, point: char, name: &str) -> Result<&'a str, Rejection> {
     if FAILED.contains(&text) {
         let what =
@@ -93,7 +93,7 @@ fn id<'a>(text: &'a str, point: char, name: &str) -> Result<&'a str, Rejection> 
     Ok(whole.unwrap_or(text))
 }
 
-/// `13085` of `13085.0`.
+/// `13085` for `13085.0`.
 fn whole_part(text: &str, point: char) -> Option<&str> {
     let (whole, decimals) = text.split_once(point)?;
     let digits = whole.strip_prefix('-').unwrap_or(whole);
@@ -108,7 +108,7 @@ fn is_rounded(text: &str) -> bool {
     let is_number = is_digits(whole) && decimals.is_none_or(is_digits);
     match exponent.strip_prefix('+') {
         Some(exponent) => is_number && is_digits(exponent),
-        // Without a sign only a number with decimals is told from an id such as `1e5`.
+        // Without a sign, only decimals distinguish a number from an id such as `1e5`.
         None => is_number && decimals.is_some() && is_digits(exponent),
     }
 }
@@ -167,7 +167,7 @@ mod tests {
             assert_eq!(read(cell.as_bytes(), Role::Value, "Total"), Ok(None), "{cell:?}");
             assert_eq!(read_id(cell), Ok(None), "{cell:?}");
         }
-        // Namibia.
+        // The country code of Namibia.
         assert_eq!(read(b"NA", Role::Text, "Country"), Ok(Some("NA")));
         assert_eq!(read(b"NULL", Role::Text, "Country"), Ok(None));
     }

@@ -1,4 +1,4 @@
-//! What a header names: columns of the native names, or of those that a mapping names.
+//! Column names: the native ones, or those of a mapping.
 
 use std::fmt::Write as _;
 
@@ -11,46 +11,46 @@ use crate::decode::paths::segments;
 use crate::decode::presets::Custom;
 use crate::event::EventType;
 
-/// What a header without a mapping may name.
+/// Column names without a mapping.
 const NATIVE: &str = "customer_id, time, amount, currency, optionally type, order_id, refund_id, session_id, \
                       referred_by, kind, score, and dimensions";
-/// What an order needs, the customer first, as every event does.
+/// Columns that an order needs; the first is needed by every event.
 pub(super) const NEEDED: [Column; 4] = [Column::CustomerId, Column::Time, Column::Amount, Column::Currency];
-/// How many columns a message names.
+/// Maximum number of columns that an error lists.
 const SHOWN_COLUMNS: usize = 20;
 
-/// A header that cannot be read with.
+/// An unusable header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// A column that every event needs is not there.
+    /// A required column is missing.
     #[error("the header lacks the column {missing}; {remedy} (the columns are {columns})")]
     Missing {
-        /// Which.
+        /// Name of the column.
         missing: String,
         /// What to do.
         remedy: String,
-        /// What there is.
+        /// The columns of the file.
         columns: String,
     },
-    /// Two columns of one name.
+    /// Two columns have the same name.
     #[error("the columns {first} and {second} are both named {name}; rename or remove one")]
     Twice {
         /// The name.
         name: String,
-        /// Counted from 1.
+        /// Position, counted from 1.
         first: usize,
-        /// Counted from 1.
+        /// Position, counted from 1.
         second: usize,
     },
-    /// The mapping names something else.
+    /// The mapping names a column that does not exist.
     #[error("mapping.{option} names a column that is not in the header; the columns are {columns}")]
     Unmapped {
-        /// The option.
+        /// Name of the option.
         option: String,
-        /// What there is.
+        /// The columns of the file.
         columns: String,
     },
-    /// Values where names should be.
+    /// The first row contains values instead of names.
     #[error(
         "the first row holds values, not names of columns; add a header row, or name the columns with mapping.columns \
          (format = \"custom\")"
@@ -58,7 +58,7 @@ pub enum HeaderError {
     NoHeader,
 }
 
-/// What a column of a native name is.
+/// A column of the native format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Type,
@@ -104,12 +104,12 @@ const NAMES: [(&str, Column); 11] = [
     ("score", Column::Score),
 ];
 
-/// What the columns are that are read.
+/// The columns that are read.
 #[derive(Debug, Clone)]
 pub(super) enum Columns {
-    /// Columns that are read, whether one of them is the type, and those that conditions look at.
+    /// Native columns by position, whether one of them is the type, and the columns of conditions.
     Native { columns: Vec<(usize, Column)>, has_type: bool, conditions: Vec<Filled> },
-    /// Columns that fill slots; columns and the dimensions that bear their name.
+    /// Columns that fill slots, and columns named after a dimension.
     Mapped { slots: Vec<Filled>, dimensions: Vec<(usize, usize)> },
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Filled {
     pub role: Role,
 }
 
-/// A name in the spelling of the native format: `Customer ID` is `customer_id`.
+/// A name in the style of the native format: `Customer ID` becomes `customer_id`.
 fn folded(name: &str) -> String {
     name.to_lowercase().replace([' ', '-'], "_")
 }
@@ -138,7 +138,7 @@ fn shown(names: &[String]) -> String {
 }
 
 fn native_column(name: &str, dimensions: &[String]) -> Option<Column> {
-    // A dimension may be named as a column that came later.
+    // A dimension may have the name of a native column that was added to the format later.
     if let Some(dimension) = dimensions.iter().position(|dimension| dimension == name) {
         let is_old = ["order_id", "customer_id", "time", "amount", "currency"].contains(&name);
         if !is_old {
@@ -160,7 +160,7 @@ pub(super) fn native(dimensions: &[String], names: &[String], needed: &[Column])
     }
     let has = |column| columns.iter().any(|(_, known)| *known == column);
     let has_type = has(Column::Type);
-    // Which columns an event needs depends on its type, where rows have one.
+    // If rows have a type, the columns that an event needs depend on it.
     let needed = &needed[..if has_type { 1 } else { needed.len() }];
     if let Some(missing) = needed.iter().find(|column| !has(**column)) {
         if columns.is_empty() && names.iter().any(|name| name.starts_with(|c: char| c.is_ascii_digit())) {
@@ -173,8 +173,7 @@ pub(super) fn native(dimensions: &[String], names: &[String], needed: &[Column])
     Ok(Columns::Native { columns, has_type, conditions: Vec::new() })
 }
 
-/// Whether a file has the native columns though the fields of its source's messages stand elsewhere: none of the places
-/// that the mapping names is a column.
+/// Whether a file has the native columns although the source has a mapping: no path of the mapping is a column.
 pub(super) fn is_native_instead(custom: &Custom, decoder: &Decoder, names: &[String]) -> bool {
     let row = custom.row();
     let is_column = |slot: usize| {
@@ -185,21 +184,21 @@ pub(super) fn is_native_instead(custom: &Custom, decoder: &Decoder, names: &[Str
         && native(decoder.dimensions(), names, &NEEDED).is_ok()
 }
 
-/// Whether a row is the header once more.
+/// Whether a row repeats the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
     /// It is not a header.
     No,
     /// The same header.
     Same,
-    /// A header with other columns, or the same in another order.
+    /// A header with other columns, or in another order.
     Other,
 }
 
-/// Compares a row of `count` cells with the names of the columns, of which some are used.
+/// Compares a row of `count` cells with the column names, some of which are used.
 pub(super) fn again<'a>(names: &[String], is_used: &[bool], count: usize, cell: impl Fn(usize) -> &'a [u8]) -> Again {
     let text = |place: usize| std::str::from_utf8(cell(place)).map_or("", cells::plain);
-    // Most cells of other rows are told from a name by their length or their first byte.
+    // The length or the first byte distinguishes most cells from a name.
     let is = |place: usize, name: &String| match cell(place) {
         bytes if bytes.len() == name.len() => !name.is_empty() && bytes.eq_ignore_ascii_case(name.as_bytes()),
         [first, ..] if first.is_ascii_alphanumeric() => false,
@@ -212,12 +211,12 @@ pub(super) fn again<'a>(names: &[String], is_used: &[bool], count: usize, cell: 
     }
     let all = used().count();
     let found = used().filter(|&name| (0..count).any(|place| is(place, &names[name]))).count();
-    // One name may be a value; several that are the names of columns are a header.
+    // One name may be a value; several column names make a header.
     if found >= 2 && found * 2 >= all { Again::Other } else { Again::No }
 }
 
 impl Columns {
-    /// Columns of the native format, with those that its conditions look at.
+    /// Native columns, with those of the conditions.
     pub(super) fn of_native(own: &Native, dimensions: &[String], names: &[String]) -> Result<Columns, HeaderError> {
         let (event_type, currency) = own.constants();
         let mut columns = match event_type {
@@ -238,7 +237,7 @@ impl Columns {
     }
 }
 
-/// The column that is a place: of exactly that name, else of that name in other dead letters.
+/// The column of a path: the one with exactly that name, otherwise the one that differs only in case or separators.
 fn column_of(place: &str, names: &[String]) -> Result<Option<usize>, HeaderError> {
     let pointed = segments(place);
     let is_exact = |name: &str| name == place || (pointed.len() == 1 && pointed[0] == name);

@@ -1,4 +1,4 @@
-//! Lists inside a message of which a configuration would read one object alone, or count it alone.
+//! Rejects lists inside a message of which the configuration would read, or count, only one object.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::decode::{Reason, Rejection};
 use crate::event::EventType;
 
 impl Custom {
-    /// Refuses a list whose objects have amounts of their own and one id for all: the first alone would count.
+    /// Rejects a list whose objects have separate amounts but share one id: only the first would count.
     pub(super) fn check_ids<'a>(&self, object: &Object<'_, 'a>, elements: &[&'a RawValue]) -> Result<(), Rejection> {
         let is_inside = |name: &str| self.row.slot_of(name).is_some_and(|slot| self.row.paths.is_inside(slot));
         if !is_inside("amount") || elements.len() < 2 {
@@ -44,7 +44,7 @@ impl Custom {
         }
     }
 
-    /// Refuses a list of several objects of which one alone would be read.
+    /// Rejects a list with further objects after the one that the configuration reads.
     pub(super) fn check_single(&self, slots: &Slots<'_>) -> Result<(), Rejection> {
         let Some((list, slot, number)) = &self.single else { return Ok(()) };
         let objects: Vec<&RawValue> =
@@ -62,7 +62,7 @@ impl Custom {
     }
 }
 
-/// Of a place inside one element of a list (`lines.0.id`): the place of the list, and the number of the element.
+/// Splits a path inside one element of a list (`lines.0.id`) into the path of the list and the index of the element.
 pub(super) fn element_of(place: &str) -> Option<(&str, usize)> {
     let names: Vec<&str> = if place.starts_with('/') { Vec::new() } else { place.split('.').collect() };
     let at = names.iter().skip(1).position(|name| name.bytes().all(|byte| byte.is_ascii_digit()))? + 1;

@@ -1,4 +1,4 @@
-//! An object by a place for each field, or a row of a table.
+//! The fields of an object, by configured paths, or of a row of a table.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ enum FieldSource {
     Sent,
 }
 
-/// The fields that may be numbers as bytes in base64.
+/// Fields that may be numbers as bytes in base64.
 const SCALED: [&str; 7] = ["amount", "quantity", "customer_id", "order_id", "refund_id", "session_id", "referred_by"];
 
-/// The scale of each of [`SCALED`] that is bytes, as the schema says.
+/// Scales of the fields in [`SCALED`] that are bytes according to the schema.
 pub(in crate::decode) type Scales = [Option<i32>; SCALED.len()];
 
 /// How the fields of an object are found and read.
@@ -35,30 +35,30 @@ pub(in crate::decode) struct Row {
     pub common: Common,
     origins: BTreeMap<&'static str, FieldSource>,
     pub(super) amounts: Amounts,
-    /// The places that the options name, and which option does.
+    /// Options that name a path, with the slot of the path.
     explicit: Vec<(String, usize)>,
     scale: Option<i32>,
-    /// The ways to the fields that may be bytes and a scale, by their places in [`SCALED`].
+    /// Paths to the fields that may be bytes with a scale, with the index of each in [`SCALED`].
     scaled: Vec<(usize, Vec<String>)>,
-    /// The slot of the billionths beside an amount that is the `units` of a `google.type.Money`.
+    /// Slot of the nanos, if the amount is the `units` of a `google.type.Money`.
     nanos: Option<usize>,
-    /// The first names on the way to fields that stand deeper in the object.
+    /// First names of the paths into nested values.
     pub(super) through: Vec<String>,
     several: Several,
 }
 
-/// What surrounds an object.
+/// Context of an object.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::decode) struct Around<'m, 'a> {
     pub message: &'m Message<'a>,
-    /// The scales of fields that are bytes, from the schema of the object.
+    /// Scales of fields that are bytes, from the object's schema.
     pub scales: Scales,
-    /// What the event says that the object is the data of.
+    /// The surrounding event, if the object is the data of one.
     pub outside: Outside<'m>,
 }
 
 impl Row {
-    /// Fields that the options do not name stand where `usual` says.
+    /// Fields that the options do not name are at the paths of `usual`.
     pub fn new(options: &Options, dimensions: &[String], usual: &FieldTexts) -> Result<Row, OptionError> {
         let mut paths = Paths::hiding_unavailable();
         let mut origins = BTreeMap::new();
@@ -132,7 +132,7 @@ impl Row {
         })
     }
 
-    /// The slot of one more place.
+    /// Adds a path.
     pub fn add(&mut self, option: &str, place: &str) -> Result<usize, OptionError> {
         slot(&mut self.paths, option, place)
     }
@@ -141,28 +141,29 @@ impl Row {
         self.paths.read(bytes)
     }
 
-    /// Whether the messages are chosen at all.
+    /// Whether there are conditions.
     pub fn chooses(&self) -> bool {
         !self.common.only.is_empty()
     }
 
-    /// Why an object is passed over that `mapping.where` does not choose; `outside` may hold what it asks for.
+    /// Returns why `mapping.where` does not select an object, if so; `outside` may contain the fields that it refers
+    /// to.
     pub(super) fn chosen(&self, slots: &Slots<'_>, outside: Outside<'_>) -> Result<Result<(), Skip>, Rejection> {
         let outside = outside.object.map(|object| self.paths.read(object)).transpose()?;
         Ok(self.common.chosen_beside(slots, outside.as_ref()))
     }
 
-    /// Whether the object is one of those that count.
+    /// Whether `mapping.where` selects the object.
     pub fn counts(&self, slots: &Slots<'_>) -> bool {
         self.common.only.hold(slots)
     }
 
-    /// Whether the time is that of a field, of the record, or the same for all.
+    /// Whether the time is configured: as a field, as that of the record, or as a constant.
     pub fn has_time(&self) -> bool {
         self.origins.contains_key("time")
     }
 
-    /// The scales of the fields that the schema of an object calls bytes; `way` leads to the object.
+    /// The scales of the fields that the schema declares as bytes; `way` is the path to the object.
     pub fn scales_in(&self, schema: &str, way: &[&str]) -> Scales {
         let mut scales = Scales::default();
         let Some(schema) = decimals::Schema::parse(schema) else { return scales };
@@ -174,7 +175,7 @@ impl Row {
         scales
     }
 
-    /// A field as it stands there.
+    /// The value of a field as it is in the message.
     pub fn field<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>, name: &str) -> Result<Value<'a>, Rejection> {
         Ok(match self.origins.get(name) {
             Some(FieldSource::Slot(slot)) => match (slots.value(*slot), slots.raw(*slot)) {
@@ -188,13 +189,13 @@ impl Row {
         })
     }
 
-    /// A field that is an id: text, a number, or the bytes of one.
+    /// A field that is an id: text, a number, or the bytes of a number.
     fn id<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>, name: &str) -> Result<Value<'a>, Rejection> {
         let id = decimals::number(name, self.field(slots, around, name)?, around.scale(name))?;
         Ok(without_padding(id.into_id()))
     }
 
-    /// The values of the dimensions; see [`without_padding`].
+    /// The attributes of the configured dimensions; see [`without_padding`].
     fn attributes<'a>(&self, slots: &Slots<'a>) -> Attributes<'a> {
         let mut attributes = self.common.attributes(slots);
         for &(dimension, slot) in &self.common.attributes {
@@ -210,12 +211,12 @@ impl Row {
         attributes
     }
 
-    /// The time, of all its parts.
+    /// The time, combined from all its parts.
     pub fn time<'a>(&self, slots: &Slots<'a>, around: Around<'_, 'a>) -> Result<Value<'a>, Rejection> {
         self.several.joined(self.field(slots, around, "time")?, slots)
     }
 
-    /// Whether anything stands at the place of a field.
+    /// Whether a field has a value in the message.
     pub fn has<'a>(&self, slots: &Slots<'a>, name: &str) -> bool {
         matches!(self.origins.get(name), Some(FieldSource::Slot(slot)) if slots.raw(*slot).is_some())
     }
@@ -224,7 +225,7 @@ impl Row {
         self.common.rules.time(value)
     }
 
-    /// All fields but the type, or why the message is skipped.
+    /// All fields except the type, or why the message is skipped.
     pub fn fields<'a>(
         &self,
         slots: &Slots<'a>,
@@ -240,7 +241,7 @@ impl Row {
         })
     }
 
-    /// All fields but type and amount.
+    /// All fields except type and amount.
     pub(super) fn unpriced<'a>(
         &self,
         slots: &Slots<'a>,
@@ -306,28 +307,28 @@ impl Row {
         }
         let terms = self.several.terms(slots, around.scale("amount").or(self.scale))?;
         let amount = self.amounts.read(amount, terms, quantity)?;
-        // Many systems write what goes back as a negative amount.
+        // Many systems write the amounts of refunds as negative numbers.
         let goes_back = matches!(event_type, EventType::Refund | EventType::Cancel);
         Ok(if goes_back { absolute(amount) } else { amount })
     }
 
-    /// The places of all fields and conditions.
+    /// The paths of all fields and conditions, by slot.
     pub fn places(&self) -> impl Iterator<Item = (usize, &str)> {
         self.paths.places().enumerate()
     }
 
-    /// The places that the options name, and which option does.
+    /// Options that name a path, with the slot of the path.
     pub fn explicit(&self) -> &[(String, usize)] {
         &self.explicit
     }
 
-    /// Whether a slot is that of a field which figures are computed from.
+    /// Whether figures are computed from the field in a slot, so that it must be exact.
     pub fn is_exact(&self, slot: usize) -> bool {
         let is_it = |origin: &FieldSource| matches!(origin, FieldSource::Slot(own) if *own == slot);
         self.several.has(slot) || self.origins.iter().any(|(name, origin)| *name != "score" && is_it(origin))
     }
 
-    /// Whether a slot is that of an id.
+    /// Whether a slot holds an id.
     pub fn is_id(&self, slot: usize) -> bool {
         let names = ["customer_id", "anonymous_id", "order_id", "refund_id", "session_id", "referred_by"];
         names.iter().any(|name| self.slot_of(name) == Some(slot))
@@ -352,15 +353,15 @@ impl Row {
         }
     }
 
-    /// The message with the JSON that places of its object lead through in place of the text that it was put into; `None`
-    /// where there is no such text.
+    /// The message with strings replaced by the JSON that they contain, wherever a path leads into one; `None` if there
+    /// is no such string.
     #[cold]
     pub fn opened(&self, bytes: &[u8], object: &[u8]) -> Option<Vec<u8>> {
         let object = std::str::from_utf8(object).ok()?;
         json::spliced(bytes, object, &self.paths.opened(object)?)
     }
 
-    /// Whether a place leads through another value than the object itself.
+    /// Whether a path leads into a nested value.
     pub fn has_nested_places(&self) -> bool {
         self.paths.has_nested_places()
     }
@@ -373,7 +374,7 @@ impl Around<'_, '_> {
     }
 }
 
-/// The ways to the fields that may be bytes and a scale.
+/// Paths to the fields that may be bytes with a scale.
 fn ways(places: &FieldTexts) -> Vec<(usize, Vec<String>)> {
     let own = places.iter().filter(|(_, place)| !place.starts_with(['/', '$']));
     own.filter_map(|(name, place)| {
@@ -383,7 +384,7 @@ fn ways(places: &FieldTexts) -> Vec<(usize, Vec<String>)> {
     .collect()
 }
 
-/// Text without the blanks that columns of type CHAR are filled up with.
+/// Text without the blanks that pad columns of type CHAR.
 pub(in crate::decode) fn without_padding(value: Value<'_>) -> Value<'_> {
     match value {
         Value::Text(Cow::Borrowed(text)) => Value::Text(Cow::Borrowed(text.trim_end_matches(' '))),

@@ -1,4 +1,4 @@
-//! Fields that several places make up: `fields.time = ["Date", "Time"]`, `fields.amount = ["Total", "Tax"]`.
+//! Fields combined from several paths: `fields.time = ["Date", "Time"]`, `fields.amount = ["Total", "Tax"]`.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::decode::paths::{Paths, Slots};
 use crate::decode::presets::slot;
 use crate::decode::{Reason, Rejection, decimals};
 
-/// The slots of the places behind the first one of a field.
+/// Slots of a field's paths after the first one.
 #[derive(Debug, Clone)]
 pub(in crate::decode) struct Several {
     /// Parts of the time, joined with blanks.
@@ -18,7 +18,7 @@ pub(in crate::decode) struct Several {
 }
 
 impl Several {
-    /// Adds the places to those that the options name.
+    /// Adds the additional paths of the options to `paths`.
     pub fn new(
         options: &Options,
         paths: &mut Paths,
@@ -59,12 +59,12 @@ impl Several {
         self.time.contains(&slot) || self.amount.contains(&slot)
     }
 
-    /// The parts of the time behind the first.
+    /// Slots of the parts of the time after the first.
     pub fn time(&self) -> &[usize] {
         &self.time
     }
 
-    /// The time, `first` being its first part.
+    /// The complete time; `first` is its first part.
     pub fn joined<'a>(&self, first: Value<'a>, slots: &Slots<'a>) -> Result<Value<'a>, Rejection> {
         if self.time.is_empty() {
             return Ok(first);
@@ -84,14 +84,14 @@ impl Several {
         }
     }
 
-    /// The terms of the amount behind the first.
+    /// The terms of the amount after the first.
     pub fn terms<'a>(&self, slots: &Slots<'a>, scale: Option<i32>) -> Result<Vec<Value<'a>>, Rejection> {
         let terms = self.amount.iter().filter_map(|slot| slots.raw(*slot));
         terms.map(|json| decimals::amount(json, scale)).collect()
     }
 }
 
-/// The places behind the first one of each field.
+/// The paths of each field after the first one.
 fn behind_first(texts: &crate::decode::FieldTexts) -> impl Iterator<Item = (&'static str, &str)> {
     texts.places().skip(texts.iter().count())
 }

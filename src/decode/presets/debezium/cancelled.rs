@@ -1,4 +1,4 @@
-//! The column that says whether an order is cancelled: a flag, a time, or one of the values that the configuration lists.
+//! The column that marks an order as cancelled: a flag, a time, or one of the configured values.
 
 use crate::decode::amounts::decimal;
 use crate::decode::fields::{Value, excerpt, time};
@@ -8,16 +8,16 @@ use crate::decode::presets::custom::Row;
 use crate::decode::{Reason, Rejection, decimals};
 use crate::event::{DAY, Time};
 
-/// In `cancelled_values`: any value but blank text.
+/// In `cancelled_values`: any non-blank value.
 const ANY: &str = "*";
 
-/// What says no, in lower case; numbers equal to zero and dates before 1971 do too.
+/// Values that mean no, in lower case; so do zero and dates before 1971.
 const NO: [&str; 13] = ["", "false", "f", "no", "n", "off", "null", "none", "nil", "nan", "undefined", "\0", "aa=="];
 
-/// What says yes, in lower case.
+/// Values that mean yes, in lower case.
 const YES: [&str; 9] = ["true", "t", "yes", "y", "on", "x", "\u{1}", "aq==", "1"];
 
-/// The last day of the year 9999 as days, and its last second in seconds since the epoch.
+/// The last day of the year 9999 in days, and its last second in seconds since the epoch.
 const LAST_DAY: i64 = 2_932_896;
 const LAST_SECOND: i64 = 253_402_300_799;
 
@@ -25,7 +25,7 @@ const LAST_SECOND: i64 = 253_402_300_799;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     No,
-    /// It is; since when, the row does not tell.
+    /// Cancelled at an unknown time.
     Yes,
     At(Time),
 }
@@ -50,7 +50,7 @@ impl Cancelled {
         Ok(Some(Cancelled { column: column.clone(), slot, values: options.cancelled_values.clone() }))
     }
 
-    /// What the column of a row says.
+    /// Reads the column of a row.
     pub fn read<'a>(&self, row: &Row, slots: &Slots<'a>) -> Result<State, Rejection> {
         let Some(json) = slots.raw(self.slot) else { return Ok(State::No) };
         let value = match slots.value(self.slot) {
@@ -89,7 +89,7 @@ impl Cancelled {
     }
 }
 
-/// Whether text or a number is a flag, or a date that stands for none.
+/// The value of a flag; a date that means "none" is `false`. `None` for other text.
 fn flag(text: &str) -> Option<bool> {
     let lower = text.to_lowercase();
     if NO.contains(&lower.as_str()) || is_no_date(&lower) {
@@ -107,7 +107,7 @@ fn flag(text: &str) -> Option<bool> {
     (number.is_zero() || is_old).then_some(false)
 }
 
-/// Whether it is a date that databases write for none: of zeros alone, before 1971, or one that never comes.
+/// Whether it is a date that means "none": only zeros, before 1971, or in the year 9999.
 fn is_no_date(text: &str) -> bool {
     let is_zeros = text.contains('0') && text.bytes().all(|byte| b"0-/.:+tz ".contains(&byte));
     let is_none = |year: u16| year <= 1970 || year == 9999;
@@ -115,14 +115,14 @@ fn is_no_date(text: &str) -> bool {
     is_zeros || is_infinity || year(text).is_some_and(is_none) || text.parse().is_ok_and(never_comes)
 }
 
-/// The year of text that begins with a date as ISO 8601 writes it.
+/// The year of text that begins with an ISO 8601 date.
 fn year(text: &str) -> Option<u16> {
     let date = text.get(..10)?.as_bytes();
     let is_date = (0..10).all(|i| if matches!(i, 4 | 7) { date[i] == b'-' } else { date[i].is_ascii_digit() });
     text.get(..4).filter(|_| is_date)?.parse().ok()
 }
 
-/// Whether a number since the epoch is the last day of the year 9999, or infinity (Debezium writes some 2^63 for it).
+/// Whether a number since the epoch is the last day of the year 9999, or infinity (Debezium writes about 2^63 for it).
 fn never_comes(number: i64) -> bool {
     let is_last = |per_second: i64| (LAST_SECOND - 86_399..=LAST_SECOND).contains(&(number / per_second));
     number == LAST_DAY || [1, 1_000, 1_000_000].into_iter().any(is_last) || number > 9_200_000_000_000_000_000
