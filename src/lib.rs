@@ -10,25 +10,26 @@
 //!                                     +-> http: /metrics, API, page
 //! ```
 //!
-//! - [`event`]: the words of the domain, independent of any format.
-//! - [`bus`]: what the program needs of an event bus, as traits: records, groups, transactions. [`kafka`] is the only
-//!   implementation outside tests, and the only module with `unsafe` (the calls to librdkafka). [`files`] reads event files.
-//! - [`status`]: what the running parts report of themselves, for metrics, `/readyz` and the page.
-//! - [`decode`]: bytes to [`event::Event`], or a [`decode::Rejection`] with a reason.
+//! - [`event`]: the domain types, independent of any format.
+//! - [`bus`]: what the program requires of an event bus, as traits: records, groups, transactions. [`kafka`] is the
+//!   only implementation outside tests, and the only module with `unsafe` (the calls to librdkafka). [`files`] reads
+//!   event files.
+//! - [`status`]: the state that running components publish for metrics, `/readyz` and the page.
+//! - [`decode`]: messages to [`event::Event`]s, or to a [`decode::Rejection`] with a reason.
 //! - [`registry`]: schemas from a schema registry.
 //! - [`worker`]: the engines of one thread's partitions; batches in, answers out.
 //! - [`engine`]: pure arithmetic without I/O and clock. [`engine::window`] computes windows, [`engine::axis`] places
 //!   events in panes.
-//! - [`checkpoint`]: durable state in files; [`checkpoint::protocol`] lists the rules of durability.
+//! - [`checkpoint`]: durable state in files; [`checkpoint::protocol`] lists the rules that keep it consistent.
 //! - [`output`]: metrics ([`output::metrics`] and its submodules name all of them), the summary, alerts, dead letters.
 //! - [`http`]: routes and page.
 //! - [`coordinator`]: the poll loop, one per replica. `coordinator/assignment.rs` takes and releases partitions,
-//!   `coordinator/checkpoint.rs` writes checkpoints, `coordinator/commit.rs` commits offsets.
-//! - [`repartition`]: copies a topic that is keyed otherwise into one that is keyed by customer. [`webhook`]: posts the
-//!   alert topic to an endpoint. Both run beside the coordinator.
-//! - [`daemon`]: start and ordered shutdown. [`wiring`]: from settings to clients, workers and topics. [`offline`]: the
-//!   tools behind `bootstrap`, `rewind`, `checkpoint`, `dlq` and `validate --sample`.
-//! - [`replay`]: files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
+//! - [`repartition`]: copies a topic to one that is keyed by customer. [`webhook`]: posts the alerts of the alert topic
+//!   to an endpoint. Both run beside the coordinator.
+//!   an endpoint. Both run beside the coordinator.
+//! - [`daemon`]: startup and ordered shutdown. [`wiring`]: builds clients, workers and topics from the settings.
+//!   [`offline`]: the tools behind `bootstrap`, `rewind`, `checkpoint`, `dlq` and `validate --sample`.
+//! - [`replay`]: reads history files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.
 //! - [`cli`]: one file per verb. [`config`]: typed settings. [`tls`]: trusted certificate authorities.
 //!
 //! `docs/architecture.md` explains how they work together.

@@ -1,4 +1,4 @@
-//! The program: arguments, logging, exit code.
+//! Entry point: arguments, logging, exit code.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! History from files: every event once, in the order of its time, through the same engine.
+//! History from files: every event once, sorted by time, through the same engine as in the daemon.
 //!
-//! Files are read in the order in which they are given. Of several copies the first in file order counts, and an
-//! erasure is dated no earlier than the events before it in its file; then events and erasures are sorted by time.
+//! Files are read in the given order. Of several copies of an event, the first in file order counts. An erasure takes
+//! effect no earlier than the events before it in its file. Then events and erasures are sorted by time.
 
 mod as_of;
 mod columns;
@@ -30,27 +30,27 @@ use crate::engine::spec::Spec;
 use crate::event::{Attributes, CostKind, DAY, Event, EventType, Kind, MAX_DIMENSIONS, Money, Time};
 use crate::files::EventFile;
 
-/// How many rejections are kept with their explanation.
+/// Maximum number of rejections that are kept with their explanation.
 const SHOWN_REJECTIONS: usize = 10;
 
-/// A line that enters no figure.
+/// A rejected line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedLine {
-    /// In which file.
+    /// The file.
     pub path: PathBuf,
-    /// Which line, counted from 1.
+    /// Line number, counted from 1.
     pub line: u64,
-    /// Why.
+    /// Why it was rejected.
     pub rejection: Rejection,
 }
 
-/// One event in the fewest bytes: a history of tens of millions of them is sorted in memory.
+/// A compact event: tens of millions of them are sorted in memory.
 #[derive(Debug)]
 struct Row {
     time: Time,
-    /// Place in [`History::customers`].
+    /// Index in [`History::customers`].
     customer: u32,
-    /// The source topic that goes on with such events; 0 where there is none.
+    /// The source topic that continues with such events; 0 without topics.
     topic: u16,
     what: FactKind,
 }
@@ -75,10 +75,10 @@ struct Profile {
 }
 
 type Hasher = foldhash::fast::FixedState;
-/// Texts by number.
+/// Interned texts, referred to by index.
 type Texts = indexmap::IndexSet<Box<str>, Hasher>;
 
-/// The number of the profile that says nothing, which is most orders'.
+/// Index of the empty profile, which most orders have.
 const NO_PROFILE: u32 = u32::MAX;
 
 /// All events of some files.
@@ -88,34 +88,34 @@ pub struct History {
     customers: Texts,
     profiles: indexmap::IndexSet<Profile, Hasher>,
     feedback_kinds: Texts,
-    /// When each customer was last erased.
+    /// Time of each customer's last erasure.
     erased: HashMap<u32, Time, Hasher>,
-    /// How many rows are erasures.
+    /// Number of rows that are erasures.
     erasures: usize,
-    /// The newest event of the file so far.
+    /// The newest event of the current file so far.
     newest: Option<Time>,
-    /// The identities of events that counted, and the days of these.
+    /// The identities of counted events, with the days of the events.
     seen: HashMap<u64, i64, Hasher>,
-    /// How many days lie between an event and a copy of it at most.
+    /// Maximum number of days between an event and its copy.
     dedup_days: i64,
-    /// Events whose copies may come from elsewhere: when, of which type, and their identities.
+    /// Events whose copies may follow from a topic: time, type, identity.
     remembered: Vec<(Time, EventType, u64)>,
     /// What was read.
     pub tally: Tally,
 }
 
-/// What was read of files, beside the events that count.
+/// Counts of everything that was read, except the events that count.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Lines read.
     pub lines: u64,
-    /// Second copies.
+    /// Duplicates.
     pub duplicates: u64,
-    /// Events of types that this version does not know.
+    /// Events of unknown types.
     pub unknown: u64,
-    /// Messages skipped on purpose, by reason.
+    /// Skipped messages, by reason.
     pub skipped: BTreeMap<Skip, u64>,
-    /// Rejected lines by reason.
+    /// Rejected lines, by reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// The first few rejected lines.
     pub examples: Vec<RejectedLine>,
@@ -131,17 +131,18 @@ impl Tally {
 }
 
 impl History {
-    /// Nothing is read yet; events of the same id within `dedup_for` milliseconds, in whole days, are copies.
+    /// An empty history. Events with the same id are copies if at most `dedup_for` milliseconds, in whole days, lie
+    /// between them.
     #[must_use]
     pub fn new(dedup_for: i64) -> History {
         History { dedup_days: days(dedup_for), ..History::default() }
     }
 
-    /// Reads a file to its end. Events after `latest` are refused.
+    /// Reads a file to its end. Events after `latest` are rejected.
     ///
     /// # Errors
-    /// When the file cannot be read, or when a CSV header lacks a column. A line that is no event is no error: it is
-    /// counted in [`Tally::rejected`].
+    /// If the file cannot be read, or a table lacks a column. A rejected line is not an error: it is counted in
+    /// [`Tally::rejected`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, latest: Time) -> Result<(), HistoryError> {
         self.newest = None;
         let path = file.path.clone();
@@ -186,13 +187,13 @@ impl History {
         self.rows.push(Row { time: at, customer, topic, what: FactKind::Erase });
     }
 
-    /// The identity of an event, if it has one; `None` for a second copy.
+    /// The identity of an event, if it has one; `None` if the event is a duplicate.
     fn admit(&mut self, event: &Event<'_>) -> Option<Option<u64>> {
         let Some(id) = event.kind.id() else { return Some(None) };
         let identity = fingerprint(Key::new(&event.customer).hash(), event.kind.event_type(), id);
         let day = event.time.millis() / DAY;
         match self.seen.insert(identity, day) {
-            // A copy does not prolong the memory of the first.
+            // A copy does not extend the time during which the first is remembered.
             Some(counted) if (day - counted).abs() <= self.dedup_days => {
                 self.seen.insert(identity, counted);
                 None
@@ -245,7 +246,7 @@ impl History {
         place_number(place)
     }
 
-    /// How many events count.
+    /// Number of events that count.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len() - self.erasures
@@ -257,21 +258,22 @@ impl History {
         self.len() == 0
     }
 
-    /// Applies all events in the order of their time, events of the same time in file order, erasures behind them.
-    /// `progress` is told every so often how many are applied. `spec` must have one topic.
+    /// Applies all events in the order of their times; events of the same time in file order, before erasures.
+    /// `progress` is called with the number of applied rows from time to time. `spec` must have one topic.
     pub fn apply(self, spec: Arc<Spec>, progress: impl FnMut(u64)) -> Engine {
         self.apply_telling(spec, progress, |_| {})
     }
 
-    /// As [`History::apply`], and tells of silent customers, in the order of the instants; of nobody who was erased.
+    /// Like [`History::apply`], and passes alerts to `tell` in the order of their times, except those of customers who
+    /// are erased.
     pub fn apply_telling(mut self, spec: Arc<Spec>, progress: impl FnMut(u64), mut tell: impl FnMut(&Alert)) -> Engine {
         let mut engine = Engine::new(spec);
         self.apply_to(&mut engine, progress, Some(&mut tell));
         engine
     }
 
-    /// As [`History::apply_telling`], and keeps what figures that know no panes were at the instant `at`: alerts of
-    /// silences that are decided later are not told.
+    /// Like [`History::apply_telling`], but only with the alerts decided by the instant `at`. Also returns the figures
+    /// as of `at` that the final engine cannot compute.
     pub fn apply_as_of(
         mut self,
         spec: Arc<Spec>,
@@ -285,7 +287,7 @@ impl History {
         (engine, as_of)
     }
 
-    /// Without anybody to tell, alerts stay with the engine.
+    /// Without `tell`, alerts stay in the engine.
     fn apply_to(&mut self, engine: &mut Engine, progress: impl FnMut(u64), tell: Option<&mut dyn FnMut(&Alert)>) {
         self.apply_pausing(engine, progress, tell, None);
     }
@@ -298,13 +300,13 @@ impl History {
         mut as_of: Option<&mut AsOf>,
     ) {
         self.seen = HashMap::default();
-        // An erasure at the time of an event is behind it.
+        // At equal times, an erasure follows the events.
         let key = |row: &Row| (row.time, matches!(row.what, FactKind::Erase));
         if !self.rows.is_sorted_by_key(key) {
             self.rows.sort_by_key(key);
         }
         if let Some(as_of) = &as_of {
-            // Nobody knows yet of erasures to come.
+            // Erasures after the instant are not known yet.
             let erased = self.rows.iter().filter(|row| matches!(row.what, FactKind::Erase) && row.time <= as_of.at);
             self.erased = erased.map(|row| (row.customer, row.time)).collect();
         }
@@ -313,10 +315,10 @@ impl History {
                 as_of.take(self, engine, tell.take());
             }
             if let Some(event) = self.event(row) {
-                // Copies are out already and order is given, so neither ids nor lateness can refuse an event here.
+                // Duplicates are removed and rows sorted, so no event is a duplicate or too late here.
                 engine.apply(usize::from(row.topic), &event);
             } else {
-                // Whoever is erased takes along what waits to be told.
+                // Release alerts first: an erasure also removes those of the customer that are pending.
                 tell.iter_mut().for_each(|tell| self.release(engine, tell, Some(row.time)));
                 engine.erase(usize::from(row.topic), self.id(row), Some(row.time));
             }
@@ -333,7 +335,8 @@ impl History {
         progress(self.rows.len() as u64);
     }
 
-    /// Tells of silent customers, save those who are erased later on: at the time of the next row at the earliest.
+    /// Passes on pending alerts, except those of customers who are erased at `next`, the time of the next row, or
+    /// later.
     fn release(&self, engine: &mut Engine, tell: &mut dyn FnMut(&Alert), next: Option<Time>) {
         for alert in engine.release(&Allowance::ALL) {
             let customer = self.customers.get_index_of(alert.customer.as_str()).map(place_number);
@@ -353,7 +356,7 @@ impl History {
         self.customers.get_index(row.customer as usize).map_or("", |id| id)
     }
 
-    /// The event of a row; `None` of an erasure.
+    /// The event of a row; `None` for an erasure.
     fn event(&self, row: &Row) -> Option<Event<'_>> {
         let text = |set: &'_ Texts, place: u32| set.get_index(place as usize).map_or("", |text| text).to_owned();
         let kind = match row.what {

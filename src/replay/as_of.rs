@@ -1,7 +1,7 @@
-//! What a history says at an instant of those figures that only an engine of that time knows.
+//! Figures as of an instant that can only be computed by an engine that has reached just that instant.
 //!
-//! Windows, stages and cohorts can be read for any instant from an engine that knows everything. Alerts, win-backs and
-//! order values cannot: what became of a silence rests on what was known when it was decided.
+//! An engine with the whole history can compute windows, stages and cohorts as of any instant, but not alerts,
+//! win-backs and order values: these depend on what was known at the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::engine::spec::Spec;
 use crate::engine::window::Sign;
 use crate::event::{Currency, HOUR, Time};
 
-/// Figures at an instant that an engine which is further cannot tell any more.
+/// Figures as of an instant that an engine beyond it cannot compute.
 #[derive(Debug)]
 pub struct AsOf {
     pub(super) at: Time,
@@ -29,7 +29,8 @@ impl AsOf {
         self.at
     }
 
-    /// Lets time come up to the instant, tells the alerts that are decided by then, and notes what came of the rules.
+    /// Advances the engine to the instant, passes on the alerts decided by then, and records the statistics of the
+    /// rules.
     pub(super) fn take(&mut self, history: &History, engine: &mut Engine, tell: Option<&mut dyn FnMut(&Alert)>) {
         engine.raise_watermark(0, self.at);
         if let Some(tell) = tell {
@@ -38,7 +39,7 @@ impl AsOf {
         self.rules = engine.inactivity();
     }
 
-    /// Puts the figures into a snapshot of the same instant.
+    /// Puts the figures into a snapshot as of the same instant.
     pub fn correct(&self, snapshot: &mut Snapshot) {
         snapshot.inactivity.clone_from(&self.rules);
         snapshot.distributions.order_value.clone_from(&self.order_values);
@@ -46,7 +47,7 @@ impl AsOf {
 }
 
 impl History {
-    /// What orders brought in hours up to the one that holds `at`.
+    /// Order values up to the end of the hour that contains `at`.
     pub(super) fn order_values(&self, spec: &Spec, at: Time) -> BTreeMap<Currency, Distribution> {
         let mut values = BTreeMap::<Currency, Distribution>::new();
         let mut book = |currency: Currency, minor: i64| {

@@ -1,10 +1,10 @@
-//! Orders in Parquet: columns named as in a CSV header, of whatever type an export gives them.
+//! Orders in Parquet: columns named as in a CSV header, of any type that exports use.
 //!
-//! A cell becomes the text that would stand in CSV, so that one decoder knows what is right. Text is taken as it is,
-//! whole numbers as their digits (an amount in major units, a time since the epoch), decimals exactly, timestamps and
-//! dates as instants (of the source's `time_zone` where they have no zone, by default UTC). Floating-point amounts and times are refused: what was
-//! rounded when it was written cannot be read exactly. Ids and quantities may be floating point, for that is what data
-//! frames make of whole numbers some of which are missing.
+//! A cell is converted to the text that CSV would contain, so that one decoder handles both. Text is used unchanged,
+//! whole numbers as digits (an amount in major units, a time since the epoch), decimals exactly, timestamps and dates
+//! as instants (in the source's `time_zone` if they have no zone, by default UTC). Floating-point amounts and times are
+//! rejected, because their exact values are lost. Ids and quantities may be floating point: data frames convert whole
+//! numbers so if some are missing.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -27,10 +27,10 @@ use super::rows::Row;
 use crate::decode::Table;
 use crate::event::{DAY, SECOND, Time};
 
-/// How many rows are decoded at once.
+/// Number of rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 
-/// A column of a type that is not read.
+/// A column of an unsupported type.
 #[derive(Debug, thiserror::Error)]
 #[error("column {name} is of the type {found}; {remedy}")]
 pub(super) struct ColumnError {
@@ -41,7 +41,7 @@ pub(super) struct ColumnError {
 
 /// Reads the rows of a file; `reading` counts them as lines.
 pub(super) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<(), HistoryFault> {
-    // What the writer says of Arrow types is passed over: dictionaries and views are read as plain text.
+    // Ignore the writer's Arrow types: dictionaries and views are then read as plain text.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
     let fields = builder.schema().fields();
@@ -51,7 +51,7 @@ pub(super) fn read(path: &Path, reading: &mut Reading<'_>) -> Result<(), History
     for &place in &chosen {
         check(fields[place].name(), fields[place].data_type(), all.is_exact(place) && !all.is_whole(place))?;
     }
-    // The columns that are read have other places than those of the file.
+    // The batches contain only the chosen columns, so their positions differ from those in the file.
     let table = Table::new(decoder, chosen.iter().map(|&place| fields[place].name().as_str()))?;
     let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
     let is_civil = decoder.has_time_zone();
@@ -104,8 +104,8 @@ fn check(name: &str, found: &DataType, is_exact: bool) -> Result<(), ColumnError
     }
 }
 
-/// Writes what would stand in CSV; nothing for null. Instants without a zone are written as dates and times of day where
-/// `is_civil`.
+/// Writes a cell as CSV would contain it; nothing for null. With `is_civil`, instants without a zone are written as
+/// date and time of day.
 fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) {
     if column.is_null(row) {
         return;
@@ -121,7 +121,7 @@ fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) 
             let has_zone = matches!(column.data_type(), DataType::Timestamp(_, Some(_)));
             match Time::from_millis(millis) {
                 Ok(time) if is_civil && !has_zone => _ = write!(out, "{}", time.to_string().trim_end_matches('Z')),
-                // Not as a number, whose unit would be told by its size.
+                // Not as a number, whose unit would be guessed from its size.
                 Ok(time) => _ = write!(out, "{time}"),
                 Err(_) => _ = write!(out, "{millis} ms since the epoch"),
             }
@@ -165,13 +165,13 @@ fn write_cell(column: &ArrayRef, row: usize, is_civil: bool, out: &mut Vec<u8>) 
             TimeUnit::Microsecond => millis!(TimestampMicrosecondType, |micros: i64| micros.div_euclid(1_000)),
             TimeUnit::Nanosecond => millis!(TimestampNanosecondType, |nanos: i64| nanos.div_euclid(1_000_000)),
         },
-        // Refused by `check`.
+        // `check` rejected other types.
         _ => {}
     }
 }
 
-/// Writes nothing for what is no number, which is how data frames write null, and an exponent where digits may be lost:
-/// beyond the precision of so many binary digits.
+/// Writes a floating-point number. NaN, with which data frames write null, becomes nothing. A number beyond the
+/// precision of the type, in bits, gets an exponent, because its last digits may be lost.
 fn write_float(value: impl Display, size: f64, precision: i32, out: &mut Vec<u8>) {
     if size.is_nan() {
         return;

@@ -1,9 +1,9 @@
-//! History up to an instant, dealt out to the partitions in which the topics go on with it.
+//! History up to an instant, split into the partitions whose topics continue it.
 //!
-//! The topics are read on from a while before that instant, so that nothing is lost that arrived late or while the
-//! export was made. What both hold is taken once: an event with an id counts from the file, and the id is remembered,
-//! so that the topic's copy is a duplicate; an event without one counts from the topic, whose copy could not be told
-//! from it.
+//! The topics are read from some time before that instant, so that late events, and those that arrived during the
+//! export, are not lost. Events in both count once: an event with an id is taken from the file and its id is
+//! remembered, so that the topic's copy is a duplicate. An event without an id is taken from the topic, because its two
+//! copies could not be matched.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,43 +19,43 @@ use crate::files::EventFile;
 /// Where the files end and the topics begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handoff {
-    /// Events from here on are left to the topics.
+    /// Events from here on are taken from the topics.
     pub until: Time,
-    /// The topics are read from here on, by record time.
+    /// The topics are read from this record time on.
     pub overlap_from: Time,
     /// Ids of events from here on are remembered.
     pub remember_from: Time,
-    /// Events of the same id within this span are copies, in milliseconds.
+    /// Maximum time between an event and its copy, in milliseconds.
     pub dedup_for: i64,
 }
 
-/// Which source topic brings what a file holds, by its place in the configuration.
+/// The source topics that continue the events of a file, by their indexes in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topics {
-    /// Sessions.
+    /// Topic of sessions.
     pub sessions: u16,
-    /// Everything else.
+    /// Topic of all other events.
     pub others: u16,
 }
 
-/// The history of each partition.
+/// The histories of all partitions.
 #[derive(Debug)]
 pub struct Partitioned {
     partitions: Vec<History>,
     partitioner: Partitioner,
     handoff: Handoff,
-    /// The newest event of the file so far.
+    /// The newest event of the current file so far.
     newest: Option<Time>,
     /// Lines, rejections and duplicates over all partitions.
     pub tally: Tally,
-    /// Events from the handoff on, left to the topics.
+    /// Number of events after the handoff, which are taken from the topics.
     pub left: u64,
-    /// Events without an id within the overlap, left to the topics.
+    /// Number of events without an id within the overlap, which are taken from the topics.
     pub unidentified: u64,
 }
 
 impl Partitioned {
-    /// No event yet.
+    /// Empty histories.
     #[must_use]
     pub fn new(partitions: u32, partitioner: Partitioner, handoff: Handoff) -> Partitioned {
         Partitioned {
@@ -72,7 +72,7 @@ impl Partitioned {
     /// Reads a file to its end.
     ///
     /// # Errors
-    /// As [`History::read`].
+    /// Like [`History::read`].
     pub fn read(&mut self, file: EventFile, decoder: &Decoder, topics: Topics) -> Result<(), HistoryError> {
         self.newest = None;
         let path = file.path.clone();
@@ -114,7 +114,7 @@ impl Partitioned {
         let handoff = self.handoff;
         let topic = if matches!(event.kind, Kind::Session { .. }) { topics.sessions } else { topics.others };
         let history = self.of(&event.customer);
-        // The first copy in file order counts, so one that is left to the topic rules the later ones out as well.
+        // The first copy in file order decides: if it is left to the topic, later ones are duplicates all the same.
         let Some(identity) = history.admit(event) else {
             self.tally.duplicates += 1;
             return;
@@ -131,7 +131,7 @@ impl Partitioned {
         }
     }
 
-    /// How many events count.
+    /// Number of events that count.
     #[must_use]
     pub fn len(&self) -> usize {
         self.partitions.iter().map(History::len).sum()
@@ -143,7 +143,7 @@ impl Partitioned {
         self.partitions.iter().all(History::is_empty)
     }
 
-    /// The history of each partition, by its number.
+    /// The history of each partition.
     #[must_use]
     pub fn into_partitions(self) -> Vec<History> {
         self.partitions
@@ -151,10 +151,10 @@ impl Partitioned {
 }
 
 impl History {
-    /// An engine that knows all of it and goes on with the topics at `overlap_from`: no watermark lies behind that, so
-    /// nothing that is read from there on is too late which would not have been. `progress` is told how many more
-    /// events are applied. Nobody is alerted of a silence that was due before `alerts_since`, unless the rules say
-    /// otherwise.
+    /// An engine with this history that continues with the topics at `overlap_from`. The files advance its watermarks
+    /// at most to that time, so they do not make any event that follows too late. `progress` is called with the number
+    /// of rows applied since its last call. Silences due before `alerts_since` raise no alert, unless a rule sets
+    /// another instant.
     pub fn found(
         mut self,
         spec: Arc<Spec>,
@@ -180,7 +180,7 @@ impl History {
             engine.remember(kind, identity, time);
         }
         engine.hold_clock_at(Time::MAX);
-        // What is read from the topics begins at offsets that belong to this state, even to an empty one.
+        // Even an empty state has start offsets, so it must be part of the first checkpoint.
         engine.note_progress();
         engine
     }
@@ -243,7 +243,7 @@ mod tests {
         let mut engine = found(history);
         assert_eq!(engine.clock().watermark(), Some(Time::clamped(UNTIL - DAY)));
         for (line, outcome) in [
-            // As late as it may be where the topic is read from.
+            // As late as is allowed at the time from which the topic is read.
             (order("late", "c", UNTIL - 2 * DAY), Outcome::Applied),
             (order("older", "c", UNTIL - 2 * DAY - 1), Outcome::TooLate),
             (order("a-1", "a", UNTIL - HOUR), Outcome::Duplicate),

@@ -1,4 +1,4 @@
-//! From a file to decoded lines, in the order of the file.
+//! Reads and decodes files line by line, in file order.
 
 use std::io::{self, BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::decode::{
 use crate::event::Time;
 use crate::files::{EventFile, Layout, Windows1252, next_line};
 
-/// A file that cannot be read to its end.
+/// A file that could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 #[error("{}, line {line}: {cause}", path.display())]
 pub struct HistoryError {
@@ -23,7 +23,7 @@ pub struct HistoryError {
     cause: HistoryFault,
 }
 
-/// Why a file cannot be read on.
+/// Why a file could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HistoryFault {
     #[error("{0}")]
@@ -57,7 +57,7 @@ pub(super) enum HistoryFault {
     Shape(#[from] Shape),
 }
 
-/// Takes the lines of a file, with their numbers counted from 1.
+/// Receives each decoded line with its number, counted from 1.
 pub type Sink<'s> = &'s mut dyn FnMut(u64, Result<Decoded<'_>, Rejection>);
 
 /// A file that is being read.
@@ -68,17 +68,17 @@ pub(super) struct Reading<'r> {
     lines: Option<Lines<'r>>,
     above: Above,
     scratch: Scratch,
-    /// The line that is being read.
+    /// Number of the current line.
     pub line: u64,
-    /// Whether any line was an event, or nothing wrong.
+    /// Whether any line was decoded without error to something other than an unknown type.
     any: bool,
 }
 
-/// Reads a file to its end and hands on what each line means; events after `latest` are rejected. Returns how many lines
-/// there were.
+/// Reads a file to its end and passes each decoded line to `sink`; events after `latest` are rejected. Returns the
+/// number of lines.
 ///
 /// # Errors
-/// When the file cannot be read to its end.
+/// If the file cannot be read to its end.
 pub fn read(file: EventFile, decoder: &Decoder, latest: Time, sink: Sink<'_>) -> Result<u64, HistoryError> {
     let EventFile { path, layout, mut reader } = file;
     if decoder.file_options().encoding == Encoding::Windows1252 && layout != Layout::Parquet {
@@ -93,7 +93,7 @@ pub fn read(file: EventFile, decoder: &Decoder, latest: Time, sink: Sink<'_>) ->
         Layout::Json => reading.json(reader.as_mut()),
         Layout::Csv => reading.csv(reader.as_mut()),
         Layout::Empty => Ok(()),
-        // The libraries panic on some damage rather than return an error.
+        // The libraries panic on some damaged files instead of returning an error.
         Layout::Parquet => {
             catch_unwind(AssertUnwindSafe(|| columns::read(&path, &mut reading))).unwrap_or(Err(HistoryFault::Damaged))
         }
@@ -137,7 +137,7 @@ impl<'r> Reading<'r> {
         if self.any { Ok(()) } else { Ok(first.check()?) }
     }
 
-    /// Takes a JSON value.
+    /// Decodes a JSON value.
     fn value(&mut self, bytes: &[u8]) {
         if let Some(lines) = &mut self.lines {
             match self.decoder.decode_line(bytes, &mut self.above, self.latest) {
@@ -202,7 +202,7 @@ impl<'r> Reading<'r> {
         Ok(())
     }
 
-    /// Takes a row of a table.
+    /// Decodes a row of a table.
     pub fn row(&mut self, table: &Table, row: &Row) -> Result<(), HistoryFault> {
         let cell = |place: usize| row.cell(place);
         if let Some(lines) = &mut self.lines {
@@ -228,7 +228,7 @@ impl<'r> Reading<'r> {
         hand_on(self.sink, self.line, table, row, decoded)
     }
 
-    /// Hands on the orders whose lines were added up.
+    /// Passes on the orders whose lines were added up.
     fn finish(self) {
         let Reading { lines, latest, sink, .. } = self;
         for (line, decoded) in lines.into_iter().flat_map(|lines| lines.finish(latest)) {
@@ -237,7 +237,7 @@ impl<'r> Reading<'r> {
     }
 }
 
-/// Whether a value is an event, or at least none by mistake.
+/// Whether a value is an event, or was skipped for a reason.
 fn is_of_use(decoded: &Result<Decoded<'_>, Rejection>) -> bool {
     match decoded {
         Ok(Decoded::Unknown(_)) | Err(_) => false,
@@ -246,7 +246,7 @@ fn is_of_use(decoded: &Result<Decoded<'_>, Rejection>) -> bool {
     }
 }
 
-/// Why a row does not fit its header.
+/// Why a row does not match its header, if so.
 fn misfit(row: &Row, table: &Table) -> Option<Rejection> {
     let (cells, columns) = (row.cells.len(), table.names().len());
     let is_surplus = (columns..cells).any(|place| !row.cell(place).is_empty());
@@ -264,7 +264,8 @@ fn misfit(row: &Row, table: &Table) -> Option<Rejection> {
     Some(Rejection::new(Reason::InvalidRow, what))
 }
 
-/// Hands on what a row means, unless it means nothing because it is a header: files that were joined have some in the middle.
+/// Passes on a decoded row. A row that is not an event may be a repeated header, as joined files have them in the
+/// middle.
 fn hand_on(
     sink: &mut dyn FnMut(u64, Result<Decoded<'_>, Rejection>),
     line: u64,
@@ -280,7 +281,7 @@ fn hand_on(
     Ok(())
 }
 
-/// Whether a row is the header once more; an error where it is another header.
+/// Whether a row repeats the header; an error if it is another header.
 fn is_header_again(table: &Table, row: &Row) -> Result<bool, HistoryFault> {
     match table.header_again(row.cells.len(), |place| row.cell(place)) {
         Again::No => Ok(false),

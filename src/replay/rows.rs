@@ -1,31 +1,31 @@
-//! The rows of a CSV file, each with the number of the line where it begins.
+//! Reads the rows of a CSV file, with the number of the line where each begins.
 //!
-//! Lines are counted as an editor does: line ends in quotes and blank lines count too. A row whose quotes are broken takes
-//! no other row with it: reading goes on in the line behind the one where it begins.
+//! Lines are counted as in an editor: line ends in quotes and blank lines count too. A row with unbalanced quotes does
+//! not affect others: reading continues in the line after the one where it begins.
 
 use std::io::{self, BufRead, Read as _};
 use std::ops::Range;
 
 use crate::files::MAX_LINE_BYTES;
 
-/// Largest row that spans lines; a quote that is not closed by then never is.
+/// Maximum size of a row that spans lines; a quote still open then is taken for an error.
 const MAX_QUOTED_BYTES: usize = 1 << 20;
-/// What may stand between cells, in the order in which it is assumed.
+/// Possible delimiters; among equally frequent ones, the first is chosen.
 const DELIMITERS: [u8; 5] = [b',', b';', b'\t', b'|', 1];
-/// How much of a file is looked at to find its line ends.
+/// Number of bytes that are examined to detect the line ends.
 const HEAD_BYTES: usize = 1 << 14;
 
-/// A row, taken apart.
+/// A row split into cells.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     pub text: Vec<u8>,
     pub cells: Vec<Range<usize>>,
-    /// Cells that hold a quote though they do not begin with one.
+    /// Cells that contain a quote but do not begin with one.
     pub stray_quotes: Vec<usize>,
 }
 
 impl Row {
-    /// A cell without the blanks around it; nothing behind the last one.
+    /// A cell without surrounding blanks; empty after the last cell.
     pub fn cell(&self, place: usize) -> &[u8] {
         self.cells.get(place).map_or(&[], |range| &self.text[range.clone()])
     }
@@ -41,12 +41,12 @@ impl Row {
     }
 }
 
-/// What stands next.
+/// The result of reading a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// A row that begins in this line.
     Row(u64),
-    /// A row that begins in this line and has broken quotes.
+    /// A row with unbalanced quotes that begins in this line.
     Broken(u64, Quotes),
     End,
 }
@@ -64,19 +64,19 @@ pub(super) enum Quotes {
 pub(super) struct Rows<'r> {
     reader: &'r mut dyn BufRead,
     delimiter: u8,
-    /// `\n`, or `\r` where no other line end is used.
+    /// `\n`, or `\r` if the file uses no other line end.
     line_end: u8,
-    /// How many lines have been read.
+    /// Number of lines read so far.
     line: u64,
-    /// The lines of the current row as they stand in the file.
+    /// The lines of the current row, as in the file.
     raw: Vec<u8>,
-    /// Lines to be read once more.
+    /// Lines to be read again.
     again: Vec<u8>,
     again_from: usize,
 }
 
 impl<'r> Rows<'r> {
-    /// Finds out about line ends, a line such as `sep=;`, and the delimiter, unless it is known.
+    /// Detects the line ends, a line such as `sep=;`, and the delimiter unless it is given.
     pub fn new(reader: &'r mut dyn BufRead, delimiter: Option<u8>) -> io::Result<Rows<'r>> {
         let mut rows = Rows {
             reader,
@@ -110,12 +110,12 @@ impl<'r> Rows<'r> {
         Ok(rows)
     }
 
-    /// How many lines have been read.
+    /// Number of lines read so far.
     pub fn lines(&self) -> u64 {
         self.line
     }
 
-    /// Reads the next row that is not blank.
+    /// Reads the next non-blank row.
     pub fn next(&mut self, row: &mut Row) -> io::Result<Next> {
         loop {
             self.raw.clear();
@@ -140,7 +140,7 @@ impl<'r> Rows<'r> {
         }
     }
 
-    /// Appends the next line with its end; `false` at the end of the file.
+    /// Appends the next line with its line end; `false` at the end of the file.
     fn append_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
         let before = line.len();
         let waiting = &self.again[self.again_from..];
@@ -162,7 +162,7 @@ impl<'r> Rows<'r> {
         Ok(line.len() > before)
     }
 
-    /// Appends lines up to the next one with a quote, or as many as a row may have; `false` at the end of the file.
+    /// Appends lines up to the next one with a quote, or up to the maximum size; `false` at the end of the file.
     fn append_to_next_quote(&mut self) -> io::Result<bool> {
         let mut raw = std::mem::take(&mut self.raw);
         let before = raw.len();
@@ -181,7 +181,7 @@ impl<'r> Rows<'r> {
         outcome
     }
 
-    /// Puts lines back, to be read once more.
+    /// Puts lines back, to be read again.
     fn read_again(&mut self, lines: &[u8]) {
         self.again = [lines, &self.again[self.again_from..]].concat();
         self.again_from = 0;
@@ -200,7 +200,7 @@ impl<'r> Rows<'r> {
         row.cells.push(trimmed(&row.text, start..row.text.len()));
     }
 
-    /// Takes a row with quotes apart, with as many more lines as it needs. Of broken quotes, all lines behind the first are
+    /// Splits a row with quotes, appending lines as needed. If the quotes are unbalanced, all lines after the first are
     /// put back.
     fn split_quoted(&mut self, row: &mut Row) -> io::Result<Result<(), Quotes>> {
         let first_line = self.raw.len();
@@ -223,18 +223,18 @@ impl<'r> Rows<'r> {
     }
 }
 
-/// The delimiter that a line such as `sep=;` names, as Excel writes and reads it.
+/// The delimiter in a line such as `sep=;`, which Excel writes and reads.
 fn separator_line(line: &[u8]) -> Option<u8> {
     let line = line.strip_prefix(b"\"").and_then(|line| line.strip_suffix(b"\"")).unwrap_or(line);
     match line {
         [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter] => Some(*delimiter),
-        // A tab was trimmed off.
+        // The tab was trimmed.
         [b's' | b'S', b'e' | b'E', b'p' | b'P', b'='] => Some(b'\t'),
         _ => None,
     }
 }
 
-/// What stands between the names of a header: what is there most often, outside of quotes.
+/// The most frequent delimiter in a header, outside of quotes.
 fn likely_delimiter(header: &[u8]) -> u8 {
     let mut counts = [0_usize; DELIMITERS.len()];
     let mut is_quoted = false;
@@ -248,7 +248,7 @@ fn likely_delimiter(header: &[u8]) -> u8 {
     counts.iter().position(|count| *count == most).map_or(b',', |place| DELIMITERS[place])
 }
 
-/// A range of a text without the blanks at its ends.
+/// A range of a text without surrounding blanks.
 fn trimmed(text: &[u8], range: Range<usize>) -> Range<usize> {
     let cell = &text[range.clone()];
     let start = cell.len() - cell.trim_ascii_start().len();
@@ -256,7 +256,7 @@ fn trimmed(text: &[u8], range: Range<usize>) -> Range<usize> {
     range.start + start..range.start + start + kept
 }
 
-/// Takes apart a row in which quotes stand.
+/// Splits a row that contains quotes.
 fn split(raw: &[u8], delimiter: u8, row: &mut Row) -> Result<(), Quotes> {
     row.clear();
     let mut at = 0;
@@ -264,7 +264,7 @@ fn split(raw: &[u8], delimiter: u8, row: &mut Row) -> Result<(), Quotes> {
         let blank = |byte: &u8| byte.is_ascii_whitespace() && *byte != delimiter;
         let quote = at + raw[at..].iter().take_while(|byte| blank(byte)).count();
         let start = row.text.len();
-        // A text formula such as ="00123" is text in quotes.
+        // A formula such as ="00123" is quoted text.
         let quote = if raw[quote..].starts_with(b"=\"") { quote + 1 } else { quote };
         if raw.get(quote) == Some(&b'"') {
             at = unquote(raw, quote + 1, &mut row.text).ok_or(Quotes::Open)?;
@@ -290,7 +290,7 @@ fn split(raw: &[u8], delimiter: u8, row: &mut Row) -> Result<(), Quotes> {
     }
 }
 
-/// Appends a quoted text; the place behind its closing quote, if there is one.
+/// Appends quoted text; returns the position after its closing quote, if there is one.
 fn unquote(raw: &[u8], mut at: usize, text: &mut Vec<u8>) -> Option<usize> {
     loop {
         let length = raw[at..].iter().position(|byte| *byte == b'"')?;
@@ -308,7 +308,7 @@ fn unquote(raw: &[u8], mut at: usize, text: &mut Vec<u8>) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Rows as `LINE:cell|cell`, broken ones as `LINE!`.
+    /// Rows as `LINE:cell|cell`, those with unbalanced quotes as `LINE!`.
     fn rows(text: &str) -> Vec<String> {
         let mut reader = text.as_bytes();
         let mut rows = Rows::new(&mut reader, None).unwrap();

@@ -1,8 +1,8 @@
-//! JSON files whose values are no events because the rows are laid out in another way.
+//! Recognizes JSON files without events whose rows are arranged in another way.
 
 use serde_json::{Map, Value};
 
-/// How the rows of a file are laid out that holds no event, and what to do about it.
+/// The layout of a file without events, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Shape {
     #[error("the file is one JSON object around the list {0:?}; take the list out, such as with jq -c '.{0}[]' FILE")]
@@ -29,7 +29,7 @@ pub(super) enum Shape {
     Lists,
 }
 
-/// The first value of a file, as long as none was an event.
+/// The first value of a file, kept until an event is found.
 #[derive(Debug, Default)]
 pub(super) struct First {
     value: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Takes one more value; `any` tells whether there was an event.
+    /// Records one more value; `any` is whether there was an event.
     pub fn note(&mut self, value: &[u8], any: bool) {
         self.count += 1;
         if any {
@@ -47,12 +47,12 @@ impl First {
         }
     }
 
-    /// What is wrong with a file without an event.
+    /// Returns the layout of a file without events as an error, if it is recognized.
     pub fn check(&self) -> Result<(), Shape> {
         match serde_json::from_slice(&self.value) {
             Ok(Value::Object(object)) if self.count == 1 => shape(&object).map_or(Ok(()), Err),
             Ok(Value::Array(row)) if !row.iter().any(Value::is_object) => Err(Shape::Lists),
-            // The first cell of a row, since the first list of a file is read value by value.
+            // A cell of the first row: the first list of a file is read value by value.
             Ok(Value::Number(_) | Value::Bool(_)) => Err(Shape::Lists),
             Ok(Value::String(text)) if !text.trim_start().starts_with(['{', '[']) => Err(Shape::Lists),
             _ => Ok(()),
@@ -80,7 +80,7 @@ fn shape(object: &Map<String, Value>) -> Option<Shape> {
             (false, ..) => None,
             (true, true, _) => Some(Shape::ByColumn),
             (true, false, true) => Some(Shape::ByIndex),
-            // Either way round; several objects of the same fields are no event.
+            // Rows by name or columns by name; in any case, several objects with the same fields are not an event.
             (true, false, false) => (!rest.is_empty()).then_some(Shape::ByIndex),
         };
     }

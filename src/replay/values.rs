@@ -1,21 +1,19 @@
-//! The values of a JSON file that is laid out for people or as a list, each with the number of the line where it
-//! begins.
+//! Reads the values of a JSON file that is pretty-printed or a list, with the number of the line where each begins.
 
 use std::io::{self, BufRead};
 
 use crate::files::MAX_LINE_BYTES;
 
-/// Reads one value after the other: white space and commas between them are passed over, a list is read element by
-/// element.
+/// Reads one value after the other, skipping white space and commas; a list is read element by element.
 pub(super) struct Values<'r> {
     reader: &'r mut dyn BufRead,
-    /// How many line ends have been read.
+    /// Number of line ends read so far.
     line_ends: u64,
     /// Whether a list is open.
     in_list: bool,
 }
 
-/// Where a value is at the byte that comes next.
+/// Parser state at the next byte of a value.
 #[derive(Default)]
 struct State {
     depth: usize,
@@ -24,7 +22,7 @@ struct State {
 }
 
 impl State {
-    /// Takes one byte; whether the value ends with it.
+    /// Processes one byte; returns whether the value ends with it.
     fn take(&mut self, byte: u8) -> bool {
         if self.in_text {
             match byte {
@@ -53,12 +51,12 @@ impl<'r> Values<'r> {
         Values { reader, line_ends: 0, in_list: false }
     }
 
-    /// How many lines have been read.
+    /// Number of lines read so far.
     pub fn lines(&self) -> u64 {
         self.line_ends + 1
     }
 
-    /// Reads the next value; the line where it begins, or `None` at the end.
+    /// Reads the next value. Returns the line where it begins, or `None` at the end.
     pub fn next(&mut self, value: &mut Vec<u8>) -> io::Result<Option<u64>> {
         value.clear();
         let mut begin = None;
@@ -118,7 +116,7 @@ impl<'r> Values<'r> {
     }
 }
 
-/// Whether a byte ends a value that is neither object nor list nor text.
+/// Whether a byte ends a number or literal.
 fn ends_plain(byte: u8) -> bool {
     matches!(byte, b',' | b']' | b'{' | b'[') || byte.is_ascii_whitespace()
 }
