@@ -1,12 +1,12 @@
-//! What a checkpoint costs: `cargo bench --bench checkpoint`, with the number of customers as an argument (10,000,000
-//! without one; that takes 3 GB).
+//! The cost of a checkpoint: `cargo bench --bench checkpoint`, with the number of customers as an argument (default:
+//! 10,000,000, which takes 3 GB).
 //!
-//! - `N engines`: how long a worker stands still at a time while a tenth of the customers, spread over so many engines,
-//!   has changed since the last checkpoint: the checkpoints are made as a worker makes them, one behind another and in
-//!   slices, with a batch of orders between two bits. A step is the beginning of a checkpoint or one bit; the longest
-//!   is what a batch waits.
-//! - `checkpoint`: all of it at once. `encode`: both kinds of files of that checkpoint. `restore`: an engine from the
-//!   files, index included.
+//! - `N engines`: how long a worker is blocked at a time by checkpoints. Since the last one, a tenth of the customers,
+//!   spread over N engines, has changed. As in a worker, the engines take their checkpoints one after another in slices,
+//!   with a batch of orders after each slice. A step is the beginning of a checkpoint or a slice; the longest step is the
+//!   longest time that a batch waits.
+//! - `checkpoint`: a whole checkpoint at once. `encode`: its files of both kinds. `restore`: an engine from the files,
+//!   including its index.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 #![allow(clippy::print_stdout, reason = "it prints its measurements")]
@@ -54,7 +54,7 @@ fn spec() -> Spec {
     }
 }
 
-/// An order without an id, or with one of its own, which is remembered.
+/// An order without an id, or with one that is remembered.
 fn order(engine: &mut Engine, customer: u64, time: i64, id: Option<u64>) {
     let amount = Money { minor: 100, currency: Currency::from_code("EUR").expect("a currency") };
     let id = id.map(|id| Cow::Owned(format!("o-{id}")));
@@ -73,24 +73,24 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// CPU time that this thread has taken, so that a busy machine disturbs little.
+/// CPU time used by this thread, so that other load on the machine hardly matters.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// As many as a worker copies before it does something else.
+/// Number of rows that a worker copies before it does other work.
 const AT_A_TIME: usize = 1 << 15;
-/// Orders in a batch between two bits.
+/// Number of orders in a batch between two slices.
 const BATCH: u64 = 1_000;
-/// Checkpoints of every engine.
+/// Number of checkpoints of every engine.
 const CUTS: i64 = 4;
 
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100) - 1].as_secs_f64() * 1e3
 }
 
-/// The steps of checkpoints of engines that hold so many customers together.
+/// The steps of checkpoints, with the customers spread over the engines.
 fn stand_still(customers: u64, engines: u64) {
     let (spec, begin) = (Arc::new(spec()), 15_000 * DAY);
     let mut all: Vec<_> = (0..engines).map(|_| Engine::new(Arc::clone(&spec))).collect();
@@ -103,7 +103,7 @@ fn stand_still(customers: u64, engines: u64) {
         let now = begin + customers as i64 * 3_000 + round * DAY;
         let mut batch = |all: &mut [Engine], count: u64| {
             for _ in 0..count {
-                // A step that shares no factor with the number of customers reaches them in no order of their slots.
+                // A stride that is coprime to the number of customers visits all of them, but not in slot order.
                 let customer = (next * 7_919_u64) % customers;
                 order(&mut all[place(customer)], customer, now, Some(next));
                 next += 1;
@@ -121,7 +121,7 @@ fn stand_still(customers: u64, engines: u64) {
                 let checkpoint = if is_done { all[i].end_checkpoint() } else { None };
                 bits.push(cpu_time() - begun);
                 if let Some(checkpoint) = checkpoint {
-                    // It goes to another thread.
+                    // In a worker, another thread drops it.
                     drop(checkpoint);
                     break;
                 }

@@ -1,6 +1,6 @@
-//! What an order costs in every format, at the same size: `cargo bench --bench decode`.
+//! The cost of decoding an order in each format, with messages of equal size: `cargo bench --bench decode`.
 //!
-//! Times are CPU time of the thread, so that a busy machine disturbs them little.
+//! Times are CPU times of the thread, so that other load on the machine hardly matters.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -14,7 +14,7 @@ use retentiond::event::Time;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Every message is about this long, in bytes: an order with a few lines.
+/// Approximate message size in bytes: an order with a few lines.
 const BYTES: usize = 2_048;
 
 const NATIVE: &str = r#"{"type":"order","order_id":"820982911946154508","customer_id":"115310627314723954","time":"2026-01-02T03:04:05.678Z","amount":"374.97","currency":"USD","attributes":{"channel":"web","country":"US"},"lines":[LINES]}"#;
@@ -39,7 +39,7 @@ const MESSAGES: [(Format, &str); 9] = [
     (Format::Custom, NATIVE),
 ];
 
-/// As many lines as fit into [`BYTES`], and blanks.
+/// A message with as many lines as fit into [`BYTES`], padded with blanks.
 fn message(template: &str) -> String {
     let room = BYTES - (template.len() - "LINES".len());
     let lines = vec![LINE; (room + 1) / (LINE.len() + 1)].join(",");

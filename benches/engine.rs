@@ -1,16 +1,16 @@
-//! What one core does without Kafka, in events a second: `cargo bench --bench engine`; with a word behind it, only what
-//! bears that word in its name.
+//! Events per second on one core without Kafka: `cargo bench --bench engine`. An argument selects the benchmarks whose
+//! names contain it.
 //!
-//! Times are CPU time of the thread, so that a busy machine disturbs them little. An engine is made once for each
-//! measurement, and event time goes on from sample to sample.
+//! Times are CPU times of the thread, so that other load on the machine hardly matters. Each measurement creates one
+//! engine; event time continues from sample to sample.
 //!
 //! - `engine/W windows, D dimensions/N customers, L% late`: [`Engine::apply`] alone, on an engine that has seen 405
-//!   days of orders; customers are looked up ahead as a worker does it.
-//! - `silence`: the same with rules on inactivity, and what an alert costs when time passes.
-//! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and written as `/metrics` does.
-//! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and the longest slice of it.
-//! - `decode`: 242 bytes of native JSON to an event. `worker`: both, as a worker thread does it, of messages that are
-//!   keyed by customer.
+//!   days of orders. Customers are looked up ahead as in a worker.
+//! - `silence`: the same with inactivity rules, and the cost of an alert when time advances.
+//! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and encoded as for `/metrics`.
+//! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and its longest slice.
+//! - `decode`: 242 bytes of native JSON to an event. `worker`: decoding and applying messages keyed by customer, as in a
+//!   worker thread.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -44,20 +44,20 @@ use support::{MESSAGE_BYTES, Order, Orders};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Orders that an engine has seen before anything is measured, if two for each customer are not more: 405 days of them.
+/// Minimum number of orders that warm up an engine; with many customers it is two for each. They span 405 days.
 const WARM: u64 = 3_000_000;
 /// Values of every dimension.
 const VALUES: [&str; 4] = ["web", "app", "store", "email"];
-/// Orders prepared at once, so that preparing them is not measured: as many as one poll brings.
+/// Number of orders prepared at once, outside of the measurement: about as many as a poll returns.
 const CHUNK: usize = 1_000;
 
-/// CPU time that this thread has taken.
+/// CPU time used by this thread.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Prepares chunks of `count` pieces in all and works on them; the time of the work alone.
+/// Prepares `count` items in chunks and processes them; returns the time of the processing alone.
 fn in_chunks<T>(mut count: u64, mut prepare: impl FnMut(usize) -> T, mut work: impl FnMut(T)) -> Duration {
     let mut took = Duration::ZERO;
     while count > 0 {
@@ -71,7 +71,7 @@ fn in_chunks<T>(mut count: u64, mut prepare: impl FnMut(usize) -> T, mut work: i
     took
 }
 
-/// So many windows: one of the default configuration, its rolling ones, these and the calendar ones, and more.
+/// Settings with this number of windows: one default window, the rolling defaults (4), all defaults (7), or more.
 fn settings(windows: usize, dimensions: usize) -> Settings {
     let mut settings = Settings::default();
     match windows {
@@ -96,7 +96,7 @@ fn settings(windows: usize, dimensions: usize) -> Settings {
     settings
 }
 
-/// The text of an order, for an event to borrow from.
+/// The texts of an order, which an event borrows.
 struct Texts {
     customer: String,
     id: String,
@@ -127,7 +127,7 @@ impl Texts {
     }
 }
 
-/// Applies orders; the time it took, without their preparation.
+/// Applies orders; returns the time without their preparation.
 fn apply(engine: &mut Engine, orders: &mut Orders, count: u64) -> Duration {
     let currency = Currency::from_code("EUR").expect("a currency");
     let dimensions = engine.spec().dimensions.len();
@@ -144,7 +144,7 @@ fn apply(engine: &mut Engine, orders: &mut Orders, count: u64) -> Duration {
     })
 }
 
-/// An engine that has seen 405 days of orders, and those to come.
+/// An engine that has seen 405 days of orders, and the orders that follow.
 struct Warm {
     engine: Engine,
     orders: Orders,
@@ -168,7 +168,7 @@ fn engine(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
     let mut bench = |windows: usize, dimensions: usize, customers: u64, late: u64| {
         let name = format!("{windows} windows, {dimensions} dimensions");
-        // Only what is not filtered out is made.
+        // Created only if the benchmark is not filtered out.
         let mut warm = None;
         group.bench_function(BenchmarkId::new(name, format!("{customers} customers, {late}% late")), |bencher| {
             let spec = || Arc::new(worker_config::spec(&settings(windows, dimensions)));
@@ -189,9 +189,10 @@ fn engine(c: &mut Criterion) {
     group.finish();
 }
 
-/// The default windows with rules on inactivity: none, one of a fixed silence, and a second one of each customer's own
-/// pace. With 10,000 customers nobody is silent for long; with a million, who order every 135 days, nearly every order
-/// ends a silence that was due. Alerts are taken out as a checkpoint does, now and then.
+/// The default windows with inactivity rules: none, one with a fixed silence, or also one that adapts to each
+/// customer's pace. With 10,000 customers silences are rare. With a million customers, who order every 135 days on
+/// average, nearly every order ends a silence that was due. Alerts are released from time to time, as a checkpoint
+/// does.
 fn silence(c: &mut Criterion) {
     let rules = [
         ("lapsing", SilenceSetting::After(Millis::days(45))),
@@ -230,7 +231,7 @@ fn silence(c: &mut Criterion) {
             });
         }
     }
-    // A million customers who ordered once, one after the other, and then no more: time alone passes over them.
+    // A million customers who ordered once each, spread over time. Then only time advances.
     let mut silent = None;
     group.bench_function("decide and release one alert", |bencher| {
         let silent = silent.get_or_insert_with(|| {
@@ -256,7 +257,7 @@ fn silence(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a question of Prometheus costs, HTTP aside.
+/// The cost of a scrape, without HTTP.
 fn scrape(c: &mut Criterion) {
     let settings = settings(7, 1);
     let spec = Arc::new(worker_config::spec(&settings));
@@ -296,7 +297,7 @@ fn in_segments(spec: &Arc<Spec>, count: usize) -> Engine {
     engine
 }
 
-/// The first hundred customers at risk by what they brought; a worker looks at 65,536 slots before others have a turn.
+/// The first hundred customers at risk, by value. A worker scans 65,536 slots before it does other work.
 fn at_risk(c: &mut Criterion) {
     const SLICE: usize = 1 << 16;
     let mut warm = None;
@@ -332,7 +333,7 @@ fn at_risk(c: &mut Criterion) {
     group.finish();
 }
 
-/// Messages as they lie in a partition.
+/// Messages of a partition.
 struct Messages {
     keys: Vec<String>,
     json: Vec<String>,

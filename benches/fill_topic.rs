@@ -1,7 +1,7 @@
-//! Fills a topic with orders for `benches/pipeline` and its kin, which call it:
-//! `cargo bench --bench fill_topic -- BROKERS TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [HISTORY ORDERS_PER_SECOND]]`:
-//! HISTORY orders of 405 days at once and then ORDERS at that rate, their event time running with the clock. Or with
-//! `BROKERS TOPIC lines` the lines of its input, each at once: key, tab, value.
+//! Fills a topic with orders, for `benches/pipeline` and similar scripts: `cargo bench --bench fill_topic -- BROKERS
+//! TOPIC PARTITIONS ORDERS CUSTOMERS [CHANNELS [HISTORY ORDERS_PER_SECOND]]`. With a rate, HISTORY orders that span 405
+//! days are sent at once and then ORDERS at that rate, whose event time advances with the clock. With `BROKERS TOPIC
+//! lines` it sends the lines of its input as they arrive: key, tab, value.
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a helper of a script")]
 
@@ -18,7 +18,7 @@ use retentiond::shop::publisher::create_topics;
 use support::{MESSAGE_BYTES, Order, Orders};
 
 const FLUSH_WAIT: Duration = Duration::from_secs(120);
-/// A paced stream sleeps no shorter than this.
+/// Shortest pause of a paced stream.
 const PAUSE: Duration = Duration::from_millis(2);
 
 fn main() -> Result<()> {
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
         let begun = Instant::now();
         for order in stream.live(rate).take(usize::try_from(orders)?) {
             let due = begun + Duration::from_secs_f64((order.number - at_once) as f64 / rate as f64);
-            // Some at once, as a shop's front ends do.
+            // Orders that are due within a pause are sent together, as the front ends of a shop do.
             while let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| *wait > PAUSE) {
                 producer.poll(wait);
             }

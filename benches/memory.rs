@@ -1,13 +1,13 @@
-//! What a remembered id and a customer cost in memory: `cargo bench --bench memory`. The figures are bytes, not times, and
+//! Memory per remembered id and per customer: `cargo bench --bench memory`. The figures are bytes, not times, and
 //! hardly depend on the machine.
 //!
-//! - `held`: what the tables have allocated, in bytes an id.
-//! - `resident`: what the process grew by, in bytes an id; of few ids that is noise.
-//! - The tables double, so bytes an id swing by a factor of two; the last lines are the extremes on the way to ten
-//!   million. Ids that expire make room for new ones: `steady` is a week of them after a year.
-//! - Customers have ids of 16 bytes and one order each, spread over a year; it is the whole engine with the default
-//!   windows, a week of remembered ids included. `peak` is the most that was resident on the way, as the table grew. The
-//!   last line takes 4.5 GB; arguments are numbers of customers to be measured instead.
+//! - `held`: bytes per id that the tables have allocated.
+//! - `resident`: bytes per id by which the process grew; with few ids this is noise.
+//! - The tables grow by doubling, so bytes per id vary by a factor of two. The lines `dearest` and `cheapest` are the
+//!   extremes on the way to ten million. Expired ids make room for new ones: `steady` is a week of ids after a year.
+//! - Customers have ids of 16 bytes and one order each, spread over a year, in a complete engine with the default windows
+//!   and a week of remembered ids. `peak` is the maximum of resident memory while the table grew. The last line takes
+//!   4.5 GB; arguments are numbers of customers to measure instead.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
 
@@ -20,7 +20,7 @@ use retentiond::engine::{Engine, Outcome};
 use retentiond::event::{Attributes, Currency, DAY, Event, EventType, Kind, Money, Time};
 use retentiond::wiring::worker_config;
 
-/// Remembered for a week of event time, the default of `customers.dedup_for`.
+/// Ids are remembered for a week of event time, the default of `customers.dedup_for`.
 const REMEMBER: i64 = 7 * DAY;
 const BEGIN: i64 = 20_000 * DAY;
 
@@ -31,7 +31,7 @@ fn remember(dedup: &mut Dedup, number: u64, time: Time) {
     assert!(!seen, "every id is new");
 }
 
-/// Resident bytes of this process now (`VmRSS`) or at most (`VmHWM`), where the system tells.
+/// Resident memory of this process in bytes, now (`VmRSS`) or at its peak (`VmHWM`), if the system reports it.
 fn resident(now: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let kilobytes =
@@ -49,7 +49,7 @@ fn row(what: &str, dedup: &Dedup, grown: Option<u64>) {
     println!("{what:<28} {:>10} ids  held {held:>5.1}  resident {resident:>5}", dedup.len());
 }
 
-/// So many ids in one day.
+/// This many ids in one day.
 fn fill(ids: u64) {
     let before = resident("VmRSS");
     let mut dedup = Dedup::new(REMEMBER, 0);
@@ -58,7 +58,7 @@ fn fill(ids: u64) {
     row("one day", &dedup, grown);
 }
 
-/// The dearest and the cheapest moment between a hundred thousand ids and ten million.
+/// The largest and the smallest number of bytes per id between a hundred thousand and ten million ids.
 fn extremes() {
     let mut dedup = Dedup::new(REMEMBER, 0);
     let (mut dearest, mut cheapest) = ((0, 0.0_f64), (0, f64::MAX));
@@ -75,7 +75,7 @@ fn extremes() {
     }
 }
 
-/// As many ids every day, for a year.
+/// The same number of ids each day for a year.
 fn steady(per_day: u64) {
     let mut dedup = Dedup::new(REMEMBER, 0);
     for number in 0..365 * per_day {
@@ -85,14 +85,14 @@ fn steady(per_day: u64) {
     row(&format!("steady, {per_day} a day"), &dedup, None);
 }
 
-/// So many customers with an order each.
+/// This many customers with one order each.
 fn customers(count: u64) {
     let before = resident("VmRSS").unwrap_or(0);
-    // From here on the most is the most of this engine.
+    // Resets the peak, so that it is that of this engine.
     _ = fs::write("/proc/self/clear_refs", "5");
     let mut engine = Engine::new(Arc::new(worker_config::spec(&Settings::default())));
     for number in 0..count {
-        // Every id once, in an order that has nothing to do with time.
+        // Every id once, in an order unrelated to time.
         let customer = format!("customer{:08}", number.wrapping_mul(48_271) % count);
         let time = Time::clamped(BEGIN + (number as f64 / count as f64 * 365.0 * DAY as f64) as i64);
         let amount = Money { minor: 1_990, currency: Currency::from_code("EUR").expect("a currency") };
@@ -117,7 +117,7 @@ fn main() {
     if !counts.is_empty() {
         return counts.into_iter().for_each(customers);
     }
-    // Biggest last: freed memory is used again and would hide what the next one needs.
+    // Largest last: freed memory is reused and would hide what the next measurement needs.
     [100_000, 1_000_000, 10_000_000].into_iter().for_each(fill);
     extremes();
     steady(100_000);

@@ -1,4 +1,4 @@
-//! The orders that every benchmark uses: 242 bytes of JSON each, customers drawn evenly, event time over 405 days.
+//! The orders of the benchmarks: 242 bytes of JSON each, uniformly distributed customers, event time over 405 days.
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
@@ -6,26 +6,26 @@ use std::fmt::Write;
 
 use retentiond::event::{DAY, HOUR, Time};
 
-/// Every message is this long, a usual size for an order with its lines.
+/// Size of every message in bytes, typical of an order with its lines.
 pub const MESSAGE_BYTES: usize = 242;
-/// When the first order happens: 2023-11-14T22:13:20Z.
+/// Time of the first order: 2023-11-14T22:13:20Z.
 const START: i64 = 1_700_000_000_000;
-/// The event time that a whole stream spans: every window but those of a year moves all the way through, customers
-/// lapse, and a year's window moves for 40 days.
+/// Event time that a stream spans: every window shorter than a year moves through it completely, customers lapse, and a
+/// window of a year moves for 40 days.
 const SPAN: i64 = 405 * DAY;
 
-/// One order in numbers.
+/// An order as numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Order {
-    /// Its place in the stream, which is its id.
+    /// Index in the stream, and the order id.
     pub number: u64,
-    /// Who ordered.
+    /// Customer.
     pub customer: u64,
-    /// When.
+    /// Event time.
     pub time: Time,
-    /// What was paid, in cents.
+    /// Amount in cents.
     pub cents: i64,
-    /// By which of the channels.
+    /// Index of the channel.
     channel: u64,
     /// More random bits.
     bits: u64,
@@ -36,32 +36,32 @@ pub struct Order {
 pub struct Orders {
     customers: u64,
     step: i64,
-    /// Of a hundred orders, so many lie up to 20 hours back.
+    /// Percentage of orders that are up to 20 hours late.
     late_percent: u64,
     state: u64,
     next: u64,
-    /// How many values the dimension `channel` has.
+    /// Number of values of the dimension `channel`.
     channels: u64,
-    /// From which order on event time runs with the clock, when that one happens, and how many come in a second.
+    /// For the live part: number of the first order, its event time, and orders per second of event time.
     live: Option<(u64, i64, u64)>,
 }
 
-/// The names of the first channels; further ones are numbers.
+/// Names of the first channels; further ones are numbers.
 const CHANNELS: [&str; 4] = ["web", "app", "store", "email"];
 
 impl Orders {
-    /// The stream whose first `per_span` orders span 405 days.
+    /// A stream whose first `per_span` orders span 405 days.
     pub fn new(customers: u64, per_span: u64, late_percent: u64) -> Orders {
         let step = (SPAN / i64::try_from(per_span.max(1)).unwrap_or(i64::MAX)).max(1);
         Orders { customers, step, late_percent, state: 88_172_645_463_325_252, next: 0, channels: 4, live: None }
     }
 
-    /// The same stream with another number of channels.
+    /// The stream with another number of channels.
     pub fn with_channels(self, channels: u64) -> Orders {
         Orders { channels, ..self }
     }
 
-    /// The same stream, of which so many orders happen in a second of event time from here on.
+    /// The stream with this rate from here on, in event time.
     pub fn live(self, orders_per_second: u64) -> Orders {
         Orders { live: Some((self.next, START + self.step * self.next.cast_signed(), orders_per_second)), ..self }
     }
@@ -104,7 +104,7 @@ impl Order {
         format!("o-{:012}", self.number)
     }
 
-    /// The message: [`MESSAGE_BYTES`] bytes of native JSON, fields that nobody asked for included.
+    /// The message: [`MESSAGE_BYTES`] bytes of native JSON, including fields that are not read.
     pub fn write_json(&self, out: &mut String) {
         out.clear();
         let channel =
