@@ -4,7 +4,7 @@
 mod targets;
 
 libfuzzer_sys::fuzz_target!(
-    // A panic that becomes an error is none; the fuzzer's own hook would end the run all the same.
+    // The decoder converts panics of libraries to errors; the fuzzer's own panic hook would end the run.
     init: std::panic::set_hook(Box::new(|_| {})),
     |bytes: &[u8]| {
         targets::checkpoint::rows(bytes);

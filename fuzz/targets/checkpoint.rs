@@ -1,6 +1,7 @@
 //! The files of a checkpoint and the metadata of a committed offset.
 //!
-//! Digests protect all of them, so a damaged byte never gets far; here whatever stands behind a digest is reached.
+//! Digests protect all of them, so damaged files normally fail early; these targets reach the parsers behind the
+//! digests.
 
 use std::sync::{Arc, LazyLock};
 
@@ -21,16 +22,16 @@ use retentiond::engine::state::rows::SideState;
 use retentiond::engine::zone::{Unit, Zone};
 use retentiond::event::{Currency, DAY, HOUR, Time};
 
-/// More slots than this take memory by the gigabyte, as the customers that they are for would.
+/// Limit of slots: more would allocate gigabytes, as that many customers would need.
 const MOST_SLOTS: u32 = 1 << 16;
 
-/// The states of a checkpoint of `tests/golden`, the newest first.
+/// The state files of a checkpoint in `tests/golden`, newest first.
 const STATES: [&[u8]; 2] = [
     include_bytes!("../../tests/golden/checkpoint-v2/shop=2Feu/p3/0000000003-0000000000000383.state"),
     include_bytes!("../../tests/golden/checkpoint-v2/shop=2Feu/p3/0000000002-0000000000000257.state"),
 ];
 
-/// What that checkpoint was computed by.
+/// The spec of that checkpoint.
 static SPEC: LazyLock<Arc<Spec>> = LazyLock::new(|| {
     let rolling =
         |name: &str, period, active_for, resolution| RollingSpec { name: name.into(), period, active_for, resolution };
@@ -73,7 +74,7 @@ fn restorer(scalars: Scalars) -> Option<Restorer> {
     Restorer::new(&SPEC, &[Some(0), Some(1)], scalars).ok()
 }
 
-/// The first byte says what the rest is.
+/// The first byte selects the kind of the rest.
 pub fn checkpoint(bytes: &[u8]) -> bool {
     let Some((first, rest)) = bytes.split_first() else { return false };
     match first % 6 {
@@ -108,7 +109,7 @@ fn manifest(bytes: &[u8]) -> bool {
     }
 }
 
-/// What can be packed anew, or nothing behind the digest of a section would ever be reached.
+/// A file with these sections and valid digests.
 fn packed(all: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     sections::encode(all).ok()
 }
@@ -120,7 +121,7 @@ fn seen(bytes: &[u8]) -> bool {
     is_whole(restorer)
 }
 
-/// Scalars up to the first zero byte, which JSON has none of, then the arrays.
+/// Scalars up to the first zero byte, which JSON does not contain, then the arrays.
 fn state(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let (scalars, arrays) = bytes.split_at(end);
@@ -130,12 +131,12 @@ fn state(bytes: &[u8]) -> bool {
         return false;
     }
     let Some(mut restorer) = restorer(scalars) else { return false };
-    // Each as if this were all that was ever written of it.
+    // Each array is restored as if it had begun in this file.
     arrays.into_iter().for_each(|array| restorer.array(array.born, array));
     is_whole(restorer)
 }
 
-/// Customers in Parquet, as those of a state that is sound beside them.
+/// Customers in Parquet, restored together with a valid state.
 pub fn rows(bytes: &[u8]) -> bool {
     let Some((scalars, _)) = GOLDEN.first() else { return false };
     let sequence = scalars.sequence;
@@ -149,7 +150,7 @@ pub fn rows(bytes: &[u8]) -> bool {
     is_whole(restorer)
 }
 
-/// An engine that could be made can be asked, and checkpoint again.
+/// Whether the engine can be restored; it must then answer queries and take a checkpoint.
 fn is_whole(restorer: Restorer) -> bool {
     let Ok(mut engine) = restorer.finish() else { return false };
     let at = engine.clock().watermark().unwrap_or(Time::MIN);

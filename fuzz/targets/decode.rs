@@ -10,10 +10,10 @@ use retentiond::decode::{
 };
 use retentiond::event::{Event, Kind, MAX_CUSTOMER_ID_BYTES, Time};
 
-/// What stands between value, key and headers: no byte of UTF-8.
+/// Separates value, key and headers; does not occur in UTF-8.
 pub const SEPARATOR: u8 = 0xff;
 
-/// A decoder of each format without options, in the order of [`Format::ALL`], then those with many.
+/// A decoder of each format without options, in the order of [`Format::ALL`], then decoders with many options.
 static DECODERS: LazyLock<Vec<Decoder>> =
     LazyLock::new(|| chosen().into_iter().map(|(format, options)| decoder(format, &options)).collect());
 
@@ -22,13 +22,13 @@ fn chosen() -> Vec<(Format, Options)> {
     plain.chain(with_options()).collect()
 }
 
-/// The first bytes that choose a format.
+/// The first bytes that select a decoder of this format.
 #[allow(dead_code, reason = "a fuzzer finds them itself")]
 pub fn choosers(format: Format) -> Vec<u8> {
     (0..).zip(chosen()).filter(|(_, (known, _))| *known == format).map(|(place, _)| place).collect()
 }
 
-/// The first byte that chooses rows of CSV.
+/// The first byte that selects rows of CSV.
 #[allow(dead_code, reason = "a fuzzer finds it itself")]
 pub fn chooser_of_rows() -> u8 {
     chosen().len() as u8
@@ -103,7 +103,7 @@ fn with_options() -> Vec<(Format, Options)> {
     all
 }
 
-/// The first byte chooses the decoder, or the rows of CSV; value, key and the names and values of headers follow.
+/// The first byte selects the decoder, or rows of CSV; a value, a key, and names and values of headers follow.
 pub fn decode(bytes: &[u8]) -> bool {
     let Some((&first, rest)) = bytes.split_first() else { return false };
     let Some(decoder) = DECODERS.get(usize::from(first) % (DECODERS.len() + 1)) else { return rows(rest) };
@@ -117,13 +117,13 @@ pub fn decode(bytes: &[u8]) -> bool {
     let message = Message { key, payload: payload.filter(|value| *value != b"null"), headers, time: None };
     let decoded = decoder.decode_message(&message, Time::MAX);
     if message.headers.is_empty() {
-        // The short way for messages without headers means the same.
+        // The fast path for messages without headers gives the same result.
         assert_eq!(decoder.decode(key, message.payload, Time::MAX), decoded);
     }
     is_sound(decoded.as_ref().ok(), bytes)
 }
 
-/// A header and rows, as of CSV.
+/// The input is a header and rows, as in CSV.
 fn rows(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let header = lines.next().map(String::from_utf8_lossy).unwrap_or(Cow::Borrowed(""));
@@ -141,7 +141,7 @@ fn table_rows(decoder: &Decoder, header: &str, lines: &[&[u8]]) -> bool {
     })
 }
 
-/// Whether something of `message` was understood, which is then as it should be.
+/// Whether `message` contains an event; panics if an event is invalid.
 pub fn is_sound(decoded: Option<&Decoded<'_>>, message: &[u8]) -> bool {
     match decoded {
         Some(Decoded::Event(event) | Decoded::Cancellation { event, .. }) => check_event(event, message),
@@ -160,7 +160,7 @@ pub fn is_sound(decoded: Option<&Decoded<'_>>, message: &[u8]) -> bool {
 }
 
 fn check_event(event: &Event<'_>, message: &[u8]) {
-    // Costs of all customers together name none.
+    // Costs of all customers together have no customer id.
     let is_cost = matches!(event.kind, Kind::Cost { .. });
     assert!(is_cost || (1..=MAX_CUSTOMER_ID_BYTES).contains(&event.customer.len()), "a customer id of a wrong length");
     assert!((Time::MIN..=Time::MAX).contains(&event.time), "a time out of bounds");
@@ -175,7 +175,7 @@ fn check_event(event: &Event<'_>, message: &[u8]) {
     }
 }
 
-/// Whether a message holds a word for money that did not go back after all, or that came back.
+/// Whether a message mentions a refund that failed or was reversed.
 fn speaks_of_reversal(message: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"revers", b"failed", b"canceled", b"dispute"];
     WORDS.iter().any(|word| message.windows(word.len()).any(|part| part == *word))

@@ -1,4 +1,4 @@
-//! Frames of a schema registry, values behind them, and schemas.
+//! Messages of a schema registry: frames, values and schemas.
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -23,7 +23,7 @@ pub const PROTOBUF: &str = r#"syntax = "proto3"; import "google/protobuf/timesta
     enum E { X = 0; Y = 1; } repeated E many = 10; string currency = 11; message Deep { string type = 1; } }"#;
 const KINDS: [&str; 3] = ["JSON", "AVRO", "PROTOBUF"];
 
-/// One schema of each kind, or one alone.
+/// One schema of each kind, or a single one.
 #[derive(Debug)]
 struct Known(Vec<Arc<Schema>>);
 
@@ -64,7 +64,7 @@ fn decode(decoder: &Decoder, value: &[u8], header: Option<&[u8]>) -> bool {
     is_sound(decoder.decode_message(&message, Time::MAX).as_ref().ok(), value)
 }
 
-/// Bytes as they are, behind the frame of each schema, and beside a header of theirs.
+/// Decodes bytes without a frame, with the frame of each schema, and with their first bytes as the header.
 pub fn framed(bytes: &[u8]) -> bool {
     let mut any = decode(&DECODER, bytes, None);
     for schema in 0..3 {
@@ -74,7 +74,7 @@ pub fn framed(bytes: &[u8]) -> bool {
     any | decode(&DECODER, value, Some(header))
 }
 
-/// A kind, the length of a schema in two bytes, the schema, and a value for it.
+/// The input is a kind, the length of a schema in two bytes, the schema, and a value for it.
 pub fn schema(bytes: &[u8]) -> bool {
     let Some((&[kind, low, high], rest)) = bytes.split_first_chunk() else { return false };
     let (text, value) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes([low, high]))));
@@ -83,7 +83,7 @@ pub fn schema(bytes: &[u8]) -> bool {
     decode(&decoder(vec![schema]), &[&[0, 0, 0, 0, 0][..], value].concat(), None)
 }
 
-/// An order by [`AVRO`], by hand: numbers are zigzag varints, texts stand behind their length.
+/// An order in the schema [`AVRO`], written by hand: numbers are zigzag varints, texts follow their lengths.
 #[allow(dead_code, reason = "a fuzzer begins with a corpus")]
 pub fn avro_order() -> Vec<u8> {
     let text = |text: &[u8]| [&[text.len() as u8 * 2], text].concat();
@@ -95,13 +95,13 @@ pub fn avro_order() -> Vec<u8> {
     }
     micros.push(zigzag as u8);
     let channel = [&[2], &text(b"channel")[..], &text(b"web"), &[0]].concat();
-    // The second type of the union; 72.12 in two bytes; the first symbol; one tag; three bytes; day 20,455; no nulls.
+    // Second type of the union; 72.12 in two bytes; first symbol; one tag; three bytes; day 20,455; no nulls.
     let rest = [&[0, 1, 2, 3, 0xce, 0xbf, 0x02, 0][..]].concat();
     let parts = [text(b"order"), vec![2], text(b"c-1"), micros, text(&[0x1c, 0x2c]), vec![0], channel, rest];
     parts.concat()
 }
 
-/// The same by [`PROTOBUF`]: tags are (number << 3 | 2), lengths and texts follow.
+/// The same in the schema [`PROTOBUF`]: a tag (number << 3 | 2), the length, the text.
 #[allow(dead_code, reason = "a fuzzer begins with a corpus")]
 pub fn protobuf_order() -> Vec<u8> {
     let text = |number: u8, text: &[u8]| [&[number << 3 | 2, text.len() as u8], text].concat();

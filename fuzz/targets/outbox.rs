@@ -1,4 +1,4 @@
-//! What is read back from the topics of ours: dead letters and alerts; and what a webhook answers.
+//! Records that the program reads back from its own topics, dead letters and alerts, and answers of a webhook.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use retentiond::output::dead_letters::{Channel, OURS, OutboxRecord, RecordOrigin
 use retentiond::webhook::policy::{Outcome, Tries, retry_after, step};
 use retentiond::webhook::queue::Alert;
 
-/// To how many bytes a dead letter is cut off.
+/// Size limit to which a dead letter is truncated.
 const LEAST: usize = 1 << 10;
 
-/// Value, key, then names and values of headers, with a byte between them that is no UTF-8.
+/// The input is a value, a key, and names and values of headers, separated by a byte that does not occur in UTF-8.
 pub fn outbox(bytes: &[u8]) -> bool {
     let mut parts = bytes.split(|byte| *byte == super::decode::SEPARATOR).map(<[u8]>::to_vec);
     let payload = parts.next().unwrap_or_default();
@@ -41,7 +41,7 @@ pub fn outbox(bytes: &[u8]) -> bool {
     id != "3-7"
 }
 
-/// A header `Retry-After` and what comes of it.
+/// Handles an answer with a header `Retry-After`.
 fn answer(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let (mut tries, now) = (Tries::default(), Instant::now());
