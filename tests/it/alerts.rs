@@ -1,4 +1,5 @@
-//! Every alert and win-back of `replay`, and what came of the rules, equal SQL's; and messages fit their schema.
+//! Every alert and win-back of `replay`, and the statistics of the rules, equal those of SQL, and messages match their
+//! schema.
 
 mod random;
 
@@ -55,7 +56,7 @@ fn alerts() -> Value {
     json!({"settle_ms": DAY, "holdout": 0.2, "salt": "a pinch", "winback_within_ms": 40 * DAY})
 }
 
-/// Compares; returns the numbers of alerts, win-backs and held-out silences, and where the messages are.
+/// Compares; returns the numbers of alerts, win-backs and held-out silences, and the path of the messages.
 fn compare(oracle: &Oracle, dir: &Path, events: &Path, toml: &str, config: &Value) -> ([u64; 3], PathBuf) {
     let toml = write(dir, "retentiond.toml", toml);
     let messages = dir.join("alerts.ndjson");
@@ -91,7 +92,7 @@ fn alerts_of_cdnow_equal_sql() {
     assert!(counts[0] > 40_000 && counts[1] > 2_000 && counts[2] > 10_000, "{counts:?}");
 }
 
-/// No wait for late events, of which a sorted history has none; and nothing from before an instant.
+/// Without waiting for late events, which a sorted history does not have, and with `alerts.since`.
 #[test]
 fn alerts_since_an_instant_and_without_a_wait_equal_sql() {
     let since = Time::parse("1997-05-01T00:00:00Z").unwrap().millis();
@@ -103,8 +104,8 @@ fn alerts_since_an_instant_and_without_a_wait_equal_sql() {
     assert!(counts[0] > 2_000 && counts[1] > 100 && counts[2] > 500, "{counts:?}");
 }
 
-/// Everything that a shop has: sessions, prospects, refunds, complaints, several currencies, erasures; late events and
-/// copies, which a replay sorts and leaves out.
+/// A shop with sessions, prospects, refunds, complaints, several currencies and erasures, and with late events and
+/// duplicates, which a replay sorts and removes.
 #[test]
 fn alerts_of_a_shop_equal_sql_and_fit_their_schema() {
     let Some(oracle) = oracle::find_or_skip() else { return };
@@ -155,7 +156,7 @@ fn alerts_of_a_shop_equal_sql_and_fit_their_schema() {
     assert_eq!(fit["retentiond.customer.winback.v1"], json!(counts[1]));
 }
 
-/// Rules whose spans lie far apart: none takes an alert from another.
+/// Rules with very different spans: no rule suppresses an alert of another.
 #[test]
 fn each_rule_alerts_as_if_it_were_alone() {
     let dir = tempfile::tempdir_in(scratch()).unwrap();

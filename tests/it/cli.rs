@@ -1,4 +1,4 @@
-//! What each verb does without a Kafka of its own to talk to, and what it says when it cannot.
+//! Each verb without a Kafka broker, and its error messages.
 
 mod as_of;
 mod currency;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const VERBS: [&str; 6] = ["demo", "run", "replay", "simulate", "validate", "config"];
 
-/// Panics unless the verb ended with `code` and said all of `words` on standard error.
+/// Panics unless the verb ended with `code` and printed all of `words` on standard error.
 fn assert_refused(said: &Said, code: i32, words: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");
     for word in words {
@@ -150,7 +150,7 @@ fn replay_says_what_it_cannot_read() {
     assert_refused(&run(["replay", "a.csv", "--as-of", "yesterday"]), 2, &["not an RFC 3339 time"]);
 }
 
-/// Six lines under a header, the last of them a second copy that carries something else.
+/// Six lines after a header; the last is a duplicate with different content.
 const ORDERS: &str = "\
 order_id,customer_id,time,amount,currency,channel
 1,ada,2026-01-05T10:00:00Z,10.00,EUR,web
@@ -225,7 +225,7 @@ const MONEY: [&str; 10] = [
     "revenue",
 ];
 
-/// The figures' names and some more, in alphabetical order.
+/// The names of the figures and some more, in alphabetical order.
 fn figures_and(more: &[&'static str]) -> Vec<&'static str> {
     let mut names = [&FIGURES, more].concat();
     names.sort_unstable();
@@ -290,7 +290,7 @@ fn replay_prints_the_figures_of_a_small_history() {
     });
     assert_holds(march, &expected);
 
-    // The same as of an earlier instant, in a table, and from two files.
+    // The same as of an earlier instant, as a table, and from two files.
     assert_eq!(replay(&[&file], None, Some("2026-01-31T23:59:59Z"))["windows"][1]["orders"], 2);
     let table = run(["replay".as_ref(), file.as_os_str()]);
     assert_eq!(table.code, Some(0), "{table:?}");

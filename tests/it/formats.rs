@@ -1,7 +1,7 @@
-//! Messages in every format, with the field names of its published documentation, and what they mean.
+//! Messages in every format, with the field names of its published documentation, and their meanings.
 //!
-//! `tests/formats/FORMAT/NAME.json` is a message; `NAME.toml`, where there is one, its key, its headers, the salt and the
-//! mapping; `NAME.expected` what it means. `RETENTIOND_BLESS=1` writes the latter, for a person to read.
+//! `tests/formats/FORMAT/NAME.json` is a message; the optional `NAME.toml` contains its key, headers, salt and mapping;
+//! `NAME.expected` its meaning. `RETENTIOND_BLESS=1` writes the latter, to be reviewed by a person.
 
 mod files;
 pub mod fixtures;
@@ -83,7 +83,7 @@ fn every_event_survives_the_way_through_a_router() {
     assert!(seen > 50, "only {seen} events");
 }
 
-/// One line for each event.
+/// One line per event.
 fn meaning(decoded: &Result<Decoded<'_>, Rejection>) -> String {
     match decoded {
         Ok(Decoded::Event(event)) => line(event),

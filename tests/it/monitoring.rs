@@ -1,4 +1,4 @@
-//! Rules, alerts and dashboards against the daemon as it is: real Kafka, real Prometheus, real Alertmanager.
+//! Rules, alerts and dashboards with the real daemon, Kafka, Prometheus and Alertmanager.
 
 mod quickstart;
 mod servers;
@@ -12,13 +12,13 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names behind a key at the beginning of a line or of a list's item.
+/// The values of a key at the beginning of a line or list item.
 fn behind<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     let values = text.lines().filter_map(|line| line.trim_start().trim_start_matches("- ").strip_prefix(key));
     values.map(str::trim).collect()
 }
 
-/// The rules of `alerts.yml` by name, each with its lines.
+/// The rules of `alerts.yml`, each with its text.
 fn alerts(text: &str) -> BTreeMap<&str, &str> {
     text.split("- alert: ").skip(1).map(|rest| rest.split_once('\n').expect("a rule has lines")).collect()
 }
@@ -37,7 +37,7 @@ fn every_alert_says_what_to_do_and_is_tested_both_ways() {
         let link = format!("http://127.0.0.1:9736/runbook#{}", name.to_lowercase());
         assert_eq!(behind(rule, "runbook_url:"), [link], "{name}");
 
-        // Each look at the alert, up to the next one.
+        // Each check of the alert, up to the next one.
         let looks: Vec<&str> = tests
             .split("- alertname: ")
             .skip(1)

@@ -1,4 +1,4 @@
-//! Every figure of `replay`, and of the daemon's worker over the same messages as they come, equals SQL's.
+//! Every figure of `replay`, and of the daemon's worker for the same messages in arrival order, equals that of SQL.
 
 mod erased;
 
@@ -15,8 +15,8 @@ use retentiond::event::{DAY, Time};
 use retentiond::shop::{Buying, ShopSettings};
 use serde_json::{Value, json};
 
-/// What is compared wherever nothing else is said, by the names of the oracle's parts: everything but the distributions,
-/// which say the same at every instant only once all events are in, and have a test of their own.
+/// The oracle's parts that are compared by default: everything except the distributions, which are the same at every
+/// instant only once all events are applied, and have a test of their own.
 const PARTS: [&str; 14] = [
     "windows",
     "calendar",
@@ -34,7 +34,7 @@ const PARTS: [&str; 14] = [
     "reporting",
 ];
 
-/// Instants around the 18 months of CDNOW: before its first event, within its first second, at and beside the bounds of
+/// Instants around the 18 months of CDNOW: before its first event, within its first second, at and around the bounds of
 /// periods, at odd times, at its last event and long after.
 const CDNOW_INSTANTS: [&str; 15] = [
     "1996-12-31T23:59:59.999Z",
@@ -54,11 +54,11 @@ const CDNOW_INSTANTS: [&str; 15] = [
     "2001-05-05T05:05:05Z",
 ];
 
-/// From CDNOW's days to those fourteen years later, so that the last of 1997 is the last of 2011.
+/// Days from CDNOW to the same days fourteen years later, so that the last day of 1997 becomes that of 2011.
 const FOURTEEN_YEARS: i64 = 5113;
 
-/// Instants of CDNOW fourteen years later, in Samoa: the days on which summer time ends and begins, the end of the 29th
-/// of December 2011, after which came the 31st, and a 29th of February.
+/// Instants of CDNOW fourteen years later, in Samoa: the days on which summer time ends and begins, the end of 29
+/// December 2011, which was followed by the 31st, and a 29 February.
 const SAMOAN_INSTANTS: [&str; 13] = [
     "2011-01-01T10:59:59.999Z",
     "2011-01-01T11:00:00Z",
@@ -75,7 +75,7 @@ const SAMOAN_INSTANTS: [&str; 13] = [
     "2015-02-28T03:03:03Z",
 ];
 
-/// The days on which summer time begins and ends in New York, where a day has 23 and 25 hours, are among the instants.
+/// Including the days on which summer time begins and ends in New York, which have 23 and 25 hours.
 const SHOP_INSTANTS: [&str; 13] = [
     "2023-02-10T00:00:01Z",
     "2023-02-28T23:59:59.999Z",
@@ -92,7 +92,7 @@ const SHOP_INSTANTS: [&str; 13] = [
     "2026-01-01T00:00:00Z",
 ];
 
-/// A history, what is configured, and when it is looked at.
+/// A history, its configuration, and the instants of the figures.
 struct Case {
     dir: tempfile::TempDir,
     events: PathBuf,
@@ -111,12 +111,12 @@ impl Case {
         Case { dir, events, log, toml, config, instants }
     }
 
-    /// Compares what `replay` says; returns how many figures were compared.
+    /// Compares the figures of `replay`; returns how many were compared.
     fn compare_replay(&self, oracle: &Oracle, parts: &[&str]) -> u64 {
         compare(oracle, &self.events, self.toml.as_deref(), &self.config, parts, self.instants)
     }
 
-    /// Compares what the worker says that takes the messages as they come.
+    /// Compares the figures of a worker that reads the messages in arrival order.
     fn compare_log(&self, oracle: &Oracle, parts: &[&str]) -> u64 {
         let expected = oracle.oracle(&self.events, &self.config, parts, self.instants);
         let settings = log::settings(self.toml.as_deref());
@@ -124,7 +124,7 @@ impl Case {
             let said = log::of_log(&self.log, 1, &settings, reach, instants);
             said.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()).collect()
         };
-        // A daemon keeps less than its whole past: it is asked as of the end of the log and later.
+        // A daemon does not keep its whole past, so this compares figures as of the end of the log and later.
         let since_the_end = self.instants.len() - 2;
         let last = Value::Array(expected.as_array().unwrap()[since_the_end..].to_vec());
         oracle.compare(&last, &said(Reach::Daemon, &self.instants[since_the_end..]))
@@ -139,7 +139,7 @@ impl Case {
     }
 }
 
-/// Compares at every instant; returns how many figures were compared.
+/// Compares the figures of `replay` at every instant; returns how many were compared.
 fn compare(
     oracle: &Oracle,
     events: &Path,
@@ -219,7 +219,7 @@ fn a_day_that_never_was_and_a_leap_day_equal_sql() {
     Case::new(log, Some((&toml, config)), &SAMOAN_INSTANTS).equals_sql_sorted_and_as_it_comes();
 }
 
-/// Sixteen months of a small shop with everything that the shop knows, most of it more often than is likely.
+/// Sixteen months of a small shop with everything that the simulation offers, most of it more often than is realistic.
 fn shop_log() -> Vec<Message> {
     let start = Time::parse("2023-02-10T00:00:00Z").unwrap();
     let settings = ShopSettings {
@@ -227,7 +227,7 @@ fn shop_log() -> Vec<Message> {
         start,
         initial_customers: 400,
         customers_per_day: 4.0,
-        // Often within a day of the order before: then a late one comes after it.
+        // Often within a day of the previous order, so that late orders precede others.
         buying: Buying { days_between_orders: 8.0, rate_shape: 0.6, ..Buying::default() },
         referrals: 0.3,
         complaints: 0.15,
@@ -243,7 +243,7 @@ fn shop_log() -> Vec<Message> {
     with_reversed_refunds(history::shop_log(settings, start.plus(490 * DAY)))
 }
 
-/// The same where one refund in four fails at once.
+/// The messages with one refund in four failing at once.
 fn with_reversed_refunds(log: Vec<Message>) -> Vec<Message> {
     let mut refunds = 0;
     let reversed = |message: &Message| {
@@ -257,8 +257,8 @@ fn with_reversed_refunds(log: Vec<Message>) -> Vec<Message> {
     log.into_iter().zip(more).flat_map(|(message, more)| [Some(message), more]).flatten().collect()
 }
 
-/// The panes of the shortest window are not those of its default, a minute: whole histories of a minute's panes, for
-/// every value of a dimension, in seven engines at once, would take 14 GiB.
+/// The panes of the shortest window are not its default, a minute: complete histories with panes of a minute, for every
+/// value of a dimension, in seven engines at once, would take 14 GiB.
 const SHOP_TOML: &str = r#"
 [customers]
 dimensions = { channel = ["web", "app"], country = [] }
@@ -349,9 +349,9 @@ fn a_shop_in_its_own_zone_and_windows_equals_sql() {
     case.equals_sql_sorted_and_as_it_comes();
 }
 
-// Figures that came later, each in a test of its own -------------------------------------------------------------------
+// Further figures, each in a test of its own -------------------------------------------------------------------------
 
-/// From the last event on: there the distances of the last day before T - `allowed_lateness` settle one by one.
+/// At the last event and later: there the gaps of the last day before T - `allowed_lateness` become final one by one.
 #[test]
 fn distributions_equal_sql() {
     const SINCE_THE_END: [&str; 5] = [
@@ -368,8 +368,8 @@ fn distributions_equal_sql() {
     }
 }
 
-/// Rates that change within the history, on a leap day, for currencies with none, two and three decimals; none for
-/// some of the currencies, and for one of them not from the beginning.
+/// Rates that change within the history, on a leap day, for currencies with no, two and three decimals; some of the
+/// currencies have no rate, and one has none at first.
 #[test]
 fn the_reporting_currency_equals_sql() {
     let rates = [
@@ -396,7 +396,7 @@ fn the_reporting_currency_equals_sql() {
     }
 }
 
-/// `customers.merge_orders_within = "1d"`.
+/// The case with `customers.merge_orders_within = "1d"`.
 fn merging(case: Case, toml: &str) -> Case {
     let toml = toml.replacen("[customers]", "[customers]\nmerge_orders_within = \"1d\"", 1);
     let toml = write(case.dir.path(), "merging.toml", toml);
@@ -433,7 +433,7 @@ fn orders_of_a_day_that_are_one_equal_sql_in_a_shop() {
 
 // Partitions -----------------------------------------------------------------------------------------------------------
 
-/// However a log is split over partitions, sorted before or applied as it comes: the same figures, to the last digit.
+/// However a log is split over partitions, and whether it is sorted or in arrival order, the figures are exactly equal.
 fn adds_up(case: &Case) {
     let settings = log::settings(case.toml.as_deref());
     let sorted = |partitions| log::of_histories(&case.log, partitions, &settings, case.instants);
@@ -449,7 +449,7 @@ fn adds_up(case: &Case) {
     }
 }
 
-/// Panics with what differs around the first difference of two texts.
+/// Panics with the text around the first difference of two texts.
 fn same(said: &str, expected: &str, what: &str) {
     if let Some(at) = said.bytes().zip(expected.bytes()).position(|(one, other)| one != other) {
         let around = |text: &str| text[at.saturating_sub(300)..text.len().min(at + 100)].to_owned();

@@ -1,4 +1,4 @@
-//! The page in a real browser: what it says is what the API says, whatever the data hold, on every screen.
+//! The page in a real browser: it shows the figures of the API, whatever the data contain, on every screen.
 
 mod browser;
 mod shop;
@@ -16,7 +16,7 @@ use shop::{HOSTILE, Shop, USUAL};
 
 const DRAWN: &str = "document.body.dataset.trends !== undefined";
 
-/// Answers `path` with a status and a body instead of the daemon.
+/// A script that answers requests for `path` with this status and body.
 fn instead(path: &str, status: u16, body: &Value) -> String {
     format!(
         "{{ const ask = window.fetch; window.fetch = (path, options) => String(path).startsWith({path}) \
@@ -27,13 +27,13 @@ fn instead(path: &str, status: u16, body: &Value) -> String {
     )
 }
 
-/// The number in a text such as `€1,234.50`, `-12.5%` or `–`, which is none.
+/// The number in a text such as `€1,234.50` or `-12.5%`; `–` is none.
 fn number(text: &str) -> Option<f64> {
     let kept: String = text.chars().filter(|c| c.is_ascii_digit() || *c == '.' || *c == '-').collect();
     kept.parse().ok()
 }
 
-/// Panics unless `shown` is `exact`, rounded as it is shown.
+/// Panics unless `shown` is `exact`, rounded as on the page.
 fn assert_shows(what: &str, shown: &str, exact: &Value) {
     let percent = shown.ends_with('%');
     let exact = match exact {
@@ -46,7 +46,7 @@ fn assert_shows(what: &str, shown: &str, exact: &Value) {
     let decimals =
         number(shown).map_or(0, |_| shown.split_once('.').map_or(0, |(_, d)| d.matches(char::is_numeric).count()));
     let rounding = 0.5 / 10_f64.powi(i32::try_from(decimals).unwrap()) + 1e-9;
-    // A number without decimals may have lost zeros: two decimals at most are shown of whatever is no count.
+    // Trailing zeros may be missing, and everything except counts is shown with at most two decimals.
     match (number(shown), exact) {
         (None, None) => {}
         (Some(shown_number), Some(exact)) if (shown_number - exact).abs() <= rounding => {}
@@ -97,7 +97,7 @@ fn every_figure_on_the_page_is_that_of_the_summary() {
         browser.wait("page.trends !== null");
         let tiles = browser.eval("Object.fromEntries([...document.querySelectorAll('.tile')].map(tile => [tile.dataset.figure, tile.querySelector('.value').innerText]))");
         for (figure, shown) in tiles.as_object().unwrap() {
-            // Beside the revenue of one of two currencies stand the orders of that one.
+            // Revenue is shown for one of two currencies, so orders are those in that currency.
             let is_of_all = figure != "orders" && window.get(figure).is_some();
             let of = if is_of_all { *window } else { &window["currencies"]["EUR"] };
             assert_shows(&format!("the tile {figure} of {name}"), shown.as_str().unwrap(), &of[figure]);
@@ -132,7 +132,7 @@ fn changes_and_curves_are_those_of_the_series() {
         browser.open(&shop.url(&format!("#{name}")), "");
         browser.wait(DRAWN);
         let now = retentiond::event::Time::parse(as_of).unwrap().millis();
-        // The last order is of 9 April 2026: the day before it of the month before is 9 March.
+        // The last order is on 9 April 2026, so the same day of the previous month is 9 March.
         let then = if before > 0 { json!(now - before) } else { json!("2026-03-09T12:00:00Z") };
         let then = then.as_str().map_or_else(|| then.to_string(), str::to_owned);
         let point = |at: &str| {
@@ -145,7 +145,7 @@ fn changes_and_curves_are_those_of_the_series() {
         let change = change.as_str().unwrap();
         assert!(now != then && (now > then) == change.contains('▲'), "{name}: {change:?}, {then} to {now}");
         let size = number(change).unwrap();
-        // Of ratios in points, of counts in percent of what it was.
+        // Changes of ratios are in points, those of counts in percent of the previous value.
         let exact = 100.0 * (now - then).abs() / if figure == "orders" { then } else { 1.0 };
         assert!((size - exact).abs() <= 0.051, "{name}: {change:?}, {then} to {now}");
     }
@@ -217,7 +217,7 @@ fn a_token_opens_the_list_of_customers_and_stays_in_the_tab() {
         browser.wait("window.asked !== undefined && document.body.dataset.trends !== undefined");
         browser.wait("document.getElementById('no-rules').hidden === false");
         assert_eq!(hidden(&mut browser, "risk-section"), !shown, "{status}");
-        // What is closed says which key opens it, and who is not alerted of, which key does that.
+        // A closed list names the setting that opens it; without alerts, the page names the one that enables them.
         assert_eq!(hidden(&mut browser, "closed"), status != 403, "{status}");
         assert_eq!(hidden(&mut browser, "winback-section"), true, "there are no alerts");
     }

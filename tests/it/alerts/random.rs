@@ -1,4 +1,4 @@
-//! Random sets of rules of every kind over random histories: spans from a minute to two years over gaps of the same range.
+//! Random rules of every kind over random histories, with spans from a minute to two years over gaps in the same range.
 
 use std::fmt::Write as _;
 
@@ -14,13 +14,13 @@ use crate::support::{oracle, scratch};
 
 const LONGEST: i64 = 730 * DAY;
 
-/// From a minute to two years, every magnitude as likely as another.
+/// From a minute to two years, log-uniformly distributed.
 fn span(chance: &mut ChaCha8Rng) -> i64 {
     let magnitudes = LONGEST as f64 / MINUTE as f64;
     (MINUTE as f64 * magnitudes.powf(chance.random::<f64>())) as i64
 }
 
-/// A rule as the configuration writes it, and as the oracle reads it.
+/// A rule for the configuration, and for the oracle.
 fn rule(number: usize, chance: &mut ChaCha8Rng) -> (String, Value) {
     let mut toml = format!("[[inactivity]]\nname = \"rule-{number}\"\n");
     let mut rule = json!({"name": format!("rule-{number}")});
@@ -68,7 +68,7 @@ fn rule(number: usize, chance: &mut ChaCha8Rng) -> (String, Value) {
     (toml, rule)
 }
 
-/// What one customer does: a few dozen events, orders most of them.
+/// The events of one customer: a few dozen, mostly orders.
 fn doings(customer: usize, begin: Time, end: Time, chance: &mut ChaCha8Rng) -> Vec<(Time, String)> {
     let mut time = begin.plus(chance.random_range(0..LONGEST));
     let mut doings = Vec::new();
@@ -97,7 +97,7 @@ fn doings(customer: usize, begin: Time, end: Time, chance: &mut ChaCha8Rng) -> V
     doings
 }
 
-/// The history as lines, in order of time but for copies, of which the first in the file counts.
+/// The history as lines, sorted by time except for duplicates, of which the first in the file counts.
 fn history(chance: &mut ChaCha8Rng) -> String {
     let [begin, end] = ["2004-02-29T00:00:00Z", "2024-02-29T00:00:00Z"].map(|text| Time::parse(text).unwrap());
     let mut all: Vec<_> = (0..40).flat_map(|customer| doings(customer, begin, end, chance)).collect();
@@ -106,7 +106,7 @@ fn history(chance: &mut ChaCha8Rng) -> String {
     for (at, (_, line)) in all.iter().enumerate() {
         text += line;
         let (_, former) = &all[chance.random_range(0..=at)];
-        // Events without an id always count, so a copy of one is no copy.
+        // Events without an id always count, so only events with an id are duplicated.
         if chance.random_bool(0.05) && former.contains("_id\":\"c-") && former.contains(r#""type":"order""#) {
             text += former;
         }

@@ -1,4 +1,4 @@
-//! `replay --as-of`: the same figures as those of a history that ends there, and as a series shows at that instant.
+//! `replay --as-of`: the same figures as a history that ends there, and as a series at that instant.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ max = "100d"
 holdout = 0.2
 "#;
 
-/// The messages that `replay --alerts` writes, one a line.
+/// The messages that `replay --alerts` writes, one per line.
 fn alerts(dir: &Path, events: &Path, toml: &Path, as_of: Option<&str>) -> String {
     let messages = dir.join("alerts.ndjson");
     let [replay, config, alerts, flag] = ["replay", "--config", "--alerts", "--as-of"].map(OsStr::new);
@@ -36,7 +36,7 @@ fn alerts(dir: &Path, events: &Path, toml: &Path, as_of: Option<&str>) -> String
     std::fs::read_to_string(messages).unwrap()
 }
 
-/// At the instant of an order: there the watermark of a history that ends with it stands too.
+/// At the time of an order, which is also the watermark of a history that ends with it.
 #[test]
 fn alerts_win_backs_and_order_values_are_those_of_a_history_that_ends_there() {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
@@ -56,14 +56,14 @@ fn alerts_win_backs_and_order_values_are_those_of_a_history_that_ends_there() {
         let [found, expected] = [&whole, &part].map(|file| replay(&[file], Some(&toml), Some(&as_of)));
         assert_eq!(found, expected, "{day}");
     }
-    // Beyond the last event time goes on.
+    // Time advances beyond the last event.
     assert!(alerts(dir.path(), &whole, &toml, Some("1999-06-30T00:00:00Z")).len() > all.len());
 }
 
-/// A window of a single run by the names that a line of the series has too.
+/// The windows of a single run, by the names that a line of the series uses too.
 fn windows(summary: &Value) -> BTreeMap<String, Value> {
     let of = |key: &str| summary[key].as_array().unwrap().clone();
-    // Of the periods of a calendar window the open one comes last.
+    // The open period of a calendar window comes last.
     let all = of("windows").into_iter().chain(of("calendar"));
     all.map(|window| (window["window"].as_str().unwrap().to_owned(), window)).collect()
 }
@@ -85,7 +85,7 @@ fn a_series_shows_what_single_runs_print_at_random_instants_and_in_random_zones(
     let sales: Vec<_> = history::cdnow_sample().into_iter().step_by(4).collect();
     let mut compared = 0;
     for zone in ZONES {
-        // From years before to years behind, so that leap days and changes of summer time differ.
+        // Shifted by years, so that leap days and changes of summer time differ.
         let log = history::disorder(&sales, chance.random_range(0..20 * 365));
         let events = write(dir.path(), "events.ndjson", history::ndjson(&log));
         let toml = format!(
@@ -106,7 +106,7 @@ fn a_series_shows_what_single_runs_print_at_random_instants_and_in_random_zones(
         let first = days.first_key_value().unwrap().0.plus(DAY);
         let span = days.last_key_value().unwrap().0.millis() - first.millis();
         for _ in 0..4 {
-            // Also instants beside the beginning of a civil day.
+            // Also instants that are not the beginning of a civil day.
             let at = first.plus(chance.random_range(0..span));
             let midnight = *days.range(..=at).next_back().unwrap().0;
             for at in [at, midnight, midnight.plus(-1)] {

@@ -1,4 +1,4 @@
-//! The reporting currency, from the configuration to what is printed.
+//! The reporting currency, from the configuration to the output.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::cli::{Said, run};
 use crate::support::history::write;
 use crate::support::scratch;
 
-/// In Oslo bob's order is one of February, at 0.5; dee's currency has no rate, and eve's none on that day.
+/// In Oslo, bob's order is in February, at the rate 0.5; dee's currency has no rate, and eve's has none on that day.
 const EVENTS: &str = r#"
 {"type":"order","customer_id":"eve","time":"2025-12-31T12:00:00Z","amount":"1.00","currency":"USD"}
 {"type":"order","customer_id":"ada","time":"2026-01-05T10:00:00Z","amount":"10.00","currency":"EUR","order_id":"1"}

@@ -1,8 +1,8 @@
-//! Oddities of spreadsheets, data frames and shops in files, and what they mean.
+//! Peculiarities of files from spreadsheets, data frames and shops, and their meanings.
 
 use super::files::{CSV, ONE, TWO, case, check, refused};
 
-/// A mapping of `Customer`, `Order`, `Date` and `Total`, with more fields and more options.
+/// A mapping of `Customer`, `Order`, `Date` and `Total`, with additional fields and options.
 macro_rules! mapped {
     ($fields:literal, $options:literal) => {
         concat!(
@@ -80,7 +80,7 @@ fn missing_values_are_empty_cells() {
             case(name, table(&format!("{good}b,2,2026-01-05,{word}\n")), ONE)
                 .with(MAPPED)
                 .saying(&["line 3: missing_field: amount"]),
-            // Orders without an id are not copies of each other.
+            // Orders without an id are not duplicates of each other.
             case(name, table(&format!("a,{word},2026-01-05,10.00\nb,{word},2026-01-06,20.00\n")), TWO).with(MAPPED),
             case(name, format!("{CSV}3,{word},2026-01-05T10:00:00Z,5,EUR\n"), TWO)
                 .saying(&["1 message(s) were deliberately skipped: nobody"]),
@@ -90,7 +90,7 @@ fn missing_values_are_empty_cells() {
     check(&[
         case("type.csv", format!("{typed}#N/A,b,2026-01-05T10:00:00Z,1,EUR\n"), ONE)
             .saying(&["line 3: missing_field: type"]),
-        // The country is Namibia's code.
+        // The country code of Namibia.
         case(
             "namibia.csv",
             "customer_id,time,amount,currency,country\na,2026-01-05T10:00:00Z,10.00,EUR,NA\n\
@@ -169,11 +169,11 @@ fn lines_leave_to_the_first_line_of_their_order_what_they_do_not_name() {
         case("named.csv", named, TWO).with(SHOPIFY_LINES).saying(filtered),
         case("lines.ndjson", ndjson, TWO).with(SHOPIFY_LINES).saying(filtered),
         case("totals.csv", lines.clone(), TWO).with(SHOPIFY_TOTALS).saying(filtered),
-        // One of the lines below has no price though another one has.
+        // One of the lines below lacks a price, while another has one.
         case("hole.csv", lines.replace("1,3.00\n", "1,\n"), (1, 1, "20.00 EUR"))
             .with(SHOPIFY_LINES)
             .saying(&["line 2: missing_field: its order's line 4: amount is missing", "filtered"]),
-        // Another customer's line is of another order, and so is the line below it.
+        // A line of another customer belongs to another order, and so does the line below it.
         case("other.csv", lines.replace("#1,,,,,,2,1.50", "#1,eve@example.com,,,EUR,,2,1.50"), (2, 2, "24.00 EUR"))
             .with(SHOPIFY_LINES)
             .saying(&["4 message(s) were deliberately skipped: filtered"]),
@@ -188,7 +188,7 @@ fn an_order_counts_with_all_of_its_lines_or_not_at_all() {
     let other = "b,2,2026-01-06,20.00\n";
     check(&[
         case("whole.csv", table(&format!("{whole}{other}")), TWO).with(SUMS),
-        // The first line names the order, those below it its articles.
+        // The first line describes the order, the lines below it its articles.
         case("heads.csv", table(&format!("a,1,2026-01-05,\n,1,,4.00\n,1,,6.00\n{other}")), TWO).with(SUMS),
         case("blank-id.csv", table(&format!("a,1,2026-01-05,4.00\n,,,9.00\n,1,,6.00\n{other}")), TWO)
             .with(SUMS)

@@ -1,18 +1,18 @@
-//! Files as shops, databases and spreadsheets write them, and what `replay` makes of them.
+//! Files as shops, databases and spreadsheets write them, and how `replay` reads them.
 
 use std::io::Write as _;
 
 use crate::support::cli::run;
 use crate::support::scratch;
 
-/// A file and what it means: the figures of the year up to its last event, or words of what is said about it.
+/// A file and its expected meaning: the figures of the year up to its last event, or parts of the error messages.
 pub struct Case {
     name: &'static str,
     bytes: Vec<u8>,
     config: &'static str,
-    /// Orders, customers, and revenue less refunds with its currency; nothing where there is no figure.
+    /// Orders, customers, and revenue minus refunds with its currency; `None` if no figures are expected.
     figures: Option<(i64, i64, &'static str)>,
-    /// What has to be on standard error.
+    /// Texts expected on standard error.
     said: &'static [&'static str],
 }
 
@@ -33,7 +33,7 @@ impl Case {
         Case { said, ..self }
     }
 
-    /// What is wrong with what the program says.
+    /// The difference from the expectation, if any.
     fn fault(&self) -> Option<String> {
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let (file, config) = (dir.path().join(self.name), dir.path().join("retentiond.toml"));
@@ -229,7 +229,7 @@ const TYPED: &str = "type,order_id,refund_id,customer_id,time,amount,currency,se
 fn a_type_column_says_what_rows_are() {
     check(&[
         case("typed.csv", TYPED, (2, 2, "25.00 EUR")),
-        // The sums to date keep an erased customer.
+        // Totals to date keep an erased customer.
         case("erased.csv", format!("{TYPED}erase,,,b,,,,,,\n"), (2, 2, "25.00 EUR")),
         case("no-type.csv", format!("{TYPED},3,,a,2026-01-06T10:00:00Z,1,EUR,,,\n"), (2, 2, "25.00 EUR"))
             .saying(&["line 8: missing_field: type"]),
@@ -240,7 +240,7 @@ fn a_type_column_says_what_rows_are() {
             "type,customer_id,time,order_id,amount,currency\norder,a,2026-01-05T10:00:00Z,,10.00,EUR\n",
             ONE,
         ),
-        // A dimension that is called "type" was one before there was such a column.
+        // A dimension named "type" takes precedence over the column `type`, which was introduced later.
         case("dimension.csv", "type,customer_id,time,amount,currency\nretail,a,2026-01-05T10:00:00Z,10.00,EUR\n", ONE)
             .with("[customers]\ndimensions = [\"type\"]\n"),
     ]);
@@ -261,7 +261,7 @@ const UCI_ROWS: [[&str; 6]; 6] = [
 
 #[test]
 fn uci_online_retail_is_read_alike_in_csv_and_json() {
-    // 6 x 2.55 + 6 x 3.39, 2 x 1.85 + 0.305 + 0.995 = 5.00 exactly, less 27.50.
+    // 6 x 2.55 + 6 x 3.39, 2 x 1.85 + 0.305 + 0.995 = 5.00 exactly, minus 27.50.
     let expected = (2, 2, "13.14 GBP");
     let names = ["InvoiceNo", "StockCode", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"];
     let csv: String = [names].iter().chain(&UCI_ROWS).map(|row| row.join(",") + "\r\n").collect();
@@ -275,7 +275,7 @@ fn uci_online_retail_is_read_alike_in_csv_and_json() {
         case("uci.ndjson", json.concat(), expected).with(UCI),
         case("uci.json", format!("[{}]", json.join(",")), expected).with(UCI),
         case("uci-lower.csv", csv.replace("InvoiceNo", "invoiceno"), expected).with(UCI),
-        // An order with a wrong line is rejected whole; a customer with a refund alone has not ordered.
+        // An order with an invalid line is rejected as a whole; a customer with only a refund has not ordered.
         case("uci-wrong-first.csv", wrong("536366,22633,2,12/1/2010 9:00,1.85", "1.85"), (1, 1, "8.14 GBP"))
             .with(UCI)
             .saying(&["line 4: invalid_amount: its order's line 4: ", "1 of 7"]),

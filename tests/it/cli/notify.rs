@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::daemon::Launch;
 use crate::support::{free_port, scratch};
 
-/// No broker answers, which is no reason not to serve: the daemon waits for one.
+/// No broker answers; the daemon serves HTTP and waits for one.
 #[test]
 fn the_service_manager_is_notified_of_start_life_and_stop() {
     let dir = tempfile::tempdir_in(scratch()).unwrap();
@@ -39,7 +39,7 @@ fn the_service_manager_is_notified_of_start_life_and_stop() {
 /// A socket that cannot be used is logged; the daemon serves all the same.
 #[test]
 fn an_unusable_notify_socket_is_logged() {
-    // A group of its own, for a group and instance have one process at a time.
+    // A separate group, because only one process may use a group and instance id at a time.
     let config = format!("[kafka]\nbrokers = \"127.0.0.1:{}\"\ngroup_id = \"unusable-socket\"\n", free_port());
     let mut daemon =
         Launch::verb("run").config(config).http_port(free_port()).env("NOTIFY_SOCKET", "/nowhere/at/all").start();

@@ -1,4 +1,4 @@
-//! The history that a dashboard begins with: `replay --series --format openmetrics`, and that Prometheus takes it.
+//! History for dashboards: `replay --series --format openmetrics`, imported into Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ period = "30d"
 name = "month"
 "#;
 
-/// CSV with a dimension, odd and even customers, the name of one of which needs escaping.
+/// CSV with a dimension, whose values divide customers by odd and even and of which one needs escaping.
 fn csv(sales: &[Sale]) -> String {
     let row = |sale: &Sale| {
         let half = if sale.customer.ends_with(['1', '3', '5', '7', '9']) { r#""od""d\""# } else { "even" };
@@ -44,8 +44,8 @@ fn openmetrics(csv: &Path, toml: &Path, options: &[&str]) -> String {
     said.stdout
 }
 
-/// Timestamps and values by series; panics unless the text is OpenMetrics 1.0: a family's samples together behind its
-/// TYPE and HELP, in it those of each series together and by time, and `# EOF` at the end.
+/// Timestamps and values by series. Panics unless the text is OpenMetrics 1.0: the samples of a family together after
+/// its TYPE and HELP, within it those of each series together and sorted by time, and `# EOF` at the end.
 fn parse(text: &str) -> BTreeMap<String, BTreeMap<i64, f64>> {
     let mut all = BTreeMap::<String, BTreeMap<i64, f64>>::new();
     let (mut families, mut family, mut last_series) = (BTreeSet::new(), "", "");
@@ -152,7 +152,8 @@ fn promtool(args: &[&OsStr]) -> String {
     text(&output.stdout)
 }
 
-/// Every sample of a second that a directory of blocks holds, by metric and `window`, `currency` and so on in order.
+/// Every sample at a second in a directory of blocks, by metric and labels (`window`, `currency` and so on, in this
+/// order).
 fn dump(blocks: &Path, second: i64) -> BTreeMap<String, f64> {
     let stamp = second * 1000;
     let (from, to) = (format!("--min-time={stamp}"), format!("--max-time={stamp}"));
@@ -167,7 +168,7 @@ fn dump(blocks: &Path, second: i64) -> BTreeMap<String, f64> {
     text.lines().map(sample).collect()
 }
 
-/// As in `{__name__="retentiond_window_orders", job="shop", window="30d"}`.
+/// For example `{__name__="retentiond_window_orders", job="shop", window="30d"}`.
 fn series_of(figure: &str, currency: Option<&str>, window: &str) -> String {
     let currency = currency.map(|code| format!("currency=\"{code}\", ")).unwrap_or_default();
     format!("{{__name__=\"retentiond_window_{figure}\", {currency}job=\"shop\", window=\"{window}\"}}")
@@ -189,14 +190,14 @@ fn prometheus_takes_the_history_over() {
     let list = promtool(&["tsdb".as_ref(), "list".as_ref(), blocks.as_os_str()]);
     assert!(list.lines().count() > 20, "18 months in blocks of three weeks at most:\n{list}");
 
-    // The last day of the data: what the example of the README shows. The history ends with the last order.
+    // The last day of the data, as in the example of the README. The history ends with the last order.
     let last = dump(&blocks, seconds("1998-06-30T00:00:00Z"));
     assert_eq!(last[&series_of("start_customers", None, "30d")], 3612.0);
     assert_eq!(last[&series_of("lost_customers", None, "30d")], 949.0);
     assert_eq!(last[&series_of("churn_ratio", None, "30d")], 949.0 / 3612.0);
     assert_eq!(last[&series_of("revenue", Some("USD"), "30d")], 76_109.30);
 
-    // In the middle: everything that replay says as of that second, and nothing else of these windows.
+    // In the middle of the data: exactly the figures that replay prints as of that second for these windows.
     for instant in ["1997-01-01T23:59:59Z", "1997-12-31T23:59:59Z"] {
         let summary = replay(&[&csv], Some(&toml), Some(instant));
         let mut found = dump(&blocks, seconds(instant));
@@ -217,7 +218,7 @@ fn prometheus_takes_the_history_over() {
     }
 }
 
-/// Takes the sample out; panics unless it has the value that `replay` printed, or none for one that is null.
+/// Removes the sample; panics unless it has the value that `replay` printed, or is absent for null.
 fn take(found: &mut BTreeMap<String, f64>, series: String, expected: &Value) {
     let expected = match expected {
         Value::Bool(holds) => Some(f64::from(u8::from(*holds))),

@@ -1,4 +1,4 @@
-//! Messages of every format in files, through `retentiond replay`.
+//! Messages of every format in files, read by `retentiond replay`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,7 +31,7 @@ fn files_of_every_format_give_the_figures_of_the_events_that_they_mean() {
         let lines: Vec<String> = messages.iter().map(fixtures::Fixture::line).collect();
         let meaning: Vec<String> = messages.iter().flat_map(fixtures::Fixture::native).collect();
         let found = figures(dir.path(), "foreign", &source, &lines);
-        // What stands for nobody is left out already.
+        // Placeholder ids have already been removed.
         let native = "[sources.orders]\nformat = \"native\"\n[sources.orders.mapping]\nnobody = []\n";
         let expected = figures(dir.path(), "native", native, &meaning);
         assert_eq!(found, expected, "{source}");
@@ -53,7 +53,7 @@ fn a_file_of_parquet_that_is_damaged_is_an_error_and_no_panic() {
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("orders.parquet");
-    // Its columns are not those of orders; what matters is how the end is read, from which everything else is found.
+    // The columns are not those of orders. This tests the parsing of the footer, from which everything else is found.
     for at in (sound.len() - 400..sound.len()).step_by(23) {
         let mut damaged = sound.clone();
         damaged[at] ^= 0xff;

@@ -1,4 +1,4 @@
-//! The messages below `tests/formats`, and files of them.
+//! The messages in `tests/formats`, and files that contain them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde_json::json;
 /// The dimensions that are kept.
 pub const DIMENSIONS: [&str; 2] = ["channel", "country"];
 
-/// What stands beside a message.
+/// Parts of a record beside its value, and options of the source.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Beside {
@@ -21,7 +21,7 @@ struct Beside {
     /// Whether the value is null.
     null: bool,
     salt: Option<String>,
-    /// The time of the record.
+    /// The record timestamp.
     time: Option<String>,
     headers: BTreeMap<String, String>,
     mapping: Options,
@@ -47,8 +47,8 @@ impl Fixture {
         self.message_of(&self.bytes)
     }
 
-    /// The tables of a source with this format and mapping; `None` for messages that take more than a line in a file: a
-    /// key, headers, a salt.
+    /// The configuration of a source with this format and mapping; `None` for messages that a line of a file cannot
+    /// represent, because they have a key, headers or a salt.
     pub fn source(&self) -> Option<String> {
         let Beside { key, null, salt, time, headers, .. } = &self.beside;
         let beside = fs::read_to_string(self.path.with_extension("toml")).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Fixture {
         String::from_utf8(self.bytes.clone()).unwrap().replace('\n', " ")
     }
 
-    /// What it means, as lines of the native format.
+    /// Its events, as lines of the native format.
     pub fn native(&self) -> Vec<String> {
         match self.decoder().decode_message(&self.message(), Time::MAX) {
             Ok(Decoded::Erase { customer, time: None }) => {
@@ -82,7 +82,7 @@ impl Fixture {
         }
     }
 
-    /// The same with another value.
+    /// The message with another value.
     pub fn message_of<'a>(&'a self, bytes: &'a [u8]) -> Message<'a> {
         let headers = self.beside.headers.iter();
         Message {
@@ -131,7 +131,7 @@ fn native(event: &Event<'_>) -> String {
     line.to_string()
 }
 
-/// The messages that can stand in files, by the tables of their source, of which something is left that happened.
+/// The messages that can be in files and contain events, by the configuration of their source.
 pub fn files() -> BTreeMap<String, Vec<Fixture>> {
     let mut files = BTreeMap::<String, Vec<Fixture>>::new();
     for fixture in all() {
@@ -144,7 +144,7 @@ pub fn files() -> BTreeMap<String, Vec<Fixture>> {
     files
 }
 
-/// Every message, in the order of formats and names.
+/// Every message, sorted by format and name.
 pub fn all() -> impl Iterator<Item = Fixture> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
     Format::ALL.into_iter().flat_map(move |format| {

@@ -1,4 +1,4 @@
-//! Damaged messages: no decoder panics, and every one is an event, or skipped, or rejected.
+//! Damaged messages: no decoder panics, and each message is an event, skipped, or rejected.
 
 use rand::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use super::fixtures::{self, Fixture};
 use crate::support::damage::damage;
 use crate::support::effort::effort;
 
-/// What stands beside committed offsets may be anybody's.
+/// The metadata of committed offsets may be written by anyone.
 #[test]
 fn damaged_metadata_of_offsets_are_refused_or_read_as_they_are() {
     use retentiond::checkpoint::metadata::Metadata;
@@ -30,7 +30,7 @@ fn damaged_metadata_of_offsets_are_refused_or_read_as_they_are() {
     assert!(read > 100, "{read}");
 }
 
-/// Damages the messages of all formats in turn; how many were events, skipped and rejected.
+/// Damages messages of all formats and counts events, skips and rejections.
 #[test]
 fn damaged_messages_are_told_apart_and_panic_nowhere() {
     let cases = effort().mutations;

@@ -102,7 +102,7 @@ fn debezium(of: &Bought) -> String {
     )
 }
 
-/// The figures of a history in one format, without what the format cannot say.
+/// The figures of a history in one format, without those that the format cannot express.
 fn figures(format: &str, mapping: &str, lines: &[String]) -> serde_json::Value {
     let dir = tempfile::tempdir().unwrap();
     let (file, config) = (dir.path().join("history.ndjson"), dir.path().join("retentiond.toml"));
@@ -122,7 +122,7 @@ fn the_same_orders_give_the_same_figures_in_every_format() {
     assert_eq!(figures("segment", "", &lines(segment)), expected, "segment");
     assert_eq!(figures("shopify", "", &lines(shopify)), expected, "shopify");
 
-    // A table of orders knows no refunds.
+    // A table of orders contains no refunds.
     let sold: Vec<_> = orders.iter().map(|of| native(&Bought { refunded: 0, ..*of })).collect();
     let mapping = "[sources.orders.mapping]\namount_unit = \"minor\"\nfields = { time = \"placed_at\" }\n\
                    attributes = { channel = \"channel\" }\n";

@@ -1,5 +1,5 @@
-//! The quick start, from an empty Kafka to an alert: a simulated shop loses customers, the figures of the API and of
-//! Prometheus agree, every panel of every dashboard shows something, and the churn spike arrives at Alertmanager.
+//! The quick start, from an empty Kafka to an alert: a simulated shop loses customers, the figures of the API and
+//! Prometheus agree, every panel of every dashboard has data, and the churn spike reaches Alertmanager.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use crate::support::{free_port, poll_until, scratch, unique, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Short activity, as in the demo, so that those who left are lost within the time that is simulated.
+/// A short `active_for`, as in the demo, so that customers who leave are lost within the simulated time.
 fn config(broker: &Broker, orders: &str, sessions: &str, rates: &Path) -> String {
     format!(
         r#"
@@ -72,14 +72,14 @@ interval = "1s"
     )
 }
 
-/// What the topics hold, as lines of JSON.
+/// The contents of the topics, as lines of JSON.
 fn ndjson(broker: &Broker, topics: [&str; 2]) -> String {
     let records = topics.into_iter().flat_map(|topic| broker.consume_all(topic));
     let lines = records.filter_map(|record| record.payload).map(|bytes| String::from_utf8(bytes).unwrap() + "\n");
     lines.collect()
 }
 
-/// The history up to an instant in OpenMetrics, labelled as Prometheus labels what it scrapes.
+/// The history up to an instant in OpenMetrics, with the labels of scraped samples.
 fn openmetrics(events: &Path, config: &Path, until: Time) -> String {
     let as_of = until.to_string();
     let options = ["--series", "--format", "openmetrics", "--label", "job=retentiond", "--as-of", &as_of, "--config"];
@@ -89,8 +89,8 @@ fn openmetrics(events: &Path, config: &Path, until: Time) -> String {
     said.stdout
 }
 
-/// Of a history in OpenMetrics, the churn of the window 7d under the name that the recording rule gives it: what is
-/// usual is known at once then.
+/// The churn of the window 7d in a history in OpenMetrics, under the name of the recording rule, so that the usual
+/// level is known from the start.
 fn as_recorded(history: &str) -> String {
     let lines = history.lines().filter(|line| line.starts_with("retentiond_window_churn_ratio{window=\"7d\""));
     let renamed = lines.map(|line| line.replace("retentiond_window_churn_ratio", RECORDED) + "\n");
@@ -136,7 +136,7 @@ fn a_simulated_churn_spike_arrives_at_alertmanager() {
     let rates = write(dir.path(), "rates.csv", read("deploy/rates.csv"));
     let config = config(broker, &orders, &sessions, &rates);
     let events = write(dir.path(), "events.ndjson", ndjson(broker, [&orders, &sessions]));
-    // Prometheus takes nothing that is older than what was imported, so the import ends before the daemon begins.
+    // Prometheus does not accept samples older than imported ones, so the import ends before the daemon starts.
     let until = wall_clock().plus(-DAY / 2);
     let toml = write(dir.path(), "retentiond.toml", &config);
     let history = as_recorded(&openmetrics(&events, &toml, until));
@@ -156,7 +156,7 @@ fn a_simulated_churn_spike_arrives_at_alertmanager() {
     assert_spike_arrives(&servers);
 }
 
-/// Every sum and ratio that is recorded of a window is the figure of the API.
+/// Every recorded sum and ratio of a window equals the figure of the API.
 fn assert_recorded_equals_api(servers: &Servers, daemon: &Daemon) {
     let summary = daemon.get_json("/api/v1/summary");
     let windows = summary["windows"].as_array().unwrap();
@@ -178,7 +178,7 @@ fn assert_recorded_equals_api(servers: &Servers, daemon: &Daemon) {
     assert!(compared.len() >= 2 * 18, "only {} figures compared: {compared:?}", compared.len());
 }
 
-/// Asks every query of every panel, and every variable, as Grafana would.
+/// Runs every query of every panel, and every variable, as Grafana would.
 fn assert_every_panel_has_data(servers: &Servers) {
     let mut empty = Vec::new();
     let mut asked = 0;
@@ -201,7 +201,7 @@ fn assert_every_panel_has_data(servers: &Servers) {
     assert!(asked > 80, "only {asked} queries found; does the search still work?");
 }
 
-/// The queries of the panels, and the metrics that the variables choose from.
+/// The queries of the panels, and the metrics from which the variables choose.
 fn queries(board: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let panels = board["panels"].as_array().unwrap().iter();
@@ -215,7 +215,7 @@ fn queries(board: &Value) -> Vec<String> {
     targets.map(|target| text(&target["expr"])).chain(chosen).collect()
 }
 
-/// What Grafana puts in the place of variables.
+/// Replaces variables like Grafana.
 fn filled(query: &str) -> String {
     let values = [
         ("$__rate_interval", "30s"),
@@ -229,7 +229,7 @@ fn filled(query: &str) -> String {
     query
 }
 
-/// Churn is above what is usual, the rule fires, and Alertmanager routes it to those who look after customers.
+/// Churn is above its usual level, the rule fires, and Alertmanager routes it to the customer team.
 fn assert_spike_arrives(servers: &Servers) {
     let figure = |name: &str| servers.query(&format!("{name}{{window=\"7d\"}}"));
     let arrived = poll_until(Duration::from_secs(60), || {

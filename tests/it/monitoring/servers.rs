@@ -1,4 +1,4 @@
-//! Prometheus and Alertmanager with the project's own files, each on a port of its own and as fast as it goes.
+//! Prometheus and Alertmanager with the project's own files, on their own ports and without delays.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::{free_port, scratch, tail, wait_for};
 const START: Duration = Duration::from_secs(60);
 const RULES: [&str; 3] = ["rules.yml", "targets.yml", "alerts.yml"];
 
-/// Both, ending with this value.
+/// Both servers, stopped on drop.
 pub struct Servers {
     prometheus: u16,
     alertmanager: u16,
@@ -41,8 +41,8 @@ pub fn find() -> Result<(), Skip> {
 }
 
 impl Servers {
-    /// Starts both. Prometheus scrapes the daemon at `target` under the job of `deploy/prometheus/prometheus.yml`, knows what
-    /// `history` (OpenMetrics) tells of the past, and evaluates the rules of `deploy/` every second; alerts do not wait.
+    /// Starts both. Prometheus scrapes the daemon at `target` as the job in `deploy/prometheus/prometheus.yml`, imports
+    /// `history` (OpenMetrics), and evaluates the rules in `deploy/` every second; alerts fire without waiting.
     pub fn start(target: &str, history: &str) -> Servers {
         let dir = tempfile::Builder::new().prefix("prometheus-").tempdir_in(scratch()).unwrap();
         let (prometheus, alertmanager) = (free_port(), free_port());
@@ -93,10 +93,10 @@ impl Servers {
         Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
     }
 
-    /// The samples of a query now: labels and value.
+    /// The current samples of a query: labels and value.
     ///
     /// # Errors
-    /// What Prometheus has against the query.
+    /// The error that Prometheus returns.
     pub fn query(&self, query: &str) -> Result<Vec<(Value, f64)>, String> {
         let (_, body) = self.get(self.prometheus, "/api/v1/query", &[("query", query)]).ok_or("no answer")?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
@@ -116,7 +116,7 @@ impl Servers {
     }
 }
 
-/// The same rules without waiting: every group every second, and no alert pends.
+/// The rules without delays: each group is evaluated every second, and no alert waits as pending.
 fn hurried(rules: &str) -> String {
     let line = |line: &str| match line.trim_start() {
         rest if rest.starts_with("for: ") => line.replace(rest, "for: 0s"),
@@ -131,7 +131,7 @@ fn replaced(text: &str, old: &str, new: &str) -> String {
     text.replace(old, new)
 }
 
-/// Puts a history into the data directory of a Prometheus that does not run yet.
+/// Imports a history into the data directory of a Prometheus that is not running yet.
 fn import(dir: &Path, history: &str) {
     fs::write(dir.join("history.om"), history).unwrap();
     let import = ["tsdb", "create-blocks-from", "--max-block-duration=744h", "openmetrics", "history.om", "data"];

@@ -1,5 +1,5 @@
-//! Customers who are erased, with orders in one topic and sessions in another: SQL, `replay` and the daemon's worker say the
-//! same, whichever topic is read first.
+//! Erased customers with orders in one topic and sessions in another: SQL, `replay` and the daemon's worker give the
+//! same figures, whichever topic is read first.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ name = \"month\"
 const INSTANTS: [&str; 4] =
     ["2025-02-20T00:00:00Z", "2025-04-11T13:30:00Z", "2025-05-20T00:00:00Z", "2025-08-01T00:00:00Z"];
 
-/// As `simulate --customers 1000 --days 150 --slump 0.8 --slump-days 30`, but many more of those who leave are erased; and
-/// most of those come back under the same id.
+/// Like `simulate --customers 1000 --days 150 --slump 0.8 --slump-days 30`, but many more of the customers who leave
+/// are erased, and most of those return under the same id.
 fn shop() -> Vec<Published> {
     let start = ShopSettings::default().start;
     let slump = Crisis { at: start.plus(120 * DAY), share: 0.8, channel: None };
@@ -70,8 +70,8 @@ fn is_erasure(message: &Published) -> bool {
     message.payload.as_ref().is_none_or(|payload| payload.contains(r#""type":"erase""#))
 }
 
-/// A session from before the erasure that arrives after it, and for two in three sessions and orders from after it, of
-/// which some lie within minutes of it; some are erased once more.
+/// A session from before the erasure that arrives after it. Two in three customers also have later sessions and orders,
+/// some of them within minutes of the erasure; some are erased again.
 fn comeback(n: i64, at: Time, customer: &str) -> Vec<Published> {
     let message = |stream, time: Time, late: i64, rest: &str| Published {
         stream,
@@ -97,13 +97,13 @@ fn comeback(n: i64, at: Time, customer: &str) -> Vec<Published> {
     all
 }
 
-/// As a line of a file, which knows no time of the record.
+/// The message as a line of a file, which has no record timestamp.
 fn line(message: &Published) -> String {
     let erase = || format!(r#"{{"type":"erase","customer_id":"{}","time":"{}"}}"#, message.key, message.emitted_at);
     message.payload.clone().unwrap_or_else(erase) + "\n"
 }
 
-/// One message of a topic.
+/// A batch of one message.
 struct One(Published, i64);
 
 impl RecordBatch for One {
@@ -125,7 +125,7 @@ impl RecordBatch for One {
     }
 }
 
-/// The messages with each topic in its order, sessions being read that much later (or earlier) than orders.
+/// The messages in the order of each topic, with sessions read later (or earlier) than orders by this time.
 fn shifted(log: &[Published], by: impl Fn(Time) -> i64) -> Vec<Published> {
     let mut last = i64::MIN;
     let mut read_at = |message: &Published| match message.stream {
@@ -140,7 +140,7 @@ fn shifted(log: &[Published], by: impl Fn(Time) -> i64) -> Vec<Published> {
     all.into_iter().map(|(_, message)| message.clone()).collect()
 }
 
-/// The summaries of the daemon's worker over the messages in that order.
+/// The summaries of the daemon's worker for the messages in this order.
 fn worker_says(log: &[Published], toml: &std::path::Path) -> Value {
     let settings = log::settings(Some(toml));
     let mut config = worker_config::new(&settings);

@@ -1,5 +1,5 @@
-//! A headless Chromium, spoken to through the pipe of its DevTools protocol: messages of JSON, each ended by a zero byte.
-//! It ends when the pipe does, so it cannot outlive the tests.
+//! A headless Chromium, controlled through the pipe of its DevTools protocol: JSON messages, each ended by a zero byte.
+//! It ends when the pipe closes, so it cannot outlive the tests.
 
 use std::env;
 use std::fs;
@@ -15,12 +15,12 @@ use tempfile::TempDir;
 use crate::support::scratch;
 use crate::support::skip::{Need, Skip, or_skip};
 
-/// How long an answer may take.
+/// Timeout of an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Why these answers are no mistakes: lists that are not there or not shown, and a daemon that is not ready.
+/// Requests that may fail: optional or protected lists, and a daemon that is not ready.
 const EXPECTED_FAILURES: [&str; 4] = ["/api/v1/at-risk", "/api/v1/winback", "/readyz", "/api/v1/series"];
 
-/// What a page looks like.
+/// Size and color scheme of a screen.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     pub width: u32,
@@ -35,7 +35,7 @@ pub const SCREENS: [Screen; 4] = [
     Screen { width: 390, height: 844, dark: true },
 ];
 
-/// One page in a browser of its own.
+/// One page in its own browser.
 pub struct Browser {
     child: Child,
     to: ChildStdin,
@@ -52,7 +52,7 @@ impl Browser {
     pub fn start() -> Result<Browser, Skip> {
         let program = find()?;
         let profile = tempfile::Builder::new().prefix("browser-").tempdir_in(scratch()).expect("a profile");
-        // The protocol is spoken on descriptors 3 and 4, which are the standard streams here.
+        // The protocol uses descriptors 3 and 4, which are connected to the standard streams here.
         let mut child = Command::new("sh")
             .args(["-c", "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null", "browser", &program])
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"])
@@ -130,7 +130,7 @@ impl Browser {
         message
     }
 
-    /// The value of an expression; a promise is awaited.
+    /// The value of an expression; promises are awaited.
     pub fn eval(&mut self, expression: &str) -> Value {
         let params = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", &params);
@@ -138,7 +138,7 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// Waits until an expression holds.
+    /// Waits until an expression is true.
     pub fn wait(&mut self, expression: &str) {
         let script = format!(
             "new Promise(resolve => {{ const end = Date.now() + 30000; const look = () => ({expression}) ? resolve(true) \
@@ -150,9 +150,9 @@ impl Browser {
         }
     }
 
-    /// Opens a page, with a script that runs before its own.
+    /// Opens a page, after a script that runs before the page's own.
     pub fn open(&mut self, url: &str, before: &str) {
-        // By way of an empty page, since another fragment alone would load nothing.
+        // Via an empty page, because a change of the fragment alone would not load the page.
         self.navigate("about:blank");
         let script = self.call("Page.addScriptToEvaluateOnNewDocument", &json!({"source": before}));
         self.navigate(url);
@@ -170,7 +170,7 @@ impl Browser {
         }
     }
 
-    /// Looks at the page on another screen.
+    /// Shows the page on another screen.
     pub fn on(&mut self, screen: Screen) {
         let Screen { width, height, dark } = screen;
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
@@ -180,14 +180,14 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &features);
     }
 
-    /// Panics if the page threw, complained or was refused something.
+    /// Panics if the page threw, logged an error, or had a request refused.
     pub fn assert_no_mistakes(&mut self) {
-        // Whatever was said before this answer has arrived by then.
+        // Messages sent before this answer have arrived by then.
         self.eval("0");
         assert!(self.mistakes.is_empty(), "the console says:\n{}", self.mistakes.join("\n"));
     }
 
-    /// Panics if something that can be used or looked at has no name for those who do not see it.
+    /// Panics if a control or image has no accessible name.
     pub fn assert_named(&mut self) {
         const NAMED: [&str; 9] =
             ["button", "radio", "combobox", "textbox", "link", "image", "img", "region", "heading"];
@@ -201,8 +201,8 @@ impl Browser {
         assert!(unnamed.is_empty(), "without a name: {unnamed:?}");
     }
 
-    /// Panics if a text stands out too little from what is behind it (WCAG 2.1, 1.4.3), or if something that scrolls cannot
-    /// be reached with the keyboard (2.1.1).
+    /// Panics if a text has too little contrast (WCAG 2.1, 1.4.3), or a scrollable part cannot be reached with the
+    /// keyboard (2.1.1).
     pub fn assert_readable(&mut self) {
         let found = self.eval(READABLE);
         let found = found.as_str().expect("a report");
@@ -214,7 +214,7 @@ impl Browser {
         assert!(mistakes.is_empty(), "not readable or not reachable:\n{mistakes}");
     }
 
-    /// Panics if axe-core, where it is at hand, finds something.
+    /// Panics if axe-core, if it is installed, finds a violation.
     pub fn assert_axe(&mut self) {
         let Some(axe) = or_skip(axe()) else { return };
         self.eval(&format!("{axe};0"));
@@ -231,7 +231,7 @@ impl Browser {
     }
 }
 
-/// Counts the texts that are looked at, then names each that is too faint and each part that scrolls and takes no focus.
+/// Returns the number of texts, then each text with too little contrast and each scrollable part that takes no focus.
 const READABLE: &str = r"(() => {
   const canvas = document.createElement('canvas'), context = canvas.getContext('2d', { willReadFrequently: true });
   [canvas.width, canvas.height] = [1, 1];
@@ -264,7 +264,7 @@ const READABLE: &str = r"(() => {
   return `${looked}\n${mistakes.join('\n')}`;
 })()";
 
-/// The program of axe-core: what `RETENTIOND_AXE` names, or what `npm install --prefix target/axe axe-core` fetched.
+/// The script of axe-core: the one that `RETENTIOND_AXE` names, or that of `npm install --prefix target/axe axe-core`.
 fn axe() -> Result<String, Skip> {
     let usual = concat!(env!("CARGO_MANIFEST_DIR"), "/target/axe/node_modules/axe-core/axe.min.js");
     let path = env::var("RETENTIOND_AXE").unwrap_or_else(|_| usual.to_owned());
@@ -277,13 +277,13 @@ fn axe() -> Result<String, Skip> {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Fails only if it has ended already.
+        // Fails only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The browser of this machine, or the one that `RETENTIOND_BROWSER` names.
+/// The browser that `RETENTIOND_BROWSER` names, or an installed one.
 fn find() -> Result<String, Skip> {
     let named = env::var("RETENTIOND_BROWSER").ok();
     let names = named.iter().map(String::as_str).chain(["chromium", "chromium-browser", "google-chrome"]);

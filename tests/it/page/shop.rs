@@ -1,4 +1,4 @@
-//! A shop behind the daemon's own HTTP server, without Kafka: two years of orders whose attributes want to be markup.
+//! A shop on the daemon's HTTP server, without Kafka: two years of orders with attributes that contain markup.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -19,7 +19,7 @@ use crate::support::history::write;
 use crate::support::log::settings;
 use crate::support::scratch;
 
-/// Values that would run, or would show as something else, if they were ever taken for markup.
+/// Values that would run, or look different, if the page interpreted them as markup.
 pub const HOSTILE: [&str; 5] = [
     "<img src=x onerror=\"window.hacked=1\">",
     "\"><script>window.hacked=2</script>",
@@ -33,7 +33,7 @@ const DAY: i64 = 86_400_000;
 const BEGIN: i64 = 1_704_067_200_000;
 const DAYS: i64 = 830;
 
-/// The usual windows.
+/// The default windows.
 pub const USUAL: &str =
     "[customers]\ndimensions = [\"channel\"]\n[time]\nzone = \"Europe/Oslo\"\nhistory_whole = true\n";
 
@@ -74,7 +74,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// A server with these settings; it holds no event yet.
+    /// A server with these settings and without events.
     pub fn open(toml: &str) -> Shop {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dir = tempfile::tempdir_in(scratch()).unwrap();
@@ -110,7 +110,7 @@ impl Shop {
         Shop { _runtime: runtime, address, source, pool, _stop: stop }
     }
 
-    /// Two years and more of 240 customers, some of whom go silent, in two currencies.
+    /// More than two years of 240 customers, some of whom go silent, in two currencies.
     pub fn fill(&self) {
         let mut orders = Vec::new();
         for customer in 0..240_i64 {

@@ -1,4 +1,4 @@
-//! An authority that signs certificates for tests, with everything in PEM files.
+//! A certificate authority for tests, with everything in PEM files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::scratch;
 
-/// An authority, with a directory for what it signs.
+/// An authority, with a directory for the certificates that it signs.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     dir: TempDir,
@@ -18,7 +18,7 @@ pub struct Authority {
 pub struct Signed {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Key and certificate in one file, as Java wants them.
+    /// Key and certificate in one file, as Java expects them.
     pub both: PathBuf,
 }
 
@@ -33,12 +33,12 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), dir }
     }
 
-    /// Its own certificate.
+    /// The authority's own certificate.
     pub fn certificate(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// A certificate for a common name and the names of machines.
+    /// Signs a certificate for a common name and host names.
     pub fn sign(&self, name: &str, hosts: &[&str]) -> Signed {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
@@ -55,7 +55,7 @@ impl Authority {
         Signed { certificate: write("-certificate", &certificate), key: write("-key", &key.serialize_pem()), both }
     }
 
-    /// A place for another file.
+    /// Writes another file and returns its path.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, text).unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// What a verb said, and how it ended.
+/// Output and exit code of a verb.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -26,7 +26,7 @@ pub fn run(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Said {
     Said { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) }
 }
 
-/// What `replay --format json` prints; panics unless it succeeds.
+/// The output of `replay --format json`; panics unless it succeeds.
 pub fn replay_text(files: &[&Path], config: Option<&Path>, as_of: Option<&str>) -> String {
     let mut args: Vec<&OsStr> = vec![OsStr::new("replay")];
     args.extend(files.iter().map(|path| path.as_os_str()));
@@ -42,14 +42,14 @@ pub fn replay_text(files: &[&Path], config: Option<&Path>, as_of: Option<&str>) 
     said.stdout
 }
 
-/// As [`replay_text`], parsed.
+/// Like [`replay_text`], parsed.
 pub fn replay(files: &[&Path], config: Option<&Path>, as_of: Option<&str>) -> Value {
     let text = replay_text(files, config, as_of);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("replay printed no JSON: {error}: {text}"))
 }
 
-/// As [`replay`], with the values of orders as a daemon shows them: of all that it has applied. Its `as_of` is that of the
-/// partition that is furthest behind, and a value cannot be taken back out of a distribution.
+/// Like [`replay`], but with the order values of all events, as a daemon shows them: its `as_of` is that of the
+/// partition that is furthest behind, and values cannot be removed from a distribution.
 pub fn replay_as_daemon(files: &[&Path], config: Option<&Path>, as_of: &str) -> Value {
     let is_value = |entry: &&mut Value| entry["name"] == "order_value";
     let (mut figures, mut whole) = (replay(files, config, Some(as_of)), replay(files, config, None));

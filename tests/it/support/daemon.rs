@@ -31,11 +31,11 @@ pub struct Launch {
     config: Option<String>,
     env: Vec<(String, String)>,
     http_port: Option<u16>,
-    /// What starts the program, if not this test.
+    /// Command that starts the program, if any.
     within: Vec<String>,
 }
 
-/// A run of the program; ends with this value. Its standard streams go to files.
+/// A running program, killed on drop. Its standard streams are redirected to files.
 pub struct Daemon {
     process: Process,
     http_port: Option<u16>,
@@ -49,32 +49,31 @@ impl Launch {
         Launch::default().arg(verb)
     }
 
-    /// One more argument.
+    /// Adds an argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Launch {
         self.args.push(arg.into());
         self
     }
 
-    /// Adds `--config FILE` with this text (TOML) in the file.
+    /// Adds `--config FILE`, a file with this TOML text.
     pub fn config(mut self, toml: impl Into<String>) -> Launch {
         self.config = Some(toml.into());
         self
     }
 
-    /// Another program starts this one: these words come first, and it is expected to `exec` the rest.
+    /// Starts the program through another command, which must `exec` its remaining arguments.
     pub fn within(mut self, words: &[&str]) -> Launch {
         self.within = words.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// A variable of the environment; `RETENTIOND__*` of the test run itself is never passed on.
+    /// Sets an environment variable; `RETENTIOND__*` variables of the test run are never passed on.
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The program listens on this port of 127.0.0.1 ([`super::free_port`]): sets `http.listen` through the
-    /// environment.
+    /// Sets `http.listen` to this port of 127.0.0.1 ([`super::free_port`]) through the environment.
     pub fn http_port(mut self, port: u16) -> Launch {
         self.http_port = Some(port);
         self
@@ -99,7 +98,7 @@ impl Launch {
         if let Some(port) = self.http_port {
             command.env("RETENTIOND__HTTP__LISTEN", format!("127.0.0.1:{port}"));
         }
-        // One store for all: each group has a directory of its own in it.
+        // All daemons share a store, in which each group has its own directory.
         let store = scratch().join(format!("store-{}", std::process::id()));
         command.env("RETENTIOND__CHECKPOINT__URL", format!("file://{}", store.display()));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -117,26 +116,26 @@ impl Launch {
 }
 
 impl Daemon {
-    /// The operating system's number of the process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Where its HTTP server listens, as in `127.0.0.1:9736`.
+    /// Address of the HTTP server, such as `127.0.0.1:9736`.
     pub fn http_addr(&self) -> String {
         format!("127.0.0.1:{}", self.http_port.expect("started with a port for HTTP"))
     }
 
-    /// Status and body of `GET path`; any status is an answer.
+    /// Status and body of `GET path`, whatever the status.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.try_get(path, &[])
             .unwrap_or_else(|error| panic!("GET {path}: {error}\nstandard error:\n{}", self.stderr_tail()))
     }
 
-    /// As [`Daemon::get`], with headers, and with failures to connect as a value.
+    /// Like [`Daemon::get`], with headers; returns connection errors.
     ///
     /// # Errors
-    /// Whatever kept the answer from coming.
+    /// If the request fails.
     pub fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> Result<(u16, String), ureq::Error> {
         let request = self.agent.get(format!("http://{}{path}", self.http_addr()));
         let request = headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
@@ -152,14 +151,14 @@ impl Daemon {
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("GET {path}: {error}: {body}"))
     }
 
-    /// Returns when `/readyz` answers 200; panics at the deadline or when the program ends.
+    /// Waits until `/readyz` answers 200; panics at the deadline or if the program ends.
     pub fn wait_ready(&mut self, deadline: Duration) {
         self.wait_for("/readyz to answer 200", deadline, |daemon| {
             daemon.try_get("/readyz", &[]).is_ok_and(|(status, _)| status == 200).then_some(())
         });
     }
 
-    /// As [`super::wait_for`], but gives up as soon as the program ends, and shows its standard error.
+    /// Like [`super::wait_for`], but panics as soon as the program ends, with its standard error.
     pub fn wait_for<T>(&mut self, what: &str, deadline: Duration, probe: impl Fn(&Daemon) -> Option<T>) -> T {
         let answer = poll_until(deadline, || match probe(self) {
             Some(answer) => Some(Ok(answer)),
@@ -170,47 +169,47 @@ impl Daemon {
             .unwrap_or_else(|why| panic!("waited in vain for {what}: {why}"))
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL and waits until the process is gone.
     pub fn kill9(&mut self) {
         self.process.kill();
     }
 
-    /// SIGTERM: asks it to end in good order; see [`Daemon::wait_exit`].
+    /// Sends SIGTERM for an orderly shutdown; see [`Daemon::wait_exit`].
     pub fn terminate(&mut self) {
         self.process.signal(Signal::Terminate);
     }
 
-    /// SIGSTOP: it stands still, as on a machine that pauses.
+    /// Sends SIGSTOP, like a long pause of the machine.
     pub fn pause(&mut self) {
         self.process.signal(Signal::Pause);
     }
 
-    /// SIGCONT: it goes on.
+    /// Sends SIGCONT.
     pub fn resume(&mut self) {
         self.process.signal(Signal::Resume);
     }
 
-    /// Any other signal.
+    /// Sends any other signal.
     pub fn signal(&mut self, signal: Signal) {
         self.process.signal(signal);
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn runs(&mut self) -> bool {
         self.process.status().is_none()
     }
 
-    /// Its exit status; panics if it still runs at the deadline.
+    /// Waits for the exit status; panics at the deadline.
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait_exit(deadline).unwrap_or_else(|| panic!("the program did not end within {deadline:?}"))
     }
 
-    /// What it wrote to standard output so far.
+    /// Standard output so far.
     pub fn stdout(&self) -> String {
         self.read("stdout")
     }
 
-    /// What it wrote to standard error so far.
+    /// Standard error so far.
     pub fn stderr(&self) -> String {
         self.read("stderr")
     }

@@ -1,8 +1,8 @@
-//! Damage as it may come to messages and files.
+//! Random damage to messages and files.
 
 use rand::prelude::*;
 
-/// Pieces that damage is made of: what JSON, numbers and times break on.
+/// Fragments that provoke parsing errors in JSON, numbers and times.
 const PIECES: [&[u8]; 24] = [
     b"null",
     b"true",
@@ -30,7 +30,7 @@ const PIECES: [&[u8]; 24] = [
     b"\x00",
 ];
 
-/// Damages some bytes in up to three places, partly with pieces of others.
+/// Damages up to three positions, partly with fragments of `other`.
 pub fn damage(random: &mut impl Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     for _ in 0..random.random_range(1..=3) {
         let at = random.random_range(0..=bytes.len());
@@ -58,7 +58,7 @@ pub fn damage(random: &mut impl Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// Puts a piece where the value behind the next colon stands, which keeps most documents sound.
+/// Replaces the value after the next colon, which usually keeps the document valid.
 fn replace_value(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     let Some(colon) = bytes[at..].iter().position(|byte| *byte == b':') else { return };
     let from = at + colon + 1;

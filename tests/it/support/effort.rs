@@ -1,7 +1,7 @@
-//! How much the tests do that could always do more: random histories, seeds, damaged messages, kills.
+//! How much work the tests do where more is always possible: random histories, seeds, damaged messages, kills.
 //!
-//! `RETENTIOND_TEST_EFFORT` is `quick` (by default), `full` (what `.ci/run` takes before a change is accepted) or `night`.
-//! The unit tests and the simulation include this file, so that this table is the only one.
+//! `RETENTIOND_TEST_EFFORT` is `quick` (the default), `full` (used by `.ci/run` before a change is accepted) or
+//! `night`. The unit tests and the simulation include this file, so that there is only one table.
 
 use std::env;
 use std::sync::LazyLock;
@@ -11,24 +11,24 @@ const VARIABLE: &str = "RETENTIOND_TEST_EFFORT";
 #[allow(dead_code, reason = "each test binary reads its own numbers")]
 #[derive(Debug, PartialEq)]
 pub struct Effort {
-    /// Random histories that compare the engine's figures with brute force; other properties of the engine take a fixed
-    /// share of it.
+    /// Random histories that compare the engine's figures with brute force; other property tests of the engine use a
+    /// fixed share.
     pub histories: u32,
     /// Seeds of the simulated replicas.
     pub simulation_seeds: u64,
-    /// Seeds of the repartitioner over a simulated broker.
+    /// Seeds of the repartitioner with a simulated broker.
     pub repartition_seeds: u64,
     /// Random rules and histories whose alerts are compared with SQL.
     pub alert_seeds: u64,
-    /// Damaged messages, over all formats.
+    /// Damaged messages over all formats.
     pub mutations: u64,
-    /// Damaged inputs for each target of the fuzzer.
+    /// Damaged inputs for each fuzz target.
     pub fuzz_inputs: usize,
-    /// Kills of replicas on a real broker.
+    /// Kills of replicas with a real broker.
     pub kills: usize,
-    /// Kills of repartitioning replicas on a real broker.
+    /// Kills of repartitioning replicas with a real broker.
     pub repartition_kills: usize,
-    /// Replicas that join or leave on a real broker, for each protocol of the group.
+    /// Replicas that join or leave with a real broker, for each group protocol.
     pub churn: usize,
 }
 
@@ -70,10 +70,10 @@ const NIGHT: Effort = Effort {
 
 const KNOWN: [(&str, Effort); 3] = [("quick", QUICK), ("full", FULL), ("night", NIGHT)];
 
-/// The effort that the environment asks for.
+/// The effort that the environment requests.
 ///
 /// # Panics
-/// If it asks for one that does not exist.
+/// If the environment requests an unknown effort.
 pub fn effort() -> &'static Effort {
     static ASKED: LazyLock<&Effort> = LazyLock::new(|| {
         let word = env::var_os(VARIABLE).unwrap_or_default();
@@ -95,7 +95,7 @@ fn of(word: &str) -> Result<&'static Effort, String> {
 fn an_unknown_effort_is_an_error_that_names_the_known_ones() {
     assert_eq!(of(""), Ok(&QUICK));
     assert_eq!(of("night"), Ok(&NIGHT));
-    // An unknown word in the environment fails here too, whichever tests run beside this one.
+    // An unknown value in the environment fails here too, whichever other tests run.
     effort();
     let error = of("nigth").unwrap_err();
     assert_eq!(error, "RETENTIOND_TEST_EFFORT=nigth: unknown effort; use one of quick, full, night");

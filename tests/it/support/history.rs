@@ -17,13 +17,13 @@ const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/CDNOW_samp
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sale {
     pub customer: String,
-    /// As in `1997-01-31`.
+    /// For example `1997-01-31`.
     pub day: String,
     pub dollars: String,
 }
 
 impl Sale {
-    /// When it happened, as events write it.
+    /// Time of the order, as in events.
     pub fn time(&self) -> String {
         format!("{}T00:00:00Z", self.day)
     }
@@ -38,17 +38,17 @@ impl Sale {
     }
 }
 
-/// All 69,659 orders, in the order of the file: by customer, then day.
+/// All 69,659 orders, in file order: by customer, then day.
 pub fn cdnow_master() -> Vec<Sale> {
     cdnow(MASTER)
 }
 
-/// The 6,919 orders of the tenth of the customers that the literature knows.
+/// The 6,919 orders of the sample of a tenth of the customers that is used in the literature.
 pub fn cdnow_sample() -> Vec<Sale> {
     cdnow(SAMPLE)
 }
 
-/// The first orders of the sample, in the order of their days.
+/// The first orders of the sample, sorted by day.
 pub fn first_sales(count: usize) -> Vec<Sale> {
     let mut sales = cdnow_sample();
     sales.sort_by(|a, b| a.day.cmp(&b.day));
@@ -58,7 +58,7 @@ pub fn first_sales(count: usize) -> Vec<Sale> {
 
 fn cdnow(path: &str) -> Vec<Sale> {
     let text = fs::read_to_string(path).expect("the CDNOW data can be read");
-    // The sample has the customer's number within the sample as a second column.
+    // The second column of the sample is the customer's number within the sample.
     let sale = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [customer, .., date, _disks, dollars] = fields.as_slice() else { return None };
@@ -75,9 +75,9 @@ pub fn csv(sales: &[Sale]) -> String {
     "customer_id,time,amount,currency\n".to_owned() + &sales.iter().map(row).collect::<String>()
 }
 
-/// The orders as a log, `days` later than they happened: with times of day and order ids, paid in dollars, yen and
-/// dinars, and with attributes. Three in ten arrive up to a day late; three in ten arrive a second time within another
-/// day, some of them with another amount, which must not matter.
+/// The orders as a log, shifted by `days`, with times of day and order ids, amounts in dollars, yen and dinars, and
+/// attributes. Three in ten arrive up to a day late. Three in ten arrive a second time within a day of the event, some
+/// with another amount, which must not matter.
 pub fn disorder(sales: &[Sale], days: i64) -> Vec<Message> {
     let mut chance = ChaCha8Rng::seed_from_u64(7);
     let mut sent = Vec::new();
@@ -107,7 +107,7 @@ pub fn disorder(sales: &[Sale], days: i64) -> Vec<Message> {
         let at = time.millis() + late;
         sent.push((at, message(&amount)));
         if chance.random_bool(0.3) {
-            // Within a day of the event, or it would be too late rather than a copy.
+            // Within a day of the event: later it would be rejected as too late before it could be a duplicate.
             let again = chance.random_range(at..time.millis() + DAY);
             sent.push((again, message(if chance.random_bool(0.5) { "999" } else { &amount })));
         }
@@ -116,7 +116,7 @@ pub fn disorder(sales: &[Sale], days: i64) -> Vec<Message> {
     sent.into_iter().map(|(_, message)| message).collect()
 }
 
-/// What a simulated shop puts on the bus before `end`, in one log.
+/// The messages that a simulated shop sends before `end`, in one log.
 pub fn shop_log(settings: ShopSettings, end: Time) -> Vec<Message> {
     let messages = Shop::new(settings).take_while(|message| message.emitted_at < end);
     messages.map(|Published { key, payload, .. }| Message { key, payload }).collect()

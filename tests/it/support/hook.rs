@@ -1,4 +1,4 @@
-//! An endpoint for webhooks on this machine: answers as a test wants it, and remembers what came.
+//! A local endpoint for webhooks: answers as a test wants, and records the requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ pub struct Posted {
 }
 
 impl Posted {
-    /// The value of a header, by its name in small dead letters; empty without it.
+    /// The value of a header by its lower-case name; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }
@@ -27,7 +27,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Answers with the status that `answer` makes of the number of the request, from 0, and its body.
+    /// Answers with the status that `answer` returns for the number of the request, from 0, and its body.
     pub fn start(answer: impl Fn(usize, &str) -> u16 + Send + Sync + 'static) -> Hook {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -46,12 +46,12 @@ impl Hook {
         format!("http://{}/alerts", self.address)
     }
 
-    /// What came so far.
+    /// The requests so far.
     pub fn posted(&self) -> Vec<Posted> {
         self.posted.lock().unwrap().clone()
     }
 
-    /// The ids of what was taken, in order.
+    /// The ids of the accepted requests, in order.
     pub fn taken(&self) -> Vec<String> {
         let posted = self.posted.lock().unwrap();
         posted.iter().filter(|one| one.status == 200).map(|one| one.header("webhook-id").to_owned()).collect()

@@ -1,5 +1,5 @@
-//! A log of messages through the worker that the daemon uses, partition by partition and without Kafka, and the same
-//! messages as histories of `replay`: one engine or several, whose figures are added up.
+//! Runs a log of messages through the daemon's worker, partition by partition and without Kafka, or the same messages
+//! as histories through `replay`, with one engine or several whose figures are added up.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// As a line of a file, which has no tombstones.
+    /// The message as a line of a file, which cannot contain tombstones.
     pub fn line(&self) -> String {
         match &self.payload {
             Some(payload) => format!("{payload}\n"),
@@ -34,7 +34,7 @@ impl Message {
     }
 }
 
-/// How many messages are applied at once.
+/// Number of messages that are applied at once.
 const BATCH: usize = 500;
 
 struct Batch {
@@ -62,12 +62,12 @@ impl RecordBatch for Batch {
     }
 }
 
-/// The settings of a file alone, whatever the environment says.
+/// Settings from a file alone, ignoring the environment.
 pub fn settings(toml: Option<&Path>) -> Settings {
     Settings::load_without_secrets(toml, std::iter::empty()).expect("the configuration is sound")
 }
 
-/// The messages of each of so many partitions, by customer, each in the order of the log.
+/// The messages of each partition, assigned by customer, in log order.
 fn split(log: &[Message], partitions: usize) -> Vec<Vec<Message>> {
     let mut parts = vec![Vec::new(); partitions];
     for message in log {
@@ -82,14 +82,14 @@ fn split(log: &[Message], partitions: usize) -> Vec<Vec<Message>> {
 /// How far back an engine's figures reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// As far as the settings say; those of segments only as far as now needs.
+    /// As in the daemon: as configured; those of segments only as far as needed now.
     Daemon,
-    /// To the beginning, so that every instant can be asked for in the end.
+    /// To the beginning, so that figures as of every instant are available at the end.
     Beginning,
 }
 
-/// The summaries, as JSON, of a log applied as it comes, in so many partitions of one topic. Two workers own them by
-/// turns, and their snapshots are merged. No message may be rejected, nor be too late.
+/// The summaries, as JSON, of a log that is applied in its own order, in partitions of one topic. Two workers own the
+/// partitions alternately, and their snapshots are merged. Panics if a message is rejected or too late.
 pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Reach, instants: &[&str]) -> Vec<String> {
     let mut config = worker_config::new(settings);
     if reach == Reach::Beginning {
@@ -126,8 +126,8 @@ pub fn of_log(log: &[Message], partitions: usize, settings: &Settings, reach: Re
     instants.iter().map(summary).collect()
 }
 
-/// The summaries, as JSON, of the messages as so many histories by customer, each sorted and applied by an engine of
-/// its own; the engines' figures are added up.
+/// The summaries, as JSON, of the messages split by customer into histories, each sorted and applied by its own engine;
+/// the engines' figures are added up.
 pub fn of_histories(log: &[Message], parts: usize, settings: &Settings, instants: &[&str]) -> Vec<String> {
     let spec = Arc::new(worker_config::replay_spec(settings));
     let decoder = worker_config::decoder(settings, &Source::default());

@@ -1,16 +1,16 @@
-//! `/metrics` as numbers, and whether they say the same as a summary.
+//! Parses `/metrics`, and compares them with a summary.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Every sample by its series, labels in alphabetical order, as in
+/// Every sample by its series, with labels in alphabetical order, such as
 /// `retentiond_events_total{topic="orders",type="order"}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Reads Prometheus' text format, without timestamps.
+    /// Reads Prometheus' text format without timestamps.
     pub fn parse(text: &str) -> Metrics {
         let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
             let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
@@ -25,7 +25,7 @@ impl Metrics {
         self.0.get(series).copied()
     }
 
-    /// All series of a metric that are not zero, by their labels in braces.
+    /// All nonzero series of a metric, by their labels in braces.
     pub fn nonzero(&self, metric: &str) -> BTreeMap<String, f64> {
         let labelled = |(series, value): (&String, &f64)| {
             let labels = series.strip_prefix(metric)?.strip_prefix('{')?.strip_suffix('}')?;
@@ -34,8 +34,7 @@ impl Metrics {
         self.0.iter().filter_map(labelled).collect()
     }
 
-    /// Panics unless the metrics of all windows say what the summary says, no more and no less; returns how many were
-    /// compared.
+    /// Panics unless the metrics of all windows match the summary exactly; returns how many values were compared.
     pub fn assert_equal(&self, summary: &Value) -> usize {
         let mut expected = BTreeMap::new();
         for (name, window) in shown(summary) {
@@ -69,11 +68,12 @@ impl Metrics {
     }
 }
 
-/// What stands in a window and is no metric of it.
+/// Fields of a window that are not metrics.
 const BESIDE: [&str; 8] =
     ["window", "from", "to", "closed", "period_seconds", "active_for_seconds", "lifespan_seconds", "currencies"];
 
-/// The windows that are metrics: the rolling ones, and of each calendar window the open and the last closed period.
+/// The windows that are exported as metrics: the rolling ones, and the open and the last closed period of each calendar
+/// window.
 fn shown(summary: &Value) -> BTreeMap<String, &Value> {
     let list = |name: &str| summary[name].as_array().unwrap_or_else(|| panic!("no {name} in {summary}")).iter();
     let name = |window: &Value| window["window"].as_str().expect("a window has a name").to_owned();
@@ -94,7 +94,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Labels in alphabetical order; no label's value holds a comma.
+/// Sorts labels alphabetically; label values contain no commas.
 fn sorted_labels(series: &str) -> String {
     let Some((name, labels)) = series.trim_end_matches('}').split_once('{') else { return series.to_owned() };
     let labels: BTreeSet<&str> = labels.split(',').collect();

@@ -1,7 +1,7 @@
-//! What the integration tests share: a real Kafka broker, the daemon as a process, the SQL oracle, and waiting
-//! without sleeping.
+//! Shared by the integration tests: a real Kafka broker, the daemon as a process, the SQL oracle, and polling with
+//! deadlines.
 //!
-//! Everything started here dies with the test run, even when that is killed: see [`process`].
+//! Every process started here ends with the test run, even if that is killed: see [`process`].
 
 pub mod certificates;
 pub mod cli;
@@ -29,12 +29,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Asks `probe` until it answers, with growing pauses of at most 100 ms; panics with `what` at the deadline.
+/// Polls `probe` until it returns a value, with growing pauses of at most 100 ms; panics with `what` at the deadline.
 pub fn wait_for<T>(what: &str, deadline: Duration, probe: impl FnMut() -> Option<T>) -> T {
     poll_until(deadline, probe).unwrap_or_else(|| panic!("waited {deadline:?} in vain for {what}"))
 }
 
-/// As [`wait_for`], but the deadline is an answer too. Asks at least once.
+/// Like [`wait_for`], but returns `None` at the deadline. Polls at least once.
 pub fn poll_until<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     let mut pause = Duration::from_millis(2);
@@ -51,16 +51,16 @@ pub fn poll_until<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -
     }
 }
 
-/// A name that no other call returns, in this process or another: for topics, groups and transactional ids.
+/// A name that no other call returns, in this process or another, for topics, groups and transactional ids.
 pub fn unique(stem: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{stem}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that this process hands out once.
+/// An unused port of 127.0.0.1, which this process returns only once.
 ///
-/// It lies below the ports that systems give to outgoing connections: a client's connection must not take it while
-/// a broker restarts, nor connect to itself.
+/// It is below the range for outgoing connections, so that a client's connection cannot take it while a broker
+/// restarts, nor connect to itself.
 pub fn free_port() -> u16 {
     const RANGE: std::ops::Range<u16> = 12_000..32_000;
     static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
@@ -75,17 +75,17 @@ pub fn free_port() -> u16 {
     panic!("no free port on 127.0.0.1 in {RANGE:?}");
 }
 
-/// A random number, another one in each call and each run.
+/// A random number, different in each call and each run.
 fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// The directory for what tests leave behind between runs, inside the target directory.
+/// The directory inside the target directory for files that tests keep between runs.
 pub fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// The last `lines` lines of a file, for a failure's message.
+/// The last `lines` lines of a file, for failure messages.
 pub fn tail(path: &Path, lines: usize) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

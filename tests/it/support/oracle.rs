@@ -15,16 +15,16 @@ const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/oracle.p
 const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/alerts.py");
 const COMPARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/compare.py");
 
-/// In which order the program took the events.
+/// The order in which the program applied the events.
 #[derive(Clone, Copy, Debug)]
 pub enum Order<'a> {
-    /// As they stand.
+    /// In file order.
     Log,
-    /// By their time; this is what `replay` printed.
+    /// Sorted by time; `summary` is the output of `replay`.
     Time { summary: &'a Path },
 }
 
-/// A Python that has the `duckdb` package.
+/// A Python that has the package `duckdb`.
 #[derive(Clone, Debug)]
 pub struct Oracle {
     python: PathBuf,
@@ -37,7 +37,8 @@ pub fn find_or_skip() -> Option<&'static Oracle> {
 }
 
 impl Oracle {
-    /// Looks at `RETENTIOND_PYTHON` alone if it is set, else for `target/oracle-venv`, `.venv` and `python3`.
+    /// Uses `RETENTIOND_PYTHON` if it is set, otherwise the first of `target/oracle-venv`, `.venv` and `python3` that
+    /// works.
     ///
     /// # Errors
     /// [`Skip`] if none of them can import `duckdb`.
@@ -45,7 +46,7 @@ impl Oracle {
         let candidates = match env::var_os("RETENTIOND_PYTHON") {
             Some(python) => vec![PathBuf::from(python)],
             None => vec![
-                // The scratch directory lies in the target directory.
+                // The scratch directory is inside the target directory.
                 scratch().with_file_name("oracle-venv").join("bin/python"),
                 Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python"),
                 PathBuf::from("python3"),
@@ -70,8 +71,8 @@ impl Oracle {
         &self.python
     }
 
-    /// The figures of the events (NDJSON or CSV) as of each time, as far as they belong to the parts (named in
-    /// `tests/oracle/README.md`): an array, one element per time.
+    /// The figures of the events (NDJSON or CSV) as of each time, limited to the parts (named in
+    /// `tests/oracle/README.md`): an array with one element per time.
     pub fn oracle(&self, events: &Path, config: &Value, parts: &[&str], as_of: &[&str]) -> Value {
         let dir = tempfile::tempdir_in(scratch()).expect("a directory for the oracle");
         let config = write(dir.path(), "config.json", config);
@@ -87,8 +88,8 @@ impl Oracle {
             .unwrap_or_else(|error| panic!("the oracle printed no JSON: {error}\n{}", said(&output)))
     }
 
-    /// Panics with differences between the oracle's alerts and the program's (NDJSON), and, where a summary of `replay` is
-    /// given, between what came of the rules; returns how many alerts, win-backs and held-out silences were compared.
+    /// Panics if the oracle's alerts differ from the program's (NDJSON), or, given a summary of `replay`, the
+    /// statistics of the rules; returns how many alerts, win-backs and held-out silences were compared.
     pub fn compare_alerts(&self, events: &Path, config: &Value, program: &Path, order: Order<'_>) -> [u64; 3] {
         let dir = tempfile::tempdir_in(scratch()).expect("a directory for the comparison");
         let mut command = Command::new(&self.python);

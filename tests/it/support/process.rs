@@ -1,8 +1,8 @@
 //! A child process that cannot outlive the test run.
 //!
-//! Dropping a [`Process`] kills it. Statics are not dropped, and a killed test run drops nothing, so a watchdog stands
-//! beside each child: a shell that reads from a pipe whose other end only this process holds. When that end closes
-//! without a word, the shell kills the child and removes what it left. A line on the pipe stands it down.
+//! Dropping a [`Process`] kills it. But statics are not dropped, and a killed test run drops nothing. So each child has
+//! a watchdog: a shell that reads from a pipe whose other end only this process holds. If the pipe closes without a
+//! line, the shell kills the child and removes its files. A line on the pipe dismisses the watchdog.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -30,22 +30,22 @@ pub struct Process {
     ended: Option<ExitStatus>,
 }
 
-/// What a test may tell a running child.
+/// Signals that tests send.
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
-    /// SIGTERM: please end.
+    /// SIGTERM: requests an orderly end.
     Terminate,
-    /// SIGHUP: what a terminal that is closed sends.
+    /// SIGHUP: sent when a terminal is closed.
     Hangup,
-    /// SIGSTOP: stands still without ending, as a long pause of the machine would.
+    /// SIGSTOP: pauses the process, like a long pause of the machine.
     Pause,
-    /// SIGCONT: goes on after [`Signal::Pause`].
+    /// SIGCONT: continues after [`Signal::Pause`].
     Resume,
 }
 
 impl Process {
-    /// Starts `command` without standard input and in a process group of its own, so that a Ctrl-C reaches the tests
-    /// alone. `left` is a directory to remove if the test run dies before it can.
+    /// Starts `command` without standard input and in its own process group, so that Ctrl-C reaches only the tests.
+    /// `left` is a directory that the watchdog removes if the test run dies.
     pub fn spawn(command: &mut Command, left: Option<&Path>) -> Process {
         let child = command
             .stdin(Stdio::null())
@@ -64,12 +64,12 @@ impl Process {
         Process { child, watchdog, ended: None }
     }
 
-    /// The operating system's number of the child.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The exit status once the child has ended.
+    /// The exit status, if the child has ended.
     pub fn status(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("the child can be asked");
@@ -80,7 +80,7 @@ impl Process {
         self.ended
     }
 
-    /// The exit status, or none if the child still runs at the deadline.
+    /// The exit status, or `None` if the child is still running at the deadline.
     pub fn wait_exit(&mut self, deadline: Duration) -> Option<ExitStatus> {
         poll_until(deadline, || self.status())
     }
@@ -101,7 +101,7 @@ impl Process {
         assert!(sent.success(), "cannot send {signal:?} to process {}", self.id());
     }
 
-    /// SIGKILL, and waits until the child is gone.
+    /// Sends SIGKILL and waits until the child is gone.
     pub fn kill(&mut self) -> ExitStatus {
         if let Some(status) = self.status() {
             return status;
@@ -115,7 +115,7 @@ impl Process {
 
     fn stand_down(&mut self) {
         if let Some(mut pipe) = self.watchdog.stdin.take() {
-            // Fails only if the watchdog is gone already, which is as good.
+            // Fails only if the watchdog is already gone, which is fine.
             let _ = pipe.write_all(b"done\n");
             drop(pipe);
             let _ = self.watchdog.wait();

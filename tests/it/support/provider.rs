@@ -1,5 +1,5 @@
-//! A provider of tokens on this machine, for clients that log in with OAUTHBEARER. Its tokens are unsigned, which a broker
-//! without further configuration believes.
+//! A local token provider for clients that log in with OAUTHBEARER. Its tokens are unsigned, which a broker accepts by
+//! default.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -28,7 +28,7 @@ struct State {
 }
 
 impl Provider {
-    /// Gives tokens for one subject that last so long.
+    /// Issues tokens for one subject with this lifetime.
     pub fn start(subject: &str, life: Duration) -> Provider {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -37,7 +37,7 @@ impl Provider {
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that goes away is none of our business.
+                // Errors of a client that disconnects do not matter.
                 _ = serve(&stream, &shared);
             }
         });
@@ -48,17 +48,17 @@ impl Provider {
         format!("http://{}/token", self.address)
     }
 
-    /// What clients show as their secret.
+    /// The client secret.
     pub fn secret(&self) -> &'static str {
         SECRET
     }
 
-    /// Whether it answers 503 from now on.
+    /// Whether to answer 503 from now on.
     pub fn set_down(&self, is_down: bool) {
         self.state.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    /// How many tokens it gave.
+    /// Number of issued tokens.
     pub fn issued(&self) -> usize {
         self.state.issued.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! A schema registry in this process: answers what it has, and can be down.
+//! A schema registry in this process, which can be made unavailable.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// With so many schemas: where each is asked for, such as `/schemas/ids/1`, its kind and its text.
+    /// Starts with schemas: the path of each, such as `/schemas/ids/1`, its kind and its text.
     pub fn start(schemas: &[(&str, &str, &str)]) -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -39,12 +39,12 @@ impl Registry {
         format!("http://{}", self.address)
     }
 
-    /// Whether it answers 503 to everything.
+    /// Whether to answer 503 to all requests.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
 
-    /// How often it was asked.
+    /// Number of requests so far.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Tests that need more than this repository say so and return, unless `RETENTIOND_TEST_REQUIRE` insists.
+//! Tests whose requirements are missing print that and return, unless `RETENTIOND_TEST_REQUIRE` forbids it.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -9,7 +9,7 @@ use std::thread;
 
 const VARIABLE: &str = "RETENTIOND_TEST_REQUIRE";
 
-/// What a test can need, by its name in `RETENTIOND_TEST_REQUIRE`.
+/// Requirements of tests, by their names in `RETENTIOND_TEST_REQUIRE`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Need {
     /// Java and Maven, for a real Kafka broker.
@@ -27,7 +27,7 @@ pub enum Need {
     Axe,
     /// `unshare` with user namespaces, for a small disk.
     Namespaces,
-    /// helm, for the chart; only `.ci/run` looks for it.
+    /// helm, for the chart; only `.ci/run` checks for it.
     Helm,
 }
 
@@ -46,11 +46,11 @@ const KNOWN: [(&str, Need); 9] = [
 /// Why a test cannot run here.
 #[derive(Clone, Debug)]
 pub struct Skip {
-    /// As in "needs java and mvn to run a real Kafka broker".
+    /// For example "needs java and mvn to run a real Kafka broker".
     pub need: &'static str,
     /// What is missing.
     pub because: String,
-    /// What turns this skip into a failure, where it is required.
+    /// The requirement that turns this skip into a failure.
     pub required_as: Need,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for Skip {
     }
 }
 
-/// The value, or a printed skip; a panic where the environment requires the test to run.
+/// The value, or `None` after printing the skip; panics if the environment requires the test to run.
 pub fn or_skip<T>(found: Result<T, Skip>) -> Option<T> {
     static REQUIRED: LazyLock<BTreeSet<Need>> = LazyLock::new(|| {
         let words = env::var_os(VARIABLE).unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn or_skip<T>(found: Result<T, Skip>) -> Option<T> {
     }
 }
 
-/// The needs in a list such as `kafka,oracle`.
+/// The requirements in a list such as `kafka,oracle`.
 fn parse(words: &str) -> Result<BTreeSet<Need>, String> {
     let words = words.split(',').map(str::trim).filter(|word| !word.is_empty());
     let need = |word: &str| {
@@ -96,7 +96,7 @@ fn parse(words: &str) -> Result<BTreeSet<Need>, String> {
     words.map(need).collect()
 }
 
-/// Fails by itself where the list is wrong, and beside it every test that can be skipped.
+/// If the environment's list is invalid, this test fails, and so does every test that can be skipped.
 #[test]
 fn an_unknown_need_is_an_error_that_names_the_known_ones() {
     assert_eq!(parse(""), Ok(BTreeSet::new()));

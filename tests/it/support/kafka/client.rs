@@ -1,4 +1,4 @@
-//! What tests do with a broker: make topics, fill them, and look at what is there.
+//! Test helpers that create, fill and read topics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,22 +18,22 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::Broker;
 use crate::support::{unique, wait_for};
 
-/// The partitioner of Kafka's own Java producer: murmur2 of the key, without a key at random.
+/// The default partitioner of Kafka's Java producer: murmur2 of the key, random without a key.
 pub const MURMUR2: &str = "murmur2_random";
 
 const REQUEST: Duration = Duration::from_secs(20);
 const TRANSFER: Duration = Duration::from_secs(120);
 const LARGEST_MESSAGE: &str = "16777216";
 
-/// A message to publish; what is not said is absent or left to Kafka.
+/// A message to publish; fields that are not set are absent or chosen by Kafka.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
-    /// Where it goes; the partitioner decides otherwise.
+    /// Partition; chosen by the partitioner if not set.
     pub partition: Option<i32>,
     pub key: Option<Vec<u8>>,
-    /// None is a tombstone.
+    /// `None` is a tombstone.
     pub payload: Option<Vec<u8>>,
-    /// Milliseconds since the epoch; the time of publishing otherwise.
+    /// Milliseconds since the epoch; by default the time of publishing.
     pub timestamp: Option<i64>,
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -50,7 +50,7 @@ pub struct Record {
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-/// What a group committed for one partition.
+/// The committed offset of a group for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// The next offset to read.
@@ -59,7 +59,7 @@ pub struct Committed {
 }
 
 impl Record {
-    /// The key as text; empty without a key.
+    /// The key as text; empty if there is none.
     pub fn key_text(&self) -> String {
         String::from_utf8_lossy(self.key.as_deref().unwrap_or_default()).into_owned()
     }
@@ -93,7 +93,7 @@ pub fn admin(port: u16) -> AdminClient<DefaultClientContext> {
     config(&format!("127.0.0.1:{port}")).create().expect("an admin client")
 }
 
-/// A client of a broker that comes and goes: it looks for it often.
+/// For a broker that stops and starts: reconnects quickly.
 fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -105,12 +105,12 @@ fn config(brokers: &str) -> ClientConfig {
 }
 
 impl Broker {
-    /// Makes a topic and returns its name when its partitions can be used.
+    /// Creates a topic and returns its name once its partitions can be used.
     pub fn create_topic(&self, name: &str, partitions: i32) -> String {
         self.create_topic_with(name, partitions, &[])
     }
 
-    /// As [`Broker::create_topic`], with settings such as `("cleanup.policy", "compact")`.
+    /// Like [`Broker::create_topic`], with settings such as `("cleanup.policy", "compact")`.
     pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
@@ -124,7 +124,7 @@ impl Broker {
         name.to_owned()
     }
 
-    /// Adds partitions to a topic and returns when all of them can be used.
+    /// Adds partitions to a topic and waits until all of them can be used.
     pub fn add_partitions(&self, name: &str, partitions: usize) {
         let more = NewPartitions::new(name, partitions);
         let added = self.in_runtime(async |admin| admin.create_partitions([&more], &patient()).await);
@@ -134,7 +134,7 @@ impl Broker {
         wait_for("the added partitions", REQUEST, || (self.partitions_with_leader(name) == partitions).then_some(()));
     }
 
-    /// Deletes a topic and returns when it is gone.
+    /// Deletes a topic and waits until it is gone.
     pub fn delete_topic(&self, name: &str) {
         let deleted = self.in_runtime(async |admin| admin.delete_topics(&[name], &patient()).await);
         for outcome in deleted.expect("the broker answers") {
@@ -143,7 +143,7 @@ impl Broker {
         wait_for("a topic to go", REQUEST, || (self.partitions_with_leader(name) == 0).then_some(()));
     }
 
-    /// Deletes the records of a partition that lie before an offset.
+    /// Deletes the records of a partition before an offset.
     pub fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut before = TopicPartitionList::new();
         before.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
@@ -158,7 +158,7 @@ impl Broker {
         topic.map_or(0, |topic| topic.partitions().iter().filter(|partition| partition.leader() >= 0).count())
     }
 
-    /// Runs an admin request; in a thread of its own, so that a test with a runtime may ask too.
+    /// Runs an admin request, in a thread of its own, so that tests inside a runtime can call it.
     fn in_runtime<T: Send>(&self, ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> T + Send) -> T {
         thread::scope(|scope| {
             let work = || {
@@ -169,8 +169,8 @@ impl Broker {
         })
     }
 
-    /// Publishes (partition, key, payload) with the Java producer's partitioner and returns how many, when all are in
-    /// the log. Without a partition the key decides.
+    /// Publishes (partition, key, payload) with the Java producer's partitioner and waits until all are in the log;
+    /// returns their number. Without a partition the key decides.
     pub fn publish<K: AsRef<[u8]>, P: AsRef<[u8]>>(
         &self,
         topic: &str,
@@ -186,19 +186,19 @@ impl Broker {
         self.publish_messages(topic, MURMUR2, messages)
     }
 
-    /// As [`Broker::publish`], with all that a message can carry, and a partitioner by librdkafka's name
+    /// Like [`Broker::publish`], with all fields of a message, and a partitioner by librdkafka's name
     /// (`consistent_random` is crc32).
     pub fn publish_messages(&self, topic: &str, partitioner: &str, messages: impl IntoIterator<Item = Message>) -> u64 {
         let mut kept = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
         let publisher = kept.take().filter(|publisher| publisher.partitioner == partitioner);
         let publisher = publisher.unwrap_or_else(|| Publisher::new(&self.brokers(), partitioner));
         let sent = publisher.publish(topic, messages);
-        // After a panic there is nothing to keep: the next call begins anew.
+        // After a panic nothing is kept: the next call creates a new producer.
         *kept = Some(publisher);
         sent
     }
 
-    /// The offset behind the last record of each partition, whether its transaction has ended or not.
+    /// The end offset of each partition, including records of open transactions.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
         let reader = self.reader(&unique("ends"), "read_uncommitted");
         let partitions = partitions(&reader, topic).into_iter();
@@ -209,14 +209,14 @@ impl Broker {
         partitions.map(end).collect()
     }
 
-    /// What `group` committed for `topic`; partitions without a commit are absent.
+    /// The offsets that `group` committed for `topic`; partitions without a commit are absent.
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, Committed> {
         let reader = self.reader(group, "read_committed");
         let mut wanted = TopicPartitionList::new();
         for partition in partitions(&reader, topic) {
             wanted.add_partition(topic, partition);
         }
-        // A broker that has just started reads its groups first.
+        // A broker that has just started first loads its groups.
         let found = wait_for("the broker to tell what is committed", REQUEST, || {
             match reader.committed_offsets(wanted.clone(), REQUEST) {
                 Ok(found) => Some(found),
@@ -233,7 +233,7 @@ impl Broker {
         committed.collect()
     }
 
-    /// Commits for a group that has no members, by partition.
+    /// Commits offsets for a group without members, by partition.
     pub fn commit(&self, group: &str, topic: &str, offsets: &BTreeMap<i32, Committed>) {
         let mut wanted = TopicPartitionList::new();
         for (&partition, committed) in offsets {
@@ -244,7 +244,7 @@ impl Broker {
         self.reader(group, "read_committed").commit(&wanted, CommitMode::Sync).expect("the group commits");
     }
 
-    /// Every record of `topic` that no open or aborted transaction holds, by partition and offset.
+    /// Every record of `topic` that is not in an open or aborted transaction, by partition and offset.
     pub fn consume_all(&self, topic: &str) -> Vec<Record> {
         let reader = self.reader(&unique("reader"), "read_committed");
         let mut from_start = TopicPartitionList::new();
@@ -261,7 +261,7 @@ impl Broker {
                 Some(Ok(message)) => records.push(Record::read(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) if !ended.contains(&partition) => ended.push(partition),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
-                // The library goes on by itself after these; a lasting one shows as the deadline below.
+                // librdkafka retries after these by itself; if one persists, the deadline below fails the test.
                 Some(Err(KafkaError::MessageConsumption(code))) if passes(code) => {}
                 Some(Err(error)) => panic!("cannot read {topic}: {error}"),
                 None => panic!("{topic} did not end within {TRANSFER:?}; read {} records", records.len()),
@@ -306,8 +306,8 @@ fn partitions(reader: &BaseConsumer, topic: &str) -> Vec<i32> {
     partitions
 }
 
-/// An idempotent producer, so that a retry neither repeats nor reorders. It takes half a second to get its id, which is
-/// why a broker keeps the last one.
+/// An idempotent producer, so that retries neither repeat nor reorder. Getting its id takes half a second, which is why
+/// the broker keeps the last producer.
 pub struct Publisher {
     partitioner: String,
     producer: BaseProducer<Deliveries>,
@@ -361,7 +361,7 @@ impl Publisher {
     }
 }
 
-/// Counts what arrived, and keeps the first failure.
+/// Counts deliveries, and keeps the first failure.
 #[derive(Default)]
 struct Deliveries {
     delivered: AtomicU64,

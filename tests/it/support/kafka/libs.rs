@@ -1,4 +1,4 @@
-//! Kafka's libraries: fetched once per target directory, by whichever test process comes first.
+//! Kafka's libraries: fetched once per target directory, by the first test process that needs them.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,7 +19,7 @@ const OLDEST_JAVA: u32 = 17;
 /// The directory of the jars.
 ///
 /// # Errors
-/// [`Skip`] without a fitting Java, or when the jars are not there and cannot be fetched.
+/// [`Skip`] without a suitable Java, or if the jars are missing and cannot be fetched.
 pub fn libs() -> Result<&'static Path, Skip> {
     static LIBS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = LIBS.get_or_init(|| need_java().and_then(|()| fetch_once()));
@@ -47,14 +47,14 @@ fn fetch_once() -> Result<PathBuf, String> {
     fs::create_dir_all(cache).expect("the cache directory can be made");
     let lock = File::create(cache.join("kafka-libs.lock")).expect("the cache's lock file opens");
     lock.lock().expect("the cache can be locked");
-    // The directory appears by a rename, so it is whole if it is there.
+    // The directory is created by a rename, so it is complete if it exists.
     if !libs.is_dir() {
         fetch(cache, &libs)?;
     }
     Ok(libs)
 }
 
-/// Names Kafka's version for people, and everything else in the pom by a number.
+/// Kafka's version, for people, and a hash of the whole pom.
 fn directory_name() -> String {
     let version = POM.split_once("<kafka.version>").and_then(|(_, rest)| rest.split_once("</")).map(|(text, _)| text);
     let mut hasher = DefaultHasher::new();
@@ -71,7 +71,7 @@ fn fetch(cache: &Path, libs: &Path) -> Result<(), String> {
     command.args(["-q", "-B", "-f", POM_PATH, "dependency:copy-dependencies"]);
     command.arg(format!("-DoutputDirectory={}", jars.display()));
     command.stdout(output.try_clone().expect("the log's handle can be shared")).stderr(output);
-    // Asked first, because a missing program is a skip and not a failure.
+    // Checked first, because a missing program is a skip and not a failure.
     Command::new("mvn").arg("-v").output().map_err(|error| format!("mvn: {error}"))?;
     match Process::spawn(&mut command, Some(staging.path())).wait_exit(FETCH_DEADLINE) {
         Some(status) if status.success() => {

@@ -1,4 +1,4 @@
-//! A real Kafka broker: one KRaft node on loopback, with data of its own.
+//! A real Kafka broker: one KRaft node on loopback, with its own data.
 //!
 //! ```ignore
 //! let Some(broker) = support::kafka::shared_or_skip() else { return };
@@ -6,8 +6,8 @@
 //! broker.publish(&topic, [(None, Some("customer"), Some("payload"))]);
 //! ```
 //!
-//! [`shared_or_skip`] gives one broker to all tests of a binary; a test that stops or kills its broker takes its own
-//! from [`start_or_skip`].
+//! [`shared_or_skip`] returns one broker for all tests of a binary; a test that stops or kills its broker starts its
+//! own with [`start_or_skip`].
 
 mod client;
 mod libs;
@@ -32,12 +32,12 @@ use super::{free_port, poll_until, random, scratch, tail};
 
 const PROPERTIES: &str = include_str!("../../../kafka/server.properties");
 
-/// Starting takes about 2 s on an idle machine, after a hard kill about 4 s.
+/// Starting takes about 2 s on an idle machine, about 4 s after SIGKILL.
 const START_DEADLINE: Duration = Duration::from_secs(90);
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
 const FORMAT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Quick to start and small: the first compiler only, the simplest collector.
+/// Start quickly and use little memory: only the first compiler, the simplest garbage collector.
 const JVM: [&str; 6] = [
     "-Xmx640m",
     "-XX:+UseSerialGC",
@@ -47,25 +47,25 @@ const JVM: [&str; 6] = [
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 ];
 
-/// What a broker has beyond one plain listener.
+/// Options of a broker beyond one plain listener.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct More<'a> {
-    /// Names and protocols of further listeners, as in `("SECURE", "SASL_SSL")`.
+    /// Names and protocols of further listeners, such as `("SECURE", "SASL_SSL")`.
     pub listeners: &'a [(&'static str, &'static str)],
     /// Further lines of its properties.
     pub properties: &'a str,
-    /// Users whose passwords it knows from the beginning, as `StorageTool format --add-scram` wants them.
+    /// Users whose passwords it knows from the beginning, in the syntax of `StorageTool format --add-scram`.
     pub scram: &'a [&'a str],
 }
 
-/// A broker that ends with this value; its address and data survive [`Broker::kill`] and [`Broker::restart`].
+/// A broker, stopped on drop; its address and data survive [`Broker::kill`] and [`Broker::restart`].
 pub struct Broker {
     admin: AdminClient<DefaultClientContext>,
     publisher: Mutex<Option<Publisher>>,
     process: Process,
     libs: &'static Path,
     port: u16,
-    /// Ports of further listeners, by their names.
+    /// Ports of further listeners by name.
     further: BTreeMap<&'static str, u16>,
     cluster_id: String,
     dir: TempDir,
@@ -91,22 +91,22 @@ pub fn start_or_skip() -> Option<Broker> {
 }
 
 impl Broker {
-    /// Starts a broker with empty data and returns when it answers.
+    /// Starts a broker with empty data and waits until it answers.
     ///
     /// # Errors
-    /// [`Skip`] without Java or Kafka's libraries. A broker that does not start all the same is a panic.
+    /// [`Skip`] without Java or Kafka's libraries. Panics if the broker does not start although they are present.
     pub fn start() -> Result<Broker, Skip> {
         Broker::start_with(More::default())
     }
 
-    /// As [`Broker::start`], with more than a plain listener.
+    /// Like [`Broker::start`], with further options.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Broker::start`].
     pub fn start_with(more: More<'_>) -> Result<Broker, Skip> {
         let libs = libs::libs()?;
         let mut clash = String::new();
-        // A port may be taken between its choice and its use.
+        // Another process may take the port before the broker binds it.
         for _ in 0..3 {
             match Broker::start_on(libs, free_port(), free_port(), more) {
                 Ok(broker) => return Ok(broker),
@@ -123,7 +123,7 @@ impl Broker {
         let of_each =
             |line: &dyn Fn(&str, u16) -> String| further.iter().map(|(name, port)| line(name, *port)).collect();
         let bound: String = of_each(&|name, port| format!(",{name}://127.0.0.1:{port}"));
-        // By a name, for certificates.
+        // By host name, which certificates need.
         let advertised: String = of_each(&|name, port| format!(",{name}://localhost:{port}"));
         let protocols: String = more.listeners.iter().map(|(name, protocol)| format!(",{name}:{protocol}")).collect();
         let properties = PROPERTIES
@@ -143,42 +143,42 @@ impl Broker {
         Ok(broker)
     }
 
-    /// What clients connect to, as in `127.0.0.1:9092`.
+    /// Bootstrap servers for clients, such as `127.0.0.1:9092`.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What clients of a further listener connect to, by a name.
+    /// Bootstrap server of a further listener, by host name.
     pub fn listener(&self, name: &str) -> String {
         format!("localhost:{}", self.further[name])
     }
 
-    /// What it has logged so far.
+    /// Contents of its log so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
-    /// The broker's own log.
+    /// Path of the broker's log file.
     pub fn log_path(&self) -> PathBuf {
         log_path(self.dir.path())
     }
 
-    /// Ends the broker in good order (SIGTERM).
+    /// Stops the broker in an orderly way (SIGTERM).
     pub fn stop(&mut self) {
-        // One that stands still would not hear it.
+        // A paused process would not handle the signal.
         self.resume();
         self.process.signal(Signal::Terminate);
         let ended = self.process.wait_exit(STOP_DEADLINE);
         assert!(ended.is_some(), "the broker did not stop within {STOP_DEADLINE:?}:\n{}", self.log_tail());
     }
 
-    /// Ends the broker at once (SIGKILL). It lets nobody in for some 3 s after the next start, until its old session
-    /// with the controller has run out.
+    /// Kills the broker (SIGKILL). After the next start it refuses clients for about 3 s, until its old session with
+    /// the controller has expired.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts the broker again, on the same address and data; stops it first if it runs.
+    /// Restarts the broker with the same address and data; stops it first if it is running.
     pub fn restart(&mut self) {
         self.stop();
         self.process = launch(self.libs, self.dir.path());
@@ -187,17 +187,17 @@ impl Broker {
         }
     }
 
-    /// The broker stands still: connections stay open and nothing answers (SIGSTOP).
+    /// Pauses the broker (SIGSTOP): connections stay open, but nothing answers.
     pub fn pause(&mut self) {
         self.process.signal(Signal::Pause);
     }
 
-    /// The broker goes on after [`Broker::pause`] (SIGCONT).
+    /// Continues after [`Broker::pause`] (SIGCONT).
     pub fn resume(&mut self) {
         self.process.signal(Signal::Resume);
     }
 
-    /// Returns when this broker (not another one on a port that clashed) answers for its cluster.
+    /// Waits until this broker, not another one on the same port, answers for its cluster.
     fn await_ready(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         let ready = poll_until(START_DEADLINE, || {
@@ -229,7 +229,7 @@ fn port_taken(log: &str) -> bool {
     log.contains("Address already in use")
 }
 
-/// Writes the identity of a new cluster into the data directory, and returns it.
+/// Writes the id of a new cluster into the data directory, and returns it.
 fn format(libs: &Path, dir: &Path, scram: &[&str]) -> Result<String, String> {
     let cluster_id = new_cluster_id();
     let mut command = java(libs, dir);
@@ -244,11 +244,11 @@ fn format(libs: &Path, dir: &Path, scram: &[&str]) -> Result<String, String> {
     }
 }
 
-/// A random 128-bit number as Kafka writes it: base64 in the URL's alphabet, without padding.
+/// A random 128-bit number in Kafka's notation: URL-safe base64 without padding.
 fn new_cluster_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits = u128::from(random()) << 64 | u128::from(random());
-    // 21 digits of 6 bits, then the last 2 bits with 4 zeros behind them. A leading dash would look like an option.
+    // 21 digits of 6 bits, then the last 2 bits followed by 4 zeros. A leading dash would look like an option.
     let digits = (0..21).map(|place| bits >> (122 - 6 * place)).chain([bits << 4]);
     let text: String = digits.map(|digit| char::from(ALPHABET[(digit & 63) as usize])).collect();
     format!("k{}", &text[1..])
@@ -258,7 +258,7 @@ fn launch(libs: &Path, dir: &Path) -> Process {
     Process::spawn(java(libs, dir).arg("kafka.Kafka").arg(dir.join("server.properties")), Some(dir))
 }
 
-/// `java` with Kafka's class path, all output appended to the broker's log.
+/// `java` with Kafka's class path; all output is appended to the broker's log.
 fn java(libs: &Path, dir: &Path) -> Command {
     let log = OpenOptions::new().create(true).append(true).open(log_path(dir)).expect("the broker's log opens");
     let mut class_path = libs.as_os_str().to_owned();
