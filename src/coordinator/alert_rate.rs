@@ -1,4 +1,4 @@
-//! When alerts may leave: quiet hours, and the most in a minute. Both say when, never whether.
+//! When alerts may be sent: quiet hours, and a maximum per minute. Both delay alerts and never suppress them.
 
 use jiff::tz::TimeZone;
 
@@ -7,17 +7,17 @@ use crate::config::{QuietHours, Settings};
 use crate::engine::inactivity::release::Allowance;
 use crate::event::{MINUTE, Time};
 
-/// The most notices that leave with one checkpoint, so that its transaction stays small.
+/// Maximum number of alerts and win-backs per checkpoint, which keeps its transaction small.
 const MOST_AT_A_TIME: usize = 20_000;
 
-/// When alerts may leave.
+/// When alerts may be sent.
 #[derive(Debug, Clone)]
 pub struct AlertRate {
-    /// The most alerts in a minute, over all partitions of the topic.
+    /// Maximum number of alerts per minute, over all partitions of the topic.
     pub max_per_minute: Option<u32>,
-    /// The time of day in which none leave, and where that time is told.
+    /// The hours of the day in which no alerts are sent, and their time zone.
     pub quiet: Option<(QuietHours, TimeZone)>,
-    /// How many partitions there are, on this replica and others.
+    /// Total number of partitions, on all replicas.
     pub partitions: u32,
 }
 
@@ -29,8 +29,8 @@ impl AlertRate {
         AlertRate { max_per_minute: settings.alerts.max_per_minute, quiet, partitions }
     }
 
-    /// What may leave at an instant of the wall clock of a partition that shares a checkpoint with others, `together`
-    /// in all.
+    /// What a partition may send at an instant of the wall clock. `together` is the number of partitions in the
+    /// checkpoint.
     #[must_use]
     pub fn allowance(&self, partition: Partition, now: Time, together: usize) -> Allowance {
         let minute = now.millis().div_euclid(MINUTE);
@@ -42,20 +42,20 @@ impl AlertRate {
         }
     }
 
-    /// Whether so many notices of a partition are all that one checkpoint takes of it, so that more may be waiting.
+    /// Whether a partition has used its share of a checkpoint, so that more alerts may be waiting.
     #[must_use]
     pub fn is_most(notices: usize, together: usize) -> bool {
         notices >= most(together)
     }
 }
 
-/// The most notices that one of so many partitions gives to a checkpoint.
+/// The share of one partition in the maximum per checkpoint.
 fn most(together: usize) -> usize {
     (MOST_AT_A_TIME / together.max(1)).max(1)
 }
 
-/// The share of a partition in the alerts of a minute: all shares make up `most`, and what does not divide goes to
-/// other partitions from minute to minute, so that nobody waits for ever.
+/// The share of a partition in the alerts of a minute. All shares add up to `most`; the remainder of the division
+/// rotates over the partitions from minute to minute, so that each gets its turn.
 fn share(most: u32, partition: Partition, partitions: u32, minute: i64) -> u32 {
     let partitions = i64::from(partitions.max(1));
     let place = (i64::from(partition.0) + minute).rem_euclid(partitions);
@@ -103,7 +103,7 @@ mod tests {
             ("2026-07-01T19:00:00Z", true),
             ("2026-07-02T05:59:59Z", true),
             ("2026-07-02T06:00:00Z", false),
-            // In winter the clock stands an hour nearer to UTC.
+            // In winter, local time is an hour closer to UTC.
             ("2026-01-02T06:30:00Z", true),
             ("2026-01-02T07:00:00Z", false),
         ] {

@@ -1,4 +1,4 @@
-//! Assignment of partitions: executes what the rebalance protocol commands, begins and releases partitions.
+//! Assignment of partitions: executes the commands of the rebalance protocol, begins and releases partitions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::event::Time;
 
 impl<C: GroupClient> Coordinator<C> {
-    /// Takes a step of the rebalance protocol, and passes on what it means for the state.
+    /// Executes a step of the rebalance protocol, and forwards assignments and revocations to the commit protocol.
     pub(super) fn rebalance(&mut self, event: rebalance::Event) -> Result<(), SourceError> {
         let closing = matches!(event, rebalance::Event::Closing);
         let overtaken = match event {
@@ -53,7 +53,7 @@ impl<C: GroupClient> Coordinator<C> {
                         stopped => self.give_up(stopped, in_order, Some(these))?,
                     }
                 }
-                // Once everything is given back, by `close`.
+                // `close` leaves the group once everything is released.
                 rebalance::Command::Close => {}
             }
         }
@@ -81,7 +81,7 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(answer)
     }
 
-    /// Gives partitions up, and answers the group once all are released.
+    /// Gives partitions up, and answers the group once all of them are released.
     pub(super) fn give_up(
         &mut self,
         stopped: Vec<Partition>,
@@ -96,8 +96,9 @@ impl<C: GroupClient> Coordinator<C> {
         self.step(if in_order { Event::Revoked(stopped) } else { Event::Lost(stopped) })
     }
 
-    /// Answers a revocation once none of its partitions is still draining. A replica that stops may be asked for
-    /// partitions that already drain; their next owner would start before the last commit and repeat the work.
+    /// Answers a revocation once none of its partitions is still draining. When a replica stops, the group may revoke
+    /// partitions that are already draining; answering at once would let their next owner start before the last commit
+    /// and repeat the work.
     pub(super) fn unassign_released(
         &mut self,
         these: Vec<TopicPartition>,
@@ -116,7 +117,7 @@ impl<C: GroupClient> Coordinator<C> {
     pub(super) fn unassign(&mut self, these: Vec<TopicPartition>) -> Result<(), SourceError> {
         let these: Vec<_> = match self.client.protocol() {
             RebalanceProtocol::Eager => these,
-            // Only what is read was ever assigned.
+            // Only partitions that are read were ever assigned to the client.
             RebalanceProtocol::Incremental => {
                 these.into_iter().filter(|at| self.reading.assigned.contains(at)).collect()
             }
@@ -125,13 +126,14 @@ impl<C: GroupClient> Coordinator<C> {
         self.client.unassign(&these)
     }
 
-    /// Asks to give everything up and to end.
+    /// Starts to give up all partitions and to leave the group.
     pub(super) fn close_group(&mut self) -> Result<(), SourceError> {
         self.rebalance(rebalance::Event::Closing)?;
         self.step(Event::Closing)
     }
 
-    /// Puts an engine to work; it is read from the offsets that it says.
+    /// Begins to process a partition: hands its engine to a worker. Reading starts at the offsets of the engine's
+    /// state.
     pub(super) fn begin(
         &mut self,
         partition: Partition,
@@ -173,9 +175,9 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
-    /// Assigns what began in this round, all at once.
+    /// Assigns the partitions that began in this round to the client, all at once.
     pub(super) fn assign_beginning(&mut self) -> Result<(), SourceError> {
-        // What is answered to the group now would answer a revocation that is not done yet.
+        // An assignment now would be taken for the answer to a revocation that is not done yet.
         if !self.releases.is_empty() || !self.partitions.values().any(|owned| owned.to_assign) {
             return Ok(());
         }
@@ -184,7 +186,7 @@ impl<C: GroupClient> Coordinator<C> {
         match self.client.protocol() {
             RebalanceProtocol::Eager => self.assign_running()?,
             RebalanceProtocol::Incremental => {
-                // A partition that began anew while it was ours is read from elsewhere.
+                // A partition that began again while it was assigned is now read from another offset.
                 let again: Vec<_> =
                     starts.iter().map(|(at, _)| *at).filter(|at| self.reading.assigned.contains(at)).collect();
                 if !again.is_empty() {
@@ -205,7 +207,7 @@ impl<C: GroupClient> Coordinator<C> {
         if self.reading.is_paused { self.hold(true) } else { Ok(()) }
     }
 
-    /// Where to read on of each running partition: behind what was handed out.
+    /// Where to continue reading each running partition: after the last record handed out.
     pub(super) fn starts(&self, wanted: impl Fn(&OwnedPartition) -> bool) -> Vec<(TopicPartition, Start)> {
         let is_read = |at: &TopicPartition| {
             self.partitions.get(&at.partition).is_some_and(|owned| owned.is_read() && wanted(owned))
@@ -216,14 +218,14 @@ impl<C: GroupClient> Coordinator<C> {
 
     pub(super) fn hold(&mut self, held: bool) -> Result<(), SourceError> {
         self.reading.is_paused = held;
-        // Resumed with the others and paused again when it is looked at next.
+        // This resumes or pauses them with the others; the next `pause_stalled` pauses them again.
         self.reading.stalled.clear();
         let read: Vec<_> = self.reading.assigned.iter().copied().collect();
         if held { self.client.pause(&read) } else { self.client.resume(&read) }
     }
 
     pub(super) fn drop_partition(&mut self, partition: Partition) -> Result<(), SourceError> {
-        // Whether a pending upload was committed may be unknown here, so its files stay; the next owner sweeps.
+        // A pending upload may or may not be committed, so its files are kept; the next owner deletes them if unused.
         if let Some(rest) = self.partitions.remove(&partition).and_then(OwnedPartition::without_engine) {
             self.partitions.insert(partition, rest);
         }

@@ -1,4 +1,4 @@
-//! Checkpoints: executes what the commit protocol commands, from the copy of the state to the upload of its files.
+//! Checkpoints: executes the commands of the commit protocol, from the copy of the state to the upload of its files.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -18,13 +18,13 @@ use crate::event::wall_clock;
 use crate::output::alerts;
 use crate::worker::Taken;
 
-/// How soon the next checkpoint comes while more alerts wait than fit into one.
+/// Interval between checkpoints while more alerts wait than fit into one.
 const SOON: Duration = Duration::from_secs(1);
-/// With so many bytes waiting no further alerts are taken into a checkpoint.
+/// With this many bytes in the outbox, checkpoints take no further alerts.
 const FULL_OUTBOX: u64 = 16 << 20;
 
 impl<C: GroupClient> Coordinator<C> {
-    /// Takes a step of the protocol of durable state and does what it commands.
+    /// Executes a step of the commit protocol and its commands.
     pub(super) fn step(&mut self, event: Event) -> Result<(), SourceError> {
         let commands = self.durable.step(event);
         commands.into_iter().try_for_each(|command| self.execute(command))
@@ -121,8 +121,8 @@ impl<C: GroupClient> Coordinator<C> {
         partitions.iter().try_for_each(begin_one).map_err(gone)
     }
 
-    /// A worker has begun a checkpoint: what has come of the partition by now belongs to it. The alerts have left their
-    /// engine in any case.
+    /// A worker has begun a checkpoint: all outbox records of the partition so far belong to it. The alerts enter the
+    /// outbox in any case, because they have left their engine.
     pub(super) fn checkpoint_begun(&mut self, partition: Partition, epoch: Epoch, alerts: &[Alert]) {
         let running = self.partitions.values().filter(|owned| owned.running.is_some()).count();
         self.in_flight.more_alerts |= AlertRate::is_most(alerts.len(), running);
@@ -130,7 +130,7 @@ impl<C: GroupClient> Coordinator<C> {
             self.outbox.add(partition, alerts::outbox_record(alert, &self.rules.alert_source));
         }
         self.reporting.uncommitted.checkpoint_begun(partition);
-        // What was rolled back before this was heard of belongs to the next one.
+        // If the checkpoint was rolled back in the meantime, the records belong to the next one.
         let requested = self.partitions.get_mut(&partition).map(|owned| &mut owned.requested);
         if requested.and_then(|requested| requested.take_if(|of| *of == epoch)).is_some() {
             self.outbox.close(partition, epoch);
@@ -188,7 +188,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.step(Event::Uploaded { epoch, partition, upload })
     }
 
-    /// What was uploaded for a checkpoint that will never be committed is of no use.
+    /// Deletes the files of a checkpoint that will never be committed.
     pub(super) fn discard_upload(&mut self, partition: Partition, epoch: Option<Epoch>) {
         let Some(files) = self.partitions.get_mut(&partition).and_then(|owned| owned.files.as_mut()) else { return };
         if let Some((_, written)) = files.pending.take_if(|(of, _)| epoch.is_none_or(|epoch| *of == epoch)) {
@@ -196,7 +196,7 @@ impl<C: GroupClient> Coordinator<C> {
         }
     }
 
-    /// Takes note of what tasks and the commit thread answer.
+    /// Processes the answers of store tasks and the commit thread.
     pub(super) fn take_answers(&mut self) -> Result<(), SourceError> {
         while let Ok(answer) = self.inputs.answers.try_recv() {
             match answer {
@@ -206,7 +206,7 @@ impl<C: GroupClient> Coordinator<C> {
                         _ => None,
                     };
                     self.step(event)?;
-                    // After the step, which may drop the parked state of a former assignment.
+                    // After the step, which may drop the parked state of an earlier assignment.
                     if let Some((partition, topic_ids)) = read {
                         self.partitions.entry(partition).or_default().topic_ids = topic_ids;
                     }
@@ -217,7 +217,7 @@ impl<C: GroupClient> Coordinator<C> {
                     self.sweep_older(&manifest);
                     self.partitions.entry(partition).or_default().loaded = Some((engine, manifest));
                     self.step(Event::Loaded { partition, assignment, manifest: belongs, next })?;
-                    // Left over when it answers a former assignment.
+                    // The protocol ignored it if it answers an earlier assignment.
                     if let Some(owned) = self.partitions.get_mut(&partition) {
                         owned.loaded = None;
                     }
@@ -229,7 +229,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.step(Event::Outbox(bytes))
     }
 
-    /// Lets the files of former owners go that nothing names any more, after the usual time.
+    /// Deletes files of former owners that no manifest names any more, after `keep_files`.
     pub(super) fn sweep_older(&mut self, manifest: &crate::checkpoint::manifest::Manifest) {
         let name = manifest_name(manifest).pop().unwrap_or_default();
         let store_tasks = Arc::clone(&self.store_tasks);
@@ -243,7 +243,7 @@ impl<C: GroupClient> Coordinator<C> {
         });
     }
 
-    /// What is due by the clock.
+    /// Executes what is due: expired budgets, file deletions, the next checkpoint.
     pub(super) fn keep_time(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
         let over: Vec<_> = self.timers.budgets.extract_if(.., |(at, _)| *at <= now).collect();
@@ -271,7 +271,7 @@ fn orphans(written: &WrittenCheckpoint) -> Vec<String> {
     own.map(|file| file.name.clone()).chain([written.reference.name.clone()]).collect()
 }
 
-/// The name of a manifest: that of its files, with another ending.
+/// The name of a manifest: that of its files, with another extension.
 fn manifest_name(manifest: &crate::checkpoint::manifest::Manifest) -> Vec<String> {
     let own = manifest.files.iter().find(|file| file.sequence == manifest.sequence);
     own.and_then(|file| Some(format!("{}.json", file.name.rsplit_once('.')?.0))).into_iter().collect()

@@ -1,7 +1,7 @@
-//! The commit: hands the outbox records and offsets of a checkpoint to the commit thread, and takes its replies.
+//! Commits: passes the outbox records and offsets of a checkpoint to the commit thread, and processes its replies.
 //!
-//! This is the only place of the daemon that commits offsets: [`super::commit_thread`] commits them in a transaction
-//! (exactly once), [`Coordinator::commit_plainly`] behind the delivered records (at least once).
+//! This is the only place in the daemon that commits offsets: [`super::commit_thread`] commits them in a transaction
+//! (exactly once), [`Coordinator::commit_plainly`] after delivery of the records (at least once).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::checkpoint::protocol::{Epoch, Event, Outcome, Part};
 use crate::event::wall_clock;
 use crate::output::dead_letters::{Channel, too_large_even_cut_off};
 
-/// How long a plain commit may take.
+/// Timeout of a commit without a transaction.
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 impl<C: GroupClient> Coordinator<C> {
@@ -82,7 +82,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.step(Event::Ended { epoch, outcome })
     }
 
-    /// Takes note of a reply of the commit thread.
+    /// Processes a reply of the commit thread.
     pub(super) fn take_reply(&mut self, reply: CommitReply) -> Result<(), SourceError> {
         match reply {
             CommitReply::Ended(epoch, outcome) => self.ended(epoch, outcome),
@@ -103,9 +103,9 @@ impl<C: GroupClient> Coordinator<C> {
         }
     }
 
-    /// A record of a checkpoint was refused for its size, so it is to be smaller at the next attempt.
+    /// Truncates a record that was rejected for its size, so that the next attempt succeeds.
     pub(super) fn truncate(&mut self, epoch: Epoch, index: usize) -> Result<(), SourceError> {
-        // What was given up meanwhile comes again with its next owner.
+        // The partition may have been given up; its next owner produces the record again.
         let Some(&(partition, place)) = self.in_flight.records.get(index) else { return Ok(()) };
         let Some(record) = self.outbox.of_checkpoint(partition, epoch).get(place) else { return Ok(()) };
         let (topic, before) = (self.rules.outputs.of(record).to_owned(), record.bytes());
@@ -117,7 +117,7 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
-    /// At least once: the offsets behind the records, unless a partition of them was given up.
+    /// At least once: commits the offsets after delivery, unless a partition of the checkpoint was given up.
     pub(super) fn commit_plainly(&mut self, transaction: &Transaction) -> Result<(), SourceError> {
         let epoch = transaction.epoch;
         if self.in_flight.aborted == Some(epoch) {

@@ -1,7 +1,8 @@
-//! The commit thread: makes outbox and offsets visible together, one checkpoint after the other, and says how it ended.
+//! The commit thread: publishes outbox records and commits offsets, one checkpoint after the other, and reports the
+//! outcome.
 //!
-//! Exactly once by transactions, or at least once: then the records are delivered first, and the poll thread commits
-//! the offsets, for a plain commit shows the membership of the moment.
+//! Exactly once uses transactions. At least once delivers the records here, and then the poll thread commits the
+//! offsets, because a commit without a transaction uses the current membership.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,54 +17,53 @@ use crate::bus::{Committed, GroupToken, SourceError, TopicPartition};
 use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::output::dead_letters::{DeadLetters, OutboxRecord, Topics, Undelivered};
 
-/// How long taking over the transactional id may take at a time.
+/// Timeout of one attempt to take over the transactional id.
 const INIT_WAIT: Duration = Duration::from_secs(10);
-/// How long to wait before a producer is made again.
+/// Pause before a producer is created again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// What one transaction is to hold.
+/// The contents of a transaction.
 #[derive(Debug)]
 pub struct Transaction {
-    /// Its checkpoint.
+    /// The checkpoint.
     pub epoch: Epoch,
-    /// Who we were when the checkpoint began.
+    /// The group membership when the checkpoint began.
     pub token: GroupToken,
-    /// The offsets, with the metadata beside them.
+    /// The offsets to commit, with their metadata.
     pub next: Vec<(TopicPartition, Committed)>,
-    /// What is to be published.
+    /// The records to publish.
     pub records: Vec<Arc<OutboxRecord>>,
 }
 
 /// Replies of the commit thread.
 #[derive(Debug)]
 pub enum CommitReply {
-    /// How a transaction ended.
+    /// Outcome of a transaction.
     Ended(Epoch, Outcome),
-    /// At least once: the records of the checkpoint are delivered, so its offsets may be committed; the transaction
-    /// comes back.
+    /// At least once: the records of the checkpoint are delivered, so the poll thread can commit its offsets.
     Delivered(Transaction),
-    /// The records with these numbers in the checkpoint were refused for their size; the transaction ends as aborted.
+    /// The records at these indexes in the checkpoint were rejected for their size; the transaction is then aborted.
     TooLarge(Epoch, Vec<usize>),
-    /// There is a new producer, and whatever the old one left is ended.
+    /// A new producer exists, and any transaction of the old one has ended.
     Renewed(Epoch),
-    /// Why nothing is committed at the moment.
+    /// Why commits currently fail.
     Error(String),
-    /// Somebody else has our transactional id.
+    /// Another process has taken over our transactional id.
     Fenced(String),
-    /// Dead letters can never be delivered, for this reason, which a person has to remove.
+    /// Dead letters cannot be delivered until a person removes this cause.
     Undeliverable(String),
 }
 
-/// How checkpoints are committed: by transactions, or by the member.
+/// How checkpoints are committed: in transactions, or by the group member.
 pub enum CommitMode {
-    /// By transactions; makes a producer that has to be initialised.
+    /// In transactions.
     Transactions {
-        /// Makes one.
+        /// Creates a producer, which still has to be initialized.
         make: Box<dyn Fn() -> Result<Box<dyn Transactions>, SourceError> + Send>,
-        /// Where records go.
+        /// Target topics of the records.
         topics: Topics,
     },
-    /// By the member, behind the records; without a producer records are dropped.
+    /// By the group member, after delivery; without a producer, records are dropped.
     Plain(Option<DeadLetters>),
 }
 
@@ -72,20 +72,20 @@ enum CommitRequest {
     Renew(Epoch),
 }
 
-/// The commit thread.
+/// Handle of the commit thread.
 pub struct Committer {
     requests: Option<Sender<CommitRequest>>,
-    /// The checkpoint whose transaction is not to go on.
+    /// The checkpoint whose transaction must not be committed.
     aborted: Arc<Mutex<Option<Epoch>>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    /// Starts the thread; what it says goes to `say`.
+    /// Starts the thread; its replies go to `say`.
     ///
     /// # Errors
-    /// When the operating system refuses a thread.
+    /// If the operating system cannot start a thread.
     pub fn start(mode: CommitMode, say: impl Fn(CommitReply) + Send + 'static) -> std::io::Result<Committer> {
         let (requests, received) = channel();
         let (aborted, stopping) = (Arc::default(), Arc::default());
@@ -95,23 +95,23 @@ impl Committer {
         Ok(Committer { requests: Some(requests), aborted, stopping, thread: Some(thread) })
     }
 
-    /// Begins a transaction.
+    /// Commits a checkpoint.
     pub fn commit(&self, transaction: Transaction) {
         self.send(CommitRequest::Commit(transaction));
     }
 
-    /// The transaction of the checkpoint is aborted if that is still possible.
+    /// Aborts the transaction of a checkpoint, if it is not too late.
     pub fn abort(&self, epoch: Epoch) {
         *self.aborted.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
     }
 
-    /// Drops the producer and makes a new one, which ends what the old one left.
+    /// Replaces the producer, which ends any transaction of the old one.
     pub fn renew(&self, epoch: Epoch) {
         self.send(CommitRequest::Renew(epoch));
     }
 
     fn send(&self, request: CommitRequest) {
-        // A thread that has ended says nothing more, and the stop that ended it is under way.
+        // If the thread has ended, the stop that ended it is in progress.
         if let Some(requests) = &self.requests {
             _ = requests.send(request);
         }
@@ -122,7 +122,7 @@ impl Drop for Committer {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.requests = None;
-        // A call to the brokers may take as long as a transaction; nobody waits for it.
+        // Do not join the thread: a call to the brokers may take as long as a transaction.
         drop(self.thread.take());
     }
 }
@@ -197,7 +197,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
         self.producer.as_mut().map_or_else(|| Err(given_up()), |producer| producer.commit())
     }
 
-    /// What a failed transaction came to.
+    /// The outcome of a failed transaction.
     fn after(&mut self, epoch: Epoch, error: &TransactionError) -> Outcome {
         match error {
             TransactionError::Fenced { by: FencedBy::Producer, .. } => {
@@ -210,7 +210,8 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
                 return Outcome::Unknown;
             }
             TransactionError::TooLarge { indexes, .. } => (self.say)(CommitReply::TooLarge(epoch, indexes.clone())),
-            // An instance that is really another one shows at the member as well; an echo of ourselves is a rejoin.
+            // If another process has our instance id, the group member notices too. Otherwise it was us, before a
+            // rejoin.
             TransactionError::Fenced { by: FencedBy::Instance, .. }
             | TransactionError::Abort(_)
             | TransactionError::Rejoin(_)
@@ -230,8 +231,8 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
         }
     }
 
-    /// Whether there is a producer that owns the transactional id; makes one until it works. `false`: the program
-    /// ends, or somebody else has the id, which is said.
+    /// Whether there is a producer that owns the transactional id; retries until one can be created. `false` if the
+    /// program ends, or another process owns the id, which is reported.
     fn has_producer(&mut self) -> bool {
         let CommitMode::Transactions { make, .. } = &self.mode else { return true };
         let mut told = None;
@@ -262,7 +263,7 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
     }
 }
 
-/// At least once: publishes the records and waits for them.
+/// At least once: publishes the records and waits for their delivery.
 fn deliver(producer: Option<&mut DeadLetters>, records: &[Arc<OutboxRecord>]) -> Result<(), Undelivered> {
     let records: Vec<&OutboxRecord> = records.iter().map(Arc::as_ref).collect();
     producer.map_or(Ok(()), |producer| producer.deliver(&records))

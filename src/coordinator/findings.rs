@@ -1,4 +1,4 @@
-//! What the watch over topics and group finds, taken to heart by the poll loop.
+//! Processes what the group watch finds about topics and group, and checks whether messages are usable.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use crate::status::routing::Routing;
 use crate::status::{Coverage, PoorTopic};
 use crate::worker::WorkerStatus;
 
-/// How often it is looked whether messages are of use, in the first minutes and later.
+/// Interval of checks whether messages are usable, at first and later.
 const USAGE_EVERY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
-/// How long the first minutes are.
+/// When the longer interval begins.
 const FIRST: Duration = Duration::from_secs(300);
 
 impl<C: GroupClient> Coordinator<C> {
-    /// Takes note of what was found since the last round, and joins the group anew where that mends it.
+    /// Processes the findings since the last round, and rejoins the group if that may fix it.
     pub(super) fn take_findings(&mut self) -> Result<(), SourceError> {
         while let Ok(looked) = self.inputs.findings.try_recv() {
             let Findings { rebalances, counts, members, mut reasons, owners, rejoin } = looked;
@@ -29,7 +29,7 @@ impl<C: GroupClient> Coordinator<C> {
             }
             self.reporting.status.send_modify(|status| {
                 if members != Members::Settled {
-                    // What was wrong is so until the group is seen at rest.
+                    // Earlier problems count as unsolved until the group has settled.
                     let known = std::mem::take(&mut status.coverage.reasons);
                     reasons.extend(known.into_iter().filter(|known| !reasons.contains(known)).collect::<Vec<_>>());
                 }
@@ -39,12 +39,12 @@ impl<C: GroupClient> Coordinator<C> {
                 let (seen, unknown) = match members {
                     Members::Settled => (rebalances, None),
                     Members::Moving(why) => (0, Some(why)),
-                    // What was known holds until the next rebalance.
+                    // The last result is valid until the next rebalance.
                     Members::Unknown(why) => (status.coverage.seen, Some(why)),
                 };
                 status.coverage = Coverage { seen, unknown, reasons, owners };
             });
-            // What was found before the last rebalance may be mended by it.
+            // A rebalance since then may have fixed the problem.
             if rejoin && self.reporting.status.borrow().rebalances == rebalances {
                 warn!("leaving the group and joining it again, so that it hands out its partitions anew");
                 self.client.rejoin()?;
@@ -53,7 +53,7 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
-    /// Looks whether the messages of each topic are of any use, and says so once of each where they are not.
+    /// Checks whether the messages of each topic are usable, and warns once per topic if they are not.
     pub(super) fn look_at_usage(&mut self) -> Result<(), SourceError> {
         let every = USAGE_EVERY[usize::from(self.timers.begun.elapsed() > FIRST)];
         if self.timers.last_usage.is_some_and(|last| last.elapsed() < every) {

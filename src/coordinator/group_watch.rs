@@ -1,5 +1,5 @@
-//! Looks at the topics and the group from outside: after each rebalance, every minute, and every few seconds while
-//! something is wrong. On a thread of its own, for the questions wait for brokers.
+//! Checks topics and group from outside: after each rebalance, every minute, and every few seconds while something is
+//! wrong. It has its own thread, because its requests wait for brokers.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -13,42 +13,42 @@ use crate::kafka::{GroupState, KafkaAdmin, KafkaSettings, partition_counts};
 use crate::status::SourceStatus;
 use crate::status::coverage::{self, Faults, GroupView};
 
-/// How often all is looked at.
+/// Interval of checks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How soon again, while something is wrong or the group rebalances.
+/// Interval while something is wrong or the group rebalances.
 const LOOK_SOON: Duration = Duration::from_secs(3);
-/// How long one question may take.
+/// Timeout of a request.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How often it is looked whether there was a rebalance.
+/// How often to check for a rebalance.
 const STEP: Duration = Duration::from_millis(200);
-/// How soon after a rebalance that we asked for another one may be asked for; twice as long each time, up to the last.
+/// Pause after a rejoin before the next one; it doubles each time, up to the maximum.
 const REJOIN_AGAIN: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Findings {
-    /// The number of rebalances that this replica had taken part in before the look.
+    /// Number of rebalances of this replica before the check.
     pub rebalances: u64,
-    /// How many partitions each topic has; `None` where the brokers did not answer.
+    /// Number of partitions of each topic; `None` if the brokers did not answer.
     pub counts: Option<Vec<Option<u32>>>,
-    /// Whether the members of the group are known, and nothing moves between them.
+    /// Whether the members of the group are known and partitions are settled.
     pub members: Members,
     /// What is wrong.
     pub reasons: Vec<String>,
-    /// Who owns each partition, as far as it is known.
+    /// The owner of each partition, as far as known.
     pub owners: BTreeMap<i32, String>,
-    /// Whether the group should be left and joined again.
+    /// Whether to leave and rejoin the group.
     pub rejoin: bool,
 }
 
-/// What a look has found out about the members of the group.
+/// The state of the group's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Members {
-    /// Every member owns what it was given.
+    /// The group is stable.
     Settled,
-    /// Partitions are on their way, so those that this replica does not own may be processed by nobody.
+    /// The group rebalances, so partitions that this replica does not own may have no owner.
     Moving(String),
-    /// The coordinator did not say.
+    /// The group coordinator did not answer.
     Unknown(String),
 }
 
@@ -65,10 +65,10 @@ impl Members {
     }
 }
 
-/// Begins to look; ends when nobody listens any more.
+/// Starts the thread; it ends when the receiver is dropped or `stop` hangs up.
 ///
 /// # Errors
-/// When the operating system refuses a thread.
+/// If the operating system cannot start a thread.
 pub fn start(
     kafka: KafkaSettings,
     expected: u32,
@@ -109,7 +109,7 @@ impl Watch {
         }
     }
 
-    /// What is found, and whether it may stay so for a while.
+    /// Runs a check; also returns whether everything is in order, so that the next check can wait.
     fn look(&mut self, rebalances: u64) -> (Findings, bool) {
         let counts = partition_counts(&self.kafka, ANSWER_WAIT);
         let group = self.describe();
@@ -140,12 +140,12 @@ impl Watch {
     }
 }
 
-/// When a group with partitions of nobody is to be left and joined again: at the second look that finds it so, and then
-/// ever more rarely, for it costs every replica a rebalance.
+/// Decides when to rejoin a group in which partitions have no owner: after two checks in a row, and then with growing
+/// pauses, because it costs every replica a rebalance.
 #[derive(Debug, Default)]
 struct Patience {
     is_suspicious: bool,
-    /// Not before this, and how long after the next one.
+    /// Earliest time of the next rejoin, and the current pause.
     pause: Option<(Instant, Duration)>,
 }
 
@@ -176,7 +176,7 @@ mod tests {
             Members::of(&Ok(GroupState { state: state.to_owned(), members: members.to_vec() }))
         };
         assert_eq!(of("Stable", std::slice::from_ref(&member)), Members::Settled);
-        // librdkafka has no name for the states of the brokers' own protocol, "Assigning" and "Reconciling".
+        // librdkafka has no names for "Assigning" and "Reconciling", states of the newer group protocol.
         for state in ["Unknown", "PreparingRebalance", "CompletingRebalance"] {
             let moving = Members::Moving("partitions are moving between a at /10.0.0.1".to_owned());
             assert_eq!(of(state, std::slice::from_ref(&member)), moving, "{state}");

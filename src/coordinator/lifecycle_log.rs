@@ -1,5 +1,5 @@
-//! What the log tells of the poll loop's life: one line for each event that a person may have to understand later. It
-//! names partitions and numbers, never a customer.
+//! Log lines of the poll loop: one for each event that an operator may need to understand later. They contain
+//! partitions and numbers, never customers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -11,28 +11,28 @@ use crate::checkpoint::protocol::{Epoch, Outcome};
 use crate::event::Time;
 use crate::worker::key_placement::Split;
 
-/// When what began that is not over yet.
+/// Start times of what is in progress.
 #[derive(Debug, Default)]
 pub(super) struct LifecycleLog {
     joined: bool,
-    /// Since when something is owned that is not at its end.
+    /// Since when an owned partition has not caught up.
     behind_since: Option<Instant>,
-    /// Partitions whose state is being looked for or loaded.
+    /// Partitions whose state is being found or loaded.
     restoring: BTreeMap<Partition, Instant>,
     /// Partitions that are being given up.
     leaving: BTreeMap<Partition, Instant>,
-    /// Why.
+    /// Why they are given up.
     why: &'static str,
-    /// Partitions and records of the checkpoint under way.
+    /// Numbers of partitions and records in the current commit.
     committing: (usize, usize),
-    /// Windows and changes that were logged.
+    /// Changes of windows that were logged.
     respecified: BTreeSet<String>,
-    /// Topics of which it was told that customers lie in two partitions.
+    /// Topics for which customers in two partitions were logged.
     split: BTreeSet<TopicIndex>,
 }
 
 impl LifecycleLog {
-    /// The group says something about partitions; what is given up from now on is given up because of it.
+    /// The group assigns or revokes partitions; this is the reason for partitions given up from now on.
     pub(super) fn group_says(&mut self, event: &rebalance::Event) {
         self.why = match event {
             rebalance::Event::Closing => "this replica stops",
@@ -41,7 +41,7 @@ impl LifecycleLog {
         };
     }
 
-    /// These partitions are owned now, those were before.
+    /// The owned partitions change.
     pub(super) fn owns(&mut self, now: &BTreeSet<Partition>, before: &BTreeSet<Partition>) {
         let gained = now.difference(before).count();
         if gained > 0 {
@@ -60,7 +60,7 @@ impl LifecycleLog {
         self.restoring.entry(partition).or_insert_with(Instant::now);
     }
 
-    /// A partition begins to be read: with nothing, with so many customers, or with what was kept in memory.
+    /// A partition begins to be processed.
     pub(super) fn begins(&mut self, partition: Partition, state: &State) {
         let took = seconds(self.restoring.remove(&partition).map_or(Duration::ZERO, |since| since.elapsed()));
         let p = partition.0;
@@ -73,7 +73,7 @@ impl LifecycleLog {
         }
     }
 
-    /// The configuration was changed, so some figures are not known yet: logged once for all partitions.
+    /// After a change of the configuration some figures are incomplete: logged once for all partitions.
     pub(super) fn respecified(&mut self, missing: &[(String, &'static str, Time)]) {
         let Some(until) = missing.iter().map(|(.., until)| *until).max() else { return };
         let windows: Vec<_> = missing.iter().map(|(window, why, _)| format!("{window}: {why}")).collect();
@@ -110,7 +110,7 @@ impl LifecycleLog {
         info!("caught up with every owned partition{}", took.unwrap_or_default());
     }
 
-    /// Customers lie in two partitions: told once of each topic.
+    /// Customers are in two partitions: logged once per topic.
     pub(super) fn split(&mut self, found: &[Split], topics: &[String]) {
         let name = |topic: TopicIndex| topics.get(usize::from(topic.0)).map_or("", String::as_str);
         for Split { first, then } in found {
@@ -133,7 +133,7 @@ impl LifecycleLog {
         self.committing = (partitions, records);
     }
 
-    /// Why a checkpoint failed is told where it fails.
+    /// Only success is logged here; failures are logged where they occur.
     pub(super) fn committed(&self, epoch: Epoch, outcome: Outcome, took: Option<Duration>) {
         let (partitions, dead_letters) = self.committing;
         if outcome == Outcome::Committed {
@@ -143,7 +143,7 @@ impl LifecycleLog {
     }
 }
 
-/// What a partition begins with.
+/// The state with which a partition begins.
 pub(super) enum State {
     Nothing,
     Loaded(usize),

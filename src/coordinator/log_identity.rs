@@ -1,4 +1,4 @@
-//! Whether the log still is the one that a state was made of: the last record applied must be where it was.
+//! Checks whether the log is still the one that a state was computed from, by its last applied record (the anchor).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,29 +8,29 @@ use crate::checkpoint::manifest::Anchor;
 use crate::kafka::{KafkaAdmin, ProbedRecord};
 use crate::worker::{LastRecord, hash};
 
-/// How long one look may take.
+/// Timeout of a request.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// What stands where a record was.
+/// What the log contains at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probed {
     /// This record.
     Record(LastRecord),
-    /// Nothing: retention deleted it, which is no harm.
+    /// Nothing, because retention deleted it, which is harmless.
     Gone,
-    /// The log ends before.
+    /// Nothing, because the log ends before it.
     Beyond,
 }
 
-/// Looks at the record of an offset.
+/// Reads the record at an offset.
 pub type LogProbe = Arc<dyn Fn(TopicPartition, i64) -> Result<Probed, SourceError> + Send + Sync>;
 
-/// Looks at the record of an offset in the cluster.
+/// Reads the record at an offset from the cluster.
 ///
 /// # Errors
-/// When the brokers do not answer.
+/// If the brokers do not answer.
 pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Probed, SourceError> {
-    // One after the other: librdkafka answers for a topic-partition once in a request.
+    // One request each: librdkafka answers only once per topic-partition in a request.
     let bound = |start: Start| Ok(admin.offsets(&[(at, start)], WAIT)?.first().copied().unwrap_or_default());
     if offset < bound(Start::Earliest)? {
         return Ok(Probed::Gone);
@@ -46,7 +46,7 @@ pub fn look(admin: &KafkaAdmin, at: TopicPartition, offset: i64) -> Result<Probe
     }
 }
 
-/// What of a record a manifest keeps.
+/// The properties of a record from which its anchor is made.
 pub(crate) fn last_record(record: &ProbedRecord) -> LastRecord {
     let whole = Record { offset: record.offset, key: record.key.as_deref(), payload: record.payload.as_deref() };
     LastRecord { offset: record.offset, stamp: record.stamp, hash: hash(whole) }
@@ -62,7 +62,7 @@ pub(crate) fn anchor(last: LastRecord) -> Anchor {
     }
 }
 
-/// Whether a log may be the one of an anchor.
+/// Whether the log can be the one that the anchor was taken from.
 #[must_use]
 pub fn fits(anchored: &Anchor, look: Probed) -> bool {
     match look {

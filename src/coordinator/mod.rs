@@ -1,9 +1,10 @@
-//! The poll loop: takes batches from the log, hands them to the workers, and steers what makes their state durable.
+//! The poll loop: reads batches from the log, passes them to the workers, and coordinates what makes their state
+//! durable.
 //!
-//! What a partition goes through is decided by [`crate::checkpoint::protocol`], who reads what by
-//! [`crate::bus::rebalance`]; this loop passes events to both and executes their commands (`assignment.rs`,
-//! `checkpoint.rs`, `commit.rs`). What it holds of one partition is in `partition.rs`. It never waits for the
-//! store or for a commit. It commits only offsets that a worker has reached together with a copy of its state.
+//! [`crate::checkpoint::protocol`] decides the phases of a partition, [`crate::bus::rebalance`] which partitions are
+//! read; this loop passes events to both and executes their commands (`assignment.rs`, `checkpoint.rs`, `commit.rs`).
+//! Its data about a partition are in `partition.rs`. It never waits for the store or for a transaction. It commits only
+//! offsets for which a worker has copied the state.
 
 pub(crate) mod alert_rate;
 mod assignment;
@@ -47,78 +48,78 @@ use crate::output::dead_letters::Topics;
 use crate::status::SourceStatus;
 use crate::worker::pool::{Pool, Report, Stopped};
 
-/// How long one poll waits for messages.
+/// Timeout of a poll for messages.
 const POLL_WAIT: Duration = Duration::from_millis(50);
-/// How often the state is told to those who ask.
+/// Interval at which the status is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
-/// How often silent topic-partitions are looked for.
+/// Interval of checks for idle topic-partitions.
 const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long giving up partitions may take; the group waits `max.poll.interval.ms` for it, five minutes.
+/// Maximum time to give up partitions; the group allows `max.poll.interval.ms`, five minutes.
 const RELEASE_WAIT: Duration = Duration::from_secs(15);
-/// How long leaving the group may take.
+/// Maximum time to leave the group.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// How the poll loop is to work.
+/// Settings of the poll loop.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Names of the source topics, for messages to people.
+    /// Names of the source topics, for messages.
     pub topics: Vec<String>,
     /// Names of the sources.
     pub sources: Vec<String>,
-    /// Where a partition of each topic is read from that has no state and no committed offset.
+    /// Start position of a partition with neither state nor a committed offset, by topic.
     pub starts: Vec<Start>,
-    /// How far ahead of the wall clock an event may lie, in milliseconds.
+    /// How far an event may be ahead of the wall clock, in milliseconds.
     pub max_future: i64,
-    /// How often checkpoints are taken.
+    /// Interval between checkpoints.
     pub checkpoint_every: Duration,
-    /// How long files that are needed no longer are kept, for `rewind`.
+    /// How long superseded files are kept, for `rewind`.
     pub keep_files: Duration,
-    /// After how long a caught-up topic-partition without records no longer holds time up.
+    /// After this time, a caught-up topic-partition without new records does not hold back the watermark.
     pub idle_after: Duration,
-    /// When alerts may leave.
+    /// When alerts may be sent.
     pub alert_rate: AlertRate,
     /// The attribute `source` of alerts.
     pub alert_source: String,
-    /// Names of our topics, for messages to people.
+    /// Names of the output topics, for messages.
     pub outputs: Topics,
-    /// When a source counts as misread.
+    /// When a source is considered to have the wrong format.
     pub breaker: BreakerRules,
-    /// After how long without a committed checkpoint the daemon says so.
+    /// Time without a committed checkpoint after which the daemon warns.
     pub stale_after: Duration,
 }
 
-/// A revocation that the group waits for.
+/// A release of partitions that is in progress.
 #[derive(Debug)]
 struct Release {
-    /// What to answer, once all partitions of it are released; `None` when the group waits for nothing.
+    /// The answer to the group once all partitions are released; `None` if it expects none.
     unassign: Option<Vec<TopicPartition>>,
     waiting: BTreeSet<Partition>,
 }
 
-/// Handles for tasks, always of the member as it is now.
+/// Handle of the group member for other threads, always the current one.
 type Handles<C> = Arc<Mutex<<C as GroupClient>::Handle>>;
 
-/// What the poll loop works with.
+/// The parts that the poll loop uses.
 pub struct Parts<C: GroupClient> {
     /// A member that has just joined its group.
     pub client: C,
-    /// The workers.
+    /// The worker pool.
     pub pool: Pool<C::Batch>,
-    /// What they report.
+    /// Reports of the workers.
     pub reports: Receiver<Report<C::Batch>>,
-    /// The store.
+    /// Tasks that use the store.
     pub store_tasks: Arc<StoreTasks>,
     /// The commit thread.
     pub committer: Committer,
-    /// What both answer.
+    /// Answers of store tasks and commit thread.
     pub answers: Receiver<Answer>,
-    /// Why others want the daemon to end.
+    /// Errors of other parts that end the daemon.
     pub failures: Receiver<SourceError>,
-    /// What the watch over topics and group finds.
+    /// Findings of the group watch.
     pub findings: Receiver<Findings>,
 }
 
-/// What other threads send to the poll loop.
+/// The messages of other threads to the poll loop.
 struct Inputs<B> {
     reports: Receiver<Report<B>>,
     answers: Receiver<Answer>,
@@ -126,17 +127,17 @@ struct Inputs<B> {
     findings: Receiver<Findings>,
 }
 
-/// What the client was told to read.
+/// The client's current assignment.
 #[derive(Default)]
 struct Reading {
     assigned: BTreeSet<TopicPartition>,
-    /// Everything is paused because of the outbox.
+    /// Everything is paused because the outbox is full.
     is_paused: bool,
     /// Paused because their records wait for a schema.
     stalled: BTreeSet<TopicPartition>,
 }
 
-/// The checkpoint under way.
+/// The checkpoint in progress.
 #[derive(Default)]
 struct InFlight {
     begun: Option<Instant>,
@@ -144,20 +145,20 @@ struct InFlight {
     tokens: BTreeMap<Epoch, GroupToken>,
     /// The checkpoint that must not be committed any more.
     aborted: Option<Epoch>,
-    /// Partition, and index within it, of each record of the transaction.
+    /// For each record of the transaction, its partition and its index there.
     records: Vec<(Partition, usize)>,
-    /// Whether it could not take all alerts that may leave.
+    /// Whether more alerts wait than it could take.
     more_alerts: bool,
 }
 
-/// What is due when.
+/// Timers.
 struct Timers {
     begun: Instant,
     last_checkpoint: Instant,
     last_publish: Option<Instant>,
     last_idle_check: Option<Instant>,
     last_usage: Option<Instant>,
-    /// When the time for giving up partitions is over.
+    /// When the time to give up partitions is over.
     budgets: Vec<(Instant, BudgetId)>,
     /// Files to delete, and when.
     pending_deletes: Vec<(Instant, Vec<String>)>,
@@ -176,7 +177,8 @@ pub struct Coordinator<C: GroupClient> {
     durable: protocol::State,
     /// Partitions that are owned or parked.
     partitions: BTreeMap<Partition, OwnedPartition>,
-    /// How many dropped engines of a partition the workers have not acknowledged: their reports are ignored.
+    /// Number of engines per partition that were dropped but not yet acknowledged by the workers; their reports are
+    /// ignored.
     forgetting: BTreeMap<Partition, u32>,
     reading: Reading,
     releases: Vec<Release>,
@@ -237,11 +239,11 @@ impl<C: GroupClient> Coordinator<C> {
         }
     }
 
-    /// Polls until `stop` says so or hangs up, then stops in order: what is handed out is applied, a last checkpoint is
-    /// taken and committed, and the group is left.
+    /// Polls until `stop` receives or hangs up, then stops in order: applies what was handed out, takes and commits a
+    /// last checkpoint, and leaves the group.
     ///
     /// # Errors
-    /// When the source cannot go on.
+    /// If the source cannot continue.
     pub fn run(mut self, stop: &Receiver<()>) -> Result<(), SourceError> {
         let mut closing = false;
         let outcome = loop {

@@ -1,7 +1,7 @@
-//! What waits for its transaction: the dead letters and alerts of each partition, in the order in which they arose.
+//! Outbox records that wait for their transaction: the dead letters and alerts of each partition, in order.
 //!
-//! A checkpoint closes the outbox of its partitions: what is in it then belongs to the checkpoint, and leaves with it
-//! or returns to the front. Pure; [`super::checkpoint`] decides when.
+//! A checkpoint closes the outbox of its partitions: the records then belong to the checkpoint, and are removed when it
+//! is committed or return to the front when it is rolled back. Pure; [`super::checkpoint`] decides when.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ impl Limit {
 pub struct Outbox {
     boxes: BTreeMap<Partition, Waiting>,
     bytes: u64,
-    /// What the dead-letter topic takes, as far as it is known.
+    /// The size limit of the dead-letter topic, as far as it is known.
     limit: Option<Limit>,
 }
 
-/// What a topic was seen to refuse for its size, and what that was cut off to.
+/// The smallest size that the topic has rejected, and the size to which records are truncated.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     refused: usize,
@@ -39,7 +39,7 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Adds a record behind all others of its partition.
+    /// Appends a record to the outbox of its partition.
     pub fn add(&mut self, partition: Partition, mut record: OutboxRecord) {
         if let Some(limit) = self.limit.filter(|limit| limit.refuses(&record)) {
             record.shrink_to(limit.to);
@@ -48,13 +48,13 @@ impl Outbox {
         self.boxes.entry(partition).or_default().open.push_back(Arc::new(record));
     }
 
-    /// What all hold together, open checkpoints included.
+    /// Total size, including closed records.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What is in the outbox of a partition now belongs to a checkpoint.
+    /// Assigns all records of a partition to a checkpoint.
     pub fn close(&mut self, partition: Partition, epoch: Epoch) {
         let of = self.boxes.entry(partition).or_default();
         let records = Vec::from(std::mem::take(&mut of.open));
@@ -77,8 +77,8 @@ impl Outbox {
         }
     }
 
-    /// Truncates the `index`-th record of a checkpoint, which was refused for its size, and with it every other
-    /// one that is as large, now and later. `false` when it cannot be any smaller.
+    /// Truncates the record at `index` of a checkpoint, which was rejected for its size, and every other record that is
+    /// as large, now and later. `false` if it cannot be smaller.
     pub fn truncate(&mut self, partition: Partition, epoch: Epoch, index: usize) -> bool {
         let records = self.boxes.get_mut(&partition).and_then(|of| of.closed.as_mut()).filter(|(of, _)| *of == epoch);
         let Some(record) = records.and_then(|(_, records)| records.get_mut(index)) else { return false };
@@ -103,7 +103,7 @@ impl Outbox {
         true
     }
 
-    /// The records of a checkpoint are delivered. Returns them.
+    /// Removes and returns the records of a committed checkpoint.
     pub fn confirm(&mut self, partition: Partition, epoch: Epoch) -> Vec<Arc<OutboxRecord>> {
         let Some(of) = self.boxes.get_mut(&partition) else { return Vec::new() };
         let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return Vec::new() };
@@ -111,7 +111,7 @@ impl Outbox {
         records
     }
 
-    /// The records of a checkpoint return to the front, in their order.
+    /// Returns the records of a checkpoint to the front, in order.
     pub fn roll_back(&mut self, partition: Partition, epoch: Epoch) {
         let Some(of) = self.boxes.get_mut(&partition) else { return };
         let Some((_, records)) = of.closed.take_if(|(of, _)| *of == epoch) else { return };
@@ -120,7 +120,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets everything of a partition.
+    /// Removes all records of a partition.
     pub fn drop(&mut self, partition: Partition) {
         if let Some(of) = self.boxes.remove(&partition) {
             let closed = of.closed.map_or(0, |(_, records)| total(&records));

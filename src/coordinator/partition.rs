@@ -1,7 +1,8 @@
-//! One owned partition: what the coordinator holds of it beside the phase in the commit protocol.
+//! The coordinator's data about one owned partition, apart from its phase in the commit protocol.
 //!
-//! An entry appears when the partition is taken up, and goes when it is released, unless its state is parked. While a
-//! partition is restored, failed or parked it has no assignment here, so nothing of it is handed out.
+//! An entry is created when the partition is assigned, and removed when it is released, unless its state is parked
+//! (kept in memory). While a partition is restored, failed or parked it has no running assignment, so none of its
+//! records are handed out.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,10 +14,10 @@ use crate::checkpoint::protocol::{AssignmentEpoch, Epoch};
 use crate::engine::Engine;
 use crate::status::ReadPosition;
 
-/// How far one topic-partition is read and applied.
+/// How far one topic-partition has been read and applied.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// The offset behind the last record handed to a worker.
+    /// The offset after the last record handed to a worker.
     pub(super) handed_out: Option<i64>,
     pub(super) position: ReadPosition,
     /// When the last record arrived, or the partition was taken over.
@@ -28,25 +29,25 @@ pub(super) struct Progress {
 pub(super) struct OwnedPartition {
     /// The assignment in which its engine runs.
     pub(super) running: Option<AssignmentEpoch>,
-    /// It is being given up, so nothing more of it is handed out.
+    /// It is being given up, so no more records are handed out.
     pub(super) draining: bool,
-    /// Its engine runs, but the client does not read it yet.
+    /// Its engine runs, but it is not yet assigned to the client.
     pub(super) to_assign: bool,
     pub(super) progress: BTreeMap<TopicIndex, Progress>,
     /// `None` unless an engine runs or is parked.
     pub(super) files: Option<Files>,
-    /// The ids of the source topics when it was taken up.
+    /// The ids of the source topics when the partition was taken over.
     pub(super) topic_ids: Vec<String>,
     /// A loaded engine, until the protocol has decided about it.
     pub(super) loaded: Option<(Box<Engine>, Box<Manifest>)>,
-    /// The checkpoint that its worker was asked for, until it has begun or is rolled back.
+    /// The checkpoint requested from the worker, until it begins or is rolled back.
     pub(super) requested: Option<Epoch>,
-    /// Why it waits for a person.
+    /// Why the partition failed.
     pub(super) failure: Option<String>,
 }
 
 impl OwnedPartition {
-    /// An engine runs from these offsets, by topic.
+    /// An engine begins at these offsets, by topic.
     pub(super) fn begin(&mut self, assignment: AssignmentEpoch, next: impl Iterator<Item = (TopicIndex, i64)>) {
         let begun = |next| Progress {
             handed_out: Some(next),
@@ -66,14 +67,15 @@ impl OwnedPartition {
         self.to_assign = false;
     }
 
-    /// What remains without an engine: the lag stays visible until the partition is released, above all when it
-    /// failed. `None` when nothing does.
+    /// The entry without an engine, which keeps the lag visible until the partition is released, especially if it
+    /// failed. `None` if nothing remains.
     pub(super) fn without_engine(self) -> Option<OwnedPartition> {
         let progress = self.progress;
         (!progress.is_empty()).then(|| OwnedPartition { progress, ..OwnedPartition::default() })
     }
 
-    /// What remains once the group has it back: a parked state. One that was taken up anew meanwhile stays as it is.
+    /// The entry after the release, if its state is parked. A partition that was taken over again in the meantime stays
+    /// as it is.
     pub(super) fn released(mut self) -> Option<OwnedPartition> {
         if self.running.is_none() {
             self.progress.clear();

@@ -1,4 +1,4 @@
-//! Records and reports: hands batches to the workers and takes note of what they have done.
+//! Records and reports: passes batches to the workers and processes their reports.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::status::idle::{IdleProgress, raises};
 use crate::worker::pool::{Applied, Report};
 
 impl<C: GroupClient> Coordinator<C> {
-    /// How far each topic-partition is read and applied.
+    /// How far each topic-partition has been read and applied.
     pub(super) fn progress(&self) -> impl Iterator<Item = (TopicPartition, &Progress)> {
         self.partitions.iter().flat_map(|(&partition, owned)| {
             owned.progress.iter().map(move |(&topic, progress)| (TopicPartition { topic, partition }, progress))
@@ -38,7 +38,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.pool.records(at, batch, latest, read).map_err(gone)
     }
 
-    /// An end says that everything before it was handed out, which is not so where batches are passed over.
+    /// An end means that everything before it was handed out, which is not true if batches were dropped.
     pub(super) fn hand_out_end(&mut self, at: TopicPartition, offset: i64) -> Result<(), SourceError> {
         if !self.partitions.get(&at.partition).is_some_and(OwnedPartition::is_read) {
             return Ok(());
@@ -46,8 +46,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.pool.end(at, offset).map_err(gone)
     }
 
-    /// The log does not hold what is to be read next, or it cannot be made out: the partition stops, with every topic
-    /// of it.
+    /// The next record is missing from the log or cannot be read: stops the partition, with all of its topics.
     pub(super) fn cannot_read(
         &mut self,
         at: TopicPartition,
@@ -58,13 +57,13 @@ impl<C: GroupClient> Coordinator<C> {
         let running = self.partitions.get(&at.partition).and_then(|owned| owned.running);
         let Some(assignment) = running else { return Ok(()) };
         self.step(event(at.partition, assignment))?;
-        // Nothing more of it is to be fetched, nor to be thrown away.
+        // Its records would be fetched only to be dropped.
         let read: Vec<_> =
             self.reading.assigned.iter().filter(|read| read.partition == at.partition).copied().collect();
         self.client.pause(&read)
     }
 
-    /// Reads no more of what waits for a schema, and on where it does not wait any more.
+    /// Pauses topic-partitions whose records wait for a schema, and resumes those that no longer wait.
     pub(super) fn pause_stalled(&mut self) -> Result<(), SourceError> {
         let stalled = self.pool.stalled();
         if stalled == self.reading.stalled {
@@ -75,18 +74,18 @@ impl<C: GroupClient> Coordinator<C> {
         let resumed: Vec<_> = self.reading.stalled.difference(&stalled).filter(read).copied().collect();
         self.reading.stalled = stalled;
         if self.reading.is_paused {
-            // All is paused; what is not any more is found out when that ends.
+            // Everything is paused; `hold` starts over when that ends.
             return Ok(());
         }
         self.client.pause(&paused)?;
         self.client.resume(&resumed)
     }
 
-    /// Takes note of what the workers have done.
+    /// Processes the reports of the workers.
     pub(super) fn take_reports(&mut self) -> Result<(), SourceError> {
         while let Ok(report) = self.inputs.reports.try_recv() {
             match report {
-                // What a dropped engine did before it was gone will be done again.
+                // The work of a dropped engine will be repeated, so its reports are ignored.
                 Report::Applied(applied) if self.forgetting.contains_key(&applied.at.partition) => {}
                 Report::Begun(partition, ..) | Report::Taken(partition, ..)
                     if self.forgetting.contains_key(&partition) => {}
@@ -130,7 +129,8 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
-    /// Why the program stops rather than turn a whole topic into dead letters; an explanation holds no customer id.
+    /// The error with which the program stops instead of turning a whole topic into dead letters; it contains no
+    /// customer id.
     fn misread(&self, applied: &Applied<C::Batch>, tripped: &Tripped) -> SourceError {
         let topic = self.rules.topics.get(usize::from(applied.at.topic.0)).map_or("", String::as_str);
         let (index, example) = &tripped.example;
@@ -146,7 +146,7 @@ impl<C: GroupClient> Coordinator<C> {
         ))
     }
 
-    /// Puts dead letters of rejected records into the outbox.
+    /// Adds dead letters for rejected records to the outbox.
     fn add_dead_letters(&mut self, at: TopicPartition, batch: &C::Batch, rejected: &[crate::worker::Rejected]) {
         if rejected.is_empty() {
             return;
@@ -160,7 +160,7 @@ impl<C: GroupClient> Coordinator<C> {
         }
     }
 
-    /// Where a topic-partition is caught up and silent, time goes on with the others of its topic.
+    /// Advances idle, caught-up topic-partitions to the largest watermark of their topic.
     pub(super) fn raise_idle_watermarks(&mut self) -> Result<(), SourceError> {
         let idle_after = self.rules.idle_after;
         let silent_for = |progress: &Progress| {

@@ -1,43 +1,43 @@
-//! Whether a source is misread as a whole: a wrong format would otherwise turn a whole topic into dead letters, and its
-//! offsets would be committed behind them. Pure.
+//! Detects that a source has the wrong format: otherwise a whole topic would become dead letters, and its offsets would
+//! be committed. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::decode::Reason;
 use crate::worker::Rejected;
 
-/// When a source counts as misread.
+/// When a source is considered to have the wrong format.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerRules {
-    /// How many messages of a topic are looked at together; never anything when 0.
+    /// Number of messages of a topic that are evaluated together; 0 disables the breaker.
     pub messages: u64,
-    /// The share of them that is too much, from above 0 to 1.
+    /// Share of rejected messages that trips the breaker, above 0 and up to 1.
     pub share: f64,
 }
 
-/// A source that is misread.
+/// A source with the wrong format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tripped {
-    /// How many messages were looked at.
+    /// Number of evaluated messages.
     pub messages: u64,
-    /// How many of them cannot be read.
+    /// Number of rejected messages.
     pub rejected: u64,
-    /// The reason of most.
+    /// The most frequent reason.
     pub reason: Reason,
-    /// The place in the batch, and the words, of one that was rejected for it.
+    /// A rejected message: its index in the batch, and the rejection.
     pub example: (usize, String),
 }
 
-/// What is counted since the last look.
+/// Counts since the last evaluation.
 #[derive(Debug, Clone, Default)]
 struct Tally {
     messages: u64,
-    /// Messages, of which a rejected object is a part.
+    /// In messages; a rejected object counts as its fraction of a message.
     rejected: f64,
     reasons: BTreeMap<Reason, u64>,
 }
 
-/// Looks at every topic on its own.
+/// Evaluates every topic separately.
 #[derive(Debug)]
 pub struct RejectionBreaker {
     rules: BreakerRules,
@@ -45,13 +45,13 @@ pub struct RejectionBreaker {
 }
 
 impl RejectionBreaker {
-    /// Nothing has been read yet.
+    /// A breaker without counts.
     #[must_use]
     pub fn new(rules: BreakerRules, topics: usize) -> RejectionBreaker {
         RejectionBreaker { rules, topics: vec![Tally::default(); topics] }
     }
 
-    /// Takes note of a batch of a topic; tells when the topic is misread.
+    /// Counts a batch of a topic; returns an error description if the topic trips the breaker.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of messages")]
     pub fn note(&mut self, topic: usize, records: usize, rejected: &[Rejected]) -> Option<Tripped> {
@@ -68,7 +68,7 @@ impl RejectionBreaker {
             return None;
         }
         let Tally { messages, rejected: count, reasons } = std::mem::take(tally);
-        // Thirds do not add up to one.
+        // Tolerates rounding: three thirds may add up to less than one.
         if count == 0.0 || count * (1.0 + 1e-9) < self.rules.share * messages as f64 {
             return None;
         }
@@ -82,8 +82,7 @@ impl RejectionBreaker {
     }
 }
 
-/// Whether a message says with this that it is no message of the format; times alone say that it was sent at another
-/// time.
+/// Whether a rejection suggests the wrong format. One for its time says only that the message was sent early or late.
 fn is_of_format(reason: Reason) -> bool {
     !matches!(reason, Reason::InTheFuture | Reason::TooLate)
 }
@@ -108,7 +107,7 @@ mod tests {
         assert_eq!(breaker.note(1, 60, &[]), None);
         let found = breaker.note(0, 40, &rejected(30, Reason::MissingField)).unwrap();
         assert_eq!((found.messages, found.rejected, found.reason), (100, 90, Reason::InvalidJson));
-        // The batch at hand holds no example of the reason of most.
+        // The last batch contains no example of the most frequent reason.
         assert_eq!(found.example, (0, "missing_field: no. 0".to_owned()));
         assert_eq!(breaker.note(1, 40, &rejected(40, Reason::InvalidJson)), None, "each topic on its own");
     }

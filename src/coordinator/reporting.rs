@@ -1,4 +1,4 @@
-//! What the coordinator reports: the status that probes, metrics and the console read, and its log.
+//! What the coordinator reports: its log, and the status for probes, metrics and the page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -14,14 +14,14 @@ use crate::checkpoint::protocol::PartitionPhase;
 use crate::status::latency::Latency;
 use crate::status::{Checkpoints, PartitionState, SourceStatus};
 
-/// What is reported, and where to.
+/// Data to report, and the channel for the status.
 pub(super) struct Reporting {
     pub(super) status: watch::Sender<SourceStatus>,
     pub(super) latency: Latency,
     pub(super) checkpoints: Checkpoints,
     pub(super) uncommitted: Uncommitted,
     pub(super) log: LifecycleLog,
-    /// Topics for which it was logged that their messages are of no use.
+    /// Topics for which unusable messages were logged.
     pub(super) warned_poor: BTreeSet<String>,
 }
 
@@ -51,7 +51,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.reporting.status.send_if_modified(|status| status.last_error.take().is_some());
     }
 
-    /// Why checkpoints are not committed, for those who ask.
+    /// Publishes why checkpoints are not committed; `None` once they are.
     pub(super) fn commit_error(&self, why: Option<String>) {
         self.reporting.status.send_if_modified(|status| {
             let is_news = status.commit_error != why;

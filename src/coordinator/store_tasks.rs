@@ -1,4 +1,4 @@
-//! Everything that waits for the store or for answers about the group, on tasks of its own; each answers the poll loop.
+//! Tasks that wait for the store or for answers about the group; each sends its answer to the poll loop.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,23 +22,24 @@ use crate::engine::spec::Spec;
 use crate::event::wall_clock;
 use crate::worker::Taken;
 
-/// How long one question to the group may take.
+/// Timeout of a request about the group.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// How long to wait before the committed offsets are read back again.
+/// Pause before the committed offsets are read back again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How many threads decode the customers of one partition.
+/// Number of threads that decode the customers of one partition.
 const RESTORE_THREADS: usize = 2;
-/// What a state cannot be carried over from one version of: windows and dimensions come and go.
+/// Version of the state's definition; a state of another version cannot be used. Changes of windows and dimensions do
+/// not count.
 const DEFINITION: &str = "1";
 
-/// Asks the cluster for the id of each source topic; `None` where the brokers have none.
+/// Asks the cluster for the id of each source topic; `None` if the brokers have none.
 pub type TopicIds = Arc<dyn Fn() -> Result<Vec<Option<String>>, SourceError> + Send + Sync>;
 
-/// What a task answers.
+/// The answer of a task.
 pub enum Answer {
-    /// To the protocol.
+    /// An event for the protocol.
     Event(Event),
-    /// What the commit thread says.
+    /// A reply of the commit thread.
     CommitReply(CommitReply),
     /// An upload has ended.
     Uploaded(Epoch, Partition, Result<WrittenCheckpoint, String>),
@@ -46,38 +47,38 @@ pub enum Answer {
     Loaded(Partition, AssignmentEpoch, Box<Engine>, Box<Manifest>),
 }
 
-/// What of a partition is in the store.
+/// The files of a partition in the store.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     /// The manifest of the last committed checkpoint; `None` before the first.
     pub before: Option<Manifest>,
     /// The upload of the open checkpoint.
     pub pending: Option<(Epoch, WrittenCheckpoint)>,
-    /// From when on silences are alerted, epoch milliseconds.
+    /// Silences are alerted from then on, in epoch milliseconds.
     pub since: i64,
 }
 
-/// The store, and what a state is named by.
+/// The store, and what identifies a state.
 pub struct StoreTasks {
-    /// Where the files are.
+    /// The store.
     pub store: Store,
-    /// The tasks run here.
+    /// Runtime of the tasks.
     pub runtime: Handle,
-    /// What the engines compute.
+    /// Spec of the engines.
     pub spec: Arc<Spec>,
     /// The consumer group.
     pub group: String,
     /// The source topics.
     pub topics: Vec<String>,
-    /// How many partitions they have.
+    /// Their number of partitions.
     pub partitions: i32,
-    /// Their ids now.
+    /// Reads their current ids.
     pub topic_ids: TopicIds,
-    /// What stands in the log where a record was.
+    /// Reads the record at an offset, to recognize the log.
     pub probe: LogProbe,
-    /// To the poll loop.
+    /// Channel to the poll loop.
     pub answers: Sender<Answer>,
-    /// Held by the one who encodes a checkpoint: one after another they take the memory of one.
+    /// Locked while a checkpoint is encoded, so that only one at a time takes memory.
     pub encoding: Mutex<()>,
 }
 
@@ -99,7 +100,7 @@ impl StoreTasks {
         }
     }
 
-    /// Reads the committed offsets, and what is around us.
+    /// Reads the committed offsets, and the current identity of group, store and topics.
     pub fn read_committed<H: GroupHandle>(
         self: &Arc<Self>,
         handle: H,
@@ -119,7 +120,7 @@ impl StoreTasks {
         });
     }
 
-    /// Looks whether there are checkpoints, and where the configured start of each topic is.
+    /// Checks whether there are checkpoints, and reads the offset of each topic's configured start.
     pub fn find_start<H: GroupHandle>(
         self: &Arc<Self>,
         handle: H,
@@ -145,7 +146,7 @@ impl StoreTasks {
         });
     }
 
-    /// Loads the state that a manifest names.
+    /// Loads the state of a manifest.
     pub fn load(self: &Arc<Self>, partition: Partition, assignment: AssignmentEpoch, named: ManifestRef) {
         self.spawn(move |store_tasks| {
             let failed = |failure| Answer::Event(Event::LoadFailed { partition, assignment, failure });
@@ -184,7 +185,7 @@ impl StoreTasks {
         Ok(Manifest::decode(&text, named)?)
     }
 
-    /// Whether the last record applied of every topic is still where it was, as far as it is there at all.
+    /// Whether the last applied record of every topic is where it was, unless it was deleted.
     fn is_same_log(&self, manifest: &Manifest) -> Result<bool, SourceError> {
         for at in self.siblings(Partition(manifest.origin.partition)) {
             let name = &self.topics[usize::from(at.topic.0)];
@@ -198,7 +199,7 @@ impl StoreTasks {
         Ok(true)
     }
 
-    /// The protocol compares what the manifest belongs to, so here everything is as the manifest says.
+    /// The protocol has compared the manifest's identity, so the expectations are taken from the manifest itself.
     async fn load_state(&self, named: &ManifestRef) -> Result<(Engine, Manifest), LoadError> {
         let manifest = self.read_manifest(named).await?;
         let id = |name: &String| manifest.origin.topics.iter().find(|topic| topic.name == *name)?.id.clone();
@@ -212,7 +213,7 @@ impl StoreTasks {
         files::load(&self.store, named, &expected, &self.spec, RESTORE_THREADS).await
     }
 
-    /// What a manifest says it belongs to, and the next offsets in it.
+    /// The identity in a manifest, and its next offsets.
     pub fn belongs_to(&self, manifest: &Manifest) -> (Identity, Vec<i64>) {
         let origin = &manifest.origin;
         let known = self.topics.iter().filter_map(|name| origin.topics.iter().find(|topic| topic.name == *name));
@@ -257,7 +258,7 @@ impl StoreTasks {
         });
     }
 
-    /// Reads the committed offsets of partitions until that works.
+    /// Reads the committed offsets of partitions, retrying until that succeeds.
     pub fn read_back<H: GroupHandle>(
         self: &Arc<Self>,
         handle: impl Fn() -> H + Send + 'static,
@@ -283,7 +284,7 @@ impl StoreTasks {
         });
     }
 
-    /// Deletes files in the background; what cannot be deleted is garbage and nothing worse.
+    /// Deletes files in the background; a file that cannot be deleted only wastes space.
     pub fn delete(self: &Arc<Self>, names: Vec<String>) {
         if names.is_empty() {
             return;
@@ -296,7 +297,7 @@ impl StoreTasks {
         });
     }
 
-    /// The files in the store that lie before a manifest and that it does not name: left by former owners.
+    /// Files that are older than a manifest and not named by it, left by former owners.
     pub async fn older_garbage(&self, manifest: &Manifest, name: &str) -> Result<Vec<String>, StoreError> {
         let group = files::group_directory(&self.group);
         let listed = self.store.list(&format!("{group}/p{}", manifest.origin.partition)).await?;
@@ -315,7 +316,7 @@ impl StoreTasks {
         self.runtime.spawn_blocking(move || {
             let answer = task(&store_tasks);
             tracing::debug!(took = ?begun.elapsed(), "a task of the store has ended");
-            // The poll loop may be gone.
+            // The poll loop may have ended.
             _ = store_tasks.answers.send(answer);
         });
     }

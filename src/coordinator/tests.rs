@@ -1,5 +1,5 @@
-//! Random rebalances, crashes and failing commits over the broker in memory and real files: in the end the figures are
-//! those of one straight reading, and so are the dead letters, each once.
+//! Random rebalances, crashes and failing commits with an in-memory broker and real files: in the end the figures equal
+//! those of a single pass, and so do the dead letters, each exactly once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, mpsc};
@@ -38,7 +38,7 @@ mod hasty;
 const TOPICS: u16 = 2;
 const PARTITIONS: i32 = 3;
 const ALERT_SOURCE: &str = "/retentiond/test";
-/// Every partition's last order lies here, so that all of them are at the same instant.
+/// Time of the last order of every partition, so that all figures refer to the same instant.
 const LAST: i64 = 1_780_000_000_000;
 
 /// A cluster, a store, and what runs their tasks.
@@ -64,7 +64,7 @@ impl CoordinatorRig {
 
 struct Member {
     id: MemberId,
-    /// Which transactional id it has.
+    /// Number of its transactional id.
     number: usize,
     coordinator: Coordinator<Hasty>,
     workers: Workers,
@@ -127,7 +127,7 @@ impl Member {
         std::thread::yield_now();
     }
 
-    /// Leaves as the daemon does when it is asked to stop.
+    /// Leaves as the daemon does when it is stopped.
     fn leave(self) {
         let (stop, stopped) = mpsc::channel();
         drop(stop);
@@ -204,10 +204,10 @@ fn order(customer: &str, time: i64, id: u32, cents: i64) -> String {
     )
 }
 
-/// Thirty days of orders and sessions out of order, late, doubled and broken, and the place of each.
+/// Thirty days of orders and sessions out of order, late, duplicated and invalid, with the topic-partition of each.
 ///
-/// Who is erased has sessions from before the erasures, in another topic: whichever is read first, they are the erased
-/// customer's.
+/// Erased customers also have sessions from before their erasure, in another topic: whichever topic is read first,
+/// these belong to the erased customer.
 fn history(seed: u64) -> Vec<(TopicPartition, String)> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let mut all: Vec<(TopicPartition, String)> = Vec::new();
@@ -247,14 +247,14 @@ fn places() -> impl Iterator<Item = TopicPartition> {
 /// Topic, partition and offset of a record.
 type Place = (String, String, i64);
 
-/// What one worker says, what it rejects and whom it alerts.
+/// The figures, rejections and alerts of a single worker.
 struct Straight {
     figures: Snapshot,
     places: Vec<Place>,
     alerts: Vec<String>,
 }
 
-/// That of a worker that reads every topic-partition from beginning to end.
+/// The result of a worker that reads every topic-partition from beginning to end.
 fn straight(config: &Arc<WorkerConfig>, history: &[(TopicPartition, String)]) -> Straight {
     let broker = MemoryBroker::new(RebalanceProtocol::Eager, &[PARTITIONS.unsigned_abs(); TOPICS as usize]);
     for (at, payload) in history {
@@ -290,7 +290,7 @@ fn straight(config: &Arc<WorkerConfig>, history: &[(TopicPartition, String)]) ->
     Straight { figures: worker.snapshot(Time::clamped(LAST), Periods::OpenAndPrevious), places, alerts }
 }
 
-/// The figures of all members together.
+/// The figures of all members, added up.
 fn together(members: &[Member]) -> Snapshot {
     let snapshots = members.iter().filter_map(|member| {
         let overview = member.workers.overview(Wanted::OpenAndPrevious).unwrap();
@@ -372,7 +372,7 @@ fn live_through(world: &CoordinatorRig, seed: u64, actions: Vec<Action>) -> (Sna
     if members.is_empty() {
         members.push(Member::join(world, 0, 1));
     }
-    // Whoever crashed within a transaction has it ended by the successor to the transactional id.
+    // The successor to a transactional id ends the open transaction of a crashed member.
     (0..8).filter(|number| members.iter().all(|member| member.number != *number)).for_each(|number| {
         broker.producer(&format!("test-{number}")).init(Duration::ZERO).unwrap();
     });
@@ -403,7 +403,7 @@ fn live_through(world: &CoordinatorRig, seed: u64, actions: Vec<Action>) -> (Sna
     (found, straight(&world.config, &history))
 }
 
-/// Lets a member leave while the others go on, without whom no rebalance ends.
+/// Lets a member leave while the others keep polling, which a rebalance needs to complete.
 fn live_while(members: &mut [Member], leaving: Member) {
     let left = std::thread::spawn(move || leaving.leave());
     while !left.is_finished() {
@@ -412,8 +412,7 @@ fn live_while(members: &mut [Member], leaving: Member) {
     left.join().unwrap();
 }
 
-/// Of a customer who is erased an alert that waits is dropped, so how many leave is a matter of when checkpoints are
-/// taken.
+/// An erasure drops pending alerts of the customer, so how many are sent depends on when checkpoints are taken.
 fn sorted_without_erased(alerts: impl Iterator<Item = String>) -> Vec<String> {
     let mut alerts: Vec<_> = alerts.filter(|alert| !alert.contains("erased-")).collect();
     alerts.sort_unstable();
@@ -426,13 +425,13 @@ fn committed_alerts(world: &CoordinatorRig) -> Vec<String> {
     sorted_without_erased(produced.map(|alert| String::from_utf8(alert.payload.unwrap()).unwrap()))
 }
 
-/// As often as they leave, see [`sorted_without_erased`].
+/// The figures without counts of sent alerts; see [`sorted_without_erased`].
 fn without_sent(mut figures: Snapshot) -> Snapshot {
     figures.inactivity.iter_mut().flat_map(|rule| &mut rule.groups).for_each(|group| group.sent = 0);
     figures
 }
 
-/// Where the committed dead letters come from.
+/// The origins of the committed dead letters.
 fn dead_letters(world: &CoordinatorRig) -> Vec<Place> {
     let text = |value: &Option<Vec<u8>>| String::from_utf8(value.clone().unwrap()).unwrap();
     let produced = world.broker.produced();

@@ -1,15 +1,15 @@
-//! Since when records are applied that no committed checkpoint holds. Pure.
+//! Tracks since when records are applied but not in a committed checkpoint. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::bus::Partition;
 
-/// What of the owned partitions is not committed.
+/// The uncommitted records of the owned partitions.
 #[derive(Debug, Default)]
 pub(super) struct Uncommitted(BTreeMap<Partition, Since>);
 
-/// When the first record was applied that the open checkpoint holds, and when the first that it does not hold.
+/// When the first record in the open checkpoint was applied, and when the first one after it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Since {
     in_checkpoint: Option<Instant>,
@@ -17,12 +17,12 @@ struct Since {
 }
 
 impl Uncommitted {
-    /// Records of a partition are applied.
+    /// Records of a partition were applied.
     pub(super) fn applied(&mut self, partition: Partition, now: Instant) {
         self.0.entry(partition).or_default().later.get_or_insert(now);
     }
 
-    /// A checkpoint has begun, which holds everything that is applied by now.
+    /// A checkpoint has begun; it includes everything applied so far.
     pub(super) fn checkpoint_begun(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
             since.in_checkpoint = since.in_checkpoint.or(since.later);
@@ -30,26 +30,26 @@ impl Uncommitted {
         }
     }
 
-    /// The checkpoint is rolled back, so that the next one holds it.
+    /// The checkpoint was rolled back, so the next one includes its records.
     pub(super) fn rolled_back(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
             since.later = since.in_checkpoint.take().or(since.later);
         }
     }
 
-    /// The checkpoint is committed.
+    /// The checkpoint was committed.
     pub(super) fn committed(&mut self, partition: Partition) {
         if let Some(since) = self.0.get_mut(&partition) {
             since.in_checkpoint = None;
         }
     }
 
-    /// There was nothing to write, or the partition is given up.
+    /// Nothing is uncommitted any more: there was nothing to write, or the partition was given up.
     pub(super) fn forget(&mut self, partition: Partition) {
         self.0.remove(&partition);
     }
 
-    /// Since when the oldest has been waiting.
+    /// When the oldest uncommitted record was applied.
     pub(super) fn since(&self) -> Option<Instant> {
         self.0.values().filter_map(|since| since.in_checkpoint.or(since.later)).min()
     }

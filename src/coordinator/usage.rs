@@ -1,5 +1,5 @@
-//! Whether the messages of a source are of any use: a path that is mistyped, or another topic than was meant, is no mistake
-//! of single messages, and yet no figure comes of it. Pure.
+//! Checks whether the messages of a source are usable: with a mistyped path or the wrong topic, each message may be
+//! valid, but none counts. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,16 @@ use crate::event::EventType;
 use crate::status::routing::Routing;
 use crate::worker::Tally;
 
-/// With fewer messages than this a share says nothing, as long as some of them are used.
+/// Minimum number of messages to judge a share, if some of them are used.
 const ENOUGH: u64 = 100;
-/// Without a single one that is used, so many are enough to call a replica not ready.
+/// Number of messages without a single used one that makes a replica not ready.
 const ENOUGH_OF_NONE: u64 = 20;
-/// How many of ten messages are too many to be of no use.
+/// Unused messages, in tenths, that are too many.
 const TENTHS: u64 = 9;
-/// How many types are named at most.
+/// Maximum number of types in a warning.
 const NAMED: usize = 8;
 
-/// What the messages of a source came to.
+/// How the messages of a source were classified.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Events and erasures.
@@ -26,14 +26,14 @@ pub struct Usage {
     pub unknown: u64,
     /// Those types.
     pub types: BTreeSet<String>,
-    /// Messages that were skipped on purpose.
+    /// Messages that were skipped.
     pub skipped: BTreeMap<Skip, u64>,
-    /// Messages that cannot be used.
+    /// Messages that were rejected.
     pub rejected: BTreeMap<Reason, u64>,
 }
 
 impl Usage {
-    /// That of a topic, by what the workers have counted.
+    /// The usage of a topic, from the counts of the workers.
     #[must_use]
     pub fn of_tally(tally: &Tally, topic: usize) -> Usage {
         let events = tally.events.get(topic).copied().unwrap_or_default();
@@ -47,7 +47,7 @@ impl Usage {
         }
     }
 
-    /// That of a topic that is routed by customer.
+    /// The usage of a repartitioned source.
     #[must_use]
     pub fn of_router(router: &Routing) -> Usage {
         Usage {
@@ -59,14 +59,14 @@ impl Usage {
         }
     }
 
-    /// How many messages there were, or rather what they came to: one can hold several events.
+    /// Number of messages, or more exactly of their contents: one message can contain several events.
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.events + self.unknown + self.skipped.values().sum::<u64>() + self.rejected.values().sum::<u64>()
     }
 
-    /// How many of them enter no figure although they probably should. What formats pass over because other messages say
-    /// it, and what the configuration filters out, counts only where nothing else comes.
+    /// Number of messages that do not count although they probably should. Messages that repeat others, or that the
+    /// configuration filters out, are included only if there are no events at all.
     #[must_use]
     pub fn unused(&self) -> u64 {
         if self.events == 0 {
@@ -90,7 +90,7 @@ impl Usage {
         self.unknown + skipped + rejected
     }
 
-    /// Whether a person should know. Where events were `used_before` this process started, a few messages say nothing.
+    /// Whether to warn. If events were `used_before` this process started, a few messages are not enough to judge.
     #[must_use]
     pub fn is_poor(&self, used_before: bool) -> bool {
         let messages = self.messages();
@@ -98,13 +98,13 @@ impl Usage {
         is_first || messages >= ENOUGH && self.unused() * 10 >= messages * TENTHS
     }
 
-    /// Whether there are messages enough, and none of them was ever used.
+    /// Whether there are enough messages and none was ever used.
     #[must_use]
     pub fn is_none(&self, used_before: bool) -> bool {
         self.events == 0 && !used_before && self.messages() >= ENOUGH_OF_NONE
     }
 
-    /// The unknown types in parentheses, or nothing if none was found.
+    /// The unknown types in parentheses; empty without any.
     #[must_use]
     pub fn named_types(&self) -> String {
         let mut named: Vec<&str> = self.types.iter().take(NAMED).map(String::as_str).collect();
@@ -114,7 +114,7 @@ impl Usage {
         if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
     }
 
-    /// What became of those that are not used, such as `12 of unknown types (type "page"), 3 skipped as filtered`.
+    /// The unused messages, such as `12 of unknown types (type "page"), 3 skipped as filtered`.
     #[must_use]
     pub fn words(&self) -> String {
         let mut parts = Vec::new();
@@ -126,7 +126,7 @@ impl Usage {
         parts.join(", ")
     }
 
-    /// What a person should know of the topic of a source.
+    /// The warning about a source's topic.
     #[must_use]
     pub fn warning(&self, topic: &str, source: &str) -> String {
         let (unused, messages, words) = (self.unused(), self.messages(), self.words());

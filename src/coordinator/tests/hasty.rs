@@ -1,4 +1,4 @@
-//! A client of the log in memory for steps without waits.
+//! A client of the in-memory log that never waits, so that a test can step through a schedule.
 
 use std::time::Duration;
 
