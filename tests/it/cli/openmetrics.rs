@@ -26,7 +26,7 @@ period = "30d"
 name = "month"
 "#;
 
-/// CSV with a dimension, whose values divide customers by odd and even and of which one needs escaping.
+/// CSV with a dimension that divides customers into odd and even; one of its values needs escaping.
 fn csv(sales: &[Sale]) -> String {
     let row = |sale: &Sale| {
         let half = if sale.customer.ends_with(['1', '3', '5', '7', '9']) { r#""od""d\""# } else { "even" };
