@@ -2,9 +2,9 @@
 //! 10,000,000, which takes 3 GB).
 //!
 //! - `N engines`: how long a worker is blocked at a time by checkpoints. Since the last one, a tenth of the customers,
-//!   spread over N engines, has changed. As in a worker, the engines take their checkpoints one after another in slices,
-//!   with a batch of orders after each slice. A step is the beginning of a checkpoint or a slice; the longest step is the
-//!   longest time that a batch waits.
+//!   spread over N engines, has changed. As in a worker, the engines take their checkpoints one after another in
+//!   slices, with a batch of orders after each slice. A step is the beginning of a checkpoint or a slice; the longest
+//!   step is the longest time that a batch waits.
 //! - `checkpoint`: a whole checkpoint at once. `encode`: its files of both kinds. `restore`: an engine from the files,
 //!   including its index.
 

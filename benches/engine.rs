@@ -9,8 +9,8 @@
 //! - `silence`: the same with inactivity rules, and the cost of an alert when time advances.
 //! - `scrape`: the figures of 12 partitions with 50 values of a dimension, added up and encoded as for `/metrics`.
 //! - `at risk`: the list of `/api/v1/at-risk` over ten million customers, and its longest slice.
-//! - `decode`: 242 bytes of native JSON to an event. `worker`: decoding and applying messages keyed by customer, as in a
-//!   worker thread.
+//! - `decode`: 242 bytes of native JSON to an event. `worker`: decoding and applying messages keyed by customer, as in
+//!   a worker thread.
 
 #![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a benchmark")]
 

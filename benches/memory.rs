@@ -5,9 +5,9 @@
 //! - `resident`: bytes per id by which the process grew; with few ids this is noise.
 //! - The tables grow by doubling, so bytes per id vary by a factor of two. The lines `dearest` and `cheapest` are the
 //!   extremes on the way to ten million. Expired ids make room for new ones: `steady` is a week of ids after a year.
-//! - Customers have ids of 16 bytes and one order each, spread over a year, in a complete engine with the default windows
-//!   and a week of remembered ids. `peak` is the maximum of resident memory while the table grew. The last line takes
-//!   4.5 GB; arguments are numbers of customers to measure instead.
+//! - Customers have ids of 16 bytes and one order each, spread over a year, in a complete engine with the default
+//!   windows and a week of remembered ids. `peak` is the maximum of resident memory while the table grew. The last line
+//!   takes 4.5 GB; arguments are numbers of customers to measure instead.
 
 #![allow(clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a measurement")]
 

@@ -210,8 +210,8 @@ impl<S: Fn(CommitReply)> CommitThread<S> {
                 return Outcome::Unknown;
             }
             TransactionError::TooLarge { indexes, .. } => (self.say)(CommitReply::TooLarge(epoch, indexes.clone())),
-            // If another process has our instance id, the group member notices too. Otherwise it was us, before a
-            // rejoin.
+            // If another process really has our instance id, the group member is fenced too. Otherwise we fenced
+            // ourselves by rejoining.
             TransactionError::Fenced { by: FencedBy::Instance, .. }
             | TransactionError::Abort(_)
             | TransactionError::Rejoin(_)

@@ -65,7 +65,7 @@ impl Members {
     }
 }
 
-/// Starts the thread; it ends when the receiver is dropped or `stop` hangs up.
+/// Starts the thread; it ends with `stop`, or when the findings have no receiver any more.
 ///
 /// # Errors
 /// If the operating system cannot start a thread.

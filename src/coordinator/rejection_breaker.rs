@@ -45,7 +45,7 @@ pub struct RejectionBreaker {
 }
 
 impl RejectionBreaker {
-    /// A breaker without counts.
+    /// A breaker that has not counted anything yet.
     #[must_use]
     pub fn new(rules: BreakerRules, topics: usize) -> RejectionBreaker {
         RejectionBreaker { rules, topics: vec![Tally::default(); topics] }

@@ -217,7 +217,7 @@ impl Table {
     /// if it has the same order id.
     ///
     /// # Errors
-    /// As [`Table::decode`].
+    /// Like [`Table::decode`].
     pub fn decode_line<'a>(
         &self,
         decoder: &'a Decoder,
@@ -366,7 +366,7 @@ impl Decoder {
     /// taken from the line above, if it has the same order id.
     ///
     /// # Errors
-    /// As [`Decoder::decode`].
+    /// Like [`Decoder::decode`].
     pub fn decode_line<'a>(&self, bytes: &'a [u8], above: &'a mut Above, latest: Time) -> Result<Line<'a>, Rejection> {
         match &self.reader {
             Reader::Custom(custom) => custom.line(bytes, above),

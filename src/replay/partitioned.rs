@@ -48,7 +48,7 @@ pub struct Partitioned {
     newest: Option<Time>,
     /// Lines, rejections and duplicates over all partitions.
     pub tally: Tally,
-    /// Number of events after the handoff, which are taken from the topics.
+    /// Number of events from the handoff on, which are taken from the topics.
     pub left: u64,
     /// Number of events without an id within the overlap, which are taken from the topics.
     pub unidentified: u64,

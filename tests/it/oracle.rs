@@ -431,7 +431,7 @@ fn orders_of_a_day_that_are_one_equal_sql_in_a_shop() {
     }
 }
 
-// Partitions -----------------------------------------------------------------------------------------------------------
+// Partitions ---------------------------------------------------------------------------------------------------------
 
 /// However a log is split over partitions, and whether it is sorted or in arrival order, the figures are exactly equal.
 fn adds_up(case: &Case) {

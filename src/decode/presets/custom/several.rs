@@ -54,7 +54,7 @@ impl Several {
         })
     }
 
-    /// Whether a slot is one of them.
+    /// Whether a slot belongs to one of the additional paths.
     pub fn has(&self, slot: usize) -> bool {
         self.time.contains(&slot) || self.amount.contains(&slot)
     }
