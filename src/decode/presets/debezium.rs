@@ -247,7 +247,7 @@ impl Debezium {
     }
 
     /// Decodes a row without envelope (`ExtractNewRecordState`). Whether an earlier message contained the same is
-    /// unknown, so every message counts as a repetition.
+    /// unknown, so every message is treated as a possible repetition.
     fn flat<'a>(&self, change: Change<'_, 'a>, object: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         let row = self.row.read(object)?;
         if !self.row.has(&row, "order_id") && !self.row.has(&row, "customer_id") && !self.row.has(&row, "amount") {
