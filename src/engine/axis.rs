@@ -1,14 +1,14 @@
-//! Windows as ranges of panes: where an instant lies, when an order leaves the window, where the window opened.
+//! Maps time to panes: the pane of an instant, when an order leaves the window, and when the window opened.
 //!
-//! Rolling and calendar windows differ in nothing but the three questions answered here; all arithmetic beyond is shared.
+//! Rolling and calendar windows differ only in these functions; all other arithmetic is shared.
 
 use super::zone::{Day, Unit, Zone};
 use crate::event::{MINUTE, Time};
 
-/// The number of a pane of some axis.
+/// Number of a pane on an [`Axis`].
 pub type Pane = i32;
 
-/// An instant in the units that every axis is derived from.
+/// An instant in the units from which every axis is derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     /// Event time.
@@ -20,35 +20,35 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Looks an instant up in a zone.
+    /// The minute and civil day of an instant.
     #[must_use]
     pub fn new(time: Time, zone: &Zone) -> Moment {
-        // 2199 is minute 120,968,639.
+        // The limit of event times, in the year 2199, is minute 120,968,639.
         let minute = i32::try_from(time.millis() / MINUTE).unwrap_or(i32::MAX);
         Moment { time, minute, day: zone.day(time) }
     }
 }
 
-/// A resolution in whole minutes.
+/// Length of a pane in whole minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolution {
     minutes: i32,
 }
 
 impl Resolution {
-    /// A pane of so many minutes, at least one.
+    /// A resolution of `minutes`, at least 1.
     #[must_use]
     pub fn of_minutes(minutes: i32) -> Resolution {
         Resolution { minutes: minutes.max(1) }
     }
 
-    /// How long a pane is, in minutes.
+    /// Length in minutes.
     #[must_use]
     pub fn minutes(self) -> i32 {
         self.minutes
     }
 
-    /// The pane that holds a minute.
+    /// The pane that contains a minute.
     #[inline]
     fn pane(self, minute: i32) -> Pane {
         minute.div_euclid(self.minutes)
@@ -58,28 +58,28 @@ impl Resolution {
 /// How long a customer stays active after an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActiveFor {
-    /// A: so many panes.
+    /// A: a number of panes.
     Panes(Pane),
-    /// To the end of the calendar period that holds the order.
+    /// To the end of the calendar period of the order.
     Period,
 }
 
 /// How one window divides time into panes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// The last `period` panes of a length each.
+    /// The last `period` panes of fixed length.
     Rolling {
-        /// How long a pane is.
+        /// Length of a pane.
         resolution: Resolution,
         /// Panes in the window.
         period: Pane,
     },
-    /// The civil days from the beginning of a calendar period.
+    /// The civil days since the beginning of a calendar period.
     Calendar(Unit),
 }
 
 impl Axis {
-    /// The pane that holds a moment.
+    /// The pane that contains a moment.
     #[inline]
     #[must_use]
     pub fn pane(self, moment: Moment) -> Pane {
@@ -89,7 +89,7 @@ impl Axis {
         }
     }
 
-    /// The first pane at which an event of `pane` no longer lies in the window.
+    /// The first pane whose window no longer contains an event of `pane`.
     #[inline]
     #[must_use]
     pub fn leaves(self, pane: Pane) -> Pane {
@@ -99,7 +99,7 @@ impl Axis {
         }
     }
 
-    /// The first pane at which a customer is no longer active after an order in `pane`.
+    /// The first pane at which an order in `pane` no longer keeps the customer active.
     #[inline]
     #[must_use]
     pub fn lapses(self, pane: Pane, active_for: ActiveFor) -> Pane {
@@ -109,7 +109,7 @@ impl Axis {
         }
     }
 
-    /// The first pane whose orders make a customer active at `pane`.
+    /// The oldest pane whose orders keep a customer active at `pane`.
     #[must_use]
     pub fn active_since(self, pane: Pane, active_for: ActiveFor) -> Pane {
         match (active_for, self) {

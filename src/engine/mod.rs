@@ -1,17 +1,16 @@
 //! PURE: no I/O, no clock, no async, no logging. One engine per partition turns accepted events into exact figures.
 //!
-//! - [`Engine::apply`] is the way of an event: too late? a duplicate? then the customer's record and the arrays.
-//! - [`axis`] and [`window`] define a window; [`zone`] civil days; [`prefix`] the arrays; [`figures`] what is read off.
-//! - `booking` puts an event into all of them; [`segments`], [`cohorts`], [`lifecycle`] and [`distribution`] are the
-//!   further figures; [`totals`] is what is counted over all time; [`customer`] is what is known of one customer,
-//!   [`listing`] the customers of a status;
-//!   [`rates`] are what amounts are worth in the reporting currency.
-//! - [`inactivity`] tells who falls silent and who comes back.
-//! - [`state`] is all of this as plain data, for files: what changed, and an engine from it.
-//! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold what is known of each customer; [`dedup`]
-//!   what was seen; [`clock`] time.
-//! - [`days`] holds what the orders of a day bring together, where they count as one.
-//! - [`erasures`] says who was erased when, and `ahead` what an erasure that comes late has to take back.
+//! - [`Engine::apply`] rejects late events and duplicates, then updates the customer's record and the arrays.
+//! - [`axis`] and [`window`] implement windows, [`zone`] civil days, [`prefix`] difference arrays, [`figures`] results.
+//! - `booking` adds an event to all figures. [`segments`], [`cohorts`], [`lifecycle`], [`distribution`] and [`totals`]
+//!   hold the figures that are not windows over all customers. [`rates`] converts amounts to the reporting currency.
+//! - [`inactivity`] detects silent customers and win-backs.
+//! - [`state`] represents an engine as plain data for files: it finds what changed and restores an engine.
+//! - [`customers`], [`record`], `recent`, `extras` and `net_revenue` hold the data per customer, [`dedup`] the ids of
+//!   earlier events, [`clock`] the watermarks. [`customer`] and [`listing`] answer queries about one customer and about
+//!   the customers of a status.
+//! - [`days`] merges the orders of a customer on one day where they count as one.
+//! - [`erasures`] records who was erased and when; `ahead` keeps what a late erasure has to undo.
 
 mod ahead;
 pub mod axis;
@@ -76,27 +75,27 @@ use window::{Flow, Window};
 
 use crate::event::{Currency, Event, EventType, HOUR, Kind, Time};
 
-/// What became of an event.
+/// Result of applying an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It counts.
+    /// The event counts.
     Applied,
-    /// A copy of it counted before.
+    /// A copy of the event was applied before.
     Duplicate,
-    /// It lies further back than `allowed_lateness`; it enters no figure and belongs into the dead-letter topic.
+    /// The event is too far behind the watermark. It changes no figure and becomes a dead letter.
     TooLate,
 }
 
-/// The figures of one window of one engine: additive over partitions.
+/// Figures of one window of one engine. They add up over partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowParts {
     /// Everything but money.
     pub parts: Parts,
     /// Money by currency.
     pub money: BTreeMap<Currency, MoneyParts>,
-    /// What of them is not known, and from when on it will be.
+    /// Parts that are not known, and when they will be.
     pub missing: Missing,
-    /// Why: the last change of the configuration.
+    /// The change of the configuration that made them unknown.
     pub change: Option<Change>,
 }
 
@@ -135,18 +134,18 @@ pub struct Engine {
     net_revenue: NetRevenue,
     inactivity: Inactivity,
     currencies: Vec<Currency>,
-    /// Amounts without a rate, since somebody last asked.
+    /// Amounts without an exchange rate since the last [`Engine::take_unconverted`].
     unconverted: BTreeMap<Currency, u64>,
     first_event: Option<Time>,
     first_order: Option<Time>,
     folded_at: Time,
-    /// Whether everything since the very first order went in.
+    /// Whether the data hold every order since the first one of the business.
     history_whole: bool,
     written: Written,
 }
 
 impl Engine {
-    /// An engine that has seen nothing.
+    /// An engine without any event.
     #[must_use]
     pub fn new(spec: Arc<Spec>) -> Engine {
         let ids = window_ids(&spec);
@@ -180,7 +179,7 @@ impl Engine {
         }
     }
 
-    /// Applies one event of a source topic, in log order.
+    /// Applies one event of a source topic. Events of a topic come in log order.
     pub fn apply(&mut self, topic: usize, event: &Event<'_>) -> Outcome {
         let class = class_of(&event.kind);
         let id = Key::new(&event.customer);
@@ -195,7 +194,7 @@ impl Engine {
             Err(NeighboursForgotten) => return self.too_late(&id, class, event),
         };
         if let Some(event_id) = event.kind.id() {
-            // A copy is one whoever was erased meanwhile.
+            // A copy stays a duplicate even if its customer was erased in between.
             let fingerprint = dedup::fingerprint(id.hash(), event.kind.event_type(), event_id);
             let time = self.clock.of_class(class, event.time);
             if self.dedup[class as usize].is_duplicate(fingerprint, time, event.time) {
@@ -219,7 +218,7 @@ impl Engine {
         Outcome::Applied
     }
 
-    /// Books an event of a customer.
+    /// Adds an event to its customer and to all figures.
     fn book(&mut self, slot: Slot, place: Place, at: Moment, kind: &Kind<'_>, round: Round) {
         let session_deadline = self.session_deadline(slot);
         self.book_sight(slot, at);
@@ -242,7 +241,7 @@ impl Engine {
         self.watch_session(slot, session_deadline);
     }
 
-    /// What cannot count any more: a copy of something that counted is one even now.
+    /// Outcome of an event that can no longer count: a copy of an applied event is still a duplicate.
     #[cold]
     fn too_late(&self, key: &Key<'_>, class: Class, event: &Event<'_>) -> Outcome {
         let is_copy = event.kind.id().is_some_and(|id| {
@@ -252,7 +251,7 @@ impl Engine {
         if is_copy { Outcome::Duplicate } else { Outcome::TooLate }
     }
 
-    /// Where the event belongs among those of its customer, if there is one; looked up before anything is changed.
+    /// Finds the position of the event among its customer's events, before anything is changed.
     fn find_place(&self, slot: Option<Slot>, kind: &Kind<'_>, at: Moment) -> Result<Place, NeighboursForgotten> {
         let Some(slot) = slot else { return Ok(Place::FIRST) };
         let class = class_of(kind);
@@ -269,7 +268,7 @@ impl Engine {
                     return Err(NeighboursForgotten);
                 }
             }
-            // Whose silences a complaint changes must be known.
+            // The orders around a complaint must be known, because it changes the silences between them.
             (Class::Orders, Kind::Feedback { kind, .. }) if kind == COMPLAINT => {
                 if !self.recent.knows_orders_since(slot, record, at.time, floor) {
                     return Err(NeighboursForgotten);
@@ -280,7 +279,7 @@ impl Engine {
         Ok(place)
     }
 
-    /// Folds what lies further back than the kept history, every so often.
+    /// Folds the panes older than `time.history`, once per eighth of it.
     fn fold_history(&mut self) {
         let (Some(history), Some(horizon)) = (self.spec.history, self.clock.horizon()) else { return };
         self.distributions.fold(horizon, self.spec.allowed_lateness);
@@ -295,7 +294,7 @@ impl Engine {
         self.lifecycle.fold_before(limit);
         self.totals.fold_before(limit);
         let spec = &self.spec;
-        // Segments reach back as far as their figures need, and half as much again for a replica that lags behind.
+        // Segments keep what their figures need, and half a window more for a replica that lags behind.
         let needed = |id: WindowId| {
             let p = spec.pane(id, horizon);
             let window = p - spec.axis(id).opens(p) + 1;
@@ -304,8 +303,8 @@ impl Engine {
         self.segments.fold_before(needed, spec);
     }
 
-    /// The additive figures of a window that ends with the pane that holds `at`. `None` when the kept history does not
-    /// reach back that far.
+    /// The additive figures of the window that ends with the pane of `at`. `None` if the history does not reach back
+    /// that far.
     pub fn figures(&mut self, window: WindowId, at: Time) -> Option<WindowParts> {
         let p = self.spec.pane(window, at);
         self.figures_of_pane(window, p)
@@ -319,8 +318,8 @@ impl Engine {
         Some(self.known(window, p, &self.knowledge.windows[index], parts))
     }
 
-    /// The additive figures of a window for every pane from `from` to `to`, both included; panes to come show what
-    /// happens if nobody orders again. Each pane after the first costs a constant time.
+    /// The additive figures of a window for every pane from `from` to `to`, both included. Future panes show what
+    /// happens if nobody orders again. Each pane after the first takes constant time.
     pub fn series(&mut self, window: WindowId, from: Pane, to: Pane) -> Vec<Option<WindowParts>> {
         let index = self.index(window);
         let figures = |p| {
@@ -330,7 +329,7 @@ impl Engine {
         (from..=to).map(figures).collect()
     }
 
-    /// The parts of a window at a pane, and what of them is known.
+    /// Adds currency names and the unknown parts to the figures of a window.
     fn known(&self, window: WindowId, p: Pane, known: &WindowKnown, parts: Parts) -> WindowParts {
         named(&self.spec, &self.currencies, window, p, known, parts)
     }
@@ -342,7 +341,7 @@ impl Engine {
         }
     }
 
-    /// The additive figures of a window for every value of every dimension, by dimension and value.
+    /// The additive figures of a window for every segment, by dimension and value.
     pub fn segment_figures(&mut self, window: WindowId, p: Pane) -> Vec<(usize, String, Option<WindowParts>)> {
         let settled = self.clock.horizon().map_or(Pane::MIN, |horizon| self.spec.pane(window, horizon) - 1);
         let index = self.index(window);
@@ -356,7 +355,7 @@ impl Engine {
         self.segments.windows(index).map(figures).collect()
     }
 
-    /// The windows of which not everything is known now: their names, why, and from when on it is.
+    /// The windows that are partly unknown now: name, reason, and when they will be known.
     #[must_use]
     pub fn missing_now(&self) -> Vec<(String, &'static str, Time)> {
         let Some(now) = self.clock.newest() else { return Vec::new() };
@@ -369,7 +368,7 @@ impl Engine {
         window_ids(spec).zip(&self.knowledge.windows).filter_map(missing).collect()
     }
 
-    /// What is not known of the windows that hold an instant, by dimension and window; and why.
+    /// The unknown parts of the windows that contain `at`, with the reason, by dimension and window.
     #[must_use]
     pub fn segments_missing(&self, at: Time) -> Vec<Vec<(Missing, Option<Change>)>> {
         let spec = &self.spec;
@@ -381,21 +380,22 @@ impl Engine {
         self.knowledge.dimensions.iter().map(of_dimension).collect()
     }
 
-    /// Customers by stage and status at an instant, and the passages that lie more than the allowed lateness before it:
-    /// at the instant of the slowest partition no engine can change those any more, and all count up to the same hour.
+    /// Customers by stage and status at an instant, and the transitions up to the allowed lateness before it. At the
+    /// time of the slowest partition, no engine can change those transitions any more, and all engines count up to the
+    /// same hour.
     #[must_use]
     pub fn lifecycle(&self, at: Time) -> LifecycleParts {
         self.lifecycle.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
-    /// Referrals and feedback as of an instant; referrals up to the same hour as the passages of
+    /// Referrals and feedback as of an instant. Referrals count up to the same hour as the transitions of
     /// [`Engine::lifecycle`].
     #[must_use]
     pub fn totals(&self, at: Time) -> TotalsParts {
         self.totals.parts(at, at.plus(-self.spec.allowed_lateness))
     }
 
-    /// How gaps and order values are spread at an instant; gaps count up to the same hour as passages.
+    /// Distributions of gaps and order values at an instant. Gaps count up to the same hour as transitions.
     #[must_use]
     pub fn distributions(&self, at: Time) -> DistributionParts {
         self.distributions.parts(at.plus(-self.spec.allowed_lateness), &self.currencies)
@@ -412,23 +412,23 @@ impl Engine {
         self.cohorts.parts(self.spec.zone.day(at)).into_iter().map(named).collect()
     }
 
-    /// Of each dimension, whether more values were found than are kept.
+    /// For each dimension, whether it has more values than are kept.
     pub fn segments_overflowed(&self) -> impl Iterator<Item = bool> {
         self.segments.overflowed()
     }
 
-    /// Amounts that had no rate into the reporting currency since this was last asked, by their currency.
+    /// Takes the number of amounts without an exchange rate since the last call, by currency.
     pub fn take_unconverted(&mut self) -> BTreeMap<Currency, u64> {
         std::mem::take(&mut self.unconverted)
     }
 
-    /// What is computed.
+    /// The specification of the figures.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// Raises the watermark of a topic that is caught up and silent.
+    /// Raises the watermark of a topic that is caught up and idle.
     pub fn raise_watermark(&mut self, topic: usize, to: Time) {
         if self.clock.raise(topic, to) {
             self.written.note_change();
@@ -437,24 +437,24 @@ impl Engine {
         }
     }
 
-    /// Notes that a topic was read to its end: one that has brought no event by then is not waited for.
+    /// Notes that a topic was read to its end. If it has brought no event by then, the clock does not wait for it.
     pub fn note_end(&mut self, topic: usize) {
         self.clock.note_end(topic);
     }
 
-    /// Lets events move no watermark beyond `ceiling`, until the next call; see [`Clock::hold_at`].
+    /// Caps the watermarks at `ceiling` until the next call; see [`Clock::hold_at`].
     pub fn hold_clock_at(&mut self, ceiling: Time) {
         self.clock.hold_at(ceiling);
     }
 
-    /// Remembers an event that was applied without its id, so that a copy with its id is a duplicate.
+    /// Remembers the id of an event that was applied without it, so that a later copy with the id is a duplicate.
     pub fn remember(&mut self, kind: EventType, fingerprint: u64, time: Time) {
         let class = if kind == EventType::Session { Class::Sessions } else { Class::Orders };
         let clock = self.clock.of_class(class, time);
         _ = self.dedup[class as usize].is_duplicate(fingerprint, clock, time);
     }
 
-    /// Notes that everything since the very first order of the business is in.
+    /// Notes that the data hold every order since the first one of the business.
     pub fn note_whole_history(&mut self) {
         self.written.note_change();
         self.history_whole = true;
@@ -466,7 +466,7 @@ impl Engine {
         self.history_whole
     }
 
-    /// What the engine knows of all that it counts.
+    /// Which figures are known, and from when on.
     #[must_use]
     pub fn knowledge(&self) -> &Knowledge {
         &self.knowledge
@@ -490,18 +490,18 @@ impl Engine {
         self.first_order
     }
 
-    /// Brings the records of customers into the caches, by [`customer_hash`].
+    /// Prefetches the records of customers, by [`customer_hash`], into the processor's caches.
     pub fn look_ahead(&self, hashes: &[u64]) {
         self.customers.look_ahead(hashes);
     }
 
-    /// How many customers have a record; erased ones do not count.
+    /// Customers with a record, without erased ones.
     #[must_use]
     pub fn tracked_customers(&self) -> usize {
         self.customers.identified()
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
         let windows: usize = self.windows.iter().map(Window::bytes).sum();
@@ -526,18 +526,18 @@ fn class_of(kind: &Kind<'_>) -> Class {
     }
 }
 
-/// What customers are looked up by.
+/// The hash that finds a customer.
 #[must_use]
 pub fn customer_hash(id: &str) -> u64 {
     Key::new(id).hash()
 }
 
-/// Whether a referrer is named; an empty text names nobody.
+/// Whether a referrer is named; empty text does not count.
 fn names_somebody(referred_by: Option<&str>) -> bool {
     referred_by.is_some_and(|name| !name.is_empty())
 }
 
-/// The parts of a window with the names of the currencies in the place of their numbers, and what of them is known.
+/// Replaces the numbers of currencies by their names and adds the unknown parts of a window.
 fn named(
     spec: &Spec,
     currencies: &[Currency],
@@ -574,25 +574,25 @@ impl std::ops::AddAssign<&CohortFigures> for CohortFigures {
     }
 }
 
-/// The windows of a spec, in the order in which an engine holds them.
+/// The windows of a spec in the order of [`Engine`]'s arrays: rolling, then calendar.
 pub fn window_ids(spec: &Spec) -> impl Iterator<Item = WindowId> + use<> {
     let (rolling, calendar) = (spec.rolling.len(), spec.calendar.len());
     (0..rolling).map(WindowId::Rolling).chain((0..calendar).map(WindowId::Calendar))
 }
 
-/// The place of an event among those of its customer; only the half of its class means something.
+/// Position of an event among its customer's events; only the field of the event's class is valid.
 struct Place {
     order: OrderPlace,
     session: SessionPlace,
 }
 
 impl Place {
-    /// The place of the first event of a customer.
+    /// Position of a customer's first event.
     const FIRST: Place = Place {
         order: OrderPlace { place: 0, z: None, s: None, y: None, x: None },
         session: SessionPlace::Between { before: None, after: None },
     };
 }
 
-/// The predecessors that the event needs lie before the floor and are gone.
+/// The event needs predecessors from before the floor, which are no longer kept.
 struct NeighboursForgotten;

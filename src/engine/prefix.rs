@@ -1,7 +1,7 @@
 //! Difference arrays over panes: a figure's value at pane p is the sum of all cells up to p.
 //!
-//! An order adds to a handful of cells, nothing is scanned when time passes, and the array holds the whole history and
-//! the future. Cells older than the kept history are folded into one sum.
+//! An order changes a few cells, and nothing is scanned when time passes. The array holds the whole history and the
+//! future; cells older than the history are folded into one sum.
 
 mod store;
 
@@ -15,23 +15,23 @@ use super::state::plain::{Plain, Reader};
 
 pub use store::Store;
 
-/// One pane's differences. Plain integers without gaps between them, so that files hold a cell as its bytes.
+/// The differences of one pane: plain integers without padding, so that files can store a cell as its bytes.
 pub trait Cell: Copy + Default + FromBytes + IntoBytes + Immutable + Plain {
-    /// The type that prefix sums are held in.
+    /// Type of the prefix sums, wide enough for any number of cells.
     type Sum: Copy + Default + Plain;
-    /// What the cells of an array are held in.
+    /// Container of the cells.
     type Store: Store<Self>;
     /// Adds this cell to a prefix sum.
     fn add_to(&self, sum: &mut Self::Sum);
 }
 
-/// How many panes a piece of an array holds in files.
+/// Panes per piece of an array in files.
 pub const PIECE: i64 = 64;
 
-/// More cells than an array can have: 230 years of minutes.
+/// Upper limit of the cells of an array: 230 years of minutes need fewer.
 const MOST_CELLS: usize = 1 << 27;
 
-/// Which of the two remembered prefixes a question may use: a window asks at its end and before its beginning.
+/// Which of the two remembered prefix sums a query may use: a window needs one at its end and one before it opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
     /// The pane at which a window ends.
@@ -40,27 +40,27 @@ pub enum Edge {
     Opening = 1,
 }
 
-/// A prefix sum, remembered so that the next question need not begin at the oldest cell.
+/// A prefix sum, remembered so that the next query need not start at the oldest cell.
 #[derive(Debug, Clone, Copy)]
 struct Memo<S> {
     upto: Pane,
     sum: S,
 }
 
-/// Cells by pane with their prefix sums.
+/// A difference array: cells by pane, with prefix sums.
 #[derive(Debug, Clone)]
 pub struct Prefix<C: Cell> {
     /// Cells of the panes from `base` on.
     cells: C::Store,
     base: Pane,
-    /// What was folded away: the sum of all cells before `limit`.
+    /// Sum of the folded cells, those before `limit`.
     folded: C::Sum,
-    /// Changes to panes before `limit`, not yet in `folded`.
+    /// Changes of panes before `limit` that are not in `folded` yet.
     early: C,
-    /// Panes before this are folded; the array never grows down beyond it.
+    /// Panes before this one are folded; the array never grows back beyond it.
     limit: Pane,
     memos: [Option<Memo<C::Sum>>; 2],
-    /// The newest pane of any memo, `Pane::MIN` without one: what an ordinary write is compared with.
+    /// The newest pane of the memos, [`Pane::MIN`] without one. A write to a newer pane leaves the memos valid.
     remembered: Pane,
 }
 
@@ -78,46 +78,46 @@ impl<C: Cell> Default for Prefix<C> {
     }
 }
 
-/// Where the cell of a pane is.
+/// Location of a pane's cell.
 #[derive(Debug)]
 pub enum PanePlace<'a, C: Cell> {
-    /// Among the others, with that index.
+    /// In the store, at this index.
     Stored(&'a mut C::Store, usize),
-    /// The one that takes what belongs to folded panes.
+    /// In the cell for changes of folded panes.
     Early(&'a mut C),
 }
 
-/// Some cells next to each other, as files hold them.
+/// Adjacent cells that files store as one piece.
 #[derive(Debug)]
 pub struct Chunk<'a, C: Cell> {
-    /// Its number, which depends on its panes alone.
+    /// Number of the piece; it depends only on the panes.
     pub number: i32,
-    /// How many of its first cells the array does not reach.
+    /// Number of its first cells that are outside the array.
     pub skipped: u8,
     cells: &'a C::Store,
     range: Range<usize>,
 }
 
 impl<'a, C: Cell> Chunk<'a, C> {
-    /// A hash of the cells and of where they lie. Worth nothing outside of this process.
+    /// A hash of the cells and their position. Valid only within this process.
     #[must_use]
     pub fn hash(&self) -> u128 {
         self.cells.hash(self.range.clone(), u64::from(self.skipped))
     }
 
-    /// Whether it is all zeros.
+    /// Whether all cells are zero.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.cells.is_zero(self.range.clone())
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     #[must_use]
     pub fn len_in_bytes(&self) -> usize {
         self.range.len() * size_of::<C>()
     }
 
-    /// Its bytes.
+    /// The cells as bytes.
     #[must_use]
     pub fn bytes(&self) -> Cow<'a, [u8]> {
         self.cells.bytes(self.range.clone())
@@ -140,7 +140,7 @@ impl<C: Cell<Store = Vec<C>>> Prefix<C> {
         Prefix { cells, ..Prefix::default() }
     }
 
-    /// The cells, whatever their panes.
+    /// The cells, without their panes.
     #[must_use]
     pub fn cells(&self) -> &[C] {
         &self.cells
@@ -148,7 +148,7 @@ impl<C: Cell<Store = Vec<C>>> Prefix<C> {
 }
 
 impl<C: Cell> Prefix<C> {
-    /// Where the cell of a pane is, for adding to it.
+    /// Location of the cell of a pane, for adding to it.
     #[inline]
     pub fn place(&mut self, pane: Pane) -> PanePlace<'_, C> {
         if pane <= self.remembered {
@@ -161,8 +161,8 @@ impl<C: Cell> Prefix<C> {
         }
     }
 
-    /// The cells, for adding to those of the panes from `first` to `last`, and the pane of the first of all; `None`
-    /// where not all from `first` to `last` are there, and where a remembered prefix reaches into them.
+    /// All cells and the pane of the first one, for adding to the panes from `first` to `last`. `None` if one of these
+    /// is outside the array or if a memo covers them.
     #[inline]
     pub fn span(&mut self, first: Pane, last: Pane) -> Option<(&mut C::Store, Pane)> {
         if first <= self.remembered || first < self.base || last < first {
@@ -181,7 +181,7 @@ impl<C: Cell> Prefix<C> {
             self.base = pane;
         }
         if pane < self.base {
-            // Grown by half of what is there, so that a run of older and older panes costs little.
+            // Grow by half of the current length, so that a run of ever older panes stays cheap.
             let slack = Pane::try_from(self.cells.len() / 2).unwrap_or(0);
             let base = pane.saturating_sub(slack).max(self.limit);
             self.cells.grow_front(self.base.abs_diff(base) as usize);
@@ -202,14 +202,14 @@ impl<C: Cell> Prefix<C> {
         self.remembered = self.memos.iter().flatten().map(|memo| memo.upto).max().unwrap_or(Pane::MIN);
     }
 
-    /// The sum of all cells up to and with pane `p`; `p` is not before the folded panes.
+    /// Sum of all cells up to and including pane `p`, which is not before the folded panes.
     #[must_use]
     pub fn upto(&self, p: Pane) -> C::Sum {
         self.sum_after(None, p)
     }
 
-    /// As [`Prefix::upto`], beginning where the last question at the same edge ended. What lies at or before `settled`
-    /// is expected not to change any more, so the sum up to there is remembered.
+    /// As [`Prefix::upto`], but starts from the memo of this edge. Panes up to `settled` are not expected to change any
+    /// more, so the sum up to there is remembered.
     pub fn upto_from_memo(&mut self, edge: Edge, p: Pane, settled: Pane) -> C::Sum {
         let usable = |memo: &Memo<C::Sum>| memo.upto <= p;
         let mut start = self.memos[edge as usize].filter(usable);
@@ -239,7 +239,7 @@ impl<C: Cell> Prefix<C> {
         sum
     }
 
-    /// Folds all panes before `limit` into one sum; questions and changes at or after it stay exact.
+    /// Folds all panes before `limit` into one sum. Queries and changes at or after it stay exact.
     pub fn fold_before(&mut self, limit: Pane) {
         if limit <= self.limit {
             return;
@@ -255,10 +255,10 @@ impl<C: Cell> Prefix<C> {
         self.remembered = Pane::MIN;
     }
 
-    /// What files hold of the array besides its cells: where they lie, and the sums of those that were folded.
+    /// What files store besides the cells: position, length and the folded sums.
     #[must_use]
     pub fn header(&self) -> Vec<u8> {
-        // The remembered sums follow from the rest.
+        // Memos can be computed again.
         let Prefix { cells, base, folded, early, limit, memos: _, remembered: _ } = self;
         let mut header = Vec::new();
         (i64::from(*base), cells.len() as i64).put(&mut header);
@@ -268,7 +268,7 @@ impl<C: Cell> Prefix<C> {
         header
     }
 
-    /// The cells in pieces.
+    /// The cells in pieces of [`PIECE`] panes.
     pub fn pieces(&self) -> impl Iterator<Item = Chunk<'_, C>> {
         let mut from = 0;
         std::iter::from_fn(move || {
@@ -283,8 +283,8 @@ impl<C: Cell> Prefix<C> {
         })
     }
 
-    /// The array that [`Prefix::header`] and [`Prefix::pieces`] were taken from; what no piece holds is zero. `None`
-    /// when they belong to no array of this type.
+    /// Restores the array from [`Prefix::header`] and [`Prefix::pieces`]; missing pieces are zero. `None` if they do
+    /// not belong to an array of this type.
     #[must_use]
     pub fn from_pieces<'a>(header: &[u8], pieces: impl Iterator<Item = (i32, u8, &'a [u8])>) -> Option<Prefix<C>> {
         let mut reader = Reader::new(header);
@@ -300,7 +300,7 @@ impl<C: Cell> Prefix<C> {
                 return None;
             }
             let first = i64::from(piece) * PIECE + i64::from(skipped) - i64::from(base);
-            // A piece may begin before the array does, which was folded since.
+            // A piece may begin before the array if its first cells were folded after it was written.
             for (i, bytes) in (first..).zip(bytes.chunks_exact(size_of::<C>())) {
                 if let Some(i) = usize::try_from(i).ok().filter(|&i| i < len) {
                     cells.set(i, C::read_from_bytes(bytes).ok()?);
@@ -310,8 +310,8 @@ impl<C: Cell> Prefix<C> {
         Some(Prefix { cells, base, folded, early, limit, ..Prefix::default() })
     }
 
-    /// The same changes in other panes, each of which holds whole panes of this array: `pane` says which. `cell` and
-    /// `sum` select what is wanted of a cell and of a sum. What was folded lies before all panes of the result.
+    /// The same changes in coarser panes; `pane` maps a pane of this array to the pane of the result that contains it.
+    /// `cell` and `sum` select the wanted fields. The folded sum comes before all panes of the result.
     #[must_use]
     pub fn regrouped(
         &self,
@@ -330,13 +330,13 @@ impl<C: Cell> Prefix<C> {
         regrouped
     }
 
-    /// Panes before this one are folded; [`Pane::MIN`] when none are.
+    /// Panes before this one are folded; [`Pane::MIN`] if none are.
     #[must_use]
     pub fn limit(&self) -> Pane {
         self.limit
     }
 
-    /// Adds another array of the same panes: that of customers who are to be counted together from now on.
+    /// Adds another array over the same panes, to merge two segments.
     pub fn absorb(&mut self, mut other: Prefix<C>) {
         let limit = self.limit.max(other.limit);
         self.fold_before(limit);
@@ -362,20 +362,20 @@ impl<C: Cell> Prefix<C> {
         }
     }
 
-    /// Adds to every sum, as if it lay before all panes.
+    /// Adds to every prefix sum, as if before all panes.
     pub fn add_before_all(&mut self, sum: &C::Sum) {
         self.folded.plus(sum);
         self.memos = [None; 2];
         self.remembered = Pane::MIN;
     }
 
-    /// The oldest pane that can be asked about.
+    /// The oldest pane that can be queried.
     #[must_use]
     pub fn oldest(&self) -> Pane {
         self.limit.saturating_sub(1)
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.cells.memory()
@@ -391,11 +391,11 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A cell of which all figures tell of one number.
+    /// A cell type whose figures all derive from one number.
     pub trait Probe: Cell {
         /// Adds to the number at a pane.
         fn add(prefix: &mut Prefix<Self>, pane: Pane, by: i32);
-        /// The number that all figures of a sum tell of; `None` when they differ.
+        /// The number from which all figures of a sum derive; `None` if they contradict each other.
         fn total(sum: &Self::Sum) -> Option<i64>;
     }
 
@@ -430,7 +430,7 @@ pub(super) mod tests {
         Add(Pane, i32),
         Ask(Edge, Pane, Pane),
         Fold(Pane),
-        /// Into files and back.
+        /// Write to files and restore.
         Travel,
     }
 
@@ -463,7 +463,7 @@ pub(super) mod tests {
         ]
     }
 
-    /// Compares the sums of an array with those of a plain map.
+    /// Compares the sums of an array with those of a map.
     pub fn compare_with_map<C: Probe>(ops: Vec<Op>) -> TestCaseResult {
         let mut prefix = Prefix::<C>::default();
         let mut model = BTreeMap::<Pane, i64>::new();
@@ -496,7 +496,7 @@ pub(super) mod tests {
         prop::collection::vec((-300..300_i32, -3..4_i32), 0..30)
     }
 
-    /// Compares an array that absorbed another with one that took the changes of both.
+    /// Compares an array that absorbed another one with an array that got the changes of both.
     pub fn compare_absorbed<C: Probe>(mine: &Changes, theirs: &Changes, limits: (Pane, Pane)) -> TestCaseResult {
         let [mut one, mut other, mut both] = [(); 3].map(|()| Prefix::<C>::default());
         for (changes, prefix) in [(mine, &mut one), (theirs, &mut other)] {

@@ -1,4 +1,4 @@
-//! What an engine is to compute: windows, zone and time rules, the same for every partition.
+//! What an engine computes: windows, zone and time rules, the same for every partition.
 
 use super::axis::{ActiveFor, Axis, Moment, Pane, Resolution};
 use super::inactivity::InactivitySpec;
@@ -13,63 +13,63 @@ use crate::event::{Currency, DAY, MINUTE, Time};
 pub struct RollingSpec {
     /// The name in the label `window`.
     pub name: String,
-    /// P.
+    /// P, the period.
     pub period: i64,
-    /// A, at least P.
+    /// A, how long customers stay active; at least P.
     pub active_for: i64,
-    /// r: whole minutes that divide P and A.
+    /// r, the resolution: whole minutes that divide P and A.
     pub resolution: i64,
 }
 
 /// A calendar window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalendarSpec {
-    /// Month, quarter or year.
+    /// The calendar period of the window.
     pub unit: Unit,
     /// A in civil days; `None`: customers stay active to the end of the period in which they ordered.
     pub active_for_days: Option<i32>,
 }
 
-/// What an engine is to compute.
+/// What an engine computes.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Rolling windows.
     pub rolling: Vec<RollingSpec>,
     /// Calendar windows.
     pub calendar: Vec<CalendarSpec>,
-    /// The zone of civil days.
+    /// Time zone of civil days.
     pub zone: Zone,
-    /// How far behind the watermark of its topic an event may lie, in milliseconds.
+    /// How far an event may be behind the watermark of its topic, in milliseconds.
     pub allowed_lateness: i64,
-    /// How long an id is remembered, in milliseconds of event time.
+    /// How long event ids are remembered, in milliseconds of event time.
     pub dedup_for: i64,
     /// How far back the arrays of rolling windows reach, in milliseconds; `None`: to the beginning.
     pub history: Option<i64>,
-    /// Of each source topic, whether it drives time.
+    /// For each source topic, whether its events move the clock.
     pub topics: Vec<bool>,
-    /// Dimensions by whose values every window is kept once more; at most [`crate::event::MAX_DIMENSIONS`].
+    /// Dimensions by which every window is split; at most [`crate::event::MAX_DIMENSIONS`].
     pub dimensions: Vec<DimensionSpec>,
     /// Whether the orders of a customer on one civil day count as one order.
     pub merge_orders: bool,
-    /// What makes a customer at risk, lapsed or loyal.
+    /// Thresholds for at risk, lapsed and loyal customers.
     pub lifecycle: LifecycleSpec,
-    /// What amounts are worth in the reporting currency; `None`: there is none.
+    /// Exchange rates to the reporting currency; `None` without a reporting currency.
     pub rates: Option<Rates>,
-    /// Who is told of silent customers.
+    /// Alert rules for silent customers.
     pub inactivity: InactivitySpec,
 }
 
 /// A window of a [`Spec`], rolling or calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WindowId {
-    /// By its place in [`Spec::rolling`].
+    /// Index in [`Spec::rolling`].
     Rolling(usize),
-    /// By its place in [`Spec::calendar`].
+    /// Index in [`Spec::calendar`].
     Calendar(usize),
 }
 
 impl Spec {
-    /// Whether figures in a currency are told: a reporting currency's only while it is that of the spec.
+    /// Whether figures in a currency are reported; a reporting currency only while the spec names it.
     #[must_use]
     pub fn tells(&self, currency: Currency) -> bool {
         !currency.is_reporting() || self.rates.as_ref().is_some_and(|rates| rates.reporting() == currency)
@@ -97,7 +97,7 @@ impl Spec {
         }
     }
 
-    /// A of a window in its panes.
+    /// A of a window, in panes.
     #[must_use]
     pub fn active_for(&self, window: WindowId) -> ActiveFor {
         match window {
@@ -106,8 +106,8 @@ impl Spec {
         }
     }
 
-    /// A of a window in milliseconds (a civil day counted as 24 hours); `None` where customers stay active to the end of
-    /// the calendar period.
+    /// A of a window in milliseconds, with 24 hours per civil day; `None` if customers stay active to the end of the
+    /// calendar period.
     #[must_use]
     pub fn active_for_millis(&self, window: WindowId) -> Option<i64> {
         match window {
@@ -116,7 +116,7 @@ impl Spec {
         }
     }
 
-    /// The window with that name.
+    /// The window of a name.
     #[must_use]
     pub fn window(&self, name: &str) -> Option<WindowId> {
         super::window_ids(self).find(|&id| self.name(id) == name)
@@ -128,13 +128,13 @@ impl Spec {
         self.axis(window).first_instant(pane, &self.zone)
     }
 
-    /// The pane of a window that holds an instant.
+    /// The pane of a window that contains an instant.
     #[must_use]
     pub fn pane(&self, window: WindowId, time: Time) -> Pane {
         self.axis(window).pane(Moment::new(time, &self.zone))
     }
 
-    /// Whether a window that ends with pane `p` is complete: the data begin no later than the first instant of pane
+    /// Whether the window that ends with pane `p` is complete: the data begin no later than the first instant of pane
     /// `opens(p) - A + 1` (for a rolling window p - P - A + 1).
     #[must_use]
     pub fn is_complete(&self, window: WindowId, p: Pane, data_begin: Option<Time>) -> bool {

@@ -1,8 +1,9 @@
-//! One window of one scope: what each order, session and refund adds to the difference arrays, and the sums at a pane.
+//! One window, of all customers or of a segment: what each order, session and refund adds to its difference arrays, and
+//! the figures at a pane.
 //!
-//! Every figure is the number of customers whose interval covers pane p (or a running count). A customer's intervals
-//! follow from each order and its two predecessors alone, so an order that arrives late is put in its place by taking
-//! back what its successors had booked and booking them anew.
+//! Every figure is the number of customers whose interval covers pane p, or a running count. An order and its two
+//! predecessors determine the customer's intervals, so a late order is inserted by removing what its successors had
+//! booked and booking them again.
 
 mod counts;
 mod pending;
@@ -25,7 +26,7 @@ use sparse::{RareSum, SparseCounts};
 pub use to_date::ToDate;
 pub use transfer::Selection;
 
-/// One pane's money of one currency, in minor units.
+/// Money of one pane and currency, in minor units.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct MoneyCell {
@@ -45,7 +46,7 @@ struct MoneySum {
 }
 
 impl MoneySum {
-    /// The money between two panes, costs excepted.
+    /// The money between two panes, without costs.
     fn minus(&self, other: &MoneySum) -> MoneyParts {
         MoneyParts {
             orders: self.orders - other.orders,
@@ -72,18 +73,18 @@ impl Cell for MoneyCell {
     }
 }
 
-/// Money that moves, by what moved it.
+/// Kinds of money movements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// A customer paid an order.
+    /// Payment of an order; counts the order too.
     Order,
-    /// Money went back for a part of an order.
+    /// Part of an order's amount was returned.
     Refund,
-    /// Money went back because an order was undone.
+    /// An order was cancelled and its amount returned.
     Cancellation,
-    /// What a customer paid, where orders are counted apart from what they bring.
+    /// Only the amount of an order, where orders are counted separately.
     Amount,
-    /// An order, counted apart from what it brings.
+    /// Only the count of an order, without its amount.
     Count,
 }
 
@@ -95,18 +96,18 @@ impl Flow {
     }
 }
 
-/// An order among the orders of its customer: its time and those of its two predecessors.
+/// An order of a customer with its two predecessors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderTerm {
-    /// The order two before, if there is one.
+    /// The order before `y`, if any.
     pub x: Option<Moment>,
-    /// The order before, if there is one.
+    /// The order before `s`, if any.
     pub y: Option<Moment>,
     /// The order itself.
     pub s: Moment,
 }
 
-/// Where an [`OrderTerm`] lies on the axis of a window: the same for every scope of the window.
+/// The panes of an [`OrderTerm`] on the axis of a window, shared by all its segments.
 #[derive(Debug, Clone, Copy)]
 pub struct OrderPanes {
     s: Pane,
@@ -116,24 +117,24 @@ pub struct OrderPanes {
     before: Option<Before>,
 }
 
-/// The same of the order before.
+/// The panes of the order before.
 #[derive(Debug, Clone, Copy)]
 struct Before {
     leaves: Pane,
     lapses: Pane,
     lapses_leaves: Pane,
     gap_millis: i64,
-    /// Of the order two before, if there is one.
+    /// When the order before that leaves the window, if there is one.
     x_leaves: Option<Pane>,
 }
 
 impl Before {
-    /// Books `by` times what the orders before change of an order `s`; the rest is [`PendingPane::book`].
+    /// Books `by` times the part of order `s` that depends on its predecessors; [`PendingPane::book`] does the rest.
     ///
-    /// With panes x <= y <= s, each is a union of intervals that begin with orders and end the later, the later they
-    /// begin: active of [s, s+A), known (active or lost) of [s, leaves(s+A)), ordering of [s, leaves(s)). So s adds
-    /// what lies behind the end of y's. Counted twice is who is in two of the last: there s adds what lies behind the
-    /// end of x's. Who orders for the second time has ordered once no longer.
+    /// For panes x <= y <= s, each column is a union of intervals that begin with an order and end later the later they
+    /// begin: active [s, s+A), known (active or lost) [s, leaves(s+A)), ordering [s, leaves(s)). So s adds the part
+    /// after the end of y's interval. `Twice` counts customers with two orders in the window again: for that, s adds
+    /// the part after the end of x's interval. With the second order, a customer no longer belongs to `Once`.
     #[inline]
     fn book(&self, s: Pane, cells: &mut impl Cells, by: i32) {
         cells.add(Column::Active, s.max(self.lapses), by);
@@ -147,12 +148,12 @@ impl Before {
     }
 }
 
-/// A stretch of time: from `since` on, and before `until`. Open where absent.
+/// The interval [`since`, `until`); unbounded where `None`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span {
-    /// Its first moment.
+    /// First moment.
     pub since: Option<Moment>,
-    /// The first moment behind it.
+    /// First moment after the span.
     pub until: Option<Moment>,
 }
 
@@ -161,28 +162,28 @@ impl Span {
     pub const ALWAYS: Span = Span { since: None, until: None };
 }
 
-/// The silence between two orders of a customer who complained: what of it counts as lost.
+/// The part of a silence during which a customer who complained counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostInterval {
-    /// The order that it follows.
+    /// The order before the silence.
     pub y: Moment,
-    /// From when on it counts: the earliest complaint, or later.
+    /// Begin of the part: the earliest complaint, or later.
     pub since: Moment,
-    /// The order that ends it, if there is one.
+    /// The order that ends the silence, if any.
     pub next: Option<Moment>,
 }
 
-/// Whether something is booked or taken back.
+/// Whether to book something or to undo a booking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// Book it.
+    /// Book.
     Add = 1,
-    /// Take it back.
+    /// Undo.
     Remove = -1,
 }
 
 impl Sign {
-    /// The other one.
+    /// The inverse.
     #[must_use]
     pub fn opposite(self) -> Sign {
         match self {
@@ -192,14 +193,14 @@ impl Sign {
     }
 }
 
-/// The arrays of one window of one scope.
+/// The arrays of one window, of all customers or of a segment.
 #[derive(Debug, Clone)]
 pub struct Window {
     axis: Axis,
     /// A: how long a customer stays active after an order.
     active_for: ActiveFor,
     people: Prefix<Counts>,
-    /// By the number that the engine gave the currency.
+    /// Indexed by the engine's number of the currency.
     tills: Vec<Prefix<MoneyCell>>,
     rare: SparseCounts,
     /// Orders that are not in `people` and `tills` yet.
@@ -214,7 +215,7 @@ impl Window {
         Window { axis, active_for, people, tills: Vec::new(), rare, newest: PendingPane::NONE }
     }
 
-    /// Where an order and its predecessors lie.
+    /// The panes of an order and its predecessors.
     #[inline]
     #[must_use]
     pub fn panes(&self, term: &OrderTerm) -> OrderPanes {
@@ -235,13 +236,13 @@ impl Window {
         OrderPanes { s, leaves: axis.leaves(s), lapses, lapses_leaves: axis.leaves(lapses), before }
     }
 
-    /// Books an order, or takes it back: everything but its money.
+    /// Books or undoes an order, without its money.
     #[inline]
     pub fn order(&mut self, term: &OrderTerm, sign: Sign) {
         self.order_at(&self.panes(term), sign);
     }
 
-    /// As [`Window::order`], where the panes of the term are known already.
+    /// As [`Window::order`], with the panes already computed.
     #[inline]
     pub fn order_at(&mut self, panes: &OrderPanes, sign: Sign) {
         let by = sign as i32;
@@ -254,7 +255,7 @@ impl Window {
             self.order_of_before(panes, by);
         }
         let Some(before) = &panes.before else { return };
-        // No pane of the term lies before s, and none behind the one where the silence after it leaves.
+        // All panes of the term are between `s` and `lapses_leaves`.
         match self.people.span(panes.s, panes.lapses_leaves) {
             Some((columns, base)) => before.book(panes.s, &mut ColumnSlice::new(columns, base), by),
             None => self.outlying_order(before, panes.s, by),
@@ -265,12 +266,12 @@ impl Window {
     fn begin_pane(&mut self, panes: &OrderPanes) {
         self.book_newest();
         self.newest = PendingPane::at(panes);
-        // The arrays hold all panes of these orders from here on.
+        // Make the arrays cover all panes that these orders may touch.
         _ = self.people.place(panes.s);
         _ = self.people.place(panes.lapses_leaves);
     }
 
-    /// An order of a pane before the newest.
+    /// Books an order of a pane older than the newest one.
     #[cold]
     fn order_of_before(&mut self, panes: &OrderPanes, by: i32) {
         let mut alone = PendingPane::at(panes);
@@ -283,7 +284,7 @@ impl Window {
         before.book(s, &mut self.people, by);
     }
 
-    /// Brings everything into the arrays, for someone who reads them.
+    /// Moves the pending orders into the arrays, before these are read.
     fn book_newest(&mut self) {
         self.newest.book(&mut self.people);
         if let Some((currency, paid)) = self.newest.take_paid() {
@@ -293,8 +294,7 @@ impl Window {
         }
     }
 
-    /// Books that a customer visits, `before` being the visit before, or takes it back; only as far as it lies within
-    /// `span`.
+    /// Books or undoes a customer's visit, where `before` is the visit before it; only the part within `span`.
     #[inline]
     pub fn visit(&mut self, before: Option<Moment>, at: Moment, span: Span, sign: Sign) {
         let pane = self.axis.pane(at);
@@ -303,7 +303,7 @@ impl Window {
         self.visiting(from, leaves, span, sign);
     }
 
-    /// As [`Window::visit`], for all that one visit and those before it leave of `span`.
+    /// As [`Window::visit`], for all visits up to `last` together.
     pub fn visits_until(&mut self, last: Moment, span: Span, sign: Sign) {
         let leaves = self.axis.leaves(self.axis.pane(last));
         self.visiting(Pane::MIN, leaves, span, sign);
@@ -320,7 +320,7 @@ impl Window {
         }
     }
 
-    /// Counts a session, or takes it back.
+    /// Books or undoes a session.
     #[inline]
     pub fn session(&mut self, at: Moment, sign: Sign) {
         self.people.add(Column::Sessions, self.axis.pane(at), sign as i32);
@@ -333,13 +333,13 @@ impl Window {
         self.axis.pane(at)
     }
 
-    /// Books money of the currency with that number, or takes it back.
+    /// Books or undoes money; `currency` is the engine's number of the currency.
     #[inline]
     pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
         self.money_at(flow, currency, minor, self.axis.pane(at), sign);
     }
 
-    /// As [`Window::money`], in a pane.
+    /// As [`Window::money`], for a pane.
     #[inline]
     pub fn money_at(&mut self, flow: Flow, currency: usize, minor: i64, pane: Pane, sign: Sign) {
         let by = sign as i64;
@@ -362,8 +362,8 @@ impl Window {
         }
     }
 
-    /// Books that a customer is referred from `since` on, or takes it back: among the new ones in
-    /// [max(first, since), leaves(first)).
+    /// Books or undoes that a new customer is referred from `since` on, which counts in [max(first, since),
+    /// leaves(first)).
     pub fn referred(&mut self, first: Moment, since: Moment, sign: Sign) {
         let first = self.axis.pane(first);
         let (from, until) = (first.max(self.axis.pane(since)), self.axis.leaves(first));
@@ -373,8 +373,8 @@ impl Window {
         }
     }
 
-    /// Books that a customer who complained is lost, or takes it back: in
-    /// [max(y+A, since), min(leaves(y+A), next order)).
+    /// Books or undoes that a customer who complained is lost, which counts in [max(y+A, since), min(leaves(y+A), next
+    /// order)).
     pub fn lost_complainer(&mut self, silence: &LostInterval, sign: Sign) {
         let lapses = self.axis.lapses(self.axis.pane(silence.y), self.active_for);
         let from = lapses.max(self.axis.pane(silence.since));
@@ -386,18 +386,18 @@ impl Window {
         }
     }
 
-    /// Books that a customer has both an order and a cost from `since` on, or takes it back.
+    /// Books or undoes that a customer has both an order and a cost from `since` on.
     pub fn costed(&mut self, since: Moment, sign: Sign) {
         self.rare.cell(self.axis.pane(since)).costed += sign as i32;
     }
 
-    /// Books a cost in the currency with that number, or takes it back.
+    /// Books or undoes a cost; `currency` is the engine's number of the currency.
     pub fn cost(&mut self, kind: CostKind, currency: usize, minor: i64, at: Moment, sign: Sign) {
         self.rare.cost(kind, currency, minor, self.axis.pane(at), sign);
     }
 
-    /// The additive parts of the window that ends with pane `p`; `None` when the arrays no longer reach back that far.
-    /// `settled`: the newest pane that is expected not to change any more.
+    /// The additive figures of the window that ends with pane `p`; `None` if the history does not reach back that far.
+    /// Panes up to `settled` are not expected to change any more.
     pub fn parts(&mut self, p: Pane, settled: Pane) -> Option<Parts> {
         self.book_newest();
         let opening = self.axis.opens(p);
@@ -416,7 +416,7 @@ impl Window {
         Some(parts(&end, &open, &self.rare.upto(p, settled), money))
     }
 
-    /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
+    /// Folds the panes before `limit` into one sum; see [`Prefix::fold_before`].
     pub fn fold_before(&mut self, limit: Pane) {
         self.book_newest();
         self.people.fold_before(limit);
@@ -426,17 +426,17 @@ impl Window {
         self.rare.fold_before(limit);
     }
 
-    /// Shows every array to someone who saves or restores them.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         self.book_newest();
-        // The axis and A are the definition, which is in the key.
+        // The axis and A belong to the definition of the window, which is part of the key.
         let Window { axis: _, active_for: _, people, tills, rare, newest: _ } = self;
         visitor.visit(&format!("{key}/people"), people);
         visitor.visit_list(&format!("{key}/till"), tills);
         rare.show(key, visitor);
     }
 
-    /// Adds the window of customers who are to be counted together with these from now on.
+    /// Adds the arrays of another window, to merge two segments.
     pub fn absorb(&mut self, mut other: Window) {
         self.book_newest();
         other.book_newest();
@@ -449,7 +449,7 @@ impl Window {
         self.rare.absorb(rare);
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.people.bytes() + self.tills.iter().map(Prefix::bytes).sum::<usize>() + self.rare.bytes()

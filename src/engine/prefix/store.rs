@@ -1,4 +1,4 @@
-//! What the cells of an array are held in: one behind another, unless their type says otherwise.
+//! Containers for the cells of an array. The default is a `Vec`; a cell type may choose another layout.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,47 +9,47 @@ use zerocopy::IntoBytes;
 
 use super::Cell;
 
-/// Cells by index. However they are held, files see them one behind another.
+/// Cells by index. Whatever the layout in memory, files store one cell after another.
 pub trait Store<C: Cell>: Clone + Default {
-    /// That many cells of zeros.
+    /// `len` cells of zeros.
     fn zeros(len: usize) -> Self;
 
-    /// How many cells there are.
+    /// Number of cells.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Whether there are no cells.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Appends cells of zeros until there are `len`, which is not less than there are.
+    /// Appends zeros up to a length of `len`, which is at least the current one.
     fn grow(&mut self, len: usize);
 
-    /// Puts that many cells of zeros before the first.
+    /// Inserts `missing` zeros before the first cell.
     fn grow_front(&mut self, missing: usize);
 
-    /// Takes the first `gone` cells away.
+    /// Removes the first `gone` cells.
     fn truncate_front(&mut self, gone: usize);
 
     /// Adds a range of cells to a prefix sum.
     fn add_to(&self, range: Range<usize>, sum: &mut C::Sum);
 
-    /// One cell.
+    /// Reads a cell.
     fn get(&self, index: usize) -> C;
 
-    /// Replaces one cell.
+    /// Replaces a cell.
     fn set(&mut self, index: usize, cell: C);
 
-    /// Whether a range of cells is all zeros.
+    /// Whether all cells of a range are zero.
     fn is_zero(&self, range: Range<usize>) -> bool;
 
-    /// A hash of a range of cells. It depends on how they are held, so it is worth nothing outside of this process.
+    /// A hash of a range of cells. It depends on the layout, so it is valid only within this process.
     fn hash(&self, range: Range<usize>, seed: u64) -> u128;
 
-    /// A range of cells as files hold it.
+    /// A range of cells in the layout of files.
     fn bytes(&self, range: Range<usize>) -> Cow<'_, [u8]>;
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     fn memory(&self) -> usize;
 }
 

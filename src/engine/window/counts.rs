@@ -1,10 +1,10 @@
-//! What a window counts of customers, column by column.
+//! The counts of customers and orders of a window, stored by column.
 //!
-//! An order changes one or two figures of each pane that it touches, and the panes lie weeks apart. By column, the
-//! figures of sixteen panes share a line of the cache, so orders touch far fewer lines than if a cell lay in one piece.
+//! An order changes one or two figures in panes that are weeks apart. By column, the figures of sixteen panes share a
+//! cache line, so an order touches far fewer lines than if each cell were stored as a whole.
 //!
-//! Held are unions of intervals that all begin with orders, for they need one change for each order and no question of
-//! what lies where. What windows tell and files hold are differences of them: [`Counts::of`].
+//! The columns are unions of intervals that all begin with orders: an order changes each of them once, without a look
+//! at other intervals. [`Counts::of`] subtracts them from each other to get the reported figures, which files store.
 
 use std::borrow::Cow;
 use std::ops::{Index, IndexMut, Range};
@@ -17,18 +17,18 @@ use crate::engine::prefix::{Cell, PanePlace, Prefix, Store};
 use crate::engine::state::plain::plain;
 use crate::engine::window::Selection;
 
-/// What is counted in each pane.
+/// What is counted in each pane in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
-    /// Customers with an order not longer ago than they stay active.
+    /// Active customers: those with an order within `active_for`.
     Active,
     /// Customers with an order in the window.
     Ordering,
-    /// Customers with an order in the window, and those with two once more.
+    /// Sum over all customers of min(2, orders in the window).
     Twice,
-    /// Customers with an order in the window who have ordered only once.
+    /// Customers with an order in the window and only one order so far.
     Once,
-    /// Customers who are active, or lapsed in the window and have not ordered since.
+    /// Customers who are active, or who lapsed in the window and have not ordered since.
     Known,
     /// Customers with a visit in the window.
     Visiting,
@@ -36,25 +36,25 @@ pub enum Column {
     New,
     /// Second orders.
     Second,
-    /// Orders, whichever they are of their customer.
+    /// All orders.
     Orders,
     /// Sessions.
     Sessions,
 }
 
-/// How many [`Column`]s there are.
+/// Number of columns.
 const COLUMNS: usize = Column::Sessions as usize + 1;
 
-/// What is told of each pane, in the order in which files hold it.
+/// What is reported for each pane, in the order of the fields in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     /// [`Column::Active`]
     Active,
     /// [`Column::Ordering`]
     Ordering,
-    /// Customers with two orders in the window.
+    /// Customers with at least two orders in the window.
     Repeat,
-    /// Customers with an order in the window who have ordered more than once.
+    /// Customers with an order in the window and at least two orders so far.
     Returning,
     /// Customers who lapsed in the window and have not ordered since.
     Lost,
@@ -85,7 +85,7 @@ impl Count {
     ];
 }
 
-/// One pane's differences of a window, as files hold them.
+/// The differences of one pane, as files store them.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Counts {
@@ -95,7 +95,7 @@ pub struct Counts {
     gap_millis: i64,
 }
 
-/// What is told, of what is held. It is one to one, also where numbers run over.
+/// Computes the reported counts from the columns. The mapping is one to one, even if numbers overflow.
 fn told<T: Copy>(held: [T; COLUMNS], minus: impl Fn(T, T) -> T) -> [T; COLUMNS] {
     let mut told = held;
     let mut tell = |count: Count, column: Column, less: Column| {
@@ -107,7 +107,7 @@ fn told<T: Copy>(held: [T; COLUMNS], minus: impl Fn(T, T) -> T) -> [T; COLUMNS] 
     told
 }
 
-/// Which counts belong to a selection.
+/// Whether a count belongs to a selection.
 fn is_selected(selection: &Selection, count: Count) -> bool {
     match count {
         Count::Active => selection.active,
@@ -127,7 +127,7 @@ fn select<T: Copy + Default>(selection: &Selection, counts: &[T; COLUMNS]) -> [T
 }
 
 impl Counts {
-    /// Only the counts of a selection.
+    /// The counts of a selection; the others are zero.
     pub fn selected(&self, selection: &Selection) -> Counts {
         let gap_millis = if selection.flows { self.gap_millis } else { 0 };
         Counts { counts: select(selection, &self.counts), gap_millis }
@@ -137,7 +137,7 @@ impl Counts {
         Counts { counts: told(held, i32::wrapping_sub), gap_millis }
     }
 
-    /// The opposite of [`told`].
+    /// The inverse of [`told`].
     fn held(&self) -> [i32; COLUMNS] {
         let mut held = self.counts;
         let count = |count: Count| self.counts[count as usize];
@@ -161,7 +161,7 @@ plain!(Counts { counts, gap_millis });
 plain!(CountsSum { counts, gap_millis });
 
 impl CountsSum {
-    /// Only the counts of a selection.
+    /// The counts of a selection; the others are zero.
     pub fn selected(&self, selection: &Selection) -> CountsSum {
         let gap_millis = if selection.flows { self.gap_millis } else { 0 };
         CountsSum { counts: select(selection, &self.counts), gap_millis }
@@ -192,13 +192,13 @@ impl Cell for Counts {
     }
 }
 
-/// The cells of a window, held by column: all columns lie in one piece, so that little beside them is read.
+/// The cells of a window by column. All columns share one allocation, so that few cache lines are read.
 #[derive(Debug, Clone, Default)]
 pub struct Columns {
-    /// By [`Column`], `room` for each.
+    /// All columns one after another, `room` entries each, in the order of [`Column`].
     counts: Vec<i32>,
     gap_millis: Vec<i64>,
-    /// How many cells there is room for.
+    /// Capacity of each column.
     room: usize,
 }
 
@@ -214,7 +214,7 @@ impl Columns {
         count_mut(&mut self.counts, self.room, self.gap_millis.len(), column, index)
     }
 
-    /// Moves the counts from `gone` on behind `missing` zeros, with room for `room` in each column.
+    /// Moves the cells from index `gone` on to index `missing`, after zeros, with a capacity of `room` per column.
     fn rearrange(&mut self, room: usize, gone: usize, missing: usize) {
         let kept = gone..self.gap_millis.len();
         let mut counts = vec![0; COLUMNS * room];
@@ -225,10 +225,10 @@ impl Columns {
     }
 }
 
-/// One of the counts of `len` cells with room for `room`.
+/// A count in a column of `len` cells with the capacity `room`.
 #[inline]
 fn count_mut(counts: &mut [i32], room: usize, len: usize, column: Column, index: usize) -> &mut i32 {
-    // Beyond lie cells that nobody reads, and another column.
+    // Beyond `len` are unused cells, then the next column.
     assert!(index < len, "a pane behind the last cell");
     &mut counts[column as usize * room + index]
 }
@@ -260,7 +260,7 @@ impl Store<Counts> for Columns {
         if self.room > 2 * kept {
             self.rearrange(kept, gone, 0);
         } else {
-            // The room is needed again soon.
+            // The capacity will be needed again soon.
             for column in self.counts.chunks_exact_mut(self.room.max(1)) {
                 column.copy_within(gone..gone + kept, 0);
                 column[kept..].fill(0);
@@ -312,7 +312,7 @@ impl Store<Counts> for Columns {
     }
 }
 
-/// Where the cells of an order are.
+/// Cells to which the bookings of an order are added.
 pub trait Cells {
     /// Adds to a count at a pane.
     fn add(&mut self, column: Column, pane: Pane, by: i32);
@@ -341,25 +341,25 @@ impl Cells for Prefix<Counts> {
     }
 }
 
-/// Columns that hold all panes that will be asked for.
+/// Columns that contain all panes to which the caller adds.
 #[derive(Debug)]
 pub struct ColumnSlice<'a> {
     counts: &'a mut [i32],
     gap_millis: &'a mut [i64],
     room: usize,
-    /// The pane of the first cells.
+    /// The pane of the first cell.
     base: Pane,
 }
 
 impl<'a> ColumnSlice<'a> {
-    /// Columns whose first cells are those of the pane `base`.
+    /// Columns whose first cell belongs to pane `base`.
     #[inline]
     pub fn new(columns: &'a mut Columns, base: Pane) -> ColumnSlice<'a> {
         let Columns { counts, gap_millis, room } = columns;
         ColumnSlice { counts, gap_millis, room: *room, base }
     }
 
-    /// Beyond all columns for a pane before the first.
+    /// The index of a pane; out of range for a pane before the first.
     #[inline]
     fn index(&self, pane: Pane) -> usize {
         pane.wrapping_sub(self.base) as usize
@@ -400,7 +400,7 @@ mod tests {
         Column::Sessions,
     ];
 
-    /// Each column holds another multiple, so that a mix-up shows.
+    /// Each column holds another multiple, so that swapped columns are noticed.
     impl Probe for Counts {
         fn add(prefix: &mut Prefix<Counts>, pane: Pane, by: i32) {
             for column in ALL {
@@ -416,7 +416,7 @@ mod tests {
         }
     }
 
-    /// Squares, so that the difference of any two is another number.
+    /// Squares, so that the difference of any two columns is unique.
     fn multiple(column: Column) -> i32 {
         (column as i32 + 2).pow(2)
     }
@@ -446,7 +446,7 @@ mod tests {
     }
 
     fn people() -> impl Strategy<Value = Counts> {
-        // Two of them fit into one.
+        // The sum of two fits into an `i32`.
         let counts = prop::array::uniform10(prop_oneof![Just(0), i32::MIN / 2..=i32::MAX / 2]);
         (counts, -1_000_000_000_000..1_000_000_000_000_i64)
             .prop_map(|(counts, gap_millis)| Counts { counts, gap_millis })

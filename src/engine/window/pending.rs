@@ -1,8 +1,8 @@
-//! The orders of a window's newest pane, on their way into the arrays.
+//! Buffers the orders of the newest pane of a window before they are added to the arrays.
 //!
-//! Events come nearly in the order of time, so one order after another lies in the same pane, leaves the window in the
-//! same pane and lapses in the same pane. What follows from that pane alone is counted here and added to the arrays
-//! once for all of them: when the next pane begins, and before anybody reads.
+//! Events come nearly in time order, so successive orders are in the same pane, leave the window in the same pane and
+//! lapse in the same pane. What depends only on that pane is counted here and added to the arrays once for all of these
+//! orders: when the next pane begins, and before the arrays are read.
 
 use super::counts::{Cells, Column};
 use super::{MoneyCell, OrderPanes};
@@ -16,21 +16,21 @@ pub(super) struct PendingPane {
     leaves: Pane,
     lapses: Pane,
     lapses_leaves: Pane,
-    /// All of them; fewer than none where some were taken back.
+    /// Number of orders; negative if more were undone than booked.
     orders: i32,
-    /// Of them the first of their customers.
+    /// Number of customers' first orders among them.
     first: i32,
-    /// Of them the second of their customers.
+    /// Number of customers' second orders among them.
     second: i32,
     gap_millis: i64,
-    /// The currency of the first payment.
+    /// Currency of the first payment.
     currency: usize,
-    /// What was paid in that currency.
+    /// Payments in that currency.
     paid: MoneyCell,
 }
 
 impl PendingPane {
-    /// No order.
+    /// No orders and no pane.
     pub const NONE: PendingPane = PendingPane {
         s: Pane::MIN,
         leaves: Pane::MIN,
@@ -44,14 +44,14 @@ impl PendingPane {
         paid: MoneyCell { orders: 0, revenue: 0, refunds: 0, cancellations: 0 },
     };
 
-    /// None yet, of the pane of an order.
+    /// An empty buffer for the pane of an order.
     #[inline]
     pub fn at(panes: &OrderPanes) -> PendingPane {
         let &OrderPanes { s, leaves, lapses, lapses_leaves, before: _ } = panes;
         PendingPane { s, leaves, lapses, lapses_leaves, ..PendingPane::NONE }
     }
 
-    /// Counts an order of this pane `by` times: all that its predecessors do not change.
+    /// Adds `by` times the part of an order of this pane that does not depend on its predecessors.
     #[inline]
     pub fn add(&mut self, panes: &OrderPanes, by: i32) {
         self.orders += by;
@@ -64,7 +64,7 @@ impl PendingPane {
         }
     }
 
-    /// Counts the payment of an order of this pane `by` times; `false` where one in another currency came before.
+    /// Adds `by` times the payment of an order of this pane; `false` if the buffer holds another currency.
     #[inline]
     pub fn pay(&mut self, currency: usize, minor: i64, by: i64) -> bool {
         if self.paid.orders == 0 && self.paid.revenue == 0 {
@@ -78,17 +78,17 @@ impl PendingPane {
         counts
     }
 
-    /// Takes what was paid, and the number of its currency; `None` when that is nothing.
+    /// Takes the payments and the number of their currency; `None` without payments.
     pub fn take_paid(&mut self) -> Option<(usize, MoneyCell)> {
         let paid = std::mem::take(&mut self.paid);
         (paid.orders != 0 || paid.revenue != 0).then_some((self.currency, paid))
     }
 
-    /// Adds what was counted to the arrays, payments excepted, and counts from none again.
+    /// Moves the counts, without payments, into the arrays.
     ///
-    /// An order at s is in [s, s+A) of the active, in [s, leaves(s+A)) of the known, and in [s, leaves(s)) of the
-    /// ordering, of those counted twice and, being the first, of those who ordered once; where its predecessors reach
-    /// beyond s, [`super::Before`] says what begins later instead.
+    /// An order at s counts in `Active` for [s, s+A), in `Known` for [s, leaves(s+A)), in `Ordering` and `Twice` for
+    /// [s, leaves(s)), and a first order also in `Once`. If the intervals of its predecessors reach beyond s,
+    /// [`super::Before`] books the later begin.
     pub fn book(&mut self, cells: &mut impl Cells) {
         let PendingPane { s, leaves, lapses, lapses_leaves, orders, first, second, gap_millis, .. } = *self;
         (self.orders, self.first, self.second, self.gap_millis) = (0, 0, 0, 0);

@@ -1,5 +1,4 @@
-//! The arrays of a window that only what is rare is booked in: referrals, complaints and costs. Where there are none,
-//! they stay empty.
+//! The arrays of a window for rare events: referrals, complaints and costs. Without such events they stay empty.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -11,7 +10,7 @@ use crate::engine::state::arrays::Visitor;
 use crate::engine::state::plain::plain;
 use crate::event::CostKind;
 
-/// One pane's differences.
+/// The differences of one pane.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct SparseCustomers {
@@ -41,7 +40,7 @@ impl Cell for SparseCustomers {
     }
 }
 
-/// One pane's costs of one currency, in minor units.
+/// Costs of one pane and currency, in minor units.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Costs {
@@ -71,21 +70,21 @@ impl Cell for Costs {
     }
 }
 
-/// The arrays.
+/// The arrays for rare events.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SparseCounts {
     people: Prefix<SparseCustomers>,
-    /// By the number that the engine gave the currency.
+    /// Indexed by the engine's number of the currency.
     costs: Vec<Prefix<Costs>>,
 }
 
 impl SparseCounts {
-    /// The cell of a pane.
+    /// The cell of a pane, for adding to it.
     pub fn cell(&mut self, pane: Pane) -> &mut SparseCustomers {
         self.people.cell(pane)
     }
 
-    /// Books a cost, or takes it back.
+    /// Books or undoes a cost.
     pub fn cost(&mut self, kind: CostKind, currency: usize, minor: i64, pane: Pane, sign: Sign) {
         if self.costs.len() <= currency {
             self.costs.resize_with(currency + 1, Prefix::default);
@@ -104,7 +103,7 @@ impl SparseCounts {
         self.people.upto_from_memo(Edge::End, p, settled)
     }
 
-    /// As [`SparseCounts::upto`], remembering nothing.
+    /// As [`SparseCounts::upto`], without a memo.
     pub fn upto_at(&self, p: Pane) -> RareSum {
         self.people.upto(p)
     }
@@ -120,7 +119,7 @@ impl SparseCounts {
         }
     }
 
-    /// Folds what lies before `limit` into one sum; see [`Prefix::fold_before`].
+    /// Folds the panes before `limit` into one sum; see [`Prefix::fold_before`].
     pub fn fold_before(&mut self, limit: Pane) {
         self.people.fold_before(limit);
         for costs in &mut self.costs {
@@ -128,14 +127,14 @@ impl SparseCounts {
         }
     }
 
-    /// Shows every array to someone who saves or restores them.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         let SparseCounts { people, costs } = self;
         visitor.visit(&format!("{key}/rare"), people);
         visitor.visit_list(&format!("{key}/cost"), costs);
     }
 
-    /// Adds those of customers who are to be counted together with these from now on.
+    /// Adds other arrays, to merge two segments.
     pub fn absorb(&mut self, other: SparseCounts) {
         let SparseCounts { people, costs } = other;
         self.people.absorb(people);
@@ -145,7 +144,7 @@ impl SparseCounts {
         self.costs.iter_mut().zip(costs).for_each(|(mine, theirs)| mine.absorb(theirs));
     }
 
-    /// Only what belongs to a selection, in other panes.
+    /// The counts of a selection, in other panes.
     pub fn regrouped(&self, pane: impl Fn(Pane) -> Pane, selection: &Selection) -> SparseCounts {
         let Selection { flows, ordering, visiting: _, active: _, lost } = *selection;
         let cell = |cell: &SparseCustomers| SparseCustomers {
@@ -162,13 +161,13 @@ impl SparseCounts {
         SparseCounts { costs: costs.collect(), people: self.people.regrouped(&pane, cell, sum) }
     }
 
-    /// All costs so far, by the number of the currency.
+    /// Sums of all costs, indexed by the engine's number of the currency.
     pub fn costs_to_date(&self) -> Vec<CostSum> {
         self.costs.iter().map(|costs| costs.upto(Pane::MAX)).collect()
     }
 
-    /// Counts so many customers with a cost, and these costs by currency, as if they lay before all panes. Called
-    /// before any cost is booked.
+    /// Counts customers with a cost, and these costs by currency, as if before all panes. Called before any cost is
+    /// booked.
     pub fn complete(&mut self, costed: i64, sums: &[CostSum]) {
         self.people.add_before_all(&RareSum { costed, ..RareSum::default() });
         if self.costs.len() < sums.len() {
@@ -177,7 +176,7 @@ impl SparseCounts {
         self.costs.iter_mut().zip(sums).for_each(|(costs, sum)| costs.add_before_all(sum));
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     pub fn bytes(&self) -> usize {
         self.people.bytes() + self.costs.iter().map(Prefix::bytes).sum::<usize>()
     }

@@ -1,23 +1,23 @@
-//! What a window counts from the beginning of all data. It is the same in all windows, whatever their panes, so a
-//! window that is added later takes over what the others know: of customers who were erased nothing else tells it.
+//! The counts of a window since the beginning of the data. They are the same in all windows, whatever their panes. A
+//! window that is added later takes them from another window, because erased customers cannot be counted again.
 
 use super::sparse::{CostSum, RareSum};
 use super::{Count, CountsSum, Window};
 use crate::engine::axis::Pane;
 
-/// All that was counted so far.
+/// Counts since the beginning of the data.
 #[derive(Debug, Clone, Default)]
 pub struct ToDate {
     new: i64,
     second: i64,
     gap_millis: i64,
     costed: i64,
-    /// By the number of the currency.
+    /// Indexed by the engine's number of the currency.
     costs: Vec<CostSum>,
 }
 
 impl ToDate {
-    /// The same without costs, which are not counted by segment.
+    /// The counts without costs, which are not counted by segment.
     #[must_use]
     pub fn of_people(&self) -> ToDate {
         ToDate { costed: 0, costs: Vec::new(), ..self.clone() }
@@ -33,7 +33,7 @@ impl std::ops::AddAssign<&ToDate> for ToDate {
 }
 
 impl Window {
-    /// What is counted so far.
+    /// The counts of this window.
     #[must_use]
     pub fn to_date(&mut self) -> ToDate {
         self.book_newest();
@@ -48,7 +48,7 @@ impl Window {
         }
     }
 
-    /// Counts what is missing of `all` as if it lay before all panes.
+    /// Adds what this window lacks of `all`, as if before all panes.
     pub fn complete(&mut self, all: &ToDate) {
         let own = self.to_date();
         let mut missing = CountsSum::default();

@@ -1,35 +1,35 @@
-//! Taking over what another window counted, in coarser panes.
+//! Copies the counts of a window into another one with coarser panes.
 //!
-//! A count at a pane is that of the last finer pane in it, and the sums of differences up to there are the same, so the
-//! differences of the finer panes are added up.
+//! A count at a coarse pane is the count at its last fine pane. Prefix sums up to there are equal, so the differences
+//! of the fine panes are added up.
 
 use super::{PendingPane, Window};
 use crate::engine::axis::Pane;
 
-/// Counts that can be taken over from a window apart from the others.
+/// Groups of counts that can be copied separately.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// What happened in each pane, whoever did it; the same in every window.
+    /// Counts per pane that do not depend on period and `active_for`; the same in every window.
     pub flows: bool,
-    /// Who orders, once or more often, and who of them is new and referred: the same in windows with one period.
+    /// Ordering, repeat, returning and referred customers; the same in windows with the same period.
     pub ordering: bool,
-    /// Who visits, likewise.
+    /// Visiting customers; the same in windows with the same period.
     pub visiting: bool,
-    /// Who is active: the same in windows with one `active_for`.
+    /// Active customers; the same in windows with the same `active_for`.
     pub active: bool,
-    /// Who is lost: the same in windows with one period and one `active_for`.
+    /// Lost customers; the same in windows with the same period and `active_for`.
     pub lost: bool,
 }
 
 impl Selection {
-    /// Everything that is not in this selection.
+    /// The complement.
     #[must_use]
     pub fn rest(&self) -> Selection {
         let Selection { flows, ordering, visiting, active, lost } = *self;
         Selection { flows: !flows, ordering: !ordering, visiting: !visiting, active: !active, lost: !lost }
     }
 
-    /// Whether nothing is in it.
+    /// Whether no group is selected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Selection::default()
@@ -37,7 +37,7 @@ impl Selection {
 }
 
 impl Window {
-    /// Keeps nothing but a selection.
+    /// Keeps only the counts of a selection.
     pub fn keep(&mut self, selection: &Selection) {
         let kept = self.regrouped(|pane| pane, selection);
         let limit = self.people.limit();
@@ -48,7 +48,7 @@ impl Window {
         }
     }
 
-    /// Adds a selection of what another window counted; `pane` says which pane of this window holds one of that.
+    /// Adds a selection of another window's counts; `pane` maps its panes to those of this window.
     pub fn take_over(&mut self, other: &mut Window, pane: impl Fn(Pane) -> Pane, selection: &Selection) {
         let taken = other.regrouped(pane, selection);
         self.absorb(taken);
@@ -63,7 +63,7 @@ impl Window {
         Window { axis: self.axis, active_for: self.active_for, people, tills, rare, newest: PendingPane::NONE }
     }
 
-    /// Panes before this one are folded; [`Pane::MIN`] when none are.
+    /// Panes before this one are folded; [`Pane::MIN`] if none are.
     #[must_use]
     pub fn limit(&self) -> Pane {
         self.people.limit()
