@@ -1,8 +1,8 @@
-//! What an accepted event changes: windows, segments, cohorts, stages, and the customer's record.
+//! Adds an accepted event to windows, segments, cohorts, stages and the customer's record.
 //!
-//! Everything a customer did is booked under the segments and the cohort of the earliest order. When an order comes in
-//! that is earlier still, all of it is taken back and booked anew; that it is all known is what [`super::rebooking`]
-//! and [`super::recent`] are for.
+//! A customer's events are booked under the segments and cohort of the earliest order. If an even earlier order
+//! arrives, all of them are taken back and booked again; [`super::rebooking`] and [`super::recent`] keep the data for
+//! that.
 
 mod extras;
 mod merged;
@@ -21,17 +21,17 @@ use super::segments::{NO_PROFILE, Profile};
 use super::window::{Flow, OrderTerm, Sign, Span, Window};
 use crate::event::{Attributes, Currency, MINUTE, Money, Time};
 
-/// Whether an event is booked for the first time, or once more for another customer: then the sums in which customers
-/// are not told apart stand as they are.
+/// Whether an event is booked for the first time, or again for another customer. In the second case sums that do not
+/// distinguish customers stay unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Round {
-    /// For the first time.
+    /// The first time.
     First,
-    /// Once more.
+    /// Again.
     Again,
 }
 
-/// To whom a customer's doings belong: to nobody before the first order, to its profile from there on.
+/// Where a customer's events belong: to no segment or cohort before the first order, to those of the profile after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Belonging {
     pub(super) first: Option<Moment>,
@@ -45,13 +45,13 @@ impl Belonging {
         if self.first_by(time).is_some() { self.profile } else { NO_PROFILE }
     }
 
-    /// The first order, where it does not lie behind an instant.
+    /// The first order, unless it is after `time`.
     pub(super) fn first_by(&self, time: Time) -> Option<Moment> {
         self.first.filter(|first| time >= first.time)
     }
 }
 
-/// What an order says of its customer: attributes, and whether somebody referred the customer.
+/// What an order states about its customer: attributes, and whether the customer was referred.
 type Said<'a> = (&'a Attributes<'a>, bool);
 
 impl Engine {
@@ -64,7 +64,7 @@ impl Engine {
         Belonging { first: record.first().map(|first| self.moment(first)), profile: record.profile }
     }
 
-    /// Notes that a customer was there: someone seen before the first order is a prospect until then.
+    /// Notes when a customer was first seen. From then until the first order, the customer is a prospect.
     pub(super) fn book_sight(&mut self, slot: Slot, at: Moment) {
         let record = self.customers.record_mut(slot);
         let seen = record.seen();
@@ -91,7 +91,7 @@ impl Engine {
         self.sweep();
     }
 
-    /// Books an order between its neighbours, and its amount as `flow`.
+    /// Books an order between its neighbours, with its amount as `flow`.
     #[expect(clippy::too_many_arguments, reason = "an order and how it is booked")]
     fn insert_order(
         &mut self,
@@ -114,7 +114,7 @@ impl Engine {
                 self.move_extras(slot, before, now, referred);
             }
         }
-        // This order, or one that came earlier.
+        // The customer's first order: this one or an earlier one.
         let first = before.first.filter(|_| !is_first).unwrap_or(at);
         let profile = self.customers.record(slot).profile;
         let terms = order_terms(&place, at, |time| Moment::new(time, &self.spec.zone));
@@ -141,8 +141,8 @@ impl Engine {
         }
     }
 
-    /// Every order has two predecessors at most that matter, so a late one changes its two successors' terms. The panes
-    /// of a window are the same for all customers and for those of a segment, so they are worked out once.
+    /// Books an order in all windows. Only two predecessors of an order matter, so a late order also changes the terms
+    /// of its two successors. All customers and segments share the panes of a window, which are computed once.
     fn book_windows(
         &mut self,
         profile: Profile,
@@ -181,7 +181,7 @@ impl Engine {
         cohort.money(flow, currency, minor, at, Sign::Add);
     }
 
-    /// Stage and status depend on rank and first order, so everything from the order before on is booked anew.
+    /// Stage and status depend on rank and first order, so the order before and everything after it are booked again.
     fn book_stages(&mut self, slot: Slot, place: &OrderPlace, at: Moment) {
         let record = self.customers.record(slot);
         let first_before = record.first();
@@ -211,7 +211,7 @@ impl Engine {
         self.book_stage_run(first, place, rank - 1, &later, Sign::Add);
     }
 
-    /// Books the order before `later`, which has rank `rank_before`, and `later` itself.
+    /// Books the order before `later`, whose rank is `rank_before`, and the orders `later`.
     fn book_stage_run(&mut self, first: Time, place: &OrderPlace, rank_before: u32, later: &[Time], sign: Sign) {
         if let Some(y) = place.y {
             let term = LifeTerm { first, before: place.x, order: y, rank: rank_before, after: later.first().copied() };
@@ -269,7 +269,7 @@ impl Engine {
         }
     }
 
-    /// Books money that goes back, or comes in without an order of its own.
+    /// Books money that is returned, or received without an order of its own.
     pub(super) fn book_payment(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
         let currency = self.currency_number(amount.currency);
         if round == Round::First {
@@ -290,8 +290,8 @@ impl Engine {
         self.net_revenue.add(slot, self.customers.record_mut(slot), currency_tag(currency), minor);
     }
 
-    /// Books an amount once more as what it is worth in the reporting currency, if there is one; called when the event
-    /// itself is booked, so that the customer belongs where it belongs with it.
+    /// Books an amount also in the reporting currency, if there is one. Called after the event itself is booked, so
+    /// that the customer's segments and cohort include it.
     fn book_reporting(&mut self, slot: Slot, flow: Flow, amount: Money, at: Moment, round: Round) {
         let Some((currency, minor)) = self.in_reporting_currency(amount, at, round) else { return };
         if round == Round::First {
@@ -305,8 +305,8 @@ impl Engine {
         self.note(slot, at.time, Booked::Money(flow, currency_tag(currency), minor));
     }
 
-    /// The number of the reporting currency, and what an amount is worth in it; `None` without such a currency, and
-    /// where there is no rate, which is counted.
+    /// The number of the reporting currency and the converted amount. `None` without a reporting currency, or without a
+    /// rate, which is counted.
     fn in_reporting_currency(&mut self, amount: Money, at: Moment, round: Round) -> Option<(usize, i64)> {
         let rates = self.spec.rates.as_ref()?;
         let Some(minor) = rates.convert(amount, at.day) else {
@@ -317,8 +317,8 @@ impl Engine {
         Some((self.currency_number(reporting), minor))
     }
 
-    /// The customer turns out to belong elsewhere, from the earlier first order `at` on: takes back what is booked
-    /// under the old segments and cohort, and books it under the new ones.
+    /// An earlier first order `at` changes the customer's segments and cohort: takes back what is booked under the old
+    /// ones and books it under the new ones.
     fn move_everything(&mut self, slot: Slot, old: Belonging, new: Belonging, at: Moment) {
         self.customers.record_mut(slot).profile = new.profile;
         if old == Belonging::NOBODY && self.segments.is_empty() && self.rebooking.of(slot).is_empty() {
@@ -348,7 +348,7 @@ impl Engine {
         }
     }
 
-    /// What visits leave of the time from the first order on belongs to the profile, not to nobody.
+    /// Moves visits after the first order from customers without an order to the segments of the profile.
     fn book_visits_of(&mut self, belonging: Belonging, sessions: &[i32], sign: Sign) {
         let Some(first) = belonging.first else { return };
         let own = Span { since: Some(first), until: None };
@@ -370,7 +370,8 @@ impl Engine {
         }
     }
 
-    /// Sessions and money that lie at or after the earlier first order change hands; so does every order's revenue.
+    /// Moves a session or an amount from `since`, the earlier first order, or later. This includes the revenue of every
+    /// order.
     fn book_entry(&mut self, belonging: Belonging, entry: &Entry, since: Moment, sign: Sign) {
         if entry.time < since.time {
             return;
@@ -389,7 +390,7 @@ impl Engine {
         }
     }
 
-    /// Keeps an entry of a customer who may still turn out to have ordered earlier.
+    /// Keeps an entry if an earlier first order of its customer may still arrive.
     fn note(&mut self, slot: Slot, time: Time, what: Booked) {
         let floor = self.clock.floor(Class::Orders);
         let young = self.customers.record(slot).first().is_none_or(|first| first >= floor);
@@ -408,15 +409,15 @@ impl Engine {
         }
     }
 
-    /// Sessions are kept as long as an earlier first order may still come in and claim them for its segments; so all
-    /// of them while the partition has had no order at all.
+    /// Sessions are kept as long as an earlier first order may arrive and move them to its segments. So all are kept
+    /// while the partition has no order.
     fn session_floor(&self) -> Time {
         let sessions = self.inactivity.retention(Class::Sessions, self.clock.floor(Class::Sessions));
         if self.segments.is_empty() { sessions } else { sessions.min(self.clock.floor(Class::Orders)) }
     }
 
     fn sweep(&mut self) {
-        // What a checkpoint that is being made has to hold may not go before.
+        // A checkpoint that is being taken still needs the old data.
         if self.customers.is_copying() {
             return;
         }
@@ -447,7 +448,7 @@ fn order_terms(place: &OrderPlace, at: Moment, moment: impl Fn(Time) -> Moment) 
     terms
 }
 
-/// The number of a currency in one byte; a partition that sees more than 255 of the 180 currencies does not exist.
+/// The number of a currency in one byte; there are only about 180 currencies.
 fn currency_tag(currency: usize) -> u8 {
     u8::try_from(currency).unwrap_or(u8::MAX)
 }

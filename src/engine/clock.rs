@@ -1,22 +1,22 @@
-//! Event time of one partition: watermarks, lateness and horizons. Time moves with events and with nothing else.
+//! Event time of one partition: watermarks, lateness and horizons. Only events advance time.
 
 use crate::event::{HOUR, Time};
 
-/// What kind of predecessors an event needs to be put in its place.
+/// Class of an event, by the kind of predecessors that its figures depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Orders and all that is booked without predecessors.
+    /// Orders, and all events that do not depend on predecessors.
     Orders = 0,
     /// Sessions.
     Sessions = 1,
 }
 
-/// What has become of one source topic, as files hold it.
+/// State of one source topic, as files store it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TopicState {
-    /// The largest accepted event time in milliseconds.
+    /// Largest accepted event time in milliseconds.
     pub watermark: Option<i64>,
-    /// Whether it has brought events of each class.
+    /// Whether it has delivered events of each class.
     pub carries: [bool; 2],
 }
 
@@ -25,11 +25,11 @@ pub struct TopicState {
 struct Topic {
     /// Largest accepted event time.
     watermark: Option<Time>,
-    /// Whether it drives time.
+    /// Whether its events move the partition's watermark.
     drives: bool,
-    /// Whether it has brought events of each class.
+    /// Whether it has delivered events of each class.
     carries: [bool; 2],
-    /// Whether it was read to its end, and has brought no event since.
+    /// Whether it was read to its end and has delivered no event since.
     is_at_end: bool,
 }
 
@@ -38,12 +38,12 @@ struct Topic {
 pub struct Clock {
     topics: Vec<Topic>,
     allowed_lateness: i64,
-    /// No event moves a watermark beyond this, while it is set.
+    /// Events move no watermark beyond this time.
     ceiling: Time,
 }
 
 impl Clock {
-    /// Nothing seen yet. `drives` says of each topic whether it drives time.
+    /// A clock without events; `drives` states for each topic whether it moves the partition's watermark.
     #[must_use]
     pub fn new(drives: &[bool], allowed_lateness: i64) -> Clock {
         let topics = drives
@@ -53,7 +53,7 @@ impl Clock {
         Clock { topics, allowed_lateness, ceiling: Time::MAX }
     }
 
-    /// Whether an event lies more than the allowed lateness behind the watermark of its own topic.
+    /// Whether an event is behind the watermark of its own topic by more than the allowed lateness.
     #[inline]
     #[must_use]
     pub fn is_too_late(&self, topic: usize, time: Time) -> bool {
@@ -69,14 +69,14 @@ impl Clock {
         topic.watermark = topic.watermark.max(Some(time.min(self.ceiling)));
     }
 
-    /// Lets events move no watermark beyond `ceiling`, until the next call: what is known of later times comes from
-    /// elsewhere, and the topics will be read from there.
+    /// Caps the watermarks at `ceiling` until the next call. Data about later times come from another source, and the
+    /// topics will be read again from there.
     pub fn hold_at(&mut self, ceiling: Time) {
         self.ceiling = ceiling;
     }
 
-    /// Raises the watermark of a topic that is caught up and silent; never lowers it, never starts it. Returns whether
-    /// it moved.
+    /// Raises the watermark of a topic that is caught up and idle. Never lowers it or sets the first one. Returns
+    /// whether it moved.
     pub fn raise(&mut self, topic: usize, to: Time) -> bool {
         match &mut self.topics[topic].watermark {
             Some(mark) if *mark < to => {
@@ -87,7 +87,7 @@ impl Clock {
         }
     }
 
-    /// What has become of each topic.
+    /// The state of each topic, for files.
     #[must_use]
     pub fn state(&self) -> Vec<TopicState> {
         let Clock { topics, allowed_lateness: _, ceiling: _ } = self;
@@ -98,7 +98,7 @@ impl Clock {
         topics.iter().map(state).collect()
     }
 
-    /// Goes on where the topics stood.
+    /// Restores the state of a topic.
     pub fn resume(&mut self, topic: usize, state: &TopicState) {
         let &TopicState { watermark, carries } = state;
         let Some(topic) = self.topics.get_mut(topic) else { return };
@@ -106,7 +106,7 @@ impl Clock {
         topic.carries = carries;
     }
 
-    /// The largest watermark of any topic: everything later is still to come.
+    /// The largest watermark of all topics.
     #[must_use]
     pub fn newest(&self) -> Option<Time> {
         self.topics.iter().filter_map(|topic| topic.watermark).max()
@@ -118,20 +118,20 @@ impl Clock {
         self.topics[topic].watermark
     }
 
-    /// The watermark of the partition: the smallest of its clock-driving topics that ever had an event.
+    /// The watermark of the partition: the smallest one of the topics that drive time and have delivered an event.
     #[must_use]
     pub fn watermark(&self) -> Option<Time> {
         self.topics.iter().filter(|topic| topic.drives).filter_map(|topic| topic.watermark).min()
     }
 
-    /// The horizon: from here on everything is exact in any order.
+    /// The horizon: from here on, everything is exact in any order of arrival.
     #[must_use]
     pub fn horizon(&self) -> Option<Time> {
         Some(self.watermark()?.plus(-self.allowed_lateness))
     }
 
-    /// Before this no event of the class is accepted any more from a topic that has brought some, so older
-    /// predecessors than the two (for sessions: one) before it need not be kept.
+    /// Topics that have delivered events of the class no longer accept any before this time. So only two predecessors
+    /// before it (for sessions: one) need to be kept.
     #[inline]
     #[must_use]
     pub fn floor(&self, class: Class) -> Time {
@@ -140,29 +140,28 @@ impl Clock {
         low.map_or(Time::MIN, |low| low.plus(-self.allowed_lateness))
     }
 
-    /// Notes that a topic was read to its end. Nobody waits for one that has not brought any event by then.
+    /// Notes that a topic was read to its end. If it has delivered no event by then, it does not hold back the clock.
     pub fn note_end(&mut self, topic: usize) {
         if let Some(topic) = self.topics.get_mut(topic) {
             topic.is_at_end = true;
         }
     }
 
-    /// How far all topics have come: the smallest of their watermarks, and the beginning of time while one of them has
-    /// brought no event yet that may still bring some.
+    /// The smallest watermark of all topics; [`Time::MIN`] while a topic without events was not read to its end.
     #[must_use]
     pub fn slowest(&self) -> Time {
         let waited_for = self.topics.iter().filter(|topic| topic.watermark.is_some() || !topic.is_at_end);
         waited_for.map(|topic| topic.watermark.unwrap_or(Time::MIN)).min().unwrap_or(Time::MIN)
     }
 
-    /// Before this no event of any class is accepted any more, from any topic.
+    /// No topic accepts an event of any class before this time.
     #[must_use]
     pub fn accepted_from(&self) -> Time {
         self.slowest().plus(-self.allowed_lateness)
     }
 
-    /// Some topic may still bring an erasure that is dated before what lies behind this; the topics may be so far apart
-    /// as events may be late. A topic that was read to its end brings what happens now.
+    /// A topic may still deliver an erasure dated earlier than events after this time. Topics may be as far apart as
+    /// events may be late. A topic that was read to its end delivers what happens now.
     #[inline]
     #[must_use]
     pub fn ahead_of(&self) -> Time {
@@ -177,7 +176,7 @@ impl Clock {
         slowest.max(newest.plus(-self.allowed_lateness))
     }
 
-    /// How far the topics have come that carry a class: the smallest of their watermarks.
+    /// The smallest watermark of the topics that have delivered events of a class.
     #[inline]
     #[must_use]
     pub fn carried(&self, class: Class) -> Option<Time> {
@@ -185,7 +184,7 @@ impl Clock {
         carrying.filter_map(|topic| topic.watermark).min()
     }
 
-    /// The time of a class: the smallest watermark of the topics that carry it, `time` before there is any.
+    /// As [`Clock::carried`]; `time` if no topic has delivered events of the class.
     #[inline]
     #[must_use]
     pub fn of_class(&self, class: Class, time: Time) -> Time {

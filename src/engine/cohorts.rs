@@ -1,6 +1,6 @@
-//! The cohort triangle: customers by the calendar month of their first order, and what they did in each month since.
+//! The cohort triangle: customers by the month of their first order, with their orders and money in each month since.
 //!
-//! Each cohort has day-by-day sums, so the triangle can be read off at any instant.
+//! Each cohort has prefix sums by day, so the triangle is available as of any instant.
 
 use std::collections::BTreeMap;
 
@@ -17,35 +17,35 @@ use super::zone::{Day, Unit, first_of_month, month_of};
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct CohortDay {
-    /// Customers whose first order of the month this is.
+    /// Customers for whom this day has their first order of the month.
     ordering: i32,
     orders: i32,
 }
 
-/// One cell of the triangle. Adds up over partitions.
+/// One cell of the triangle. Cells add up over partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CohortParts {
     /// Customers of the cohort with an order in the month.
     pub ordering: i64,
     /// Their orders in the month.
     pub orders: i64,
-    /// Money by the number of the currency.
+    /// Money by the engine's number of the currency.
     pub money: Vec<CohortMoney>,
 }
 
 /// The money of one currency in a cell, in minor units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CohortMoney {
-    /// What the orders brought.
+    /// Amounts of the orders.
     pub revenue: i128,
-    /// What went back by refunds, whenever it was ordered.
+    /// Refunds in the month, whenever the order was.
     pub refunds: i128,
-    /// What went back by cancellations, likewise.
+    /// Cancellations in the month, whenever the order was.
     pub cancellations: i128,
 }
 
 impl CohortMoney {
-    /// Whether nothing moved.
+    /// Whether all amounts are zero.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == CohortMoney::default()
@@ -87,7 +87,7 @@ impl Cell for Revenue {
     }
 }
 
-/// What went back on a day.
+/// Returned money of a day.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Returned {
@@ -114,7 +114,7 @@ impl Cell for Returned {
     }
 }
 
-/// The customers whose first order lies in one month.
+/// The customers with their first order in one month.
 #[derive(Debug, Clone, Default)]
 pub struct Cohort {
     days: Prefix<CohortDay>,
@@ -123,7 +123,7 @@ pub struct Cohort {
 }
 
 impl Cohort {
-    /// Books that one of them ordered at `s`, after the order `y`; or takes it back.
+    /// Books or undoes an order of a customer at `s`, after the order `y`.
     #[inline]
     pub fn order(&mut self, y: Option<Moment>, s: Moment, sign: Sign) {
         let by = sign as i32;
@@ -134,7 +134,7 @@ impl Cohort {
         }
     }
 
-    /// Books what an order of one of them brought, or what went back to one of them; or takes it back.
+    /// Books or undoes a payment by a customer or money returned to one.
     #[inline]
     pub fn money(&mut self, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
         let minor = minor * sign as i64;
@@ -142,12 +142,12 @@ impl Cohort {
             Flow::Order | Flow::Amount => of_currency(&mut self.revenue, currency).cell(at.day).minor += minor,
             Flow::Refund => of_currency(&mut self.returned, currency).cell(at.day).refunds += minor,
             Flow::Cancellation => of_currency(&mut self.returned, currency).cell(at.day).cancellations += minor,
-            // Orders are counted when they are booked.
+            // [`Cohort::order`] counts orders.
             Flow::Count => {}
         }
     }
 
-    /// The money by currency up to a day.
+    /// Money by currency, up to and including a day.
     fn money_upto(&self, day: Day) -> Vec<CohortMoney> {
         let currencies = self.revenue.len().max(self.returned.len());
         let of = |currency: usize| {
@@ -179,7 +179,7 @@ impl Cohorts {
         self.0.entry(month_of(first.day)).or_default()
     }
 
-    /// The triangle as of a day: every cell with something in it, by cohort month and month, both counted from January
+    /// The triangle as of a day: every cell with orders or money, by cohort month and month, both counted from January
     /// of year 0.
     #[must_use]
     pub fn parts(&self, today: Day) -> BTreeMap<(i32, i32), CohortParts> {
@@ -213,7 +213,7 @@ impl Cohorts {
         triangle
     }
 
-    /// Shows every array to someone who saves or restores them.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         for month in visitor.names(key).iter().filter_map(|name| name.parse().ok()) {
             self.0.entry(month).or_default();
@@ -226,7 +226,7 @@ impl Cohorts {
         }
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let cohort = |cohort: &Cohort| {

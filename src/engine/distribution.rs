@@ -1,10 +1,10 @@
-//! How values are spread: gaps between orders, the time to the second order, what orders bring.
+//! Histograms: gaps between orders, time to the second order, order values.
 //!
-//! A [`Distribution`] knows its count, its sum and its counts up to each bound of a scale exactly, and every single value
-//! to one part in 64. Distributions of several engines add up.
+//! A [`Distribution`] has the exact count, sum and number of values up to each bound of a scale; single values are
+//! known to one part in 64. Distributions of several engines add up.
 //!
-//! A gap lives in the hour of its later order, so that an order that comes in late takes it back and books anew, and so
-//! that every partition can count up to the same hour.
+//! A gap is booked in the hour of its later order. So a late order can take it back and replace it, and all partitions
+//! can count up to the same hour.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::state::arrays::{Numbers, Visitor};
 use super::window::Sign;
 use crate::event::{Currency, DAY, HOUR, Time};
 
-/// Ascending inclusive upper bounds, the `le` of a histogram, without infinity; never empty.
+/// Ascending inclusive upper bounds, as `le` of a histogram, without infinity; never empty.
 pub type Scale = &'static [i64];
 
 /// The bounds of gaps, in milliseconds.
@@ -47,7 +47,7 @@ const VALUES: [i64; 19] = [
     1_000_000,
 ];
 
-/// The same in minor units, by how many decimals the currency has.
+/// The bounds of order values in minor units, by the number of decimals of the currency.
 static MINOR_VALUES: [[i64; VALUES.len()]; 5] = minor_values();
 
 const fn minor_values() -> [[i64; VALUES.len()]; 5] {
@@ -71,11 +71,10 @@ pub fn order_values(currency: Currency) -> Scale {
     &MINOR_VALUES[(currency.exponent() as usize).min(MINOR_VALUES.len() - 1)]
 }
 
-/// How many parts a power of two is split into.
+/// Number of parts per power of two.
 const PARTS: i64 = 32;
 
-/// The number of the log-linear part that holds a value of at least 0: the value itself below 64, and 32 parts for each
-/// power of two from there on.
+/// The log-linear part of a value of at least 0: below 64 the value itself, above it 32 parts per power of two.
 #[inline]
 fn part(value: i64) -> usize {
     let shift = (63 - (value | 1).leading_zeros()).saturating_sub(PARTS.ilog2());
@@ -89,34 +88,34 @@ fn middle(part: usize) -> i64 {
     first + ((1 << shift) - 1) / 2
 }
 
-/// The bucket of a value: the number of its part and the number of bounds below it. Both grow with the value, so no two
-/// pairs have the same sum, and a part that a bound runs through is two buckets.
+/// The bucket of a value: the number of its part plus the number of bounds below it. Both grow with the value, so the
+/// sum is unique, and a part that contains a bound is split into two buckets.
 #[inline]
 fn bucket(scale: Scale, value: i64) -> usize {
     let value = value.max(0);
     part(value) + scale.partition_point(|&bound| bound < value)
 }
 
-/// A value of a bucket that lies within one part in 64 of all others of the bucket.
+/// A value of a bucket that is within one part in 64 of all others in it.
 fn typical(scale: Scale, bucket: usize) -> i64 {
     let range = scale.iter().enumerate().take_while(|&(i, &bound)| part(bound) + i < bucket).count();
     let above = range.checked_sub(1).map_or(0, |i| scale[i] + 1);
     middle(bucket - range).clamp(above, scale.get(range).copied().unwrap_or(i64::MAX))
 }
 
-/// Values by bucket of a scale, which whoever adds and reads them has to know. Adds up over partitions.
+/// Values by bucket of a scale, which the caller passes to every method. Distributions add up over partitions.
 #[derive(Debug, Clone, Default)]
 pub struct Distribution {
-    /// How many values there are.
+    /// Number of values.
     pub count: i64,
-    /// Their sum.
+    /// Sum of the values.
     pub sum: i128,
-    /// How many lie in each bucket.
+    /// Number of values per bucket.
     buckets: Vec<i64>,
 }
 
 impl Distribution {
-    /// Adds a value, or takes it back.
+    /// Adds or removes a value.
     #[inline]
     pub fn book(&mut self, scale: Scale, value: i64, sign: Sign) {
         let by = sign as i64;
@@ -132,7 +131,7 @@ impl Distribution {
         &mut self.buckets[bucket]
     }
 
-    /// How many values are at most each bound of the scale.
+    /// Number of values up to each bound of the scale.
     #[must_use]
     pub fn cumulative(&self, scale: Scale) -> Vec<i64> {
         let (mut sum, mut from) = (0, 0);
@@ -145,7 +144,7 @@ impl Distribution {
         scale.iter().enumerate().map(upto).collect()
     }
 
-    /// Values and how often they occur, ascending: each stands for those within one part in 64 of it.
+    /// Values and their counts, ascending; each represents those within one part in 64 of it.
     pub fn values(&self, scale: Scale) -> impl Iterator<Item = (i64, i64)> {
         let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count != 0);
         filled.map(move |(bucket, &count)| (typical(scale, bucket), count))
@@ -156,7 +155,7 @@ impl Distribution {
     }
 }
 
-/// The two halves of the sum, then the buckets; the count follows.
+/// Low and high half of the sum, then the buckets; the count is their sum.
 impl Numbers for Distribution {
     fn numbers(&self) -> Vec<i64> {
         let Distribution { count: _, sum, buckets } = self;
@@ -171,7 +170,7 @@ impl Numbers for Distribution {
     }
 }
 
-/// The length of the bucket array says nothing.
+/// Trailing empty buckets do not matter.
 impl PartialEq for Distribution {
     fn eq(&self, other: &Distribution) -> bool {
         let filled = |of: &Distribution| of.buckets.iter().rposition(|&count| count != 0).map_or(0, |last| last + 1);
@@ -193,17 +192,17 @@ impl std::ops::AddAssign<&Distribution> for Distribution {
     }
 }
 
-/// The gaps whose later order lies in one hour.
+/// The gaps whose later order is in one hour.
 #[derive(Debug, Clone, Default)]
 struct Hour {
-    /// Their sum in milliseconds.
+    /// Sum in milliseconds.
     sum: i64,
-    /// How many lie in each bucket, ascending by bucket, none of them 0.
+    /// Number of gaps per bucket, ascending by bucket, without zeros.
     buckets: Vec<(u16, i32)>,
 }
 
 impl Hour {
-    /// Books gaps that are ascending by their bucket.
+    /// Books gaps that are sorted by bucket.
     fn book(&mut self, gaps: &[Gap]) {
         self.sum += gaps.iter().map(|gap| gap.sum).sum::<i64>();
         let mut merged = Vec::with_capacity(self.buckets.len() + gaps.len());
@@ -230,7 +229,7 @@ impl Hour {
     }
 }
 
-/// The sum, then each bucket and how many lie in it.
+/// The sum, then pairs of bucket and count.
 impl Numbers for Hour {
     fn numbers(&self) -> Vec<i64> {
         let Hour { sum, buckets } = self;
@@ -247,20 +246,20 @@ impl Numbers for Hour {
     }
 }
 
-/// A gap that was booked or taken back.
+/// A gap that was booked or undone.
 #[derive(Debug, Clone, Copy)]
 struct Gap {
-    /// From the highest bit on: the hour of its later order, its bucket, and whether it was taken back. In one number, for one
-    /// sorts faster than several.
+    /// From the highest bit: the hour of the later order, the bucket, and whether the gap is undone. One number sorts
+    /// faster than three.
     place: u64,
-    /// Its milliseconds; less than none if it was taken back.
+    /// Milliseconds; negative if the gap is undone.
     sum: i64,
 }
 
 impl Gap {
     #[inline]
     fn new(hour: u32, millis: i64, sign: Sign) -> Gap {
-        // 2199 is bucket 1300.
+        // The largest possible gap, from 1970 to 2199, is in bucket 1300.
         let bucket = bucket(GAPS, millis) as u64;
         let taken_back = u64::from(sign == Sign::Remove);
         Gap { place: u64::from(hour) << 32 | bucket << 1 | taken_back, sum: sign as i64 * millis }
@@ -279,21 +278,21 @@ impl Gap {
     }
 }
 
-/// How many gaps are gathered before they are put into their hours: finding a place in a sorted list costs less for many
-/// at once.
+/// Number of gaps that are buffered before they are merged into their hours: merging many at once into a sorted list is
+/// cheaper.
 const GATHERED: usize = 4096;
 
-/// Gaps by the hour of their later order; hours that are long settled are folded into one sum.
+/// Gaps by the hour of their later order; old hours are folded into one sum.
 #[derive(Debug, Clone, Default)]
 struct Gaps {
     hours: BTreeMap<i64, Hour>,
-    /// What is not in `hours` yet.
+    /// Gaps that are not in `hours` yet.
     gathered: Vec<Gap>,
     folded: Distribution,
 }
 
 impl Gaps {
-    /// Books the gap between two orders, or takes it back; hours before `folded_before` are folded.
+    /// Books or undoes the gap between two orders; hours before `folded_before` are folded.
     #[inline]
     fn book(&mut self, earlier: Time, later: Time, folded_before: i64, sign: Sign) {
         let millis = later.millis() - earlier.millis();
@@ -301,14 +300,14 @@ impl Gaps {
         if hour < folded_before {
             return self.folded.book(GAPS, millis, sign);
         }
-        // 2199 is hour 2,016,143.
+        // The end of the year 2199 is hour 2,016,143.
         self.gathered.push(Gap::new(hour as u32, millis, sign));
         if self.gathered.len() >= GATHERED {
             self.settle();
         }
     }
 
-    /// Puts what was gathered into its hours.
+    /// Merges the buffered gaps into their hours.
     fn settle(&mut self) {
         self.gathered.sort_unstable_by_key(|gap| gap.place);
         for gaps in self.gathered.chunk_by(|one, next| one.hour() == next.hour()) {
@@ -336,7 +335,8 @@ impl Gaps {
         }
     }
 
-    /// Shows every array; hours before `folded_before` are no longer there, whatever an older file says of them.
+    /// Passes every array to a visitor. Hours before `folded_before` are gone, even if an older file still contains
+    /// them.
     fn show(&mut self, key: &str, folded_before: i64, visitor: &mut impl Visitor) {
         self.settle();
         let Gaps { hours, gathered: _, folded } = self;
@@ -358,9 +358,9 @@ impl Gaps {
     }
 }
 
-/// How long settled hours are kept apart, beyond twice the lateness: a replica is evaluated at its slowest partition.
+/// How long hours are kept, beyond twice the lateness: a replica reports at the time of its slowest partition.
 const KEPT_BEHIND_HORIZON: i64 = 8 * DAY;
-/// How many hours have to have settled to be worth folding.
+/// Minimum number of hours to fold at once.
 const FOLDED_AT_ONCE: i64 = 24;
 
 /// The distributions of a partition.
@@ -368,21 +368,21 @@ const FOLDED_AT_ONCE: i64 = 24;
 pub struct Distributions {
     interpurchase: Gaps,
     second_order: Gaps,
-    /// By the number that the engine gave the currency.
+    /// Indexed by the engine's number of the currency.
     order_value: Vec<Distribution>,
     /// Hours before this are folded.
     folded_before: i64,
 }
 
 impl Distributions {
-    /// Books an order at `at` between its neighbours: it takes the gap between them back and makes two of it. Where it is
-    /// the first or second of its customer, the time to the second order is another one than before.
+    /// Books an order at `at` between its neighbours: their gap is replaced by two. If the order is the first or second
+    /// one of its customer, the time to the second order changes.
     #[inline]
     pub fn order(&mut self, place: &OrderPlace, at: Time) {
         self.book_order(place, at, Sign::Add);
     }
 
-    /// Takes back what an order between these neighbours added.
+    /// Undoes an order between these neighbours.
     pub fn retract_order(&mut self, place: &OrderPlace, at: Time) {
         self.book_order(place, at, Sign::Remove);
     }
@@ -413,7 +413,7 @@ impl Distributions {
         }
     }
 
-    /// Books what an order brought, in minor units of the currency with that number, or takes it back.
+    /// Books or undoes an order value in minor units; `number` is the engine's number of the currency.
     #[inline]
     pub fn money(&mut self, number: usize, currency: Currency, minor: i64, sign: Sign) {
         if number >= self.order_value.len() {
@@ -422,7 +422,7 @@ impl Distributions {
         self.order_value[number].book(order_values(currency), minor, sign);
     }
 
-    /// Folds the hours that lie `allowed_lateness` and eight days before the horizon, once a day of them has gathered.
+    /// Folds hours that are more than `allowed_lateness` and eight days before the horizon, a day of them at once.
     #[inline]
     pub fn fold(&mut self, horizon: Time, allowed_lateness: i64) {
         let limit = hour(horizon.plus(-allowed_lateness - KEPT_BEHIND_HORIZON));
@@ -433,8 +433,7 @@ impl Distributions {
         }
     }
 
-    /// The distributions as they stand at an instant: gaps up to the hour before the one that holds `horizon`.
-    /// `currencies` by their numbers.
+    /// The distributions with gaps before the hour of `horizon`; `currencies` by their numbers.
     #[must_use]
     pub fn parts(&self, horizon: Time, currencies: &[Currency]) -> DistributionParts {
         let before = hour(horizon);
@@ -447,7 +446,7 @@ impl Distributions {
         }
     }
 
-    /// Shows everything to someone who saves or restores it.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         let Distributions { interpurchase, second_order, order_value, folded_before } = self;
         visitor.visit_numbers(&format!("{key}/folded_before"), folded_before);
@@ -456,7 +455,7 @@ impl Distributions {
         visitor.visit_numbers_list(&format!("{key}/order_value"), order_value);
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let values: usize = self.order_value.iter().map(Distribution::bytes).sum();
@@ -468,19 +467,19 @@ fn hour(time: Time) -> i64 {
     time.millis() / HOUR
 }
 
-/// The distributions at one instant. Adds up over partitions; what one does not know, the sum does not know either.
+/// The distributions at one instant. They add up over partitions; the sum is unknown if a part is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DistributionParts {
-    /// Milliseconds between successive orders of a customer, on the scale [`GAPS`]; `None` when some engine no longer
-    /// reaches back that far.
+    /// Milliseconds between successive orders of a customer, on the scale [`GAPS`]; `None` if an engine's history does
+    /// not reach back that far.
     pub interpurchase: Option<Distribution>,
-    /// Milliseconds from the first order of a customer to the second, likewise.
+    /// Milliseconds from the first order of a customer to the second, with the same scale and rule.
     pub second_order: Option<Distribution>,
-    /// What orders brought in minor units, each on the scale of its currency ([`order_values`]).
+    /// Order values in minor units, each on the scale of its currency ([`order_values`]).
     pub order_value: BTreeMap<Currency, Distribution>,
 }
 
-/// Nothing happened, and that is known.
+/// Known and empty.
 impl Default for DistributionParts {
     fn default() -> DistributionParts {
         DistributionParts {
@@ -512,7 +511,7 @@ fn add_known(sum: &mut Option<Distribution>, more: Option<&Distribution>) {
 mod tests {
     use super::*;
 
-    /// Around every bound and every power of two, and what lies between.
+    /// Values around every bound and power of two, and some between them.
     fn telling_values(scale: Scale) -> Vec<i64> {
         let powers = (0..42).map(|power| 1_i64 << power);
         let edges = powers.chain(scale.iter().copied()).flat_map(|edge| [edge - 1, edge, edge + 1, edge + edge / 3]);

@@ -1,15 +1,15 @@
-//! The parts of a window, which add up over partitions, and the figures that follow from their sums.
+//! The additive parts of a window's figures, and the figures that follow from their sums over partitions.
 
 use std::ops::AddAssign;
 
-/// Everything of one window that is a sum over customers or events. Parts of several partitions add up.
+/// The parts of one window that are sums over customers or events, so that the parts of partitions add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// S: customers active at the pane before the window opened.
+    /// S: customers active at the last pane before the window.
     pub start: i64,
     /// E: customers active at the window's end.
     pub end: i64,
-    /// N: customers whose first order ever lies in the window.
+    /// N: customers whose first order ever is in the window.
     pub new: i64,
     /// L: customers active at the start and not at the end.
     pub lost: i64,
@@ -31,13 +31,13 @@ pub struct Parts {
     pub lost_complainers: i64,
     /// Customers with an order up to the window's end.
     pub to_date: i64,
-    /// Those of them with a cost up to the window's end; not counted by segment.
+    /// Customers with an order and a cost up to the window's end; not counted by segment.
     pub costed: i64,
     /// Customers with two or more orders up to the window's end.
     pub repeaters: i64,
-    /// The sum of the gaps between successive orders up to the window's end, in milliseconds.
+    /// Sum of the gaps between successive orders up to the window's end, in milliseconds.
     pub gap_millis: i128,
-    /// Money by the number of the currency (in the answers of one engine: that engine's numbers).
+    /// Money by the number of the currency, which every engine assigns on its own.
     pub money: Vec<MoneyParts>,
 }
 
@@ -46,13 +46,13 @@ pub struct Parts {
 pub struct MoneyParts {
     /// Orders paid in this currency.
     pub orders: i64,
-    /// What they brought.
+    /// Amounts of these orders.
     pub revenue: i128,
-    /// What went back by refunds.
+    /// Refunded amounts.
     pub refunds: i128,
-    /// What went back by cancellations.
+    /// Amounts of cancelled orders.
     pub cancellations: i128,
-    /// What was spent on customers.
+    /// Amounts spent on customers.
     pub costs: CostParts,
 }
 
@@ -63,9 +63,9 @@ pub struct CostParts {
     pub acquisition: i128,
     /// Spent in the window to keep customers.
     pub retention: i128,
-    /// Spent up to the window's end, for whatever.
+    /// Spent up to the window's end, for any purpose.
     pub to_date: i128,
-    /// How many events that was.
+    /// Number of `cost` events up to the window's end.
     pub events_to_date: i64,
 }
 
@@ -79,14 +79,14 @@ impl AddAssign<&CostParts> for CostParts {
 }
 
 impl MoneyParts {
-    /// Whether nothing of the currency happened in the window.
+    /// Whether the window has no orders and no amounts in the currency.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         let moved = [self.revenue, self.refunds, self.cancellations, self.costs.acquisition, self.costs.retention];
         self.orders == 0 && moved == [0; 5]
     }
 
-    /// Revenue less refunds and cancellations.
+    /// Revenue minus refunds and cancellations.
     #[must_use]
     pub fn net(&self) -> i128 {
         self.revenue - self.refunds - self.cancellations
@@ -142,7 +142,7 @@ impl Parts {
         self.start - self.lost
     }
 
-    /// E - N - retained: came back after having been inactive at the start.
+    /// E - N - retained: customers who came back and were inactive at the start.
     #[must_use]
     pub fn reactivated(&self) -> i64 {
         self.end - self.new - self.retained()
@@ -172,7 +172,7 @@ impl Parts {
         ratio(self.repeat, self.ordering)
     }
 
-    /// returning / ordering: the shop platforms' returning customer rate.
+    /// returning / ordering: the returning customer rate of shop platforms.
     #[must_use]
     pub fn returning_ratio(&self) -> Option<f64> {
         ratio(self.returning, self.ordering)
@@ -190,25 +190,25 @@ impl Parts {
         ratio(self.referred, self.new)
     }
 
-    /// The share of the lost customers who had complained.
+    /// Lost customers with a complaint / lost customers.
     #[must_use]
     pub fn lost_complainer_ratio(&self) -> Option<f64> {
         ratio(self.lost_complainers, self.lost)
     }
 
-    /// The share of all customers with an order for whom costs are known.
+    /// Customers with a known cost / all customers with an order.
     #[must_use]
     pub fn cost_coverage_ratio(&self) -> Option<f64> {
         ratio(self.costed, self.to_date)
     }
 
-    /// Orders per ordering customer.
+    /// orders / ordering.
     #[must_use]
     pub fn purchase_frequency(&self) -> Option<f64> {
         ratio(self.orders, self.ordering)
     }
 
-    /// The mean time between a customer's first and last order, over the customers with two or more, in seconds.
+    /// Mean time between first and last order of the customers with at least two orders, in seconds.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean for display")]
     pub fn lifespan_seconds(&self) -> Option<f64> {

@@ -1,8 +1,8 @@
-//! How many customers are in which stage and status at an instant, and who passed from one to another: difference
-//! arrays over hours, so nothing has to happen when a customer falls silent.
+//! Customers by stage and status at an instant, and transitions between them. The counts are difference arrays over
+//! hours, so nothing has to happen when a customer falls silent.
 //!
-//! Between an order and the next a customer is active, then at risk, then lapsed. Where these begin follows from the
-//! order's rank, its time and the first order's, so the boundaries of the future are booked with the order.
+//! Between two orders a customer is active, then at risk, then lapsed. The boundaries follow from the order's rank, its
+//! time and the time of the first order, so future boundaries are booked with the order.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -13,25 +13,25 @@ use super::state::plain::plain;
 use super::window::Sign;
 use crate::event::{HOUR, Time};
 
-/// How many orders a customer needs before the own pace counts.
+/// Number of orders from which a customer's own mean gap counts.
 const ORDERS_WITH_PACE: u32 = 3;
 
-/// What makes a customer at risk, lapsed or loyal.
+/// Thresholds for at risk, lapsed and loyal customers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LifecycleSpec {
-    /// A customer without an order for that many milliseconds has lapsed.
+    /// A customer without an order for this time has lapsed, in milliseconds.
     pub active_for: i64,
-    /// At risk after that many times the customer's own mean gap.
+    /// A customer is at risk after this multiple of the own mean gap.
     pub at_risk_cadence: f64,
-    /// At risk no sooner than after that many milliseconds.
+    /// Minimum time until a customer is at risk, in milliseconds.
     pub at_risk_min: i64,
-    /// Orders that make a customer loyal.
+    /// Number of orders that makes a customer loyal.
     pub loyal_orders: u32,
 }
 
 impl LifecycleSpec {
-    /// After how many hours of silence a customer is at risk: clamp(cadence x (last - first) / (n - 1), min,
-    /// 0.75 x `active_for`), with fewer than three orders 0.5 x `active_for`.
+    /// Hours of silence until a customer is at risk: clamp(cadence x (last - first) / (n - 1), min, 0.75 x
+    /// `active_for`); with fewer than three orders 0.5 x `active_for`.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "spans are far below 2^53 ms")]
     fn at_risk_after(&self, rank: u32, first: Time, last: Time) -> Pane {
         let active_for = self.active_for as f64;
@@ -48,7 +48,7 @@ impl LifecycleSpec {
         hour(self.active_for + HOUR - 1)
     }
 
-    /// What follows from an order of that rank, the customer's first order having been at `first`.
+    /// The boundaries after an order of a rank, for a customer whose first order was at `first`.
     fn course(&self, rank: u32, first: Time, order: Time) -> StatusTimeline {
         let from = pane(order);
         StatusTimeline {
@@ -60,7 +60,7 @@ impl LifecycleSpec {
         }
     }
 
-    /// Stage and status at an instant of a customer with `orders` orders from `first` to `last`, in panes of an hour.
+    /// Stage and status at an instant of a customer with `orders` orders from `first` to `last`, exact to the hour.
     #[must_use]
     pub fn standing(&self, orders: u32, first: Time, last: Time, at: Time) -> (Stage, Status) {
         let silent = pane(at) - pane(last);
@@ -74,8 +74,8 @@ impl LifecycleSpec {
         (self.stage(orders, status), status)
     }
 
-    /// From when on a customer with `orders` orders from `first` to `last` is at risk, and from when on lapsed, if no
-    /// order comes: the first instants of the hours at which [`LifecycleSpec::standing`] changes.
+    /// When a customer with `orders` orders from `first` to `last` becomes at risk and lapsed if no order follows: the
+    /// first instants of the hours at which [`LifecycleSpec::standing`] changes.
     #[must_use]
     pub fn turns(&self, orders: u32, first: Time, last: Time) -> (Time, Time) {
         let after = |hours: Pane| Time::clamped(i64::from(pane(last).saturating_add(hours)) * HOUR);
@@ -92,23 +92,23 @@ impl LifecycleSpec {
     }
 }
 
-/// What becomes of a customer after an order if none follows.
+/// Statuses of a customer after an order if none follows.
 #[derive(Debug, Clone, Copy)]
 struct StatusTimeline {
-    /// The hour of the order: active from here on.
+    /// The hour of the order; the customer is active from then on.
     from: Pane,
-    /// At risk from here on.
+    /// The hour from which the customer is at risk.
     at_risk: Pane,
-    /// Lapsed from here on.
+    /// The hour from which the customer has lapsed.
     lapsed: Pane,
-    /// The stage until then.
+    /// The stage before `lapsed`.
     stage: Stage,
-    /// The stage from then on.
+    /// The stage from `lapsed` on.
     stage_lapsed: Stage,
 }
 
 impl StatusTimeline {
-    /// Stage and status just before an hour.
+    /// Stage and status just before the hour `until`.
     fn standing(&self, until: Pane) -> (Stage, Status) {
         if self.lapsed < until {
             (self.stage_lapsed, Status::Lapsed)
@@ -146,9 +146,9 @@ impl Stage {
 /// The status of a customer who has ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// Ordered lately, at the customer's own pace.
+    /// The last order is recent, compared with the customer's own pace.
     Active = 0,
-    /// Silent for longer than usual.
+    /// Silent for longer than usual for the customer.
     AtRisk = 1,
     /// No order within `active_for`.
     Lapsed = 2,
@@ -166,7 +166,7 @@ impl Status {
     }
 }
 
-/// A passage that is counted.
+/// A counted transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "see Transition::names")]
 pub enum Transition {
@@ -193,7 +193,7 @@ impl Transition {
         Transition::LostLoyalty,
     ];
 
-    /// From where to where: a status, or a stage.
+    /// The statuses or stages before and after.
     #[must_use]
     pub const fn names(self) -> (&'static str, &'static str) {
         match self {
@@ -209,7 +209,7 @@ impl Transition {
     }
 }
 
-/// One hour's differences, and the passages within it.
+/// The differences of one hour, and its transitions.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Hour {
@@ -218,14 +218,14 @@ struct Hour {
     transitions: [i32; Transition::ALL.len()],
 }
 
-/// Customers by stage and status at an instant, and passages up to it. Adds up over partitions.
+/// Customers by stage and status at an instant, and the transitions up to it. They add up over partitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LifecycleParts {
     /// By [`Stage`], then [`Status`].
     pub customers: [[i64; 3]; 3],
-    /// Seen, but without an order.
+    /// Customers without an order.
     pub prospects: i64,
-    /// Passages so far, by [`Transition`].
+    /// Transitions so far, by [`Transition`].
     pub transitions: [i64; Transition::ALL.len()],
 }
 
@@ -254,18 +254,18 @@ impl std::ops::AddAssign<&LifecycleParts> for LifecycleParts {
     }
 }
 
-/// An order among those of its customer, as far as stage and status depend on it.
+/// An order with everything on which stage and status depend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LifeTerm {
     /// The customer's first order.
     pub first: Time,
-    /// The order before, if there is one.
+    /// The order before, if any.
     pub before: Option<Time>,
     /// The order.
     pub order: Time,
     /// Its rank: 1 for the first order.
     pub rank: u32,
-    /// The order after, if there is one.
+    /// The order after, if any.
     pub after: Option<Time>,
 }
 
@@ -274,26 +274,26 @@ pub struct LifeTerm {
 pub struct Lifecycle {
     spec: LifecycleSpec,
     hours: Prefix<Hour>,
-    /// Passages up to this hour are not told: their definition was another one.
+    /// Transitions up to this hour are not reported because they were counted under another definition.
     silent_to: Option<Pane>,
 }
 
 impl Lifecycle {
-    /// Nobody is there yet.
+    /// A lifecycle without customers.
     #[must_use]
     pub fn new(spec: LifecycleSpec) -> Lifecycle {
         Lifecycle { spec, hours: Prefix::default(), silent_to: None }
     }
 
-    /// Books what an order means for its customer until the next one, or takes it back.
+    /// Books or undoes an order with its consequences until the next one.
     pub fn order(&mut self, term: &LifeTerm, sign: Sign) {
         let before = term.before.map(|before| self.spec.course(term.rank - 1, term.first, before));
         self.begin(term, before.as_ref(), sign as i32);
     }
 
-    /// Books the newest order of a customer, the one before having been the newest until now: of what that was booked
-    /// for, the time from the new order on is taken back. The same as taking `term.before` back and booking it anew
-    /// with an order after it, but most of that would cancel out.
+    /// Books a new newest order: of the bookings of the order before, those after the new order are taken back. The
+    /// result is the same as taking `term.before` back and booking it again with a following order, but most of that
+    /// would cancel out.
     pub fn newest_order(&mut self, term: &LifeTerm) {
         let before = term.before.map(|before| self.spec.course(term.rank - 1, term.first, before));
         if let Some(before) = &before {
@@ -309,13 +309,13 @@ impl Lifecycle {
         self.begin(term, before.as_ref(), 1);
     }
 
-    /// Books an order by what would have come after the one before.
+    /// Books an order, given the timeline of the order before.
     fn begin(&mut self, term: &LifeTerm, before: Option<&StatusTimeline>, by: i32) {
         let course = self.spec.course(term.rank, term.first, term.order);
         let cell = self.hours.cell(course.from);
         cell.customers[course.stage as usize][Status::Active as usize] += by;
         let mut pass = |transition: Transition| cell.transitions[transition as usize] += by;
-        // Strictly: a boundary in the very pane of the order was never seen.
+        // Strictly later: a boundary in the pane of the order itself was never visible.
         let was_lapsed = before.is_some_and(|before| course.from > before.lapsed);
         match before {
             None => pass(Transition::FirstOrder),
@@ -358,14 +358,14 @@ impl Lifecycle {
         cell.transitions[Transition::LostLoyalty as usize] += if course.stage == Stage::Loyal { by } else { 0 };
     }
 
-    /// The next order comes.
+    /// Ends a timeline at the next order.
     fn end(&mut self, course: &StatusTimeline, until: Pane, by: i32) {
         let (stage, status) = course.standing(until);
         self.hours.cell(until).customers[stage as usize][status as usize] -= by;
     }
 
-    /// A customer without orders was seen for the first time, or somebody seen before turns out to have been there
-    /// since `from`: a prospect during [`from`, `until`).
+    /// Books or undoes a prospect during [`from`, `until`): a customer without orders was seen first at `from`, or
+    /// earlier than known so far.
     pub fn prospect(&mut self, from: Time, until: Option<Time>, sign: Sign) {
         let by = sign as i32;
         self.hours.cell(pane(from)).prospects += by;
@@ -374,8 +374,8 @@ impl Lifecycle {
         }
     }
 
-    /// Customers by stage and status at `at`. The passages are those before the hour that holds `horizon`, which can
-    /// no longer change.
+    /// Customers by stage and status at `at`, and the transitions before the hour of `horizon`, which can no longer
+    /// change.
     pub fn parts(&self, at: Time, horizon: Time) -> LifecycleParts {
         let mut parts = self.hours.upto(pane(at));
         let last = pane(horizon) - 1;
@@ -390,10 +390,10 @@ impl Lifecycle {
         parts
     }
 
-    /// Folds what lies before `limit` into one sum.
+    /// Folds the hours before `limit` into one sum.
     pub fn fold_before(&mut self, limit: Time) {
         let limit = pane(limit);
-        // What was not told will not be told later.
+        // Transitions that are not reported now are never reported.
         let untold = self.silent_to.filter(|&silent| silent < limit && silent >= self.hours.limit());
         if let Some(silent) = untold {
             let transitions = self.hours.upto(silent).transitions.map(|count| -count);
@@ -402,15 +402,15 @@ impl Lifecycle {
         self.hours.fold_before(limit);
     }
 
-    /// Everybody who was ever seen.
+    /// Number of customers and prospects ever seen.
     #[must_use]
     pub fn seen_to_date(&self) -> i64 {
         let all = self.hours.upto(Pane::MAX);
         all.prospects + all.customers.iter().flatten().sum::<i64>()
     }
 
-    /// Adds whom `before` counts and no record tells of any more: prospects, and customers who have lapsed sooner or
-    /// later. Passages up to `newest`, which followed another definition, are told no longer.
+    /// Adds those whom `before` counts but who have no record any more: prospects, and customers, who are counted as
+    /// lapsed. Transitions up to `newest` followed another definition and are no longer reported.
     pub fn complete(&mut self, before: &Lifecycle, newest: Option<i64>) {
         let (all, own) = (before.hours.upto(Pane::MAX), self.hours.upto(Pane::MAX));
         let mut missing = LifecycleParts { prospects: all.prospects - own.prospects, ..LifecycleParts::default() };
@@ -421,18 +421,18 @@ impl Lifecycle {
         self.keep_silent_to(newest);
     }
 
-    /// Tells passages behind the hour of this instant only.
+    /// Reports only the transitions after the hour of `newest`.
     pub fn keep_silent_to(&mut self, newest: Option<i64>) {
         self.silent_to = newest.map(hour);
     }
 
-    /// Shows every array to someone who saves or restores them.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         let Lifecycle { spec: _, hours, silent_to: _ } = self;
         visitor.visit(&format!("{key}/hours"), hours);
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.hours.bytes()

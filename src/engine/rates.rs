@@ -1,4 +1,4 @@
-//! What amounts are worth in the reporting currency: exact decimals by currency and civil day.
+//! Exchange rates to the reporting currency: exact decimals by currency and civil day.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::zone::Day;
 use crate::event::{Currency, MAX_MINOR_UNITS, Money};
 
-/// The largest number of digits of a rate, zeros before the first and behind the last decimal not counted.
+/// Maximum number of digits of a rate, without leading and trailing zeros.
 pub const MAX_DIGITS: u32 = 20;
-/// The largest number of decimals of a rate.
+/// Maximum number of decimals of a rate.
 pub const MAX_DECIMALS: u32 = 28;
 
-/// A decimal above zero: `mantissa` / 10^`scale`.
+/// A positive decimal number: `mantissa` / 10^`scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     mantissa: i128,
@@ -20,8 +20,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// One unit of a currency is worth `mantissa` / 10^`scale` units of the reporting currency. `None` unless it is
-    /// above zero and has at most [`MAX_DIGITS`] digits and [`MAX_DECIMALS`] decimals.
+    /// The rate `mantissa` / 10^`scale`: units of the reporting currency per unit of a currency. `None` unless it is
+    /// positive and has at most [`MAX_DIGITS`] digits and [`MAX_DECIMALS`] decimals.
     #[must_use]
     pub fn new(mut mantissa: i128, mut scale: u32) -> Option<Rate> {
         while scale > 0 && mantissa % 10 == 0 && mantissa != 0 {
@@ -33,11 +33,11 @@ impl Rate {
     }
 }
 
-/// From which day on one minor unit is worth `factor` / `divisor` minor units of the reporting currency.
+/// From day `from` on, one minor unit is worth `factor` / `divisor` minor units of the reporting currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RateStep {
     from: Day,
-    /// Below 10^24: [`MAX_DIGITS`] and at most four decimals more than the other currency has.
+    /// Below 10^24: [`MAX_DIGITS`] digits, and the reporting currency has at most four decimals more.
     factor: i128,
     divisor: i128,
 }
@@ -52,8 +52,8 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// The rates of some currencies, each from a civil day on until the currency's next one; of two for the same day
-    /// the later one given holds.
+    /// Rates, each valid from a civil day until the currency's next one. Of two for the same day, the later line is
+    /// valid.
     #[must_use]
     pub fn new(reporting: Currency, lines: impl IntoIterator<Item = (Day, Currency, Rate)>) -> Rates {
         let mut steps = BTreeMap::<Currency, Vec<RateStep>>::new();
@@ -75,25 +75,25 @@ impl Rates {
         Rates { reporting, steps, digest }
     }
 
-    /// A number that other rates do not have.
+    /// Identifies this set of rates.
     #[must_use]
     pub fn digest(&self) -> u128 {
         self.digest
     }
 
-    /// The currency that amounts are converted into, under its name `reporting`.
+    /// The currency into which amounts are converted, under the name `reporting`.
     #[must_use]
     pub fn reporting(&self) -> Currency {
         self.reporting
     }
 
-    /// The currencies that have a rate at some time.
+    /// The currencies with a rate on any day.
     pub fn currencies(&self) -> impl Iterator<Item = Currency> {
         self.steps.keys().copied()
     }
 
-    /// What an amount of that day is worth in minor units of the reporting currency, rounded half away from zero.
-    /// `None` without a rate on or before the day, and where the result is larger than an amount may be.
+    /// The amount in minor units of the reporting currency, rounded half away from zero. `None` without a rate on or
+    /// before the day, or if the result exceeds the limit of amounts.
     #[must_use]
     pub fn convert(&self, amount: Money, day: Day) -> Option<i64> {
         if amount.currency.as_reporting() == self.reporting {
@@ -103,8 +103,7 @@ impl Rates {
         i64::try_from(worth).ok().filter(|minor| minor.abs() <= MAX_MINOR_UNITS)
     }
 
-    /// As [`Rates::convert`], of a sum, which may be larger than an amount. `None` also where it is far too large to be
-    /// one.
+    /// As [`Rates::convert`], for a sum, which may exceed the limit of amounts. `None` also on overflow.
     #[must_use]
     pub fn worth(&self, currency: Currency, minor: i64, day: Day) -> Option<i128> {
         if currency.as_reporting() == self.reporting {
@@ -112,7 +111,7 @@ impl Rates {
         }
         let steps = self.steps.get(&currency)?;
         let step = &steps[steps.partition_point(|step| step.from <= day).checked_sub(1)?];
-        // Of an amount at most 10^13 times 10^24, far below 2^127; a sum may be larger.
+        // For an amount at most 10^13 x 10^24, far below 2^127; a sum may be larger.
         let product = i128::from(minor).checked_mul(step.factor)?;
         let half = step.divisor / 2;
         Some(if product < 0 { (product - half) / step.divisor } else { (product + half) / step.divisor })

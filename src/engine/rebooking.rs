@@ -1,7 +1,7 @@
-//! What young customers did lately, in full: should an earlier first order still come in, everything they did since
-//! belongs to another segment and cohort, and is booked anew from here.
+//! Recent events of young customers. If an earlier first order arrives, everything after it belongs to another segment
+//! and cohort, and is booked again from here.
 //!
-//! A customer is young while the first order lies at or after the floor, or has not come yet; older ones need no entry.
+//! A customer is young while the first order is at or after the floor, or has not arrived yet.
 
 use hashbrown::HashMap;
 
@@ -12,22 +12,22 @@ use crate::event::Time;
 /// Something that was booked for a customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// When.
+    /// Event time.
     pub time: Time,
-    /// What.
+    /// What was booked.
     pub what: Booked,
 }
 
-/// What was booked.
+/// Kinds of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Booked {
     /// A session.
     Session,
-    /// Money of the currency with that number, in minor units.
+    /// Money: flow, the engine's number of the currency, amount in minor units.
     Money(Flow, u8, i64),
 }
 
-/// The entries of the young customers.
+/// The entries of all young customers.
 #[derive(Debug, Clone, Default)]
 pub struct RebookingLog {
     entries: HashMap<Slot, Vec<Entry>, foldhash::fast::FixedState>,
@@ -48,7 +48,7 @@ impl RebookingLog {
         self.entries.get(&slot).map_or(&[], Vec::as_slice)
     }
 
-    /// Takes an entry back.
+    /// Removes an entry.
     pub fn take(&mut self, slot: Slot, entry: Entry) {
         let Some(entries) = self.entries.get_mut(&slot) else { return };
         if let Some(place) = entries.iter().rposition(|known| *known == entry) {
@@ -56,24 +56,24 @@ impl RebookingLog {
         }
     }
 
-    /// The customers of whom something is here.
+    /// The customers with entries.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.keys().copied()
     }
 
-    /// Puts back what [`RebookingLog::of`] told.
+    /// Restores the entries that [`RebookingLog::of`] returned.
     pub fn restore(&mut self, slot: Slot, entries: Vec<Entry>) {
         if !entries.is_empty() {
             self.entries.insert(slot, entries);
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.entries.remove(&slot);
     }
 
-    /// Forgets what lies before the floor and who is no longer young, once enough has gathered to be worth a walk.
+    /// Removes entries from before the floor and customers who are no longer young, once the log has doubled.
     pub fn sweep(&mut self, first_order: impl Fn(Slot) -> Option<Time>, floor: Time) {
         if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
@@ -86,7 +86,7 @@ impl RebookingLog {
         self.entries.shrink_to(self.sweep_at);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let entries: usize = self.entries.values().map(Vec::capacity).sum();

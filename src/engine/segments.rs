@@ -1,7 +1,7 @@
-//! Every window once more for each value of each dimension, such as acquisition channel or country.
+//! Windows per value of each dimension, such as acquisition channel or country.
 //!
-//! A customer belongs to the value that the earliest order names. Until there is an order the value is [`NONE`]; an
-//! order that names none belongs to [`UNKNOWN`], one beyond the listed or kept values to [`OTHER`].
+//! A customer belongs to the value in the earliest order. Before the first order the value is [`NONE`]; without a value
+//! in the order it is [`UNKNOWN`], and for a value that is neither listed nor kept [`OTHER`].
 
 use indexmap::IndexMap;
 
@@ -14,49 +14,49 @@ use crate::event::{Attributes, MAX_DIMENSIONS};
 
 type Hasher = foldhash::fast::FixedState;
 
-/// How many values of a dimension are kept when none are listed.
+/// Number of values kept per dimension if none are listed.
 pub const KEPT_VALUES: usize = 50;
 
-/// The value of someone without an order.
+/// Value of customers without an order.
 pub const NONE: &str = "none";
-/// The value of an order that names none.
+/// Value of customers whose first order names none.
 pub const UNKNOWN: &str = "unknown";
-/// The value of everything beyond the listed or kept values.
+/// Replaces values that are neither listed nor kept.
 pub const OTHER: &str = "other";
 
-/// The place of [`UNKNOWN`].
+/// Index of [`UNKNOWN`].
 pub const UNKNOWN_PLACE: u8 = 1;
-/// The place of [`OTHER`].
+/// Index of [`OTHER`].
 const OTHERS_PLACE: u8 = 2;
 
-/// The names of the values with a fixed place.
+/// Values with a fixed index.
 const FIXED: [&str; 3] = [NONE, UNKNOWN, OTHER];
 
 /// A dimension of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DimensionSpec {
-    /// Its name, as in the events' attributes.
+    /// Name of the attribute in events.
     pub name: String,
-    /// The values to keep; the first [`KEPT_VALUES`] found when empty.
+    /// The values to keep; if empty, the first [`KEPT_VALUES`] that occur.
     pub values: Vec<String>,
 }
 
-/// The value of each dimension that a customer belongs to, by its place in the dimension.
+/// A customer's segments: for each dimension the index of the value.
 pub type Profile = [u8; MAX_DIMENSIONS];
 
-/// The profile of someone without an order.
+/// Profile of a customer without an order.
 pub const NO_PROFILE: Profile = [0; MAX_DIMENSIONS];
 
-/// A dimension as files hold it.
+/// State of a dimension, as files store it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DimensionState {
-    /// Its name.
+    /// Name of the dimension.
     pub name: String,
-    /// The first checkpoint that holds it; what an older one says of a dimension of that name is another's.
+    /// The first checkpoint with this dimension. Older ones may contain another dimension of the same name.
     pub born: u64,
-    /// The names of its values by their place.
+    /// The values by index.
     pub values: Vec<String>,
-    /// Whether more values were found than are kept.
+    /// Whether more values occurred than are kept.
     pub overflowed: bool,
 }
 
@@ -66,21 +66,21 @@ struct Dimension {
     /// See [`DimensionState::born`].
     born: u64,
     listed: bool,
-    /// By value: its name and its windows, which are there once something is booked.
+    /// The windows of each value; empty until something is booked.
     values: IndexMap<String, Vec<Window>, Hasher>,
     overflowed: bool,
 }
 
-/// The windows of every value of every dimension of a partition.
+/// The windows of all segments of a partition.
 #[derive(Debug, Clone)]
 pub struct Segments {
     dimensions: Vec<Dimension>,
-    /// What a new value begins with.
+    /// Empty windows, cloned for each new value.
     blank: Vec<Window>,
 }
 
 impl Segments {
-    /// Nothing is booked yet.
+    /// Segments without bookings.
     #[must_use]
     pub fn new(spec: &Spec) -> Segments {
         let blank = window_ids(spec).map(|id| Window::new(spec.axis(id), spec.active_for(id))).collect();
@@ -97,7 +97,7 @@ impl Segments {
         Segments { dimensions: spec.dimensions.iter().map(dimension).collect(), blank }
     }
 
-    /// As files hold the dimensions.
+    /// The state of all dimensions, for files.
     #[must_use]
     pub fn state(&self) -> Vec<DimensionState> {
         let Segments { dimensions, blank: _ } = self;
@@ -109,8 +109,8 @@ impl Segments {
         dimensions.iter().map(state).collect()
     }
 
-    /// Goes on with the dimensions of a state that are still there; `sequence` is the first checkpoint that will hold
-    /// the others. Returns of each whether it goes on.
+    /// Restores the dimensions of a state that are still configured; `sequence` is the first checkpoint with the
+    /// others. Returns for each dimension whether it was restored.
     pub fn resume(&mut self, state: &[DimensionState], sequence: u64) -> Vec<bool> {
         let resume = |dimension: &mut Dimension| {
             let Some(state) = state.iter().find(|state| state.name == dimension.name) else {
@@ -128,7 +128,7 @@ impl Segments {
         self.dimensions.iter_mut().map(resume).collect()
     }
 
-    /// The place of a value of a state: that of everything else for one that is no longer kept.
+    /// The index of a value of a state; that of [`OTHER`] if it is no longer kept.
     #[must_use]
     pub fn place_of(&self, dimension: usize, value: &str) -> u8 {
         let dimension = self.dimensions.get(dimension);
@@ -138,8 +138,8 @@ impl Segments {
             .unwrap_or(OTHERS_PLACE)
     }
 
-    /// Shows every array to someone who saves or restores them. `windows` are the keys of the windows and of each
-    /// whether it is to be shown; `dimensions` says so of each dimension.
+    /// Passes every array to a visitor that saves or restores it. `windows` are the keys of the windows, each with
+    /// whether to pass it; `dimensions` states the same for each dimension.
     pub fn show(&mut self, windows: &[(String, bool)], dimensions: &[bool], visitor: &mut impl Visitor) {
         for (dimension, _) in self.dimensions.iter_mut().zip(dimensions).filter(|(_, shown)| **shown) {
             let root = dimension.key();
@@ -153,7 +153,7 @@ impl Segments {
         }
     }
 
-    /// Adds what a state holds of values that are no longer kept to everything else.
+    /// Adds the windows of values that are no longer kept to [`OTHER`].
     pub fn absorb_gone(&mut self, state: &[DimensionState], windows: &[(String, bool)], visitor: &mut impl Visitor) {
         for dimension in &mut self.dimensions {
             let root = dimension.key();
@@ -176,7 +176,7 @@ impl Segments {
         }
     }
 
-    /// Takes the windows of other segments of the same spec where `wanted` says so of dimension and window.
+    /// Takes windows of segments of the same spec, selected by dimension and window index.
     pub fn adopt(&mut self, other: Segments, wanted: impl Fn(usize, usize) -> bool) {
         let Segments { dimensions, blank: _ } = other;
         for (i, (mine, theirs)) in self.dimensions.iter_mut().zip(dimensions).enumerate() {
@@ -193,18 +193,18 @@ impl Segments {
         }
     }
 
-    /// The window with that index of every value of a dimension.
+    /// The window `index` of every value of a dimension.
     pub fn windows_of(&mut self, dimension: usize, index: usize) -> impl Iterator<Item = &mut Window> {
         let values = self.dimensions.get_mut(dimension).into_iter().flat_map(|dimension| &mut dimension.values);
         values.filter_map(move |(_, windows)| windows.get_mut(index))
     }
 
-    /// The window with that index of a value, or of everything else for one that is no longer kept.
+    /// The window `index` of a value; of [`OTHER`] if the value is no longer kept.
     pub fn window_of_value(&mut self, dimension: usize, value: &str, index: usize) -> &mut Window {
         self.window_of_place(dimension, self.place_of(dimension, value), index)
     }
 
-    /// The window with that index of the value at a place.
+    /// The window `index` of the value with index `place`.
     pub fn window_of_place(&mut self, dimension: usize, place: u8, index: usize) -> &mut Window {
         let of_value = &mut self.dimensions[dimension].values[usize::from(place)];
         if of_value.is_empty() {
@@ -213,7 +213,7 @@ impl Segments {
         &mut of_value[index]
     }
 
-    /// The same dimensions and values with nothing booked.
+    /// The same dimensions and values without bookings.
     #[must_use]
     pub fn emptied(&self) -> Segments {
         let dimension = |dimension: &Dimension| {
@@ -224,22 +224,22 @@ impl Segments {
         Segments { dimensions: self.dimensions.iter().map(dimension).collect(), blank: self.blank.clone() }
     }
 
-    /// Whether there is no dimension.
+    /// Whether there are no dimensions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.dimensions.is_empty()
     }
 
-    /// The profile that an order's attributes name.
+    /// The profile of an order's attributes.
     pub fn profile(&mut self, attributes: &Attributes<'_>) -> Profile {
-        // In one register: four bytes that are written one by one and read together wait for all writes before them.
+        // Built in a register: a load of four bytes that were just stored one by one would have to wait for the stores.
         let places = self.dimensions.iter_mut().enumerate();
         let profile =
             places.fold(0, |so_far, (i, dimension)| so_far | u32::from(dimension.place(attributes.get(i))) << (8 * i));
         profile.to_le_bytes()
     }
 
-    /// The names of a profile's values, by dimension.
+    /// The values of a profile, by dimension.
     pub fn names(&self, profile: Profile) -> impl Iterator<Item = &str> {
         let dimensions = self.dimensions.iter().zip(profile);
         dimensions
@@ -247,12 +247,12 @@ impl Segments {
             .map(|(name, _)| name.as_str())
     }
 
-    /// Does something with each window of a profile's values.
+    /// Calls `book` with each window of a profile's segments.
     pub fn each(&mut self, profile: Profile, mut book: impl FnMut(&mut Window)) {
         self.of(profile).into_iter().flatten().flatten().for_each(&mut book);
     }
 
-    /// The windows of a profile's values, by dimension.
+    /// The windows of a profile's segments, by dimension.
     #[inline]
     pub fn of(&mut self, profile: Profile) -> [Option<&mut [Window]>; MAX_DIMENSIONS] {
         let mut all = [const { None }; MAX_DIMENSIONS];
@@ -266,17 +266,17 @@ impl Segments {
         all
     }
 
-    /// Books an order, or takes it back.
+    /// Books or undoes an order.
     pub fn order(&mut self, profile: Profile, term: &OrderTerm, sign: Sign) {
         self.each(profile, |window| window.order(term, sign));
     }
 
-    /// Books money, or takes it back.
+    /// Books or undoes money.
     pub fn money(&mut self, profile: Profile, flow: Flow, currency: usize, minor: i64, at: Moment, sign: Sign) {
         self.each(profile, |window| window.money(flow, currency, minor, at, sign));
     }
 
-    /// Every value that something was booked for: dimension, name, and the window with that index.
+    /// Every value with bookings: dimension, name and the window `index`.
     pub fn windows(&mut self, index: usize) -> impl Iterator<Item = (usize, &str, &mut Window)> {
         self.dimensions.iter_mut().enumerate().flat_map(move |(i, dimension)| {
             dimension
@@ -286,7 +286,7 @@ impl Segments {
         })
     }
 
-    /// Folds what lies before `limit` of each window, which gives the limit of a window.
+    /// Folds the panes before `limit`, which is given per window.
     pub fn fold_before(&mut self, limit: impl Fn(WindowId) -> super::axis::Pane, spec: &Spec) {
         for (_, windows) in self.dimensions.iter_mut().flat_map(|dimension| &mut dimension.values) {
             for (id, window) in window_ids(spec).zip(windows) {
@@ -295,17 +295,17 @@ impl Segments {
         }
     }
 
-    /// Of each dimension, whether a value was found that has no place of its own.
+    /// For each dimension, whether a value occurred that is not kept.
     pub fn overflowed(&self) -> impl Iterator<Item = bool> {
         self.dimensions.iter().map(|dimension| dimension.overflowed)
     }
 
-    /// The values that the dimension at a place keeps, with those that every dimension has.
+    /// The values of a dimension, including the fixed ones.
     pub fn kept(&self, dimension: usize) -> impl Iterator<Item = &str> {
         self.dimensions.get(dimension).into_iter().flat_map(|dimension| dimension.values.keys().map(String::as_str))
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let values = self.dimensions.iter().flat_map(|dimension| &dimension.values);

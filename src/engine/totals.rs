@@ -1,4 +1,4 @@
-//! What is counted over all time rather than in windows: referrals and feedback, in panes of an hour.
+//! Counts over all time: referrals and feedback, in panes of an hour.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::state::plain::plain;
 use super::window::Sign;
 use crate::event::{HOUR, Time};
 
-/// How many kinds of feedback are counted apart; those found later count as [`OTHER`].
+/// Number of kinds of feedback that are counted separately; later ones count as [`OTHER`].
 pub const KEPT_KINDS: usize = 50;
 
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable)]
@@ -42,26 +42,26 @@ struct Opinions {
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     referrals: Prefix<Count>,
-    /// What is counted as [`OTHER`], then the kinds in the order in which they were found.
+    /// Feedback of the kind [`OTHER`].
     other: Prefix<Count>,
     kinds: Vec<Opinions>,
 }
 
-/// Counts at an instant. Add up over partitions.
+/// Counts at an instant. They add up over partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TotalsParts {
-    /// Customers with an order who are referred, as far as no engine can change it any more.
+    /// Referred customers with an order, up to the hour that no engine can change any more.
     pub referrals: i64,
-    /// Feedback by kind; only kinds of which there is some.
+    /// Feedback by kind, without kinds that have none.
     pub feedback: BTreeMap<String, FeedbackParts>,
 }
 
 /// The feedback of one kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FeedbackParts {
-    /// Up to the hour that holds the instant.
+    /// Up to the hour of the instant.
     pub count: i64,
-    /// All that was accepted so far, whatever its time.
+    /// All accepted feedback, whatever its time.
     pub accepted: i64,
 }
 
@@ -80,7 +80,7 @@ impl std::ops::AddAssign<&TotalsParts> for TotalsParts {
 }
 
 impl Totals {
-    /// Counts a referred customer from the later of first order and earliest mention on, or takes it back.
+    /// Books or undoes a referred customer, from the later of first order and earliest mention on.
     pub fn referral(&mut self, since: Time, sign: Sign) {
         self.referrals.cell(hour(since)).count += sign as i32;
     }
@@ -105,7 +105,7 @@ impl Totals {
         &mut self.kinds[place].hours
     }
 
-    /// Feedback up to the hour that holds `at`, and referrals before the hour that holds `horizon`.
+    /// Feedback up to the hour of `at`, and referrals before the hour of `horizon`.
     #[must_use]
     pub fn parts(&self, at: Time, horizon: Time) -> TotalsParts {
         let kinds = self.kinds.iter().map(|opinions| (opinions.kind.as_str(), &opinions.hours));
@@ -119,7 +119,7 @@ impl Totals {
         }
     }
 
-    /// Folds what lies before `limit` into sums.
+    /// Folds the hours before `limit` into sums.
     pub fn fold_before(&mut self, limit: Time) {
         let limit = hour(limit);
         self.referrals.fold_before(limit);
@@ -127,18 +127,18 @@ impl Totals {
         self.kinds.iter_mut().for_each(|opinions| opinions.hours.fold_before(limit));
     }
 
-    /// The kinds of feedback that are counted apart, as files hold them.
+    /// The kinds of feedback that are counted separately, for files.
     #[must_use]
     pub fn kinds(&self) -> Vec<String> {
         self.kinds.iter().map(|opinions| opinions.kind.clone()).collect()
     }
 
-    /// Goes on with the kinds of a state.
+    /// Restores the kinds of a state.
     pub fn resume(&mut self, kinds: Vec<String>) {
         self.kinds = kinds.into_iter().map(|kind| Opinions { kind, hours: Prefix::default() }).collect();
     }
 
-    /// Shows every array to someone who saves or restores them.
+    /// Passes every array to a visitor that saves or restores it.
     pub fn show(&mut self, key: &str, visitor: &mut impl Visitor) {
         let Totals { referrals, other, kinds } = self;
         visitor.visit(&format!("{key}/referrals"), referrals);
@@ -148,7 +148,7 @@ impl Totals {
         }
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let kinds: usize = self.kinds.iter().map(|opinions| opinions.kind.capacity() + opinions.hours.bytes()).sum();

@@ -1,4 +1,4 @@
-//! Civil days in a time zone, as a table of its offsets, so that no event pays for a time-zone library.
+//! Civil days in a time zone. A table of the zone's offsets saves calls of a time-zone library for every event.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::event::{DAY, MINUTE, SECOND, Time};
 
-/// The number of a civil date: days since 1970-01-01.
+/// A civil date as the number of days since 1970-01-01.
 pub type Day = i32;
 
 /// The offsets of one zone from [`Time::MIN`] to [`Time::MAX`].
@@ -16,7 +16,7 @@ pub type Day = i32;
 pub struct Zone {
     /// The IANA name.
     name: String,
-    /// From which instant (epoch milliseconds) on which offset (milliseconds east of UTC) holds; ascending.
+    /// Start (epoch milliseconds) and offset (milliseconds east of UTC) of each period, ascending.
     offsets: Vec<(i64, i64)>,
 }
 
@@ -62,7 +62,7 @@ impl Zone {
         day_number((time.millis() + offset).div_euclid(DAY))
     }
 
-    /// Whether every civil day begins at a multiple of so many minutes since the epoch.
+    /// Whether every civil day begins at a multiple of `minutes` since the epoch.
     #[must_use]
     pub fn days_begin_at_multiples_of(&self, minutes: i32) -> bool {
         let pane = i64::from(minutes.max(1)) * MINUTE;
@@ -71,7 +71,7 @@ impl Zone {
         DAY % pane == 0 && changes.chain(offsets).all(|millis| millis % pane == 0)
     }
 
-    /// The first instant whose civil date is `day` or later (later where the zone skipped that date).
+    /// The first instant whose civil date is `day`, or a later date if the zone skipped `day`.
     #[must_use]
     pub fn first_instant(&self, day: Day) -> Time {
         let midnight = i64::from(day) * DAY;
@@ -87,11 +87,11 @@ impl Zone {
 }
 
 fn day_number(days: i64) -> Day {
-    // Time::MAX is day 84,005; an offset adds at most one.
+    // [`Time::MAX`] is day 84,005; an offset adds at most one.
     Day::try_from(days).unwrap_or(Day::MAX)
 }
 
-/// The civil date with that number, for print.
+/// The civil date of a day, for output.
 #[must_use]
 pub fn date(day: Day) -> Date {
     let epoch = Date::constant(1970, 1, 1);
@@ -132,7 +132,7 @@ impl Unit {
         }
     }
 
-    /// How many months a period has; `None`: it is a week.
+    /// Months per period; `None` for a week.
     const fn months(self) -> Option<i32> {
         match self {
             Unit::Week => None,
@@ -153,7 +153,7 @@ impl Unit {
         }
     }
 
-    /// The first day of the period that holds `day`.
+    /// The first day of the period that contains `day`.
     #[must_use]
     pub fn first_day(self, day: Day) -> Day {
         let Some(length) = self.months() else { return monday(day) };
@@ -161,7 +161,7 @@ impl Unit {
         first_of_month(months - months.rem_euclid(length))
     }
 
-    /// The first day after the period that holds `day`.
+    /// The first day after the period that contains `day`.
     #[inline]
     #[must_use]
     pub fn next_period(self, day: Day) -> Day {
@@ -179,22 +179,22 @@ impl Unit {
     }
 }
 
-/// How many days the table of [`NEXT_PERIODS`] holds: to the year 2243, where no order's intervals reach.
+/// Days in the tables below: to the year 2243, later than the end of any order's intervals.
 const TABLE_DAYS: Day = 100_000;
 
-/// The first day after the period that holds each day, by unit: an order asks for some ten of them.
+/// The first day after the period of each day, by unit. Every order needs about ten of them.
 static NEXT_PERIODS: LazyLock<[Box<[Day]>; 4]> =
     LazyLock::new(|| Unit::ALL.map(|unit| (0..TABLE_DAYS).map(|day| unit.find_next_period(day)).collect()));
 
-/// The month of each day, as [`NEXT_PERIODS`].
+/// The month of each day, see [`month_of`].
 static MONTHS: LazyLock<Box<[i32]>> = LazyLock::new(|| (0..TABLE_DAYS).map(find_month).collect());
 
-/// The Monday of the week that holds a day; 1970-01-01 was a Thursday.
+/// The Monday of the week that contains a day; 1970-01-01 was a Thursday.
 fn monday(day: Day) -> Day {
     day - (day + 3).rem_euclid(7)
 }
 
-/// The month that holds a day, counted from January of year 0.
+/// The month that contains a day, counted from January of year 0.
 #[inline]
 #[must_use]
 pub fn month_of(day: Day) -> i32 {
@@ -222,7 +222,7 @@ fn civil(day: Day) -> (i32, i32) {
     (year_of_era + era * 400 + i32::from(month <= 2), month)
 }
 
-/// The day number of the first of a month that is counted from January of year 0 (same source, `days_from_civil`).
+/// The first day of a month that is counted from January of year 0 (same source, `days_from_civil`).
 #[must_use]
 pub fn first_of_month(months: i32) -> Day {
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
@@ -241,7 +241,7 @@ mod tests {
         Zone::new(&TimeZone::get(name).unwrap())
     }
 
-    /// The time-zone library's own answer.
+    /// The day according to the time-zone library.
     fn day_by_library(name: &str, time: Time) -> Day {
         let stamp = Timestamp::from_millisecond(time.millis()).unwrap();
         number(stamp.to_zoned_datetime(TimeZone::get(name).unwrap()).date())

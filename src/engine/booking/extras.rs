@@ -1,7 +1,7 @@
-//! What is booked for the few customers who were referred, complained or cost something.
+//! Books the rare events: referrals, complaints, costs.
 //!
-//! Each figure here depends on the first order and on the earliest event of its kind. When either turns out to be
-//! earlier, what stood there is taken back and booked anew.
+//! Each figure depends on the customer's first order and on the earliest event of its kind. If an earlier one arrives,
+//! the old booking is taken back and replaced.
 
 use super::{Belonging, Engine, Round};
 use crate::engine::axis::Moment;
@@ -15,13 +15,13 @@ use crate::engine::window::{LostInterval, Sign};
 use crate::event::{CostKind, Money};
 
 impl Engine {
-    /// A profile names who referred the customer.
+    /// Books a profile that names a referrer.
     pub(in crate::engine) fn book_mention(&mut self, slot: Slot, at: Moment) {
         let belonging = self.belonging(slot);
         self.at_earliest(slot, Rare::Mention, at, |engine, sign| engine.book_referral(slot, belonging, sign));
     }
 
-    /// Books feedback; a complaint also for the silences of the customer.
+    /// Books feedback; a complaint also affects the customer's silences.
     pub(in crate::engine) fn book_feedback(&mut self, slot: Slot, kind: &str, at: Moment, round: Round) {
         if round == Round::First {
             self.totals.feedback(kind, at.time);
@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    /// Books money that was spent on a customer.
+    /// Books a cost.
     pub(in crate::engine) fn book_cost(&mut self, slot: Slot, kind: CostKind, amount: Money, at: Moment, round: Round) {
         if round == Round::First {
             let currency = self.currency_number(amount.currency);
@@ -52,8 +52,7 @@ impl Engine {
         self.at_earliest(slot, Rare::Cost, at, |engine, sign| engine.book_coverage(slot, belonging, sign));
     }
 
-    /// Does nothing unless `at` is earlier than every event of the kind so far; if so, takes back what follows from
-    /// the earliest so far and books what follows from this one.
+    /// If `at` is earlier than all events of the kind so far, replaces the booking of the earliest one by one for `at`.
     fn at_earliest(&mut self, slot: Slot, what: Rare, at: Moment, mut book: impl FnMut(&mut Engine, Sign)) {
         if self.earliest(slot, what).is_some_and(|earliest| earliest.time <= at.time) {
             return;
@@ -72,7 +71,7 @@ impl Engine {
         self.extras.earliest(slot, self.customers.record(slot), what).map(|time| self.moment(time))
     }
 
-    /// Takes back that the customer ever had it.
+    /// Removes the mark and its bookings, as if the customer never had an event of the kind.
     pub(super) fn retract_rare(&mut self, slot: Slot, what: Rare) {
         let belonging = self.belonging(slot);
         let book = |engine: &mut Engine, sign| match what {
@@ -85,8 +84,8 @@ impl Engine {
         book(self, Sign::Add);
     }
 
-    /// The customer's first order is another one than before, under which `old` was booked. Called before the order
-    /// counts; `referred` says whether it names who referred the customer.
+    /// Moves the bookings to a new first order; `old` was the belonging before. Called before the order is booked.
+    /// `referred`: whether it names a referrer.
     pub(super) fn move_extras(&mut self, slot: Slot, old: Belonging, new: Belonging, referred: bool) {
         self.book_referral(slot, old, Sign::Remove);
         self.book_coverage(slot, old, Sign::Remove);
@@ -101,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// Referred from the first order on, or from the earliest mention where that is later.
+    /// Books the referral of a customer: from the first order on, or from the earliest mention if that is later.
     pub(in crate::engine) fn book_referral(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
         let Some(first) = belonging.first else { return };
         let by_first_order = self.customers.record(slot).has(Mark::Referred);
@@ -112,14 +111,14 @@ impl Engine {
         self.totals.referral(since.time, sign);
     }
 
-    /// A customer with a cost from the first order on, or from the earliest cost where that is later.
+    /// Books that a customer has a cost: from the first order on, or from the earliest cost if that is later.
     pub(in crate::engine) fn book_coverage(&mut self, slot: Slot, belonging: Belonging, sign: Sign) {
         let (Some(first), Some(cost)) = (belonging.first, self.earliest(slot, Rare::Cost)) else { return };
         self.windows.iter_mut().for_each(|window| window.costed(cost.max(first), sign));
     }
 
-    /// The silences after the known orders of a complainer. All earlier ones ended before the complaint, so nothing of
-    /// them counts.
+    /// The silences after the known orders of a customer who complained. Older silences ended before the complaint, so
+    /// they do not count.
     fn silences(&self, slot: Slot) -> Vec<LostInterval> {
         let Some(since) = self.earliest(slot, Rare::Complaint) else { return Vec::new() };
         let record = self.customers.record(slot);
@@ -134,8 +133,8 @@ impl Engine {
         orders.into_iter().rev().map(silence).collect()
     }
 
-    /// A complainer's new order ends the silence that followed the one before, and begins its own. Called before the
-    /// order counts, or to take that back while it does.
+    /// Books an order of a customer who complained: it ends the silence after the order before and begins another.
+    /// Called before the order is booked, or to undo that while it is booked.
     pub(super) fn interrupt_complainers_silence(
         &mut self,
         slot: Slot,

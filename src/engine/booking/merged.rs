@@ -1,9 +1,8 @@
-//! Orders of one customer on one civil day as one order, which stands at the time of the first: `merge_orders`.
+//! Merges the orders of a customer on one civil day into one order at the time of the first: `merge_orders`.
 //!
-//! The record holds the first order of each day alone, so everything that follows from orders follows from those. A
-//! later order of the day adds its amount. One that comes in late and is earlier takes the place of the first. Orders
-//! of a currency are counted apart from what they bring, for the first order of the day in a currency may be any of
-//! them.
+//! The record contains only the first order of each day, and all figures of orders derive from it. A later order of the
+//! day adds its amount. An order that arrives late but is earlier replaces the first one. Orders per currency are
+//! counted separately from amounts, because any order of the day may be the first in its currency.
 
 use super::{Engine, Round, Said, currency_tag};
 use crate::engine::axis::Moment;
@@ -17,7 +16,7 @@ use crate::engine::window::{Flow, Sign};
 use crate::event::{Currency, Money, Time};
 
 impl Engine {
-    /// Books an order where those of one day are one.
+    /// Books an order that may merge with others of its day.
     pub(super) fn book_order_of_day(
         &mut self,
         slot: Slot,
@@ -45,7 +44,7 @@ impl Engine {
         }
     }
 
-    /// Takes the last order of a customer's last day out of the sums of the day. Whether the day has no other order.
+    /// Takes the last order of a customer's last day out of the sums of the day. Returns whether it was the only one.
     pub(super) fn retract_from_day(&mut self, slot: Slot, at: Moment, amount: Money) -> bool {
         self.each_booking(amount, at, |engine, currency, minor, value| {
             let change = engine.days.take(slot, at.day, currency_tag(currency), minor);
@@ -54,7 +53,7 @@ impl Engine {
         !self.days.has(slot, at.day)
     }
 
-    /// Whether an order from before the floor is one of a day of which the sums may be forgotten.
+    /// Whether an order from before the floor belongs to a day whose sums may have been forgotten.
     pub(in crate::engine) fn has_forgotten_day(&self, place: &OrderPlace, at: Moment, floor: Time) -> bool {
         let is_before = self.spec.merge_orders && at.time < floor;
         is_before && (self.is_on_day(place.y, at) || self.is_on_day(place.s, at))
@@ -64,7 +63,8 @@ impl Engine {
         time.is_some_and(|time| self.spec.zone.day(time) == at.day)
     }
 
-    /// Does something in the currency of an amount, whose order values are told, and in the reporting currency.
+    /// Calls `book` with the amount in its own currency, for which order values are reported, and in the reporting
+    /// currency.
     fn each_booking(
         &mut self,
         amount: Money,
@@ -78,7 +78,7 @@ impl Engine {
         }
     }
 
-    /// Counts the order of a day in a currency where its first payment is now, and its value as it is now.
+    /// Updates the time at which the day's order in a currency counts, and its value.
     fn recount(&mut self, slot: Slot, currency: usize, (before, after): Change, value: Option<Currency>) {
         for (sum, sign) in [(before, Sign::Remove), (after, Sign::Add)] {
             let Some(sum) = sum else { continue };
@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// Takes an order out whose place an earlier one of the same day has taken, which is booked already.
+    /// Removes an order that was replaced by an earlier one of the same day, which is booked already.
     fn take_out_order(&mut self, slot: Slot, order: Time) {
         let at = self.moment(order);
         let belonging = self.belonging(slot);

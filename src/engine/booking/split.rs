@@ -1,7 +1,7 @@
-//! Takes from a customer what happened after an erasure, as if it had never come: event by event, the newest first,
-//! each the inverse of its booking. What is taken back is booked again for the new customer.
+//! Takes back what a customer did after an erasure, as if it had never arrived: event by event, newest first, each the
+//! inverse of its booking. It is then booked again for the new customer.
 //!
-//! Sums in which customers are not told apart stay as they are.
+//! Sums that do not distinguish customers stay unchanged.
 
 use super::{Belonging, Engine, Flow, currency_tag, minute_start, order_terms};
 use crate::engine::ahead::{Deed, DeedKind};
@@ -16,8 +16,8 @@ use crate::engine::window::Sign;
 use crate::event::{MINUTE, Money, Time};
 
 impl Engine {
-    /// Until when an erasure of a customer has to reach that is dated at `at`: what was done after that is known in
-    /// full, save where the topics are further apart than they may be.
+    /// The time to which an erasure dated `at` has to extend. Events after it are fully known, unless the topics are
+    /// further apart than allowed.
     pub(in crate::engine) fn separable_at(&self, slot: Slot, at: Time) -> Time {
         let limit = self.clock.ahead_of();
         if at >= limit {
@@ -32,7 +32,7 @@ impl Engine {
         known.max().map_or(at, |newest| newest.max(at))
     }
 
-    /// Takes everything that the customer did after `at` back, which is `later` in the order of arrival.
+    /// Takes back everything that the customer did after `at`; `later` contains it in order of arrival.
     pub(in crate::engine) fn retract_later(&mut self, slot: Slot, at: Time, later: &[Deed]) {
         for what in [Rare::Mention, Rare::Complaint, Rare::Cost] {
             if self.earliest(slot, what).is_some_and(|earliest| earliest.time > at) {
@@ -62,7 +62,7 @@ impl Engine {
         self.watch_anew(slot);
     }
 
-    /// Takes the newest order back.
+    /// Takes back the newest order.
     fn retract_order(&mut self, slot: Slot, at: Moment, amount: Money) {
         let mut flow = Flow::Order;
         if self.spec.merge_orders {
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    /// Takes back what an order between these neighbours counts.
+    /// Takes back the counts of an order between these neighbours.
     pub(super) fn retract_terms(&mut self, belonging: Belonging, first: Moment, place: &OrderPlace, at: Moment) {
         let terms = order_terms(place, at, |time| self.moment(time));
         for (term, sign) in terms.iter().flatten() {
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// Takes the newest session back; `next` is the newest other one in the same minute.
+    /// Takes back the newest session; `next` is the newest other one in the same minute.
     fn retract_session(&mut self, slot: Slot, at: Moment, next: Option<Time>) {
         let belonging = self.belonging(slot);
         self.segments.each(belonging.at(at.time), |window| window.session(at, Sign::Remove));
