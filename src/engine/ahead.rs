@@ -1,8 +1,8 @@
-//! What customers did later than the slowest topic has come, in full: an erasure dated before it may still come in, and
-//! what lies behind the erasure is then taken from the old customer and booked for the new one.
+//! Complete events of customers after the time that the slowest topic has reached. A late erasure may still be dated
+//! before them; they are then taken from the old customer and booked for the new one.
 //!
-//! With one topic nothing is here, for an erasure is never earlier than what its own topic has brought. With several it
-//! is what some topics are ahead of others, at most the last `allowed_lateness`.
+//! With one topic this is empty, because an erasure is never earlier than the events of its own topic. With several it
+//! holds what some topics are ahead of others, at most the last `allowed_lateness`.
 
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
@@ -14,42 +14,42 @@ use crate::event::{Attributes, CostKind, Event, Kind, MAX_DIMENSIONS, Money, Tim
 /// An event of a customer, without its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deed {
-    /// When.
+    /// Event time.
     pub time: Time,
-    /// What.
+    /// Type and content.
     pub what: DeedKind,
 }
 
-/// What a customer did.
+/// Type and content of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeedKind {
-    /// An order, with what it says of the customer.
+    /// An order, with what it states about the customer.
     Order(Money, Option<Box<Named>>),
-    /// Money given back for an order.
+    /// Money returned for an order.
     Refund(Money),
-    /// An order undone.
+    /// A cancelled order.
     Cancel(Money),
-    /// A visit.
+    /// A session.
     Session,
-    /// News of the profile; whether they name who referred the customer.
+    /// A profile; whether it names a referrer.
     Profile(bool),
     /// Feedback; whether it is a complaint.
     Feedback(bool),
-    /// Money spent on the customer.
+    /// A cost.
     Cost(CostKind, Money),
 }
 
-/// What an order says of its customer.
+/// What an order states about its customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
     /// The value of each dimension.
     pub attributes: [Option<Box<str>>; MAX_DIMENSIONS],
-    /// Whether somebody referred the customer.
+    /// Whether it names a referrer.
     pub referred: bool,
 }
 
 impl Deed {
-    /// The event without its id.
+    /// Copies an event without its id.
     #[must_use]
     pub fn of(event: &Event<'_>) -> Deed {
         let referred = |by: &Option<std::borrow::Cow<'_, str>>| super::names_somebody(by.as_deref());
@@ -71,7 +71,7 @@ impl Deed {
         Deed { time: event.time, what }
     }
 
-    /// An event that says the same.
+    /// An equivalent event, without an id.
     #[must_use]
     pub fn kind(&self) -> Kind<'_> {
         let somebody = |is_named: bool| is_named.then_some("somebody".into());
@@ -102,29 +102,29 @@ impl Deed {
 
 type Deeds = SmallVec<[Deed; 1]>;
 
-/// The deeds of everybody, in the order in which they arrived.
+/// Events by customer, in order of arrival.
 #[derive(Debug, Clone, Default)]
 pub struct Ahead {
     deeds: HashMap<Slot, Deeds, foldhash::fast::FixedState>,
     sweep_at: usize,
 }
 
-// Small in the engine's own tests, so that they see what is forgotten.
+// Small in unit tests, so that they notice wrongly forgotten entries.
 const SMALLEST_SWEEP: usize = if cfg!(test) { 2 } else { 1024 };
 
 impl Ahead {
-    /// Adds a deed.
+    /// Adds an event.
     pub fn add(&mut self, slot: Slot, deed: Deed) {
         self.deeds.entry(slot).or_insert_with(|| smallvec![]).push(deed);
     }
 
-    /// The deeds of a customer.
+    /// The events of a customer.
     #[must_use]
     pub fn of(&self, slot: Slot) -> &[Deed] {
         self.deeds.get(&slot).map_or(&[], |deeds| deeds)
     }
 
-    /// Takes out what a customer did after `at`.
+    /// Removes and returns the events of a customer after `at`.
     pub fn take_after(&mut self, slot: Slot, at: Time) -> Vec<Deed> {
         let Some(deeds) = self.deeds.get_mut(&slot) else { return Vec::new() };
         let (later, rest): (Vec<_>, Vec<_>) = std::mem::take(deeds).into_iter().partition(|deed| deed.time > at);
@@ -132,24 +132,24 @@ impl Ahead {
         later
     }
 
-    /// The customers of whom something is here.
+    /// The customers with events.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.deeds.keys().copied()
     }
 
-    /// Puts back what [`Ahead::of`] told.
+    /// Restores the events that [`Ahead::of`] returned.
     pub fn restore(&mut self, slot: Slot, deeds: Vec<Deed>) {
         if !deeds.is_empty() {
             self.deeds.insert(slot, deeds.into());
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.deeds.remove(&slot);
     }
 
-    /// Forgets what lies before `limit`, once enough has gathered to be worth a walk.
+    /// Removes the events before `limit`, once the map has doubled.
     pub fn sweep(&mut self, limit: Time) {
         if self.deeds.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
@@ -162,7 +162,7 @@ impl Ahead {
         self.deeds.shrink_to(self.sweep_at);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let spilled = |deeds: &Deeds| if deeds.spilled() { deeds.capacity() * size_of::<Deed>() } else { 0 };

@@ -1,4 +1,4 @@
-//! What the engine tells of one customer.
+//! Queries about one customer.
 
 use super::customers::{Key, Slot};
 use super::inactivity::release::Deadline;
@@ -6,41 +6,40 @@ use super::lifecycle::{Stage, Status};
 use super::record::Mark;
 use super::{Currency, Engine, Time};
 
-/// One customer, by all accepted events.
+/// Figures of one customer, by all accepted events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomerFigures {
-    /// The instant at which stage and status are read: the watermark of the partition, the customer's latest event
-    /// while it has none.
+    /// Time of stage and status: the watermark of the partition, or the customer's latest event while there is none.
     pub now: Time,
-    /// Stage and status; `None` of a prospect.
+    /// Stage and status; `None` for a prospect.
     pub standing: Option<(Stage, Status)>,
-    /// Since or from when on the customer is at risk, and when lapsed, if no order comes; `None` of a prospect.
+    /// When the customer becomes or became at risk and lapsed, if no order follows; `None` for a prospect.
     pub turns: Option<(Time, Time)>,
-    /// Orders.
+    /// Number of orders.
     pub orders: u32,
     /// The earliest order.
     pub first_order: Option<Time>,
     /// The latest order.
     pub last_order: Option<Time>,
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: u32,
     /// The latest session.
     pub last_session: Option<Time>,
-    /// Whether a profile or the first order names who referred the customer.
+    /// Whether a profile or the first order names a referrer.
     pub referred: bool,
-    /// Whether there is a complaint.
+    /// Whether the customer has complained.
     pub complained: bool,
-    /// The value of each dimension, by its place in the configuration.
+    /// The value of each dimension, in the order of the configuration.
     pub segments: Vec<String>,
-    /// Orders less refunds and cancellations in minor units, by currency, in the order in which these were first seen; last
-    /// what all are worth in the reporting currency at the rates of the day of `now`, if there is one.
+    /// Orders minus refunds and cancellations in minor units, by currency in the order of first use. With a reporting
+    /// currency, the last entry is the total in it, at the rates of the day of `now`.
     pub net_revenue: Vec<(Currency, i64)>,
-    /// Silences that go on and are not decided yet, the first due first.
+    /// Undecided silences, by due time.
     pub deadlines: Vec<Deadline>,
 }
 
 impl Engine {
-    /// What is known of a customer; `None` when there is no record of that id.
+    /// The figures of a customer; `None` without a record of the id.
     #[must_use]
     pub fn customer(&self, id: &str) -> Option<CustomerFigures> {
         let slot = self.customers.find(&Key::new(id))?;
@@ -50,8 +49,8 @@ impl Engine {
         Some(self.customer_figures(slot, now))
     }
 
-    /// Whether an order of a customer at that very time has counted; `None` where so many came later that the record does
-    /// not tell.
+    /// Whether an order of a customer at exactly `time` has counted; `None` if so many came later that the record does
+    /// not show it.
     #[must_use]
     pub fn has_order_at(&self, customer: &str, time: Time) -> Option<bool> {
         let Some(slot) = self.customers.find(&Key::new(customer)) else { return Some(false) };
@@ -60,17 +59,17 @@ impl Engine {
         if known.contains(&time) || record.first() == Some(time) {
             return Some(true);
         }
-        // Of the later orders of a day the record tells nothing.
+        // The record does not show the later orders of a day.
         let day = |time: Time| self.spec.zone.day(time);
         if self.spec.merge_orders && known.iter().any(|known| day(*known) == day(time)) {
             return None;
         }
-        // Between the oldest known order and the newest none is missing.
+        // All orders between the oldest known one and the newest are known.
         let reaches_back = known.len() == record.orders as usize || known.first().is_some_and(|oldest| *oldest <= time);
         (reaches_back || record.first().is_some_and(|first| time < first)).then_some(false)
     }
 
-    /// What is known of a customer, with stage and status at an instant.
+    /// The figures of a customer, with stage and status at `now`.
     pub(super) fn customer_figures(&self, slot: Slot, now: Time) -> CustomerFigures {
         let record = self.customers.record(slot);
         let (first_order, last_order) = (record.first(), record.newest(0));

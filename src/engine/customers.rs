@@ -1,7 +1,7 @@
-//! The customer table: a flat index of 32-bit slots over a slab of records.
+//! The customer table: an index of 32-bit slots over a slab of records.
 //!
-//! An index of slots costs 5 to 10 bytes a customer, and growing it moves no record; a hash map of fat values would
-//! copy every record while it doubles, and keep an eighth to a half of itself empty.
+//! The index takes 5 to 10 bytes per customer, and growing it moves no record. A hash map of records would copy all of
+//! them when it doubles, and keep an eighth to a half of its memory empty.
 
 mod copying;
 
@@ -16,15 +16,15 @@ use super::erasures::Identity;
 use super::record::{KeyTag, Known, Record};
 use copying::Copying;
 
-/// Where a customer's record is; stays the same until the customer is erased, in files too.
+/// Number of a customer's record. It stays the same until the customer is erased, also in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub u32);
 
-/// A customer id as the table looks it up.
+/// A customer id, prepared for lookups.
 #[derive(Debug, Clone, Copy)]
 pub struct Key<'a> {
     text: &'a str,
-    /// The inline bytes; for a long id its place in the arena is filled in when it is stored.
+    /// The inline bytes. For a long id, the table fills in its position in the arena.
     bytes: [u8; 16],
     tag: KeyTag,
     hash: u64,
@@ -39,7 +39,7 @@ impl<'a> Key<'a> {
         Key { hash, ..key }
     }
 
-    /// The key under which an erased customer is kept.
+    /// The key of an erased customer.
     #[must_use]
     pub fn erased(identity: &Identity) -> Key<'static> {
         let bytes = identity.to_bytes();
@@ -61,14 +61,14 @@ impl<'a> Key<'a> {
         Key { text, bytes, tag, hash: 0 }
     }
 
-    /// A hash of the id that is the same on every machine and in every version.
+    /// A hash of the id that is the same on all machines and in all versions.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
     }
 }
 
-/// At most 16 bytes, zeros behind them. Two loads that overlap cost less than a copy of a length that is not known.
+/// Pads at most 16 bytes with zeros. Two overlapping loads are faster than a copy of variable length.
 fn padded(bytes: &[u8]) -> [u8; 16] {
     if let (Some(&head), Some(&tail)) = (bytes.first_chunk(), bytes.last_chunk()) {
         let [head, tail] = [head, tail].map(|half| u128::from(u64::from_le_bytes(half)));
@@ -83,14 +83,14 @@ fn hash_inline(bytes: &[u8; 16], tag: KeyTag) -> u64 {
     xxh3_64_with_seed(bytes, u64::from(tag.number()))
 }
 
-/// The 16 bytes of a UUID in its canonical lower-case spelling, the only one that can be written back from the bytes.
+/// The bytes of a UUID in canonical lower-case spelling, the only one that can be restored from the bytes.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let uuid = Uuid::try_parse(text).ok()?;
     (uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text).then(|| uuid.into_bytes())
 }
 
-/// Records per chunk of the slab, which is also what files call a bucket. Few in the tests of this crate, so that they
-/// see many; a multiple of 64.
+/// Records per chunk of the slab, which is also a bucket in files. Small in unit tests, so that they have several; a
+/// multiple of 64.
 pub const CHUNK: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// All customers of one partition.
@@ -102,12 +102,12 @@ pub struct Customers {
     arena: Arena,
     changed: Changed,
     copying: Option<Box<Copying>>,
-    /// How many of them are erased.
+    /// Number of erased customers in the table.
     erased: usize,
 }
 
-/// Which slots were changed since they were last written, erased ones included: one bit each. A record's own flag
-/// spares the second and later events of a customer the way here.
+/// Slots changed since they were last written, including erased ones, one bit each. The flag in the record avoids this
+/// lookup for the second and later events of a customer.
 #[derive(Debug, Clone, Default)]
 struct Changed {
     words: Vec<u64>,
@@ -126,19 +126,19 @@ impl Changed {
 }
 
 impl Customers {
-    /// How many records there are, those of erased customers included.
+    /// Number of records, including those of erased customers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// How many customers there are that have an id.
+    /// Number of customers with an id.
     #[must_use]
     pub fn identified(&self) -> usize {
         self.index.len() - self.erased
     }
 
-    /// Whether there is none.
+    /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
@@ -152,8 +152,8 @@ impl Customers {
         self.index.find(key.hash, is_it).copied().map(Slot)
     }
 
-    /// Brings customers into the caches. First all of the index is read that [`Customers::find`] will read of it, then
-    /// all of the records: side by side, what would else be waited for one after the other.
+    /// Prefetches customers into the processor's caches. Reads first all index entries and then all records that
+    /// [`Customers::find`] will read, so that their cache misses overlap.
     pub fn look_ahead(&self, hashes: &[u64]) {
         const MOST: usize = 64;
         for hashes in hashes.chunks(MOST) {
@@ -189,8 +189,8 @@ impl Customers {
         Slot(slot)
     }
 
-    /// Keeps the record of a customer under what an erased one is known by; the id is gone from memory. Whoever copies
-    /// has to have copied it before.
+    /// Replaces the id of a customer by the identity of an erased one; the id is removed from memory. A copy in
+    /// progress must have copied the record before.
     pub fn rename(&mut self, key: &Key<'_>, identity: &Identity) {
         let (slab, arena) = (&self.slab, &self.arena);
         let Ok(entry) = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)) else { return };
@@ -217,12 +217,12 @@ impl Customers {
         let chunks = self.slab.len();
         let chunk = &mut self.slab[chunks - 1];
         chunk.push(record);
-        // 2^32 records are 340 GB: memory ends before the slots do.
+        // 2^32 records take 340 GB: memory runs out before the slots do.
         ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
     }
 
-    /// Removes a customer: record and id are gone from memory, the slot will serve another. Whoever copies has to have
-    /// copied it before.
+    /// Removes a customer: record and id are removed from memory, the slot is used again. A copy in progress must have
+    /// copied the record before.
     pub fn remove(&mut self, key: &Key<'_>) -> Option<Slot> {
         let (slab, arena) = (&self.slab, &self.arena);
         let entry = self.index.find_entry(key.hash, |&slot| holds(slab, arena, slot, key)).ok()?;
@@ -273,30 +273,30 @@ impl Customers {
         self.changed.set(slot);
     }
 
-    /// How many slots there are, free ones included.
+    /// Number of slots, including free ones.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.slab.last().map_or(0, |last| (self.slab.len() - 1) * CHUNK + last.len())
     }
 
-    /// The slots that hold a customer, in order.
+    /// The slots in use, ascending.
     pub fn occupied(&self) -> impl Iterator<Item = Slot> {
         let records = (0_u32..).zip(self.slab.iter().flatten());
         records.filter(|(_, record)| record.tag != KeyTag::FREE).map(|(slot, _)| Slot(slot))
     }
 
-    /// How many slots were changed since they were last written.
+    /// Number of slots changed since they were last written.
     #[must_use]
     pub fn changed(&self) -> usize {
         self.changed.slots
     }
 
-    /// Notes that a slot is not written after all.
+    /// Notes that a slot was not written after all.
     pub fn roll_back(&mut self, slot: u32) {
         self.note_change(slot);
     }
 
-    /// A table with so many slots, all of them free, to be filled by [`Customers::place`].
+    /// A table of free slots, to be filled with [`Customers::place`].
     #[must_use]
     pub fn with_slots(slots: usize) -> Customers {
         let free = Record::new([0; 16], KeyTag::FREE);
@@ -309,7 +309,7 @@ impl Customers {
         Customers { slab, ..Customers::default() }
     }
 
-    /// Fills a free slot. `false`: there is no such slot. Nobody is found before [`Customers::index_all`].
+    /// Fills a free slot; `false` if it does not exist. [`Customers::find`] works only after [`Customers::index_all`].
     #[must_use]
     pub fn place(&mut self, slot: u32, id: &str, known: &Known) -> bool {
         let Some(record) = self.slab.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
@@ -327,7 +327,7 @@ impl Customers {
         true
     }
 
-    /// Builds the index over the placed records, and finds the free slots. `false`: two records have one id.
+    /// Builds the index of the placed records and the list of free slots; `false` if two records have the same id.
     #[must_use]
     pub fn index_all(&mut self) -> bool {
         let Customers { index, slab, free, arena, changed: _, copying: _, erased } = self;
@@ -359,7 +359,7 @@ impl Customers {
         true
     }
 
-    /// What an erased customer is known by; `None` of anybody else.
+    /// The identity of an erased customer; `None` for others.
     #[inline]
     #[must_use]
     pub fn identity(&self, slot: Slot) -> Option<Identity> {
@@ -373,7 +373,7 @@ impl Customers {
         self.arena.id(self.record(slot)).into_owned()
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.index.allocation_size()
@@ -415,7 +415,7 @@ fn hash_of(slab: &[Vec<Record>], arena: &Arena, slot: u32) -> u64 {
     }
 }
 
-/// Ids too long for a record. A key is: place (6 bytes), length (2), low half of the hash (4), zero (4).
+/// Ids too long for a record. The key is: position (6 bytes), length (2), low half of the hash (4), zero (4).
 #[derive(Debug, Clone, Default)]
 pub struct Arena {
     text: String,
@@ -425,7 +425,7 @@ pub struct Arena {
 impl Arena {
     const HASH_BITS: u64 = 0xFFFF_FFFF;
 
-    /// Keeps the id of a record of another arena, and returns the record with its place here.
+    /// Copies the id of a record from another arena, and returns the record with its position here.
     #[inline]
     pub fn adopt(&mut self, record: &Record, other: &Arena) -> Record {
         let mut record = *record;

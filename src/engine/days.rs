@@ -1,4 +1,4 @@
-//! What customers paid on the civil days that can still change, where the orders of one day count as one.
+//! Payments of customers on the civil days that can still change; only used if the orders of a day count as one.
 
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
@@ -7,34 +7,34 @@ use super::customers::Slot;
 use super::zone::Day;
 use crate::event::Time;
 
-/// What a customer paid on a day in one currency.
+/// Payments of a customer on a day in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DaySum {
     /// The civil day.
     pub day: Day,
-    /// The number of the currency.
+    /// The engine's number of the currency.
     pub currency: u8,
-    /// When the first order in the currency came.
+    /// Time of the first order in the currency.
     pub first: Time,
-    /// How many orders in the currency there were.
+    /// Number of orders in the currency.
     pub orders: u32,
-    /// Their sum in minor units.
+    /// Sum of their amounts in minor units.
     pub minor: i64,
 }
 
-/// A sum before a change and after it.
+/// A sum before and after a change.
 pub type Change = (Option<DaySum>, Option<DaySum>);
 
 type Sums = SmallVec<[DaySum; 1]>;
 
-/// The sums of the customers.
+/// The sums of all customers.
 #[derive(Debug, Clone, Default)]
 pub struct Days {
     sums: HashMap<Slot, Sums, foldhash::fast::FixedState>,
     sweep_at: usize,
 }
 
-// Small in the engine's own tests, so that they see what is forgotten.
+// Small in unit tests, so that they notice wrongly forgotten entries.
 const SMALLEST_SWEEP: usize = if cfg!(test) { 2 } else { 1024 };
 
 impl Days {
@@ -51,7 +51,7 @@ impl Days {
         (Some(before), Some(*sum))
     }
 
-    /// Takes the last order of a day in a currency back.
+    /// Takes back the last order of a day in a currency.
     pub fn take(&mut self, slot: Slot, day: Day, currency: u8, minor: i64) -> Change {
         let Some(sums) = self.sums.get_mut(&slot) else { return (None, None) };
         let Some(place) = sums.iter().position(|sum| (sum.day, sum.currency) == (day, currency)) else {
@@ -78,24 +78,24 @@ impl Days {
         self.sums.get(&slot).map_or(&[], |sums| sums)
     }
 
-    /// The customers of whom something is here.
+    /// The customers with sums.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.sums.keys().copied()
     }
 
-    /// Puts back what [`Days::of`] returned.
+    /// Restores the sums that [`Days::of`] returned.
     pub fn restore(&mut self, slot: Slot, sums: Vec<DaySum>) {
         if !sums.is_empty() {
             self.sums.insert(slot, sums.into());
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.sums.remove(&slot);
     }
 
-    /// Forgets the days before `oldest`, once enough has gathered to be worth a walk.
+    /// Removes the days before `oldest`, once the map has doubled.
     pub fn sweep(&mut self, oldest: Day) {
         if self.sums.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
@@ -108,7 +108,7 @@ impl Days {
         self.sums.shrink_to(self.sweep_at);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let spilled = |sums: &Sums| if sums.spilled() { sums.capacity() * size_of::<DaySum>() } else { 0 };

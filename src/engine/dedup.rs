@@ -1,9 +1,9 @@
-//! Recognising second copies: exact 64-bit fingerprints, each with the UTC day of the event that counted.
+//! Recognizes duplicates: exact 64-bit fingerprints, each with the UTC day of the event that counted.
 //!
-//! An event is a copy when its day lies at most `remember` days from that one. The days are those of the events alone,
-//! so every partitioning, and a replay, decide alike. A fingerprint is dropped once no event that would be a copy can
-//! be accepted any more, being too late. Never a Bloom filter: it would take a real order for a copy. The tables are
-//! sharded, so that growing and sweeping never touch more than a small part at once.
+//! An event is a duplicate if its day is at most `remember` days from that day. Only days of events matter, so the
+//! result does not depend on the partitioning, and a replay decides the same. A fingerprint is dropped once every event
+//! that would be its duplicate is too late to be accepted. A Bloom filter is no alternative: it would take some real
+//! orders for duplicates. The tables are sharded, so that growing and sweeping touch only a small part at once.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -12,23 +12,24 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::state::rotation::{Rotation, oldest};
 use crate::event::{DAY, EventType, Time};
 
-/// How many parts the fingerprints of a class are in.
+/// Number of shards per class.
 pub const SHARDS: usize = 64;
 
 const SMALLEST_PRUNE: usize = 1024;
 
-/// A jump over more days than this would run around the 16 bits of a tag.
+/// A jump over more days than this would wrap around the 16 bits of a tag.
 const MAX_JUMP: i64 = 16_000;
-/// The longest that ids are remembered and events may be late, in days; together with a jump it fits into a tag.
+/// Maximum of the days for which ids are remembered, and of the allowed lateness in days; with a jump, they fit into a
+/// tag.
 const MAX_DAYS: i64 = 7_000;
 
-/// How many days an id is remembered: whole ones, rounded up.
+/// How long an id is remembered in days, rounded up.
 #[must_use]
 pub fn days(remember: i64) -> i64 {
     (remember.div_euclid(DAY) + i64::from(remember.rem_euclid(DAY) > 0)).clamp(0, MAX_DAYS)
 }
 
-/// A remembered fingerprint and the low 16 bits of its day's number; 10 bytes.
+/// A fingerprint and the low 16 bits of its day's number; 10 bytes.
 #[derive(Debug, Clone, Copy)]
 #[repr(Rust, packed)]
 struct Seen {
@@ -36,56 +37,55 @@ struct Seen {
     bucket: u16,
 }
 
-/// The fingerprints of the events of one class, such as sessions.
+/// The fingerprints of one class of events.
 #[derive(Debug, Clone)]
 pub struct Dedup {
     shards: Vec<HashTable<Seen>>,
-    /// How many days lie between an event and a copy of it at most.
+    /// Maximum number of days between an event and its duplicate.
     life: i64,
-    /// How many days a fingerprint is kept behind its day: so long that every copy that comes later is too late.
+    /// How many days after its own day a fingerprint is kept: then every duplicate is too late.
     keep: i64,
     /// The day of the class's time.
     current: i64,
-    /// The next shard to sweep; [`SHARDS`] when all are swept.
+    /// The next shard to sweep; [`SHARDS`] if all are swept.
     sweep: usize,
-    /// What was remembered since the last checkpoint, with the number of its bucket; nothing is gathered before the
-    /// first.
+    /// Fingerprints since the last checkpoint, with their buckets; `None` before the first checkpoint.
     fresh: Option<Vec<Fingerprint>>,
-    /// From how many on those are looked through for such as expired before they were ever written.
+    /// Length of `fresh` at which those are removed that expired before they were written.
     prune_at: usize,
 }
 
-/// A fingerprint, and the number of its day.
+/// A fingerprint and the number of its day.
 pub type Fingerprint = (u64, i64);
 
 /// Fingerprints of one shard in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardState {
-    /// Its number.
+    /// Number of the shard.
     pub shard: u8,
-    /// Whether these are all of the shard, or those remembered since the last checkpoint.
+    /// Whether these are all fingerprints of the shard, or only those since the last checkpoint.
     pub full: bool,
     /// The fingerprints.
     pub seen: Vec<Fingerprint>,
 }
 
-/// How fingerprints are kept of which a checkpoint is made: what is not seen in them.
+/// How the fingerprints of a checkpoint are to be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Buckets {
-    /// Width of a bucket in milliseconds: a day. Version 0.1.0 had longer ones for ids that were remembered very long.
+    /// Width of a bucket in milliseconds: a day. Version 0.1.0 used longer ones if ids were remembered for very long.
     pub width: i64,
-    /// The bucket of the class's time; `None` before the first.
+    /// The bucket of the class's time; `None` before the first event.
     pub current: Option<i64>,
 }
 
-/// The identity of an event among all events: customer, type and id.
+/// Identifies an event by customer, type and id.
 #[must_use]
 pub fn fingerprint(customer_hash: u64, kind: EventType, id: &str) -> u64 {
     xxh3_64_with_seed(id.as_bytes(), customer_hash ^ (kind as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 impl Dedup {
-    /// Takes events of the same id for copies that lie at most `remember` milliseconds, in whole days, from each other.
+    /// Treats events of the same id as duplicates if they are at most `remember` milliseconds, in whole days, apart.
     /// `lateness`: how far behind the class's time events are accepted.
     #[must_use]
     pub fn new(remember: i64, lateness: i64) -> Dedup {
@@ -95,8 +95,8 @@ impl Dedup {
         Dedup { shards, life, keep, current: i64::MIN, sweep: SHARDS, fresh: None, prune_at: SMALLEST_PRUNE }
     }
 
-    /// Whether an event is a copy of one that counted; if not, it is remembered. `clock` is the class's time: it moves
-    /// on, and never back. `time` is the event's own.
+    /// Whether an event is a duplicate of one that counted; otherwise it is remembered. `clock` is the class's time,
+    /// which never moves back. `time` is the event's own time.
     #[inline]
     pub fn is_duplicate(&mut self, fingerprint: u64, clock: Time, time: Time) -> bool {
         let now = clock.millis() / DAY;
@@ -112,9 +112,9 @@ impl Dedup {
         let shard = &mut self.shards[shard_of(fingerprint)];
         match shard.entry(place(fingerprint), |seen| seen.fingerprint == fingerprint, |seen| place(seen.fingerprint)) {
             Entry::Occupied(mut entry) => {
-                // A copy does not prolong the memory of the first.
+                // A duplicate does not extend the time for which the first event is remembered.
                 let age = age(current, entry.get().bucket);
-                // What is due to be dropped is gone, swept or not.
+                // An expired fingerprint does not count, whether swept or not.
                 if age <= keep && (day - (current - age)).abs() <= life {
                     return true;
                 }
@@ -130,7 +130,7 @@ impl Dedup {
         false
     }
 
-    /// Whether an event, which is too late to count, is a copy of one that counted.
+    /// Whether an event that is too late to count is a duplicate of one that counted.
     #[must_use]
     pub fn knows(&self, fingerprint: u64, time: Time) -> bool {
         let shard = &self.shards[shard_of(fingerprint)];
@@ -148,7 +148,7 @@ impl Dedup {
 
     fn advance(&mut self, bucket: i64) {
         if self.current != i64::MIN && bucket - self.current > MAX_JUMP {
-            // Everything is long expired, and the tags would run around.
+            // Everything has long expired, and the tags would wrap around.
             self.shards.iter_mut().for_each(HashTable::clear);
         }
         while self.sweep < SHARDS {
@@ -159,7 +159,8 @@ impl Dedup {
         self.prune_fresh();
     }
 
-    /// While a backlog is caught up on, weeks pass between two checkpoints: what expired meanwhile need not be written.
+    /// While a backlog is read, weeks pass between two checkpoints; fingerprints that expire before the next one need
+    /// not be written.
     fn prune_fresh(&mut self) {
         let (current, keep) = (self.current, self.keep);
         if let Some(fresh) = self.fresh.as_mut().filter(|fresh| fresh.len() >= self.prune_at) {
@@ -178,19 +179,19 @@ impl Dedup {
         self.sweep += 1;
     }
 
-    /// How the fingerprints are kept.
+    /// How the fingerprints are to be read.
     #[must_use]
     pub fn buckets(&self) -> Buckets {
         Buckets { width: DAY, current: (self.current != i64::MIN).then_some(self.current) }
     }
 
-    /// Whether nothing was remembered since the last checkpoint.
+    /// Whether no fingerprint was added since the last checkpoint.
     #[must_use]
     pub fn is_written(&self) -> bool {
         self.fresh.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// What was remembered since the last checkpoint, by shard, and the shards that are due in full.
+    /// The fingerprints since the last checkpoint, by shard, and the shards that are due in full.
     pub fn take_fresh(&mut self, rotation: &mut Rotation, sequence: u64) -> Vec<ShardState> {
         let written = self.fresh.replace(Vec::new());
         let fresh = written.as_ref().map_or(self.len(), Vec::len);
@@ -220,9 +221,9 @@ impl Dedup {
         self.shards[shard].iter().filter(alive).map(absolute).collect()
     }
 
-    /// Notes that a checkpoint is not written after all.
+    /// Notes that a checkpoint was not written after all.
     pub fn roll_back(&mut self, checkpoint: &[ShardState]) {
-        // A shard that was written in full tells no longer what was new in it.
+        // The fingerprints of a full shard do not show which of them were new.
         if checkpoint.iter().any(|shard| shard.full) {
             self.fresh = None;
         } else if let Some(fresh) = &mut self.fresh {
@@ -230,7 +231,7 @@ impl Dedup {
         }
     }
 
-    /// Begins at the newest bucket of a checkpoint, which may have been of another width.
+    /// Starts at the newest bucket of a checkpoint, whose buckets may have another width.
     pub fn resume(&mut self, buckets: Buckets) {
         if let Some(current) = buckets.current {
             self.current = convert(current, buckets.width, DAY);
@@ -238,8 +239,7 @@ impl Dedup {
         self.fresh = Some(Vec::new());
     }
 
-    /// Remembers again what was seen in a bucket of that width; what is remembered already stands. Behind
-    /// [`Dedup::resume`].
+    /// Restores a fingerprint of a bucket of `width`; does not replace an existing one. Called after [`Dedup::resume`].
     pub fn remember(&mut self, (fingerprint, bucket): Fingerprint, width: i64) {
         let bucket = convert(bucket, width, DAY).min(self.current + MAX_JUMP);
         if self.current - bucket > self.keep {
@@ -251,19 +251,19 @@ impl Dedup {
         entry.or_insert(Seen { fingerprint, bucket: bucket as u16 });
     }
 
-    /// How many fingerprints are remembered.
+    /// Number of fingerprints.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(HashTable::len).sum()
     }
 
-    /// Whether none is remembered.
+    /// Whether there are no fingerprints.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let fresh = self.fresh.as_ref().map_or(0, Vec::capacity) * size_of::<Fingerprint>();
@@ -271,8 +271,8 @@ impl Dedup {
     }
 }
 
-/// What a fingerprint is looked up by within its shard: the tables tell entries apart by the highest bits, which all of
-/// a shard have in common.
+/// The hash of a fingerprint within its shard: hash tables distinguish entries by the highest bits, which are the same
+/// in all fingerprints of a shard.
 fn place(fingerprint: u64) -> u64 {
     fingerprint ^ (fingerprint << 29)
 }
@@ -282,13 +282,13 @@ fn shard_of(fingerprint: u64) -> usize {
     (fingerprint >> 58) as usize
 }
 
-/// The number of a bucket of one width among those of another: that which holds its end, so nothing is forgotten
-/// sooner.
+/// Converts the number of a bucket to another width. The result contains the end of the bucket, so that nothing expires
+/// earlier.
 fn convert(bucket: i64, width: i64, into: i64) -> i64 {
     if width == into { bucket } else { ((bucket + 1) * width - 1).div_euclid(into) }
 }
 
-/// How many buckets ago a tag was current; negative for one that lies ahead.
+/// The age of a tag in buckets; negative if it is in the future.
 fn age(current: i64, tag: u16) -> i64 {
     i64::from((current as u16).wrapping_sub(tag).cast_signed())
 }
@@ -313,7 +313,7 @@ mod tests {
         assert!(!seen(9_000));
     }
 
-    /// Another topic may hold the class's time back, or another customer have moved it on: neither changes an answer.
+    /// Another topic may hold back the class's time, or another customer may advance it: neither changes a result.
     #[test]
     fn the_days_of_the_events_decide_and_not_the_time_of_the_class() {
         let mut dedup = Dedup::new(3 * DAY, 2 * DAY);

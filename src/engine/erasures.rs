@@ -1,9 +1,10 @@
-//! Which customers were erased, and when, as long as events from before may still come in.
+//! Erased customers, and when they were erased, as long as earlier events may arrive.
 //!
-//! An erasure has a time. Events up to it, from whichever topic and whenever they arrive, belong to the customer who
-//! was erased; later ones belong to a new customer of the same id. So the figures do not depend on the order in which
-//! topics are read. What is kept of an erased customer is a hash of the id, the time of the erasure, and the record
-//! under [`Identity`] in the place of the id; all of it goes once no topic can bring an event from before the erasure.
+//! An erasure has a time. Events up to that time, from any topic and in any order of arrival, belong to the erased
+//! customer; later ones belong to a new customer with the same id. So figures do not depend on the order in which
+//! topics are read. Of an erased customer the engine keeps a hash of the id, the time of the erasure, and the record,
+//! with an [`Identity`] instead of the id. All of it is removed once no topic can deliver an event from before the
+//! erasure.
 
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
@@ -15,19 +16,19 @@ use super::booking::Round;
 use super::customers::{Key, Slot};
 use crate::event::{Event, MINUTE, Time};
 
-/// What an erased customer is known by.
+/// Replaces the id of an erased customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// A hash of the id.
     pub hash: u64,
-    /// When the customer was erased; events up to then, included, are this customer's.
+    /// Time of the erasure; events up to and including it belong to this customer.
     pub at: Time,
-    /// Whether the customer was held out from alerts.
+    /// Whether the customer is in the hold-out.
     pub held_out: bool,
 }
 
 impl Identity {
-    /// Hash (8 bytes), time in milliseconds (6), held out or not (1), zero (1).
+    /// Hash (8 bytes), time in milliseconds (6), whether held out (1), zero (1).
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -37,7 +38,7 @@ impl Identity {
         bytes
     }
 
-    /// What [`Identity::to_bytes`] was asked of.
+    /// The inverse of [`Identity::to_bytes`].
     #[must_use]
     pub fn of_bytes(bytes: &[u8; 16]) -> Identity {
         let half = |from: usize| bytes[from..].first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
@@ -45,13 +46,13 @@ impl Identity {
         Identity { hash: half(0), at: Time::clamped(at), held_out: bytes[14] != 0 }
     }
 
-    /// How files spell it: a byte 0, the hash, the time and whether the customer was held out.
+    /// Text in files: a byte 0, the hash, the time, and whether the customer is held out.
     #[must_use]
     pub fn text(&self) -> String {
         format!("\0{:016x}{:012x}{}", self.hash, self.at.millis(), u8::from(self.held_out))
     }
 
-    /// Reads what [`Identity::text`] wrote; `None` for anything else.
+    /// The inverse of [`Identity::text`]; `None` for other texts.
     #[must_use]
     pub fn parse(text: &str) -> Option<Identity> {
         let hex = text.strip_prefix('\0').filter(|hex| hex.len() == 29)?;
@@ -61,14 +62,14 @@ impl Identity {
     }
 }
 
-/// One erasure, as files hold it.
+/// An erasure, as files store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ErasureState {
     /// A hash of the id.
     pub hash: u64,
-    /// When, in epoch milliseconds.
+    /// Time of the erasure in epoch milliseconds.
     pub at: i64,
-    /// Whether the customer was held out from alerts.
+    /// Whether the customer is in the hold-out.
     pub held_out: bool,
 }
 
@@ -77,9 +78,9 @@ type Times = SmallVec<[(Time, bool); 1]>;
 /// The erasures that may still matter.
 #[derive(Debug, Clone)]
 pub struct Erasures {
-    /// By the hash of the id, ascending.
+    /// Times of erasures and whether the customer is held out, ascending, by hash of the id.
     times: HashMap<u64, Times, foldhash::fast::FixedState>,
-    /// No erasure is older than this.
+    /// Time of the oldest erasure, or earlier.
     oldest: Time,
 }
 
@@ -90,7 +91,7 @@ impl Default for Erasures {
 }
 
 impl Erasures {
-    /// The erased customer whose event that is: the first erasure at or after it. `None`: nobody erased since.
+    /// The erased customer to whom an event belongs: the first erasure at or after it. `None` if there is none.
     #[inline]
     #[must_use]
     pub fn find(&self, hash: u64, time: Time) -> Option<Identity> {
@@ -102,7 +103,7 @@ impl Erasures {
         Some(Identity { hash, at, held_out })
     }
 
-    /// Remembers an erasure.
+    /// Adds an erasure.
     pub fn add(&mut self, Identity { hash, at, held_out }: Identity) {
         self.oldest = self.oldest.min(at);
         let times = self.times.entry(hash).or_insert_with(|| smallvec![]);
@@ -118,7 +119,7 @@ impl Erasures {
         self.oldest < limit && !self.times.is_empty()
     }
 
-    /// Forgets the erasures before `limit`, and says whose they were.
+    /// Removes and returns the erasures before `limit`.
     pub fn take_before(&mut self, limit: Time) -> Vec<Identity> {
         let mut taken = Vec::new();
         let mut oldest = Time::MAX;
@@ -135,7 +136,7 @@ impl Erasures {
         taken
     }
 
-    /// What files hold, in a fixed order.
+    /// The state for files, in a fixed order.
     #[must_use]
     pub fn state(&self) -> Vec<ErasureState> {
         let of = |(&hash, times): (&u64, &Times)| -> SmallVec<[ErasureState; 1]> {
@@ -146,14 +147,14 @@ impl Erasures {
         all
     }
 
-    /// Goes on with what [`Erasures::state`] said.
+    /// Restores what [`Erasures::state`] returned.
     pub fn resume(&mut self, state: &[ErasureState]) {
         for &ErasureState { hash, at, held_out } in state {
             self.add(Identity { hash, at: Time::clamped(at), held_out });
         }
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.times.allocation_size()
@@ -161,8 +162,7 @@ impl Erasures {
 }
 
 impl Engine {
-    /// Keeps an event that lies behind what other topics have brought so far; a session from a minute earlier on, for
-    /// visits count by the minute.
+    /// Keeps an event that is ahead of other topics, or up to a minute behind that, because visits count by the minute.
     pub(super) fn keep_ahead(&mut self, slot: Slot, event: &Event<'_>) {
         let limit = self.clock.ahead_of().plus(-MINUTE);
         if event.time >= limit {
@@ -173,16 +173,16 @@ impl Engine {
         }
     }
 
-    /// What the customer is looked up by whose event at `time` it is.
+    /// The key of the customer to whom an event at `time` belongs: the id, or an erased customer.
     pub(super) fn key_at<'a>(&self, id: &Key<'a>, time: Time) -> Key<'a> {
         self.erasures.find(id.hash(), time).map_or(*id, |identity| Key::erased(&identity))
     }
 
-    /// Forgets a customer. Events up to the erasure belong to the one who is forgotten, whichever topic brings them and
-    /// however late; later ones to a new customer of the same id. The erasure is at `time`, but never before what its
-    /// own topic has brought; without either it means nothing. The id leaves memory now, the record once no topic can
-    /// bring an event from before any more; the sums stay, and who was erased falls silent and is lost in due time.
-    /// Returns whether there was a record.
+    /// Erases a customer. Events up to the erasure belong to the erased customer, whichever topic delivers them and
+    /// however late; later ones belong to a new customer with the same id. The time of the erasure is `time`, but never
+    /// before the watermark of its own topic; without both it has no effect. The id is removed from memory now, the
+    /// record once no topic can deliver an event from before the erasure. Sums stay, and the erased customer falls
+    /// silent and is lost like any other. Returns whether there was a record.
     pub fn erase(&mut self, topic: usize, customer: &str, time: Option<Time>) -> bool {
         let Some(at) = time.max(self.clock.topic_watermark(topic)) else { return false };
         let id = Key::new(customer);
@@ -218,7 +218,7 @@ impl Engine {
         true
     }
 
-    /// Forgets the erased customers of whom no topic can bring an event any more.
+    /// Removes the erased customers for whom no topic can deliver an event any more.
     #[inline]
     pub(super) fn forget_erased(&mut self) {
         if self.erasures.has_before(Time::MAX) && self.erasures.has_before(self.clock.accepted_from()) {
@@ -226,7 +226,7 @@ impl Engine {
         }
     }
 
-    /// Sums go on to count what no record tells of any more.
+    /// Notes the newest events of a removed record, which sums still count.
     fn note_erased(&mut self, slot: Slot) {
         let record = self.customers.record(slot);
         let (order, session) = (record.newest(0).map(Time::millis), record.last_session().map(Time::millis));

@@ -1,7 +1,7 @@
-//! What few customers have: a profile that names who referred them, a complaint, a cost. Of each the earliest counts.
+//! Rare properties of customers: a profile that names a referrer, a complaint, a cost. The earliest of each counts.
 //!
-//! The record has a flag of each, so whoever has none of them costs nothing; the times are here. Once an earlier one
-//! and an earlier first order can no longer come in, the flag alone says enough, and the times are forgotten.
+//! The record has a flag for each, so customers without them need no memory here; the times are in a side table. Once
+//! neither an earlier one nor an earlier first order can arrive, the flag is sufficient and the times are forgotten.
 
 use hashbrown::HashMap;
 
@@ -9,18 +9,18 @@ use super::customers::Slot;
 use super::record::{Mark, Record};
 use crate::event::Time;
 
-/// Something that few customers have.
+/// A rare property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rare {
-    /// News of the profile that name who referred the customer.
+    /// A profile that names a referrer.
     Mention = 0,
     /// Feedback of the kind [`COMPLAINT`].
     Complaint = 1,
-    /// Money spent on the customer, of any kind and currency.
+    /// A cost, of any kind and currency.
     Cost = 2,
 }
 
-/// The kind of feedback that makes a complainer.
+/// The kind of feedback that is a complaint.
 pub const COMPLAINT: &str = "complaint";
 
 impl Rare {
@@ -35,15 +35,15 @@ impl Rare {
     }
 }
 
-/// The earliest of each [`Rare`] of one customer, in milliseconds; [`NEVER`] without one.
+/// Time of the earliest event of each [`Rare`] of one customer, in milliseconds; [`NEVER`] without one.
 type Earliest = [i64; 3];
 
 const NEVER: i64 = i64::MAX;
 
-// Small in the engine's own tests, so that they see what is forgotten.
+// Small in unit tests, so that they notice wrongly forgotten entries.
 const SMALLEST_SWEEP: usize = if cfg!(test) { 1 } else { 1024 };
 
-/// The earliest of everything rare, by customer.
+/// The times of the earliest rare events, by customer.
 #[derive(Debug, Clone, Default)]
 pub struct Extras {
     entries: HashMap<Slot, Earliest, foldhash::fast::FixedState>,
@@ -51,7 +51,7 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// When the customer first had it: [`Time::MIN`] for one so old that nothing depends on when.
+    /// Time of the earliest event; [`Time::MIN`] if it is so old that nothing depends on it.
     #[must_use]
     pub fn earliest(&self, slot: Slot, record: &Record, what: Rare) -> Option<Time> {
         if !record.has(what.mark()) {
@@ -61,13 +61,13 @@ impl Extras {
         Some(if known == NEVER { Time::MIN } else { Time::clamped(known) })
     }
 
-    /// Notes the earliest so far.
+    /// Sets the earliest time so far.
     pub fn note(&mut self, slot: Slot, record: &mut Record, what: Rare, time: Time) {
         record.set(what.mark(), true);
         self.entries.entry(slot).or_insert([NEVER; 3])[what as usize] = time.millis();
     }
 
-    /// Forgets that there was any.
+    /// Clears the flag and the time.
     pub fn forget(&mut self, slot: Slot, record: &mut Record, what: Rare) {
         record.set(what.mark(), false);
         if let Some(times) = self.entries.get_mut(&slot) {
@@ -75,7 +75,7 @@ impl Extras {
         }
     }
 
-    /// The customers of whom something is here.
+    /// The customers with times.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.keys().copied()
     }
@@ -87,20 +87,19 @@ impl Extras {
         times.map(|time| (time != NEVER).then(|| Time::clamped(time)))
     }
 
-    /// Puts back what [`Extras::of`] told.
+    /// Restores the times that [`Extras::of`] returned.
     pub fn restore(&mut self, slot: Slot, times: [Option<Time>; 3]) {
         if times != [None; 3] {
             self.entries.insert(slot, times.map(|time| time.map_or(NEVER, Time::millis)));
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.entries.remove(&slot);
     }
 
-    /// Forgets the times that lie before the floor, of customers whose first order does too, once enough has gathered
-    /// to be worth a walk.
+    /// Removes the times of customers that are before the floor, like their first order, once the map has doubled.
     pub fn sweep(&mut self, first_order: impl Fn(Slot) -> Option<Time>, floor: Time) {
         if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
@@ -114,7 +113,7 @@ impl Extras {
         self.entries.shrink_to(self.sweep_at);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.entries.allocation_size()

@@ -1,10 +1,10 @@
-//! Who falls silent, who of them is alerted, and who comes back. `docs/definitions.md` says the same in SQL.
+//! Detects silent customers, alerts about them and measures win-backs. `docs/definitions.md` defines the same in SQL.
 //!
-//! A silence begins at a qualifying event y and is due at y + `after` unless another one lies in (y, y + `after`]. It
-//! is decided once time has passed that instant by more than `settle`; so everything due before [`State::due_to`] is
-//! decided and nothing else, which is all that has to be remembered of it: what is due later follows from the records
-//! ([`decide`]). [`wheel`] says whose record to look at when, [`table`] holds what is under way of the few who were due
-//! lately.
+//! A silence begins at a qualifying event y and is due at y + `after` unless another qualifying event is in (y, y +
+//! `after`]. It is decided once event time has passed the due time by more than `settle`. So exactly the silences due
+//! before [`State::due_to`] are decided, and nothing else about undecided ones has to be stored: they follow from the
+//! records ([`decide`]). [`wheel`] schedules whose record to check when; [`table`] holds the silences and alerts in
+//! progress.
 
 pub mod decide;
 mod packed;
@@ -23,23 +23,23 @@ use crate::event::{Money, Time};
 use table::Table;
 use wheel::Wheel;
 
-/// How many orders a customer needs before the own pace counts.
+/// Number of orders from which a customer's own mean gap counts.
 const ORDERS_WITH_PACE: u32 = 3;
 
-/// The rules, and what holds for all of them. Spans are milliseconds.
+/// The rules and their common settings. Durations are in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InactivitySpec {
     /// The rules.
     pub rules: Vec<RuleSpec>,
     /// How long a due silence waits for late events.
     pub settle: i64,
-    /// Silences due before this are none; `None`: whoever begins the engine says from when on.
+    /// Silences due before this time do not count; `None`: the caller sets it with [`Inactivity::set_since`].
     pub since: Option<Time>,
-    /// The share of the customers that is never alerted, from 0 to below 1.
+    /// Share of customers who are never alerted, from 0 to below 1.
     pub holdout: f64,
-    /// Chooses who is held out.
+    /// Salt of the hash that selects the hold-out.
     pub salt: String,
-    /// How long after the silence was due an order is a win-back.
+    /// How long after the due time an order is a win-back.
     pub winback_within: i64,
 }
 
@@ -48,28 +48,28 @@ pub struct InactivitySpec {
 pub struct RuleSpec {
     /// The value of the label `rule`.
     pub name: String,
-    /// What silence is.
+    /// Definition of silence.
     pub silence: SilenceRule,
-    /// Whose silence counts.
+    /// Customers whose silence counts.
     pub filter: Filter,
 }
 
-/// After how many milliseconds a silence is due.
+/// Definition of silence; durations are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SilenceRule {
-    /// Without an order for that long.
+    /// No order for this duration.
     After(i64),
-    /// Without an order for `factor` times the own mean gap between orders, within `min` and `max`; from the third
+    /// No order for `factor` times the customer's mean gap between orders, limited to `min` and `max`; from the third
     /// order on.
     Cadence {
         /// Multiple of the mean gap.
         factor: f64,
-        /// At least.
+        /// Minimum duration.
         min: i64,
-        /// At most.
+        /// Maximum duration.
         max: i64,
     },
-    /// Without a session for that long; sessions count by the minute in which they begin.
+    /// No session for this duration; sessions count by the minute in which they begin.
     NoSessionFor(i64),
 }
 
@@ -99,8 +99,8 @@ impl SilenceRule {
         }
     }
 
-    /// After how long the silence is due that begins at `y`, the qualifying event number `rank`, `first` being the
-    /// first order: for a cadence floor(factor x (y - first) / (rank - 1)), clamped.
+    /// Duration after which a silence is due that begins at `y`, the order number `rank`, where `first` is the first
+    /// order. For a cadence: floor(factor x (y - first) / (rank - 1)), clamped.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "spans are far below 2^53 ms")]
     #[inline]
     fn after(&self, rank: u32, first: i64, y: i64) -> Option<i64> {
@@ -114,7 +114,7 @@ impl SilenceRule {
         }
     }
 
-    /// The text that says what a rule means: with another one it is another rule.
+    /// Text that identifies the definition: a rule whose text changed is another rule.
     fn definition(&self) -> String {
         match self {
             SilenceRule::After(after) => format!("after={after}"),
@@ -124,20 +124,20 @@ impl SilenceRule {
     }
 }
 
-/// Whose silence counts; an empty filter lets everybody through.
+/// Customers whose silence counts; an empty filter selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The numbers of the stages, any of which will do; when empty all do. See [`stage_number`].
+    /// Numbers of the allowed stages, see [`stage_number`]; if empty, all are allowed.
     pub stages: Vec<u8>,
-    /// At least that many orders.
+    /// Minimum number of orders.
     pub min_orders: u32,
-    /// At least that much net revenue in its currency.
+    /// Minimum net revenue in its currency.
     pub min_revenue: Option<Money>,
-    /// The places of dimensions, and the value that each must have.
+    /// Required values, by index of the dimension.
     pub segment: Vec<(usize, String)>,
 }
 
-/// The number of a stage: 0 of a prospect.
+/// The number of a stage; 0 for a prospect.
 #[must_use]
 pub const fn stage_number(stage: Option<Stage>) -> u8 {
     match stage {
@@ -146,7 +146,7 @@ pub const fn stage_number(stage: Option<Stage>) -> u8 {
     }
 }
 
-/// The name of a stage by its number.
+/// The name of a stage by number.
 #[must_use]
 pub const fn stage_name(number: u8) -> &'static str {
     match number {
@@ -157,7 +157,7 @@ pub const fn stage_name(number: u8) -> &'static str {
     }
 }
 
-/// The number of a status: 0 of a prospect.
+/// The number of a status; 0 for a prospect.
 #[must_use]
 pub const fn status_number(status: Option<Status>) -> u8 {
     match status {
@@ -166,7 +166,7 @@ pub const fn status_number(status: Option<Status>) -> u8 {
     }
 }
 
-/// The name of a status by its number.
+/// The name of a status by number.
 #[must_use]
 pub const fn status_name(number: u8) -> &'static str {
     match number {
@@ -178,8 +178,8 @@ pub const fn status_name(number: u8) -> &'static str {
 }
 
 impl InactivitySpec {
-    /// Whether a customer is never alerted, the same for all rules: the first eight bytes of SHA-256 over "holdout", 0,
-    /// salt, 0, customer, read as a big-endian number, are less than `holdout` x 2^64.
+    /// Whether a customer is never alerted, by any rule: the first eight bytes of SHA-256 over "holdout", 0, salt, 0,
+    /// customer, read as a big-endian number, are less than `holdout` x 2^64.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share")]
     #[must_use]
     pub fn is_held_out(&self, customer: &str) -> bool {
@@ -195,17 +195,17 @@ impl InactivitySpec {
     }
 }
 
-/// Whether customers are told of or only measured.
+/// Whether customers are alerted or only measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// They are alerted.
+    /// Customers who are alerted.
     Treated = 0,
-    /// They never are, for comparison.
+    /// Customers who are never alerted, for comparison.
     Holdout = 1,
 }
 
 impl Group {
-    /// Both.
+    /// All groups.
     pub const ALL: [Group; 2] = [Group::Treated, Group::Holdout];
 
     /// The value of the label `group`.
@@ -222,84 +222,85 @@ impl Group {
     }
 }
 
-/// What came of the silences of one group, over all time.
+/// Results of one group, over all time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupState {
     /// Silences that were due.
     pub due: u64,
-    /// Alerts that have left.
+    /// Alerts released.
     pub sent: u64,
-    /// Silences that an order ended in time.
+    /// Silences that ended with a win-back.
     pub won_back: u64,
-    /// What those orders brought, by the number of the currency, in minor units.
+    /// Amounts of these orders in minor units, by the engine's number of the currency.
     pub revenue: Vec<(u8, i64)>,
 }
 
-/// A rule as files hold it; one that is no longer there keeps its number.
+/// State of a rule, as files store it; a removed rule keeps its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleState {
-    /// Its name.
+    /// Name of the rule.
     pub name: String,
-    /// What silence is.
+    /// Definition of silence.
     pub definition: String,
-    /// Whether there is such a rule.
+    /// Whether the rule is configured.
     pub active: bool,
-    /// Which events qualify: 0 orders, 1 sessions.
+    /// Class of the qualifying events: 0 orders, 1 sessions.
     pub class: u8,
-    /// The shortest silence that can be due, in milliseconds.
+    /// The shortest possible silence in milliseconds.
     pub shortest: i64,
-    /// Silences due before that, in epoch milliseconds, are not of this rule.
+    /// Silences due before this time (epoch milliseconds) do not count for this rule.
     pub since: i64,
-    /// Nor are those that begin before that.
+    /// Silences that begin before this time do not count either.
     pub from: i64,
-    /// What came of it, treated and held out.
+    /// Results of the treated and the held-out customers.
     pub groups: [GroupState; 2],
 }
 
-/// What an engine knows of silences besides what its records and [`Table`] hold.
+/// State of the silences that is neither in records nor in [`Table`], as files store it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Every silence of orders, and of sessions, that was due before is decided; `None` before time began.
+    /// All silences of orders, and of sessions, that were due before this time are decided; `None` before the first
+    /// event.
     pub due_to: [Option<i64>; 2],
     /// The number of the next notice.
     pub number: u64,
-    /// The last minute of the wall clock in which alerts left, and how many did.
+    /// The last minute of the wall clock in which alerts were released, and how many.
     pub minute: (i64, u32),
-    /// The rules; the numbers of rules are the places here.
+    /// The rules by number.
     pub rules: Vec<RuleState>,
 }
 
-/// What an engine knows of silences.
+/// The silences of a partition.
 #[derive(Debug, Clone, Default)]
 pub struct Inactivity {
     state: State,
-    /// Silences due before this are none.
+    /// Silences due before this time do not count.
     since: i64,
     /// The number of each rule of the spec.
     numbers: Vec<u16>,
     bounds: Bounds,
     wheels: [Wheel; 2],
-    /// Room for those whom a wheel gives.
+    /// Buffer for the customers that a wheel returns.
     due: Vec<Slot>,
     table: Table,
-    /// The numbers of the notices that wait to leave, and whose they are; some of them no longer exist.
+    /// Numbers and customers of the notices to release; some of these no longer exist.
     queue: VecDeque<(u64, Slot)>,
-    /// How many of them do.
+    /// Number of notices that still exist.
     waiting: usize,
 }
 
-/// What the way of an order has to know of the rules.
+/// Summary of the rules, for a quick check of every order.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bounds {
-    /// Whether there is a rule on orders, and on sessions.
+    /// Whether there is a rule about orders, and about sessions.
     has: [bool; 2],
     has_cadence: bool,
-    /// The shortest silence between orders that can be due.
+    /// The shortest possible silence between orders.
     shortest: i64,
-    /// The longest of each.
+    /// The longest possible silence, of orders and of sessions.
     longest: [i64; 2],
 }
 
@@ -325,23 +326,23 @@ impl Bounds {
 }
 
 impl Inactivity {
-    /// Nothing happened yet.
+    /// No silences.
     #[must_use]
     pub fn new(spec: &InactivitySpec) -> Inactivity {
         let mut new = Inactivity { bounds: Bounds::of(spec), ..Inactivity::default() };
-        // Until somebody says so nobody is told of, rather than everybody who ever fell silent.
+        // Until [`Inactivity::set_since`] no silence counts, so that not every customer who ever fell silent is
+        // alerted.
         new.since = spec.since.map_or(i64::MAX, Time::millis);
         new.adopt(spec, None);
         new
     }
 
-    /// Goes on with the state of a checkpoint under rules that may have changed since, `clock` being how far time had
-    /// come.
+    /// Restores the state of a checkpoint; the rules may have changed since. `clock` is that of the checkpoint.
     pub fn resume(&mut self, spec: &InactivitySpec, state: State, clock: &Clock) {
         let watermark = clock.watermark();
         self.state = state;
         for class in [Class::Orders, Class::Sessions] {
-            // While there was no rule nothing was decided, and of what was due meanwhile little is known.
+            // Without a rule nothing was decided, and little is known of the silences that were due during that time.
             let had_rule = self.state.rules.iter().any(|rule| rule.active && rule.class == class as u8);
             if !had_rule {
                 let begin = watermark
@@ -353,7 +354,7 @@ impl Inactivity {
         self.adopt(spec, watermark);
     }
 
-    /// Gives each rule of the spec its number; one that is new at `watermark` counts what is due from there on.
+    /// Assigns a number to each rule of the spec. A new rule counts silences that are due from `watermark` on.
     fn adopt(&mut self, spec: &InactivitySpec, watermark: Option<Time>) {
         let mut old = std::mem::take(&mut self.state.rules);
         let was_active: Vec<_> = old.iter_mut().map(|rule| std::mem::take(&mut rule.active)).collect();
@@ -368,7 +369,7 @@ impl Inactivity {
             let rule = &mut old[place];
             let (definition, is_known) = (silence.definition(), place < was_active.len());
             if is_known && (rule.definition != definition || !was_active[place]) {
-                // Which silences were decided under the old definition: none of those that begin from here on.
+                // Silences may have been decided under the old definition, but none that begin from here on.
                 let due_to = self.state.due_to[usize::from(rule.class.min(1))].unwrap_or(i64::MIN);
                 rule.from = rule.from.max(due_to.saturating_sub(rule.shortest));
                 rule.since = since;
@@ -382,40 +383,40 @@ impl Inactivity {
         self.state.rules = old;
     }
 
-    /// What files hold.
+    /// The state, for files.
     #[must_use]
     pub fn state(&self) -> State {
         self.state.clone()
     }
 
-    /// Silences due before that are none, unless the rules say from when on they are.
+    /// Sets from when on silences count, unless the spec does.
     pub fn set_since(&mut self, spec: &InactivitySpec, since: Time) {
         self.since = spec.since.unwrap_or(since).millis();
     }
 
-    /// How many entries the wheels hold.
+    /// Number of entries in the wheels.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         self.wheels.iter().map(Wheel::entries).sum()
     }
 
-    /// What is under way, of each customer.
+    /// The silences and alerts in progress.
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Puts back what is under way of a customer.
+    /// Restores the silences of a customer.
     pub fn restore(&mut self, slot: Slot, silences: table::Silences) {
         self.table.put(slot, silences);
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.waiting -= self.table.take(slot).notices.len();
     }
 
-    /// Takes an order back, which may have ended a silence.
+    /// Takes back an order, which may have ended a silence.
     pub fn retract(&mut self, slot: Slot, order: table::WinbackCandidate) {
         let mut silences = self.table.take(slot);
         if let Some(place) = silences.winback_candidates.iter().position(|known| *known == order) {
@@ -428,7 +429,7 @@ impl Inactivity {
         self.table.put(slot, silences);
     }
 
-    /// As [`Inactivity::retract`], of the only order at a time, in epoch milliseconds.
+    /// As [`Inactivity::retract`], for the only order at a time in epoch milliseconds.
     pub fn retract_at(&mut self, slot: Slot, at: i64) {
         let silences = self.table.get(slot);
         let ended = silences.open.iter().filter_map(|open| open.back);
@@ -437,23 +438,23 @@ impl Inactivity {
         }
     }
 
-    /// How many notices wait to leave.
+    /// Number of notices to release.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// From when on everything about events of a class has to be known, if that matters.
+    /// The time from which all events of a class have to be known, if any.
     fn known_from(&self, class: Class) -> Option<i64> {
         let [orders, sessions] = self.state.due_to;
         match class {
-            // How many orders there were when a silence of sessions was due is asked too.
+            // The number of orders is also needed when a silence of sessions was due.
             Class::Orders => orders.into_iter().chain(sessions).min(),
             Class::Sessions => sessions,
         }
     }
 
-    /// Until when the events of a class must be kept, `floor` being from when on some may still come in.
+    /// Events of the class from this time on must be kept; `floor` is the time from which they may still arrive.
     #[inline]
     #[must_use]
     pub fn retention(&self, class: Class, floor: Time) -> Time {
@@ -463,7 +464,7 @@ impl Inactivity {
         self.known_from(class).map_or(floor, |from| floor.min(Time::clamped(from)))
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let wheels: usize = self.wheels.iter().map(Wheel::bytes).sum();
@@ -476,7 +477,7 @@ impl Inactivity {
 mod tests {
     use super::*;
 
-    /// The bytes are those of any other SHA-256: `printf 'holdout\0salt\0c-1' | sha256sum`.
+    /// Any SHA-256 gives the same bytes: `printf 'holdout\0salt\0c-1' | sha256sum`.
     #[test]
     fn who_is_held_out_follows_from_salt_and_customer() {
         let spec = |holdout: f64| InactivitySpec { holdout, salt: "salt".into(), ..InactivitySpec::default() };

@@ -1,9 +1,9 @@
-//! From which pane on each figure of a window is known: everywhere, unless the configuration changed while there was
-//! state already.
+//! From which pane on each figure of a window is known. All are always known unless the configuration changed after the
+//! state was created.
 //!
-//! A window that is added, or defined differently, takes over what the old windows counted in panes that it can use,
-//! and rebuilds the rest from the records of the customers, which hold the first order and the newest ones. Figures of a
-//! time that neither reaches are not known; they are never shown as zero.
+//! A window that is new, or has another definition, takes over the counts of old windows in panes that it can use, and
+//! computes the others again from the records of the customers, which contain the first order and the newest ones.
+//! Figures of a time that neither covers are unknown; they are never shown as zero.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,38 +11,38 @@ use super::axis::{Axis, Pane};
 use super::zone::Zone;
 use crate::event::Time;
 
-/// Figures that become known together.
+/// Groups of figures that become known together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aspect {
-    /// Sums of what happened within the window: orders, sessions, money.
+    /// Sums of events within the window: orders, sessions, money.
     Flows,
     /// First orders within the window.
     New,
     /// Sums over all time: customers to date, gaps between orders, costs to date.
     ToDate,
-    /// Who ordered in the window, once or more often.
+    /// Customers who ordered in the window, once or more often.
     Ordering,
-    /// Who visited in the window.
+    /// Customers with a visit in the window.
     Visiting,
-    /// Who is active at the end.
+    /// Customers who are active at the end.
     End,
-    /// Who was active at the start.
+    /// Customers who were active at the start.
     Start,
-    /// Who was lost.
+    /// Lost customers.
     Lost,
     /// Amounts in the reporting currency.
     Reporting,
 }
 
-/// How many [`Aspect`]s there are.
+/// Number of aspects.
 const ASPECTS: usize = Aspect::Reporting as usize + 1;
 
-/// Some aspects.
+/// A set of aspects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs(u16);
 
 impl Needs {
-    /// These aspects.
+    /// The set of these aspects.
     #[must_use]
     pub const fn of(aspects: &[Aspect]) -> Needs {
         let mut bits = 0;
@@ -59,14 +59,14 @@ impl Needs {
     }
 }
 
-/// Churn and everything else that compares start and end.
+/// Churn and other figures that compare start and end.
 pub const CHURN: Needs = Needs::of(&[Aspect::Start, Aspect::End, Aspect::Lost]);
 /// Amounts within the window.
 pub const FLOWS: Needs = Needs::of(&[Aspect::Flows]);
 /// Amounts within the window in the reporting currency.
 pub const REPORTING: Needs = Needs::of(&[Aspect::Flows, Aspect::Reporting]);
 
-/// What a figure of a window rests on, by its name in the summary or its metric; money included.
+/// The aspects on which a figure depends, by its name in the summary or its metric, including money.
 #[must_use]
 pub fn needs(figure: &str) -> Needs {
     use Aspect::{End, Flows, Lost, New, Ordering, Start, ToDate, Visiting};
@@ -95,23 +95,23 @@ pub fn needs(figure: &str) -> Needs {
     }
 }
 
-/// From which pane on what a window counts is known; [`Pane::MIN`]: always.
+/// From which pane on the counts of a window are known; [`Pane::MIN`]: always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Known {
-    /// What happens in a pane from this one on is counted.
+    /// Events of panes from this one on are counted.
     pub flows: Pane,
     /// First orders of panes from this one on are counted.
     pub new: Pane,
-    /// Sums over all time, at panes from this one on.
+    /// Sums over all time are known at panes from this one on.
     pub to_date: Pane,
-    /// Who orders, likewise.
+    /// Ordering customers are known at panes from this one on.
     pub ordering: Pane,
-    /// Who visits, likewise.
+    /// Visiting customers are known at panes from this one on.
     pub visiting: Pane,
-    /// Who is active, likewise.
+    /// Active customers are known at panes from this one on.
     pub active: Pane,
-    /// Who is lost, likewise.
+    /// Lost customers are known at panes from this one on.
     pub lost: Pane,
     /// Amounts in the reporting currency of panes from this one on are counted.
     pub reporting: Pane,
@@ -124,7 +124,7 @@ impl Default for Known {
 }
 
 impl Known {
-    /// Everything is known.
+    /// Everything is always known.
     pub const ALWAYS: Known = Known {
         flows: Pane::MIN,
         new: Pane::MIN,
@@ -136,13 +136,13 @@ impl Known {
         reporting: Pane::MIN,
     };
 
-    /// Whether everything is.
+    /// Whether everything is always known.
     #[must_use]
     pub fn is_always(&self) -> bool {
         *self == Known::ALWAYS
     }
 
-    /// What is not known of the window that ends with pane `p`, and from when on it is.
+    /// The unknown aspects of the window that ends with pane `p`, and when they will be known.
     #[must_use]
     pub fn missing(&self, axis: Axis, zone: &Zone, p: Pane) -> Missing {
         if self.is_always() {
@@ -154,7 +154,7 @@ impl Known {
                 missing.0[aspect as usize] = Some(axis.first_instant(from, zone));
             }
         };
-        // Sums within the window: its first pane is `opens(p) + 1`. Customers at the start: the pane is `opens(p)`.
+        // Sums within the window begin with pane `opens(p) + 1`, customers at the start are those of pane `opens(p)`.
         let within = |from: Pane| if from == Pane::MIN { from } else { axis.leaves(from - 1) };
         let at_start = |from: Pane| if from == Pane::MIN { from } else { axis.leaves(from) };
         set(Aspect::Flows, within(self.flows));
@@ -170,13 +170,13 @@ impl Known {
     }
 }
 
-/// What is not known of a window at some pane, by [`Aspect`]: from when on it will be. Of several partitions, what one does
-/// not know the sum does not know either.
+/// The unknown aspects of a window at a pane, and when they will be known, by [`Aspect`]. A sum over partitions is
+/// unknown if a part is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Missing([Option<Time>; ASPECTS]);
 
 impl Missing {
-    /// From when on everything is known of what a figure rests on; `None` when it is known now.
+    /// When all aspects of a figure will be known; `None` if they are known now.
     #[must_use]
     pub fn until(&self, needs: Needs) -> Option<Time> {
         let needed = self.0.iter().enumerate().filter(|&(aspect, _)| needs.has(aspect));
@@ -189,7 +189,7 @@ impl Missing {
         self.until(needs).is_none()
     }
 
-    /// From when on everything is known; `None` when it is now.
+    /// When everything will be known; `None` if it is known now.
     #[must_use]
     pub fn last(&self) -> Option<Time> {
         self.0.iter().flatten().max().copied()
@@ -202,11 +202,11 @@ impl std::ops::AddAssign<&Missing> for Missing {
     }
 }
 
-/// What about a window was changed.
+/// What was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
-    /// How long customers stay active.
+    /// `active_for` of the window.
     ActiveFor,
     /// The resolution.
     Resolution,
@@ -214,14 +214,14 @@ pub enum Why {
     Zone,
     /// The window is new.
     Added,
-    /// The dimension is new, or some of its values are.
+    /// The dimension or some of its values are new.
     Dimension,
     /// The reporting currency is new.
     Reporting,
 }
 
 impl Why {
-    /// The key of the configuration, and what happened to it.
+    /// The changed setting and its change, as text for users.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
@@ -235,26 +235,26 @@ impl Why {
     }
 }
 
-/// A change of the configuration while there was state.
+/// A change of the configuration after the state was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
-    /// The newest event time that was read before, in milliseconds.
+    /// The newest event time before the change, in milliseconds.
     pub at: i64,
     /// What was changed.
     pub why: Why,
 }
 
-/// A window of all customers, or of those of the values of a dimension: what of it is known, and why not everything is.
+/// What is known of a window of all customers or of a dimension, and why not everything is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WindowKnown {
-    /// From which pane on.
+    /// The panes from which it is known.
     pub known: Known,
-    /// The last change of the configuration after which not everything was known.
+    /// The last change of the configuration that made figures unknown.
     pub change: Option<Change>,
 }
 
-/// The newest order and the newest session of customers who were erased, in milliseconds: sums still hold them, records no
-/// longer do.
+/// The newest order and session of customers who were erased and removed, in milliseconds: sums still count them,
+/// records no longer do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Erased {
@@ -264,40 +264,40 @@ pub struct Erased {
     pub session: Option<i64>,
 }
 
-/// What an engine knows.
+/// What is known of all figures of an engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Knowledge {
-    /// Of each window.
+    /// By window.
     pub windows: Vec<WindowKnown>,
-    /// Of each dimension, of each window.
+    /// By dimension and window.
     pub dimensions: Vec<Vec<WindowKnown>>,
     /// Of stages and statuses.
     pub lifecycle: LifecycleKnown,
     /// Of cohorts.
     pub cohorts: CohortsKnown,
-    /// Customers whom no record tells of any more.
+    /// Removed customers whom sums still count.
     pub erased: Erased,
 }
 
-/// From which instant on stages and statuses are known; `None`: always.
+/// The instants from which stages and statuses are known; `None`: always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LifecycleKnown {
-    /// How many customers are in each, in milliseconds.
+    /// Numbers of customers are known from this instant on, in milliseconds.
     pub customers: Option<i64>,
-    /// Passages are counted behind this hour, in milliseconds.
+    /// Transitions are counted after this hour, in milliseconds.
     pub transitions: Option<i64>,
 }
 
-/// From which month on cohorts are known, counted from January of year 0; `None`: all are.
+/// The months from which cohorts are known, counted from January of year 0; `None`: always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CohortsKnown {
-    /// Cells of this month, whichever their cohort.
+    /// Cells of months from this one on, in any cohort.
     pub cells: Option<i32>,
-    /// What went back in this month.
+    /// Refunds and cancellations of months from this one on.
     pub returns: Option<i32>,
-    /// How many customers a cohort has.
+    /// Sizes of cohorts from this month on.
     pub sizes: Option<i32>,
 }
 
@@ -310,7 +310,7 @@ impl std::ops::AddAssign<&CohortsKnown> for CohortsKnown {
 }
 
 impl Knowledge {
-    /// Of an engine that sees everything.
+    /// The knowledge of an engine that reads all events.
     #[must_use]
     pub fn whole(windows: usize, dimensions: usize) -> Knowledge {
         let windows = vec![WindowKnown::default(); windows];

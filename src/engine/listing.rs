@@ -1,5 +1,5 @@
-//! The customers who are at risk or lapsed at an instant, the most important first, page by page. They are read in
-//! slices, so that events never wait for all of them.
+//! Lists the customers who are at risk or lapsed at an instant, in a chosen order and page by page. The table is read
+//! in slices, so that events never have to wait for the whole list.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -12,74 +12,74 @@ use super::record::{KeyTag, Record};
 use super::zone::Day;
 use super::{Currency, Engine, Time};
 
-/// Who comes first.
+/// Sort order; the names state who comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The largest net revenue to date in this currency. In the reporting currency: of all currencies together, at the
+    /// The largest net revenue to date in a currency; in the reporting currency the total of all currencies at the
     /// rates of the day.
     Value(Currency),
     /// The most orders.
     Orders,
     /// The oldest last order.
     LastOrder,
-    /// The longest at risk.
+    /// The longest time at risk.
     AtRiskSince,
-    /// The next to lapse.
+    /// The next one to lapse.
     LapsesAt,
-    /// The last to have lapsed.
+    /// The last one who lapsed.
     LapsedAt,
 }
 
-/// A place in the order; customers behind it follow on the next page.
+/// A position in the sort order; the next page begins after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListPosition {
-    /// The rank; the largest comes first.
+    /// The rank; larger ones come first.
     pub rank: i128,
     /// Equal ranks are ordered by id.
     pub id: String,
 }
 
-/// What is asked.
+/// A query for a page of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListQuestion {
-    /// The instant at which the status is read.
+    /// Time of the status.
     pub at: Time,
-    /// Customers of this status are listed.
+    /// Status of the listed customers.
     pub status: Status,
-    /// Who comes first.
+    /// Sort order.
     pub order: Order,
-    /// How many are wanted at most.
+    /// Maximum number of customers.
     pub limit: usize,
-    /// Lower ranks are not wanted any more.
+    /// Customers of lower rank are not needed.
     pub least: Option<i128>,
-    /// Only customers behind this place are wanted.
+    /// Only customers after this position are listed.
     pub after: Option<Arc<ListPosition>>,
 }
 
-/// A customer of the list.
+/// A listed customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedCustomer {
-    /// Where the customer stands in the order.
+    /// Position in the sort order.
     pub place: ListPosition,
-    /// What is known.
+    /// Figures of the customer.
     pub figures: CustomerFigures,
 }
 
-/// The list over some of the customers. Adds up over slices and partitions.
+/// The result for some of the customers. Results of slices and partitions add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// How many customers have the status, listed or not.
+    /// Number of customers with the status, listed or not.
     pub total: u64,
-    /// Their net revenue to date, in minor units.
+    /// Net revenue to date of these customers, in minor units.
     pub revenue: BTreeMap<Currency, i128>,
-    /// Currencies of that revenue without a rate on the day, which is therefore missing in the reporting currency.
+    /// Currencies without a rate on the day, which are missing in the reporting currency.
     pub unconverted: BTreeSet<Currency>,
-    /// The first of them; in order once [`Listing::add`] has put them in order.
+    /// The first customers; sorted after [`Listing::add`].
     pub first: Vec<ListedCustomer>,
 }
 
 impl Listing {
-    /// Adds others; of all together the first `limit` remain.
+    /// Adds another result and keeps the first `limit` customers of both.
     pub fn add(&mut self, more: Listing, limit: usize) {
         self.total += more.total;
         for (currency, minor) in more.revenue {
@@ -91,7 +91,7 @@ impl Listing {
         self.first.truncate(limit);
     }
 
-    /// The rank below which no customer is wanted any more, once there are `limit` of them.
+    /// The rank below which no customer is needed any more, if there are `limit` customers.
     #[must_use]
     pub fn least(&self, limit: usize) -> Option<i128> {
         self.first.get(limit.checked_sub(1)?).map(|last| last.place.rank)
@@ -99,7 +99,7 @@ impl Listing {
 }
 
 impl ListQuestion {
-    /// Whether a customer lies behind the place where the page begins; the id is only asked for where it decides.
+    /// Whether a customer comes after the start of the page; `id` is called only if the ranks are equal.
     fn is_behind(&self, rank: i128, id: impl FnOnce() -> String) -> bool {
         let Some(after) = &self.after else { return true };
         rank < after.rank || (rank == after.rank && id() > after.id)
@@ -107,27 +107,27 @@ impl ListQuestion {
 }
 
 impl Engine {
-    /// The currencies in which anything was paid, and the reporting currency if there is one.
+    /// The currencies of all payments, and the reporting currency if there is one.
     #[must_use]
     pub fn currencies(&self) -> Vec<Currency> {
         self.currencies.iter().copied().filter(|currency| self.spec.tells(*currency)).collect()
     }
 
-    /// Whether there is a record of a customer that begins no later than an instant.
+    /// Whether a customer has a record whose first event is not after `since`.
     #[must_use]
     pub fn knows_since(&self, id: &str, since: Time) -> bool {
         let slot = self.customers.find(&Key::new(id));
         slot.and_then(|slot| self.customers.record(slot).seen()).is_some_and(|seen| seen <= since)
     }
 
-    /// The list over the customers in `slots` slots from `from` on, and where the next slice begins.
+    /// The result for the customers in `slots` slots from `from` on, and where the next slice begins.
     #[must_use]
     pub fn listing(&self, question: &ListQuestion, from: usize, slots: usize) -> (Listing, Option<usize>) {
         let end = self.customers.slots();
         let until = from.saturating_add(slots).min(end);
         let day = self.spec.zone.day(question.at);
         let mut found = Listing::default();
-        // On top is who leaves first: the lowest rank, of equal ones the id that comes last.
+        // The top is the customer to drop first: the lowest rank, of equal ranks the last id.
         let mut first = BinaryHeap::<Reverse<(i128, Reverse<String>, Slot)>>::new();
         for slot in (from..until).filter_map(|slot| u32::try_from(slot).ok()).map(Slot) {
             let record = self.customers.record(slot);
@@ -141,7 +141,7 @@ impl Engine {
                 Some(Reverse((last, ..))) if first.len() >= question.limit => question.least.max(Some(*last)),
                 _ => question.least,
             };
-            // Equal ranks are wanted, for the id decides among them.
+            // Equal ranks are needed because the id decides between them.
             if least.is_none_or(|least| rank >= least) && question.is_behind(rank, || self.customers.id(slot)) {
                 first.push(Reverse((rank, Reverse(self.customers.id(slot)), slot)));
                 if first.len() > question.limit {
@@ -157,7 +157,7 @@ impl Engine {
         (found, (until < end).then_some(until))
     }
 
-    /// `None` of a prospect, and of a slot without a customer.
+    /// `None` for a prospect and for a slot without a customer.
     fn status_at(&self, record: &Record, at: Time) -> Option<Status> {
         if record.tag == KeyTag::FREE || record.tag == KeyTag::ERASED {
             return None;
@@ -186,7 +186,7 @@ impl Engine {
             all.find(|(currency, _)| *currency == wanted).map(|(_, minor)| i128::from(minor))
         };
         match order {
-            // Customers who never paid in it stand behind those who did.
+            // Customers who never paid in the currency come last.
             Order::Value(wanted) if wanted.is_reporting() => {
                 self.net_worth(slot, day).map_or(i128::MIN, |(_, worth)| worth)
             }
@@ -199,16 +199,17 @@ impl Engine {
         }
     }
 
-    /// What a customer brought to date, by the currencies that were paid in.
+    /// Net revenue of a customer to date, by currency.
     pub(super) fn net_revenue_of(&self, slot: Slot) -> impl Iterator<Item = (Currency, i64)> {
         let all = self.net_revenue.of(slot, self.customers.record(slot));
         all.filter_map(|(number, minor)| Some((*self.currencies.get(usize::from(number))?, minor)))
     }
 
-    /// What a customer brought to date, in the reporting currency at the rates of a day. Currencies without a rate on
-    /// that day are left out; `None` where all are, and without a reporting currency.
+    /// Net revenue of a customer to date in the reporting currency, at the rates of a day. Currencies without a rate on
+    /// that day are left out; `None` if all are, or without a reporting currency.
     ///
-    /// Not the sum of what each order was worth on its own day: that would have to be kept for every customer.
+    /// This is not the sum of the orders at the rates of their own days, which would have to be stored for every
+    /// customer.
     pub(super) fn net_worth(&self, slot: Slot, day: Day) -> Option<(Currency, i128)> {
         let rates = self.spec.rates.as_ref()?;
         let worths = self.net_revenue_of(slot).filter_map(|(currency, minor)| rates.worth(currency, minor, day));
@@ -229,7 +230,7 @@ mod tests {
     use crate::engine::tests::spec;
     use crate::event::{Attributes, DAY, Event, HOUR, Kind, Money};
 
-    /// Who ordered when and for how much.
+    /// Customer, time and amount of each order.
     type Orders = Vec<(u8, i64, i64)>;
 
     fn money(customer: u8, minor: i64) -> Money {
@@ -270,7 +271,7 @@ mod tests {
         ListQuestion { at, status, order, limit, least: None, after: None }
     }
 
-    /// Every page, each of which begins behind the last customer of the one before.
+    /// All pages; each begins after the last customer of the one before.
     fn pages(engine: &Engine, mut question: ListQuestion, slots: usize) -> Vec<Listing> {
         let mut pages = Vec::new();
         loop {
@@ -287,7 +288,8 @@ mod tests {
     }
 
     proptest! {
-        /// As many as the difference arrays count, in the order of a plain sort, whatever the slices and pages are.
+        /// The list has as many customers as the difference arrays count, sorted, whatever the sizes of slices and
+        /// pages.
         #[test]
         fn all_of_a_status_page_by_page(
             orders in prop::collection::vec((0..200_u8, 0..600_i64, 0..4_i64), 1..400),
@@ -303,7 +305,7 @@ mod tests {
             let eur = Currency::from_code("EUR").unwrap();
             let everybody = ask(&engine, &question(status, Order::Orders, at, usize::MAX), usize::MAX);
             let counted: i64 = engine.lifecycle(at).customers.iter().map(|of_stage| of_stage[status as usize]).sum();
-            // The arrays know who had not ordered yet by then; the records only hold the newest orders.
+            // The arrays know who had not ordered yet at that time; the records contain only the newest orders.
             if orders.iter().all(|(_, hours, _)| *hours <= 300 + after) {
                 prop_assert_eq!(i64::try_from(everybody.total).unwrap(), counted);
             }
@@ -382,7 +384,7 @@ mod tests {
         assert_eq!(list.unconverted, BTreeSet::from([currency("SEK")]));
         let euros = ask(&engine, &question(Status::Lapsed, Order::Value(currency("EUR")), lapsed, 9), usize::MAX);
         assert_eq!(ids(&euros).collect::<Vec<_>>(), ["a", "c", "b", "d"]);
-        // On an earlier day another rate holds.
+        // An earlier day has another rate.
         assert_eq!(engine.net_worth(Slot(1), 15_009), Some((reporting, 1_000)));
     }
 }

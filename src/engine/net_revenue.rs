@@ -1,6 +1,6 @@
-//! What each customer brought to date: orders less refunds and cancellations, by currency.
+//! Net revenue of each customer to date: orders minus refunds and cancellations, by currency.
 //!
-//! Nearly everybody pays in one currency, so the first one stands in the record; the others of a few are here.
+//! Nearly all customers use one currency, so the record holds the first one; further currencies are here.
 
 use hashbrown::HashMap;
 
@@ -9,14 +9,14 @@ use super::record::Record;
 
 type Hasher = foldhash::fast::FixedState;
 
-/// Minor units by the number of the currency, of customers with more than one currency.
+/// Net revenue in further currencies, in minor units by the engine's number of the currency.
 #[derive(Debug, Clone, Default)]
 pub struct NetRevenue {
     further: HashMap<Slot, Vec<(u8, i64)>, Hasher>,
 }
 
 impl NetRevenue {
-    /// Adds minor units of a currency; what goes back is negative.
+    /// Adds an amount in minor units; returned money is negative.
     #[inline]
     pub fn add(&mut self, slot: Slot, record: &mut Record, currency: u8, minor: i64) {
         if record.add_net_revenue(currency, minor) {
@@ -29,7 +29,7 @@ impl NetRevenue {
         }
     }
 
-    /// Minor units by the number of the currency, in the order in which the currencies were first seen.
+    /// Net revenue in minor units by the number of the currency, in the order of each currency's first use.
     pub fn of(&self, slot: Slot, record: &Record) -> impl Iterator<Item = (u8, i64)> {
         record.net_revenue().into_iter().chain(self.further(slot).iter().copied())
     }
@@ -39,25 +39,25 @@ impl NetRevenue {
         self.further.keys().copied()
     }
 
-    /// Minor units by the number of each currency but the customer's first.
+    /// As [`NetRevenue::of`], without the customer's first currency.
     #[must_use]
     pub fn further(&self, slot: Slot) -> &[(u8, i64)] {
         self.further.get(&slot).map_or(&[], Vec::as_slice)
     }
 
-    /// Puts back what [`NetRevenue::further`] told.
+    /// Restores the sums that [`NetRevenue::further`] returned.
     pub fn restore(&mut self, slot: Slot, further: Vec<(u8, i64)>) {
         if !further.is_empty() {
             self.further.insert(slot, further);
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.further.remove(&slot);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let sums: usize = self.further.values().map(Vec::capacity).sum();

@@ -1,8 +1,8 @@
-//! The recent past that does not fit into a record, so that late events find their neighbours.
+//! Recent orders and sessions that do not fit into a record, so that late events find their neighbours.
 //!
-//! Of every customer the engine knows each order at or after the floor (before which none is accepted any more) and the
-//! two newest before it; of sessions one before it. The record holds the newest; the rest is here, and most customers
-//! have no rest.
+//! The engine knows, for every customer, all orders at or after the floor (before which no event is accepted any more)
+//! and the two newest before it; of sessions one before it. The record holds the newest ones. The others are here; most
+//! customers have none.
 
 use hashbrown::HashMap;
 
@@ -12,7 +12,7 @@ use crate::event::Time;
 
 type Hasher = foldhash::fast::FixedState;
 
-/// Orders and session minutes older than the ones in the records, ascending, by customer.
+/// Orders and session minutes older than those in the records, ascending, by customer.
 #[derive(Debug, Clone, Default)]
 pub struct Recent {
     orders: HashMap<Slot, Vec<Time>, Hasher>,
@@ -21,27 +21,27 @@ pub struct Recent {
     sweep_sessions_at: usize,
 }
 
-/// Where an order belongs among the orders of its customer.
+/// Position of an order among the orders of its customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderPlace {
-    /// How many orders are newer.
+    /// Number of newer orders.
     pub place: usize,
-    /// The second order after.
+    /// The order after `s`.
     pub z: Option<Time>,
-    /// The order after.
+    /// The next order.
     pub s: Option<Time>,
     /// The order before.
     pub y: Option<Time>,
-    /// The second order before.
+    /// The order before `y`.
     pub x: Option<Time>,
 }
 
-/// Where a session belongs among those of its customer that lie in different minutes.
+/// Position of a session among the customer's sessions, by minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPlace {
-    /// There is one in the same minute.
+    /// Another session is in the same minute.
     Same,
-    /// Between these two.
+    /// Between two minutes with sessions.
     Between {
         /// Minute of the session before.
         before: Option<i32>,
@@ -53,8 +53,8 @@ pub enum SessionPlace {
 const SMALLEST_SWEEP: usize = 1024;
 
 impl Recent {
-    /// Finds the place of an order at `time`: behind all that are not later. `None` when the orders before it are no
-    /// longer known, which takes an event from before the floor: a topic that begins long after the others did.
+    /// Finds the position of an order at `time`: after all that are not later. `None` if the orders before it are no
+    /// longer known. That takes an event from before the floor, in a topic that begins long after the others.
     #[inline]
     #[must_use]
     pub fn place_order(&self, slot: Slot, record: &Record, time: Time, floor: Time) -> Option<OrderPlace> {
@@ -84,7 +84,7 @@ impl Recent {
         Some(OrderPlace { place, z: before(2), s: before(1), y: nth(place), x: nth(place + 1) })
     }
 
-    /// Whether every order after `time` is known, and the last one before.
+    /// Whether every order after `time` and the last one before it are known.
     #[must_use]
     pub fn knows_orders_since(&self, slot: Slot, record: &Record, time: Time, floor: Time) -> bool {
         let newest_reach = || (0..Record::NEWEST).any(|index| record.newest(index).is_some_and(|order| order <= time));
@@ -92,7 +92,7 @@ impl Recent {
         time >= floor || newest_reach() || record.orders as usize <= Record::NEWEST + older()
     }
 
-    /// The `count` newest orders, oldest first, as far as they are known.
+    /// The `count` newest orders, oldest first, as far as known.
     #[must_use]
     pub fn newest_orders(&self, slot: Slot, record: &Record, count: usize) -> Vec<Time> {
         let older = self.orders.get(&slot).map_or(&[][..], Vec::as_slice);
@@ -110,11 +110,11 @@ impl Recent {
         older.iter().copied().chain(in_record).collect()
     }
 
-    /// Puts an order at its place in the record, and what the record can no longer hold here, if it is still needed.
+    /// Inserts an order into the record, and keeps the order that no longer fits there, if it is still needed.
     #[inline]
     pub fn insert_order(&mut self, slot: Slot, record: &mut Record, place: usize, time: Time, floor: Time) {
         let Some(displaced) = record.insert_order(place, time) else { return };
-        // Two orders before the floor in the record: nothing older can become a neighbour any more.
+        // With two orders before the floor in the record, older ones cannot become neighbours any more.
         if record.newest(1).is_some_and(|second| second >= floor) {
             let older = self.orders.entry(slot).or_default();
             let at = older.partition_point(|&order| order <= displaced);
@@ -122,7 +122,7 @@ impl Recent {
         }
     }
 
-    /// Takes the order of a customer out that so many are newer than.
+    /// Removes the order that has `place` newer ones.
     pub fn take_order(&mut self, slot: Slot, record: &mut Record, place: usize) {
         let older = self.orders.get_mut(&slot);
         let third = match (older, place.checked_sub(Record::NEWEST)) {
@@ -133,14 +133,14 @@ impl Recent {
         record.take_order(place, third);
     }
 
-    /// Takes the newest minute with a session of a customer out, whose sessions are counted elsewhere.
+    /// Removes the newest minute with sessions; the caller updates the number of sessions.
     pub fn take_session_minute(&mut self, slot: Slot, record: &mut Record) {
         let Some(before) = record.session_before() else { return };
         record.set_last_session(Time::clamped(i64::from(before) * crate::event::MINUTE));
         record.take_session_before(self.sessions.get_mut(&slot).and_then(Vec::pop));
     }
 
-    /// Finds the place of a session in that minute. `None` when the session before it is no longer known.
+    /// Finds the position of a session in `minute`. `None` if the session before it is no longer known.
     #[inline]
     #[must_use]
     pub fn place_session(&self, slot: Slot, record: &Record, minute: i32, floor: Time) -> Option<SessionPlace> {
@@ -170,7 +170,7 @@ impl Recent {
         (!record.sessions_forgotten()).then_some(SessionPlace::Between { before: None, after: Some(after) })
     }
 
-    /// Puts a session of a new minute in its place.
+    /// Inserts a session in a minute without sessions.
     #[inline]
     pub fn insert_session(&mut self, slot: Slot, record: &mut Record, time: Time, floor: Time) {
         let minute = minute_of(time);
@@ -197,12 +197,12 @@ impl Recent {
         }
     }
 
-    /// The customers of whom something is here; some of them twice.
+    /// The customers with entries; some of them twice.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.orders.keys().chain(self.sessions.keys()).copied()
     }
 
-    /// What is here of a customer: orders and minutes of sessions.
+    /// The entries of a customer: orders and minutes of sessions.
     #[must_use]
     pub fn of(&self, slot: Slot) -> (&[Time], &[i32]) {
         let Recent { orders, sessions, sweep_orders_at: _, sweep_sessions_at: _ } = self;
@@ -210,7 +210,7 @@ impl Recent {
         (orders, sessions.get(&slot).map_or(&[][..], Vec::as_slice))
     }
 
-    /// Puts back what [`Recent::of`] told.
+    /// Restores the entries that [`Recent::of`] returned.
     pub fn restore(&mut self, slot: Slot, orders: Vec<Time>, sessions: Vec<i32>) {
         if !orders.is_empty() {
             self.orders.insert(slot, orders);
@@ -220,14 +220,14 @@ impl Recent {
         }
     }
 
-    /// Forgets a customer.
+    /// Removes a customer.
     pub fn remove(&mut self, slot: Slot) {
         self.orders.remove(&slot);
         self.sessions.remove(&slot);
     }
 
-    /// Forgets what has become too old to be a neighbour, once enough has gathered to be worth a walk: each entry is
-    /// walked over a constant number of times.
+    /// Removes orders and sessions that are too old to become neighbours, once a map has doubled, so that the cost per
+    /// entry is constant. Returns the customers whose sessions were forgotten.
     #[inline]
     pub fn sweep<'a>(
         &mut self,
@@ -258,7 +258,7 @@ impl Recent {
         forgotten
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let vectors: usize = self.orders.values().map(|times| times.capacity() * size_of::<Time>()).sum::<usize>()
@@ -267,7 +267,7 @@ impl Recent {
     }
 }
 
-/// Drops the orders of a side entry that have two known orders between them and the floor. `false`: none is left.
+/// Removes the orders of an entry that have two known orders between them and the floor. `false` if none remains.
 fn keep_orders(record: &Record, older: &mut Vec<Time>, floor: Time) -> bool {
     let old_in_record = (0..Record::NEWEST).filter_map(|i| record.newest(i)).filter(|&order| order < floor).count();
     let old_here = older.partition_point(|&order| order < floor);
@@ -276,7 +276,7 @@ fn keep_orders(record: &Record, older: &mut Vec<Time>, floor: Time) -> bool {
     !older.is_empty()
 }
 
-/// The same for sessions, of which one before the floor is enough.
+/// The same for sessions, where one before the floor is enough.
 fn keep_sessions(record: &Record, older: &mut Vec<i32>, floor: i32) -> bool {
     let known_old = record.session_before().is_some_and(|before| before < floor);
     let old_here = older.partition_point(|&minute| minute < floor);

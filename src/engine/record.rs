@@ -1,4 +1,4 @@
-//! What is kept per customer: 80 bytes, key included.
+//! The data kept per customer: 80 bytes, including the key.
 
 use super::segments::Profile;
 use crate::event::Time;
@@ -21,18 +21,18 @@ impl Time48 {
     }
 }
 
-/// How the 16 key bytes of a record are to be read.
+/// Encoding of the 16 key bytes of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyTag(u8);
 
 impl KeyTag {
-    /// Longest id that is held inline as it is.
+    /// Length of the longest id that is stored inline.
     pub const INLINE: usize = 16;
-    /// Sixteen bytes that spell a UUID in lower case.
+    /// The sixteen bytes of a UUID in lower-case spelling.
     pub const UUID: KeyTag = KeyTag(17);
-    /// A place in the arena.
+    /// A position in the arena.
     pub const ARENA: KeyTag = KeyTag(18);
-    /// What is left of an erased customer: a hash of the id, and when it was erased.
+    /// An erased customer: a hash of the id, and the time of the erasure.
     pub const ERASED: KeyTag = KeyTag(19);
     /// A free slot.
     pub const FREE: KeyTag = KeyTag(u8::MAX);
@@ -44,25 +44,25 @@ impl KeyTag {
         KeyTag(len as u8)
     }
 
-    /// The length of an inline id; `None` for the other kinds.
+    /// The length of an inline id; `None` for other encodings.
     #[must_use]
     pub fn inline_len(self) -> Option<usize> {
         (usize::from(self.0) <= Self::INLINE).then_some(usize::from(self.0))
     }
 
-    /// The number that goes into a hash.
+    /// A number for hashing.
     #[must_use]
     pub fn number(self) -> u8 {
         self.0
     }
 }
 
-/// One customer.
+/// Record of one customer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Record {
-    /// The id, or where it is; see `tag`.
+    /// The id or its position, see `tag`.
     pub key: [u8; 16],
-    /// How to read `key`.
+    /// Encoding of `key`.
     pub tag: KeyTag,
     flags: u8,
     first: Time48,
@@ -70,15 +70,15 @@ pub struct Record {
     newest: [Time48; 3],
     last_session: Time48,
     seen: Time48,
-    /// The value of each dimension that the customer belongs to.
+    /// The customer's value of each dimension.
     pub profile: Profile,
-    /// How many orders count.
+    /// Number of orders.
     pub orders: u32,
-    /// How many sessions count.
+    /// Number of sessions.
     pub sessions: u32,
-    /// Minute of the session before the last one that lay in an earlier minute.
+    /// Minute of the newest session in an earlier minute than the last one.
     session_before: i32,
-    /// One more than the number of the first currency; 0 before there is any.
+    /// The number of the first currency plus one; 0 before any payment.
     currency: u8,
     /// Net revenue to date in that currency, in minor units.
     net_revenue: i64,
@@ -87,15 +87,15 @@ pub struct Record {
 const SEEN: u8 = 4;
 const SESSION_BEFORE: u8 = 1;
 const SESSIONS_FORGOTTEN: u8 = 2;
-/// The bits between are those of [`Mark`].
+/// The bits in between are those of [`Mark`].
 const CHANGED: u8 = 128;
 
-/// What is known of a customer, as files hold it: everything of a [`Record`] but the id.
+/// The data of a customer as files store them: everything in a [`Record`] except the id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Known {
-    /// How many orders count.
+    /// Number of orders.
     pub orders: u32,
-    /// How many sessions count.
+    /// Number of sessions.
     pub sessions: u32,
     /// The first order.
     pub first: Option<Time>,
@@ -103,58 +103,58 @@ pub struct Known {
     pub newest: [Option<Time>; Record::NEWEST],
     /// The newest session.
     pub last_session: Option<Time>,
-    /// The minute of the newest session that lies in an earlier minute.
+    /// Minute of the newest session in an earlier minute than the last one.
     pub session_before: Option<i32>,
-    /// Whether older sessions have been forgotten.
+    /// Whether older sessions were forgotten.
     pub sessions_forgotten: bool,
-    /// The first event.
+    /// Time of the first event.
     pub seen: Option<Time>,
-    /// The value of each dimension that the customer belongs to.
+    /// The customer's value of each dimension.
     pub profile: Profile,
-    /// What only few have.
+    /// Flags that only few customers have.
     pub marks: MarkSet,
-    /// The number of the first currency, and the net revenue in it in minor units; `None` before any money moved.
+    /// The number of the first currency and the net revenue in it, in minor units; `None` before any payment.
     pub net_revenue: Option<(u8, i64)>,
 }
 
-/// Some of the [`Mark`]s.
+/// A set of [`Mark`]s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MarkSet(u8);
 
 impl MarkSet {
-    /// Whether a mark is among them.
+    /// Whether the set contains a mark.
     #[must_use]
     pub fn has(self, mark: Mark) -> bool {
         self.0 & mark as u8 != 0
     }
 
-    /// These and one more, if it is to be.
+    /// Adds a mark if `on`.
     #[must_use]
     pub fn with(self, mark: Mark, on: bool) -> MarkSet {
         MarkSet(self.0 | if on { mark as u8 } else { 0 })
     }
 }
 
-/// What few customers are marked with.
+/// Flags that only few customers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// The first order names who referred the customer.
+    /// The first order names a referrer.
     Referred = 8,
-    /// So do news of the profile.
+    /// A profile names a referrer.
     Mentioned = 16,
-    /// There is a complaint.
+    /// The customer has complained.
     Complained = 32,
-    /// Money was spent on the customer.
+    /// The customer has a cost.
     Costed = 64,
 }
 
 const MARKS: u8 = Mark::Referred as u8 | Mark::Mentioned as u8 | Mark::Complained as u8 | Mark::Costed as u8;
 
 impl Record {
-    /// How many of the newest orders the record itself holds.
+    /// Number of newest orders in the record itself.
     pub const NEWEST: usize = 3;
 
-    /// The record of someone about whom nothing is known but the id.
+    /// The record of a customer without events.
     #[must_use]
     pub fn new(key: [u8; 16], tag: KeyTag) -> Record {
         Record { key, tag, ..Record::default() }
@@ -163,8 +163,8 @@ impl Record {
     /// Everything but the id.
     #[must_use]
     pub fn known(&self) -> Known {
-        // Named one by one, so that the compiler asks what becomes of a new field. The packed times are read by those
-        // who know when they mean something.
+        // All fields are listed, so that a new one causes a compile error here. The accessors know which packed times
+        // are valid.
         let Record {
             key: _,
             tag: _,
@@ -195,7 +195,7 @@ impl Record {
         }
     }
 
-    /// The record that [`Record::known`] was asked of.
+    /// The record from which [`Record::known`] was taken.
     #[must_use]
     pub fn from_known(key: [u8; 16], tag: KeyTag, known: &Known) -> Record {
         let &Known {
@@ -234,26 +234,26 @@ impl Record {
         }
     }
 
-    /// Whether it was changed since [`Record::set_unchanged`].
+    /// Whether the record was changed since [`Record::set_unchanged`].
     #[inline]
     #[must_use]
     pub fn is_changed(&self) -> bool {
         self.flags & CHANGED != 0
     }
 
-    /// Notes that it is being changed.
+    /// Notes a change.
     #[inline]
     pub fn set_changed(&mut self) {
         self.flags |= CHANGED;
     }
 
-    /// Notes that what is known is written.
+    /// Notes that the record was written.
     #[inline]
     pub fn set_unchanged(&mut self) {
         self.flags &= !CHANGED;
     }
 
-    /// The time of the `index`-th newest order, counted from 0; `None` when there is none or it is not held here.
+    /// The time of the `index`-th newest order, counted from 0; `None` if there is none or it is not in the record.
     #[inline]
     #[must_use]
     pub fn newest(&self, index: usize) -> Option<Time> {
@@ -266,8 +266,8 @@ impl Record {
         (self.orders > 0).then(|| self.first.unpack())
     }
 
-    /// Puts an order at a place among the newest, which may be just behind them, and counts it.
-    /// Returns the order that the record can no longer hold.
+    /// Inserts an order at a position among the newest, or right after them, and counts it. Returns the order that no
+    /// longer fits into the record.
     #[inline]
     pub fn insert_order(&mut self, place: usize, time: Time) -> Option<Time> {
         if self.orders == 0 || time < self.first.unpack() {
@@ -284,9 +284,9 @@ impl Record {
         displaced
     }
 
-    /// Takes the order at a place among the newest, or one behind them, back; `third` is the one that is now the third
-    /// newest, if the order was among them. Where it is no longer known, the first stands in for it, behind which no
-    /// order is put any more.
+    /// Removes the order at a position among the newest or after them. If it is among them, `third` is the order that
+    /// becomes the third newest. If that order is no longer known, the first order takes its place; no order will be
+    /// inserted before it any more.
     pub fn take_order(&mut self, place: usize, third: Option<Time>) {
         if place < Self::NEWEST {
             self.newest.copy_within(place + 1.., place);
@@ -295,8 +295,7 @@ impl Record {
         self.orders = self.orders.saturating_sub(1);
     }
 
-    /// Adds minor units of the currency with that number. `false`, and nothing is added, when the customer's first
-    /// currency is another one.
+    /// Adds an amount in minor units. `false`, without a change, if the customer's first currency is another one.
     #[inline]
     pub fn add_net_revenue(&mut self, currency: u8, minor: i64) -> bool {
         let tag = currency.saturating_add(1);
@@ -310,7 +309,7 @@ impl Record {
         is_first
     }
 
-    /// The number of the first currency, and the net revenue in it; `None` before any money moved.
+    /// The number of the first currency and the net revenue in it; `None` before any payment.
     #[must_use]
     pub fn net_revenue(&self) -> Option<(u8, i64)> {
         Some((self.currency.checked_sub(1)?, self.net_revenue))
@@ -339,13 +338,13 @@ impl Record {
         self.last_session = Time48::pack(time);
     }
 
-    /// The minute of the newest session that lies in an earlier minute than the last one.
+    /// Minute of the newest session in an earlier minute than the last one.
     #[must_use]
     pub fn session_before(&self) -> Option<i32> {
         (self.flags & SESSION_BEFORE != 0).then_some(self.session_before)
     }
 
-    /// Sets that minute; returns the one that stood there.
+    /// Sets that minute and returns the old one.
     pub fn set_session_before(&mut self, minute: i32) -> Option<i32> {
         let displaced = self.session_before();
         self.flags |= SESSION_BEFORE;
@@ -353,7 +352,7 @@ impl Record {
         displaced
     }
 
-    /// Takes that minute away, `before` being the one before it.
+    /// Replaces that minute by `before`, the one before it.
     pub fn take_session_before(&mut self, before: Option<i32>) {
         self.flags &= !SESSION_BEFORE;
         if let Some(minute) = before {
@@ -361,7 +360,7 @@ impl Record {
         }
     }
 
-    /// Whether there is any mark.
+    /// Whether the record has any mark.
     #[inline]
     #[must_use]
     pub fn is_marked(&self) -> bool {
@@ -375,19 +374,19 @@ impl Record {
         self.flags & mark as u8 != 0
     }
 
-    /// Sets a mark, or takes it away.
+    /// Sets or clears a mark.
     pub fn set(&mut self, mark: Mark, on: bool) {
         self.flags &= !(mark as u8);
         self.flags |= if on { mark as u8 } else { 0 };
     }
 
-    /// Whether older sessions than the ones known here and in the side table have been forgotten.
+    /// Whether sessions were forgotten that are older than those in the record and the side table.
     #[must_use]
     pub fn sessions_forgotten(&self) -> bool {
         self.flags & SESSIONS_FORGOTTEN != 0
     }
 
-    /// Notes that older sessions have been forgotten.
+    /// Notes that older sessions were forgotten.
     pub fn forget_sessions(&mut self) {
         self.flags |= SESSIONS_FORGOTTEN;
     }

@@ -1,19 +1,19 @@
-//! A copy of customers as they were at one instant, made in slices while they go on.
+//! A copy of customers as of one instant, taken in slices while events are processed.
 //!
-//! At that instant only which slots belong to it is noted. They are copied in their turn; one that is about to change
-//! before is copied first ([`Customers::copy_early`]), so that each is in the copy as it was at the instant.
+//! At that instant only the slots in the copy are noted. They are copied one after another. A slot that is about to
+//! change is copied before that ([`Customers::copy_early`]), so that the copy shows every slot as of the instant.
 
 use super::{CHUNK, Changed, Customers, KeyTag, Slot, record_mut};
 use crate::engine::state::rows::{Rows, SideState};
 
-/// A copy under way.
+/// A copy in progress.
 #[derive(Debug, Clone)]
 pub(super) struct Copying {
-    /// Which slots were changed at the instant: of those the free ones belong to the copy too.
+    /// Slots changed at the instant; of these, the copy also includes free ones.
     changed: Vec<u64>,
-    /// Which slots are still to be looked at.
+    /// Slots that remain to be copied.
     left: Vec<u64>,
-    /// The word of `left` to go on with.
+    /// Index of the next word of `left`.
     next: usize,
     rows: Rows,
 }
@@ -23,15 +23,15 @@ impl Copying {
         words.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    /// Bytes of memory held, but for the copies, which go with the checkpoint.
+    /// Memory in bytes, without the copied rows, which belong to the checkpoint.
     pub(super) fn bytes(&self) -> usize {
         (self.changed.capacity() + self.left.capacity()) * size_of::<u64>()
     }
 }
 
 impl Customers {
-    /// Begins a copy of the changed slots and of all customers of the buckets (ascending); they count as written from
-    /// here on. One copy at a time.
+    /// Begins a copy of the changed slots and of all customers of `buckets` (ascending). From now on they count as
+    /// written. Only one copy can be in progress.
     pub fn begin_copy(&mut self, buckets: &[u32]) {
         debug_assert!(self.copying.is_none(), "one copy at a time");
         let slots = self.slots();
@@ -43,7 +43,7 @@ impl Customers {
             let words = left.len().min(first + CHUNK / 64);
             left[first..words].fill(u64::MAX);
         }
-        // What is appended from here on is none of it.
+        // Slots that are appended later do not belong to the copy.
         if let Some(last) = left.last_mut()
             && !slots.is_multiple_of(64)
         {
@@ -53,21 +53,22 @@ impl Customers {
         self.copying = Some(Box::new(Copying { changed, left, next: 0, rows }));
     }
 
-    /// Whether a copy is under way.
+    /// Whether a copy is in progress.
     #[inline]
     #[must_use]
     pub fn is_copying(&self) -> bool {
         self.copying.is_some()
     }
 
-    /// Whether a slot belongs to the copy under way and is not copied yet.
+    /// Whether a slot remains to be copied.
     #[inline]
     #[must_use]
     pub fn is_left(&self, slot: Slot) -> bool {
         self.copying.as_ref().is_some_and(|copying| Copying::has(&copying.left, slot.0))
     }
 
-    /// Copies a slot before its turn, if it is left, with what the side tables hold of it; it may be changed then.
+    /// Copies a slot out of turn, with its data in the side tables, unless that is done. The slot may be changed
+    /// afterwards.
     pub fn copy_early(&mut self, slot: Slot, side_state: Option<&SideState>) {
         let Some(copying) = self.copying.as_mut().filter(|copying| Copying::has(&copying.left, slot.0)) else { return };
         copying.left[slot.0 as usize / 64] &= !(1 << (slot.0 % 64));
@@ -78,8 +79,8 @@ impl Customers {
         }
     }
 
-    /// Copies about so many slots more, in the order of the slots. `aside` says what the side tables hold of those that
-    /// `is_aside` names. Whether none is left.
+    /// Copies about `most` more slots, in ascending order. `side_state` returns the data in the side tables for slots
+    /// for which `is_aside` is true. Returns whether the copy is finished.
     pub fn copy_more(
         &mut self,
         most: usize,
@@ -104,13 +105,13 @@ impl Customers {
         *next == left.len()
     }
 
-    /// Ends the copy; what is not copied by then is not in it.
+    /// Ends the copy; slots that are not copied yet are missing in it.
     pub fn end_copy(&mut self) -> Option<Rows> {
         Some(self.copying.take()?.rows)
     }
 }
 
-/// The places of the bits that are set, ascending.
+/// The positions of the bits that are set, ascending.
 fn bits(mut word: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let place = word.trailing_zeros();

@@ -1,7 +1,7 @@
-//! Decides silences and win-backs as time passes, and keeps the wheel in step with the records.
+//! Decides silences and win-backs as time passes, and schedules the next checks.
 //!
-//! The event that moves time is applied first. What is decided depends on the record alone, so neither batches nor
-//! restarts change it.
+//! The event that advances time is applied first. Decisions depend on records alone, so batches and restarts do not
+//! change them.
 
 use std::collections::BTreeMap;
 
@@ -14,20 +14,20 @@ use crate::engine::recent::OrderPlace;
 use crate::engine::record::{KeyTag, Mark, Record};
 use crate::event::{MINUTE, Time};
 
-/// A silence of a customer that is not over before it is due.
+/// A silence that lasts at least until it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Silent {
-    /// The place of the rule in the spec.
+    /// Index of the rule in the spec.
     pub rule: usize,
     /// The last qualifying event, in epoch milliseconds.
     pub since: i64,
-    /// When it is due.
+    /// The due time.
     pub due: i64,
-    /// Whether a qualifying event came after that.
+    /// Whether a qualifying event came after the due time.
     pub is_over: bool,
 }
 
-/// Something to tell, and by what it is put in order.
+/// A new notice with its sort key.
 struct Told {
     key: (i64, String, usize),
     slot: Slot,
@@ -35,7 +35,7 @@ struct Told {
 }
 
 impl Engine {
-    /// Decides everything whose time has come.
+    /// Decides everything that is due.
     #[inline]
     pub(in crate::engine) fn decide(&mut self) {
         if self.inactivity.bounds.is_off() {
@@ -45,23 +45,24 @@ impl Engine {
         let settle = self.spec.inactivity.settle;
         let begin = watermark.millis() - settle;
         for class in [Class::Orders, Class::Sessions] {
-            // How far orders are decided also says which of them sessions have to know.
+            // Orders are processed even without a rule: their progress also tells which orders the rules about sessions
+            // need.
             if class == Class::Sessions && !self.inactivity.bounds.has[class as usize] {
                 continue;
             }
-            // A topic that does not drive time may lag behind: then its events are waited for.
+            // A topic that does not drive time may lag behind; its events are waited for.
             let Some(carried) = self.clock.carried(class) else { continue };
             self.decide_class(class, begin, watermark.min(carried).millis() - settle);
         }
     }
 
-    /// Decides what is due before `limit`; `begin` is how far time has come for the classes together.
+    /// Decides what is due before `limit`; `begin` is the limit without regard to the class.
     #[inline]
     fn decide_class(&mut self, class: Class, begin: i64, limit: i64) {
         let [orders, _] = self.inactivity.state.due_to;
         let due_to = &mut self.inactivity.state.due_to[class as usize];
         match *due_to {
-            // What was due before the first event of a class is never decided; nor are its orders known any more.
+            // What was due before the first event of a class is never decided; its orders are no longer known either.
             None => *due_to = Some(orders.map_or(begin, |orders| orders.max(begin))),
             Some(from) if limit > from => {
                 if self.inactivity.wheels[class as usize].is_due(limit) {
@@ -99,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// When there is something to decide of a customer next, of what is not due before `from`.
+    /// The next time at which something about a customer is due, not counting what was due before `from`.
     pub(in crate::engine) fn deadline(&self, slot: Slot, class: Class, from: i64) -> Option<i64> {
         let mut next = i64::MAX;
         self.each_silence(slot, class, from, |silent| next = next.min(silent.due));
@@ -108,7 +109,7 @@ impl Engine {
         (next < i64::MAX).then_some(next)
     }
 
-    /// The silences of a customer that are due at `from` or later, the newest first.
+    /// Calls `found` with the silences of a customer that are due at `from` or later, newest first.
     pub(in crate::engine) fn each_silence(&self, slot: Slot, class: Class, from: i64, mut found: impl FnMut(Silent)) {
         let record = self.customers.record(slot);
         if record.tag == KeyTag::FREE || !self.inactivity.bounds.has[class as usize] {
@@ -152,17 +153,17 @@ impl Engine {
         }
     }
 
-    /// The known orders in epoch milliseconds, the newest first.
+    /// The known orders in epoch milliseconds, newest first.
     fn known_orders(&self, slot: Slot, record: &Record) -> impl Iterator<Item = i64> {
         let in_record = (0..Record::NEWEST).map_while(|index| record.newest(index));
         let is_more = record.orders as usize > Record::NEWEST;
-        // The side table is asked only by those who get there.
+        // Lazy: most calls do not need the side table.
         let older =
             is_more.then(|| std::iter::once_with(move || self.recent.of(slot).0.iter().rev().copied()).flatten());
         in_record.chain(older.into_iter().flatten()).map(Time::millis)
     }
 
-    /// The minutes of the known sessions, and the one in which a prospect was first seen; the newest first.
+    /// The minutes of the known sessions and the minute in which a prospect was first seen, newest first.
     fn visits(&self, slot: Slot, record: &Record) -> Vec<i64> {
         let minutes = self.recent.known_sessions(slot, record);
         let mut visits: Vec<_> = minutes.into_iter().rev().map(|minute| i64::from(minute) * MINUTE).collect();
@@ -176,7 +177,7 @@ impl Engine {
         visits
     }
 
-    /// Decides what is due of a customer within (from, limit), and what became of what was due.
+    /// Decides the silences of a customer that are due in [from, limit), and the win-backs that can no longer change.
     fn look_at(&mut self, slot: Slot, class: Class, span: (i64, i64), news: &mut Vec<Told>) {
         let (from, limit) = span;
         let mut found = Vec::new();
@@ -217,7 +218,7 @@ impl Engine {
         let until = due.saturating_add(self.spec.inactivity.winback_within).min(self.undecided_from(slot) - 1);
         let mut open = Open { rule: number, since, due, until, held_out, alerted, back: None };
         silences.winback_candidates.iter().for_each(|&order| _ = open.see(order));
-        // Most have one, and room for four would be most of what a silent customer costs.
+        // Most customers have one silence; room for four would cost most of a silent customer's memory.
         silences.open.reserve_exact(1);
         silences.open.push(open);
         if alerted {
@@ -226,19 +227,19 @@ impl Engine {
         }
     }
 
-    /// Whether a silence that is due counts, as far as that is known.
+    /// Whether a silence will count when it is due, as far as known now.
     pub(in crate::engine) fn would_tell(&self, slot: Slot, silent: &Silent) -> bool {
         self.is_told(silent) && self.figures_when_due(slot, silent).is_some()
     }
 
-    /// Whether a silence counts at all: not one from before the alerts or its rule began.
+    /// Whether a silence counts: alerts and its rule existed before it began and was due.
     fn is_told(&self, silent: &Silent) -> bool {
         let rule = &self.inactivity.state.rules[usize::from(self.inactivity.numbers[silent.rule])];
         silent.due >= self.inactivity.since.max(rule.since) && silent.since >= rule.from
     }
 
-    /// What is told of a customer who is silent: orders, stage and status as of the instant when the silence was due,
-    /// the rest as it is known; `None` when the rule is not about such customers.
+    /// The content of an alert: orders, stage and status as of the due time, the rest as of now; `None` if the rule's
+    /// filter excludes the customer.
     fn figures_when_due(&self, slot: Slot, silent: &Silent) -> Option<PendingAlertKind> {
         let record = self.customers.record(slot);
         let filter = &self.spec.inactivity.rules[silent.rule].filter;
@@ -270,7 +271,7 @@ impl Engine {
         Some(PendingAlertKind::Silent { orders, stage, status, complained: record.has(Mark::Complained), revenue })
     }
 
-    /// Counts what became of a silence that nothing can change any more.
+    /// Counts the outcome of a silence, which can no longer change.
     fn settle(&mut self, slot: Slot, open: &Open, news: &mut Vec<Told>) {
         let Some(back) = open.back else { return };
         let group = &mut self.inactivity.state.rules[usize::from(open.rule)].groups[Group::of(open.held_out) as usize];
@@ -286,8 +287,8 @@ impl Engine {
         }
     }
 
-    /// Takes note of an order that is booked: it may end a silence, and begins one. `before` is when there was
-    /// something to decide, where the order is not the newest.
+    /// Handles an order after it was booked: it may end a silence and begins another. `before` is the customer's
+    /// deadline before the booking, if the order is not the newest.
     #[inline]
     pub(in crate::engine) fn watch_order(
         &mut self,
@@ -301,7 +302,7 @@ impl Engine {
             return;
         }
         let y = place.y.map(Time::millis);
-        // A late order may still come before the first one.
+        // A late order may still arrive before the first one.
         let begin = y.unwrap_or_else(|| self.clock.floor(Class::Orders).millis());
         if bounds.has[Class::Sessions as usize] || order.at > begin.saturating_add(bounds.shortest) {
             self.watch_comeback(slot, order);
@@ -310,9 +311,9 @@ impl Engine {
             return;
         }
         let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
-        // While even the shortest silence after `y` is still pending, the wheel looks at the customer no later than
-        // that, and the new order makes nothing due earlier. Once it is decided, the next entry may be as late as the
-        // longest silence, long after the shortest one that the new order begins.
+        // While even the shortest silence after `y` is undecided, the wheel checks the customer no later than that, and
+        // the new order makes nothing due earlier. Once it is decided, the next entry may be as late as the longest
+        // silence, long after the shortest silence that the new order begins.
         let is_first_pending = |y: i64| y.saturating_add(bounds.shortest) >= from;
         let before = match y {
             _ if place.place > 0 => before,
@@ -329,14 +330,14 @@ impl Engine {
         }
     }
 
-    /// When there is something to decide of a customer's orders, of which an older one is about to be booked.
+    /// The deadline of a customer's orders, before an order is booked that is not the newest.
     #[cold]
     pub(in crate::engine) fn order_deadline_before(&self, slot: Slot) -> Option<i64> {
         let from = self.inactivity.state.due_to[Class::Orders as usize].unwrap_or(i64::MIN);
         self.deadline(slot, Class::Orders, from)
     }
 
-    /// When the silence is due that begins at `y`, the `newer`-th newest order, by the rule that is first.
+    /// The earliest due time over all rules of the silence that begins at `y`, which has `newer` newer orders.
     fn order_deadline(&self, slot: Slot, y: i64, newer: u32, from: i64) -> Option<i64> {
         let record = self.customers.record(slot);
         let first = record.first().map_or(0, Time::millis);
@@ -345,7 +346,7 @@ impl Engine {
         due.filter(|&due| due >= from).min()
     }
 
-    /// Keeps an order that may turn out to be the first after a due silence.
+    /// Keeps an order that may turn out to be the first one after a due silence.
     fn watch_comeback(&mut self, slot: Slot, order: WinbackCandidate) {
         let known_from = self.inactivity.known_from(Class::Orders).unwrap_or(i64::MIN);
         let super::Inactivity { table, wheels, state, .. } = &mut self.inactivity;
@@ -363,7 +364,7 @@ impl Engine {
         }
     }
 
-    /// When there is something to decide of a customer's sessions, if they matter.
+    /// The deadline of a customer's sessions, if there is a rule about sessions.
     #[inline]
     pub(in crate::engine) fn session_deadline(&self, slot: Slot) -> Option<i64> {
         if !self.inactivity.bounds.has[Class::Sessions as usize] {
@@ -373,8 +374,8 @@ impl Engine {
         self.deadline(slot, Class::Sessions, from)
     }
 
-    /// Takes note of an event that may have begun a silence of sessions; `before` is what
-    /// [`Engine::session_deadline`] said before it was booked.
+    /// Handles an event that may have begun a silence of sessions; `before` is the result of
+    /// [`Engine::session_deadline`] before it was booked.
     #[inline]
     pub(in crate::engine) fn watch_session(&mut self, slot: Slot, before: Option<i64>) {
         let after = self.session_deadline(slot);
@@ -383,15 +384,15 @@ impl Engine {
         }
     }
 
-    /// Silences of a customer that are due from here on, and orders from here on that end one, are never decided: the
-    /// erasure comes before `settle` has passed.
+    /// Silences of an erased customer that are due from this time on, and win-backs from then on, are never decided,
+    /// because the erasure comes before `settle` has passed.
     fn undecided_from(&self, slot: Slot) -> i64 {
         let erased = self.customers.identity(slot);
         erased.map_or(i64::MAX, |erased| erased.at.millis().saturating_sub(self.spec.inactivity.settle))
     }
 
-    /// Ends the silences of a customer who is erased now: what waits to leave is dropped, and what is not decided by
-    /// the erasure never will be. The rest counts once it is decided, but nobody is told of it.
+    /// Ends the silences of a customer who is being erased: notices are dropped, and what the erasure leaves undecided
+    /// is never decided. The rest still counts, but causes no notices.
     pub(in crate::engine) fn end_silences(&mut self, slot: Slot) {
         let last = self.undecided_from(slot) - 1;
         let mut silences = self.inactivity.table.take(slot);
@@ -406,7 +407,7 @@ impl Engine {
         self.inactivity.table.put(slot, silences);
     }
 
-    /// Sees to it that a customer is looked at in time of whom orders or sessions were taken back.
+    /// Schedules a check of a customer whose orders or sessions were taken back.
     pub(in crate::engine) fn watch_anew(&mut self, slot: Slot) {
         for class in [Class::Orders, Class::Sessions] {
             let from = self.inactivity.state.due_to[class as usize].unwrap_or(i64::MIN);
@@ -416,7 +417,7 @@ impl Engine {
         }
     }
 
-    /// Builds wheel and queue of an engine whose records were restored.
+    /// Builds the wheels and the queue after the records were restored.
     pub(in crate::engine) fn wind_up(&mut self) {
         let mut queue: Vec<_> = self.inactivity.table.waiting().collect();
         queue.sort_unstable();
@@ -437,7 +438,7 @@ impl Engine {
 }
 
 impl super::Inactivity {
-    /// A rule that was removed, or that was shorter before it changed, may have left silences open, which orders still
+    /// Adjusts the bounds to open silences of removed rules and of earlier, shorter definitions, which orders still
     /// end.
     fn heed_open(&mut self) {
         let mut shortest = BTreeMap::<u16, i64>::new();

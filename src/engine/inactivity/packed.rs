@@ -1,5 +1,5 @@
-//! Silences that were due, of customers of whom nothing else is under way: nearly all of those who were due lately. A row
-//! of 30 bytes each and a place in an index, where a list for each customer would take two hundred.
+//! Compact storage of open silences, for customers who have nothing else in progress: nearly all of those with a recent
+//! silence. A silence takes a row of 30 bytes and an index entry; a list per customer would take 200 bytes.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -7,14 +7,14 @@ use hashbrown::hash_table::Entry;
 use super::table::Open;
 use crate::engine::customers::Slot;
 
-/// Rows are held in pieces of so many, so that more of them move none.
+/// Rows per chunk; rows are stored in chunks so that growing moves none.
 const CHUNK: usize = if cfg!(test) { 8 } else { 4096 };
-/// No row.
+/// End of a list of rows.
 const END: u32 = u32::MAX;
 const HELD_OUT: u8 = 1;
 const ALERTED: u8 = 2;
 
-/// A span or an instant of milliseconds in 48 bits.
+/// A duration or instant in milliseconds, in 48 bits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Millis48([u16; 3]);
 
@@ -30,7 +30,7 @@ impl Millis48 {
     }
 }
 
-/// A number in an alignment of two bytes, so that a row has no gap.
+/// A number with an alignment of two bytes, so that a row has no padding.
 #[derive(Debug, Clone, Copy, Default)]
 struct Number([u16; 2]);
 
@@ -48,19 +48,19 @@ impl Number {
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     slot: Number,
-    /// The next row of the customer, or of the free ones.
+    /// The next row of the customer, or the next free row.
     next: Number,
     since: Millis48,
-    /// From there to when it was due.
+    /// From `since` to the due time.
     after: Millis48,
-    /// From there to when nobody is won back any more.
+    /// From the due time to the end of the win-back period.
     within: Millis48,
     rule: u16,
     bits: u8,
 }
 
 impl Row {
-    /// `None` for what does not fit.
+    /// `None` if the silence does not fit.
     fn pack(slot: Slot, open: &Open) -> Option<Row> {
         let &Open { rule, since, due, until, held_out, alerted, back } = open;
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -93,7 +93,7 @@ impl Row {
     }
 }
 
-/// The silences, by customer and in their order.
+/// Open silences by customer, in their order.
 #[derive(Debug, Clone)]
 pub(super) struct Packed {
     /// The first row of each customer.
@@ -108,8 +108,8 @@ impl Default for Packed {
     }
 }
 
-/// Slots are given one after the other: a multiplication spreads them (D. Knuth, The Art of Computer Programming,
-/// volume 3, section 6.4).
+/// Slots are successive numbers; a multiplication spreads them (D. Knuth, The Art of Computer Programming, volume 3,
+/// section 6.4).
 fn hash(slot: u32) -> u64 {
     u64::from(slot).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(20)
 }
@@ -119,7 +119,7 @@ fn row(chunks: &[Vec<Row>], row: u32) -> &Row {
 }
 
 impl Packed {
-    /// Whether silences can be held here.
+    /// Whether all silences of a customer fit.
     pub fn fits(slot: Slot, open: &[Open]) -> bool {
         open.iter().all(|open| Row::pack(slot, open).is_some())
     }
@@ -135,7 +135,7 @@ impl Packed {
         })
     }
 
-    /// Takes the silences of a customer out.
+    /// Removes and returns the silences of a customer.
     pub fn take(&mut self, slot: Slot) -> Vec<Open> {
         let Packed { index, chunks, free } = self;
         let is_it = |&first: &u32| row(chunks, first).slot.get() == slot.0;
@@ -153,7 +153,7 @@ impl Packed {
         taken
     }
 
-    /// Holds the silences of a customer who has none here; each of them must fit.
+    /// Stores the silences of a customer without rows; all of them must fit.
     pub fn put(&mut self, slot: Slot, open: &[Open]) {
         let mut first = END;
         for open in open.iter().rev() {
@@ -186,21 +186,21 @@ impl Packed {
         let chunks = self.chunks.len();
         let chunk = &mut self.chunks[chunks - 1];
         chunk.push(new);
-        // 2^32 rows are 130 GB: memory ends before the numbers do.
+        // 2^32 rows take 130 GB: memory runs out before the numbers do.
         ((chunks - 1) * CHUNK + chunk.len() - 1) as u32
     }
 
-    /// The customers of whom something is here.
+    /// The customers with rows.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.index.iter().map(|&first| Slot(row(&self.chunks, first).slot.get()))
     }
 
-    /// Every silence, customer by customer.
+    /// All silences, customer by customer.
     pub fn all(&self) -> impl Iterator<Item = Open> {
         self.slots().flat_map(|slot| self.of(slot))
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     pub fn bytes(&self) -> usize {
         let chunks = self.chunks.len() * CHUNK * size_of::<Row>() + self.chunks.capacity() * size_of::<Vec<Row>>();
         self.index.allocation_size() + chunks
@@ -254,7 +254,7 @@ mod tests {
             rules.sort_unstable();
             expected.sort_unstable();
             prop_assert_eq!(rules, expected);
-            // Room is used again.
+            // Free rows are used again.
             prop_assert!(packed.chunks.len() <= most.div_ceil(CHUNK));
         }
     }
@@ -270,7 +270,7 @@ mod tests {
         assert!(!fits(i64::MIN, i64::MAX, i64::MAX));
     }
 
-    /// The index grows by doubling, so there is a dearest moment.
+    /// The index grows by doubling, so memory per silence has a maximum right after that.
     #[test]
     fn an_open_silence_takes_less_than_48_bytes() {
         let mut packed = Packed::default();

@@ -1,6 +1,6 @@
-//! Lets notices leave, in their order, as far as somebody allows; and says what came of the rules.
+//! Releases notices in their order, within limits of the wall clock, and reports the results of the rules.
 //!
-//! The wall clock decides only when a notice leaves, never whether there is one.
+//! The wall clock decides only when a notice is released, never whether there is one.
 
 use super::table::{PendingAlertKind, WinbackCandidate};
 use super::{Group, GroupState, stage_name, status_name};
@@ -9,88 +9,88 @@ use crate::engine::clock::Class;
 use crate::engine::customers::Slot;
 use crate::event::{Currency, Money, Time};
 
-/// How much may leave now.
+/// How many notices may be released now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// The minute of the wall clock, counted from the epoch.
+    /// The minute of the wall clock since the epoch.
     pub minute: i64,
-    /// The most alerts in that minute; no limit when absent.
+    /// Maximum number of alerts in that minute; `None` without a limit.
     pub alerts: Option<u32>,
-    /// Whether nothing may leave at all.
+    /// Whether nothing may be released.
     pub quiet: bool,
-    /// The most notices of any kind at a time.
+    /// Maximum number of notices per call.
     pub most: usize,
 }
 
 impl Allowance {
-    /// Everything may leave.
+    /// No limits.
     pub const ALL: Allowance = Allowance { minute: 0, alerts: None, quiet: false, most: usize::MAX };
 }
 
-/// What somebody is to be told of a customer.
+/// A released notice about a customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
-    /// Who.
+    /// The customer id.
     pub customer: String,
     /// The name of the rule.
     pub rule: String,
     /// The last qualifying event.
     pub silent_since: Time,
-    /// When the silence was due.
+    /// The due time of the silence.
     pub due_at: Time,
-    /// What there is to tell.
+    /// Content.
     pub what: AlertKind,
 }
 
-/// What there is to tell.
+/// Content of a released notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlertKind {
     /// The customer is silent.
     Inactive {
-        /// Orders up to the instant when it was due.
+        /// Orders up to the due time.
         orders: u32,
-        /// Stage at that instant.
+        /// Stage at the due time.
         stage: &'static str,
-        /// Status at that instant.
+        /// Status at the due time.
         status: &'static str,
-        /// Whether there is a complaint.
+        /// Whether the customer has complained.
         complained: bool,
-        /// Net revenue.
+        /// Net revenue by currency.
         revenue: Vec<Money>,
     },
     /// The customer has ordered again.
     WonBack {
-        /// When.
+        /// Time of the order.
         ordered_at: Time,
-        /// For how much.
+        /// Amount of the order.
         amount: Money,
     },
 }
 
-/// What came of a rule, over all time and for both groups.
+/// Results of a rule, over all time and for both groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleParts {
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
-    /// Treated and held out, see [`Group`].
+    /// Results of the treated and the held-out customers, by [`Group`].
     pub groups: [GroupParts; 2],
 }
 
-/// What came of the silences of one group.
+/// Results of one group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupParts {
     /// Silences that were due.
     pub due: u64,
-    /// Alerts that have left.
+    /// Alerts released.
     pub sent: u64,
-    /// Silences that an order ended in time.
+    /// Silences that ended with a win-back.
     pub won_back: u64,
-    /// What those orders brought, in minor units.
+    /// Amounts of these orders in minor units.
     pub revenue: std::collections::BTreeMap<Currency, i128>,
 }
 
 impl GroupParts {
-    /// What was added since `before`.
+    /// The increase since `before`.
     #[must_use]
     pub fn since(&self, before: &GroupParts) -> GroupParts {
         let revenue = self.revenue.iter().map(|(currency, minor)| {
@@ -117,7 +117,7 @@ impl std::ops::AddAssign<&GroupParts> for GroupParts {
     }
 }
 
-/// Adds what came of rules in another place.
+/// Adds the results of another partition, by rule.
 pub fn add_rules(sums: &mut Vec<RuleParts>, more: &[RuleParts]) {
     for rule in more {
         match sums.iter_mut().find(|sum| sum.rule == rule.rule) {
@@ -127,23 +127,23 @@ pub fn add_rules(sums: &mut Vec<RuleParts>, more: &[RuleParts]) {
     }
 }
 
-/// A silence that goes on.
+/// An undecided silence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deadline {
-    /// The rule.
+    /// Name of the rule.
     pub rule: String,
     /// The last qualifying event.
     pub silent_since: Time,
-    /// When it is due.
+    /// The due time.
     pub due_at: Time,
-    /// Once time has passed this it is decided.
+    /// It is decided once time has passed this instant.
     pub decided_at: Time,
     /// Whether the customer is never alerted.
     pub held_out: bool,
 }
 
 impl Engine {
-    /// Takes out the notices that may leave, in their order.
+    /// Takes out the notices that may be released, in their order.
     pub fn release(&mut self, allowance: &Allowance) -> Vec<Alert> {
         let mut alerts = Vec::new();
         if allowance.quiet || self.inactivity.queue.is_empty() {
@@ -160,7 +160,7 @@ impl Engine {
                 break;
             }
             self.inactivity.queue.pop_front();
-            // One of a customer who was erased meanwhile is gone.
+            // The notices of erased customers are gone.
             let Some(notice) = notice else { continue };
             self.before_change(slot);
             let mut silences = self.inactivity.table.take(slot);
@@ -181,7 +181,7 @@ impl Engine {
         alerts
     }
 
-    /// Whether one more alert may leave in this minute, which then counts.
+    /// Whether one more alert may be released in this minute; if so, counts it.
     fn may_alert(&mut self, allowance: &Allowance) -> bool {
         let Some(most) = allowance.alerts else { return true };
         let (minute, left) = &mut self.inactivity.state.minute;
@@ -212,19 +212,19 @@ impl Engine {
         })
     }
 
-    /// Silences due before that are none, unless the rules say from when on they are.
+    /// Sets from when on silences count, unless the spec does.
     pub fn set_alerts_since(&mut self, since: Time) {
         let spec = std::sync::Arc::clone(&self.spec);
         self.inactivity.set_since(&spec.inactivity, since);
     }
 
-    /// How many alerts and win-backs wait to leave.
+    /// Number of alerts and win-backs to release.
     #[must_use]
     pub fn waiting_alerts(&self) -> usize {
         self.inactivity.waiting()
     }
 
-    /// What came of each rule so far, rules that are no longer there included where something did.
+    /// Results of each rule, including removed rules with results.
     #[must_use]
     pub fn inactivity(&self) -> Vec<RuleParts> {
         let rules = self.inactivity.state.rules.iter();
@@ -241,7 +241,7 @@ impl Engine {
         GroupParts { due: *due, sent: *sent, won_back: *won_back, revenue: revenue.iter().filter_map(named).collect() }
     }
 
-    /// The silences of a customer that go on and are not decided yet, the first due first.
+    /// The undecided silences of a customer, by due time.
     pub(in crate::engine) fn deadlines(&self, slot: Slot) -> Vec<Deadline> {
         let held_out = self.spec.inactivity.is_held_out(&self.customers.id(slot));
         let mut deadlines = Vec::new();

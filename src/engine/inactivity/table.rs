@@ -1,8 +1,8 @@
-//! What is known of the silences of the few customers who have some under way.
+//! Silences in progress, of the few customers who have some.
 //!
-//! A silence that is not decided yet needs nothing here: it follows from the record. Once it is, it is open until the
-//! win-back is decided too. Beside it lie the amounts of those orders that may turn out to end a silence, and the
-//! notices that wait to leave.
+//! A silence that is not decided yet needs no entry: it follows from the record. After the decision it is open until
+//! its win-back is decided too. The table also holds the amounts of orders that may turn out to end a silence, and the
+//! notices to release.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -10,38 +10,38 @@ use smallvec::SmallVec;
 use super::packed::Packed;
 use crate::engine::customers::Slot;
 
-/// An order that may be a win-back. Of orders at the same time the first in log order stands first.
+/// An order that may be a win-back. Of orders at the same time the first in log order comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WinbackCandidate {
-    /// When, in epoch milliseconds.
+    /// Time of the order in epoch milliseconds.
     pub at: i64,
-    /// The number of the currency.
+    /// The engine's number of the currency.
     pub currency: u8,
     /// The amount in minor units.
     pub minor: i64,
 }
 
-/// A silence that was due and may still be won back.
+/// A silence that was due and may still end with a win-back. Times are epoch milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// The number of the rule.
     pub rule: u16,
-    /// The last qualifying event, in epoch milliseconds.
+    /// The last qualifying event.
     pub since: i64,
-    /// When it was due.
+    /// The due time.
     pub due: i64,
-    /// Until when, included, an order wins the customer back.
+    /// The last time at which an order is a win-back.
     pub until: i64,
     /// Whether the customer is never alerted.
     pub held_out: bool,
-    /// Whether there is an alert.
+    /// Whether an alert was created.
     pub alerted: bool,
-    /// The first order after it was due, so far.
+    /// The first order after the due time, so far.
     pub back: Option<WinbackCandidate>,
 }
 
 impl Open {
-    /// Takes note of an order.
+    /// Notes an order. Returns whether it is now the first one after the due time.
     pub fn see(&mut self, order: WinbackCandidate) -> bool {
         let ends = self.due < order.at && order.at <= self.until;
         let is_first = ends && self.back.is_none_or(|back| order.at < back.at);
@@ -51,61 +51,61 @@ impl Open {
         is_first
     }
 
-    /// When nothing can change any more what became of it.
+    /// The time after which the outcome can no longer change.
     #[must_use]
     pub fn settled_at(&self) -> i64 {
         self.back.map_or(self.until, |back| back.at)
     }
 }
 
-/// Something that somebody is to be told.
+/// A notice to release: an alert or a win-back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingAlert {
-    /// Its place in the order of the partition.
+    /// Sequence number in the partition.
     pub number: u64,
     /// The number of the rule.
     pub rule: u16,
     /// The last qualifying event, in epoch milliseconds.
     pub since: i64,
-    /// When the silence was due.
+    /// The due time of the silence, in epoch milliseconds.
     pub due: i64,
-    /// What there is to tell.
+    /// Content.
     pub news: PendingAlertKind,
 }
 
-/// What there is to tell.
+/// Content of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingAlertKind {
     /// A customer is silent.
     Silent {
-        /// Orders up to the instant when it was due.
+        /// Orders up to the due time.
         orders: u32,
-        /// The number of the stage then: 0 of a prospect, see [`super::stage_number`].
+        /// Number of the stage at that time, 0 for a prospect, see [`super::stage_number`].
         stage: u8,
-        /// The number of the status then: 0 of a prospect.
+        /// Number of the status at that time, 0 for a prospect.
         status: u8,
-        /// Whether there is a complaint.
+        /// Whether the customer has complained.
         complained: bool,
-        /// Net revenue by the number of the currency, in minor units.
+        /// Net revenue in minor units, by the engine's number of the currency.
         revenue: Vec<(u8, i64)>,
     },
-    /// The customer is back.
+    /// The customer has ordered again.
     Back(WinbackCandidate),
 }
 
-/// What is known of one customer.
+/// Silences in progress of one customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Silences {
-    /// Orders that may end a silence, in log order; as a rule one, before the silence is decided.
+    /// Orders that may end a silence, in log order; usually at most one before the silence is decided.
     pub winback_candidates: SmallVec<[WinbackCandidate; 1]>,
-    /// Silences that were due and may still be won back.
+    /// Silences that were due and may still end with a win-back.
     pub open: Vec<Open>,
-    /// What waits to leave, in its order.
+    /// Notices to release, in their order.
     pub notices: Vec<PendingAlert>,
 }
 
 impl Silences {
-    /// Whether there is nothing.
+    /// Whether nothing is in progress.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Silences { winback_candidates, open, notices } = self;
@@ -113,21 +113,21 @@ impl Silences {
     }
 }
 
-// Small in the engine's own tests, so that they see what is forgotten.
+// Small in unit tests, so that they notice wrongly forgotten entries.
 const SMALLEST_SWEEP: usize = if cfg!(test) { 4 } else { 1024 };
 
-/// The silences of everybody who has some.
+/// Silences in progress, by customer.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
-    /// Of those who have nothing but open silences that nothing has ended.
+    /// Customers who have only open silences, none of which an order has ended.
     packed: Packed,
-    /// Of all others.
+    /// All other customers.
     entries: HashMap<Slot, Silences, foldhash::fast::FixedState>,
     sweep_at: usize,
 }
 
 impl Table {
-    /// What is known of a customer.
+    /// The silences of a customer.
     #[must_use]
     pub fn get(&self, slot: Slot) -> Silences {
         let packed = || Silences { open: self.packed.of(slot).collect(), ..Silences::default() };
@@ -142,26 +142,26 @@ impl Table {
         packed.into_iter().flatten().chain(of_others.iter().copied())
     }
 
-    /// The notices that wait, of a customer.
+    /// The notices of a customer that wait for their release.
     #[must_use]
     pub fn notices(&self, slot: Slot) -> &[PendingAlert] {
         self.entries.get(&slot).map_or(&[], |silences| &silences.notices)
     }
 
-    /// What is known of a customer, to add something.
+    /// The silences of a customer, to change.
     pub fn entry(&mut self, slot: Slot) -> &mut Silences {
         let packed = &mut self.packed;
         self.entries.entry(slot).or_insert_with(|| Silences { open: packed.take(slot), ..Silences::default() })
     }
 
-    /// Takes what is known of a customer out.
+    /// Removes and returns the silences of a customer.
     pub fn take(&mut self, slot: Slot) -> Silences {
         let packed = &mut self.packed;
         let is_packed = || Silences { open: packed.take(slot), ..Silences::default() };
         self.entries.remove(&slot).unwrap_or_else(is_packed)
     }
 
-    /// Puts it back, if there is anything.
+    /// Stores silences again that were taken out, unless they are empty.
     pub fn put(&mut self, slot: Slot, silences: Silences) {
         if silences.is_empty() {
             return;
@@ -174,12 +174,12 @@ impl Table {
         }
     }
 
-    /// The customers of whom something is here.
+    /// The customers with silences in progress.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.keys().copied().chain(self.packed.slots())
     }
 
-    /// The numbers of all notices that wait, and of whom they are.
+    /// Numbers and customers of all notices to release.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, Slot)> {
         let numbers = |(&slot, silences): (&Slot, &Silences)| {
             let numbers: Vec<_> = silences.notices.iter().map(|notice| (notice.number, slot)).collect();
@@ -194,8 +194,7 @@ impl Table {
         of_others.chain(self.packed.all())
     }
 
-    /// Forgets the orders before `limit`, which can end no silence that is yet to be decided, once enough has gathered
-    /// to be worth a walk.
+    /// Forgets the orders before `limit`, which can no longer end an undecided silence, once the table has doubled.
     pub fn sweep(&mut self, limit: i64) {
         if self.entries.len() < self.sweep_at.max(SMALLEST_SWEEP) {
             return;
@@ -214,7 +213,7 @@ impl Table {
         self.entries.shrink_to(self.sweep_at);
     }
 
-    /// Bytes of memory held, about.
+    /// Approximate memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let of = |silences: &Silences| {

@@ -1,8 +1,8 @@
-//! Which customers have a deadline when: a timer wheel in event time whose buckets are lists of slots.
+//! Deadlines of customers: a timer wheel in event time whose buckets are lists of slots.
 //!
-//! An entry takes four bytes and says nothing but "look at this customer by then". Whether there is anything to decide
-//! is read off the customer's record, so an order moves no entry: one that is looked at too early is put further on.
-//! Only the bucket that time is in is held in the order of the exact instants.
+//! An entry takes four bytes and only means "check this customer by then". The customer's record decides whether
+//! anything is due, so an order moves no entry: an entry that fires too early is moved to a later bucket. Only the
+//! entries of opened buckets are sorted by their exact times.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -10,18 +10,18 @@ use std::collections::{BTreeMap, BinaryHeap};
 use crate::engine::customers::Slot;
 use crate::event::HOUR;
 
-/// How much time a bucket covers, in milliseconds.
+/// Length of a bucket in milliseconds.
 const WIDTH: i64 = HOUR;
 
-/// Deadlines in epoch milliseconds.
+/// A timer wheel; deadlines are epoch milliseconds.
 #[derive(Debug, Clone)]
 pub struct Wheel {
     buckets: BTreeMap<i64, Vec<u32>>,
-    /// The entries of the buckets up to `opened`, by their instants.
+    /// The entries of the buckets up to `opened`, by exact time.
     near: BinaryHeap<Reverse<(i64, u32)>>,
     /// The last bucket that was opened.
     opened: i64,
-    /// No entry is due before.
+    /// No entry is due before this time.
     wake: i64,
 }
 
@@ -32,7 +32,7 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Sees to it that a customer is looked at once time has passed `at`.
+    /// Schedules a check of a customer once time has passed `at`.
     #[inline]
     pub fn push(&mut self, at: i64, slot: Slot) {
         let bucket = at.div_euclid(WIDTH);
@@ -45,21 +45,21 @@ impl Wheel {
         }
     }
 
-    /// Whether anybody is to be looked at before `limit`.
+    /// Whether an entry may be due before `limit`.
     #[inline]
     #[must_use]
     pub fn is_due(&self, limit: i64) -> bool {
         self.wake < limit
     }
 
-    /// Takes out whoever has an entry before `limit`, each once, into `due`, which is emptied first. `deadline` tells
-    /// when a customer's next decision is due, if one is; who has to wait is put further on.
+    /// Removes the entries before `limit` and returns their customers, without duplicates, in `due`, which is cleared
+    /// first. `deadline` returns a customer's next deadline, if any; later ones are scheduled again.
     pub fn take(&mut self, limit: i64, due: &mut Vec<Slot>, deadline: impl Fn(Slot) -> Option<i64>) {
         due.clear();
         while let Some((&bucket, _)) = self.buckets.first_key_value().filter(|(bucket, _)| **bucket * WIDTH < limit) {
             let mut slots = self.buckets.remove(&bucket).unwrap_or_default();
             self.opened = bucket;
-            // Several entries of one customer that meet here go on as one.
+            // Several entries of one customer in a bucket become one.
             slots.sort_unstable();
             slots.dedup();
             for slot in slots {
@@ -81,13 +81,13 @@ impl Wheel {
         due.dedup();
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     #[cfg(test)]
     pub fn entries(&self) -> usize {
         self.near.len() + self.buckets.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Bytes of memory held.
+    /// Memory in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let entries: usize = self.buckets.values().map(Vec::capacity).sum();
@@ -105,14 +105,14 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a list of everybody's deadlines: whoever is due is taken out, and nobody is forgotten.
+        /// Compares the wheel with a map of all deadlines: every due customer is returned, and none is lost.
         #[test]
         fn takes_out_whoever_is_due(
             steps in prop::collection::vec((0..40_u32, 1..12 * HOUR, prop::option::of(1..9 * HOUR)), 1..200),
         ) {
             let (mut wheel, mut deadlines, mut now) = (Wheel::default(), BTreeMap::<u32, i64>::new(), 0);
             for (slot, after, step) in steps {
-                // The entry stays where it was when the deadline moves on.
+                // A later deadline leaves the entry where it is.
                 let before = deadlines.insert(slot, now + after);
                 if before.is_none_or(|before| now + after < before) {
                     wheel.push(now + after, Slot(slot));
@@ -125,7 +125,7 @@ mod tests {
                 wheel.take(now, &mut taken, |slot| deadlines.get(&slot.0).copied());
                 prop_assert!(is_due || due.is_empty());
                 prop_assert!(due.iter().all(|&slot| taken.contains(&Slot(slot))), "{due:?} of {taken:?}");
-                // Who was looked at in vain goes on waiting.
+                // Customers who were checked too early are scheduled again.
                 for slot in taken {
                     match deadlines.get(&slot.0) {
                         Some(&at) if at >= now => wheel.push(at, slot),
