@@ -1,4 +1,4 @@
-//! The figures of all windows at one instant, as parts that add up over engines that were asked the same question.
+//! The figures of all windows at one instant. The parts of engines add up if all get the same query.
 
 mod overflow;
 
@@ -15,74 +15,72 @@ use super::zone::{Day, Unit};
 use super::{CohortFigures, Engine, WindowParts, window_ids};
 use crate::event::Time;
 
-/// Which calendar periods are asked for.
+/// The calendar periods to include.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Periods {
-    /// Every one from that which holds this instant to the one that holds the instant of the question.
+    /// All from the one that contains this instant to the one that contains the instant of the snapshot.
     Since(Time),
-    /// The one that holds the instant of the question and the one before.
+    /// The one that contains the instant of the snapshot, and the one before.
     OpenAndPrevious,
 }
 
-/// One calendar period's figures.
+/// The figures of a calendar period.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Period {
-    /// Its place in [`Spec::calendar`].
+    /// Index in [`Spec::calendar`].
     pub window: usize,
-    /// Its first day.
+    /// First day of the period.
     pub from: Day,
-    /// Its last day, also while it is open.
+    /// Last day of the period, even if it is in the future.
     pub to: Day,
     /// Whether its last day has passed.
     pub closed: bool,
-    /// The figures up to the smaller of its last day and the day of the question.
+    /// Figures up to its last day or the day of the snapshot, whichever is earlier.
     pub figures: WindowParts,
 }
 
-/// A value of a dimension: the place of the dimension, and the value's name.
+/// A segment: index of the dimension, and value.
 pub type SegmentName = (usize, String);
 
-/// The figures of one value of a dimension: of each rolling window, then of the open period of each calendar window.
-/// `None` when some engine no longer reaches back that far.
+/// The figures of a segment: of each rolling window, then of the open period of each calendar window. `None` if the
+/// history of an engine does not reach back that far.
 pub type SegmentFigures = Vec<Option<WindowParts>>;
 
 /// The figures of all windows at one instant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// The instant of the question.
+    /// The instant of the snapshot.
     pub at: Time,
-    /// By place in [`Spec::rolling`]; `None` when some engine no longer reaches back that far.
+    /// By index in [`Spec::rolling`]; `None` if the history of an engine does not reach back that far.
     pub rolling: Vec<Option<WindowParts>>,
     /// Calendar periods, oldest first within each window.
     pub periods: Vec<Period>,
-    /// The same by the values of the dimensions.
+    /// Figures by segment.
     pub segments: BTreeMap<SegmentName, SegmentFigures>,
-    /// Of each dimension, of each window, what some engine does not know, whether it has customers of a value or not; and
-    /// why.
+    /// By dimension and window: what an engine does not know, whether or not it has customers of a value, and why.
     pub segments_missing: Vec<Vec<(Missing, Option<Change>)>>,
-    /// Of each dimension, the engines that found more values than are kept.
+    /// By dimension: the engines with more values than they keep.
     pub segments_overflowed: Vec<Overflow>,
-    /// Customers by stage and status, and their passages.
+    /// Customers by stage and status, and transitions.
     pub lifecycle: LifecycleParts,
-    /// From when on it is known how many customers are in each stage and status; `None`: always.
+    /// From when on the numbers of customers by stage and status are known; `None`: always.
     pub stages_from: Option<Time>,
-    /// From when on passages are counted; `None`: always.
+    /// From when on transitions are counted; `None`: always.
     pub transitions_from: Option<Time>,
-    /// From which months on cohorts are known.
+    /// The months from which cohorts are known.
     pub cohorts_known: CohortsKnown,
     /// Referrals and feedback.
     pub totals: TotalsParts,
-    /// How gaps and order values are spread.
+    /// Distributions of gaps and order values.
     pub distributions: DistributionParts,
-    /// What came of the rules on inactivity so far, whatever the instant of the question.
+    /// Results of the inactivity rules so far, whatever the instant of the snapshot.
     pub inactivity: Vec<RuleParts>,
-    /// The cohort triangle by cohort month and month, both counted from January of year 0; only in answer to
-    /// [`Periods::Since`].
+    /// The cohort triangle by cohort month and month, both counted from January of year 0; only for [`Periods::Since`].
     pub cohorts: Option<BTreeMap<(i32, i32), CohortFigures>>,
 }
 
 impl Snapshot {
-    /// What a snapshot of no engine at all says: nothing happened.
+    /// A snapshot without engines: all figures are zero.
     #[must_use]
     pub fn empty(spec: &Spec, at: Time, periods: Periods) -> Snapshot {
         let rolling = vec![Some(WindowParts::default()); spec.rolling.len()];
@@ -149,7 +147,7 @@ impl Snapshot {
         overflow::note(&mut self.segments_overflowed, engine);
     }
 
-    /// What one engine does not know of a dimension is known of none of its values.
+    /// What an engine does not know of a dimension is unknown for all its values.
     fn note_missing(&mut self) {
         for ((dimension, _), windows) in &mut self.segments {
             for (figures, (missing, change)) in windows.iter_mut().zip(&self.segments_missing[*dimension]) {
@@ -161,7 +159,7 @@ impl Snapshot {
         }
     }
 
-    /// Adds a snapshot that answers the same question for other engines.
+    /// Adds a snapshot of other engines for the same query.
     pub fn merge(&mut self, other: &Snapshot) {
         for (sum, more) in self.rolling.iter_mut().zip(&other.rolling) {
             add_figures(sum, more.as_ref());
@@ -193,7 +191,7 @@ impl Snapshot {
     }
 }
 
-/// What one does not know, the sum does not know either.
+/// A sum is unknown if a part is.
 fn add_figures(sum: &mut Option<WindowParts>, more: Option<&WindowParts>) {
     match (sum.as_mut(), more) {
         (Some(so_far), Some(more)) => *so_far += more,
@@ -214,7 +212,7 @@ fn add_cohorts(sum: &mut BTreeMap<(i32, i32), CohortFigures>, more: &BTreeMap<(i
     }
 }
 
-/// The pane at which a period is evaluated: the smaller of its last day and today.
+/// The last pane of a period: its last day or today, whichever is earlier.
 #[must_use]
 pub fn last_pane(spec: &Spec, period: &Period, at: Time) -> Day {
     period.to.min(spec.zone.day(at))

@@ -1,22 +1,22 @@
-//! The whole state of an engine as plain data, for files: what changed since the last time, and the engine from it.
+//! The whole state of an engine as plain data for files: what changed since the last checkpoint, and an engine restored
+//! from checkpoints.
 //!
-//! Every piece of state is named here and nowhere else: [`Engine::checkpoint`] and `show_arrays` take the engine apart
-//! field by field, without `..`, and the restorer puts it together likewise, so that the compiler asks what becomes of
-//! a new one. It is of one of these kinds:
+//! [`Engine::checkpoint`] and `show_arrays` list all fields of the engine without `..`, and so does the restorer, so
+//! that a new field causes compile errors here. Each piece of state is of one of these kinds:
 //!
 //! | kind | examples | to add one |
 //! |---|---|---|
-//! | scalar, in full in every checkpoint | clock, currencies, the kinds of feedback | a field of [`Scalars`] |
-//! | of each customer | record with its marks and net revenue | a field of [`super::record::Known`] and a column of the rows' file |
-//! | of few customers | orders beside the record, when the first complaint came | a field of [`rows::SideState`], and a line in each of the three functions below it |
+//! | scalar, always written in full | clock, currencies | a field of [`Scalars`] |
+//! | of each customer | record with marks | a field of [`super::record::Known`] and a column of the rows' file |
+//! | of few customers | older orders, first complaint | a field of [`rows::SideState`], as described there |
 //! | array over panes | windows, cohorts, totals | a line in `show_arrays` or in the `show` of its owner |
-//! | what is held as [`arrays::Numbers`] | distributions | likewise |
-//! | read off the records | the wheel of deadlines | nothing: it is wound up anew |
-//! | passing | amounts without a rate | nothing: it begins anew |
+//! | [`arrays::Numbers`] | distributions | the same |
+//! | derived from records | the wheel of deadlines | nothing: it is built again |
+//! | transient | amounts without a rate | nothing: it starts empty |
 //! | fingerprint | ids of orders | |
 //!
-//! A checkpoint holds what changed, and of what did not change the part that was written longest ago ([`rotation`]): so
-//! old files are needed no longer after a while, and no file is ever written anew as a whole.
+//! A checkpoint contains what changed, and in full the unchanged parts that were written longest ago ([`rotation`]). So
+//! old files become superseded after a while, and no file ever has to be rewritten as a whole.
 
 pub mod arrays;
 mod deeds;
@@ -45,40 +45,40 @@ use rotation::{Rotation, oldest};
 use rows::{Rows, SideState};
 use windows::{SegmentState, WindowState};
 
-/// What changed since the last checkpoint, as it was at one instant.
+/// A checkpoint: what changed since the last one, as of one instant.
 #[derive(Debug, Clone)]
 pub struct EngineCheckpoint {
-    /// The number of the checkpoint, from 1 on: greater than that of every checkpoint before.
+    /// The number of the checkpoint, from 1 on, ascending.
     pub sequence: u64,
-    /// What is small, in full.
+    /// Small data, in full.
     pub scalars: Scalars,
-    /// Customers; `None` when none changed.
+    /// Customers; `None` if none changed.
     pub rows: Option<RowsState>,
-    /// Arrays.
+    /// Arrays that changed or are due.
     pub arrays: Vec<ArrayState>,
-    /// Fingerprints of either class; `None` when there are no new ones.
+    /// Fingerprints of both classes; `None` without new ones.
     pub seen: Option<SeenState>,
-    /// Which checkpoints are still needed, this one included.
+    /// The oldest checkpoints that are needed for a restore.
     pub needs: Needs,
 }
 
 /// Customers in a checkpoint.
 #[derive(Debug, Clone)]
 pub struct RowsState {
-    /// Those that changed, those erased, and all of the buckets in full.
+    /// Changed and erased customers, and all customers of the buckets in `full`.
     pub rows: Rows,
-    /// Which buckets are here in full, ascending; a bucket is [`CHUNK`] slots.
+    /// Buckets that are written in full, ascending; a bucket is [`CHUNK`] slots.
     pub full: Vec<u32>,
 }
 
 /// Fingerprints in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenState {
-    /// Of either class: how they are kept, and those of each shard.
+    /// For each class how to read the fingerprints, and those of each shard.
     pub classes: [(Buckets, Vec<ShardState>); 2],
 }
 
-/// Of each kind of content the oldest checkpoint whose content is still needed; zero when all are.
+/// For each kind of content, the oldest checkpoint that a restore needs; 0 if it needs all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Needs {
     /// Customers.
@@ -89,19 +89,19 @@ pub struct Needs {
     pub seen: u64,
 }
 
-/// What is small enough to be written in full every time. Times are milliseconds.
+/// Data that are small enough to be written in full every time. Times are milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scalars {
     /// The number of the checkpoint.
     pub sequence: u64,
-    /// How many slots there are.
+    /// Number of slots.
     pub slots: u32,
     /// The clock, by topic.
     pub topics: Vec<TopicState>,
-    /// How either class's fingerprints are kept.
+    /// How to read the fingerprints of each class.
     pub dedup: [Buckets; 2],
-    /// The windows that are kept.
+    /// The windows.
     pub windows: Vec<WindowState>,
     /// The dimensions.
     pub dimensions: Vec<DimensionState>,
@@ -111,49 +111,49 @@ pub struct Scalars {
     pub cohorts: String,
     /// The currencies, by their number.
     pub currencies: Vec<CurrencyState>,
-    /// The kinds of feedback that are counted apart.
+    /// The kinds of feedback that are counted separately.
     pub feedback: Vec<String>,
     /// The earliest accepted event of a clock-driving topic.
     pub first_event: Option<i64>,
     /// The earliest order.
     pub first_order: Option<i64>,
-    /// Up to where old panes were folded.
+    /// The time before which panes were folded.
     pub folded_at: i64,
-    /// Silences. Version 1 of the format knows none.
+    /// Silences. Version 1 of the format has none.
     #[serde(default)]
     pub inactivity: inactivity::State,
-    /// How many customers have a record.
+    /// Number of customers with a record.
     #[serde(default)]
     pub customers: u64,
-    /// Whether everything since the very first order went in.
+    /// Whether the data hold every order since the first one of the business.
     #[serde(default)]
     pub history_whole: bool,
     /// Erasures that may still matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub erasures: Vec<ErasureState>,
-    /// What is known of the windows of a dimension, where that is not everything.
+    /// What is known of the windows of dimensions, unless it is everything.
     #[serde(default)]
     pub segments: Vec<SegmentState>,
     /// What is known of stages and statuses.
     #[serde(default)]
     pub lifecycle_known: LifecycleKnown,
-    /// What is known of cohorts. Version 0.1.0 did not count what went back.
+    /// What is known of cohorts. Version 0.1.0 did not count returned money.
     #[serde(default)]
     pub cohorts_known: Option<CohortsKnown>,
-    /// Customers of whom no record tells. Version 0.1.0 does not say.
+    /// Erased customers without a record. Not written by version 0.1.0.
     #[serde(default)]
     pub erased: Option<Erased>,
-    /// The reporting currency; empty without one. Version 0.1.0 does not say.
+    /// The reporting currency; empty without one. Not written by version 0.1.0.
     #[serde(default)]
     pub reporting: Option<String>,
 }
 
-/// A currency as files hold it.
+/// A currency, as files store it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CurrencyState {
-    /// Its three-letter code.
+    /// The three-letter code.
     pub code: String,
-    /// Whether everything else is converted into it.
+    /// Whether amounts of other currencies are converted into it.
     pub reporting: bool,
 }
 
@@ -168,39 +168,39 @@ impl CurrencyState {
     }
 }
 
-/// What the engine knows of the checkpoints that were made of it.
+/// What the engine knows of its earlier checkpoints.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written {
-    /// The number of the last one.
+    /// The number of the last checkpoint.
     sequence: u64,
-    /// Whether anything changed since.
+    /// Whether anything changed since then.
     changed: bool,
     buckets: Rotation,
     shards: [Rotation; 2],
     marks: Marks,
-    /// The checkpoint that is being made.
+    /// The checkpoint in progress.
     in_progress: Option<Box<CheckpointInProgress>>,
 }
 
-/// A checkpoint that is being made: everything but the customers.
+/// A checkpoint in progress, without its customers.
 #[derive(Debug, Clone)]
 struct CheckpointInProgress {
     checkpoint: EngineCheckpoint,
-    /// Which buckets will be in it in full; `None` when no customers will.
+    /// Buckets that it will contain in full; `None` if it contains no customers.
     full: Option<Vec<u32>>,
-    /// Of whom the side tables held something at the instant.
+    /// Customers with data in the side tables as of the instant of the checkpoint.
     side_state: Slots,
 }
 
 impl Written {
-    /// Notes that something changes.
+    /// Notes a change.
     #[inline]
     pub(super) fn note_change(&mut self) {
         self.changed = true;
     }
 }
 
-/// The text that says what a window counts; windows with the same one are the same.
+/// Text that defines what a window counts; windows with the same text are the same.
 #[must_use]
 pub fn window_key(spec: &Spec, window: WindowId) -> String {
     let active_for = spec.active_for_millis(window).map_or("period".to_owned(), |millis| millis.to_string());
@@ -221,7 +221,7 @@ fn reporting_name(spec: &Spec) -> String {
     spec.rates.as_ref().map_or(String::new(), |rates| rates.reporting().iso_code().to_owned())
 }
 
-/// The text that says what stages and statuses mean, and what an order is.
+/// Text that defines stages, statuses and what an order is.
 #[must_use]
 pub fn lifecycle_key(spec: &Spec) -> String {
     let life = &spec.lifecycle;
@@ -230,32 +230,31 @@ pub fn lifecycle_key(spec: &Spec) -> String {
     format!("active_for={};cadence={cadence};min={min};loyal={}{merged}", life.active_for, life.loyal_orders)
 }
 
-/// Stands in [`lifecycle_key`] before the zone by whose days orders are merged.
+/// Precedes, in [`lifecycle_key`], the time zone by whose days orders are merged.
 const MERGED: &str = ";orders_of_a_day=";
 
-/// Whose days are one order each, by a [`lifecycle_key`]; `None` where each order counts.
+/// The zone by whose days orders are merged, according to a [`lifecycle_key`]; `None` if orders are not merged.
 fn merged_by(key: &str) -> Option<&str> {
     key.split_once(MERGED).map(|(_, zone)| zone)
 }
 
-/// The text that says how amounts are converted, where they are. What is booked stays as it was booked, whatever it
-/// says later.
+/// Text that defines how amounts are converted, if they are. A change does not affect amounts that are booked already.
 #[must_use]
 pub fn reporting_key(spec: &Spec) -> Option<String> {
     let rates = spec.rates.as_ref()?;
     Some(format!("currency={};rates={:032x}", rates.reporting().iso_code(), rates.digest()))
 }
 
-/// The text that says what cohorts are.
+/// Text that defines cohorts.
 #[must_use]
 pub fn cohorts_key(spec: &Spec) -> String {
     format!("zone={}", escape(spec.zone.name()))
 }
 
-/// What of an engine's definitions goes on as it was, when a state is restored for other ones.
+/// Definitions that are the same in the engine and in the state from which it is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
-    /// The windows by their keys.
+    /// The windows, by key.
     windows: Vec<(String, bool)>,
     dimensions: Vec<bool>,
     lifecycle: bool,
@@ -279,20 +278,20 @@ impl Kept {
 }
 
 impl Engine {
-    /// Notes that the log was read on, so that the next checkpoint is one even where nothing else changed.
+    /// Notes that the log was read further, so that a checkpoint is taken even if nothing else changed.
     pub fn note_progress(&mut self) {
         self.written.note_change();
     }
 
-    /// Copies out what changed since the last checkpoint, and what is due; `None` when nothing changed. The checkpoint
-    /// counts as written unless [`Engine::roll_back`] says otherwise.
+    /// Takes a checkpoint of what changed since the last one and of what is due; `None` if nothing changed. The
+    /// checkpoint counts as written until [`Engine::roll_back`].
     pub fn checkpoint(&mut self) -> Option<EngineCheckpoint> {
         if self.begin_checkpoint() { self.end_checkpoint() } else { None }
     }
 
-    /// Begins a checkpoint, which will hold the state as it is now. Everything but the customers is copied at once;
-    /// these are by [`Engine::continue_checkpoint`], between events. `false` when nothing changed since the last
-    /// checkpoint, and while another one is being made.
+    /// Begins a checkpoint of the current state. Everything except the customers is copied at once;
+    /// [`Engine::continue_checkpoint`] copies these between events. `false` if nothing changed since the last
+    /// checkpoint, or while another one is in progress.
     pub fn begin_checkpoint(&mut self) -> bool {
         if !self.written.changed || self.written.in_progress.is_some() {
             return false;
@@ -322,10 +321,10 @@ impl Engine {
         true
     }
 
-    /// Copies about so many customers more. Whether all are copied that belong to the checkpoint.
+    /// Copies about `most` more customers. Returns whether the checkpoint has all its customers.
     pub fn continue_checkpoint(&mut self, most: usize) -> bool {
         let Some(in_progress) = self.written.in_progress.take() else { return true };
-        // The side tables are asked while the customers are marked.
+        // The side tables are read while the customer table is borrowed.
         let mut customers = std::mem::take(&mut self.customers);
         let is_done =
             customers.copy_more(most, |slot| in_progress.side_state.contains(slot), |slot| self.aside_of(Slot(slot)));
@@ -334,7 +333,7 @@ impl Engine {
         is_done
     }
 
-    /// Copies what is left, and ends the checkpoint; `None` when none was begun.
+    /// Copies the remaining customers and ends the checkpoint; `None` if none is in progress.
     pub fn end_checkpoint(&mut self) -> Option<EngineCheckpoint> {
         self.continue_checkpoint(usize::MAX);
         let CheckpointInProgress { mut checkpoint, full, side_state: _ } = *self.written.in_progress.take()?;
@@ -343,8 +342,8 @@ impl Engine {
         Some(checkpoint)
     }
 
-    /// To be called before anything is changed of a customer: where a checkpoint is being made that does not hold it
-    /// yet, it is copied first.
+    /// Must be called before any data of a customer change: if a checkpoint in progress does not contain the customer
+    /// yet, copies it first.
     #[inline]
     pub(super) fn before_change(&mut self, slot: Slot) {
         if self.customers.is_left(slot) {
@@ -360,7 +359,7 @@ impl Engine {
         self.customers.copy_early(slot, side_state.as_ref());
     }
 
-    /// Notes that a checkpoint, the last one, was not written after all: the next one holds its content too.
+    /// Notes that the last checkpoint was not written after all: the next one will include its content.
     pub fn roll_back(&mut self, checkpoint: &EngineCheckpoint) {
         let EngineCheckpoint { sequence, scalars: _, rows, arrays, seen, needs: _ } = checkpoint;
         let written = &mut self.written;
@@ -437,7 +436,7 @@ impl Engine {
         }
     }
 
-    /// What is known of the windows of the dimensions, where that is not everything.
+    /// What is known of the windows of dimensions, unless it is everything.
     fn segments_known(&self) -> Vec<SegmentState> {
         let dimensions = self.spec.dimensions.iter().zip(&self.knowledge.dimensions);
         let state = |(dimension, windows): (&super::segments::DimensionSpec, &Vec<WindowKnown>)| {
@@ -449,7 +448,7 @@ impl Engine {
         dimensions.flat_map(state).collect()
     }
 
-    /// Which buckets will be in the checkpoint in full; `None` when no customer changed.
+    /// Selects the buckets that the checkpoint contains in full, and begins the copy; `None` if no customer changed.
     fn begin_rows(&mut self) -> Option<Vec<u32>> {
         let (customers, written) = (&mut self.customers, &mut self.written);
         let changed = customers.changed();
@@ -458,7 +457,7 @@ impl Engine {
         }
         let (known, buckets) = (written.buckets.last().len(), customers.slots().div_ceil(CHUNK));
         let due = oldest(written.buckets.last(), changed, customers.slots());
-        // Of a new bucket everything is new.
+        // New buckets have never been written.
         let full: Vec<_> = due.into_iter().chain(known..buckets).filter_map(|b| u32::try_from(b).ok()).collect();
         written.buckets.resize(buckets, written.sequence);
         full.iter().for_each(|&bucket| written.buckets.note(bucket as usize, written.sequence));
@@ -477,7 +476,7 @@ impl Engine {
         Some(SeenState { classes: [class(orders, of_orders), class(sessions, of_sessions)] })
     }
 
-    /// Shows every array that `kept` names to someone who saves or restores them.
+    /// Passes every array in `kept` to a visitor that saves or restores it.
     fn show_arrays(&mut self, kept: &Kept, visitor: &mut impl Visitor) {
         let Engine {
             spec,
@@ -521,7 +520,7 @@ impl Engine {
         distributions.show("distributions", visitor);
     }
 
-    /// Of whom the side tables hold something.
+    /// Customers with data in the side tables.
     fn slots_aside(&self) -> Slots {
         let mut side_state = Slots(vec![0; self.customers.slots().div_ceil(64)]);
         let rare = self.extras.slots().chain(self.net_revenue.slots()).chain(self.inactivity.table().slots());
@@ -530,7 +529,7 @@ impl Engine {
         side_state
     }
 
-    /// What the side tables hold of a customer.
+    /// The data of a customer in the side tables.
     fn aside_of(&self, slot: Slot) -> SideState {
         let (orders, sessions) = self.recent.of(slot);
         SideState {
@@ -545,7 +544,7 @@ impl Engine {
         }
     }
 
-    /// Puts back what [`Engine::aside_of`] told.
+    /// Restores what [`Engine::aside_of`] returned.
     fn put_aside(&mut self, slot: Slot, side_state: SideState) {
         let SideState { orders, sessions, rebooking, extras, further, silences, ahead, days } = side_state;
         self.days.restore(slot, days);
@@ -567,7 +566,7 @@ impl Slots {
         self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    /// Whether it was not in the set before.
+    /// Adds a slot. Returns whether it is new.
     fn insert(&mut self, slot: u32) -> bool {
         let is_new = !self.contains(slot);
         if let Some(word) = self.0.get_mut(slot as usize / 64) {

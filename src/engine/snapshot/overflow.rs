@@ -1,29 +1,29 @@
-//! Which values of a dimension without a list lack customers: each engine keeps the first values of its own, and counts
-//! customers of all others as `other`.
+//! Finds values with missing customers in dimensions without a list of values: each engine keeps the first values that
+//! it finds, and counts customers of all others as `other`.
 
 use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::engine::segments::OTHER;
 
-/// The engines that found more values of a dimension than they keep. Adds up over engines.
+/// The engines with more values of a dimension than they keep. Adds up over engines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overflow {
-    /// How many they are.
+    /// Number of these engines.
     engines: u32,
     /// How many of them keep a value.
     keeping: BTreeMap<String, u32>,
 }
 
 impl Overflow {
-    /// Whether there is such an engine.
+    /// Whether there are such engines.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.engines > 0
     }
 
-    /// Whether an engine counts customers of a value as `other`; of `other` itself, whether there are customers whose
-    /// value another engine keeps.
+    /// Whether an engine counts customers of a value as `other`; for `other` itself, whether it includes customers of a
+    /// value that another engine keeps.
     #[must_use]
     pub fn is_incomplete(&self, value: &str) -> bool {
         if value == OTHER {
@@ -42,7 +42,7 @@ impl std::ops::AddAssign<&Overflow> for Overflow {
     }
 }
 
-/// Adds one engine, by dimension.
+/// Adds one engine, for all dimensions.
 pub(super) fn note(sum: &mut [Overflow], engine: &Engine) {
     for (dimension, (sum, overflowed)) in sum.iter_mut().zip(engine.segments_overflowed()).enumerate() {
         if overflowed {

@@ -1,7 +1,6 @@
-//! The arrays of an engine on their way into files and back, by a key that says what they count.
+//! Saves and restores the arrays of an engine, by a key that states what they count.
 //!
-//! What changed since the last checkpoint is found by comparing a hash of every piece, so nothing is paid where events
-//! are booked.
+//! Changes since the last checkpoint are found by comparing a hash of every piece, so booking events has no extra cost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,14 +11,14 @@ use super::plain::plain;
 use super::rotation::oldest;
 use crate::engine::prefix::{Cell, Chunk, Prefix};
 
-/// More numbered arrays than any list has.
+/// Upper limit of the arrays in a list.
 const MOST_IN_LIST: usize = 256;
 
-/// Something that files hold as an array of numbers, so that only the pieces of it are written that changed.
+/// Something that files store as an array of numbers, so that only changed pieces are written.
 pub trait Numbers: Sized {
-    /// The numbers.
+    /// Converts to numbers.
     fn numbers(&self) -> Vec<i64>;
-    /// What [`Numbers::numbers`] was asked of; `None` for numbers that mean nothing.
+    /// The inverse of [`Numbers::numbers`]; `None` for invalid numbers.
     fn from_numbers(numbers: &[i64]) -> Option<Self>;
 }
 
@@ -50,18 +49,18 @@ impl Cell for Number {
     }
 }
 
-/// Someone to whom every array is shown, to save it or to restore it.
+/// Visits every array, to save or restore it.
 pub trait Visitor {
-    /// Looks at an array, or fills it and returns `true`.
+    /// Saves an array, or restores it and returns `true`.
     fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool;
 
-    /// Says that what an array was filled with cannot be.
+    /// Reports that the restored content of an array is invalid.
     fn refuse(&mut self, key: &str);
 
-    /// What lies below a key in the state that is restored: the next part of each key. Nothing while saving.
+    /// The next part of all keys below a key in the restored state. Empty while saving.
     fn names(&self, key: &str) -> Vec<String>;
 
-    /// A list of arrays with their numbers as last part of the key; made as long as it was.
+    /// Visits a list of arrays, whose index is the last part of the key. While restoring, extends it to its old length.
     fn visit_list<C: Cell>(&mut self, key: &str, list: &mut Vec<Prefix<C>>) {
         let len = self.len_of_list(key);
         if list.len() < len {
@@ -72,13 +71,13 @@ pub trait Visitor {
         }
     }
 
-    /// How long a list of the state that is restored was.
+    /// The length of a list in the restored state.
     fn len_of_list(&self, key: &str) -> usize {
         let numbers = self.names(key).into_iter().filter_map(|name| name.parse::<usize>().ok());
         numbers.filter(|&number| number < MOST_IN_LIST).max().map_or(0, |number| number + 1)
     }
 
-    /// Looks at something that is held as numbers, or replaces it.
+    /// Saves or restores something that is stored as numbers.
     fn visit_numbers<T: Numbers>(&mut self, key: &str, thing: &mut T) {
         let cells = thing.numbers().into_iter().map(|number| Number { number }).collect();
         let mut array = Prefix::from_cells(cells);
@@ -91,7 +90,7 @@ pub trait Visitor {
         }
     }
 
-    /// As [`Visitor::visit_list`], of things that are held as numbers.
+    /// As [`Visitor::visit_list`], for things that are stored as numbers.
     fn visit_numbers_list<T: Numbers + Default>(&mut self, key: &str, list: &mut Vec<T>) {
         let len = self.len_of_list(key);
         if list.len() < len {
@@ -103,43 +102,43 @@ pub trait Visitor {
     }
 }
 
-/// A text as a part of a key: without `/`.
+/// Escapes a text as a part of a key: without `/`.
 #[must_use]
 pub fn escape(text: &str) -> String {
     text.replace('%', "%25").replace('/', "%2F")
 }
 
-/// What a checkpoint holds of one array.
+/// The content of one array in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArrayState {
     /// What the array counts.
     pub key: String,
-    /// The checkpoint that last wrote it in full: pieces of older ones are void.
+    /// The checkpoint that last wrote it in full: pieces of older ones are invalid.
     pub born: u64,
     /// See [`Prefix::header`].
     pub header: Vec<u8>,
-    /// The pieces that changed; when written in full, all but those of zeros.
+    /// The changed pieces; if written in full, all except those of zeros.
     pub pieces: Vec<PieceState>,
-    /// The bytes of the pieces, one behind another.
+    /// The bytes of the pieces, one after another.
     pub bytes: Vec<u8>,
 }
 
-/// Where a piece lies.
+/// Position of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieceState {
-    /// Its number.
+    /// Number of the piece.
     pub number: i32,
-    /// How many of its first cells are missing.
+    /// Number of its first cells that are missing.
     pub skipped: u8,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: u32,
 }
 
-/// What is known of one array as it was last written.
+/// How an array was last written.
 #[derive(Debug, Clone)]
 struct Mark {
     born: u64,
-    /// The checkpoint that last saw the array.
+    /// The last checkpoint in which the array existed.
     seen: u64,
     header: u128,
     /// The number of the first piece.
@@ -166,12 +165,12 @@ impl Mark {
 #[derive(Debug, Clone, Default)]
 pub struct Marks {
     marks: HashMap<String, Mark, foldhash::fast::FixedState>,
-    /// Bytes that the last checkpoint wrote because they changed, and bytes there were.
+    /// Bytes that the last checkpoint wrote because they changed, and the total.
     pace: (usize, usize),
 }
 
 impl Marks {
-    /// Those that are due in full.
+    /// The arrays that are due to be written in full.
     fn due(&self) -> BTreeSet<String> {
         let mut keys: Vec<_> = self.marks.iter().map(|(key, mark)| (mark.born, key)).collect();
         keys.sort_unstable();
@@ -180,20 +179,20 @@ impl Marks {
         oldest(&born, changed, total).into_iter().map(|i| keys[i].1.clone()).collect()
     }
 
-    /// The oldest checkpoint that is still needed.
+    /// The oldest checkpoint that a restore needs.
     #[must_use]
     pub fn needs(&self) -> Option<u64> {
         self.marks.values().map(|mark| mark.born).min()
     }
 
-    /// Notes that a checkpoint is not written after all.
+    /// Notes that a checkpoint was not written after all.
     pub fn roll_back(&mut self, checkpoint: &[ArrayState]) {
         for array in checkpoint {
             self.marks.remove(&array.key);
         }
     }
 
-    /// Someone who finds what changed.
+    /// A visitor that finds changes.
     pub fn saver(&mut self, sequence: u64) -> Saver<'_> {
         let due = self.due();
         self.pace = (0, 0);
@@ -201,7 +200,7 @@ impl Marks {
     }
 }
 
-/// Finds what changed, and the arrays that are due in full.
+/// Finds changed arrays and those that are due in full.
 #[derive(Debug)]
 pub struct Saver<'a> {
     marks: &'a mut Marks,
@@ -211,7 +210,7 @@ pub struct Saver<'a> {
 }
 
 impl Saver<'_> {
-    /// What was found. Arrays that were not shown are written no longer.
+    /// The arrays to write. Arrays that were not visited are forgotten.
     #[must_use]
     pub fn finish(self) -> Vec<ArrayState> {
         self.marks.marks.retain(|_, mark| mark.seen == self.sequence);
@@ -222,7 +221,7 @@ impl Saver<'_> {
 impl Visitor for Saver<'_> {
     fn visit<C: Cell>(&mut self, key: &str, array: &mut Prefix<C>) -> bool {
         let old = self.marks.marks.get(key);
-        // Two windows may be defined alike and share a key; once is enough.
+        // Two windows may have the same definition and share a key; one copy is enough.
         let full = self.due.remove(key) || old.is_none();
         let born = old.filter(|_| !full).map_or(self.sequence, |old| old.born);
         let header = array.header();
@@ -249,7 +248,7 @@ impl Visitor for Saver<'_> {
                 wanted.push(piece);
             }
         }
-        // In one piece of memory, for they are large.
+        // A single allocation, because the pieces are large.
         checkpoint.bytes.reserve_exact(wanted.iter().map(Chunk::len_in_bytes).sum());
         wanted.iter().for_each(|piece| checkpoint.bytes.extend_from_slice(&piece.bytes()));
         if full || !checkpoint.pieces.is_empty() || old.is_none_or(|old| old.header != mark.header) {
@@ -270,13 +269,13 @@ impl Visitor for Saver<'_> {
 struct Stored {
     born: u64,
     header: Vec<u8>,
-    /// By number: how many cells are missing, and the bytes of the others.
+    /// By number: the number of missing cells, and the bytes of the others.
     pieces: BTreeMap<i32, (u8, Vec<u8>)>,
-    /// Whether the checkpoint that wrote it in full is here.
+    /// Whether the checkpoint that wrote it in full was added.
     whole: bool,
 }
 
-/// Puts arrays together from checkpoints.
+/// Assembles arrays from checkpoints.
 #[derive(Debug, Default)]
 pub struct RestoredArrays {
     stored: BTreeMap<String, Stored>,
@@ -285,7 +284,7 @@ pub struct RestoredArrays {
 }
 
 impl RestoredArrays {
-    /// Takes what a checkpoint holds of an array; of the newest checkpoint first.
+    /// Adds an array of a checkpoint; newest checkpoint first.
     pub fn add(&mut self, sequence: u64, array: ArrayState) {
         let ArrayState { key, born, header, pieces, bytes } = array;
         let stored = self.stored.entry(key).or_insert_with(|| Stored { born, header, ..Stored::default() });
@@ -301,7 +300,7 @@ impl RestoredArrays {
         }
     }
 
-    /// How the arrays are written that were restored, and the key of one that could not be.
+    /// How the restored arrays were last written, and the key of an array that could not be restored.
     #[must_use]
     pub fn finish(self) -> (Marks, Option<String>) {
         (self.marks, self.damaged)

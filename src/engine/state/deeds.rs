@@ -1,11 +1,11 @@
-//! What customers did ahead of the slowest topic, as bytes beside the customer's row.
+//! Encoding of the events of customers that are ahead of the slowest topic, as part of the customer's row.
 
 use super::CurrencyState;
 use super::plain::{Reader, put_number, put_signed};
 use crate::engine::ahead::{Deed, DeedKind, Named};
 use crate::event::{CostKind, Currency, Money, Time};
 
-/// What a deed is.
+/// Types of events.
 mod what {
     pub const ORDER: u64 = 0;
     pub const REFUND: u64 = 1;

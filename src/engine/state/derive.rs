@@ -1,4 +1,4 @@
-//! What a window that is new or defined differently takes over from the windows of a state.
+//! Which counts a window that is new or redefined takes over from the windows of a state.
 
 use crate::engine::axis::{ActiveFor, Axis, Pane, Resolution};
 use crate::engine::known::{Known, Why};
@@ -9,17 +9,17 @@ use crate::event::MINUTE;
 
 use super::arrays::{Visitor, escape};
 
-/// How a window counted, by its key.
+/// Definition of a window, according to its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Definition {
     pub axis: Axis,
     pub active_for: ActiveFor,
-    /// The escaped name of the zone, of a calendar window.
+    /// The escaped name of the zone; only of calendar windows.
     zone: Option<String>,
 }
 
 impl Definition {
-    /// The definition that a key tells of; `None` for one of another version.
+    /// Parses a key; `None` for an unknown format.
     pub fn parse(key: &str) -> Option<Definition> {
         let (kind, fields) = key.split_once(';')?;
         let field = |name: &str| {
@@ -56,7 +56,7 @@ impl Definition {
         Definition { axis, active_for: spec.active_for(window), zone }
     }
 
-    /// Which part of `other` can be taken over, if any.
+    /// The counts of `other` that can be taken over, if any.
     fn takes(&self, other: &Definition, zone: &Zone) -> Option<(Selection, Regroup)> {
         let regroup = Regroup::new(self, other, zone)?;
         let same_period = match (self.axis, other.axis) {
@@ -80,7 +80,7 @@ impl Definition {
         Some((selection, regroup))
     }
 
-    /// What was changed where this takes the place of one of `others`.
+    /// What was changed, if this window replaces one of `others`.
     pub fn change<'a>(&self, others: impl Iterator<Item = &'a Definition> + Clone) -> Why {
         let same_period = |other: &&Definition| match (self.axis, other.axis) {
             (Axis::Calendar(mine), Axis::Calendar(theirs)) => mine == theirs,
@@ -100,7 +100,7 @@ impl Definition {
     }
 }
 
-/// Minutes of a pane; those of a day for a calendar window.
+/// Length of a pane in minutes; a day for a calendar window.
 fn minutes(axis: Axis) -> i32 {
     match axis {
         Axis::Rolling { resolution, .. } => resolution.minutes(),
@@ -108,7 +108,7 @@ fn minutes(axis: Axis) -> i32 {
     }
 }
 
-/// Minutes of the period of a rolling window.
+/// Length of the period of a rolling window in minutes.
 fn span(axis: Axis) -> Option<i64> {
     match axis {
         Axis::Rolling { resolution, period } => Some(i64::from(resolution.minutes()) * i64::from(period)),
@@ -116,12 +116,12 @@ fn span(axis: Axis) -> Option<i64> {
     }
 }
 
-/// Which pane of one window holds a pane of another.
+/// How the panes of an old window map to those of a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Regroup {
-    /// So many of them lie in one.
+    /// A new pane consists of this number of old ones.
     Coarser(i32),
-    /// They lie in civil days.
+    /// A new pane is a civil day.
     IntoDays,
 }
 
@@ -147,7 +147,7 @@ impl Regroup {
     }
 }
 
-/// A window of a state, and what is known of it.
+/// A window of a state, with what is known of it.
 #[derive(Debug, Clone)]
 pub(super) struct Old {
     pub key: String,
@@ -155,15 +155,16 @@ pub(super) struct Old {
     pub known: Known,
 }
 
-/// What a new window takes over from which of the windows of a state.
+/// Which counts a new window takes over from which windows of a state.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     sources: Vec<(usize, Selection, Regroup)>,
 }
 
 impl Plan {
-    /// Takes every part from the window of which the most is known. `limit`: the first pane of each that is not folded.
-    /// `known` is what is known of the parts that are rebuilt, and becomes what is known of all.
+    /// Chooses, for every part, the window that knows most. `limit`: the first pane of each old window that is not
+    /// folded. `known` is what is known of the parts if they are computed from records, and becomes what is known of
+    /// all.
     pub fn new(new: &Definition, olds: &[Old], limit: impl Fn(usize) -> Pane, zone: &Zone, known: &mut Known) -> Plan {
         let mut plan = Plan::default();
         for part in PARTS {
@@ -179,7 +180,7 @@ impl Plan {
                     best = Some((number, regroup, taken));
                 }
             }
-            // What is rebuilt may be known for longer than what was counted.
+            // Records may reach back further than the old counts.
             if let Some((number, regroup, taken)) = best.filter(|(.., taken)| part.known(taken) <= part.known(known)) {
                 *known = taken;
                 match plan.sources.iter_mut().find(|(source, ..)| *source == number) {
@@ -195,7 +196,7 @@ impl Plan {
         plan
     }
 
-    /// Everything that is taken over.
+    /// All counts that are taken over.
     pub fn selection(&self) -> Selection {
         let mut all = Selection::default();
         for (_, selection, _) in &self.sources {
@@ -204,7 +205,7 @@ impl Plan {
         all
     }
 
-    /// Adds what is taken over to a window that holds nothing of it; `windows` are those of the state.
+    /// Adds the old counts to a window without them; `windows` are those of the state.
     pub fn take_over(&self, into: &mut Window, olds: &[Old], windows: &mut [Window], zone: &Zone) {
         for (number, selection, regroup) in &self.sources {
             let (old, window) = (&olds[*number], &mut windows[*number]);
@@ -257,13 +258,13 @@ impl Part {
         }
     }
 
-    /// What is known of this part where it is taken over from a window of which `old` is known, and whose panes before
+    /// Sets what is known of this part if it is taken over from a window of which `old` is known and whose panes before
     /// `limit` are folded.
     fn take(self, known: &mut Known, old: &Known, limit: Pane, pane: impl Fn(Pane) -> Pane) {
         let always = |from: Pane, map: &dyn Fn(Pane) -> Pane| if from == Pane::MIN { from } else { map(from) };
-        // The count at a pane is that of the last finer pane in it.
+        // The count at a pane is the count at its last old pane.
         let at = |from: Pane| always(from, &|from| pane(from)).max(always(limit, &|limit| pane(limit - 1)));
-        // All finer panes in it must be known.
+        // All old panes of a pane must be known.
         let within = |from: Pane| always(from.max(limit), &|from| pane(from - 1) + 1);
         match self {
             Part::Flows => {
@@ -280,7 +281,7 @@ impl Part {
     }
 }
 
-/// The arrays of all windows of a state, under a key.
+/// Loads the arrays of all windows of a state below a key.
 pub(super) fn load(olds: &[Old], root: &str, visitor: &mut impl Visitor) -> Vec<Window> {
     let window = |old: &Old| {
         let mut window = Window::new(old.definition.axis, old.definition.active_for);

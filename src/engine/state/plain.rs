@@ -1,16 +1,16 @@
-//! Plain numbers as bytes: little endian, of fixed width, or of the width they need.
+//! Numbers as bytes: little endian of fixed width, or of variable width.
 
-/// Made of numbers alone: written, read and added up number by number.
+/// A type that consists of numbers, which are written, read and added one by one.
 pub trait Plain: Sized {
     /// Appends the bytes.
     fn put(&self, out: &mut Vec<u8>);
-    /// Reads what [`Plain::put`] wrote; `None` when there is too little.
+    /// Reads what [`Plain::put`] wrote; `None` if bytes are missing.
     fn take(reader: &mut Reader<'_>) -> Option<Self>;
-    /// Adds another one.
+    /// Adds another value.
     fn plus(&mut self, other: &Self);
 }
 
-/// [`Plain`] of a struct from that of its fields. All fields have to be named, so that none is forgotten.
+/// Implements [`Plain`] for a struct by its fields, all of which must be named.
 macro_rules! plain {
     ($type:ident { $($field:ident),+ $(,)? }) => {
         impl $crate::engine::state::plain::Plain for $type {
@@ -79,12 +79,12 @@ impl<A: Plain, B: Plain> Plain for (A, B) {
     }
 }
 
-/// Bytes that are read from the front; never beyond their end.
+/// Reads bytes from the front, never beyond the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Begins at the first byte.
+    /// A reader of all bytes.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader(bytes)
@@ -105,25 +105,25 @@ impl<'a> Reader<'a> {
         Some(*bytes)
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes are left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes are left.
+    /// Number of bytes left.
     #[must_use]
     pub fn left(&self) -> usize {
         self.0.len()
     }
 
-    /// `None` when something is left.
+    /// `None` if bytes are left.
     #[must_use]
     pub fn end(&self) -> Option<()> {
         self.is_empty().then_some(())
     }
 
-    /// A number that [`put_number`] wrote.
+    /// Reads a number that [`put_number`] wrote.
     #[must_use]
     pub fn number(&mut self) -> Option<u64> {
         let mut number = 0;
@@ -141,22 +141,22 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A number that [`put_signed`] wrote.
+    /// Reads a number that [`put_signed`] wrote.
     #[must_use]
     pub fn signed(&mut self) -> Option<i64> {
         let number = self.number()?;
         Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
-    /// A length that [`put_number`] wrote: of things of which each takes a byte at least, so more than what is left
-    /// cannot be true and reserves no memory.
+    /// Reads a length that [`put_number`] wrote. Every element takes at least one byte, so a length beyond the
+    /// remaining bytes is refused and reserves no memory.
     #[must_use]
     pub fn len(&mut self) -> Option<usize> {
         usize::try_from(self.number()?).ok().filter(|&len| len <= self.0.len())
     }
 }
 
-/// Appends a number in seven bits a byte: small ones are short (LEB128).
+/// Appends a number with seven bits per byte, so that small ones are short (LEB128).
 pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -165,19 +165,19 @@ pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// As [`put_number`], for numbers on both sides of zero (zigzag).
+/// As [`put_number`], for signed numbers (zigzag).
 pub fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, (number << 1 ^ number >> 63).cast_unsigned());
 }
 
-/// Appends bytes behind their length.
+/// Appends bytes after their length.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 impl<'a> Reader<'a> {
-    /// Bytes that [`put_bytes`] wrote.
+    /// Reads bytes that [`put_bytes`] wrote.
     #[must_use]
     pub fn counted(&mut self) -> Option<&'a [u8]> {
         let len = self.len()?;

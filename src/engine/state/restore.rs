@@ -1,5 +1,5 @@
-//! An engine from its checkpoints, the newest first: what was found of a thing stands, older copies of it are passed
-//! over.
+//! Restores an engine from its checkpoints, newest first: the first copy found of anything is used, older ones are
+//! ignored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
 use crate::event::Time;
 
-/// Why no engine can be made of a state. Its files are whole, so either they do not belong together or another version
-/// wrote them.
+/// Why an engine cannot be restored. The files are intact, so they do not belong together or another version wrote
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestoreError {
-    /// A customer without a place, or with a part that cannot be read.
+    /// A customer whose slot does not exist, or whose data cannot be read.
     Customer(u32),
     /// Two customers have the same id.
     SameCustomer,
-    /// An array that is not whole, or of another shape.
+    /// An array that is incomplete or of another shape.
     Array(String),
-    /// A currency that is not known.
+    /// An unknown currency.
     Currency(String),
-    /// Orders of one day were counted differently: what they would have counted is no longer known.
+    /// The setting that merges orders of one day was changed, but the single orders are no longer known.
     MergedOrders,
 }
 
@@ -54,13 +54,12 @@ impl fmt::Display for RestoreError {
 
 impl std::error::Error for RestoreError {}
 
-/// Where the values of a checkpoint's dimensions are among those of the engine.
+/// Maps the values of a checkpoint's dimensions to those of the engine.
 #[derive(Debug, Clone)]
 pub struct Places(Vec<Option<(usize, Vec<u8>)>>);
 
 impl Places {
-    /// The profile of a customer who had that one in the checkpoint. Of a dimension that the checkpoint does not have,
-    /// the value is not known.
+    /// Converts a profile of the checkpoint; in a dimension that the checkpoint does not have, the value is unknown.
     #[inline]
     #[must_use]
     pub fn profile(&self, in_checkpoint: impl Fn(usize) -> u8, has_ordered: bool) -> Profile {
@@ -77,7 +76,7 @@ impl Places {
         profile
     }
 
-    /// Moves the values that orders named to the places of the engine's dimensions.
+    /// Moves the attributes of orders to the engine's dimensions.
     fn move_attributes(&self, deeds: &mut [Deed]) {
         for deed in deeds {
             let DeedKind::Order(_, Some(named)) = &mut deed.what else { continue };
@@ -89,7 +88,7 @@ impl Places {
     }
 }
 
-/// Makes an engine of its checkpoints.
+/// Builds an engine from its checkpoints.
 #[derive(Debug)]
 pub struct Restorer {
     engine: Engine,
@@ -100,8 +99,8 @@ pub struct Restorer {
 }
 
 impl Engine {
-    /// The engine that the checkpoints were made of, which are those that the last one needs, oldest first; for a
-    /// `spec` that may have changed since. `topics` says of each topic of the spec which one it was, if it was there.
+    /// Restores an engine from the checkpoints that the last one needs, oldest first, under a `spec` that may have
+    /// changed. `topics` maps each topic of the spec to its index in the checkpoints, if it was there.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -120,7 +119,7 @@ impl Engine {
 }
 
 impl Restorer {
-    /// Begins with the scalars of the newest checkpoint.
+    /// Starts with the scalars of the newest checkpoint.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -194,7 +193,7 @@ impl Restorer {
         Ok(Restorer { engine, scalars, kept, taken, shelf: RestoredArrays::default() })
     }
 
-    /// Takes the next older checkpoint.
+    /// Adds the next older checkpoint.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -219,7 +218,7 @@ impl Restorer {
         Ok(())
     }
 
-    /// Where the values of the dimensions of a checkpoint, by name, are in the engine.
+    /// Maps the values of the dimensions of a checkpoint, given by name, to those of the engine.
     #[must_use]
     pub fn places(&self, sequence: u64, dimensions: &[(&str, Vec<&str>)]) -> Places {
         let state = self.engine.segments.state();
@@ -232,21 +231,21 @@ impl Restorer {
         Places(state.iter().enumerate().map(place).collect())
     }
 
-    /// The number of a currency in which customers pay, by its code.
+    /// The number of a payment currency, by code.
     #[must_use]
     pub fn currency(&self, code: &str) -> Option<u8> {
         let place = self.engine.currencies.iter().position(|currency| currency.code() == code)?;
         u8::try_from(place).ok()
     }
 
-    /// Whether nothing was found of a slot so far.
+    /// Whether a slot was not found yet.
     #[inline]
     #[must_use]
     pub fn wants(&self, slot: u32) -> bool {
         !self.taken.contains(slot)
     }
 
-    /// Takes a customer, or the news that one was erased; a second one of a slot is passed over. `places`: those of its
+    /// Adds a customer, or marks an erased one; ignores a slot that was found before. `places`: those of its
     /// checkpoint.
     ///
     /// # Errors
@@ -275,17 +274,17 @@ impl Restorer {
         Ok(())
     }
 
-    /// Notes which buckets a checkpoint holds in full.
+    /// Notes which buckets a checkpoint contains in full.
     pub fn note_full(&mut self, sequence: u64, full: &[u32]) {
         full.iter().for_each(|&bucket| self.engine.written.buckets.note(bucket as usize, sequence));
     }
 
-    /// Takes what a checkpoint holds of an array.
+    /// Adds an array of a checkpoint.
     pub fn array(&mut self, sequence: u64, array: ArrayState) {
         self.shelf.add(sequence, array);
     }
 
-    /// Takes the fingerprints of a checkpoint.
+    /// Adds the fingerprints of a checkpoint.
     pub fn seen(&mut self, sequence: u64, seen: &SeenState) {
         let Engine { dedup, written, .. } = &mut self.engine;
         for ((dedup, rotation), (buckets, shards)) in dedup.iter_mut().zip(&mut written.shards).zip(&seen.classes) {
@@ -298,7 +297,7 @@ impl Restorer {
         }
     }
 
-    /// The engine.
+    /// Returns the engine.
     ///
     /// # Errors
     /// See [`RestoreError`].
@@ -320,8 +319,8 @@ impl Restorer {
         if kept.is_everything() && engine.segments.state() == scalars.dimensions {
             engine.written.marks = marks;
         } else {
-            // All arrays are written anew, after which no older checkpoint is needed: what it says of something that
-            // was there before, went and came back would be taken for its content.
+            // All arrays are written again, so that no older checkpoint is needed. Otherwise the old content of
+            // something that was removed and added again would be taken for its current content.
             engine.written.changed = true;
         }
         engine.wind_up();
@@ -329,7 +328,7 @@ impl Restorer {
     }
 }
 impl Engine {
-    /// Goes on with what is known of the windows and dimensions that are still there.
+    /// Restores what is known of the windows and dimensions that are kept.
     fn resume_knowledge(&mut self, keys: &[String], windows: &[WindowState], segments: &[SegmentState]) {
         let Engine { spec, knowledge, .. } = self;
         for (index, (id, key)) in window_ids(spec).zip(keys).enumerate() {
@@ -345,8 +344,8 @@ impl Engine {
         }
     }
 
-    /// A reporting currency that is new converts what is yet to come. `before`: that of the state; of 0.1.0 it is only
-    /// known which currencies there were.
+    /// Notes that a new reporting currency converts only future amounts. `before`: the one of the state; for version
+    /// 0.1.0 only its list of currencies is known.
     fn note_reporting(&mut self, before: Option<&str>) {
         let Some(newest) = self.clock.newest() else { return };
         let Some(reporting) = self.spec.rates.as_ref().map(|rates| rates.reporting()) else { return };

@@ -1,50 +1,50 @@
-//! What is written in full once more although it did not change, so that old files are needed no longer: always what
-//! was written longest ago.
+//! Selects unchanged content that is written in full again, always what was written longest ago, so that old files
+//! become superseded.
 
-/// After so many checkpoints everything of a kind has been written in full again, so no more files of that kind are
-/// needed: with three kinds fewer than 256.
+/// Number of checkpoints in which all content of a kind is written in full, so that a restore needs no more files of
+/// that kind: with three kinds fewer than 256.
 pub const LAP: usize = 80;
 
-/// When each thing of a kind was last written in full: the sequence number of the checkpoint.
+/// For each thing of a kind, the number of the checkpoint that last wrote it in full.
 #[derive(Debug, Clone, Default)]
 pub struct Rotation(Vec<u64>);
 
 impl Rotation {
-    /// Makes room for so many things; the new ones count as written at `sequence`.
+    /// Grows to `len` things; new ones count as written at `sequence`.
     pub fn resize(&mut self, len: usize, sequence: u64) {
         if len > self.0.len() {
             self.0.resize(len, sequence);
         }
     }
 
-    /// Notes that one was written in full, unless that was later.
+    /// Notes that a checkpoint contains a thing in full, unless a later one does.
     pub fn note(&mut self, thing: usize, sequence: u64) {
         if let Some(last) = self.0.get_mut(thing) {
             *last = sequence.max(*last);
         }
     }
 
-    /// Notes that the checkpoint with that number is not written after all.
+    /// Notes that a checkpoint was not written after all.
     pub fn roll_back(&mut self, sequence: u64) {
-        // When they were written before is not known any more, so everything is needed until they are.
+        // Their earlier numbers are lost, so all checkpoints are needed until they are written again.
         self.0.iter_mut().filter(|last| **last == sequence).for_each(|last| *last = 0);
     }
 
-    /// When each was last written in full.
+    /// The number of the last full checkpoint of each thing.
     #[must_use]
     pub fn last(&self) -> &[u64] {
         &self.0
     }
 
-    /// The oldest checkpoint that is still needed, if there is anything at all.
+    /// The oldest checkpoint that a restore needs, if there are things.
     #[must_use]
     pub fn needs(&self) -> Option<u64> {
         self.0.iter().copied().min()
     }
 }
 
-/// Which things are due: those written longest ago, ascending; as great a part of all as `changed` is of `total`, and
-/// a lap's share at least.
+/// The things that are due, ascending: those written longest ago. Their share of all is `changed` / `total`, and at
+/// least 1 / [`LAP`].
 #[must_use]
 pub fn oldest(last: &[u64], changed: usize, total: usize) -> Vec<usize> {
     if last.is_empty() {
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However much changes and however many things are added, what is needed lies never far back.
+        /// However much changes and however many things are added, old checkpoints are not needed for long.
         #[test]
         fn nothing_is_older_than_a_lap(
             begin in 0..3_000_usize,

@@ -1,4 +1,4 @@
-//! Customers in a checkpoint: a copy of their records with their ids, and what the side tables hold of them.
+//! Customers in a checkpoint: copies of their records and ids, and their data in the side tables.
 
 use std::borrow::Cow;
 
@@ -14,22 +14,22 @@ use crate::engine::window::Flow;
 use crate::engine::zone::Day;
 use crate::event::Time;
 
-/// Customers, each once.
+/// Customers without duplicates.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    /// Those that were copied in their turn, in the order of their slots.
+    /// Customers that were copied in turn, by slot.
     in_turn: Copies,
-    /// Those that were about to change before their turn, in the order of that.
+    /// Customers that were copied early because they were about to change, in that order.
     early: Copies,
 }
 
-/// Copies of records, in the order in which they were made.
+/// Copies of records, in the order in which they were taken.
 #[derive(Debug, Clone, Default)]
 struct Copies {
     slots: Vec<u32>,
     records: Vec<Record>,
     ids: Arena,
-    /// What the side tables hold, of the few of whom they hold something: which row, and where it ends in `bytes`.
+    /// Row and end in `bytes` of the data in side tables, for the few customers with any.
     side_state: Vec<(u32, usize)>,
     bytes: Vec<u8>,
 }
@@ -41,13 +41,13 @@ impl Copies {
         self.records.push(self.ids.adopt(record, ids));
     }
 
-    /// Adds what the side tables hold of a row that is behind all that were given before.
+    /// Adds data of the side tables for a row after all earlier ones.
     fn add_side_state(&mut self, row: usize, side_state: &SideState) {
         side_state.encode(&mut self.bytes);
         self.side_state.push((u32::try_from(row).unwrap_or(u32::MAX), self.bytes.len()));
     }
 
-    /// One of them; `place` is where to look in `aside` first, and where to look for the next row.
+    /// Returns a row; `place` is the index in `side_state` at which to look, and is advanced for the next row.
     fn row(&self, row: usize, place: &mut usize) -> Row<'_> {
         let (slot, record) = (self.slots[row], &self.records[row]);
         let ends = |place: usize| if place == 0 { 0 } else { self.side_state[place - 1].1 };
@@ -67,18 +67,18 @@ impl Copies {
 /// One customer in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row<'a> {
-    /// The slot.
+    /// Number of the slot.
     pub slot: u32,
-    /// The customer's id; `None` where one was erased.
+    /// The customer's id; `None` if the slot is free now.
     pub id: Option<Cow<'a, str>>,
-    /// What the record knows.
+    /// Data of the record.
     pub known: Known,
-    /// What the side tables know, as [`SideState::encode`] wrote it; empty when that is nothing.
+    /// Data of the side tables, encoded by [`SideState::encode`]; empty without any.
     pub side_state: &'a [u8],
 }
 
 impl Rows {
-    /// Room for so many.
+    /// Reserves memory for `rows` rows.
     #[must_use]
     pub fn with_capacity(rows: usize) -> Rows {
         let in_turn =
@@ -86,13 +86,13 @@ impl Rows {
         Rows { in_turn, ..Rows::default() }
     }
 
-    /// Appends a slot behind all that were appended so, which may be free.
+    /// Appends a slot, which may be free, after all others that were copied in turn.
     #[inline]
     pub fn push(&mut self, slot: u32, record: &Record, ids: &Arena) {
         self.in_turn.push(slot, record, ids);
     }
 
-    /// Adds what the side tables hold of those that `is_aside` names, from the `from`-th that was appended on.
+    /// Adds the data of the side tables for slots for which `is_aside` is true, from the `from`-th row in turn on.
     pub fn add_side_state(&mut self, from: usize, is_aside: impl Fn(u32) -> bool, of: impl Fn(u32) -> SideState) {
         for row in from..self.in_turn.slots.len() {
             let slot = self.in_turn.slots[row];
@@ -102,13 +102,13 @@ impl Rows {
         }
     }
 
-    /// How many were appended in their turn.
+    /// Number of slots that were copied in turn.
     #[must_use]
     pub fn in_turn(&self) -> usize {
         self.in_turn.slots.len()
     }
 
-    /// Adds a slot out of turn, which may be free, with what the side tables hold of it.
+    /// Adds a slot out of turn, which may be free, with its data in the side tables.
     pub fn push_early(&mut self, slot: u32, record: &Record, ids: &Arena, side_state: Option<&SideState>) {
         self.early.push(slot, record, ids);
         if let Some(side_state) = side_state {
@@ -116,25 +116,24 @@ impl Rows {
         }
     }
 
-    /// How many there are.
+    /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.in_turn.slots.len() + self.early.slots.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The slots, in no particular order.
+    /// The slots, in any order.
     pub fn slots(&self) -> impl Iterator<Item = u32> {
         self.in_turn.slots.iter().chain(&self.early.slots).copied()
     }
 
-    /// The customers, in the order of their slots. Those that came out of turn are put in their places here, so that
-    /// nobody who copies waits for it.
+    /// The customers by slot. Those copied out of turn are sorted only here, so that sorting does not delay the copy.
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         let mut order: Vec<u32> = (0..).zip(&self.early.slots).map(|(row, _)| row).collect();
         order.sort_unstable_by_key(|&row| self.early.slots[row as usize]);
@@ -153,31 +152,31 @@ impl Rows {
     }
 }
 
-/// What the side tables hold of one customer.
+/// Data of one customer in the side tables.
 ///
-/// Whoever adds a side table adds a field here, to [`SideState::encode`], [`SideState::decode`] and to the two
-/// functions of the engine that fill and empty it; the compiler asks for all of them.
+/// A new side table needs a field here, and code in [`SideState::encode`], [`SideState::decode`] and the two functions
+/// of the engine that fill and restore it; without these, compilation fails.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SideState {
-    /// Orders older than the record's, ascending.
+    /// Orders older than those in the record, ascending.
     pub orders: Vec<Time>,
-    /// Minutes of sessions older than the record's, ascending.
+    /// Minutes of sessions older than those in the record, ascending.
     pub sessions: Vec<i32>,
-    /// What is booked anew if an earlier first order comes in, in log order.
+    /// Entries to book again if an earlier first order arrives, in log order.
     pub rebooking: Vec<Entry>,
-    /// When mention, complaint and cost first came, as far as that still matters.
+    /// Times of the earliest mention, complaint and cost, as long as they matter.
     pub extras: [Option<Time>; 3],
-    /// Net revenue by the number of each currency but the first, in minor units.
+    /// Net revenue in currencies other than the first, in minor units by the number of the currency.
     pub further: Vec<(u8, i64)>,
-    /// Silences that are under way.
+    /// Silences in progress.
     pub silences: Silences,
-    /// What lies behind what the slowest topic has brought, in log order.
+    /// Events ahead of the slowest topic, in log order.
     pub ahead: Vec<Deed>,
-    /// What was paid on the days that can still change.
+    /// Payments on the days that can still change.
     pub days: Vec<DaySum>,
 }
 
-/// What a part of the encoding holds.
+/// Numbers of the parts of the encoding.
 mod part {
     pub const ORDERS: u64 = 1;
     pub const SESSIONS: u64 = 2;
@@ -191,7 +190,7 @@ mod part {
     pub const DAYS: u64 = 10;
 }
 
-/// What an entry of the rebooking says.
+/// Kinds of entries to book again.
 mod booked {
     pub const SESSION: u64 = 0;
     pub const ORDER: u64 = 1;
@@ -202,7 +201,7 @@ mod booked {
 }
 
 impl SideState {
-    /// Appends the bytes: of each part that is not empty its number, how many there are, and these.
+    /// Appends the encoding: for each part that is not empty its number, the number of elements, and the elements.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let SideState { orders, sessions, rebooking, extras, further, silences, ahead, days } = self;
         encode_part(out, part::ORDERS, orders, |out, order| put_signed(out, order.millis()));
@@ -240,7 +239,7 @@ impl SideState {
         encode_part(out, part::DAYS, days, put_day);
     }
 
-    /// Reads what [`SideState::encode`] wrote; `None` for anything else.
+    /// The inverse of [`SideState::encode`]; `None` for other bytes.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<SideState> {
         let mut reader = Reader::new(bytes);

@@ -1,6 +1,7 @@
-//! What is new in an engine that goes on under another spec takes over what the old windows counted, where their panes
-//! and definitions allow it, and is rebuilt from what is known of each customer where they do not: the first order, the
-//! newest ones and the newest sessions. What neither tells is noted as unknown, and from when on it will be known.
+//! Fills new and redefined windows and segments of an engine that is restored under another spec. They take over what
+//! the old windows counted where panes and definitions allow it. Elsewhere they are computed from the records: the
+//! first order, the newest orders and the newest sessions of each customer. For the rest, the engine notes when it will
+//! be known.
 
 use std::collections::BTreeMap;
 
@@ -23,22 +24,22 @@ use crate::engine::zone::month_of;
 use crate::engine::{Engine, window_ids};
 use crate::event::{MINUTE, Time};
 
-/// How far back the records of customers tell what a window counts.
+/// How far back the records of customers are sufficient to compute windows.
 #[derive(Debug, Clone, Default)]
 struct Reach {
-    /// From this instant on the two newest orders of everybody are known.
+    /// From this instant on, the two newest orders of every customer are known.
     orders: Option<Time>,
-    /// From this instant on the newest session of everybody is known.
+    /// From this instant on, the newest session of every customer is known.
     sessions: Option<Time>,
-    /// By window: from this pane on it is known who is active.
+    /// By window: the pane from which active customers are known.
     active: Vec<Pane>,
-    /// By window: from the later of this pane and that one on it is known who is lost.
+    /// By window: lost customers are known from the later of this pane and the one in `active`.
     lost: Vec<Pane>,
-    /// The newest order and session of those who were erased.
+    /// The newest order and session of erased customers.
     erased: Erased,
 }
 
-/// The windows of a state: all customers', and those of each value of the dimensions that go on.
+/// The windows of a state: those of all customers, and those of each value of the dimensions that are kept.
 struct OldArrays {
     olds: Vec<Old>,
     windows: Vec<Window>,
@@ -69,7 +70,7 @@ impl OldArrays {
 }
 
 impl Engine {
-    /// Makes whatever `kept` does not name from the arrays of the state on the shelf and from the customers.
+    /// Computes everything that is not in `kept` from the arrays of the state and from the customers.
     pub(super) fn respecify(&mut self, kept: &Kept, scalars: &Scalars, shelf: &mut RestoredArrays) {
         let mut arrays = OldArrays::load(self, scalars, &kept.dimensions, shelf);
         let before = self.lifecycle_before(kept, scalars, shelf);
@@ -98,7 +99,7 @@ impl Engine {
         self.fold_seeded();
     }
 
-    /// The windows of the values of one dimension.
+    /// Computes the windows of the values of one dimension.
     fn respecify_dimension(&mut self, dimension: usize, kept: &Kept, arrays: &mut OldArrays, reach: &Reach) {
         let newest = self.clock.newest();
         let spec = self.spec.clone();
@@ -132,7 +133,8 @@ impl Engine {
         }
     }
 
-    /// Counts customers who were erased under the values that they had; under none in a dimension that is new.
+    /// Adds erased customers to the values that they had; to [`UNKNOWN`](crate::engine::segments::UNKNOWN) in a new
+    /// dimension.
     fn complete_dimension(&mut self, dimension: usize, index: usize, is_kept: bool, arrays: &mut OldArrays) {
         let mut all = BTreeMap::<u8, ToDate>::new();
         if is_kept {
@@ -149,7 +151,7 @@ impl Engine {
         }
     }
 
-    /// What is known of a window that is rebuilt from the records of the customers.
+    /// What is known of a window that is computed from the records of the customers.
     fn rebuilt(&self, index: usize, id: WindowId, reach: &Reach, newest: Option<Time>) -> Known {
         let (axis, active_for) = (self.spec.axis(id), self.spec.active_for(id));
         let pane = |time: Option<Time>| time.map_or(Pane::MIN, |time| self.spec.pane(id, time));
@@ -171,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// The stages and statuses of the state, under the definition that it had.
+    /// Stages and statuses of the state, counted by its own definition.
     fn lifecycle_before(&self, kept: &Kept, scalars: &Scalars, shelf: &mut RestoredArrays) -> Lifecycle {
         if kept.lifecycle {
             return self.lifecycle.clone();
@@ -181,7 +183,7 @@ impl Engine {
         before
     }
 
-    /// Books what is known of each customer into empty windows, and replaces what else `kept` does not name.
+    /// Books the records of all customers into empty windows, and replaces everything else that is not in `kept`.
     fn seed(&mut self, kept: &Kept, arrays: &mut OldArrays, before: &Lifecycle) -> (Vec<Window>, Segments, Reach) {
         let blank: Vec<_> = {
             let spec = &self.spec;
@@ -194,7 +196,7 @@ impl Engine {
         let lifecycle = std::mem::replace(&mut self.lifecycle, fresh);
         let cohorts = std::mem::take(&mut self.cohorts);
         let totals = self.totals.clone();
-        // Customers who were erased have left no record.
+        // Erased customers have no record any more.
         if before.seen_to_date() == self.customers.len() as i64 {
             self.knowledge.erased = Erased::default();
         }
@@ -202,7 +204,7 @@ impl Engine {
         let mut reach = Reach { lost: active.clone(), active, erased: self.knowledge.erased, ..Reach::default() };
         let slots: Vec<_> = self.customers.occupied().collect();
         slots.into_iter().for_each(|slot| self.seed_customer(slot, &mut reach));
-        // No definition changes what is counted over all time.
+        // Counts over all time do not depend on definitions.
         self.totals = totals;
         let mut seeded = std::mem::replace(&mut self.windows, windows);
         if let Some(all) = arrays.windows.first_mut().map(Window::to_date) {
@@ -225,7 +227,7 @@ impl Engine {
         (seeded, of_segments, reach)
     }
 
-    /// Customers who were erased have lapsed, sooner or later.
+    /// Adds the erased customers, all of whom have lapsed or will lapse.
     fn complete_lifecycle(&mut self, before: &Lifecycle, reach: &Reach) {
         let spec = &self.spec.lifecycle;
         let erased = reach.erased.order.map(|order| order.saturating_add(spec.active_for));
@@ -239,12 +241,12 @@ impl Engine {
         let record = *self.customers.record(slot);
         let mut orders = self.recent.newest_orders(slot, &record, record.orders as usize);
         if orders.len() < record.orders as usize {
-            // Between older ones than the two newest before the floor there may be gaps.
+            // Older orders than the two newest before the floor may have gaps between them.
             let old = orders.partition_point(|&order| order < self.clock.floor(Class::Orders));
             orders.drain(..old.checked_sub(2).unwrap_or(old));
         }
         let unknown = record.orders as usize - orders.len();
-        // The first order is known in any case: it counts, and so does the gap from it to the next that is known.
+        // The first order is always known: it counts, and so does the gap to the next known order.
         if let Some(first) = record.first().filter(|_| unknown > 0) {
             self.note_reach(first, &orders, reach);
             orders.insert(0, first);
@@ -274,8 +276,8 @@ impl Engine {
         self.seed_extras(slot);
     }
 
-    /// When a customer was first mentioned or complained is forgotten once it lies before the floor: from there on it
-    /// holds.
+    /// The time of a customer's first mention or complaint is forgotten once it is before the floor; from the floor on
+    /// it is certain.
     fn note_forgotten_extras(&self, slot: Slot, reach: &mut Reach) {
         let record = self.customers.record(slot);
         let floor = self.clock.floor(Class::Orders);
@@ -290,8 +292,8 @@ impl Engine {
         }
     }
 
-    /// Of a customer with orders that are not known, all from the oldest of `known` on are. Before it the customer is
-    /// active in any case as long as the first order counts.
+    /// Notes the reach of a customer with unknown orders: all from the oldest of `known` on are known. Before that the
+    /// customer is certainly active as long as the first order counts.
     fn note_reach(&self, first: Time, known: &[Time], reach: &mut Reach) {
         let newest = self.clock.newest();
         reach.orders = reach.orders.max(known.get(1).copied().or(newest));
@@ -305,10 +307,10 @@ impl Engine {
         }
     }
 
-    /// The passages of long ago are not known: they are counted from the known orders.
+    /// Counts stages from the known orders; old transitions are unknown.
     fn seed_stages(&mut self, orders: &[Time], unknown: usize) {
         for (i, &order) in orders.iter().enumerate() {
-            // Before the second known order lie those that are not known.
+            // The unknown orders are between the first and the second known order.
             let skipped = if i == 0 { 0 } else { unknown.saturating_sub(1) };
             let term = LifeTerm {
                 first: orders[0],
@@ -332,7 +334,7 @@ impl Engine {
         }
     }
 
-    /// Sessions and money of young customers, which are taken back should they turn out to belong elsewhere.
+    /// Books sessions and money of young customers, so that they can be taken back if an earlier first order arrives.
     fn seed_journal(&mut self, slot: Slot) {
         let belonging = self.belonging(slot);
         for entry in self.rebooking.of(slot).to_vec() {
@@ -351,7 +353,7 @@ impl Engine {
         }
     }
 
-    /// What is rare: of long ago it is only known that it was.
+    /// Books rare events; of old ones only their existence is known.
     fn seed_extras(&mut self, slot: Slot) {
         let belonging = self.belonging(slot);
         self.book_referral(slot, belonging, Sign::Add);
@@ -359,7 +361,7 @@ impl Engine {
         self.book_complaint(slot, belonging, Sign::Add);
     }
 
-    /// Folds what the restored arrays have folded, too.
+    /// Folds the same panes as in the restored arrays.
     fn fold_seeded(&mut self) {
         if self.folded_at == Time::MIN {
             return;

@@ -1,16 +1,16 @@
-//! What is under way of a customer's silences, as bytes beside the customer's row.
+//! Encoding of a customer's silences in progress, as part of the customer's row.
 
 use super::plain::{Reader, put_number, put_signed};
 use crate::engine::inactivity::table::{Open, PendingAlert, PendingAlertKind, WinbackCandidate};
 
-/// The bits of an open silence.
+/// Flags of an open silence.
 mod bit {
     pub const HELD_OUT: u64 = 1;
     pub const ALERTED: u64 = 2;
     pub const BACK: u64 = 4;
 }
 
-/// What a notice tells.
+/// Kinds of notices.
 mod news {
     pub const SILENT: u64 = 0;
     pub const BACK: u64 = 1;

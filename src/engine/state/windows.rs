@@ -1,21 +1,20 @@
-//! What is known of windows, as files hold it.
+//! What is known of windows, as files store it.
 
 use crate::engine::axis::{ActiveFor, Axis, Pane};
 use crate::engine::known::{Change, Known, Why, WindowKnown};
 use crate::event::Time;
 
-/// A window as files hold it.
+/// A window, as files store it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WindowState {
-    /// Its definition.
+    /// The definition, see [`super::window_key`].
     pub key: String,
-    /// As version 0.1.0 has it: from when on it has seen everything, if it was added to an engine that had seen some
-    /// already.
+    /// Format of version 0.1.0: from when on the window has counted everything, if it was added to an existing state.
     pub since: Option<i64>,
-    /// From which panes on it is known what it counts.
+    /// The panes from which its counts are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Known>,
-    /// Why that is not always.
+    /// The change that made counts unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
 }
@@ -28,7 +27,7 @@ impl WindowState {
         WindowState { key, since, known: partly.then_some(known), change: change.filter(|_| partly) }
     }
 
-    /// What is known. Of a window that version 0.1.0 added, all that lies behind its beginning.
+    /// What is known. A window that version 0.1.0 added knows everything after its beginning.
     pub(super) fn known(&self, axis: Axis, active_for: ActiveFor, pane: impl Fn(Time) -> Pane) -> WindowKnown {
         if let Some(known) = self.known {
             return WindowKnown { known, change: self.change };
@@ -50,10 +49,10 @@ impl WindowState {
     }
 }
 
-/// What is known of a window of the values of a dimension, as files hold it.
+/// What is known of a window of a dimension, as files store it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SegmentState {
-    /// The name of the dimension.
+    /// Name of the dimension.
     pub dimension: String,
     /// What is known of the window.
     #[serde(flatten)]
