@@ -160,8 +160,8 @@ impl Clock {
         self.slowest().plus(-self.allowed_lateness)
     }
 
-    /// A topic may still deliver an erasure dated earlier than events after this time. Topics may be as far apart as
-    /// events may be late. A topic that was read to its end delivers what happens now.
+    /// A slower topic may still deliver an erasure that is dated before events after this time. Topics count as at most
+    /// `allowed_lateness` apart; a topic that was read to its end delivers what happens now, give or take an hour.
     #[inline]
     #[must_use]
     pub fn ahead_of(&self) -> Time {

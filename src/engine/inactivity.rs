@@ -2,9 +2,8 @@
 //!
 //! A silence begins at a qualifying event y and is due at y + `after` unless another qualifying event is in (y, y +
 //! `after`]. It is decided once event time has passed the due time by more than `settle`. So exactly the silences due
-//! before [`State::due_to`] are decided, and nothing else about undecided ones has to be stored: they follow from the
-//! records ([`decide`]). [`wheel`] schedules whose record to check when; [`table`] holds the silences and alerts in
-//! progress.
+//! before [`State::due_to`] are decided; the others follow from the records and need no state ([`decide`]). [`wheel`]
+//! schedules when to check which customer; [`table`] holds the silences and alerts in progress.
 
 pub mod decide;
 mod packed;

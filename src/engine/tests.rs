@@ -1,4 +1,4 @@
-//! Every figure against brute force over all events, by the words of the definitions and without their arithmetic.
+//! Compares every figure with a brute-force computation over all events that follows the definitions literally.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +42,7 @@ pub(crate) fn spec(zone: &str) -> Spec {
         ],
         zone: Zone::new(&TimeZone::get(zone).unwrap()),
         allowed_lateness: LATENESS,
-        // For longer than any history here: how ids are forgotten is tested with the fingerprints.
+        // Longer than any history here; the expiry of ids has tests of its own in `dedup`.
         dedup_for: 7_000 * DAY,
         history: None,
         topics: vec![true, false],
@@ -57,18 +57,18 @@ pub(crate) fn spec(zone: &str) -> Spec {
 /// An event of the model.
 #[derive(Debug, Clone, PartialEq)]
 enum Fact {
-    /// Currency, amount, channel and who referred the customer.
+    /// Currency, amount, channel and referrer.
     Order(u8, i64, Option<&'static str>, Option<&'static str>),
     Refund(u8, i64),
     Cancel(u8, i64),
     Session(u8),
-    /// News of the profile: who referred the customer.
+    /// The referrer, if any.
     Profile(Option<&'static str>),
     Feedback(&'static str),
     Cost(CostKind, u8, i64),
     /// The customer is erased.
     Erase,
-    /// In a model whose orders are merged: what a later order of a day adds, and whether it is the first in its currency.
+    /// Only in the model, with merged orders: a later order of a day, and whether it is the first in its currency.
     Added(u8, i64, bool),
 }
 
@@ -113,7 +113,7 @@ fn id_of(sent: &Sent) -> String {
     format!("c{}", sent.customer)
 }
 
-/// Sends a fact to the engine and to the model; both must say the same of it.
+/// Sends a fact to the engine and to the model, which must return the same outcome.
 fn send(engine: &mut Engine, model: &mut Model, sent: &Sent) -> Result<(), TestCaseError> {
     if sent.fact == Fact::Erase {
         engine.erase(topic(sent), &id_of(sent), Some(sent.time));
@@ -129,7 +129,7 @@ fn topic(sent: &Sent) -> usize {
     usize::from(is_other || matches!(sent.fact, Fact::Session(_)))
 }
 
-/// The type of an event that names an id.
+/// The type of events that can have an id.
 fn type_of(fact: &Fact) -> Option<u8> {
     match fact {
         Fact::Order(..) => Some(0),
@@ -140,18 +140,18 @@ fn type_of(fact: &Fact) -> Option<u8> {
     }
 }
 
-/// What an analyst has: the accepted events, in log order. Their customers are identities: an id up to the time when it
-/// was erased and after that are two.
+/// The accepted events in log order, as an analyst would store them. Customers are identities: an id is another
+/// identity after each erasure.
 #[derive(Default, Clone)]
 struct Model {
     accepted: Vec<Sent>,
     seen: BTreeSet<(u8, u8, u32)>,
     watermarks: [Option<Time>; 2],
-    /// When each id was erased.
+    /// Times of the erasures of each id.
     erased: BTreeMap<u8, BTreeSet<Time>>,
 }
 
-/// How many ids there are.
+/// Number of customer ids.
 const IDS: u8 = 3;
 
 impl Model {
@@ -175,18 +175,18 @@ impl Model {
         Outcome::Applied
     }
 
-    /// Whose an event is: an id and the number of its erasures before.
+    /// The identity of the customer of an event: id and number of its erasures before the event.
     fn identity(&self, id: u8, time: Time) -> u8 {
         id + IDS * self.erased.get(&id).map_or(0, |times| times.range(..time).count() as u8)
     }
 
-    /// The number under which an id goes on.
+    /// The current identity of an id.
     fn current(&self, id: u8) -> u8 {
         id + IDS * self.erased.get(&id).map_or(0, |times| times.len() as u8)
     }
 
-    /// When an erasure counts: at its time, but not before what its topic has brought; nor, where topics are further
-    /// apart than events may be late, before what can no longer be told apart.
+    /// The effective time of an erasure: its own time, but not before the watermark of its topic; nor, if topics are
+    /// further apart than events may be late, before events that can no longer be separated.
     fn erased_at(&self, sent: &Sent) -> Time {
         let at = self.watermarks[topic(sent)].map_or(sent.time, |mark| mark.max(sent.time));
         let newest = self.watermarks.iter().flatten().max().map_or(Time::MIN, |mark| mark.plus(-LATENESS));
@@ -219,7 +219,7 @@ impl Model {
         self.accepted = accepted;
     }
 
-    /// The panes of each customer's events of one sort.
+    /// The panes of each customer's events of one kind.
     fn panes(&self, spec: &Spec, window: WindowId, wanted: impl Fn(&Fact) -> bool) -> BTreeMap<u8, Vec<Pane>> {
         let mut panes = BTreeMap::<u8, Vec<Pane>>::new();
         for sent in self.accepted.iter().filter(|sent| wanted(&sent.fact)) {
@@ -259,7 +259,7 @@ impl Model {
         WindowParts { parts, money: self.money(spec, window, open, p), ..WindowParts::default() }
     }
 
-    /// The sum of last less first order time over the customers, of orders in panes up to `p`.
+    /// Sum over all customers of the time from the first to the last order, of orders in panes up to `p`.
     fn gaps(&self, spec: &Spec, window: WindowId, p: Pane) -> i128 {
         let mut times = BTreeMap::<u8, Vec<i64>>::new();
         for sent in self.accepted.iter().filter(|sent| matches!(sent.fact, Fact::Order(..))) {
@@ -322,23 +322,23 @@ fn sent() -> impl Strategy<Value = (Sent, i64)> {
         }),
         1 => Just(Fact::Erase),
     ];
-    // Steps from nothing to weeks, so that every figure lapses now and then; lateness from none to too much.
+    // Steps from zero to weeks, so that every figure lapses now and then; lateness from zero to too much.
     let step = prop_oneof![3 => Just(0_i64), 6 => 0..HOUR, 3 => 0..2 * DAY, 1 => 0..40 * DAY];
     let late = prop_oneof![2 => Just(0_i64), 1 => 0..HOUR, 6 => 0..LATENESS, 1 => LATENESS..LATENESS + DAY];
-    // Few ids among many events, so that some name an id once more for something else.
+    // Few ids for many events, so that some ids occur again in other events.
     let id = prop::option::weighted(0.8, 0..25_u32);
     (0..IDS, fact, id, step, late).prop_map(|(customer, fact, id, step, late)| {
-        // For now the step; `history` turns steps into times.
+        // The time is the lateness for now; `history` turns steps into times.
         (Sent { customer, time: Time::clamped(late), fact, id }, step)
     })
 }
 
-/// Events in log order, out of order in time, with second copies.
+/// Events in log order, out of order in time, with duplicates.
 fn history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
     history_of(sent(), len)
 }
 
-/// The same of other events, each with the step of time before it.
+/// As `history`, for given events, each with the step of time before it.
 fn history_of(sent: impl Strategy<Value = (Sent, i64)>, len: usize) -> impl Strategy<Value = Vec<Sent>> {
     let again = prop::option::weighted(0.4, any::<prop::sample::Index>());
     prop::collection::vec((sent, again), 1..len).prop_map(|steps| {
@@ -358,17 +358,17 @@ fn history_of(sent: impl Strategy<Value = (Sent, i64)>, len: usize) -> impl Stra
     })
 }
 
-/// Stands for as many histories as the effort of the tests asks for.
+/// The share that runs all histories that the effort of the tests demands.
 const FIGURES: u32 = 3_000;
 
-/// So many cases of every [`FIGURES`] that the effort of the tests asks for, at least one.
+/// `share` / [`FIGURES`] of the histories that the effort of the tests demands, at least one.
 fn cases(share: u32) -> ProptestConfig {
     let cases = u64::from(share) * u64::from(effort().histories) / u64::from(FIGURES);
     let cases = u32::try_from(cases).unwrap_or(u32::MAX).max(1);
     ProptestConfig { max_shrink_iters: 500, ..ProptestConfig::with_cases(cases) }
 }
 
-/// Panes worth asking about: around everything that happened, and some of the quiet between and after.
+/// The panes at which figures may change, with their neighbours: those of events, of leaving the window and of lapsing.
 fn panes_to_ask(spec: &Spec, window: WindowId, model: &Model) -> BTreeSet<Pane> {
     let a = spec.active_for(window);
     let axis = spec.axis(window);

@@ -326,7 +326,7 @@ impl Window {
         self.people.add(Column::Sessions, self.axis.pane(at), sign as i32);
     }
 
-    /// The pane that holds a moment.
+    /// The pane that contains a moment.
     #[inline]
     #[must_use]
     pub fn pane(&self, at: Moment) -> Pane {

@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The next time at which something about a customer is due, not counting what was due before `from`.
+    /// The next deadline of a customer: of the silences due at `from` or later, and of the open ones.
     pub(in crate::engine) fn deadline(&self, slot: Slot, class: Class, from: i64) -> Option<i64> {
         let mut next = i64::MAX;
         self.each_silence(slot, class, from, |silent| next = next.min(silent.due));

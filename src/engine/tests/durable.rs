@@ -1,18 +1,19 @@
-//! An engine that is checkpointed, abandoned and restored at random moments against one that never stops.
+//! Compares an engine that is checkpointed, abandoned and restored at random moments with one that runs without
+//! interruption.
 
 use super::rates::{Rate, Rates};
 use super::*;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::state::EngineCheckpoint;
 
-/// The checkpoints of a partition as its files hold them.
+/// The checkpoints of a partition, as its files store them.
 #[derive(Default)]
 pub(crate) struct Chain {
     checkpoints: Vec<EngineCheckpoint>,
 }
 
 impl Chain {
-    /// Adds a checkpoint, and drops what no checkpoint needs any longer.
+    /// Adds a checkpoint, and drops the content that no checkpoint needs any more.
     pub(super) fn add(&mut self, checkpoint: EngineCheckpoint) {
         let needs = checkpoint.needs;
         self.checkpoints.push(checkpoint);
@@ -53,7 +54,7 @@ pub(crate) enum Input {
     Raise(usize, Time),
 }
 
-/// What an engine says to it.
+/// Result of an input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Answer {
     Outcome(Outcome),
@@ -61,7 +62,7 @@ pub(crate) enum Answer {
     Raised,
 }
 
-/// What was sent, as an input.
+/// Converts an event of the model to an input.
 pub(super) fn input(sent: &Sent) -> Input {
     match sent.fact {
         Fact::Erase => Input::Erase(topic(sent), id_of(sent), sent.time),
@@ -69,7 +70,7 @@ pub(super) fn input(sent: &Sent) -> Input {
     }
 }
 
-/// A yen is worth 0.61 cents from a month after the origin on; before, there is no rate.
+/// A yen is worth 0.61 cents from a month after the origin on; before that there is no rate.
 pub(super) fn rates(reporting: &str) -> Rates {
     let day = zone::Day::try_from(ORIGIN / DAY).unwrap() + 30;
     let [from, to] = ["JPY", reporting].map(|code| Currency::from_code(code).unwrap());
@@ -103,7 +104,7 @@ fn bystander_order(n: usize) -> Input {
     Input::Event(0, Event { customer: Cow::Owned(bystander(n)), time, kind })
 }
 
-/// An engine in which everything there is has happened: late orders and sessions, second copies, all kinds of events.
+/// An engine with state of every kind: late orders and sessions, duplicates, all types of events.
 pub(crate) fn a_lively_engine() -> Engine {
     let mut engine = Engine::new(Arc::new(spec("UTC")));
     for n in 0..150 {
@@ -132,11 +133,11 @@ enum Step {
     Stir(usize),
     Raise(usize, i64),
     Checkpoint,
-    /// A checkpoint that is made in slices begins, or goes on by so many customers.
+    /// Begin a checkpoint in slices, or continue it by this number of customers.
     CheckpointBitByBit(usize),
-    /// A checkpoint that is not written after all.
+    /// A checkpoint that is rolled back.
     AbandonedCheckpoint,
-    /// Everything since the last checkpoint is lost, and read again.
+    /// Everything since the last checkpoint is lost and read again.
     Restart,
 }
 
@@ -186,14 +187,14 @@ struct Run {
     durable: Engine,
     chain: Chain,
     log: Vec<(Input, Answer)>,
-    /// How much of the log the chain knows.
+    /// How much of the log the written checkpoints include.
     written: usize,
-    /// How much of it the checkpoint knows that is being made.
+    /// How much of the log the checkpoint in progress includes.
     begun: Option<usize>,
 }
 
 impl Run {
-    /// What a checkpoint holds that is being made is the state when it began.
+    /// Ends a checkpoint, which contains the state at its beginning.
     fn finish(&mut self) {
         if let (Some(begun), Some(checkpoint)) = (self.begun.take(), self.durable.end_checkpoint()) {
             self.chain.add(checkpoint);
@@ -284,7 +285,7 @@ proptest! {
             spec.dimensions[0].values.clear();
         }
         spec.rates = reporting.map(rates);
-        // Short enough that ids are forgotten, and that old panes are folded.
+        // Short enough that ids expire and old panes are folded.
         spec.dedup_for = 3 * DAY;
         spec.history = Some(60 * DAY);
         let spec = Arc::new(spec);
@@ -314,7 +315,7 @@ proptest! {
     }
 }
 
-/// Nothing is written when nothing happens, little when little does, and old checkpoints are needed no longer.
+/// Nothing is written without changes, little with few changes, and old checkpoints become superseded.
 #[test]
 fn checkpoints_are_small_and_the_chain_stays_short() {
     let spec = Arc::new(spec("UTC"));
@@ -390,7 +391,7 @@ fn an_erased_id_leaves_the_checkpoints_in_a_lap() {
     assert_eq!(named(&chain), 0);
 }
 
-/// Every row of a checkpoint is as it was when the checkpoint began, whatever happened to its customer meanwhile.
+/// Every row of a checkpoint shows the customer at the beginning of the checkpoint, whatever happens later.
 #[test]
 fn a_checkpoint_that_is_made_bit_by_bit_holds_one_instant() {
     let spec = Arc::new(spec("UTC"));
@@ -407,7 +408,7 @@ fn a_checkpoint_that_is_made_bit_by_bit_holds_one_instant() {
     let expected = at_once.checkpoint().unwrap();
     assert!(engine.begin_checkpoint());
     assert!(!engine.begin_checkpoint(), "one at a time");
-    // Backwards, so that most change before their turn; a new one takes the place of the one who was erased.
+    // Backwards, so that most customers change before their turn; a new customer gets the slot of an erased one.
     for n in (0..BYSTANDERS + 20).rev() {
         give(&mut engine, &bystander_order(n));
         if n % 9 == 0 {

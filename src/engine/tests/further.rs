@@ -1,8 +1,8 @@
-//! Segments, stages and cohorts by their definitions.
+//! Compares segments, stages and cohorts with their definitions.
 
 use super::*;
 
-/// The earliest order of each customer: its time and channel; the first in log order of several at one time.
+/// Time and channel of each customer's first order; of several at the same time, the first in log order.
 pub(super) fn firsts(model: &Model) -> BTreeMap<u8, (Time, &'static str)> {
     let mut firsts = BTreeMap::<u8, (Time, &'static str)>::new();
     for sent in &model.accepted {
@@ -45,7 +45,7 @@ pub(super) fn assert_segments_equal(spec: &Spec, engines: &mut [Engine], model: 
     Ok(())
 }
 
-/// The figures over those who belong to a value: from the first order on, and to nobody's value before.
+/// The figures of a segment: its customers' events from the first order on; for `none`, events before any first order.
 fn expected_segment(
     spec: &Spec,
     window: WindowId,
@@ -58,7 +58,7 @@ fn expected_segment(
         Some((first, channel)) if sent.time >= *first => channel,
         _ => "none",
     };
-    // A profile and a complaint say something of the customer, whenever they came; costs are not counted by segment.
+    // Profiles and complaints count for the customer whenever they arrive; costs are not counted by segment.
     let counts = |sent: &&Sent| match sent.fact {
         Fact::Profile(_) | Fact::Feedback(_) => firsts.get(&sent.customer).is_some_and(|first| first.1 == value),
         Fact::Cost(..) => false,
@@ -66,7 +66,7 @@ fn expected_segment(
     };
     let own = model.accepted.iter().filter(counts).cloned().collect();
     let mut figures = Model { accepted: own, ..Model::default() }.figures(spec, window, p);
-    // Who visits counts with all visits, for the value that holds at the pane.
+    // A visitor counts with all visits in the segment to which the customer belongs at the pane.
     let belongs = |customer: u8| match firsts.get(&customer) {
         Some((first, channel)) if spec.pane(window, *first) <= p => *channel == value,
         _ => value == "none",
@@ -78,7 +78,7 @@ fn expected_segment(
     figures
 }
 
-/// How a customer with these order times stands at an hour: stage and status, `None` without an order so far.
+/// Stage and status at an hour of a customer with these order times; `None` without an order so far.
 pub(super) fn standing(spec: &LifecycleSpec, orders: &[Time], hour: i64) -> Option<(usize, usize)> {
     let hour_of = |time: &Time| time.millis() / HOUR;
     let so_far: Vec<_> = orders.iter().filter(|order| hour_of(order) <= hour).collect();
@@ -147,7 +147,7 @@ pub(super) fn assert_lifecycle_equal(spec: &Spec, engines: &[Engine], model: &Mo
     Ok(())
 }
 
-/// Counts what happened to one customer from one hour to the next.
+/// Counts the transitions of one customer from one hour to the next.
 fn pass(counts: &mut [i64], before: Option<(usize, usize)>, now: Option<(usize, usize)>) {
     let mut count = |transition: Transition, happened: bool| counts[transition as usize] += i64::from(happened);
     let status = |standing: Option<(usize, usize)>| standing.map(|(_, status)| status);
@@ -177,7 +177,7 @@ pub(super) fn assert_cohorts_equal(spec: &Spec, engines: &[Engine], model: &Mode
             else {
                 continue;
             };
-            // What goes back before the first order belongs to no cohort.
+            // Money returned before the first order belongs to no cohort.
             let Some((first, _)) = firsts.get(&other.customer).filter(|(first, _)| *first <= other.time) else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Topics read in any interleaving, as far apart as events may be late, give the same figures and alerts.
+//! Any interleaving of topics that are no further apart than events may be late gives the same figures and alerts.
 
 use super::durable::{Chain, Input, give};
 use super::silent::{Counts, silent_spec};
@@ -9,7 +9,7 @@ use crate::engine::snapshot::{Periods, Snapshot};
 
 const TOPICS: usize = 3;
 
-/// One record of a topic, and the time at which it reached it.
+/// A record of a topic, with the time at which it was written.
 #[derive(Debug, Clone)]
 struct Logged {
     topic: usize,
@@ -17,8 +17,8 @@ struct Logged {
     input: Input,
 }
 
-/// What alerts are decided by comes in the one topic that drives time, and so do erasures that end silences; the others
-/// bring sessions. Without alerts, everything comes anywhere.
+/// Events that decide alerts, and erasures that end silences, come in the one topic that drives time; the others carry
+/// sessions. Without alerts, any event may come in any topic.
 fn logged(sent: &Sent, reached: i64, anywhere: bool) -> Logged {
     let id = sent.id.unwrap_or(0) as usize;
     let topic = match sent.fact {
@@ -35,7 +35,7 @@ fn logged(sent: &Sent, reached: i64, anywhere: bool) -> Logged {
     Logged { topic, reached, input }
 }
 
-/// Histories of three topics, whose times steps turn into; every topic begins before anything else.
+/// Histories of three topics; every topic begins before all other events.
 fn log(anywhere: bool) -> impl Strategy<Value = Vec<Logged>> {
     prop::collection::vec(super::sent(), 1..60).prop_map(move |steps| {
         let begin = |topic: usize| {
@@ -56,7 +56,8 @@ fn log(anywhere: bool) -> impl Strategy<Value = Vec<Logged>> {
     })
 }
 
-/// Another interleaving: each topic in its order, none ahead of another one by more than the lateness.
+/// Another interleaving: the order within each topic is kept, and no topic is ahead of another one by more than the
+/// lateness.
 fn interleaved(log: &[Logged], choices: &[u8]) -> Vec<Logged> {
     let (begin, rest) = log.split_at(TOPICS);
     let of_topic = |topic: usize| rest.iter().filter(move |logged| logged.topic == topic);
@@ -84,8 +85,8 @@ fn spec_of_three(with_rules: bool, merge_orders: bool) -> Arc<Spec> {
     Arc::new(Spec { topics: vec![true, false, false], merge_orders, ..Spec::clone(&spec) })
 }
 
-/// The engine behind a log, and what it told; restarted now and then, with everything since the last checkpoint read
-/// again.
+/// The engine after a log, with the alerts that it released. It is restarted now and then and reads everything since
+/// the last checkpoint again.
 fn read(spec: &Arc<Spec>, log: &[Logged], restart_every: usize) -> (Engine, Vec<Alert>) {
     let (mut engine, mut chain, mut told) = (Engine::new(Arc::clone(spec)), Chain::default(), Vec::new());
     for (n, logged) in log.iter().enumerate() {
@@ -127,7 +128,7 @@ fn assert_same_figures(
             snapshot.add(engine);
             let windows = snapshot.rolling.iter_mut().chain(snapshot.segments.values_mut().flatten()).flatten();
             for window in windows.chain(snapshot.periods.iter_mut().map(|period| &mut period.figures)) {
-                // Where a currency was found elsewhere it is there with zeros, which nobody is shown.
+                // A currency of another event may be listed with zeros, which are never shown.
                 window.money.retain(|_, money| *money != MoneyParts::default());
             }
             snapshot
@@ -137,7 +138,7 @@ fn assert_same_figures(
     Ok(())
 }
 
-/// The currencies of a customer come in the order in which they were found.
+/// Alerts as sorted texts; the order of a customer's currencies does not matter.
 pub(super) fn sorted(alerts: &[Alert]) -> Vec<String> {
     let mut texts: Vec<String> = alerts
         .iter()
@@ -182,7 +183,8 @@ proptest! {
         prop_assert_eq!(found.customers.len(), found.tracked_customers());
     }
 
-    /// Who is erased may be alerted or not, by when the erasure is read; nobody else, and all count alike.
+    /// Whether an erased customer is alerted may depend on when the erasure is read. All other alerts and all counts
+    /// are the same.
     #[test]
     fn every_interleaving_of_topics_gives_the_same_alerts(
         log in log(false),
@@ -195,7 +197,7 @@ proptest! {
         let (mut found, alerts) = read(&spec, &interleaved(&log, &choices), restart_every);
         assert_same_figures(&spec, &log, &mut expected, &mut found)?;
         prop_assert_eq!(counted(&found.inactivity()), counted(&expected.inactivity()));
-        // Here the erasure comes with what drives time, so it is read after all alerts that are before it.
+        // Here erasures come in the topic that drives time, so they are read after all earlier alerts.
         prop_assert_eq!(sorted(&alerts), sorted(&expected_alerts));
     }
 }
@@ -210,7 +212,7 @@ fn order_at(id: u32, topic: usize, day: i64) -> Input {
     Input::Event(topic, event(&sent))
 }
 
-/// The sessions of another topic that are older than the erasure, read after it, bring nobody back.
+/// Sessions of another topic that are older than the erasure, but read after it, do not bring the customer back.
 #[test]
 fn what_is_older_than_the_erasure_brings_nobody_back() {
     let spec = Arc::new(spec("UTC"));
@@ -240,7 +242,7 @@ fn what_is_older_than_the_erasure_brings_nobody_back() {
 }
 
 impl Input {
-    /// The same event under another id.
+    /// The same event with another id.
     fn with_id(self, number: i64) -> Input {
         match self {
             Input::Event(topic, Event { customer, time, kind: Kind::Session { .. } }) => Input::Event(
@@ -252,7 +254,8 @@ impl Input {
     }
 }
 
-/// A redelivered order is a copy whoever was erased in between, also of the customer who comes next.
+/// A redelivered order is a duplicate even if its customer was erased in between, and even for the next customer of the
+/// id.
 #[test]
 fn a_copy_across_an_erasure_is_a_copy() {
     let mut engine = Engine::new(Arc::new(spec("UTC")));
@@ -268,7 +271,7 @@ fn a_copy_across_an_erasure_is_a_copy() {
     assert_eq!(engine.customer("c1").unwrap().orders, 1);
 }
 
-/// Several erasures of one id, read in any order, and one dated ahead of everything.
+/// Several erasures of one id, read in any order, and one that is dated after everything.
 #[test]
 fn erasures_of_one_id_divide_its_events_by_time() {
     let spec = Arc::new(spec("UTC"));

@@ -1,12 +1,12 @@
-//! Orders of one customer on one civil day as one, against brute force: the first one of the day stands, and the others
-//! add their amounts.
+//! Compares merged orders of one customer on one civil day with brute force: the time of the first one counts, and the
+//! others add their amounts.
 
 use super::durable::{Chain, give, input, rates};
 use super::*;
 use crate::engine::snapshot::{Periods, Snapshot};
 use crate::engine::state::restore::RestoreError;
 
-/// The model with the orders of a day made one, if the spec says so.
+/// The model with the orders of a day merged, if the spec demands it.
 pub(super) fn merged(spec: &Spec, model: &Model) -> Model {
     let mut merged = model.clone();
     if !spec.merge_orders {
@@ -47,7 +47,7 @@ fn busy(len: usize) -> impl Strategy<Value = Vec<Sent>> {
     history_of(prop_oneof![3 => orders, 2 => sent()], len)
 }
 
-/// Where topics are so far apart that orders cannot be told apart from an erasure, nothing is promised.
+/// Whether an erasure separates the customer's events exactly; it does not if topics are too far apart.
 fn is_exact(model: &Model, sent: &Sent) -> bool {
     let at = model.watermarks[topic(sent)].map_or(sent.time, |mark| mark.max(sent.time));
     sent.fact != Fact::Erase || model.erased_at(sent) == at
@@ -87,7 +87,7 @@ proptest! {
     }
 }
 
-/// Everything that an engine says, without values of a dimension and currencies of which nothing is left.
+/// A snapshot of the engine, without segments and currencies that are all zero.
 fn told(spec: &Spec, engine: &mut Engine, at: Time) -> Snapshot {
     let mut told = Snapshot::empty(spec, at, Periods::Since(engine.first_order().unwrap_or(Time::MIN)));
     told.add(engine);
@@ -104,11 +104,11 @@ proptest! {
     #[test]
     fn the_order_of_arrival_changes_nothing(history in busy(30), reporting in any::<bool>(), seed in any::<u64>()) {
         let mut spec = merging("Europe/Oslo");
-        // So far that no order of arrival makes anything late.
+        // Long enough that no order of arrival makes an event late.
         spec.allowed_lateness = 2_000 * DAY;
         spec.rates = reporting.then(|| rates("EUR"));
         let spec = Arc::new(spec);
-        // Of orders at one time, and of events of one id, the first to arrive counts.
+        // Of several orders at one time, and of several events of one id, the first to arrive counts.
         let mut times = BTreeSet::new();
         let plain = |sent: &&Sent| sent.fact != Fact::Erase;
         let given: Vec<_> = history.iter().filter(plain).filter(|sent| times.insert((sent.customer, sent.time))).collect();
@@ -120,7 +120,7 @@ proptest! {
             shuffled.swap(place, (state >> 33) as usize % (place + 1));
         }
         let (mut one, mut other) = (Engine::new(Arc::clone(&spec)), Engine::new(Arc::clone(&spec)));
-        // Currencies are listed in the order in which they are first seen.
+        // Currencies are listed in the order of their first use.
         for (customer, currency) in (0..IDS).flat_map(|customer| [(customer, 0), (customer, 1)]) {
             let time = Time::clamped(ORIGIN - DAY);
             let refund = Sent { customer, time, fact: Fact::Refund(currency, 1), id: None };

@@ -1,4 +1,5 @@
-//! Referrals, complaints and costs by their definitions, and how disorderly the random histories are.
+//! Compares referrals, complaints and costs with their definitions, and measures how disordered the random histories
+//! are.
 
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -7,7 +8,7 @@ use super::figures::CostParts;
 use super::totals::{FeedbackParts, TotalsParts};
 use super::*;
 
-/// The `n`-th fact of a long history that has some of everything.
+/// The `n`-th fact of a long history with facts of every kind.
 pub(super) fn nth(n: i64) -> Fact {
     let minor = n % 1_000;
     match n % 11 {
@@ -34,8 +35,8 @@ pub(super) fn add_cost(costs: &mut CostParts, kind: CostKind, minor: i64, within
 }
 
 impl Model {
-    /// The first order of each customer, the first in log order of several at one time: its time, and whether it names
-    /// who referred the customer.
+    /// Each customer's first order, of several at the same time the first in log order: its time, and whether it names
+    /// a referrer.
     fn first_orders(&self) -> BTreeMap<u8, (Time, bool)> {
         let mut firsts = BTreeMap::<u8, (Time, bool)>::new();
         for sent in &self.accepted {
@@ -129,7 +130,7 @@ pub(super) fn assert_totals_equal(engines: &[Engine], model: &Model) -> Result<(
     Ok(())
 }
 
-/// Histories in which everything comes once and in order would prove nothing.
+/// Histories without duplicates and disorder would prove nothing.
 #[test]
 fn three_in_ten_random_events_come_twice_and_three_in_ten_that_count_out_of_order() {
     let mut runner = TestRunner::deterministic();

@@ -1,4 +1,4 @@
-//! The reporting currency: every amount converted on its own, by its definition.
+//! Compares the reporting currency with its definition: every amount is converted on its own.
 
 use rust_decimal::{Decimal, RoundingStrategy};
 
@@ -8,7 +8,7 @@ use super::zone::Day;
 use super::*;
 use crate::event::MAX_MINOR_UNITS;
 
-/// From a day after the origin on, one unit of a currency of the model is worth `mantissa` / 10^`scale`.
+/// A rate: from `day` on, one unit of a currency of the model is worth `mantissa` / 10^`scale`.
 #[derive(Debug, Clone, Copy)]
 struct Line {
     day: Day,
@@ -18,7 +18,7 @@ struct Line {
 }
 
 fn lines() -> impl Strategy<Value = Vec<Line>> {
-    // Few days, so that some lines fall on one, and up to half a year: some amounts lie before the first line.
+    // Few days, so that some lines are on the same day, or up to half a year: some amounts are before the first line.
     let line = (prop_oneof![-5..5_i32, -5..180_i32], 0..2_u8, 1..2_000_000_i64, 0..7_u32);
     let line = line.prop_map(|(day, currency, mantissa, scale)| Line {
         day: day + Day::try_from(ORIGIN / DAY).unwrap(),
@@ -36,13 +36,13 @@ fn rates(reporting: Currency, lines: &[Line]) -> Rates {
     Rates::new(reporting, lines.iter().map(line))
 }
 
-/// What an amount is worth in minor units of the reporting currency.
+/// An amount in minor units of the reporting currency.
 fn worth(lines: &[Line], reporting: Currency, day: Day, currency: u8, minor: i64) -> Option<i64> {
     let amount = money(currency, minor);
     if amount.currency == reporting {
         return Some(minor);
     }
-    // `max_by_key` answers the last of several.
+    // Of equal days, `max_by_key` returns the last.
     let latest =
         lines.iter().filter(|line| line.currency == currency && line.day <= day).max_by_key(|line| line.day)?;
     let rate = Decimal::new(latest.mantissa, latest.scale);
@@ -52,7 +52,7 @@ fn worth(lines: &[Line], reporting: Currency, day: Day, currency: u8, minor: i64
     worth.filter(|&minor| minor <= MAX_MINOR_UNITS)
 }
 
-/// An accepted event that moved money, and what it is worth.
+/// An accepted event with an amount, and the converted amount.
 struct Converted<'a> {
     sent: &'a Sent,
     minor: i64,
@@ -72,7 +72,7 @@ impl Converted<'_> {
     }
 }
 
-/// What could be converted, and how many amounts of each currency could not.
+/// The converted amounts, and the number of amounts of each currency without a rate.
 fn convert<'a>(
     spec: &Spec,
     model: &'a Model,

@@ -1,4 +1,4 @@
-//! An engine that goes on under another spec, against one that had it from the beginning.
+//! Compares an engine that is restored under another spec with one that had this spec from the beginning.
 
 use super::durable::{Chain, Input, assert_same, give, input};
 use super::figures::CostParts;
@@ -12,8 +12,8 @@ fn feed(engine: &mut Engine, history: &[Sent]) {
     }
 }
 
-/// Takes checkpoints of an engine that was fed under `old`, and goes on under `new`. Its checkpoints are restored once
-/// more at the end.
+/// Takes checkpoints of an engine under `old` and continues under `new`. At the end, its checkpoints are restored once
+/// more.
 fn moved(old: &Arc<Spec>, new: &Arc<Spec>, before: &[Sent], after: &[Sent]) -> [Engine; 2] {
     let mut chain = Chain::default();
     let mut engine = Engine::new(Arc::clone(old));
@@ -43,10 +43,10 @@ fn model_of(history: &[Sent]) -> Model {
     model
 }
 
-/// Another spec to go on under: any of the definitions may change, several at once.
+/// An old and a new spec; several definitions may change at once.
 fn changed() -> impl Strategy<Value = (Spec, Spec)> {
     let zones = || prop::sample::select(vec!["UTC", "UTC", "Europe/Oslo", "Asia/Kolkata", "Pacific/Apia"]);
-    // A of each rolling window in panes more than P, and how many of its panes make one.
+    // For each rolling window: by how much A exceeds P, the factor of its resolution, and whether the window exists.
     let rolling = || prop::collection::vec((prop::sample::select(vec![0, 0, 1, 5]), 1..3_i64, any::<bool>()), 4);
     let calendar = || prop::collection::vec((prop::option::of(0..10_i32), any::<bool>()), 4);
     let one = move || (zones(), rolling(), calendar(), any::<bool>(), any::<bool>());
@@ -67,7 +67,7 @@ fn spec_of((zone, rolling, calendar, lifecycle, channel): Definitions) -> Spec {
     for (window, (days, _)) in spec.calendar.iter_mut().zip(&calendar) {
         window.active_for_days = days.map(|days| window.unit.longest() + days);
     }
-    // A window at least stays.
+    // At least one window remains.
     let kept: Vec<_> = rolling.iter().map(|(_, _, kept)| *kept).collect();
     spec.rolling = spec
         .rolling
@@ -88,7 +88,7 @@ fn spec_of((zone, rolling, calendar, lifecycle, channel): Definitions) -> Spec {
     spec
 }
 
-/// The figures of a window by their names in the summary, as far as they are plain sums.
+/// The figures of a window that are plain sums, by their names in the summary.
 type Read = fn(&Parts) -> i128;
 const SUMS: [(&str, Read); 16] = [
     ("start_customers", |parts| parts.start.into()),
@@ -109,7 +109,7 @@ const SUMS: [(&str, Read); 16] = [
     ("lifespan_seconds", |parts| parts.gap_millis),
 ];
 
-/// Every figure that is known equals the expected one. Returns how many are known.
+/// Asserts that every known figure equals the expected one. Returns the number of known figures.
 fn assert_known_equal(found: &WindowParts, expected: &WindowParts, what: &str) -> Result<usize, TestCaseError> {
     let mut known = 0;
     for (figure, read) in SUMS {
@@ -136,7 +136,7 @@ fn assert_known_equal(found: &WindowParts, expected: &WindowParts, what: &str) -
     Ok(known)
 }
 
-/// The cells of the cohorts that are known.
+/// Compares the cells of cohorts that are known.
 fn assert_cohorts_known(engine: &Engine, steady: &Engine, at: Time, sizes: bool) -> Result<(), TestCaseError> {
     let from = engine.knowledge().cohorts.cells.unwrap_or(i32::MIN);
     let cells = |engine: &Engine| {
@@ -154,7 +154,7 @@ fn assert_cohorts_known(engine: &Engine, steady: &Engine, at: Time, sizes: bool)
     Ok(())
 }
 
-/// Stages where they are known, and passages from when on they are counted.
+/// Compares stages where they are known, and transitions since they are counted.
 fn assert_lifecycle_known(engine: &Engine, steady: &Engine, model: &Model, erased: bool) -> Result<(), TestCaseError> {
     let known = engine.knowledge().lifecycle;
     let counted = |engine: &Engine, at: Time| engine.lifecycle(at).transitions;
@@ -179,7 +179,7 @@ fn assert_lifecycle_known(engine: &Engine, steady: &Engine, model: &Model, erase
 proptest! {
     #![proptest_config(cases(600))]
 
-    /// Whatever is changed and whenever: every figure that is shown equals the one over all events, at every pane.
+    /// Whatever changes and whenever: every figure that is shown equals the one over all events, at every pane.
     #[test]
     fn after_any_change_every_figure_is_right_or_missing(
         history in history(80),
@@ -192,7 +192,7 @@ proptest! {
         let mut steady = Engine::new(Arc::clone(&new));
         feed(&mut steady, &history);
         let erased = before.iter().any(|sent| sent.fact == Fact::Erase);
-        // A dimension knows the orders that came since it is there.
+        // A new dimension knows only the attributes of later orders.
         let is_new = old.dimensions.is_empty() && !new.dimensions.is_empty();
         let mut told = Engine::new(Arc::clone(&new));
         for (number, sent) in history.iter().enumerate() {
@@ -223,7 +223,7 @@ proptest! {
                         .collect();
                     for (value, expected) in expected {
                         let Some(found) = found.remove(&value) else {
-                            // Nothing was booked for it, and what was before is not known.
+                            // Nothing was booked for the value, and earlier figures are unknown.
                             let known = engine.knowledge().dimensions[0][engine.index(window)].known;
                             prop_assert!(known != Known::ALWAYS || expected == WindowParts::default(), "{}", value);
                             continue;
@@ -239,7 +239,7 @@ proptest! {
         }
     }
 
-    /// Values that are listed no longer are counted with all others, as if they had never been listed.
+    /// Values that are no longer listed count as `other`, as if they had never been listed.
     #[test]
     fn a_value_listed_no_longer_is_one_of_the_others(history in history(60), at in 0..60_usize) {
         let old = spec("UTC");
@@ -254,7 +254,7 @@ proptest! {
         }
     }
 
-    /// Dimensions that change places, or go and come back, neither mix nor rise from the dead.
+    /// Dimensions that are reordered, or removed and added again, keep their values apart and do not get old ones back.
     #[test]
     fn dimensions_change_places(history in history(60), at in 0..60_usize) {
         let mut old = spec("UTC");
@@ -290,8 +290,8 @@ proptest! {
         assert_same_segments(&spec("UTC"), &mut engine, &mut expected, &history)?;
     }
 
-    /// Stages and statuses of another definition hold from the change on; of customers who were erased before, nothing
-    /// is known.
+    /// A new definition of stages and statuses applies from the change on; customers who were erased before are
+    /// unknown.
     #[test]
     fn another_lifecycle_holds_at_once(history in history(60), at in 0..60_usize) {
         let old = spec("UTC");
@@ -317,7 +317,7 @@ proptest! {
     }
 }
 
-/// A dimension that went and came back is another one: what old checkpoints say of the values is void.
+/// A dimension that was removed and added again is another one: the values in old checkpoints are invalid.
 #[test]
 fn a_dimension_that_comes_back_begins_anew() {
     let with = Arc::new(spec("UTC"));
@@ -330,7 +330,7 @@ fn a_dimension_that_comes_back_begins_anew() {
     };
     let mut chain = Chain::default();
     let mut engine = Engine::new(Arc::clone(&with));
-    // So many that a later checkpoint does not hold all of them.
+    // Enough customers that a later checkpoint does not contain all of them.
     (0..250).for_each(|customer| feed(&mut engine, &order(customer, 0)));
     chain.add(engine.checkpoint().unwrap());
     for (hours, spec) in [(1, &without), (2, &with), (3, &with)] {
@@ -340,7 +340,7 @@ fn a_dimension_that_comes_back_begins_anew() {
     }
     let window = WindowId::Rolling(0);
     for mut engine in [chain.restore(&with), engine] {
-        // An earlier first order makes a customer change hands, which would show a mistaken value.
+        // An earlier first order moves a customer to another segment, which would reveal a wrong value.
         (0..250).for_each(|customer| feed(&mut engine, &order(customer, -1)));
         let p = with.pane(window, Time::clamped(ORIGIN + 4 * HOUR));
         let by_value = engine.segment_figures(window, p).into_iter();
@@ -351,7 +351,7 @@ fn a_dimension_that_comes_back_begins_anew() {
     }
 }
 
-/// Orders and sessions of three customers, too far apart for all of them to be remembered.
+/// Orders and sessions of three customers, over too long a time for the engine to keep all of them.
 fn steady_shop() -> Vec<Input> {
     let sent = |n: i64| Sent {
         customer: (n % 3) as u8,
@@ -367,7 +367,7 @@ fn respecified(old: &Spec, new: &Spec) -> Engine {
     engine
 }
 
-/// What does not depend on a changed `active_for` goes on as if nothing had happened; the rest has a date.
+/// Figures that do not depend on a changed `active_for` stay known; the others become known at some time.
 #[test]
 fn another_active_for_leaves_the_flows_alone() {
     let old = spec("UTC");
@@ -396,7 +396,8 @@ fn another_active_for_leaves_the_flows_alone() {
     }
 }
 
-/// A coarser resolution is no change at all, and a window that is added counts what others counted before it was there.
+/// A coarser resolution changes no figure, and a new window takes over the counts of other windows from before it
+/// existed.
 #[test]
 fn a_window_takes_over_what_finer_ones_counted() {
     let old = spec("UTC");
@@ -416,7 +417,7 @@ fn a_window_takes_over_what_finer_ones_counted() {
     }
 }
 
-/// Days of another zone begin at whole hours, so what happened on them is known.
+/// Days of the other zone begin at whole hours, so their flows are known.
 #[test]
 fn another_zone_keeps_what_happened() {
     let (old, new) = (spec("UTC"), spec("America/New_York"));
@@ -436,7 +437,7 @@ fn another_zone_keeps_what_happened() {
     }
 }
 
-/// What depends on no definition is the same at once.
+/// Compares figures that depend on no definition.
 fn assert_same_of_all_time(one: &Engine, other: &Engine, model: &Model) -> Result<(), TestCaseError> {
     for at in model.accepted.iter().step_by(5).map(|sent| sent.time.plus(LATENESS)) {
         prop_assert_eq!(one.totals(at), other.totals(at), "at {}", at);
@@ -472,7 +473,7 @@ fn assert_same_segments(
     Ok(())
 }
 
-/// Goes on under each of the specs for a while; returns the engine and what its files make of it.
+/// Runs an engine under each of the specs in turn; returns it, and the one restored from its checkpoints.
 fn wanders(specs: &[&Spec], part: impl Fn(usize) -> Vec<Input>) -> [Engine; 2] {
     let mut chain = Chain::default();
     for (number, spec) in specs.iter().enumerate() {
@@ -505,7 +506,7 @@ fn a_window_that_comes_back_takes_over_what_others_counted() {
     gone.rolling.remove(2);
     let [mut engine, mut again] = wanders(&[&here, &gone, &here], orders_of_day);
     let figures = engine.figures(WindowId::Rolling(2), Time::clamped(ORIGIN + 3 * DAY)).unwrap();
-    // The other windows counted what happened while it was gone.
+    // The other windows counted while this one was removed.
     assert_eq!(figures.money.values().map(|money| money.orders).collect::<Vec<_>>(), [9, 3]);
     assert!(figures.missing.knows(FLOWS));
     assert_same(&Arc::new(here), &mut engine, &mut again).unwrap();
@@ -543,14 +544,14 @@ fn what_is_booked_in_a_reporting_currency_stays_and_another_one_begins_empty() {
         assert_eq!(one, other);
         one
     };
-    // A euro and three times 100 yen, at 0.01 euros and at 0.02.
+    // One euro and three times 100 yen, at 0.01 and at 0.02 euros.
     assert_eq!(told(&[&cheap, &dear], |_| 0), [("EUR", 400 + 700)]);
     assert_eq!(told(&[&cheap, &francs], |part| part), [("CHF", 4 * 300)]);
     assert_eq!(told(&[&cheap, &francs, &cheap], |part| part), [("EUR", 400 + 400)]);
     assert_eq!(told(&[&cheap, &under(None)], |part| part), []);
 }
 
-/// Before it is complete, an added window counts what is rare as far as it is known.
+/// A new window counts rare events as far as they are known, before it is complete.
 #[test]
 fn what_is_rare_is_known_in_a_window_added_later() {
     let without = Spec { rolling: spec("UTC").rolling.split_off(1), ..spec("UTC") };

@@ -1,4 +1,5 @@
-//! Alerts and win-backs against brute force over all accepted events, by the words of the definitions.
+//! Compares alerts and win-backs with a brute-force computation over all accepted events that follows the definitions
+//! literally.
 
 use super::durable::{Chain, Input, give, input};
 use super::interleaved::{counted, sorted};
@@ -35,18 +36,18 @@ pub(super) fn silent_spec(since: i64, rules: Vec<RuleSpec>) -> Arc<Spec> {
     Arc::new(Spec { inactivity, ..spec("UTC") })
 }
 
-/// Of each rule and group: due, won back, and what that brought.
+/// By rule and group: due, won back, and the amounts of the win-backs.
 pub(super) type Counts = BTreeMap<String, [[i64; 3]; 2]>;
 
-/// What the definitions say of the events in log order. Every step of the log has a number.
+/// Alerts and results according to the definitions. Every step of the log has a number.
 #[derive(Default)]
 struct Story {
     model: Model,
-    /// The number of the step of each accepted event.
+    /// The step of each accepted event.
     steps: Vec<usize>,
-    /// After each step, up to where silences of orders and of sessions are decided.
+    /// After each step: the times before which silences of orders and of sessions are decided.
     limits: Vec<[Option<i64>; 2]>,
-    /// Of each id, the times of its erasures and the number of the step in which each was read.
+    /// Id, time and step of each erasure.
     erased: Vec<(u8, Time, usize)>,
     settle: i64,
 }
@@ -79,14 +80,14 @@ impl Story {
                 None
             }
         };
-        // The first topic alone drives time; each class comes from one topic.
+        // Only the first topic drives time; each class comes from one topic.
         let settled = |mark: Option<Time>| mark.map(|mark| mark.millis() - self.settle);
         let [orders, sessions] = self.model.watermarks.map(settled);
         self.limits.push([orders, orders.and_then(|orders| Some(orders.min(sessions?)))]);
         outcome
     }
 
-    /// The first step after which everything due at an instant is decided.
+    /// The first step after which everything due at `at` is decided.
     fn decided(&self, class: usize, at: i64) -> Option<usize> {
         self.limits.iter().position(|limits| limits[class].is_some_and(|limit| limit > at))
     }
@@ -110,7 +111,7 @@ impl Story {
         (alerts, totals)
     }
 
-    /// The silences of one identity by one rule; `events` are its events in the order of their times.
+    /// The silences of one identity by one rule; `events` are its events by time.
     fn tell_one(
         &self,
         spec: &Spec,
@@ -123,7 +124,7 @@ impl Story {
         let class = usize::from(matches!(rule.silence, SilenceRule::NoSessionFor(_)));
         let id = identity % IDS;
         let own_erasures = || self.erased.iter().filter(|(erased, ..)| *erased == id);
-        // What is not decided by the erasure that ends the identity never is.
+        // What is undecided at the erasure of the identity is never decided.
         let end = own_erasures().map(|(_, at, _)| *at).filter(|at| *at >= events[0].0.time).min();
         let undecided_from = end.map_or(i64::MAX, |end| end.millis() - self.settle);
         let orders: Vec<i64> = events.iter().filter(|(s, _)| is_order(s)).map(|(s, _)| s.time.millis()).collect();
@@ -138,7 +139,8 @@ impl Story {
         };
         qualifying.sort_unstable();
         qualifying.dedup();
-        // Sessions are not decided before there is one: from there on as far as orders are.
+        // Silences of sessions are not decided before the first session, and from then on no further than those of
+        // orders.
         let begun = self.limits.iter().find(|limits| limits[class].is_some()).and_then(|limits| limits[0]);
         let begun = begun.unwrap_or(i64::MAX);
         for (i, &y) in qualifying.iter().enumerate() {
@@ -157,8 +159,7 @@ impl Story {
                 continue;
             }
             let Some(step) = self.decided(class, due).filter(|_| due < undecided_from) else { continue };
-            // From here on nobody knows the id.
-            // Sessions count by the minute, in which an erasure may lie, too.
+            // From this step on the id is unknown. Sessions count by the minute, which may contain an erasure.
             let minute = |time: i64| if class == 0 { time } else { time / MINUTE * MINUTE };
             let begin = events.iter().map(|(sent, _)| sent.time).find(|time| minute(time.millis()) == y).unwrap();
             let gone = own_erasures().filter(|(_, at, _)| *at >= begin).map(|(.., step)| *step).min();
@@ -174,7 +175,7 @@ impl Story {
             let counts = |sent: &Sent| {
                 if class == 0 { is_order(sent) && is_later_day(sent) } else { matches!(sent.fact, Fact::Session(_)) }
             };
-            // Sessions of a topic that is ahead, an erasure before them not being known yet.
+            // Sessions of a topic that is ahead, while an erasure before them is not known yet.
             let mut then = self.model.accepted.iter().zip(&self.steps).filter(|(_, at)| **at <= step);
             let is_over = then.any(|(sent, _)| {
                 let between = |(_, at, read): &(u8, Time, usize)| *read <= step && *at >= begin && *at < sent.time;
@@ -213,8 +214,8 @@ pub(super) fn is_order(sent: &Sent) -> bool {
     matches!(sent.fact, Fact::Order(..))
 }
 
-/// What is told of a customer with orders at these instants of whom these events are known; `None`: the rule is not
-/// about such.
+/// The content of an alert about a customer with these orders and known events; `None` if the rule's filter excludes
+/// the customer.
 fn figures<'a>(
     spec: &Spec,
     rule: &RuleSpec,
@@ -294,14 +295,14 @@ fn as_input(given: &Given) -> Input {
     }
 }
 
-/// A log: events as they come, at times a jump of time, and at the end one that settles everything.
+/// A log: events with jumps of time between them.
 fn log(history: Vec<Sent>, raises: Vec<Option<(usize, i64)>>) -> Vec<Given> {
     let mut given = Vec::new();
     let mut raises = raises.into_iter();
     let mut newest = [None::<Time>; 2];
     for mut sent in history {
         if sent.fact == Fact::Erase {
-            // Erasures come with the topic that drives time.
+            // Erasures come in the topic that drives time.
             sent.id = None;
         } else {
             let newest = &mut newest[topic(&sent)];
@@ -360,12 +361,12 @@ proptest! {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many inputs.
+    /// Give this number of inputs to the engine.
     Give(usize),
-    /// A checkpoint with which so many alerts may leave; `None`: it is quiet.
+    /// Take a checkpoint, with which at most this number of alerts may be released; `None`: none may.
     Checkpoint(Option<u32>),
     AbandonedCheckpoint(Option<u32>),
-    /// A checkpoint that is made in slices begins, with which so many alerts may leave, or goes on.
+    /// Begin a checkpoint in slices, with the same limit of alerts, or continue it.
     CheckpointBitByBit(Option<u32>),
     Restart,
 }
@@ -382,8 +383,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A replica: what left with checkpoints that were written, what waits for one, and how far the checkpoints know the
-/// log.
+/// A replica: alerts of written checkpoints, alerts that wait for a checkpoint, and how much of the log the checkpoints
+/// include.
 struct Replica {
     spec: Arc<Spec>,
     engine: Engine,
@@ -393,7 +394,7 @@ struct Replica {
     at: usize,
     written: usize,
     minute: i64,
-    /// What leaves with the checkpoint that is being made, and how far that knows the log.
+    /// The alerts of the checkpoint in progress, and how much of the log it includes.
     begun: Option<(Vec<Alert>, usize)>,
 }
 
@@ -412,7 +413,7 @@ impl Replica {
         }
     }
 
-    /// Takes the steps, one more restart, the rest of the log, and lets everything leave.
+    /// Runs the steps, one more restart and the rest of the log, and releases all alerts.
     fn run(&mut self, steps: &[Step], log: &[Given]) {
         for step in steps.iter().chain([&Step::Give(usize::MAX), &Step::Checkpoint(Some(1)), &Step::Restart]) {
             self.step(step, log);
@@ -493,7 +494,7 @@ proptest! {
         let expected = steady.release(&Allowance::ALL);
         let mut replica = Replica::new(&spec);
         replica.run(&steps, &log);
-        // Whoever was erased while an alert of theirs waited is not told of: releasing late may tell less.
+        // An alert is dropped if its customer is erased while it waits, so a late release may send fewer alerts.
         let erased = log.iter().any(|given| matches!(given, Given::Sent(Sent { fact: Fact::Erase, .. })));
         if erased {
             let known: Vec<_> = sorted(&replica.sent);

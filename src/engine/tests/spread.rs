@@ -1,4 +1,4 @@
-//! Distributions and single customers by their definitions.
+//! Compares distributions and single customers with their definitions.
 
 use super::further::{firsts, standing};
 use super::*;
@@ -39,7 +39,7 @@ pub(super) fn assert_distributions_equal(spec: &Spec, engines: &[Engine], model:
     Ok(())
 }
 
-/// What orders brought, by currency: those of one day together, where they are one order.
+/// Order values by currency; with merged orders, those of a day are added up.
 fn values_of_orders(spec: &Spec, model: &Model) -> BTreeMap<Currency, Vec<i64>> {
     let mut orders = BTreeMap::<_, i64>::new();
     for (place, sent) in model.accepted.iter().enumerate() {
@@ -54,7 +54,7 @@ fn values_of_orders(spec: &Spec, model: &Model) -> BTreeMap<Currency, Vec<i64>> 
     values
 }
 
-/// Count, sum and counts up to the bounds are exact, every order statistic is told to 4 %.
+/// Count, sum and counts up to the bounds are exact; quantiles are exact to 4 %.
 fn assert_spread(found: &Distribution, scale: Scale, mut values: Vec<i64>) -> Result<(), TestCaseError> {
     values.sort_unstable();
     prop_assert_eq!(found.count, values.len() as i64);
@@ -74,7 +74,7 @@ fn assert_spread(found: &Distribution, scale: Scale, mut values: Vec<i64>) -> Re
 pub(super) fn assert_customers_equal(spec: &Spec, engines: &[Engine], model: &Model) -> Result<(), TestCaseError> {
     let (orders, firsts) = (order_times(model), firsts(model));
     for id in 0..IDS {
-        // Whoever has the id now.
+        // The current identity of the id.
         let customer = model.current(id);
         let own: Vec<_> = model.accepted.iter().filter(|sent| sent.customer == customer).collect();
         let found: Vec<_> = engines.iter().filter_map(|engine| engine.customer(&format!("c{id}"))).collect();
@@ -129,7 +129,7 @@ fn settled_hours_are_folded_and_what_still_changes_in_them_counts() {
         assert_eq!(folded, kept, "{}", sent.time);
         assert!(folded.interpurchase.is_some_and(|gaps| n < 100 || gaps.count > n / 2));
     }
-    // A topic that begins long after the other one: its orders lie in folded hours.
+    // A topic that begins long after the other one: its orders are in folded hours.
     let now = Time::clamped(ORIGIN + 3_000 * 3 * HOUR);
     for (day, customer) in [(100, 8), (101, 8), (101, 9), (103, 8), (102, 8)] {
         both(1, &order(customer, day * DAY, 1));
@@ -149,7 +149,7 @@ fn nothing_is_left_of_an_erased_customers_money() {
     assert_eq!(engine.customer("c1").unwrap().net_revenue.len(), 2);
     assert!(engine.erase(0, "c1", None));
     assert_eq!(engine.customer("c1"), None);
-    // Whoever comes next is given the place in memory.
+    // The next customer gets the same slot.
     engine.apply(0, &event(&order(2, DAY, 0)));
     assert_eq!(engine.customer("c2").unwrap().net_revenue, [(money(0, 0).currency, 100)]);
     let spread = engine.distributions(Time::clamped(ORIGIN + 100 * DAY));

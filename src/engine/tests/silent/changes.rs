@@ -1,4 +1,4 @@
-//! Rules that come, go and change, and other stories with an outcome of their own.
+//! Rules that are added, removed and changed, and single histories with a known outcome.
 
 use super::*;
 
@@ -11,8 +11,8 @@ fn after(name: &str, days: i64) -> RuleSpec {
     RuleSpec { name: name.into(), silence: SilenceRule::After(days * DAY), filter: Filter::default() }
 }
 
-/// One order of `c0`, then time passes: of each spec in turn up to a day after the origin. Says on which day each alert
-/// was due, and by which rule.
+/// One order of `c0`, then time passes under each spec in turn, up to a day after the origin. Returns rule and due day
+/// of each alert.
 fn story(steps: &[(i64, &[RuleSpec], i64)]) -> Vec<(String, i64)> {
     let mut chain = Chain::default();
     let mut told = Vec::new();
@@ -62,7 +62,7 @@ fn a_changed_rule_tells_of_nobody_twice_and_of_nothing_that_is_past() {
     }
 }
 
-/// What a removed rule has alerted is still measured, even when no rule is left.
+/// Alerts of a removed rule are still measured, even if no rule remains.
 #[test]
 fn a_removed_rules_alerts_are_still_won_back() {
     let spec = |rules: Vec<RuleSpec>| {
@@ -91,8 +91,8 @@ fn a_removed_rules_alerts_are_still_won_back() {
     assert_eq!((parts.len(), parts[0].groups[0].won_back), (1, 1));
 }
 
-/// So is what a rule alerted before it became longer: an order that is too early to end a silence of today's rule may
-/// end one of yesterday's.
+/// So are alerts of a rule that became longer: an order that is too early to end a silence of the new rule may end one
+/// of the old rule.
 #[test]
 fn alerts_of_a_rule_that_changed_are_still_won_back() {
     let spec = |days| {
@@ -116,7 +116,7 @@ fn alerts_of_a_rule_that_changed_are_still_won_back() {
     assert_eq!(engine.inactivity()[0].groups[0].won_back, 1);
 }
 
-/// The first order that came in turns out to end a silence, once an earlier one comes in late.
+/// If an earlier order arrives late, the order that arrived first turns out to end a silence.
 #[test]
 fn a_late_first_order_is_won_back_by_the_one_that_came_before_it() {
     let hour = |hours| RuleSpec { silence: SilenceRule::After(hours * HOUR), ..after("a", 0) };
@@ -138,7 +138,7 @@ fn a_late_first_order_is_won_back_by_the_one_that_came_before_it() {
     assert_eq!(group.revenue.values().copied().collect::<Vec<_>>(), [130]);
 }
 
-/// Only the customers whose time has come are looked at, and a wheel holds one entry of each, however often they order.
+/// Only customers who are due are checked, and a wheel has one entry per customer, however often they order.
 #[test]
 fn firing_costs_what_fires() {
     let spec = silent_spec(0, vec![after("a", 10), after("b", 20)]);
@@ -153,8 +153,8 @@ fn firing_costs_what_fires() {
     assert!(engine.inactivity.table().slots().next().is_none(), "nobody is silent, so nothing is kept side_state");
 }
 
-/// An order at the very instant when the silence is due may come in while time stands at due + settle: then nothing is
-/// decided yet, and the customer was never silent.
+/// An order at exactly the due time may still arrive while time is due + settle: then nothing is decided yet, and the
+/// customer was never silent.
 #[test]
 fn nothing_is_decided_while_it_can_change() {
     let at_the_bound = |late_order: bool| {

@@ -1,11 +1,11 @@
-//! Random sets of rules of every kind, with spans from a minute to two years over gaps of the same range: rules must
-//! not get into each other's way, however far apart they lie.
+//! Random sets of rules of every kind, with durations from a minute to two years and gaps in the same range: rules must
+//! not affect each other, however different they are.
 
 use super::*;
 
 const LONGEST: i64 = 730 * DAY;
 
-/// From a minute to two years, every magnitude as likely as another.
+/// From a minute to two years, with all magnitudes equally likely.
 fn span() -> impl Strategy<Value = i64> {
     let magnitudes = (LONGEST as f64 / MINUTE as f64).ln();
     (0.0..1.0).prop_map(move |x: f64| (MINUTE as f64 * (magnitudes * x).exp()) as i64)
@@ -55,7 +55,7 @@ fn wide_spec() -> impl Strategy<Value = InactivitySpec> {
     )
 }
 
-/// Windows of years in fine panes would be most of the work.
+/// Long windows with fine panes would take most of the time.
 fn slim(inactivity: InactivitySpec) -> Arc<Spec> {
     let mut slim = Spec { inactivity, ..spec("UTC") };
     slim.rolling.retain(|window| window.name == "coarse");
@@ -68,7 +68,7 @@ fn wide_history(len: usize) -> impl Strategy<Value = Vec<Sent>> {
     history_of((sent(), step).prop_map(|((sent, _), step)| (sent, step)), len)
 }
 
-/// Long after everything in the log.
+/// Moves time far beyond the end of the log.
 fn the_end() -> [Given; 2] {
     [0, 1].map(|topic| Given::Raise(topic, Time::clamped(ORIGIN + 200 * LONGEST)))
 }
@@ -128,7 +128,7 @@ proptest! {
         let mut replica = Replica::new(&spec);
         replica.run(&steps, &log);
         let sent = sorted(&replica.sent);
-        // An alert that waits while its customer is erased never leaves.
+        // An alert that waits while its customer is erased is never released.
         if names_nobody_erased(&log) {
             prop_assert_eq!(&sent, &sorted(&expected));
         } else {
@@ -140,7 +140,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(cases(600))]
-    /// What a rule alerts depends on that rule alone, also while others are added, changed and removed.
+    /// The alerts of a rule depend only on that rule, even while others are added, changed and removed.
     #[test]
     fn rules_that_come_and_go_change_nothing_about_one_that_stays(
         history in wide_history(60),
@@ -178,7 +178,7 @@ proptest! {
     }
 }
 
-/// A customer who comes back after the shorter silence was due falls silent again before the longer one is.
+/// A customer who comes back after the shorter silence was due falls silent again before the longer one is due.
 #[test]
 fn a_shorter_rule_is_not_missed_while_a_longer_one_waits() {
     let day = |text: &str| Time::parse(&format!("2024-{text}T00:00:00Z")).unwrap();
@@ -204,13 +204,14 @@ fn a_shorter_rule_is_not_missed_while_a_longer_one_waits() {
     };
     assert_eq!(of("c0", "short"), ["2024-01-15", "2024-03-10"]);
     assert_eq!(of("c0", "long"), ["2024-05-25"]);
-    // The event that moves time is the customer's own order: the silence counts, and nobody is alerted.
+    // The event that advances time is the customer's own order: the silence counts, but causes no alert.
     assert!(of("c1", "short").is_empty() && of("c1", "long").is_empty());
     let due = engine.inactivity().into_iter().map(|rule| rule.groups[0].due).collect::<Vec<_>>();
     assert_eq!(due, [4, 2]);
 }
 
-/// Each return after a silence leaves an entry behind, which is gone by the time the longest silence would be due.
+/// Each return after a silence leaves an entry in the wheel, which is removed by the time the longest silence would be
+/// due.
 #[test]
 fn returns_after_a_silence_gather_few_entries() {
     let after = |name: &str, days| RuleSpec {
