@@ -69,8 +69,8 @@ impl Clock {
         topic.watermark = topic.watermark.max(Some(time.min(self.ceiling)));
     }
 
-    /// Caps the watermarks at `ceiling` until the next call. Data about later times come from another source, and the
-    /// topics will be read again from there.
+    /// Caps the watermarks at `ceiling` until the next call. A bootstrap sets it to the time from which the topics will
+    /// be read, so that later events of the export do not make events of the topics too late.
     pub fn hold_at(&mut self, ceiling: Time) {
         self.ceiling = ceiling;
     }

@@ -259,7 +259,7 @@ struct Gap {
 impl Gap {
     #[inline]
     fn new(hour: u32, millis: i64, sign: Sign) -> Gap {
-        // The largest possible gap, from 1970 to 2199, is in bucket 1300.
+        // The largest possible gap, from 1970 to 2199, is in bucket 1257.
         let bucket = bucket(GAPS, millis) as u64;
         let taken_back = u64::from(sign == Sign::Remove);
         Gap { place: u64::from(hour) << 32 | bucket << 1 | taken_back, sum: sign as i64 * millis }

@@ -223,7 +223,7 @@ struct Hour {
 pub struct LifecycleParts {
     /// By [`Stage`], then [`Status`].
     pub customers: [[i64; 3]; 3],
-    /// Customers without an order.
+    /// Prospects: seen, but without an order.
     pub prospects: i64,
     /// Transitions so far, by [`Transition`].
     pub transitions: [i64; Transition::ALL.len()],

@@ -12,7 +12,7 @@ use super::record::{KeyTag, Record};
 use super::zone::Day;
 use super::{Currency, Engine, Time};
 
-/// Sort order; the names state who comes first.
+/// Sort order: which customers come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// The largest net revenue to date in a currency; in the reporting currency the total of all currencies at the

@@ -167,7 +167,7 @@ impl Span {
 pub struct LostInterval {
     /// The order before the silence.
     pub y: Moment,
-    /// Begin of the part: the earliest complaint, or later.
+    /// Start of the part: the earliest complaint, or later.
     pub since: Moment,
     /// The order that ends the silence, if any.
     pub next: Option<Moment>,

@@ -232,7 +232,8 @@ impl Engine {
         self.is_told(silent) && self.figures_when_due(slot, silent).is_some()
     }
 
-    /// Whether a silence counts: alerts and its rule existed before it began and was due.
+    /// Whether a silence counts: it is due after alerts and its rule began, and cannot have been decided under an older
+    /// definition of the rule.
     fn is_told(&self, silent: &Silent) -> bool {
         let rule = &self.inactivity.state.rules[usize::from(self.inactivity.numbers[silent.rule])];
         silent.due >= self.inactivity.since.max(rule.since) && silent.since >= rule.from
