@@ -46,7 +46,7 @@ impl<C: GroupClient> Coordinator<C> {
             });
             // A rebalance since then may have fixed the problem.
             if rejoin && self.reporting.status.borrow().rebalances == rebalances {
-                warn!("leaving the group and joining it again, so that it hands out its partitions anew");
+                warn!("leaving and rejoining the group so that it assigns its partitions again");
                 self.client.rejoin()?;
             }
         }

@@ -37,7 +37,7 @@ impl LifecycleLog {
         self.why = match event {
             rebalance::Event::Closing => "this replica stops",
             rebalance::Event::Lost(_) => "the group took them away because this member was silent too long",
-            rebalance::Event::Assigned(_) | rebalance::Event::Revoked(_) => "the group hands its partitions out anew",
+            rebalance::Event::Assigned(_) | rebalance::Event::Revoked(_) => "the group is rebalancing",
         };
     }
 
@@ -50,7 +50,7 @@ impl LifecycleLog {
         let partitions = list(now);
         if std::mem::replace(&mut self.joined, true) {
             let lost = before.difference(now).count();
-            info!(partitions, gained, lost, "the group has handed out partitions anew");
+            info!(partitions, gained, lost, "the group was rebalanced");
         } else {
             info!(partitions, "joined the group");
         }
@@ -65,11 +65,11 @@ impl LifecycleLog {
         let took = seconds(self.restoring.remove(&partition).map_or(Duration::ZERO, |since| since.elapsed()));
         let p = partition.0;
         match state {
-            State::Nothing => info!("partition {p} begins with nothing"),
+            State::Nothing => info!("partition {p} starts without state"),
             State::Loaded(customers) => {
-                info!("partition {p} goes on with the state of {customers} customers, loaded in {took}");
+                info!("partition {p} restored {customers} customers in {took}");
             }
-            State::Kept => info!("partition {p} goes on with the state that was kept in memory"),
+            State::Kept => info!("partition {p} resumes with the state kept in memory"),
         }
     }
 
@@ -92,16 +92,16 @@ impl LifecycleLog {
         partitions.iter().for_each(|partition| _ = self.restoring.remove(partition));
         let (partitions, why) = (list(partitions), self.why);
         if in_order {
-            info!(partitions, "handing over, behind a last checkpoint: {why}");
+            info!(partitions, "releasing partitions after a last checkpoint: {why}");
         } else {
-            info!(partitions, "giving up what was not committed: {why}");
+            info!(partitions, "dropping partitions with uncommitted work: {why}");
         }
     }
 
     pub(super) fn left(&mut self, partitions: &[Partition]) {
         let began = partitions.iter().filter_map(|partition| self.leaving.remove(partition)).min();
         if let Some(began) = began {
-            info!(partitions = list(partitions), "let go of partitions after {}", seconds(began.elapsed()));
+            info!(partitions = list(partitions), "released partitions after {}", seconds(began.elapsed()));
         }
     }
 

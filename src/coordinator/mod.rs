@@ -249,7 +249,7 @@ impl<C: GroupClient> Coordinator<C> {
         let outcome = loop {
             if !closing && !matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
                 closing = true;
-                info!("reading ends; what was read is applied and committed");
+                info!("stopped reading; applying and committing what was read");
                 if let Err(error) = self.close_group() {
                     break Err(error);
                 }

@@ -81,9 +81,9 @@ fn the_log_tells_the_life_of_a_replica_and_no_customer() {
                 "caught up with every owned partition after",
                 "a checkpoint is committed",
                 "stopping",
-                "reading ends; what was read is applied and committed",
-                "handing over, behind a last checkpoint: this replica stops",
-                "let go of partitions after",
+                "stopped reading; applying and committing what was read",
+                "releasing partitions after a last checkpoint: this replica stops",
+                "released partitions after",
                 "leaving the group",
                 "stopping HTTP",
                 "stopped",
@@ -94,9 +94,9 @@ fn the_log_tells_the_life_of_a_replica_and_no_customer() {
         assert!(stopped["checkpoints"].as_u64() > Some(0) && stopped["dead_letters"].as_u64() > Some(0), "{stopped}");
     }
     let begins = |log: &str, what: &str| log.matches(what).count();
-    assert_eq!(begins(&logs[0], "begins with nothing"), 2);
-    assert_eq!(begins(&logs[1], "customers, loaded in "), 2);
-    assert!(logs[1].lines().any(|line| line.contains("goes on with the state of")));
+    assert_eq!(begins(&logs[0], "starts without state"), 2);
+    assert_eq!(begins(&logs[1], " customers in "), 2);
+    assert!(logs[1].lines().any(|line| line.contains(" restored ")));
 }
 
 /// Panics unless the log contains these messages in this order.
