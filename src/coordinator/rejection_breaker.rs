@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn some_bad_messages_and_wrong_clocks_are_no_flood() {
+    fn some_bad_messages_and_wrong_clocks_do_not_trip_it() {
         let mut breaker = breaker();
         for _ in 0..20 {
             assert_eq!(breaker.note(0, 100, &rejected(89, Reason::WrongType)), None);
