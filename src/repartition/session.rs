@@ -391,5 +391,4 @@ pub(super) fn ended(error: &TransactionError) -> End {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

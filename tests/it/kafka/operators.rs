@@ -62,7 +62,7 @@ fn rename_a_topic(broker: &Broker, kafka: &'static str) {
     let mut daemon = renamed.launch("only").env("RETENTIOND__CHECKPOINT__URL", &store).start();
     wait_to_own(&mut daemon, 2.0);
     let said = daemon.stderr();
-    let is_mended = said.contains("belong(s) to no replica") && said.contains("leaving the group and joining it again");
+    let is_mended = said.contains("belong(s) to no replica") && said.contains("leaving and rejoining the group");
     // Without static membership it does not get the former assignment.
     assert_eq!(is_mended, kafka.is_empty(), "{said}");
     daemon.wait_for("500 orders", PATIENCE, |daemon| {
