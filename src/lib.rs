@@ -24,9 +24,9 @@
 //! - [`output`]: metrics ([`output::metrics`] and its submodules name all of them), the summary, alerts, dead letters.
 //! - [`http`]: routes and page.
 //! - [`coordinator`]: the poll loop, one per replica. `coordinator/assignment.rs` takes and releases partitions,
+//!   `coordinator/checkpoint.rs` writes checkpoints, `coordinator/commit.rs` commits offsets.
 //! - [`repartition`]: copies a topic to one that is keyed by customer. [`webhook`]: posts the alerts of the alert topic
 //!   to an endpoint. Both run beside the coordinator.
-//!   an endpoint. Both run beside the coordinator.
 //! - [`daemon`]: startup and ordered shutdown. [`wiring`]: builds clients, workers and topics from the settings.
 //!   [`offline`]: the tools behind `bootstrap`, `rewind`, `checkpoint`, `dlq` and `validate --sample`.
 //! - [`replay`]: reads history files through the same engine. [`shop`]: the simulated shop of `demo` and `simulate`.

@@ -20,6 +20,7 @@ use crate::output::dead_letters::{Channel, too_large_even_cut_off};
 const COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 impl<C: GroupClient> Coordinator<C> {
+    /// Commits the start offsets of partitions that have neither committed offsets nor checkpoints.
     pub(super) fn commit_initial(&mut self, epoch: Epoch, parts: &[Part]) -> Result<(), SourceError> {
         let Ok(token) = self.client.group_token() else { return self.step(Event::NotAMember(epoch)) };
         self.in_flight.records.clear();
@@ -28,6 +29,7 @@ impl<C: GroupClient> Coordinator<C> {
         Ok(())
     }
 
+    /// Commits a checkpoint whose files are uploaded: its outbox records, and the offsets that name it.
     pub(super) fn commit(&mut self, epoch: Epoch, parts: &[Part]) {
         let Some(token) = self.in_flight.tokens.get(&epoch).cloned() else { return };
         let mut records = Vec::new();
@@ -41,6 +43,7 @@ impl<C: GroupClient> Coordinator<C> {
         self.committer.commit(Transaction { epoch, token, next: self.offsets(parts), records });
     }
 
+    /// The offsets of all topics of these partitions; the metadata names the state.
     pub(super) fn offsets(&self, parts: &[Part]) -> Vec<(TopicPartition, Committed)> {
         let of = |part: &Part| {
             let metadata = part.position.metadata.to_string().into_bytes();
@@ -54,6 +57,7 @@ impl<C: GroupClient> Coordinator<C> {
         parts.iter().flat_map(of).collect()
     }
 
+    /// The checkpoint of this partition is committed: its outbox records are delivered.
     pub(super) fn confirm(&mut self, epoch: Epoch, partition: Partition) -> Result<(), SourceError> {
         self.reporting.uncommitted.committed(partition);
         let (alerts, dead): (Vec<_>, Vec<_>) =
