@@ -124,8 +124,9 @@ fn route(format: Format) -> Route {
     }
 }
 
+/// `time` is in milliseconds of 2020.
 fn order(id: &str, customer: u32, time: i64) -> String {
-    let time = Time::clamped(time);
+    let time = Time::clamped(1_577_836_800_000 + time);
     format!(
         r#"{{"type":"order","order_id":"{id}","customer_id":"c-{customer}","time":"{time}","amount":"1.00","currency":"EUR"}}"#
     )
